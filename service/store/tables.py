@@ -1,0 +1,190 @@
+"""The tables: the contract between the worker that writes and the service that reads.
+
+Columns carry units in their names. Every id that a redelivery could meet again is a UUIDv5 of
+what it identifies, so inserts are idempotent. Times are UTC.
+"""
+
+import datetime
+import uuid
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """All tables; text is ``text`` and times carry their zone."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy reads this as a class attribute
+        str: Text,
+        datetime.datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+    }
+
+
+class Model(Base):
+    """An audited model, by the name that it is served under."""
+
+    __tablename__ = "models"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of name
+    name: Mapped[str] = mapped_column(unique=True)
+    d_model: Mapped[int]
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now())
+
+
+class Decoder(Base):
+    """An NLA pair at one version, with the calibration that its verdicts stand on."""
+
+    __tablename__ = "decoders"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of digest
+    model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"), index=True)
+    name: Mapped[str]
+    digest: Mapped[str] = mapped_column(unique=True)  # SHA-256 over weights, meta and calibration
+    layer: Mapped[int]
+    fve_baseline: Mapped[float]  # mean-predictor error on unit vectors: 1 - |mean|^2
+    shuffled_fve_p95: Mapped[float]  # a reading is verified only above this
+    calibration_n: Mapped[int]  # readings that the calibration stands on
+    card: Mapped[dict[str, Any]]  # measured figures, as in the model card
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now())
+
+
+class Sample(Base):
+    """An activation that was chosen, with the probability that it was."""
+
+    __tablename__ = "samples"
+    __table_args__ = (
+        UniqueConstraint("model_id", "request_id", "layer", "position"),
+        CheckConstraint("inclusion_probability > 0 AND inclusion_probability <= 1", name="probability"),
+        Index("ix_samples_request_id", "request_id"),
+        Index("ix_samples_captured_at_id", "captured_at", "id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # subtext_sidecar.record.sample_id
+    model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
+    request_id: Mapped[str]
+    layer: Mapped[int]
+    position: Mapped[int]
+    token_id: Mapped[int]
+    token_text: Mapped[str]  # as personal as the prompt: scoped like explanation text
+    phase: Mapped[str]
+    norm: Mapped[float]
+    inclusion_probability: Mapped[float]
+    reason: Mapped[str]
+    captured_at: Mapped[datetime.datetime]
+    stored_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now())
+
+
+class Explanation(Base):
+    """What one decoder said about one sample: a hypothesis with its fidelity, never a fact."""
+
+    __tablename__ = "explanations"
+    __table_args__ = (
+        UniqueConstraint("sample_id", "decoder_id"),
+        Index("ix_explanations_captured_at_id", "captured_at", "id"),
+        Index("ix_explanations_decoder_id", "decoder_id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of sample and decoder
+    sample_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("samples.id"))
+    decoder_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("decoders.id"))
+    captured_at: Mapped[datetime.datetime]  # copy of the sample's, for keyset pagination
+    text: Mapped[str]
+    well_formed: Mapped[bool]  # the decoder kept its output format
+    cosine: Mapped[float]
+    fve: Mapped[float]  # 1 - |u - u_hat|^2 / fve_baseline on unit vectors
+    verified: Mapped[bool]  # fve beats the decoder's shuffled p95
+    anomaly_score: Mapped[float | None]
+    anomaly_p_value: Mapped[float | None]  # conformal, floor 1 / (anomaly_calibration_n + 1)
+    anomaly_calibration_n: Mapped[int | None]
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now())
+
+
+class ConceptMatch(Base):
+    """One explanation that matched one concept. A match alone is no flag."""
+
+    __tablename__ = "concept_matches"
+    __table_args__ = (Index("ix_concept_matches_concept_explanation_id", "concept", "explanation_id"),)
+
+    explanation_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("explanations.id"), primary_key=True)
+    concept: Mapped[str] = mapped_column(primary_key=True)
+    matcher: Mapped[str]  # regex | semantic
+    score: Mapped[float]
+
+
+class Flag(Base):
+    """A concept found on a request at enough positions of verified explanations."""
+
+    __tablename__ = "flags"
+    __table_args__ = (
+        UniqueConstraint("model_id", "request_id", "layer", "concept", "decoder_id"),
+        Index("ix_flags_last_captured_at_id", "last_captured_at", "id"),
+        Index("ix_flags_request_id", "request_id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of the unique columns
+    model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
+    decoder_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("decoders.id"))
+    request_id: Mapped[str]
+    layer: Mapped[int]
+    concept: Mapped[str]
+    concepts_digest: Mapped[str]  # SHA-256 of the concepts.yaml in force
+    severity: Mapped[str]
+    positions_matched: Mapped[int]
+    positions_required: Mapped[int]
+    positions_verified: Mapped[int]  # denominator: verified positions of this request so far
+    false_positive_rate: Mapped[float | None]  # None: thresholds are not calibrated yet
+    first_captured_at: Mapped[datetime.datetime]
+    last_captured_at: Mapped[datetime.datetime]
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class CoverageMinute(Base):
+    """What one source counted in one minute. Cumulative within the minute: keep the largest."""
+
+    __tablename__ = "coverage_minutes"
+    __table_args__ = (Index("ix_coverage_minutes_minute", "minute"),)
+
+    minute: Mapped[datetime.datetime] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    hop: Mapped[str] = mapped_column(primary_key=True)  # plugin | sidecar | worker
+    model: Mapped[str] = mapped_column(primary_key=True)
+    counter: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+
+
+class ApiKey(Base):
+    """An API key: only its SHA-256 is kept, the secret is shown once."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    secret_sha256: Mapped[bytes] = mapped_column(BYTEA, unique=True)
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime.datetime | None]
+    revoked_at: Mapped[datetime.datetime | None]
+    last_used_at: Mapped[datetime.datetime | None]

@@ -1,0 +1,215 @@
+"""The record: one sampled activation on its way from the plugin to the decode workers.
+
+This module is a contract: the plugin, the sidecar and the workers meet only here. A record is
+two byte strings, a msgpack header and the raw vector, carried as two ZeroMQ frames and later as
+two fields of one Redis stream entry. It holds no pickle, no base64 and no code, and it must
+import nothing beyond what vLLM itself brings.
+"""
+
+import math
+import uuid
+import zlib
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+VERSION: Final = 1
+
+# Stream layout. One stream a deployment; shards would append ":{k}".
+ACTIVATIONS_STREAM: Final = "subtext:activations"
+DEAD_LETTER_STREAM: Final = "subtext:activations:dead"
+COVERAGE_STREAM: Final = "subtext:coverage"
+WORKER_GROUP: Final = "subtext-workers"
+FIELD_HEADER: Final = b"h"
+FIELD_VECTOR: Final = b"a"
+FIELD_REASON: Final = b"reason"  # dead letters only
+
+MAX_HEADER_BYTES: Final = 4096
+MAX_DIMENSIONS: Final = 65_536
+_NAMESPACE: Final = uuid.UUID("8f0c1c8e-2f2e-5d0a-9d2b-6b8c5b0f7a11")
+_BYTES_PER_VALUE: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+Phase = Literal["prefill", "decode"]
+Hop = Literal["plugin", "sidecar", "worker"]
+RejectReason = Literal[
+    "malformed_header",
+    "wrong_version",
+    "bad_field",
+    "oversized",
+    "bad_length",
+    "bad_checksum",
+    "not_finite",
+]
+
+
+class RecordError(ValueError):
+    """A record that must not be used. ``reason`` is a bounded label for metrics and dead letters."""
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: RejectReason = reason
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known about one activation besides its values."""
+
+    v: int
+    model: str  # served model name
+    request_id: str  # external id (X-Request-Id), never the engine's suffixed one
+    layer: int  # K: the vector is the OUTPUT of block K
+    position: int  # token position in the request, 0 is the first prompt token
+    token_id: int  # the token at that position
+    phase: Phase
+    norm: float  # L2 norm of the vector
+    probability: float  # inclusion probability of this row, in (0, 1]
+    reason: str  # why it was chosen, e.g. "uniform"
+    captured_at: float  # Unix seconds, fixed by the plugin
+    dtype: str  # float32 | bfloat16 | float16, little endian
+    shape: tuple[int, ...]  # (d_model,)
+    checksum: int  # CRC-32 of the vector bytes
+
+
+class CoverageCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Cumulative counts of one source in one minute.
+
+    Counts only grow within (source, minute), so a reader keeps the largest value it saw and a
+    redelivered or reordered message changes nothing.
+    """
+
+    v: int
+    source: str  # unique for one process start
+    hop: Hop
+    model: str
+    minute: int  # Unix time // 60
+    counts: dict[str, int]  # e.g. requests_seen, rows_sampled, rows_shipped, dropped_socket_full
+
+
+class Record(NamedTuple):
+    """A validated record: header plus the vector's raw bytes."""
+
+    header: Header
+    vector: bytes
+
+    def values(self) -> npt.NDArray[np.float32]:
+        """Return the vector as float32, shape (d_model,)."""
+        return _to_float32(self.vector, self.header.dtype)
+
+
+_header_encoder = msgspec.msgpack.Encoder()
+_header_decoder = msgspec.msgpack.Decoder(Header)
+_coverage_decoder = msgspec.msgpack.Decoder(CoverageCount)
+
+
+def encode_header(header: Header) -> bytes:
+    """Return the header as msgpack."""
+    return _header_encoder.encode(header)
+
+
+def checksum(vector: bytes | memoryview) -> int:
+    """Return the CRC-32 that a header must carry for these vector bytes."""
+    return zlib.crc32(vector)
+
+
+def decode(header_bytes: bytes, vector: bytes) -> Record:
+    """Validate both parts and return the record.
+
+    Checks, in order: header size and syntax, version, field ranges, vector length, checksum,
+    finiteness. Raises RecordError with the first reason that fails.
+    """
+    if len(header_bytes) > MAX_HEADER_BYTES:
+        raise RecordError("oversized", f"header has {len(header_bytes)} bytes, limit {MAX_HEADER_BYTES}")
+    _check_version(header_bytes)
+    try:
+        header = _header_decoder.decode(header_bytes)
+    except msgspec.ValidationError as error:
+        raise RecordError("bad_field", str(error)) from error
+    except msgspec.DecodeError as error:
+        raise RecordError("malformed_header", str(error)) from error
+    _check_fields(header)
+    _check_vector(header, vector)
+    return Record(header, vector)
+
+
+def sample_id(header: Header) -> uuid.UUID:
+    """Return the sample's identity: UUIDv5 of (model, request, layer, position).
+
+    A redelivered or recomputed activation has the same identity, which makes storing idempotent.
+    """
+    # msgpack is length-prefixed, so ("a", "bc") and ("ab", "c") cannot meet in one name.
+    parts = (header.model, header.request_id, header.layer, header.position)
+    return uuid.uuid5(_NAMESPACE, _header_encoder.encode(parts).hex())
+
+
+def encode_coverage(count: CoverageCount) -> bytes:
+    """Return the coverage count as msgpack."""
+    return _header_encoder.encode(count)
+
+
+def decode_coverage(payload: bytes) -> CoverageCount:
+    """Return the coverage count, or raise RecordError."""
+    try:
+        count = _coverage_decoder.decode(payload)
+    except msgspec.ValidationError as error:
+        raise RecordError("bad_field", str(error)) from error
+    except msgspec.DecodeError as error:
+        raise RecordError("malformed_header", str(error)) from error
+    if count.v != VERSION:
+        raise RecordError("wrong_version", f"coverage version {count.v}, this reader knows {VERSION}")
+    return count
+
+
+class _Versioned(msgspec.Struct):
+    v: int
+
+
+_version_decoder = msgspec.msgpack.Decoder(_Versioned)
+
+
+def _check_version(header_bytes: bytes) -> None:
+    # Read alone and first: a newer version may have fields that this reader would misjudge.
+    try:
+        version = _version_decoder.decode(header_bytes).v
+    except msgspec.ValidationError as error:
+        raise RecordError("bad_field", f"v: {error}") from error
+    except msgspec.DecodeError as error:
+        raise RecordError("malformed_header", str(error)) from error
+    if version != VERSION:
+        raise RecordError("wrong_version", f"record version {version}, this reader knows {VERSION}")
+
+
+def _check_fields(header: Header) -> None:
+    if not header.model or not header.request_id:
+        raise RecordError("bad_field", "model and request_id must not be empty")
+    if "\x00" in header.model + header.request_id + header.reason:
+        raise RecordError("bad_field", "text fields must not contain NUL")
+    if min(header.layer, header.position, header.token_id) < 0:
+        raise RecordError("bad_field", "layer, position and token_id must not be negative")
+    if not 0.0 < header.probability <= 1.0:
+        raise RecordError("bad_field", f"probability {header.probability} is outside (0, 1]")
+    if not (math.isfinite(header.norm) and math.isfinite(header.captured_at)):
+        raise RecordError("not_finite", "norm and captured_at must be finite")
+    if header.dtype not in _BYTES_PER_VALUE:
+        raise RecordError("bad_field", f"dtype {header.dtype!r} is not one of {sorted(_BYTES_PER_VALUE)}")
+    if len(header.shape) != 1 or header.shape[0] <= 0:
+        raise RecordError("bad_field", f"shape {header.shape} is not (d_model,)")
+    if header.shape[0] > MAX_DIMENSIONS:
+        raise RecordError("oversized", f"d_model {header.shape[0]}, limit {MAX_DIMENSIONS}")
+
+
+def _check_vector(header: Header, vector: bytes) -> None:
+    expected = header.shape[0] * _BYTES_PER_VALUE[header.dtype]
+    if len(vector) != expected:
+        raise RecordError("bad_length", f"vector has {len(vector)} bytes, header says {expected}")
+    if checksum(vector) != header.checksum:
+        raise RecordError("bad_checksum", "vector bytes differ from what the plugin sent")
+    if not np.isfinite(_to_float32(vector, header.dtype)).all():
+        raise RecordError("not_finite", "vector has NaN or infinite values")
+
+
+def _to_float32(vector: bytes, dtype: str) -> npt.NDArray[np.float32]:
+    if dtype == "bfloat16":
+        # numpy has no bfloat16: it is the upper half of a float32.
+        return (np.frombuffer(vector, dtype="<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(vector, dtype="<f4" if dtype == "float32" else "<f2").astype(np.float32)

