@@ -1,0 +1,1 @@
+"""The database: tables, engine, migrations and every query. Knows no web framework."""

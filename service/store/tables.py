@@ -4,7 +4,7 @@ Columns carry units in their names. Every id that a redelivery could meet again 
 what it identifies, so inserts are idempotent. Times are UTC.
 """
 
-import datetime
+import datetime as dt
 import uuid
 from typing import Any
 
@@ -37,7 +37,7 @@ class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {  # noqa: RUF012  # SQLAlchemy reads this as a class attribute
         str: Text,
-        datetime.datetime: DateTime(timezone=True),
+        dt.datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
     }
 
@@ -50,7 +50,7 @@ class Model(Base):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of name
     name: Mapped[str] = mapped_column(unique=True)
     d_model: Mapped[int]
-    created_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now())
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
 class Decoder(Base):
@@ -67,7 +67,7 @@ class Decoder(Base):
     shuffled_fve_p95: Mapped[float]  # a reading is verified only above this
     calibration_n: Mapped[int]  # readings that the calibration stands on
     card: Mapped[dict[str, Any]]  # measured figures, as in the model card
-    created_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now())
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
 class Sample(Base):
@@ -92,8 +92,8 @@ class Sample(Base):
     norm: Mapped[float]
     inclusion_probability: Mapped[float]
     reason: Mapped[str]
-    captured_at: Mapped[datetime.datetime]
-    stored_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now())
+    captured_at: Mapped[dt.datetime]
+    stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
 class Explanation(Base):
@@ -109,7 +109,7 @@ class Explanation(Base):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of sample and decoder
     sample_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("samples.id"))
     decoder_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("decoders.id"))
-    captured_at: Mapped[datetime.datetime]  # copy of the sample's, for keyset pagination
+    captured_at: Mapped[dt.datetime]  # copy of the sample's, for keyset pagination
     text: Mapped[str]
     well_formed: Mapped[bool]  # the decoder kept its output format
     cosine: Mapped[float]
@@ -118,7 +118,7 @@ class Explanation(Base):
     anomaly_score: Mapped[float | None]
     anomaly_p_value: Mapped[float | None]  # conformal, floor 1 / (anomaly_calibration_n + 1)
     anomaly_calibration_n: Mapped[int | None]
-    created_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now())
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
 class ConceptMatch(Base):
@@ -155,10 +155,10 @@ class Flag(Base):
     positions_required: Mapped[int]
     positions_verified: Mapped[int]  # denominator: verified positions of this request so far
     false_positive_rate: Mapped[float | None]  # None: thresholds are not calibrated yet
-    first_captured_at: Mapped[datetime.datetime]
-    last_captured_at: Mapped[datetime.datetime]
-    created_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now())
-    updated_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+    first_captured_at: Mapped[dt.datetime]
+    last_captured_at: Mapped[dt.datetime]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[dt.datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
 
 class CoverageMinute(Base):
@@ -167,7 +167,7 @@ class CoverageMinute(Base):
     __tablename__ = "coverage_minutes"
     __table_args__ = (Index("ix_coverage_minutes_minute", "minute"),)
 
-    minute: Mapped[datetime.datetime] = mapped_column(primary_key=True)
+    minute: Mapped[dt.datetime] = mapped_column(primary_key=True)
     source: Mapped[str] = mapped_column(primary_key=True)
     hop: Mapped[str] = mapped_column(primary_key=True)  # plugin | sidecar | worker
     model: Mapped[str] = mapped_column(primary_key=True)
@@ -184,7 +184,7 @@ class ApiKey(Base):
     name: Mapped[str]
     secret_sha256: Mapped[bytes] = mapped_column(BYTEA, unique=True)
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    created_at: Mapped[datetime.datetime] = mapped_column(server_default=func.now())
-    expires_at: Mapped[datetime.datetime | None]
-    revoked_at: Mapped[datetime.datetime | None]
-    last_used_at: Mapped[datetime.datetime | None]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[dt.datetime | None]
+    revoked_at: Mapped[dt.datetime | None]
+    last_used_at: Mapped[dt.datetime | None]

@@ -1,0 +1,49 @@
+"""The schema's version: bring a database to head, and tell whether it is there.
+
+Finds the ``migrations`` package wherever it is installed, so it needs no alembic.ini.
+"""
+
+from importlib import resources
+
+import alembic.command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+
+
+def config(url: str | None = None) -> Config:
+    """Return Alembic's configuration for the packaged migrations and this database."""
+    made = Config()
+    made.set_main_option("script_location", str(resources.files("migrations")).replace("%", "%%"))
+    made.attributes["url"] = url
+    return made
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Migrate the database up to ``revision``; a second migrator waits for the first."""
+    alembic.command.upgrade(config(url), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Migrate the database down to ``revision`` (``base`` empties it). Data in dropped tables is lost."""
+    alembic.command.downgrade(config(url), revision)
+
+
+def current_revision(engine: Engine) -> str | None:
+    """Return the revision that the database is at, None when it was never migrated."""
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def head_revision() -> str:
+    """Return the newest revision that this code knows."""
+    head = ScriptDirectory.from_config(config()).get_current_head()
+    if head is None:
+        raise RuntimeError("the migrations package holds no revision; reinstall subtext")
+    return head
+
+
+def is_at_head(engine: Engine) -> bool:
+    """Tell whether the database is at the newest revision that this code knows."""
+    return current_revision(engine) == head_revision()
