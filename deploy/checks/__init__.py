@@ -1,0 +1,1 @@
+"""Checks of the deployment that `make check` runs besides the linters."""
