@@ -161,7 +161,8 @@ def upgrade() -> None:
             name=op.f("uq_flags_model_id_request_id_layer_concept_decoder_id"),
         ),
     )
-    op.create_index("ix_flags_last_captured_at_id", "flags", ["last_captured_at", "id"], unique=False)
+    op.create_index("ix_flags_created_at_id", "flags", ["created_at", "id"], unique=False)
+    op.create_index("ix_flags_last_captured_at", "flags", ["last_captured_at"], unique=False)
     op.create_index("ix_flags_request_id", "flags", ["request_id"], unique=False)
     op.create_table(
         "concept_matches",

@@ -139,7 +139,9 @@ class Flag(Base):
     __tablename__ = "flags"
     __table_args__ = (
         UniqueConstraint("model_id", "request_id", "layer", "concept", "decoder_id"),
-        Index("ix_flags_last_captured_at_id", "last_captured_at", "id"),
+        # Pages follow created_at, which never changes: last_captured_at moves while a reader pages.
+        Index("ix_flags_created_at_id", "created_at", "id"),
+        Index("ix_flags_last_captured_at", "last_captured_at"),
         Index("ix_flags_request_id", "request_id"),
     )
 
