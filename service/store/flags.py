@@ -1,0 +1,79 @@
+"""Reading flags: concepts found on requests at enough verified positions."""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session, defer
+
+from service.store.page import Page, Position, older_than
+from service.store.tables import Decoder, Flag, Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which flags to list; None means any. A flag spans its first to its last matching capture."""
+
+    model: str | None = None
+    request_id: str | None = None
+    concept: str | None = None
+    severity: str | None = None
+    captured_after: dt.datetime | None = None  # the span ends at or after this
+    captured_before: dt.datetime | None = None  # the span begins before this
+
+
+class View(NamedTuple):
+    """One flag with its decoder (``card`` not loaded) and its model's name."""
+
+    flag: Flag
+    decoder: Decoder
+    model: str
+
+
+_Query = Select[Flag, Decoder, str]
+
+
+def list_flags(session: Session, wanted: Filter, after: Position | None, limit: int) -> Page[View]:
+    """Return one page, newest raised first.
+
+    The order is that of ``created_at``: ``last_captured_at`` grows while a reader pages, which
+    would make rows jump over it.
+    """
+    query = _narrowed(_joined(), wanted).order_by(Flag.created_at.desc(), Flag.id.desc())
+    if after is not None:
+        query = query.where(older_than(Flag.created_at, Flag.id, after))
+    views = [View(*row) for row in session.execute(query.limit(limit + 1))]
+    page = views[:limit]
+    last = page[-1].flag if len(views) > limit else None
+    return Page(page, Position(last.created_at, last.id) if last else None)
+
+
+def list_of_request(session: Session, request_id: str) -> list[View]:
+    """Return every flag on the request, ordered by concept."""
+    query = _joined().where(Flag.request_id == request_id).order_by(Flag.concept, Flag.layer, Flag.id)
+    return [View(*row) for row in session.execute(query)]
+
+
+def _joined() -> _Query:
+    return (
+        select(Flag, Decoder, Model.name)
+        .join(Model, Model.id == Flag.model_id)
+        .join(Decoder, Decoder.id == Flag.decoder_id)
+        .options(defer(Decoder.card, raiseload=True))
+    )
+
+
+def _narrowed(query: _Query, wanted: Filter) -> _Query:
+    equal = (
+        (Model.name, wanted.model),
+        (Flag.request_id, wanted.request_id),
+        (Flag.concept, wanted.concept),
+        (Flag.severity, wanted.severity),
+    )
+    query = query.where(*(column == value for column, value in equal if value is not None))
+    if wanted.captured_after is not None:
+        query = query.where(Flag.last_captured_at >= wanted.captured_after)
+    if wanted.captured_before is not None:
+        query = query.where(Flag.first_captured_at < wanted.captured_before)
+    return query

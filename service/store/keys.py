@@ -1,0 +1,54 @@
+"""API keys at rest. Only the SHA-256 of a secret ever reaches this module."""
+
+import datetime as dt
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from service.store.tables import ApiKey
+
+
+def add_key(
+    session: Session,
+    *,
+    name: str,
+    secret_sha256: bytes,
+    scopes: Sequence[str],
+    expires_at: dt.datetime | None = None,
+) -> ApiKey:
+    """Add a key and return it; the caller commits."""
+    key = ApiKey(
+        id=uuid.uuid4(), name=name, secret_sha256=secret_sha256, scopes=list(scopes), expires_at=expires_at
+    )
+    session.add(key)
+    session.flush()
+    return key
+
+
+def get_key(session: Session, secret_sha256: bytes) -> ApiKey | None:
+    """Return the key with this digest, whatever its state."""
+    return session.scalar(select(ApiKey).where(ApiKey.secret_sha256 == secret_sha256))
+
+
+def list_keys(session: Session) -> list[ApiKey]:
+    """Return every key, revoked and expired ones too, oldest first."""
+    return list(session.scalars(select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)))
+
+
+def revoke_key(session: Session, identity: uuid.UUID, now: dt.datetime) -> bool:
+    """Revoke a key; False when there is none or it is revoked already."""
+    changed = (
+        update(ApiKey)
+        .where(ApiKey.id == identity, ApiKey.revoked_at.is_(None))
+        .values(revoked_at=now)
+        .returning(ApiKey.id)
+    )
+    return session.scalar(changed) is not None
+
+
+def mark_used(session: Session, identity: uuid.UUID, now: dt.datetime, stale: dt.timedelta) -> None:
+    """Record the use, unless one younger than ``stale`` is recorded; spares a write a request."""
+    old = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < now - stale)
+    session.execute(update(ApiKey).where(ApiKey.id == identity, old).values(last_used_at=now))
