@@ -1,9 +1,11 @@
 """The schema's version: bring a database to head, and tell whether it is there.
 
-Finds the ``migrations`` package wherever it is installed, so it needs no alembic.ini.
+Finds ``migrations`` beside the package ``service``, in a checkout and when installed alike, so it
+needs no alembic.ini and no working directory.
 """
 
-from importlib import resources
+from pathlib import Path
+from typing import Final
 
 import alembic.command
 from alembic.config import Config
@@ -11,11 +13,13 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
+_SCRIPTS: Final = Path(__file__).resolve().parents[2] / "migrations"
+
 
 def config(url: str | None = None) -> Config:
     """Return Alembic's configuration for the packaged migrations and this database."""
     made = Config()
-    made.set_main_option("script_location", str(resources.files("migrations")).replace("%", "%%"))
+    made.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     made.attributes["url"] = url
     return made
 

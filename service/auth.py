@@ -1,0 +1,96 @@
+"""API keys: what a secret looks like, and whether a key may do what it asks. Pure, without I/O."""
+
+import datetime as dt
+import hashlib
+import hmac
+import secrets
+from collections.abc import Collection, Sequence
+from enum import StrEnum
+from typing import Final, Protocol
+
+PREFIX: Final = "subtext_"  # lets secret scanners find a leaked key
+_SECRET_BYTES: Final = 32
+
+
+class Scope(StrEnum):
+    """What a key may do. Every scope stands alone, except that ``admin`` implies all."""
+
+    EXPLANATIONS_READ = "explanations:read"
+    EXPLANATIONS_READ_TEXT = "explanations:read_text"  # lifts the withholding of text and tokens
+    FLAGS_READ = "flags:read"
+    COVERAGE_READ = "coverage:read"
+    ADMIN = "admin"
+
+
+class KeyState(Protocol):
+    """What judging needs of a stored key."""
+
+    @property
+    def secret_sha256(self) -> bytes:
+        """SHA-256 of the secret."""
+
+    @property
+    def scopes(self) -> Sequence[str]:
+        """Names of the granted scopes."""
+
+    @property
+    def expires_at(self) -> dt.datetime | None:
+        """First moment at which the key no longer works."""
+
+    @property
+    def revoked_at(self) -> dt.datetime | None:
+        """When the key was withdrawn."""
+
+
+class AuthenticationError(Exception):
+    """Nobody that we know is asking. ``code`` is stable; the message says what to do."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ScopeError(Exception):
+    """The key is good but lacks ``missing``."""
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        super().__init__(f"this key lacks the scope {' and '.join(missing)}")
+        self.missing = tuple(missing)
+
+
+def new_secret() -> str:
+    """Return a fresh secret: the prefix and 256 random bits in URL-safe base64."""
+    return PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def digest(secret: str) -> bytes:
+    """Return what is stored of a secret.
+
+    A plain SHA-256 is enough for 256 random bits: no dictionary reaches them, so no slow hash is
+    needed.
+    """
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def check_alive(key: KeyState | None, secret: str, now: dt.datetime) -> None:
+    """Raise AuthenticationError unless ``key`` belongs to ``secret`` and is valid at ``now``."""
+    if key is None or not hmac.compare_digest(key.secret_sha256, digest(secret)):
+        raise AuthenticationError(
+            "unknown_key", "this API key is not known; create one with: subtext key create"
+        )
+    if key.revoked_at is not None:
+        raise AuthenticationError("revoked_key", "this API key was revoked")
+    if key.expires_at is not None and key.expires_at <= now:
+        raise AuthenticationError("expired_key", f"this API key expired at {key.expires_at.isoformat()}")
+
+
+def allows(granted: Collection[str], scope: Scope) -> bool:
+    """Tell whether the granted scopes include ``scope``."""
+    return scope in granted or Scope.ADMIN in granted
+
+
+def check_scopes(granted: Collection[str], required: Sequence[str]) -> None:
+    """Raise ScopeError naming every required scope that is not granted."""
+    missing = [scope for scope in required if not allows(granted, Scope(scope))]
+    if missing:
+        raise ScopeError(missing)

@@ -1,0 +1,120 @@
+"""The commands ``service``, ``migrate`` and ``key``: parse, build settings, hand over."""
+
+import argparse
+import sys
+from typing import Final
+
+from service.auth import Scope
+
+_BAD_USE: Final = 2
+
+
+def service(argv: list[str]) -> int:
+    """Serve the REST API until a signal; ``--openapi`` prints its description instead."""
+    parser = argparse.ArgumentParser(
+        prog="subtext service",
+        description="Serve the REST API. Settings: SUBTEXT_DATABASE_URL, SUBTEXT_HTTP_HOST, "
+        "SUBTEXT_HTTP_PORT, SUBTEXT_DATABASE_POOL_SIZE, SUBTEXT_QUERY_TIMEOUT_SECONDS, SUBTEXT_LOG_LEVEL.",
+    )
+    parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document and exit")
+    if parser.parse_args(argv).openapi:
+        from service.api.openapi import document
+
+        sys.stdout.write(document())
+        return 0
+
+    from service.serving import serve
+    from service.settings import SettingsError, service_settings
+
+    try:
+        settings = service_settings()
+    except SettingsError as error:
+        return _refuse("service", error)
+    return serve(settings)
+
+
+def migrate(argv: list[str]) -> int:
+    """Migrate the database to head; ``--check`` only tells whether it is there."""
+    parser = argparse.ArgumentParser(
+        prog="subtext migrate",
+        description="Bring the database at SUBTEXT_DATABASE_URL to the newest schema. Safe to run twice "
+        "and from several machines at once.",
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when not at head")
+    arguments = parser.parse_args(argv)
+
+    from service.settings import SettingsError, store_settings
+
+    try:
+        settings = store_settings()
+    except SettingsError as error:
+        return _refuse("migrate", error)
+    return _migrate(settings.database_url.get_secret_value(), only_check=arguments.check)
+
+
+def _migrate(url: str, *, only_check: bool) -> int:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from service.store import engine, migrate
+
+    database = engine.create_engine(url, application_name="subtext-migrate")
+    try:
+        if not only_check:
+            migrate.upgrade(url)
+        current, head = migrate.current_revision(database), migrate.head_revision()
+    except SQLAlchemyError as error:
+        sys.stderr.write(f"subtext migrate: {type(error).__name__}: {error}\n")
+        return 1
+    finally:
+        database.dispose()
+    sys.stdout.write(f"database at {current or 'nothing'}, head is {head}\n")
+    return 0 if current == head else 1
+
+
+def key(argv: list[str]) -> int:
+    """Create, list or revoke API keys."""
+    arguments = _key_parser().parse_args(argv)
+
+    from service import key_admin
+    from service.settings import SettingsError, store_settings
+
+    try:
+        settings = store_settings()
+    except SettingsError as error:
+        return _refuse("key", error)
+    return key_admin.run(settings.database_url.get_secret_value(), arguments)
+
+
+def _key_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="subtext key", description="API keys in SUBTEXT_DATABASE_URL.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    create = actions.add_parser("create", help="create a key; its secret is printed once, on stdout")
+    create.add_argument("--name", required=True, help="who or what will use it")
+    create.add_argument(
+        "--scope",
+        action="append",
+        required=True,
+        choices=[str(scope) for scope in Scope],
+        help="repeat for more",
+    )
+    create.add_argument("--expires-in-days", type=_days, help="default: never")
+    actions.add_parser("list", help="list keys, without secrets")
+    revoke = actions.add_parser("revoke", help="revoke a key at once")
+    revoke.add_argument("id", help="the id that create and list show")
+    return parser
+
+
+def _days(text: str) -> float:
+    most = 36_500
+    try:
+        days = float(text)
+    except ValueError:
+        days = 0.0
+    if not 0 < days <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days above 0 and up to {most}")
+    return days
+
+
+def _refuse(command: str, error: Exception) -> int:
+    sys.stderr.write(f"subtext {command}: {error}\n")
+    return _BAD_USE

@@ -1,0 +1,60 @@
+"""What the service and its commands are told from outside, by SUBTEXT_* variables only."""
+
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.store.engine import driver_url
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+class SettingsError(ValueError):
+    """One or more settings are missing or wrong; the message names each and its fix."""
+
+
+class StoreSettings(BaseSettings):
+    """What every command that only talks to the database needs."""
+
+    model_config = SettingsConfigDict(env_prefix="SUBTEXT_", frozen=True, extra="ignore")
+
+    database_url: SecretStr = Field(description="postgresql://user:password@host/name")
+    log_level: LogLevel = "INFO"
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, url: SecretStr) -> SecretStr:
+        driver_url(url.get_secret_value())
+        return url
+
+
+class ServiceSettings(StoreSettings):
+    """What ``subtext service`` needs."""
+
+    http_host: str = Field(default="127.0.0.1", min_length=1)
+    http_port: int = Field(default=8080, ge=1, le=65535)
+    database_pool_size: int = Field(default=10, ge=1, le=100, description="connections, a hard bound")
+    query_timeout_seconds: float = Field(default=10.0, gt=0, le=300, description="of one statement")
+
+
+def store_settings() -> StoreSettings:
+    """Read the environment; raises SettingsError."""
+    try:
+        return StoreSettings()
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def service_settings() -> ServiceSettings:
+    """Read the environment; raises SettingsError."""
+    try:
+        return ServiceSettings()
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    # Never the input: it may hold the database password.
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"SUBTEXT_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in problems)
