@@ -19,7 +19,7 @@ export SUBTEXT_STARTED_AT := $(shell date +%s)
 INSTALL := PYTHONUNBUFFERED=1 $(PIP) install --no-compile
 # Shortens pip's output to one line a package.
 NARROW = awk -v what="$(1)" -v total="$(2)" ' \
-  /^Collecting /{printf "  %s: %d of %d %s\n", what, ++n, total, $$2; fflush()} \
+  /^(Collecting|Processing) /{printf "  %s: %d of %d %s\n", what, ++n, total, $$2; fflush()} \
   /^Installing /{printf "  %s: unpacking\n", what; fflush()}' >&2
 COUNT = $$(grep -c == $(1))
 

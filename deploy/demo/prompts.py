@@ -1,0 +1,25 @@
+"""The demo's own prompts, as data in prompts.yaml."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+PROMPTS_FILE = Path(__file__).resolve().parent / "prompts.yaml"
+
+
+class Prompt(NamedTuple):
+    """One chat prompt."""
+
+    topic: str
+    text: str
+
+
+def load_prompts(path: Path = PROMPTS_FILE) -> list[Prompt]:
+    """Return the prompts in file order; raises ValueError naming an entry that is not topic and text."""
+    prompts = []
+    for number, entry in enumerate(yaml.safe_load(path.read_text()), start=1):
+        if not isinstance(entry, dict) or set(entry) != {"topic", "text"}:
+            raise ValueError(f"{path.name}, entry {number}: needs exactly 'topic' and 'text'")
+        prompts.append(Prompt(topic=str(entry["topic"]), text=str(entry["text"])))
+    return prompts
