@@ -1,0 +1,22 @@
+"""The commands of this package, loaded by name from `service.cli`; each imports its work when called."""
+
+
+def train(argv: list[str]) -> int:
+    """Train an NLA pair."""
+    from workers.training.cli import train as run
+
+    return run(argv)
+
+
+def worker(argv: list[str]) -> int:
+    """Decode samples from the stream."""
+    from workers.cli import worker as run
+
+    return run(argv)
+
+
+def calibrate(argv: list[str]) -> int:
+    """Calibrate a decoder."""
+    from workers.nla.calibrate import calibrate as run
+
+    return run(argv)

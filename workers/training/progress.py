@@ -1,0 +1,27 @@
+"""A progress line with the time left, for steps that take minutes."""
+
+import time
+from collections.abc import Callable
+
+_EVERY_SECONDS = 10.0
+
+
+class Progress:
+    """Logs at most one line every ten seconds."""
+
+    def __init__(self, title: str, *, total: int, log: Callable[[str], None]) -> None:
+        """`total` counts whatever `advance` counts."""
+        self._title = title
+        self._total = total
+        self._log = log
+        self._started = time.monotonic()
+        self._last = self._started
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Tell that `done` of `total` are finished."""
+        now = time.monotonic()
+        if now - self._last < _EVERY_SECONDS and done < self._total:
+            return
+        self._last = now
+        left = (now - self._started) / max(done, 1) * (self._total - done)
+        self._log(f"{self._title}: {done}/{self._total}, {left:.0f} s left {note}".rstrip())

@@ -1,0 +1,78 @@
+"""The explanation that a vector should get: short, one format, most determined part first.
+
+    Last token " the"; next likely " cat", " dog" or " end". The text reads: "... sat on the"
+
+Only what the vector determines is said, because a small model trained on free summaries learns the
+format and ignores the vector. Segments keep the exact token ids of what they quote, so that the
+verbalizer learns to copy a token, not to spell it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["frame", "last", "next", "text"]
+
+FRAME_WEIGHT = 0.2
+WEIGHTS: dict[Kind, float] = {"frame": FRAME_WEIGHT, "last": 4.0, "next": 4.0, "text": 1.0}
+"""Loss weight of a token by what it says: the frame is learned by itself, the quotes are the message."""
+
+OPEN, CLOSE = "<explanation>", "</explanation>"
+"""The official format's tags around a verbalizer's explanation."""
+
+
+class Target(NamedTuple):
+    """One explanation as tokens; `text` is what a reader and the reconstructor get."""
+
+    ids: list[int]
+    kinds: list[Kind]
+    text: str
+
+
+class TargetWriter:
+    """Writes targets in one tokenizer's terms."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Look up once what every target repeats."""
+        self._tokenizer = tokenizer
+        self._special = {
+            index: f"[{text.strip('<|>')}]"
+            for index, text in zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
+        }
+
+    def write(self, context: Sequence[int], next_tokens: Sequence[int]) -> Target:
+        """Describe one vector: `context` ends with the token that was read."""
+        first, second, third = (self.quote(token) for token in next_tokens)
+        pieces: list[tuple[Kind, list[int]]] = [
+            ("frame", self._encode('Last token "')),
+            ("last", self.quote(context[-1])),
+            ("frame", self._encode('"; next likely "')),
+            ("next", first),
+            ("frame", self._encode('", "')),
+            ("next", second),
+            ("frame", self._encode('" or "')),
+            ("next", third),
+            ("frame", self._encode('". The text reads: "...')),
+            ("text", [part for token in context for part in self.quote(token)]),
+            ("frame", self._encode('"')),
+        ]
+        ids = [token for _, piece in pieces for token in piece]
+        kinds = [kind for kind, piece in pieces for _ in piece]
+        return Target(ids, kinds, self._tokenizer.decode(ids).strip())
+
+    def wrap(self, target: Target) -> Target:
+        """Put the official tags around a target, as the verbalizer has to write it."""
+        opening, closing = self._encode(OPEN), [*self._encode(CLOSE), self._tokenizer.eos_token_id]
+        frame: list[Kind] = ["frame"]
+        kinds = frame * len(opening) + target.kinds + frame * len(closing)
+        return Target([*opening, *target.ids, *closing], kinds, f"{OPEN}{target.text}{CLOSE}")
+
+    def quote(self, token: int) -> list[int]:
+        """Return the ids that quote a token: itself, unless it would break the line or end the turn."""
+        if token in self._special:
+            return self._encode(self._special[token])
+        text = self._tokenizer.decode([token])
+        escaped = text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+        return [token] if escaped == text else self._encode(escaped)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
