@@ -6,7 +6,7 @@ import hmac
 import secrets
 from collections.abc import Collection, Sequence
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 PREFIX: Final = "subtext_"  # lets secret scanners find a leaked key
 _SECRET_BYTES: Final = 32
@@ -42,6 +42,9 @@ class KeyState(Protocol):
         """When the key was withdrawn."""
 
 
+K = TypeVar("K", bound=KeyState)
+
+
 class AuthenticationError(Exception):
     """Nobody that we know is asking. ``code`` is stable; the message says what to do."""
 
@@ -72,8 +75,8 @@ def digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def check_alive(key: KeyState | None, secret: str, now: dt.datetime) -> None:
-    """Raise AuthenticationError unless ``key`` belongs to ``secret`` and is valid at ``now``."""
+def living(key: K | None, secret: str, now: dt.datetime) -> K:
+    """Return ``key`` if it belongs to ``secret`` and is valid at ``now``, else raise AuthenticationError."""
     if key is None or not hmac.compare_digest(key.secret_sha256, digest(secret)):
         raise AuthenticationError(
             "unknown_key", "this API key is not known; create one with: subtext key create"
@@ -82,6 +85,7 @@ def check_alive(key: KeyState | None, secret: str, now: dt.datetime) -> None:
         raise AuthenticationError("revoked_key", "this API key was revoked")
     if key.expires_at is not None and key.expires_at <= now:
         raise AuthenticationError("expired_key", f"this API key expired at {key.expires_at.isoformat()}")
+    return key
 
 
 def allows(granted: Collection[str], scope: Scope) -> bool:

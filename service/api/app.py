@@ -1,0 +1,54 @@
+"""The application: routes, errors and metrics around resources that somebody else opened."""
+
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.routing import APIRoute
+
+from service.api import handlers, openapi
+from service.api.deps import Resources, refuse_repeated_parameters
+from service.api.middleware import Observe
+from service.api.responses import ALWAYS, problems
+from service.api.routes import coverage, explanations, flags, health, models, requests
+
+_DESCRIPTION: Final = """\
+What a deployed language model was computing for the requests it served, in words, with the measure of
+how far each reading can be trusted.
+
+**An explanation is a hypothesis, never a fact.** `verified` says that the decoder works on this
+activation; it never says that a claim in the text is true. What was not sampled was not looked at: see `/v1/coverage`.
+
+Create a key with `subtext key create --name NAME --scope explanations:read`. Errors are problem documents
+(RFC 9457). Unknown query parameters are refused. Times are UTC.
+"""
+
+
+def create_app(resources: Resources) -> FastAPI:
+    """Return the application over these resources."""
+    app = FastAPI(
+        title="Subtext",
+        version=version("subtext"),
+        summary="Audits what a deployed language model is thinking while it serves traffic.",
+        description=_DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        generate_unique_id_function=_operation_id,
+        redirect_slashes=False,
+    )
+    app.state.resources = resources
+    api = APIRouter(
+        prefix="/v1", responses=problems(*ALWAYS), dependencies=[Depends(refuse_repeated_parameters)]
+    )
+    for routes in (explanations, requests, flags, coverage, models):
+        api.include_router(routes.router)
+    app.include_router(api)
+    app.include_router(health.router)
+    handlers.install(app)
+    app.add_middleware(Observe, metrics=resources.metrics)
+    openapi.install(app)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    # The function's name: stable, and what a generated client calls its method.
+    return route.name

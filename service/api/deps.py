@@ -1,0 +1,144 @@
+"""What the operations depend on: the process's resources, a reading session, an authenticated caller."""
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Final
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from service import auth
+from service.errors import FieldError, ProblemError, invalid_input
+from service.metrics import Metrics
+from service.store import keys
+
+_LAST_USED_EVERY: Final = dt.timedelta(minutes=1)
+_MAX_SECRET_LENGTH: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What lives as long as the process; opened and closed by whoever built the application."""
+
+    engine: Engine
+    sessions: sessionmaker[Session]
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, and what the key grants."""
+
+    scopes: frozenset[str]
+
+    @property
+    def may_read_text(self) -> bool:
+        """Whether explanation text and tokens may be shown."""
+        return auth.allows(self.scopes, auth.Scope.EXPLANATIONS_READ_TEXT)
+
+
+def resources(request: Request) -> Resources:
+    """Return the process's resources."""
+    found = request.app.state.resources
+    if not isinstance(found, Resources):
+        raise TypeError("the application was built without resources")
+    return found
+
+
+Held = Annotated[Resources, Depends(resources)]
+
+
+@contextmanager
+def reading(held: Resources) -> Iterator[Session]:
+    """Open one snapshot for all queries of one answer.
+
+    Operations open it themselves instead of depending on it: a dependency would hold its connection
+    while the answer waits for a thread, and threads that wait for connections could then starve it.
+    """
+    with held.sessions() as session:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        yield session
+
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="bearer", description="Authorization: Bearer subtext_…")
+_header = APIKeyHeader(
+    name="X-API-Key",
+    auto_error=False,
+    scheme_name="apiKey",
+    description="The same secret in a header of its own.",
+)
+
+
+def authenticate(
+    held: Held,
+    required: SecurityScopes,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    header: Annotated[str | None, Depends(_header)],
+) -> Caller:
+    """Return the caller, or raise the 401 or 403 that says what is missing."""
+    secret = bearer.credentials if bearer else header
+    now = dt.datetime.now(dt.UTC)
+    try:
+        granted = _granted(held, secret, now)
+        auth.check_scopes(granted, required.scopes)
+    except auth.AuthenticationError as error:
+        raise _unauthorized(error) from error
+    except auth.ScopeError as error:
+        raise _forbidden(error) from error
+    return Caller(scopes=granted)
+
+
+def _granted(held: Resources, secret: str | None, now: dt.datetime) -> frozenset[str]:
+    if not secret:
+        raise auth.AuthenticationError(
+            "missing_key", "send an API key as Authorization: Bearer KEY or as X-API-Key: KEY"
+        )
+    if len(secret) > _MAX_SECRET_LENGTH:
+        raise auth.AuthenticationError("unknown_key", "this is longer than any API key")
+    with held.sessions.begin() as session:
+        key = auth.living(keys.get_key(session, auth.digest(secret)), secret, now)
+        if key.last_used_at is None or key.last_used_at < now - _LAST_USED_EVERY:
+            keys.mark_used(session, key.id, now, _LAST_USED_EVERY)
+        return frozenset(key.scopes)
+
+
+def _unauthorized(error: auth.AuthenticationError) -> ProblemError:
+    challenge = 'Bearer realm="subtext"'
+    if error.code != "missing_key":
+        challenge += f', error="invalid_token", error_description="{error.code}"'
+    return ProblemError(
+        HTTPStatus.UNAUTHORIZED, error.code, str(error), headers={"WWW-Authenticate": challenge}
+    )
+
+
+def _forbidden(error: auth.ScopeError) -> ProblemError:
+    challenge = f'Bearer realm="subtext", error="insufficient_scope", scope="{" ".join(error.missing)}"'
+    return ProblemError(
+        HTTPStatus.FORBIDDEN, "missing_scope", str(error), headers={"WWW-Authenticate": challenge}
+    )
+
+
+def refuse_repeated_parameters(request: Request) -> None:
+    """Raise 422 when a query parameter stands twice: only one of its values could be meant."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise invalid_input(
+            [
+                FieldError(location="query", field=name, code="repeated", message="give it once")
+                for name in repeated
+            ]
+        )
+
+
+ReadsExplanations = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ])]
+ReadsFlags = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.FLAGS_READ])]
+ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
+ReadsRequests = Annotated[
+    Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])
+]

@@ -1,0 +1,85 @@
+"""Every way to fail, turned into a problem document. The last boundary of a request."""
+
+from http import HTTPStatus
+from typing import Final, get_args
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+from service.errors import MEDIA_TYPE, FieldError, Location, Problem, ProblemError, invalid_input, problem
+
+_log: Final = structlog.get_logger(__name__)
+_RETRY_AFTER_SECONDS: Final = "5"
+
+
+def install(app: FastAPI) -> None:
+    """Add the handlers to the application."""
+    app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(OperationalError, _on_database)
+    app.add_exception_handler(PoolTimeoutError, _on_database)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+def render(document: Problem, headers: dict[str, str] | None = None) -> Response:
+    """Return the document as a response."""
+    return Response(document.model_dump_json(), document.status, headers, media_type=MEDIA_TYPE)
+
+
+def _on_problem(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, ProblemError):
+        raise error
+    return render(error.problem, error.headers)
+
+
+def _on_invalid(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    # Without the inputs themselves: an answer should not echo what may be a misplaced secret.
+    return render(invalid_input([_field_error(wrong["loc"], wrong) for wrong in error.errors()]).problem)
+
+
+def _field_error(where: tuple[str | int, ...], wrong: dict[str, str]) -> FieldError:
+    location: Location = next((known for known in get_args(Location) if known == where[0]), "query")
+    field = ".".join(str(part) for part in where[1:]) or str(where[0])
+    if wrong["type"] == "extra_forbidden":
+        return FieldError(
+            location=location,
+            field=field,
+            code="unknown_parameter",
+            message="this operation takes no such parameter",
+        )
+    message = wrong["msg"].removeprefix("Value error, ")
+    return FieldError(location=location, field=field, code=wrong["type"], message=message)
+
+
+def _on_http(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    status = HTTPStatus(error.status_code)
+    detail = {
+        HTTPStatus.NOT_FOUND: "there is nothing at this path; see /docs",
+        HTTPStatus.METHOD_NOT_ALLOWED: "this path does not take this method; see /docs",
+    }.get(status, str(error.detail))
+    return render(problem(status, status.name.lower(), detail), dict(error.headers or {}))
+
+
+def _on_database(_request: Request, error: Exception) -> Response:
+    _log.warning("database_unavailable", error_type=type(error).__name__, error=str(error))
+    document = problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "database_unavailable",
+        "the database is away, busy, or took too long; try again, or narrow the filters",
+    )
+    return render(document, {"Retry-After": _RETRY_AFTER_SECONDS})
+
+
+def _on_bug(request: Request, error: Exception) -> Response:
+    _log.error("request_failed", method=request.method, path=request.url.path, exc_info=error)
+    detail = "an error on our side; it is in the service's log"
+    return render(problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail))

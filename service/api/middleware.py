@@ -1,0 +1,44 @@
+"""Around every request: its duration as a metric, and no caching of audit data."""
+
+import time
+from http import HTTPStatus
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.metrics import Metrics
+
+
+class Observe:
+    """Pure ASGI, outermost, so that it also sees what the error handlers answer."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request and count it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        code = int(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+        async def watch(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+                if scope["path"].startswith("/v1/"):
+                    MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        finally:
+            # Routing leaves the matched route in the scope.
+            self._metrics.observe_request(
+                route=getattr(scope.get("route"), "path_format", None),
+                method=scope["method"],
+                code=code,
+                seconds=time.perf_counter() - started,
+            )

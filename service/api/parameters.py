@@ -1,0 +1,86 @@
+"""Types of the query and path parameters: bounded, free of control characters, strict about form."""
+
+import datetime as dt
+import re
+from typing import Annotated, Final
+
+from fastapi import Path
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from service.api.cursor import MAX_LENGTH as CURSOR_LENGTH
+
+MAX_REQUEST_ID_LENGTH: Final = 1024
+MAX_NAME_LENGTH: Final = 512
+MAX_LIMIT: Final = 200
+_MAX_LAYER: Final = 10_000
+# PostgreSQL cannot store NUL, and no name of ours holds any other control character.
+_PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
+_TIME: Final = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+_EARLIEST: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LATEST: Final = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
+
+
+def _as_written(value: object) -> object:
+    # Pydantic would also take numbers and dates, which nobody means in a URL.
+    if isinstance(value, str) and not _TIME.fullmatch(value):
+        raise ValueError(
+            "write an RFC 3339 time with its zone, e.g. 2026-11-23T05:00:00Z (+ in a URL is %2B)"
+        )
+    return value
+
+
+def _in_utc(value: dt.datetime) -> dt.datetime:
+    if not _EARLIEST <= value <= _LATEST:
+        raise ValueError("must lie between 1970 and 2200")
+    return value.astimezone(dt.UTC)
+
+
+def _true_or_false(value: object) -> object:
+    if value not in {"true", "false", True, False}:
+        raise ValueError("write true or false")
+    return value
+
+
+# A parameter is there or not; JSON's null has no form in a URL, so the description must not offer it.
+Absent = SkipJsonSchema[None]
+Time = Annotated[AwareDatetime, BeforeValidator(_as_written), AfterValidator(_in_utc)]
+Truth = Annotated[bool, BeforeValidator(_true_or_false)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=_PRINTABLE)]
+RequestId = Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID_LENGTH, pattern=_PRINTABLE)]
+RequestIdInPath = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=MAX_REQUEST_ID_LENGTH,
+        pattern=_PRINTABLE,
+        description="The audited request's own id, as its client sent it in X-Request-Id.",
+    ),
+]
+Layer = Annotated[int, Field(ge=0, le=_MAX_LAYER)]
+Cursor = Annotated[str, Field(min_length=1, max_length=CURSOR_LENGTH)]
+
+
+class Parameters(BaseModel):
+    """Query parameters of one operation; any other is refused by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoParameters(Parameters):
+    """For operations that take none."""
+
+
+class Paged(Parameters):
+    """What every paged listing takes."""
+
+    limit: int = Field(default=50, ge=1, le=MAX_LIMIT, description="Rows a page.")
+    cursor: Cursor | Absent = Field(
+        default=None, description="`next_cursor` of the page before, with the same filters."
+    )
+
+    def binding(self, listing: str) -> str:
+        """Return what a cursor of this listing with these filters is bound to."""
+        return listing + self.model_dump_json(exclude={"limit", "cursor"})

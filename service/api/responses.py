@@ -1,0 +1,29 @@
+"""The problem answers that every operation documents."""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from service.errors import Problem
+
+_MEANING: Final = {
+    HTTPStatus.UNAUTHORIZED: "No key, or one that is unknown, expired or revoked.",
+    HTTPStatus.FORBIDDEN: "The key lacks a scope; `detail` names it.",
+    HTTPStatus.NOT_FOUND: "Not stored. Never evidence that there was nothing to find.",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "A parameter is wrong, unknown, repeated, or the cursor does not fit.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The database is away, busy, or took too long.",
+}
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def problems(*statuses: HTTPStatus) -> Responses:
+    """Return FastAPI's ``responses`` for these statuses."""
+    return {int(status): {"model": Problem, "description": _MEANING[status]} for status in statuses}
+
+
+ALWAYS: Final = (
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)

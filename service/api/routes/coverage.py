@@ -1,0 +1,70 @@
+"""Coverage: what was seen, sampled, dropped and decoded in a range of time."""
+
+import datetime as dt
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from service.api.deps import Held, ReadsCoverage, reading
+from service.api.parameters import Absent, Name, Parameters, Time
+from service.api.schemas.coverage import CoverageReport, report
+from service.errors import FieldError, invalid_input
+from service.store import coverage
+
+router = APIRouter(tags=["coverage"])
+_DEFAULT_RANGE: Final = dt.timedelta(hours=1)
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LENGTH: Final[dict[coverage.Step, dt.timedelta]] = {
+    "minute": dt.timedelta(minutes=1),
+    "hour": dt.timedelta(hours=1),
+    "day": dt.timedelta(days=1),
+}
+_MAX_STEPS: Final[dict[coverage.Step, int]] = {"minute": 1440, "hour": 744, "day": 366}
+
+
+class CoverageParameters(Parameters):
+    """Which range to report on."""
+
+    start: Time | Absent = Field(
+        default=None, alias="from", description="Start of the range; default: one hour before its end."
+    )
+    end: Time | Absent = Field(default=None, alias="to", description="End of the range; default: now.")
+    step: coverage.Step = Field(
+        default="minute",
+        description="Length of one entry of `counts`; at most 1440 minutes, 744 hours or 366 days a range.",
+    )
+    model: Name | Absent = Field(default=None, description="Served model name; default: all.")
+
+
+def plan(parameters: CoverageParameters, now: dt.datetime) -> coverage.Range:
+    """Return the range widened to whole steps; raises 422 when it is empty or too long."""
+    length = _LENGTH[parameters.step]
+    end = parameters.end or now
+    start = parameters.start or end - _DEFAULT_RANGE
+    if start >= end:
+        raise _wrong_range("empty_range", "must be earlier than the end of the range")
+    start -= (start - _EPOCH) % length
+    end += (_EPOCH - end) % length
+    if end - start > length * _MAX_STEPS[parameters.step]:
+        most = _MAX_STEPS[parameters.step]
+        raise _wrong_range(
+            "range_too_long",
+            f"the range may span at most {most} {parameters.step}s; shorten it or enlarge step",
+        )
+    return coverage.Range(start=start, end=end, model=parameters.model)
+
+
+def _wrong_range(code: str, message: str) -> Exception:
+    return invalid_input([FieldError(location="query", field="from", code=code, message=message)])
+
+
+@router.get("/coverage", summary="Report what was looked at, and what was not")
+def get_coverage(
+    held: Held, _caller: ReadsCoverage, parameters: Annotated[CoverageParameters, Query()]
+) -> CoverageReport:
+    """Return the counts of every hop with their losses, ratios with their denominators, and blind spots."""
+    wanted = plan(parameters, dt.datetime.now(dt.UTC))
+    with reading(held) as session:
+        counts = coverage.list_counts(session, wanted, parameters.step)
+    return report(wanted, parameters.step, counts)

@@ -1,0 +1,46 @@
+"""Requests of the audited model: everything known about one."""
+
+from http import HTTPStatus
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query
+
+from service.api.deps import Held, ReadsRequests, reading
+from service.api.parameters import NoParameters, RequestIdInPath
+from service.api.responses import problems
+from service.api.schemas.request import RequestReport, report
+from service.errors import ProblemError
+from service.store import requests
+
+router = APIRouter(tags=["requests"])
+_MAX_SAMPLES: Final = 1000
+
+
+# ":path", because nothing keeps a client from using slashes in its request ids.
+@router.get(
+    "/requests/{request_id:path}",
+    summary="Get everything known about one request",
+    responses=problems(HTTPStatus.NOT_FOUND),
+)
+def get_request(
+    held: Held,
+    caller: ReadsRequests,
+    request_id: RequestIdInPath,
+    _parameters: Annotated[NoParameters, Query()],
+) -> RequestReport:
+    """Return samples, explanations, flags and the coverage statement of one request.
+
+    404 means that no sample of it is stored: it was not sampled, not audited, or is not decoded
+    yet. It never means that the request was clean. Text and tokens are withheld without
+    `explanations:read_text`.
+    """
+    with reading(held) as session:
+        view = requests.get_request(session, request_id, _MAX_SAMPLES)
+    if view is None:
+        raise ProblemError(
+            HTTPStatus.NOT_FOUND,
+            "unknown_request",
+            "no sample of this request is stored: it was not sampled, not audited, or is not decoded yet; "
+            "this does not say that it was clean",
+        )
+    return report(view, with_text=caller.may_read_text)

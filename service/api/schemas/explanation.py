@@ -1,0 +1,203 @@
+"""An explanation as answered: always with its fidelity, its probability and the word hypothesis."""
+
+import datetime as dt
+import uuid
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.store import explanations
+from service.store.tables import Decoder as DecoderRow
+from service.store.tables import Explanation as ExplanationRow
+from service.store.tables import Sample as SampleRow
+
+LABEL: Final = (
+    "Hypothesis: one decoder's reading of one activation. Verified means that the text rebuilds this "
+    "vector better than texts of other vectors do; it never means that a claim in the text is true."
+)
+
+
+class Answer(BaseModel):
+    """Base of everything answered."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class DecoderReference(Answer):
+    """Which decoder spoke."""
+
+    id: uuid.UUID
+    name: str = Field(examples=["smollm2-135m-l20"])
+    digest: str = Field(description="SHA-256 over its weights, meta file and calibration.")
+
+    @classmethod
+    def of(cls, row: DecoderRow) -> "DecoderReference":
+        """Return the reference to a decoder."""
+        return cls(id=row.id, name=row.name, digest=row.digest)
+
+
+class Fidelity(Answer):
+    """How well the vector is rebuilt from the text alone."""
+
+    cosine: float = Field(description="Between vector and reconstruction; 1 is perfect.", examples=[0.87])
+    fve: float = Field(
+        description="Fraction of variance explained against predicting the calibration mean, on unit "
+        "vectors: 1 is perfect, 0 no better than the mean, negative worse.",
+        examples=[0.41],
+    )
+    verified: bool = Field(description="`fve` is above `shuffled_fve_p95`.")
+    shuffled_fve_p95: float = Field(
+        description="The threshold: 95th percentile of the FVE between calibration vectors and the "
+        "reconstructions of other vectors' texts. By construction one in twenty of those passes it.",
+        examples=[0.02],
+    )
+    calibration_n: int = Field(
+        description="How many calibration readings the threshold stands on.", examples=[512]
+    )
+    decoder: DecoderReference
+
+
+class Anomaly(Answer):
+    """How unlike the calibration traffic the activation is, whatever its text says."""
+
+    score: float = Field(
+        description="Distance from the calibration traffic; larger is stranger.", examples=[31.7]
+    )
+    p_value: float | None = Field(
+        description="Conformal p-value of one activation, not corrected for how many were tested.",
+        examples=[0.013],
+    )
+    p_value_floor: float | None = Field(
+        description="The smallest p-value that this calibration can give, 1 / (calibration_n + 1).",
+        examples=[0.0019],
+    )
+    calibration_n: int | None = Field(
+        description="How many activations the p-value stands on.", examples=[512]
+    )
+
+
+class ConceptMatch(Answer):
+    """A concept that the text matched. A match alone is no flag."""
+
+    concept: str = Field(examples=["deception"])
+    matcher: str = Field(description="How it matched.", examples=["regex", "semantic"])
+    score: float = Field(description="1 for a regex; the similarity for a semantic match.", examples=[0.72])
+
+
+class SampleFields(Answer):
+    """What is known about a sampled activation besides its reading."""
+
+    model: str = Field(
+        description="The audited model, by its served name.", examples=["SmolLM2-135M-Instruct"]
+    )
+    request_id: str = Field(description="The audited request.", examples=["chat-7f3a"])
+    layer: int = Field(description="K: the activation is the output of block K.", examples=[20])
+    position: int = Field(description="Token position; 0 is the first prompt token.", examples=[41])
+    phase: str = Field(
+        description="`prefill` for prompt tokens, `decode` for generated ones.", examples=["decode"]
+    )
+    token_id: int | None = Field(
+        description="The token at the position; null without `explanations:read_text`."
+    )
+    token_text: str | None = Field(
+        description="Its text; null without `explanations:read_text`.", examples=[" sum"]
+    )
+    text_withheld: bool = Field(
+        description="True when the key lacks `explanations:read_text`: text and tokens are as personal as "
+        "the prompt."
+    )
+    norm: float = Field(description="L2 norm of the activation.", examples=[241.3])
+    captured_at: dt.datetime = Field(description="When the activation was sampled, UTC.")
+    stored_at: dt.datetime = Field(description="When it was stored, UTC.")
+    inclusion_probability: float = Field(
+        description="The probability with which this activation was chosen; weight by its inverse for "
+        "unbiased estimates.",
+        gt=0,
+        le=1,
+        examples=[0.25],
+    )
+    reason: str = Field(description="Why it was chosen.", examples=["uniform"])
+
+
+class Explanation(SampleFields):
+    """What one decoder said about one sampled activation: a hypothesis with its fidelity."""
+
+    id: uuid.UUID
+    sample_id: uuid.UUID
+    hypothesis: Literal[True] = Field(default=True, description="Always true.")
+    label: str = Field(default=LABEL, description="What to show beside the text.")
+    text: str | None = Field(
+        description="The explanation; null without the scope `explanations:read_text`."
+    )
+    well_formed: bool = Field(description="False when the decoder broke its output format.")
+    fidelity: Fidelity
+    anomaly: Anomaly | None = Field(description="Null when the activation was not scored.")
+    matches: list[ConceptMatch] = Field(description="Concepts that the text matched, by name.")
+
+
+class ExplanationPage(Answer):
+    """One page of explanations, newest capture first."""
+
+    items: list[Explanation]
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
+
+
+def sample_fields(row: SampleRow, model: str, *, with_text: bool) -> SampleFields:
+    """Return the answer's sample part, tokens withheld unless ``with_text``."""
+    return SampleFields(
+        model=model,
+        request_id=row.request_id,
+        layer=row.layer,
+        position=row.position,
+        phase=row.phase,
+        # The id gives the token away as surely as its text: tokenizers are public.
+        token_id=row.token_id if with_text else None,
+        token_text=row.token_text if with_text else None,
+        text_withheld=not with_text,
+        norm=row.norm,
+        captured_at=row.captured_at,
+        stored_at=row.stored_at,
+        inclusion_probability=row.inclusion_probability,
+        reason=row.reason,
+    )
+
+
+def explanation(view: explanations.View, *, with_text: bool) -> Explanation:
+    """Return the answer for one explanation, text and tokens withheld unless ``with_text``."""
+    row = view.explanation
+    return Explanation(
+        **sample_fields(view.sample, view.model, with_text=with_text).model_dump(),
+        id=row.id,
+        sample_id=row.sample_id,
+        text=row.text if with_text else None,
+        well_formed=row.well_formed,
+        fidelity=_fidelity(row, view.decoder),
+        anomaly=_anomaly(row),
+        matches=[
+            ConceptMatch(concept=match.concept, matcher=match.matcher, score=match.score)
+            for match in view.matches
+        ],
+    )
+
+
+def _fidelity(row: ExplanationRow, decoder: DecoderRow) -> Fidelity:
+    return Fidelity(
+        cosine=row.cosine,
+        fve=row.fve,
+        verified=row.verified,
+        shuffled_fve_p95=decoder.shuffled_fve_p95,
+        calibration_n=decoder.calibration_n,
+        decoder=DecoderReference.of(decoder),
+    )
+
+
+def _anomaly(row: ExplanationRow) -> Anomaly | None:
+    if row.anomaly_score is None:
+        return None
+    known = row.anomaly_calibration_n
+    return Anomaly(
+        score=row.anomaly_score,
+        p_value=row.anomaly_p_value,
+        p_value_floor=None if known is None else 1 / (known + 1),
+        calibration_n=known,
+    )

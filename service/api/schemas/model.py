@@ -1,0 +1,77 @@
+"""Models and decoders as answered."""
+
+import datetime as dt
+import uuid
+from typing import Any
+
+from pydantic import Field
+
+from service.api.schemas.explanation import Answer
+from service.store import models
+
+
+class Model(Answer):
+    """An audited model."""
+
+    id: uuid.UUID
+    name: str = Field(description="The name that it is served under.", examples=["SmolLM2-135M-Instruct"])
+    d_model: int = Field(description="Width of its residual stream.", examples=[576])
+    layers: list[int] = Field(description="Layers that some decoder reads.", examples=[[20]])
+    created_at: dt.datetime = Field(description="When it was first seen, UTC.")
+
+
+class ModelList(Answer):
+    """Every audited model, by name."""
+
+    items: list[Model]
+
+
+class Decoder(Answer):
+    """An NLA pair at one version, with what its verdicts stand on."""
+
+    id: uuid.UUID
+    model: str = Field(description="The model that it reads.", examples=["SmolLM2-135M-Instruct"])
+    name: str = Field(examples=["smollm2-135m-l20"])
+    digest: str = Field(description="SHA-256 over its weights, meta file and calibration.")
+    layer: int = Field(description="K: it reads the output of block K.", examples=[20])
+    fve_baseline: float = Field(
+        description="Error of predicting the calibration mean on unit vectors; FVE is measured against it.",
+        examples=[0.49],
+    )
+    shuffled_fve_p95: float = Field(
+        description="A reading is verified only above this FVE.", examples=[0.02]
+    )
+    calibration_n: int = Field(description="Readings that the calibration stands on.", examples=[512])
+    card: dict[str, Any] = Field(description="Measured figures, as in the model card.")
+    created_at: dt.datetime = Field(description="When it was first used, UTC.")
+
+
+class DecoderList(Answer):
+    """Every decoder, newest first."""
+
+    items: list[Decoder]
+
+
+def model(view: models.ModelView) -> Model:
+    """Return the answer for one model."""
+    row = view.model
+    return Model(
+        id=row.id, name=row.name, d_model=row.d_model, layers=list(view.layers), created_at=row.created_at
+    )
+
+
+def decoder(view: models.DecoderView) -> Decoder:
+    """Return the answer for one decoder."""
+    row = view.decoder
+    return Decoder(
+        id=row.id,
+        model=view.model,
+        name=row.name,
+        digest=row.digest,
+        layer=row.layer,
+        fve_baseline=row.fve_baseline,
+        shuffled_fve_p95=row.shuffled_fve_p95,
+        calibration_n=row.calibration_n,
+        card=row.card,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,119 @@
+"""One audited request as answered: what is known of it, and how little of it was looked at."""
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from service.api.schemas.coverage import ALWAYS_BLIND, BlindSpot, Ratio
+from service.api.schemas.explanation import Answer, Explanation, SampleFields, explanation, sample_fields
+from service.api.schemas.flag import Flag, flag
+from service.store import requests
+
+
+class Sample(SampleFields):
+    """An activation that was chosen, with the probability that it was."""
+
+    id: uuid.UUID
+
+
+class ReasonCount(Answer):
+    """Positions chosen for one reason."""
+
+    reason: str = Field(examples=["uniform"])
+    positions: int = Field(examples=[6])
+    probability_min: float = Field(
+        description="Smallest inclusion probability among them.", examples=[0.25]
+    )
+    probability_max: float = Field(description="Largest inclusion probability among them.", examples=[0.25])
+
+
+class RequestCoverage(Answer):
+    """What part of the request was looked at."""
+
+    positions_sampled: int = Field(
+        description="Positions stored of this request, over all models and layers."
+    )
+    positions_listed: int = Field(
+        description="How many of them `samples` holds; the figures below are of these."
+    )
+    truncated: bool = Field(
+        description="True when there are more than are listed; page through /v1/explanations."
+    )
+    positions_explained: Ratio = Field(description="Positions with an explanation, of those listed.")
+    positions_verified: Ratio = Field(
+        description="Positions with a verified explanation, of those explained."
+    )
+    reasons: list[ReasonCount]
+    statement: str = Field(description="The same in one sentence, for a report.")
+    blind_spots: list[BlindSpot]
+
+
+class RequestReport(Answer):
+    """Everything known about one request."""
+
+    request_id: str = Field(examples=["chat-7f3a"])
+    models: list[str] = Field(
+        description="Models of the listed samples; ids need not be unique over models."
+    )
+    coverage: RequestCoverage
+    samples: list[Sample] = Field(description="By model, layer and position.")
+    explanations: list[Explanation] = Field(description="Of the listed samples, by layer and position.")
+    flags: list[Flag] = Field(description="By concept. None does not mean clean: see `coverage`.")
+
+
+def report(view: requests.View, *, with_text: bool) -> RequestReport:
+    """Return the answer for one request, text and tokens withheld unless ``with_text``."""
+    return RequestReport(
+        request_id=view.request_id,
+        models=sorted({sample.model for sample in view.samples}),
+        coverage=_coverage(view),
+        samples=[
+            Sample(
+                **sample_fields(sample.sample, sample.model, with_text=with_text).model_dump(),
+                id=sample.sample.id,
+            )
+            for sample in view.samples
+        ],
+        explanations=[explanation(found, with_text=with_text) for found in view.explanations],
+        flags=[flag(found) for found in view.flags],
+    )
+
+
+def _coverage(view: requests.View) -> RequestCoverage:
+    listed = len(view.samples)
+    explained = Ratio.of(len({found.sample.id for found in view.explanations}), listed)
+    verified = Ratio.of(
+        len({found.sample.id for found in view.explanations if found.explanation.verified}),
+        explained.numerator,
+    )
+    return RequestCoverage(
+        positions_sampled=view.samples_total,
+        positions_listed=listed,
+        truncated=listed < view.samples_total,
+        positions_explained=explained,
+        positions_verified=verified,
+        reasons=_reasons(view.samples),
+        statement=(
+            f"{view.samples_total} positions of this request were sampled and stored; of the {listed} "
+            f"listed, {explained.numerator} have an explanation and {verified.numerator} a verified one. "
+            "No other position was looked at, and how many there were is not stored."
+        ),
+        blind_spots=list(ALWAYS_BLIND),
+    )
+
+
+def _reasons(samples: Iterable[requests.SampleView]) -> list[ReasonCount]:
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for view in samples:
+        found[view.sample.reason].append(view.sample.inclusion_probability)
+    return [
+        ReasonCount(
+            reason=reason,
+            positions=len(probabilities),
+            probability_min=min(probabilities),
+            probability_max=max(probabilities),
+        )
+        for reason, probabilities in sorted(found.items())
+    ]

@@ -1,0 +1,48 @@
+"""The service process: opens what it needs, serves until a signal, closes it again."""
+
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from service import log
+from service.api.app import create_app
+from service.api.deps import Resources
+from service.metrics import Metrics
+from service.settings import ServiceSettings
+from service.store.engine import create_engine, session_factory
+
+
+def serve(settings: ServiceSettings) -> int:
+    """Serve REST in this process and return the exit status.
+
+    Starts without a database too: /readyz says so until it is there.
+    """
+    log.configure(settings.log_level)
+    engine = create_engine(
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_pool_size,
+        statement_timeout_seconds=settings.query_timeout_seconds,
+        application_name="subtext-service",
+    )
+    resources = Resources(
+        engine=engine,
+        sessions=session_factory(engine),
+        metrics=Metrics(CollectorRegistry(auto_describe=True)),
+    )
+    structlog.get_logger(__name__).info("service_starts", host=settings.http_host, port=settings.http_port)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(resources),
+            host=settings.http_host,
+            port=settings.http_port,
+            log_config=None,  # ours is configured already
+            access_log=False,  # paths hold request ids; the duration metric counts requests
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
+    )
+    try:
+        server.run()
+    finally:
+        engine.dispose()
+    return 0 if server.started else 1
