@@ -1,0 +1,214 @@
+"""`nla_meta.yaml`: what one half of an NLA pair needs to know about itself, in the official format.
+
+The keys (schema_version 2; version 1 differs in names only, and both names are read):
+
+    kind: nla_model
+    schema_version: 2
+    role: av | ar                        # also actor | critic, the trainer's own words
+    base_checkpoint: name of the audited model
+    d_model: 3584
+    extraction_layer_index: 20           # K: the output of block K (released pairs; optional)
+    extraction:
+      layer_index: 20                    # K again (optional; every K in the file must agree)
+      injection_scale: 150.0             # L2 norm of the injected vector; null in an AR
+      mse_scale: 59.87 | sqrt_d_model    # training loss only; cancels out of every figure
+    tokens:
+      injection_char: "㈎"               # one token whose embedding the vector replaces
+      injection_token_id: 149705
+      injection_left_neighbor_id: 29     # the tokens beside it in the finished prompt
+      injection_right_neighbor_id: 522
+      critic_suffix_ids: [1318, 29]      # AR: how its prompt must end; may be null in an AV
+    prompt_templates:
+      av: "... {injection_char} ..."     # also `actor`; one user turn of the chat template
+      ar: "... {explanation} ..."        # also `critic`; plain text, read at its last token
+    critic: {extraction_layer_index: 20} # also `ar`, also num_hidden_layers; always K, not K+1
+
+Beside it stand `config.json`, the weights, the tokenizer and, for an AR, `value_head.safetensors`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+FILE = "nla_meta.yaml"
+SCHEMA_VERSIONS = (1, 2)
+Role = Literal["av", "ar"]
+_ROLES: dict[str, Role] = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"}
+
+
+class MetaError(ValueError):
+    """A decoder that cannot be used as it is; the message names the field and the fix."""
+
+
+class _Part(BaseModel):
+    # Released files carry keys about training that inference has no use for.
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, populate_by_name=True)
+
+
+TokenId = Annotated[int, Field(ge=0)]
+# A YAML writer may turn 150.0 into 150.
+Number = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)]
+
+
+class Extraction(_Part):
+    """Where vectors come from and at which length they go in."""
+
+    layer_index: int | None = Field(None, ge=0, description="the layer K that was read")
+    injection_scale: Number | Literal["sqrt_d_model", "raw", "none"] | None = Field(
+        None, description="the L2 norm at which the AV takes vectors"
+    )
+
+
+class Tokens(_Part):
+    """Token ids that were fixed when the pair was trained."""
+
+    injection_char: str = Field(min_length=1, description="the character that the vector replaces")
+    injection_token_id: TokenId = Field(description="the id of injection_char")
+    injection_left_neighbor_id: TokenId = Field(description="the id before it in the prompt")
+    injection_right_neighbor_id: TokenId = Field(description="the id after it in the prompt")
+    critic_suffix_ids: list[TokenId] | None = Field(None, description="the last ids of every AR prompt")
+
+
+class Templates(_Part):
+    """Prompt templates, exactly as in training."""
+
+    av: str | None = Field(None, validation_alias=AliasChoices("av", "actor"))
+    ar: str | None = Field(None, validation_alias=AliasChoices("ar", "critic"))
+
+
+class Truncation(_Part):
+    """How many blocks the AR keeps, told as the layer K that it predicts."""
+
+    layer: int | None = Field(
+        None, ge=0, validation_alias=AliasChoices("extraction_layer_index", "num_hidden_layers")
+    )
+
+
+class Meta(_Part):
+    """One checked `nla_meta.yaml`."""
+
+    kind: Literal["nla_model"] = Field(description="nla_model, for a checkpoint (not a data set)")
+    schema_version: Literal[1, 2] = Field(description="the version of the format, 1 or 2")
+    role: Annotated[Role, BeforeValidator(lambda role: _ROLES.get(role, role))] = Field(
+        description="av (actor) or ar (critic)"
+    )
+    base_checkpoint: str = Field(min_length=1, description="the name of the audited model")
+    d_model: int = Field(gt=0, description="the width of the audited model's residual stream")
+    extraction_layer_index: int | None = Field(None, ge=0)
+    extraction: Extraction = Field(default_factory=lambda: Extraction.model_validate({}))
+    tokens: Tokens = Field(description="the injection token and its neighbours")
+    prompt_templates: Templates = Field(description="the prompts of the AV and the AR")
+    ar: Truncation | None = None
+    critic: Truncation | None = None
+
+    @property
+    def layer(self) -> int | None:
+        """K, where the file tells it; the two halves of a pair tell it together."""
+        return next(iter(self._layers().values()), None)
+
+    @property
+    def injection_scale(self) -> float:
+        """The L2 norm at which the AV takes vectors; MetaError where a file has none."""
+        scale = self.extraction.injection_scale
+        if scale == "sqrt_d_model":
+            return float(self.d_model**0.5)
+        if scale is None or isinstance(scale, str):
+            raise MetaError(
+                f"extraction.injection_scale: {scale!r}; an AV needs the norm that it was trained with"
+                " (Qwen2.5-7B: 150.0), from its publisher"
+            )
+        return scale
+
+    def _layers(self) -> dict[str, int]:
+        named = {
+            "extraction.layer_index": self.extraction.layer_index,
+            "extraction_layer_index": self.extraction_layer_index,
+            "ar.extraction_layer_index": self.ar.layer if self.ar else None,
+            "critic.extraction_layer_index": self.critic.layer if self.critic else None,
+        }
+        return {name: layer for name, layer in named.items() if layer is not None}
+
+
+def load_meta(checkpoint: Path, role: Role) -> Meta:
+    """Read the `nla_meta.yaml` of a checkpoint directory that must play `role`.
+
+    Raises MetaError naming the file, the field and the fix.
+    """
+    path = checkpoint / FILE
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MetaError(f"{path}: missing; it ships with the checkpoint, ask its publisher") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MetaError(f"{path}: not YAML ({error}); copy it again from its publisher") from error
+    try:
+        return parse_meta(content, role)
+    except MetaError as error:
+        raise MetaError(f"{path}: {error}") from None
+
+
+def parse_meta(content: Any, role: Role) -> Meta:
+    """Check the content of a `nla_meta.yaml` that must play `role`; MetaError names the field."""
+    if not isinstance(content, dict):
+        raise MetaError("the whole file: expected keys and values; copy it again from its publisher")
+    try:
+        meta = Meta.model_validate(content)
+    except ValidationError as error:
+        raise MetaError(_describe(error)) from None
+    _check_role(meta, role)
+    return meta
+
+
+def _check_role(meta: Meta, role: Role) -> None:
+    layers = meta._layers()  # noqa: SLF001 - the same module's own model
+    if len(set(layers.values())) > 1:
+        raise MetaError(f"{', '.join(layers)}: name different layers {layers}; ask the publisher which")
+    if meta.role != role:
+        raise MetaError(
+            f"role: is {meta.role!r} where {role!r} belongs; the verbalizer goes to av/, the"
+            " reconstructor to ar/"
+        )
+    if role == "av":
+        _check_template("av", meta.prompt_templates.av, "injection_char")
+        _ = meta.injection_scale
+    else:
+        _check_template("ar", meta.prompt_templates.ar, "explanation")
+
+
+def _check_template(name: str, template: str | None, placeholder: str) -> None:
+    field = f"prompt_templates.{name}"
+    if template is None:
+        raise MetaError(f"{field}: missing; it is the exact prompt of the {name.upper()}'s training")
+    try:
+        with_mark = template.format(**{placeholder: "\x00"})
+    except (KeyError, IndexError, ValueError) as error:
+        raise MetaError(
+            f"{field}: has a placeholder other than {{{placeholder}}} ({error!r}); double other braces"
+        ) from None
+    if with_mark.count("\x00") != 1:
+        raise MetaError(
+            f"{field}: must hold {{{placeholder}}} exactly once, holds it {with_mark.count(chr(0))} times"
+        )
+
+
+def _describe(error: ValidationError) -> str:
+    """Say what is wrong with the first bad field, and what the field is for."""
+    first = error.errors()[0]
+    names = [part for part in first["loc"] if isinstance(part, str) and part.isidentifier()]
+    field, purpose = ".".join(names), _purpose(names)
+    if first["type"] == "missing":
+        return f"{field}: missing; add it{purpose}"
+    return f"{field}: {first['msg'].lower()}, got {first['input']!r}; correct it{purpose}"
+
+
+def _purpose(names: list[str]) -> str:
+    model: Any = Meta
+    description = None
+    for name in names:
+        if name not in getattr(model, "model_fields", {}):
+            break
+        info = model.model_fields[name]
+        description, model = info.description, info.annotation
+    return f": it is {description}" if description else ""
