@@ -76,7 +76,7 @@ def digest(secret: str) -> bytes:
 
 
 def living(key: K | None, secret: str, now: dt.datetime) -> K:
-    """Return ``key`` if it belongs to ``secret`` and is valid at ``now``, else raise AuthenticationError."""
+    """Return ``key``; AuthenticationError unless it belongs to ``secret`` and is valid at ``now``."""
     if key is None or not hmac.compare_digest(key.secret_sha256, digest(secret)):
         raise AuthenticationError(
             "unknown_key", "this API key is not known; create one with: subtext key create"

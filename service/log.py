@@ -6,6 +6,13 @@ import sys
 import structlog
 
 
+def _without_color(
+    _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    event.pop("color_message", None)  # uvicorn's second copy of its message
+    return event
+
+
 def configure(level: str) -> None:
     """Send every log line of this process to stderr as one JSON object. Called once, at entry."""
     shared: list[structlog.typing.Processor] = [
@@ -26,8 +33,10 @@ def configure(level: str) -> None:
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _without_color,
                 structlog.processors.JSONRenderer(),
             ],
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # tells of every look at the schema's version

@@ -17,7 +17,8 @@ What a deployed language model was computing for the requests it served, in word
 how far each reading can be trusted.
 
 **An explanation is a hypothesis, never a fact.** `verified` says that the decoder works on this
-activation; it never says that a claim in the text is true. What was not sampled was not looked at: see `/v1/coverage`.
+activation; it never says that a claim in the text is true. What was not sampled was not
+looked at: see `/v1/coverage`.
 
 Create a key with `subtext key create --name NAME --scope explanations:read`. Errors are problem documents
 (RFC 9457). Unknown query parameters are refused. Times are UTC.

@@ -1,7 +1,7 @@
 """Every way to fail, turned into a problem document. The last boundary of a request."""
 
 from http import HTTPStatus
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -14,6 +14,11 @@ from service.errors import MEDIA_TYPE, FieldError, Location, Problem, ProblemErr
 
 _log: Final = structlog.get_logger(__name__)
 _RETRY_AFTER_SECONDS: Final = "5"
+# Pydantic's error types whose own words would not help a caller.
+_CLEARER: Final = {
+    "extra_forbidden": ("unknown_parameter", "this operation takes no such parameter"),
+    "string_pattern_mismatch": ("control_character", "must not hold control characters"),
+}
 
 
 def install(app: FastAPI) -> None:
@@ -40,22 +45,20 @@ def _on_problem(_request: Request, error: Exception) -> Response:
 def _on_invalid(_request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    # Without the inputs themselves: an answer should not echo what may be a misplaced secret.
-    return render(invalid_input([_field_error(wrong["loc"], wrong) for wrong in error.errors()]).problem)
+    # An optional parameter fails twice, as a value and as null; null has no form in a URL.
+    wrong = [found for found in error.errors() if found["type"] != "none_required"]
+    return render(invalid_input([_field_error(found) for found in wrong]).problem)
 
 
-def _field_error(where: tuple[str | int, ...], wrong: dict[str, str]) -> FieldError:
+def _field_error(wrong: dict[str, Any]) -> FieldError:
+    # Without the input itself: an answer should not echo what may be a misplaced secret. Of the
+    # location only the name: the rest are names of Pydantic's own parts.
+    where, code, message = wrong["loc"], wrong["type"], wrong["msg"].removeprefix("Value error, ")
     location: Location = next((known for known in get_args(Location) if known == where[0]), "query")
-    field = ".".join(str(part) for part in where[1:]) or str(where[0])
-    if wrong["type"] == "extra_forbidden":
-        return FieldError(
-            location=location,
-            field=field,
-            code="unknown_parameter",
-            message="this operation takes no such parameter",
-        )
-    message = wrong["msg"].removeprefix("Value error, ")
-    return FieldError(location=location, field=field, code=wrong["type"], message=message)
+    code, message = _CLEARER.get(code, (code, message))
+    return FieldError(
+        location=location, field=str(where[min(1, len(where) - 1)]), code=code, message=message
+    )
 
 
 def _on_http(_request: Request, error: Exception) -> Response:
