@@ -34,6 +34,14 @@ def save_checkpoint(path: Path, parameters: dict[str, Any], optimizer: Any, posi
     unfinished.replace(path)
 
 
+def read_position(path: Path) -> Position:
+    """Return where a saved training stood."""
+    import safetensors
+
+    with safetensors.safe_open(path, framework="pt") as file:
+        return Position(**json.loads(file.metadata()["position"]))
+
+
 def load_checkpoint(path: Path, parameters: dict[str, Any], optimizer: Any) -> Position:
     """Restore everything in place and return where the training stood; a fresh start without a file."""
     if not path.exists():
@@ -52,4 +60,4 @@ def load_checkpoint(path: Path, parameters: dict[str, Any], optimizer: Any) -> P
             if state:
                 optimizer.state[value] = state
         torch.set_rng_state(file.get_tensor("random"))
-        return Position(**json.loads(file.metadata()["position"]))
+    return read_position(path)

@@ -27,10 +27,16 @@ def train(argv: list[str]) -> int:
     )
     _limit_threads(config.threads)
     steps.collect_data(run)
-    if arguments.until != "data":
-        steps.train_reconstructor(run)
-    if arguments.until not in {"data", "ar"}:
-        steps.train_verbalizer(run)
+    if arguments.until == "data":
+        return 0
+    ar = steps.train_reconstructor(run)
+    if arguments.until == "ar":
+        return 0
+    av = steps.train_verbalizer(run)
+    if arguments.until == "av":
+        return 0
+    steps.adapt_reconstructor(run, ar, av)
+    steps.evaluate(run, ar, av, steps.export(run, ar, av))
     return 0
 
 

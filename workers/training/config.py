@@ -77,6 +77,15 @@ class Training(Part):
     checkpoint_minutes: float = 3.0
 
 
+class Adaptation(Training):
+    """A second round of the reconstructor, on what the verbalizer really writes."""
+
+    readings: int
+    """How many training vectors the verbalizer reads for it."""
+    true_share: float = pydantic.Field(default=0.3, ge=0, le=1)
+    """True explanations mixed in, as a share of the readings."""
+
+
 class Injection(Part):
     """How a vector enters the verbalizer's prompt."""
 
@@ -111,6 +120,7 @@ class RunConfig(Part):
     targets: Targets = Targets()
     ar: Training
     av: Training
+    adaptation: Adaptation
     injection: Injection
     evaluation: Evaluation = Evaluation()
     export: str

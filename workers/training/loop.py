@@ -56,35 +56,39 @@ def train(
     saved = clock()
     started = saved - position.minutes * 60
     while not (position.done or finish):
-        share = run_progress(
-            position.seen,
-            position.minutes,
-            max_examples=config.max_examples,
-            max_minutes=config.max_minutes,
+        rows = order[position.batches]
+        loss = _step(task, optimizer, rows, config.learning_rate * rate_factor(_share(position, config)))
+        position.loss = (
+            loss if position.batches == 0 else _SMOOTHING * position.loss + (1 - _SMOOTHING) * loss
         )
-        position.done = share >= 1 or position.batches >= len(order)
-        if not position.done:
-            rows = order[position.batches]
-            loss = _step(task, optimizer, rows, config.learning_rate * rate_factor(share))
-            position.loss = (
-                loss if position.batches == 0 else _SMOOTHING * position.loss + (1 - _SMOOTHING) * loss
-            )
-            position.batches += 1
-            position.seen += len(rows)
-            progress.advance(round(share * 1000), f"examples {position.seen} loss {position.loss:.3f}")
+        position.batches += 1
+        position.seen += len(rows)
         position.minutes = (clock() - started) / 60
+        share = _share(position, config)
+        position.done = share >= 1
+        progress.advance(round(share * 1000), f"examples {position.seen} loss {position.loss:.3f}")
         if position.done or clock() - saved >= config.checkpoint_minutes * 60:
-            figures = {
-                "examples": position.seen,
-                "minutes": position.minutes,
-                "loss": position.loss,
-                **task.check(),
-            }
-            position.history.append({name: round(float(value), 4) for name, value in figures.items()})
+            position.history.append(_figures(task, position))
             log(f"{task.title}: {position.history[-1]}")
             save_checkpoint(checkpoint, task.parameters, optimizer, position)
             saved = clock()
     return position
+
+
+def _share(position: Position, config: Training) -> float:
+    return run_progress(
+        position.seen, position.minutes, max_examples=config.max_examples, max_minutes=config.max_minutes
+    )
+
+
+def _figures(task: Task, position: Position) -> dict[str, float]:
+    figures = {
+        "examples": position.seen,
+        "minutes": position.minutes,
+        "loss": position.loss,
+        **task.check(),
+    }
+    return {name: round(float(value), 4) for name, value in figures.items()}
 
 
 def _step(task: Task, optimizer: Any, rows: NDArray[np.int64], rate: float) -> float:
@@ -97,4 +101,4 @@ def _step(task: Task, optimizer: Any, rows: NDArray[np.int64], rate: float) -> f
     loss.backward()
     torch.nn.utils.clip_grad_norm_(task.parameters.values(), _CLIP)
     optimizer.step()
-    return float(loss)
+    return float(loss.detach())

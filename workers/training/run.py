@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from workers.training import collect, loop, prompts, statistics, tasks
+from workers.training import card, collect, evaluation, loop, prompts, statistics, tasks
+from workers.training.checkpoint import read_position
 from workers.training.config import RunConfig
 from workers.training.dataset import Samples
+from workers.training.export import export_pair
+from workers.training.progress import Progress
 from workers.training.reconstructor import Reconstructor
 from workers.training.targets import Target, TargetWriter
 from workers.training.verbalizer import Verbalizer
 
 CALIBRATION = "calibration_vectors.safetensors"
+_KEPT_EVERY = 96
+"""Readings between two writes of their file: what a kill can lose."""
 
 
 class Split:
@@ -139,15 +145,95 @@ def train_verbalizer(run: Run) -> Verbalizer:
     return av
 
 
+def adapt_reconstructor(run: Run, ar: Reconstructor, av: Verbalizer) -> None:
+    """Train the AR on readings of training vectors, so that it weighs what the AV gets wrong."""
+    train, held_out = run.split("train"), run.split("held_out")
+    rows = tasks.spread(len(train.samples), run.config.adaptation.readings)
+    texts = _readings(run, "train", av, train.samples.vectors[rows])
+    checked = tasks.spread(len(held_out.samples), tasks.CHECKED)
+    held_out_texts = _readings(run, "held_out", av, held_out.samples.vectors[checked])
+    others = np.setdiff1d(np.arange(len(train.samples)), rows)
+    true_rows = others[tasks.spread(len(others), round(len(rows) * run.config.adaptation.true_share))]
+    task = tasks.reconstructor_task(
+        ar,
+        [*texts, *(train.texts[row] for row in true_rows)],
+        train.samples.vectors[np.concatenate([rows, true_rows])],
+        held_out_texts=held_out_texts,
+        held_out=held_out.samples.vectors[checked],
+        baseline=run.baseline(),
+        title="AR on readings",
+    )
+    loop.train(
+        task,
+        run.config.adaptation,
+        run.folder / "ar_adapted.safetensors",
+        seed=run.config.seed + 2,
+        log=run.log,
+        finish=run.finish,
+    )
+
+
+def _readings(run: Run, name: str, av: Verbalizer, vectors: NDArray[np.float32]) -> list[str]:
+    """Return the AV's readings of `vectors`, kept in a file that a second call continues."""
+    path = run.folder / f"readings_{name}.jsonl"
+    texts: list[str] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    progress = Progress(f"reading {name} vectors", total=len(vectors), log=run.log)
+    while len(texts) < len(vectors):
+        part = evaluation.read(av, vectors[len(texts) : len(texts) + _KEPT_EVERY])
+        texts += [evaluation.explanation(answer) for answer in part]
+        path.write_text("".join(json.dumps(text) + "\n" for text in texts))
+        progress.advance(len(texts))
+    return texts
+
+
+def export(run: Run, ar: Reconstructor, av: Verbalizer) -> Path:
+    """Ship adapters and head in half precision; the weights in memory become the shipped ones."""
+    target = Path(run.config.export)
+    for parameters in (ar.parameters(), av.parameters()):
+        for value in parameters.values():
+            # What is measured next must be what is shipped.
+            value.data = value.data.half().float()
+    export_pair(run.config, av, ar, run.tokenizer(), target)
+    return target
+
+
+def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
+    """Measure the pair on held-out chats and write its card."""
+    train, held_out = run.split("train"), run.split("held_out")
+    writer = TargetWriter(run.tokenizer())
+    known = evaluation.HeldOut(held_out.samples, held_out.targets, run.baseline())
+    sizes = run.config.evaluation
+    run.log("measuring the reconstructor")
+    figures: dict[str, Any] = {"fve_baseline": round(known.baseline, 4)}
+    figures["reconstructor"] = evaluation.measure_reconstructor(ar, known, train.samples, sizes)
+    run.log("measuring the verbalizer")
+    wrapped = [writer.wrap(item) for item in held_out.targets]
+    figures["verbalizer"] = evaluation.measure_verbalizer(av, known, wrapped, sizes)
+    progress = Progress("round trip", total=sizes.round_trip_vectors, log=run.log)
+    figures["round_trip"], texts = evaluation.measure_round_trip(
+        av, ar, known, sizes, seed=run.config.seed, advance=progress.advance
+    )
+    (run.folder / "round_trip.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    counts = {"chats": len((run.folder / "chats.jsonl").read_text().splitlines())}
+    counts |= {name: len(run.split(name).samples) for name in collect.SPLITS}
+    card.write_card(card.build_card(run.config, figures, _costs(run), counts), run.config, target)
+
+
+def _costs(run: Run) -> dict[str, Any]:
+    """Return each training's last progress record."""
+    names = {"AR": "ar", "AV": "av", "AR on readings": "ar_adapted"}
+    positions = {title: read_position(run.folder / f"{name}.safetensors") for title, name in names.items()}
+    return {
+        title: {"examples": at.seen, "minutes": at.minutes, "history": at.history}
+        for title, at in positions.items()
+    }
+
+
 def _export_calibration(run: Run) -> None:
     from safetensors.numpy import save_file
 
     samples = Samples.load(run.folder / "calibration.safetensors")
+    arrays = {"vectors": samples.vectors, "positions": samples.positions, "documents": samples.documents}
     save_file(
-        {
-            "vectors": np.ascontiguousarray(samples.vectors),
-            "positions": np.ascontiguousarray(samples.positions),
-            "documents": np.ascontiguousarray(samples.documents),
-        },
-        run.folder / CALIBRATION,
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, run.folder / CALIBRATION
     )

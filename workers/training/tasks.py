@@ -13,7 +13,7 @@ from workers.training.reconstructor import Reconstructor
 from workers.training.targets import Target, TargetWriter
 from workers.training.verbalizer import Verbalizer
 
-_CHECKED = 96
+CHECKED = 96
 """Held-out rows of the figures at every checkpoint: enough to see a stall, cheap enough to repeat."""
 _BATCH = 16
 
@@ -49,7 +49,7 @@ def reconstructor_task(
 ) -> Task:
     """Train text to vector; check the FVE of true and of shuffled held-out pairs."""
     sequences = [ar.encode(text) for text in texts]
-    chosen = spread(len(held_out), _CHECKED)
+    chosen = spread(len(held_out), CHECKED)
 
     def check() -> dict[str, float]:
         rebuilt = ar.rebuild([held_out_texts[row] for row in chosen])
@@ -77,7 +77,7 @@ def verbalizer_task(
     held_out: Samples,
 ) -> Task:
     """Train vector to text; check quotes and the loss gap between real and shuffled vectors."""
-    chosen = spread(len(held_out), _CHECKED)
+    chosen = spread(len(held_out), CHECKED)
 
     def check() -> dict[str, float]:
         wanted = [held_out_targets[row] for row in chosen]

@@ -1,0 +1,84 @@
+"""A training that is cut short ends where an undisturbed one ends."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from workers.training.config import Training
+from workers.training.loop import Task, train
+
+_CONFIG = Training(learning_rate=0.05, batch=4, max_examples=200, checkpoint_minutes=0.0)
+
+
+class _Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def _task(*, die_at: int | None = None) -> Task:
+    generator = torch.Generator().manual_seed(0)
+    inputs, wanted = torch.randn(40, 3, generator=generator), torch.randn(40, 1, generator=generator)
+    layer = torch.nn.Linear(3, 1)
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    steps = iter(range(10_000))
+
+    def loss(rows: NDArray[np.int64]) -> Any:
+        if next(steps) == die_at:
+            raise _Killed
+        return (layer(inputs[rows]) - wanted[rows]).square().mean()
+
+    return Task(
+        title="toy",
+        parameters=dict(layer.named_parameters()),
+        lengths=list(range(40)),
+        loss=loss,
+        check=dict,
+    )
+
+
+def _run(task: Task, checkpoint: Path, **options: Any) -> Any:
+    return train(task, _CONFIG, checkpoint, seed=1, log=lambda _: None, **options)
+
+
+def test_a_killed_training_ends_with_the_same_loss_and_weights(tmp_path: Path) -> None:
+    whole = _task()
+    undisturbed = _run(whole, tmp_path / "whole.safetensors")
+
+    with pytest.raises(_Killed):
+        _run(_task(die_at=17), tmp_path / "cut.safetensors")
+    resumed = _task()
+    position = _run(resumed, tmp_path / "cut.safetensors")
+
+    assert position.loss == pytest.approx(undisturbed.loss, rel=0.01)
+    for name, value in whole.parameters.items():
+        assert torch.allclose(value, resumed.parameters[name])
+
+
+def test_finish_takes_the_last_checkpoint_as_the_end(tmp_path: Path) -> None:
+    with pytest.raises(_Killed):
+        _run(_task(die_at=5), tmp_path / "cut.safetensors")
+
+    position = _run(_task(), tmp_path / "cut.safetensors", finish=True)
+
+    assert position.batches == 5
+
+
+def test_a_training_ends_when_its_minutes_are_over(tmp_path: Path) -> None:
+    ticks = iter(range(0, 100_000, 30))
+    config = _CONFIG.model_copy(update={"max_minutes": 10.0, "checkpoint_minutes": 5.0})
+
+    position = train(
+        _task(),
+        config,
+        tmp_path / "c.safetensors",
+        seed=1,
+        log=lambda _: None,
+        clock=lambda: float(next(ticks)),
+    )
+
+    assert position.done
+    assert position.seen < 200

@@ -1,0 +1,58 @@
+"""The explanations that the pair learns."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers.training.targets import WEIGHTS, TargetWriter
+
+
+@pytest.fixture
+def tokenizer(toy_home: Path) -> Any:
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(toy_home / "models" / "toy")
+
+
+def test_a_target_names_the_last_token_then_the_next_ones_then_the_text(tokenizer: Any) -> None:
+    what, plus, why = (tokenizer.encode(word)[0] for word in ("What", " plus", " why"))
+
+    target = TargetWriter(tokenizer).write([what, plus], [why, what, plus])
+
+    assert target.text == (
+        'Last token " plus"; next likely " why", "What" or " plus". The text reads: "...What plus"'
+    )
+
+
+def test_special_tokens_and_line_breaks_are_quoted_in_plain_characters(tokenizer: Any) -> None:
+    newline, end = tokenizer.encode("\n")[0], tokenizer.eos_token_id
+
+    target = TargetWriter(tokenizer).write([end, newline], [end, newline, newline])
+
+    assert target.text.startswith('Last token "\\n"; next likely "[im_end]", "\\n" or')
+    assert end not in target.ids
+
+
+def test_every_token_has_a_kind_and_the_message_outweighs_the_frame(tokenizer: Any) -> None:
+    ids = tokenizer.encode("What is one plus two")
+    writer = TargetWriter(tokenizer)
+
+    target = writer.write(ids, ids[:3])
+
+    assert len(target.ids) == len(target.kinds)
+    assert [token for token, kind in zip(target.ids, target.kinds, strict=True) if kind == "last"] == ids[
+        -1:
+    ]
+    assert WEIGHTS["last"] > WEIGHTS["text"] > WEIGHTS["frame"]
+
+
+def test_a_wrapped_target_carries_the_official_tags_and_ends_the_turn(tokenizer: Any) -> None:
+    ids = tokenizer.encode("What is one")
+    writer = TargetWriter(tokenizer)
+
+    wrapped = writer.wrap(writer.write(ids, ids[:3]))
+
+    assert wrapped.text.startswith("<explanation>Last token")
+    assert wrapped.ids[-1] == tokenizer.eos_token_id
+    assert len(wrapped.ids) == len(wrapped.kinds)
