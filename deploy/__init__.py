@@ -1,0 +1,1 @@
+"""Everything around the processes: the demo, and what Prometheus, Grafana and compose read."""

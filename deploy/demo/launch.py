@@ -3,8 +3,11 @@
 The same commands and settings as in docker-compose.yml, on one machine.
 """
 
+import dataclasses
 import json
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +91,23 @@ def service(plan: LaunchPlan) -> ProcessSpec:
     return _subtext(plan, "service", plan.ports.api)
 
 
+def migrate(plan: LaunchPlan) -> ProcessSpec:
+    """Return the migration to the newest schema."""
+    return _subtext(plan, "migrate", plan.ports.api)
+
+
+def create_key(plan: LaunchPlan, scopes: Sequence[str]) -> ProcessSpec:
+    """Return the command that prints a new API key."""
+    spec = _subtext(plan, "key", plan.ports.api)
+    wanted = [part for scope in scopes for part in ("--scope", scope)]
+    return dataclasses.replace(spec, command=(*spec.command, "create", "--name", "demo", *wanted))
+
+
+def full_env(spec: ProcessSpec) -> dict[str, str]:
+    """Return the demo's own environment with the process's on top."""
+    return os.environ | dict(spec.env)
+
+
 def vllm(plan: LaunchPlan) -> ProcessSpec:
     """Return the audited OpenAI server, with the plugin switched on."""
     options = {
@@ -143,6 +163,9 @@ def _engine_env(plan: LaunchPlan) -> dict[str, str]:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CACHE_ROOT": str(plan.home.cache_dir),
         "TORCHINDUCTOR_CACHE_DIR": str(plan.home.cache_dir / "inductor"),
+        # On the CPU, vLLM 0.32 saves ahead-of-time compiled code that it then cannot load, and compiles
+        # again. Inductor's own cache works and saves half a minute.
+        "VLLM_USE_AOT_COMPILE": "0",
         # Two engines share the machine. Bound threads of both would land on the same cores, and
         # threads that spin while idle would take the other's.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",

@@ -22,7 +22,7 @@ def ensure_model(models_dir: Path, *, log: Callable[[str], None] = print) -> Pat
     Raises FileNotFoundError when the weights' package is not installed.
     """
     target = models_dir / MODEL_NAME
-    if (target / _DONE).exists():
+    if is_converted(models_dir):
         return target
     source = _find_gguf()
     log(f"converting {_GGUF} to a float32 Hugging Face directory (once)")
@@ -38,6 +38,11 @@ def ensure_model(models_dir: Path, *, log: Callable[[str], None] = print) -> Pat
         if not (target / _DONE).exists():
             raise
     return target
+
+
+def is_converted(models_dir: Path) -> bool:
+    """Tell whether the converted model is there, whole."""
+    return (models_dir / MODEL_NAME / _DONE).exists()
 
 
 def _find_gguf() -> Path:

@@ -1,0 +1,159 @@
+"""Start the whole pipeline in order, and wait until every process is ready."""
+
+import datetime as dt
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.demo import launch, prepare
+from deploy.demo.home import Home
+from deploy.demo.model import MODEL_NAME, is_converted
+from deploy.demo.ports import HOST, Ports
+from deploy.demo.process import ProcessSpec
+from deploy.demo.progress import Reporter
+from deploy.demo.readback import Readback, Totals
+from deploy.demo.stack import Stack
+
+_STORE_DEADLINE_SECONDS = 60.0
+_PREPARE_DEADLINE_SECONDS = 420.0
+# Of the audited server and the decoder's engine: they compile and load at the same time.
+_ENGINE_DEADLINE_SECONDS = 900.0
+KEY_SCOPES = ("explanations:read", "explanations:read_text", "flags:read", "coverage:read")
+
+
+class KeyCreationError(RuntimeError):
+    """``subtext key create`` failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """A running pipeline."""
+
+    plan: launch.LaunchPlan
+    readback: Readback
+    started_at: dt.datetime
+    totals_before: Totals  # what REST reported before this run's first request
+
+    @property
+    def openai_url(self) -> str:
+        """The audited OpenAI endpoint."""
+        return f"http://{HOST}:{self.plan.ports.openai}/v1"
+
+    @property
+    def api_url(self) -> str:
+        """The REST service."""
+        return api_url(self.plan.ports)
+
+
+def api_url(ports: Ports) -> str:
+    """Return the REST service's address."""
+    return f"http://{HOST}:{ports.api}"
+
+
+def start(
+    stack: Stack, home: Home, ports: Ports, reporter: Reporter, *, is_eager: bool, threads: int
+) -> Pipeline:
+    """Start everything and return once a request can be sent, explained and read back.
+
+    Stores first; then whatever the first run must prepare, while the audited server already starts;
+    readiness of all last. Raises ProcessDiedError, StartTimeoutError, KeyCreationError or
+    FileNotFoundError.
+    """
+    started_at = dt.datetime.now(dt.UTC)
+    target = prepare.decoder_target(launch.SHIPPED_DECODER, home.decoders_dir)
+    database_url = _start_stores(stack, home, ports)
+    plan = launch.LaunchPlan(
+        home=home,
+        ports=ports,
+        model_dir=home.models_dir / MODEL_NAME,
+        decoder_dir=target,
+        database_url=database_url,
+        threads=threads,
+        is_eager=is_eager,
+    )
+    stack.run(launch.migrate(plan), "migrating the database", _STORE_DEADLINE_SECONDS)
+    stack.start(launch.service(plan))
+    if not is_converted(home.models_dir):
+        stack.run(
+            _preparing("model", home.models_dir),
+            f"converting {MODEL_NAME} to float32 (once)",
+            _PREPARE_DEADLINE_SECONDS,
+        )
+    stack.start(launch.sidecar(plan))
+    stack.start(launch.vllm(plan))
+    if not target.exists():
+        stack.run(
+            _preparing("decoder", launch.SHIPPED_DECODER, plan.model_dir, target),
+            f"assembling the decoder {launch.SHIPPED_DECODER.name} (once)",
+            _PREPARE_DEADLINE_SECONDS,
+        )
+    stack.start(launch.worker(plan))
+    stack.wait_ready({"REST service": f"{api_url(ports)}/readyz"}, _STORE_DEADLINE_SECONDS)
+    readback = _open_readback(plan)
+    totals_before = readback.totals(started_at)
+    compiled = "" if is_eager else ", compiled; minutes at the first start"
+    stack.wait_ready(
+        {
+            "sidecar": f"http://{HOST}:{ports.sidecar}/readyz",
+            f"audited vLLM server ({MODEL_NAME}{compiled})": f"http://{HOST}:{ports.openai}/health",
+            "decode worker with its own engine": f"http://{HOST}:{ports.worker}/readyz",
+        },
+        _ENGINE_DEADLINE_SECONDS,
+    )
+    reporter.line("everything is ready")
+    return Pipeline(plan=plan, readback=readback, started_at=started_at, totals_before=totals_before)
+
+
+def can_compile() -> bool:
+    """Tell whether torch.compile can work here: it needs a C++ compiler and Python's headers."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return any(map(shutil.which, ("g++", "c++", "clang++"))) and headers.exists()
+
+
+def _start_stores(stack: Stack, home: Home, ports: Ports) -> str:
+    stack.start(launch.postgres(home))
+    stack.start(launch.valkey(home, ports.valkey))
+    url_file = launch.url_file(home)
+    stack.wait_until(
+        "embedded PostgreSQL and Valkey",
+        lambda: url_file.exists() and _listens(ports.valkey),
+        _STORE_DEADLINE_SECONDS,
+    )
+    return url_file.read_text()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _preparing(what: str, *paths: Path) -> ProcessSpec:
+    command = (sys.executable, "-m", "deploy.demo.prepare", what, *map(str, paths))
+    return ProcessSpec(name=f"prepare-{what}", command=command, env={"HF_HUB_OFFLINE": "1"})
+
+
+def _open_readback(plan: launch.LaunchPlan) -> Readback:
+    key_file = plan.home.api_key_file
+    if key_file.exists():
+        readback = Readback(api_url(plan.ports), key_file.read_text().strip())
+        if readback.is_authorized():
+            return readback
+    key = _create_key(plan)
+    key_file.unlink(missing_ok=True)
+    key_file.touch(mode=0o600)
+    key_file.write_text(f"{key}\n")
+    return Readback(api_url(plan.ports), key)
+
+
+def _create_key(plan: launch.LaunchPlan) -> str:
+    spec = launch.create_key(plan, KEY_SCOPES)
+    done = subprocess.run(
+        spec.command, env=launch.full_env(spec), capture_output=True, text=True, check=False, timeout=60
+    )
+    if done.returncode != 0:
+        raise KeyCreationError(f"subtext key create failed: {done.stderr.strip()}")
+    return done.stdout.strip()

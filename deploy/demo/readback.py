@@ -1,0 +1,132 @@
+"""What the demo knows of its own pipeline: only what the REST service answers."""
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+
+_PAGE_ROWS = 100
+_TIMEOUT_SECONDS = 15.0
+
+
+class ReadbackError(RuntimeError):
+    """REST answered something else than success."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One explanation as REST answered it."""
+
+    id: str
+    request_id: str
+    position: int
+    token: str
+    text: str
+    fve: float
+    is_verified: bool
+    captured_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums over every hop since a moment."""
+
+    requests_seen: int = 0
+    samples: int = 0
+    dropped: int = 0
+
+    def since(self, earlier: "Totals") -> "Totals":
+        """Return what came on top of ``earlier``."""
+        return Totals(
+            requests_seen=self.requests_seen - earlier.requests_seen,
+            samples=self.samples - earlier.samples,
+            dropped=self.dropped - earlier.dropped,
+        )
+
+
+class Readback:
+    """A REST client of the demo's service."""
+
+    def __init__(self, base_url: str, api_key: str) -> None:
+        """``base_url``: without /v1."""
+        self._http = httpx.Client(
+            base_url=f"{base_url}/v1",
+            headers={"Authorization": f"Bearer {api_key}"},
+            timeout=_TIMEOUT_SECONDS,
+            trust_env=False,  # a proxy in the environment must not see the key
+        )
+
+    def __enter__(self) -> Self:
+        """Keep connections until the block ends."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def is_authorized(self) -> bool:
+        """Tell whether the key is known to this database."""
+        response = self._http.get("/models")
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            return False
+        self._json(response)
+        return True
+
+    def readings(self, since: dt.datetime) -> list[Reading]:
+        """Return every explanation captured since then, newest first."""
+        items = self._pages("/explanations", {"captured_after": since.isoformat()})
+        return [_reading(item) for item in items]
+
+    def flags(self, since: dt.datetime) -> dict[str, list[str]]:
+        """Return the flagged concepts by request id."""
+        flags: dict[str, list[str]] = {}
+        for item in self._pages("/flags", {"captured_after": since.isoformat()}):
+            flags.setdefault(item["request_id"], []).append(item["concept"])
+        return flags
+
+    def totals(self, since: dt.datetime) -> Totals:
+        """Return coverage from the start of ``since``'s minute, over all models."""
+        report = self._json(self._http.get("/coverage", params={"from": since.isoformat()}))
+        counters: Counter[str] = Counter()
+        for count in report["counts"]:
+            if count["hop"] == "plugin":
+                counters.update(count["counters"])
+        return Totals(
+            requests_seen=counters["requests_seen"],
+            samples=counters["rows_sampled"],
+            dropped=sum(model["rows_dropped"] for model in report["models"]),
+        )
+
+    def _pages(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        wanted = {**params, "limit": str(_PAGE_ROWS)}
+        while True:
+            page = self._json(self._http.get(path, params=wanted))
+            yield from page["items"]
+            if page["next_cursor"] is None:
+                return
+            wanted["cursor"] = page["next_cursor"]
+
+    @staticmethod
+    def _json(response: httpx.Response) -> dict[str, Any]:
+        if not response.is_success:
+            raise ReadbackError(
+                f"{response.request.url.path} answered {response.status_code}: {response.text[:300]}"
+            )
+        body: dict[str, Any] = response.json()
+        return body
+
+
+def _reading(item: Mapping[str, Any]) -> Reading:
+    return Reading(
+        id=item["id"],
+        request_id=item["request_id"],
+        position=item["position"],
+        token=item["token_text"] or "",
+        text=item["text"] or "",
+        fve=item["fidelity"]["fve"],
+        is_verified=item["fidelity"]["verified"],
+        captured_at=dt.datetime.fromisoformat(item["captured_at"]),
+    )

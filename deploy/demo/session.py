@@ -1,0 +1,136 @@
+"""One run of the demo from the first process to the last: start, watch, stop, report."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+from rich.console import Console
+
+from deploy.demo import pipeline as pipelines
+from deploy.demo.home import HomeInUseError, open_home
+from deploy.demo.ports import HOST, Ports, choose_ports
+from deploy.demo.process import ProcessDiedError
+from deploy.demo.progress import Reporter
+from deploy.demo.readback import ReadbackError, Totals
+from deploy.demo.stack import Stack, StartTimeoutError
+from deploy.demo.summary import Outcome, Seconds, document, statement
+from deploy.demo.table import Screen
+from deploy.demo.tether import die_with_parent
+from deploy.demo.watch import TrafficFailedError, Watched, WatchPlan, watch
+
+_PLAIN_WIDTH: Final = 150
+_INTERRUPTED: Final = 130
+_FAILURES: Final = (
+    ProcessDiedError,
+    StartTimeoutError,
+    HomeInUseError,
+    ReadbackError,
+    TrafficFailedError,
+    pipelines.KeyCreationError,
+    FileNotFoundError,
+    httpx.TransportError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the demo was asked to run."""
+
+    home: Path
+    is_once: bool
+    is_eager: bool
+    deadline_seconds: float
+    make_started_at: float  # Unix time
+    started_at: float  # Unix time of this process's first line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The exit status and the JSON object of ``--once``."""
+
+    status: int
+    document: dict[str, object]
+
+
+def run(options: Options) -> Result:
+    """Run the demo. Every process that it started is gone when this returns."""
+    console = Console(stderr=True, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    reporter = Reporter(console, options.make_started_at)
+    watched = Watched(outcome=Outcome(readings=(), flags={}, totals=Totals()))
+    ports = choose_ports(Ports())
+    error = None
+    try:
+        _run(options, ports, reporter, watched)
+    except KeyboardInterrupt:
+        error = "interrupted"
+    except _FAILURES as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        console.print(error, style="red", markup=False, highlight=False)
+    reporter.line(statement(watched.outcome))
+    return _result(options, ports, watched, error)
+
+
+def _run(options: Options, ports: Ports, reporter: Reporter, watched: Watched) -> None:
+    is_eager = options.is_eager or not pipelines.can_compile()
+    if is_eager and not options.is_eager:
+        reporter.line("no C++ compiler or Python headers here: vLLM runs without torch.compile")
+    with open_home(options.home) as home, Stack(home.logs_dir, reporter) as stack:
+        _die_with_make()
+        threads = max(1, len(os.sched_getaffinity(0)) // 2)
+        running = pipelines.start(stack, home, ports, reporter, is_eager=is_eager, threads=threads)
+        plan = WatchPlan(is_once=options.is_once, deadline_at=options.started_at + options.deadline_seconds)
+        with running.readback:
+            watch(
+                running,
+                stack,
+                lambda prompt_of: Screen(reporter.console, header(running), prompt_of),
+                watched,
+                plan,
+            )
+
+
+def header(running: pipelines.Pipeline) -> str:
+    """Return the addresses that a visitor needs."""
+    ports = running.plan.ports
+    metrics = {
+        "service": ports.api,
+        "plugin": ports.plugin,
+        "sidecar": ports.sidecar,
+        "worker": ports.worker,
+        "vLLM": ports.openai,
+    }
+    addresses = "  ".join(f"{name} http://{HOST}:{port}/metrics" for name, port in metrics.items())
+    return (
+        f"OpenAI endpoint  {running.openai_url}   send prompts of your own; they appear below\n"
+        f"REST docs        {running.api_url}/docs   API key in {running.plan.home.api_key_file}\n"
+        f"metrics          {addresses}\n"
+    )
+
+
+def _die_with_make() -> None:
+    # Started by make, the demo must not outlive it; started by hand, it may outlive its shell.
+    if "MAKELEVEL" in os.environ:
+        die_with_parent(signal.SIGTERM)
+
+
+def _result(options: Options, ports: Ports, watched: Watched, error: str | None) -> Result:
+    begin, now = options.make_started_at, time.time()
+    first = watched.first_explanation_at
+    seconds = Seconds(
+        setup=options.started_at - begin,
+        first_explanation=None if first is None else first - begin,
+        total=now - begin,
+    )
+    if error is None and options.is_once and not watched.outcome.is_enough:
+        error = f"not enough explanations within {options.deadline_seconds:.0f} s"
+    body = document(watched.outcome, seconds, pipelines.api_url(ports), error)
+    if error == "interrupted":
+        return Result(status=_INTERRUPTED if options.is_once else 0, document=body)
+    is_good = body["ok"] if options.is_once else error is None
+    return Result(status=0 if is_good else 1, document=body)

@@ -1,0 +1,100 @@
+"""The live table of readings, on stderr."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from deploy.demo.readback import Reading
+
+_ROWS = 14
+_PROMPT_CHARS = 34
+VISITOR = "(your request)"
+
+
+def fragment(prompt: str | None) -> str:
+    """Return the start of a prompt on one line; a visitor's prompt is not known to the demo."""
+    if prompt is None:
+        return VISITOR
+    line = " ".join(prompt.split())
+    return line if len(line) <= _PROMPT_CHARS else line[: _PROMPT_CHARS - 1] + "…"
+
+
+def readings_table(
+    readings: Sequence[Reading],
+    flags: Mapping[str, Collection[str]],
+    prompt_of: Callable[[str], str | None],
+    rows: int = _ROWS,
+) -> Table:
+    """Return the newest readings as a table. Text is shown as it is, never as markup."""
+    table = Table(expand=True, title="What the model was computing, by hypothesis", title_justify="left")
+    table.add_column("prompt", width=_PROMPT_CHARS, no_wrap=True)
+    table.add_column("token", width=12, no_wrap=True)
+    table.add_column("explanation (a hypothesis)", ratio=1)
+    table.add_column("FVE", width=6, justify="right")
+    table.add_column("verified", width=8)
+    table.add_column("flags", width=18)
+    for reading in readings[:rows]:
+        table.add_row(
+            Text(fragment(prompt_of(reading.request_id))),
+            Text(repr(reading.token)),
+            Text(" ".join(reading.text.split())),
+            f"{reading.fve:.2f}",
+            Text("yes", style="green") if reading.is_verified else Text("no", style="red"),
+            Text(", ".join(sorted(flags.get(reading.request_id, ())))),
+        )
+    return table
+
+
+def line(reading: Reading, flags: Collection[str], prompt: str | None) -> str:
+    """Return one reading as one plain line, for a stderr that is no terminal."""
+    verified = "verified" if reading.is_verified else "unverified"
+    flagged = f" flags {','.join(sorted(flags))}" if flags else ""
+    text = " ".join(reading.text.split())
+    return (
+        f"{fragment(prompt):<{_PROMPT_CHARS}} {reading.token!r:<14} FVE {reading.fve:5.2f} {verified:<10} "
+        f"{text}{flagged}"
+    )
+
+
+class Screen:
+    """Shows readings as they come: a table that redraws on a terminal, one line each elsewhere."""
+
+    def __init__(self, console: Console, header: str, prompt_of: Callable[[str], str | None]) -> None:
+        """``header`` stands above the table for as long as it is shown."""
+        self._console = console
+        self._header = header
+        self._prompt_of = prompt_of
+        self._shown: set[str] = set()
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def start(self) -> None:
+        """Show the header."""
+        if self._live is None:
+            self._print(self._header)
+        else:
+            self._live.start()
+
+    def show(self, readings: Sequence[Reading], flags: Mapping[str, Collection[str]], status: str) -> None:
+        """Show the newest readings; ``status`` is one line below the table."""
+        if self._live is not None:
+            table = readings_table(readings, flags, self._prompt_of)
+            shown: RenderableType = Group(Text(self._header), table, Text(status, style="dim"))
+            self._live.update(shown, refresh=True)
+            return
+        for reading in reversed(readings):
+            if reading.id not in self._shown:
+                self._shown.add(reading.id)
+                self._print(
+                    line(reading, flags.get(reading.request_id, ()), self._prompt_of(reading.request_id))
+                )
+
+    def stop(self) -> None:
+        """Leave what is shown on the screen."""
+        if self._live is not None:
+            self._live.stop()
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)

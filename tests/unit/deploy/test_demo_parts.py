@@ -1,0 +1,154 @@
+"""The demo's small parts: prompts, ports, home, table, command lines."""
+
+import datetime as dt
+import io
+import json
+import re
+import socket
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from deploy.demo import commands, launch, prepare
+from deploy.demo.home import Home, HomeInUseError, open_home
+from deploy.demo.ports import HOST, Ports, choose_ports
+from deploy.demo.prompts import load_prompts
+from deploy.demo.readback import Reading
+from deploy.demo.table import VISITOR, Screen, fragment
+
+
+def plan(home: Home, *, is_eager: bool = False) -> launch.LaunchPlan:
+    return launch.LaunchPlan(
+        home=home,
+        ports=Ports(),
+        model_dir=Path("/models/m"),
+        decoder_dir=Path("/decoders/d"),
+        database_url="postgresql://postgres:@/subtext?host=/tmp",
+        threads=1,
+        is_eager=is_eager,
+    )
+
+
+def test_the_prompts_are_about_forty_and_cover_what_they_should() -> None:
+    prompts = load_prompts()
+
+    assert 35 <= len(prompts) <= 60
+    assert {"code", "medical", "personal data", "language", "refusal", "long"} <= {p.topic for p in prompts}
+    assert len({p.text for p in prompts}) == len(prompts)
+    assert sum(len(p.text) > 800 for p in prompts) >= 2
+
+
+def test_a_broken_prompt_entry_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.yaml"
+    path.write_text("- {topic: a, text: b}\n- {topic: a}\n")
+
+    with pytest.raises(ValueError, match=r"prompts\.yaml, entry 2"):
+        load_prompts(path)
+
+
+def test_a_taken_port_is_replaced_and_no_two_are_equal() -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        chosen = choose_ports(Ports(openai=port, api=port, plugin=port))
+
+    ports = [chosen.openai, chosen.api, chosen.plugin, chosen.sidecar, chosen.worker, chosen.valkey]
+    assert port not in ports
+    assert len(set(ports)) == len(ports)
+
+
+def test_one_home_serves_one_demo_at_a_time(tmp_path: Path) -> None:
+    with (
+        open_home(tmp_path / "home") as first,
+        pytest.raises(HomeInUseError, match="set SUBTEXT_HOME"),
+        open_home(tmp_path / "home"),
+    ):
+        pytest.fail("a second demo was let in")
+
+    assert not first.run_dir.exists()
+    with open_home(tmp_path / "home") as again:
+        assert again.run_dir.is_dir()
+
+
+def test_the_socket_path_fits_a_unix_socket_however_deep_the_home_is(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["a-rather-long-directory-name"] * 6)
+
+    with open_home(deep) as home:
+        assert len(home.socket.removeprefix("ipc://")) <= 107
+
+
+def test_the_audited_server_gets_the_plugins_configuration_and_production_defaults(tmp_path: Path) -> None:
+    with open_home(tmp_path) as home:
+        command = list(launch.vllm(plan(home)).command)
+        config = json.loads(command[command.index("--additional-config") + 1])
+
+    assert config["subtext"]["layer"] == 20
+    assert config["subtext"]["socket"] == home.socket
+    assert "--enforce-eager" not in command
+
+
+def test_one_home_directory_holds_no_secret_in_a_command_line(tmp_path: Path) -> None:
+    with open_home(tmp_path) as home:
+        made = plan(home)
+        specs = [launch.worker(made), launch.service(made), launch.sidecar(made), launch.migrate(made)]
+
+    assert all(made.database_url not in part for spec in specs for part in spec.command)
+
+
+def test_a_new_version_of_the_decoder_is_assembled_anew(tmp_path: Path) -> None:
+    shipped = tmp_path / "shipped"
+    (shipped / "av").mkdir(parents=True)
+    (shipped / "card.json").write_text("{}")
+    first = prepare.decoder_target(shipped, tmp_path)
+
+    assert prepare.decoder_target(shipped, tmp_path) == first
+    (shipped / "card.json").write_text('{"fve": 0.5}')
+    assert prepare.decoder_target(shipped, tmp_path) != first
+
+
+def test_a_missing_decoder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no decoder in"):
+        prepare.decoder_target(tmp_path / "absent", tmp_path)
+
+
+def test_a_prompt_is_cut_to_one_short_line_and_a_visitors_is_marked() -> None:
+    assert fragment("a\nb   c") == "a b c"
+    assert len(fragment("x" * 500)) == 34
+    assert fragment(None) == VISITOR
+
+
+def test_without_a_terminal_each_reading_is_printed_once_and_as_plain_text() -> None:
+    console = Console(file=io.StringIO(), width=150)
+    screen = Screen(console, "addresses", {"r1": "What is [bold]this[/bold]?"}.get)
+    shown = Reading(
+        id="e1",
+        request_id="r1",
+        position=3,
+        token="\n",
+        text="[red]a list[/red]\nof things",
+        fve=0.25,
+        is_verified=False,
+        captured_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    )
+
+    screen.start()
+    screen.show([shown], {"r1": ["medical"]}, "")
+    screen.show([shown], {"r1": ["medical"]}, "")
+
+    assert isinstance(console.file, io.StringIO)
+    written = console.file.getvalue()
+    assert written.count("[red]a list[/red] of things") == 1
+    assert re.search(
+        r"What is \[bold\]this\[/bold\]\? .*'\\n' .*FVE  0\.25 unverified .*flags medical", written
+    )
+
+
+def test_the_commands_help_names_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        commands.demo(["--help"])
+
+    assert stopped.value.code == 0
+    assert {"--once", "--home", "--eager"} <= set(re.findall(r"--[a-z]+", capsys.readouterr().out))
