@@ -32,14 +32,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from workers.nla.errors import MetaError
+
 FILE = "nla_meta.yaml"
 SCHEMA_VERSIONS = (1, 2)
 Role = Literal["av", "ar"]
 _ROLES: dict[str, Role] = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"}
-
-
-class MetaError(ValueError):
-    """A decoder that cannot be used as it is; the message names the field and the fix."""
 
 
 class _Part(BaseModel):
