@@ -1,0 +1,99 @@
+"""The activation reconstructor (AR): text back to a vector.
+
+Blocks 0..K of the audited model, no final norm, no lm_head, and a square head that reads the last
+token of the prompt. It sees the text alone, so what it rebuilds is what the text tells.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.nla.checkpoint import find_head
+from workers.nla.errors import MetaError
+from workers.nla.meta import Meta
+from workers.nla.prompt import ReconstructionPrompt
+
+_FINAL_NORMS = ("norm", "final_layernorm", "ln_f")
+_BATCH = 32
+
+
+class Reconstructor:
+    """A loaded AR, in float32. One instance belongs to one thread."""
+
+    def __init__(self, checkpoint: Path, meta: Meta, tokenizer: Any, *, device: str = "cpu") -> None:
+        """Check prompt and head, then load; PromptError or MetaError name what does not fit."""
+        self._prompt = ReconstructionPrompt(meta, tokenizer)
+
+        import torch
+        import transformers
+
+        self._torch = torch
+        self._device = device
+        self._head = load_head(find_head(checkpoint), meta.d_model).to(device)
+        model: Any = transformers.AutoModel.from_pretrained(checkpoint, dtype=torch.float32)
+        self._backbone = without_final_norm(model).to(device).eval()
+
+    def rebuild(self, explanations: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vector that each explanation tells, (n, d_model); only directions carry meaning."""
+        sequences = [self._prompt.encode(text) for text in explanations]
+        rebuilt = np.empty((len(sequences), self._head.shape[0]), np.float32)
+        with self._torch.inference_mode():
+            for rows in batches_by_length(sequences):
+                rebuilt[rows] = self._forward([sequences[row] for row in rows])
+        return rebuilt
+
+    def _forward(self, sequences: list[list[int]]) -> NDArray[np.float32]:
+        torch = self._torch
+        # Padded on the right, behind the token that is read: causal attention never looks there.
+        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in sequences], batch_first=True)
+        lengths = torch.tensor([len(ids) for ids in sequences])
+        mask = torch.arange(padded.shape[1])[None] < lengths[:, None]
+        states = self._backbone(
+            input_ids=padded.to(self._device), attention_mask=mask.to(self._device), use_cache=False
+        ).last_hidden_state
+        last = states[torch.arange(len(sequences)), lengths - 1]
+        vectors: NDArray[np.float32] = (last @ self._head.T).cpu().numpy()
+        return vectors
+
+
+def batches_by_length(sequences: Sequence[Sequence[int]], size: int = _BATCH) -> Iterator[list[int]]:
+    """Yield row numbers in batches of like length, so that little is padded."""
+    order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def load_head(path: Path, d_model: int) -> Any:
+    """Load the head's (d_model, d_model) weight in float32; MetaError when it is another's."""
+    import safetensors
+    import safetensors.torch
+
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise MetaError(f"{path}: not a safetensors file ({error}); copy it again") from error
+    weight = tensors.get("weight")
+    if weight is None or tuple(weight.shape) != (d_model, d_model):
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        raise MetaError(
+            f"{path}: must hold one tensor 'weight' of ({d_model}, {d_model}), holds {found}; it belongs to"
+            " another decoder"
+        )
+    return weight.float()
+
+
+def without_final_norm(model: Any) -> Any:
+    """Return the text model inside `model`, its last hidden state being the output of its last block."""
+    import torch
+
+    text = getattr(model, "language_model", model)
+    for name in _FINAL_NORMS:
+        if hasattr(text, name):
+            setattr(text, name, torch.nn.Identity())
+            return text
+    raise MetaError(
+        f"model_type: {type(text).__name__} has no final norm named like {_FINAL_NORMS}; add its name there"
+    )
