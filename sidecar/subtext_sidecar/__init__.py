@@ -1,0 +1,1 @@
+"""Subtext inside and beside the audited server: plugin, record format, sidecar process."""

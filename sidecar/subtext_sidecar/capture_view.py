@@ -1,0 +1,196 @@
+"""Status and coverage messages as Prometheus metrics.
+
+The plugin feeds one view for its own port. The sidecar feeds one with what it receives and with
+its own ledger, so the sidecar's port shows both hops and an operator needs to scrape only that.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from subtext_sidecar.record import CoverageCount, Hop
+from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus
+
+SILENT_AFTER_SECONDS: Final = 10.0
+_FORGET_AFTER_SECONDS: Final = 60.0
+_KEEP_MINUTES: Final = 24 * 60
+_STRATUM: Final = "all"  # one stratum until sampling is stratified
+
+
+class _Heard(NamedTuple):
+    status: CaptureStatus
+    at: float
+
+
+class _Stage(NamedTuple):
+    hop: Hop
+    model: str
+
+
+class CaptureView(Collector):
+    """Collects what ledgers and plugins say. ``now`` is in monotonic seconds, given by the caller."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = 0.0
+        self._heard: dict[str, _Heard] = {}
+        self._minutes: dict[tuple[str, str, int], dict[str, int]] = {}
+        self._totals: dict[_Stage, Counter[str]] = {}
+
+    def update_status(self, status: CaptureStatus, now: float) -> None:
+        """Take a heartbeat."""
+        with self._lock:
+            self._heard[status.source] = _Heard(status, now)
+            self._totals.setdefault(_Stage("plugin", status.model), Counter())
+
+    def update_coverage(self, count: CoverageCount) -> None:
+        """Add what is new in a cumulative count; repeated and reordered messages change nothing."""
+        key = (count.source, count.model, count.minute)
+        with self._lock:
+            known = self._minutes.setdefault(key, {})
+            totals = self._totals.setdefault(_Stage(count.hop, count.model), Counter())
+            for counter, value in count.counts.items():
+                if (grown := value - known.get(counter, 0)) > 0:
+                    known[counter] = value
+                    totals[counter] += grown
+
+    def tick(self, now: float, now_minute: int) -> None:
+        """Move time on: silence shows, and sources that were replaced are forgotten."""
+        with self._lock:
+            self._now = now
+            alive = {
+                heard.status.model
+                for heard in self._heard.values()
+                if now - heard.at <= SILENT_AFTER_SECONDS
+            }
+            for source, heard in list(self._heard.items()):
+                if heard.status.model in alive and now - heard.at > _FORGET_AFTER_SECONDS:
+                    del self._heard[source]
+            for key in [key for key in self._minutes if key[2] < now_minute - _KEEP_MINUTES]:
+                del self._minutes[key]
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric families."""
+        with self._lock:
+            heard = list(self._heard.values())
+            totals = {stage: Counter(counts) for stage, counts in self._totals.items()}
+            now = self._now
+        yield from _status_metrics(heard, now)
+        yield from _coverage_metrics(totals, {one.status.model: one.status.layer for one in heard})
+
+    def describe(self) -> list[Metric]:
+        """Describe nothing: metrics appear with the first message."""
+        return []
+
+
+def _status_metrics(heard: list[_Heard], now: float) -> Iterator[Metric]:
+    yield _enabled(heard, now)
+    probability = GaugeMetricFamily(
+        "subtext_sampling_probability_ratio",
+        "Probability with which a request is sampled.",
+        labels=["model", "stratum"],
+    )
+    errors = CounterMetricFamily(
+        "subtext_capture_errors", "Errors inside the capture hooks, by hook.", labels=["reason"]
+    )
+    error_counts: Counter[str] = Counter()
+    for model, status in {one.status.model: one.status for one in heard}.items():
+        probability.add_metric([model, _STRATUM], status.sampling_probability)
+    for one in heard:
+        error_counts.update(one.status.errors)
+    for reason, count in error_counts.items():
+        errors.add_metric([reason], count)
+    yield probability
+    yield errors
+    yield _overhead([one.status for one in heard])
+
+
+def _enabled(heard: list[_Heard], now: float) -> Metric:
+    """One series a model: 1 when every live engine captures, else 0 with the reason."""
+    family = GaugeMetricFamily(
+        "subtext_capture_enabled",
+        "1 while capture is on, 0 with the reason why not.",
+        labels=["model", "reason"],
+    )
+    reasons: dict[str, str] = {}
+    for one in heard:
+        silent = now - one.at > SILENT_AFTER_SECONDS
+        reason = "plugin_silent" if silent else one.status.reason
+        if reasons.get(one.status.model, "ok") == "ok":
+            reasons[one.status.model] = reason
+    for model, reason in (reasons or {"": "plugin_silent"}).items():
+        family.add_metric([model, reason], 1.0 if reason == "ok" else 0.0)
+    return family
+
+
+def _overhead(statuses: list[CaptureStatus]) -> Metric:
+    family = HistogramMetricFamily(
+        "subtext_capture_overhead_seconds", "Host time that the capture hooks add to one engine step."
+    )
+    counts = [
+        sum(per_bucket) for per_bucket in zip(*(status.overhead_counts for status in statuses), strict=True)
+    ]
+    if counts:
+        bounds = [*(str(bound) for bound in OVERHEAD_BUCKETS_SECONDS), "+Inf"]
+        buckets = [(bound, sum(counts[: index + 1])) for index, bound in enumerate(bounds)]
+        family.add_metric(
+            [], buckets=buckets, sum_value=sum(status.overhead_sum_seconds for status in statuses)
+        )
+    return family
+
+
+def _coverage_metrics(totals: dict[_Stage, Counter[str]], layers: dict[str, int]) -> Iterator[Metric]:
+    plugin = {stage.model: counts for stage, counts in totals.items() if stage.hop == "plugin"}
+    sidecar = {stage.model: counts for stage, counts in totals.items() if stage.hop == "sidecar"}
+    seen = CounterMetricFamily(
+        "subtext_requests_seen", "Requests that reached the engine.", labels=["model", "stratum"]
+    )
+    sampled = CounterMetricFamily(
+        "subtext_requests_sampled", "Requests chosen for sampling.", labels=["model", "stratum"]
+    )
+    captured = CounterMetricFamily(
+        "subtext_activations_captured",
+        "Rows that the plugin handed to the socket.",
+        labels=["model", "layer"],
+    )
+    shipped = CounterMetricFamily(
+        "subtext_activations_shipped", "Rows that the sidecar wrote to the stream.", labels=["model"]
+    )
+    for model, counts in plugin.items():
+        seen.add_metric([model, _STRATUM], counts["requests_seen"])
+        sampled.add_metric([model, _STRATUM], counts["requests_sampled"])
+        captured.add_metric([model, str(layers.get(model, -1))], counts["rows_handed_over"])
+    for model, counts in sidecar.items():
+        shipped.add_metric([model], counts["rows_shipped"])
+    yield from (seen, sampled, captured, shipped, _dropped(totals), _unobservable(plugin))
+
+
+def _dropped(totals: dict[_Stage, Counter[str]]) -> Metric:
+    family = CounterMetricFamily(
+        "subtext_activations_dropped", "Sampled rows that were dropped.", labels=["stage", "reason"]
+    )
+    drops: Counter[tuple[str, str]] = Counter()
+    for stage, counts in totals.items():
+        for counter, count in counts.items():
+            if counter.startswith("dropped_"):
+                drops[stage.hop, counter.removeprefix("dropped_")] += count
+    for labels, count in drops.items():
+        family.add_metric(labels, count)
+    return family
+
+
+def _unobservable(plugin: dict[str, Counter[str]]) -> Metric:
+    family = CounterMetricFamily(
+        "subtext_capture_unobservable",
+        "What sampling wanted and cannot see, by reason: requests or rows.",
+        labels=["model", "reason"],
+    )
+    for model, counts in plugin.items():
+        for counter, count in counts.items():
+            if counter.startswith("unobservable_"):
+                family.add_metric([model, counter.removeprefix("unobservable_")], count)
+    return family

@@ -1,0 +1,229 @@
+"""The boundary between vLLM and capture: wraps three methods of one worker instance.
+
+1. ``load_model``: afterwards, ask the model for the residual stream at our layer. This is before
+   profiling, compilation and graph capture, which therefore include it.
+2. ``execute_model``: afterwards, the batch is in its final order: pick rows.
+3. ``sample_tokens``: afterwards, the sampler is launched: gather the picked rows.
+
+The original always runs first and its result is always returned. Whatever fails on our side
+turns capture off, counts, logs and restores the original methods; it never reaches serving.
+"""
+
+import atexit
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.ledger import Ledger, new_source
+from subtext_sidecar.plugin.activation import CONFIG_KEY, LOGGER
+from subtext_sidecar.plugin.capture import Capture
+from subtext_sidecar.plugin.engine import identify, is_emitting_rank, randomizes_request_ids
+from subtext_sidecar.plugin.handover import RowQueue
+from subtext_sidecar.plugin.overhead import Overhead
+from subtext_sidecar.plugin.refusal import Refusal, refuse_config, refuse_model
+from subtext_sidecar.plugin.runner_v1 import RunnerV1
+from subtext_sidecar.plugin.runner_v2 import RunnerV2
+from subtext_sidecar.plugin.sender import Sender
+from subtext_sidecar.plugin.settings import CaptureSettings, FaultPoint, SettingsError, parse_settings
+from subtext_sidecar.plugin.state import CaptureState
+from subtext_sidecar.plugin.step import CaptureError, Runner
+from subtext_sidecar.record import VERSION
+from subtext_sidecar.wire import CaptureStatus
+
+_STEP_METHODS: Final = ("execute_model", "sample_tokens")
+
+
+def attach(worker: Any, vllm_config: Any) -> None:
+    """Wrap the methods of a worker that is being created and whose configuration has our key."""
+    state = CaptureState()
+    settings = _read_settings(vllm_config.additional_config[CONFIG_KEY], state)
+    if settings is None:
+        return
+    hooks = WorkerHooks(worker, vllm_config, settings, state)
+    worker.load_model = hooks.load_model
+    worker.shutdown = hooks.shutdown
+
+
+class WorkerHooks:
+    """The hooks of one worker; holds its capture from load to shutdown."""
+
+    def __init__(
+        self, worker: Any, vllm_config: Any, settings: CaptureSettings, state: CaptureState
+    ) -> None:
+        self._worker = worker
+        self._vllm_config = vllm_config
+        self._settings = settings
+        self._state = state
+        self._source = new_source("plugin")
+        self._identity = identify(vllm_config, settings)
+        self._originals = {
+            name: getattr(worker, name) for name in ("load_model", "shutdown", *_STEP_METHODS)
+        }
+        self._capture: Capture | None = None
+        self._runner: Runner | None = None
+        self._sender: Sender | None = None
+
+    def load_model(self, *args: Any, **kwargs: Any) -> Any:
+        """Load, then set capture up."""
+        result = self._originals["load_model"](*args, **kwargs)
+        self._guarded("load_model", self._set_up)
+        return result
+
+    def execute_model(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute, then pick rows."""
+        result = self._originals["execute_model"](scheduler_output, *args, **kwargs)
+        self._guarded("execute_model", lambda: self._after_execute(scheduler_output))
+        return result
+
+    def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
+        """Sample, then gather the picked rows."""
+        result = self._originals["sample_tokens"](*args, **kwargs)
+        self._guarded("sample_tokens", self._after_sample)
+        return result
+
+    def shutdown(self, *args: Any, **kwargs: Any) -> Any:
+        """Send what is queued, then shut down."""
+        self._guarded("shutdown", self._close)
+        return self._originals["shutdown"](*args, **kwargs)
+
+    def _guarded(self, hook: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  # boundary of the hook: serving goes on, whatever this was
+            self._state.fail(hook, error)
+            self._unhook_steps()
+
+    def _set_up(self) -> None:
+        is_emitting = is_emitting_rank()
+        try:
+            self._enable()
+        finally:
+            if is_emitting:
+                self._start_sending()
+        if is_emitting and self._runner is not None:
+            self._worker.execute_model = self.execute_model
+            self._worker.sample_tokens = self.sample_tokens
+            self._state.start()
+
+    def _enable(self) -> None:
+        """Ask the model for our layer, on every tensor-parallel rank so that their graphs stay alike."""
+        self._raise_fault("load_model")
+        if self._state.reason != "starting":
+            return
+        refusal = refuse_config(self._vllm_config, self._settings.layer)
+        runner = self._worker.model_runner
+        refusal = refusal or refuse_model(runner.get_model())
+        if refusal is not None:
+            self._state.refuse(refusal)
+            return
+        is_v2 = getattr(self._worker, "use_v2_model_runner", False)
+        adapter: Runner = RunnerV2(runner) if is_v2 else RunnerV1(runner)
+        try:
+            # vLLM counts what enters a block: the output of block K enters block K + 1.
+            adapter.enable(self._settings.layer + 1)
+        except Exception:
+            # Half enabled would break the unpacking of every forward pass.
+            adapter.disable()
+            raise
+        self._runner = adapter
+        logging.getLogger(LOGGER).info(
+            "subtext: capturing layer %d of %s (runner %s)",
+            self._settings.layer,
+            self._identity.model,
+            adapter.name,
+        )
+
+    def _start_sending(self) -> None:
+        settings = self._settings
+        ledger = Ledger(source=self._source, hop="plugin")
+        queue = RowQueue(settings.queue_rows)
+        view = CaptureView()
+        self._capture = Capture(
+            policy=settings.policy(),
+            model=self._identity.model,
+            ledger=ledger,
+            queue=queue,
+            randomized_ids=randomizes_request_ids(),
+        )
+        self._sender = Sender(
+            socket_address=settings.socket,
+            queue=queue,
+            ledger=ledger,
+            identity=self._identity,
+            state=self._state,
+            status=self._status,
+            view=view,
+        )
+        self._sender.start()
+        # A killed front end can end this process without the worker's own shutdown.
+        atexit.register(self._sender.close)
+        if settings.metrics_port:
+            _serve_metrics(view, settings.metrics_port)
+
+    def _after_execute(self, scheduler_output: Any) -> None:
+        self._raise_fault("execute_model")
+        if self._capture is not None and self._runner is not None:
+            self._capture.after_execute(self._runner, scheduler_output)
+
+    def _after_sample(self) -> None:
+        self._raise_fault("sample_tokens")
+        if not self._state.enabled:
+            # The sender failed: rows would only pile up there.
+            self._unhook_steps()
+        elif self._capture is not None:
+            self._capture.after_sample()
+
+    def _close(self) -> None:
+        if self._sender is not None:
+            atexit.unregister(self._sender.close)
+            self._sender.close()
+
+    def _unhook_steps(self) -> None:
+        """Give the worker its own methods back. The model keeps its extra output, which graphs contain."""
+        for name in _STEP_METHODS:
+            vars(self._worker).pop(name, None)
+
+    def _raise_fault(self, point: FaultPoint) -> None:
+        if self._settings.fault == point:
+            raise CaptureError(f"fault injected in {point}")
+
+    def _status(self) -> CaptureStatus:
+        overhead = self._capture.overhead if self._capture is not None else Overhead()
+        return CaptureStatus(
+            v=VERSION,
+            source=self._source,
+            model=self._identity.model,
+            layer=self._identity.layer,
+            enabled=self._state.enabled,
+            reason=self._state.reason,
+            detail=self._state.detail,
+            sampling_probability=self._settings.request_rate,
+            errors=dict(self._state.errors),
+            overhead_counts=tuple(overhead.counts),
+            overhead_sum_seconds=overhead.sum_seconds,
+        )
+
+
+def _read_settings(value: Any, state: CaptureState) -> CaptureSettings | None:
+    """Return the settings; of unusable ones only the socket, so that the sidecar learns why it is off."""
+    try:
+        return parse_settings(value)
+    except SettingsError as error:
+        state.refuse(Refusal("bad_settings", str(error)))
+    try:
+        return parse_settings({"layer": 0, "socket": value["socket"]})
+    except (SettingsError, TypeError, KeyError):
+        return None
+
+
+def _serve_metrics(view: CaptureView, port: int) -> None:
+    registry = CollectorRegistry()
+    registry.register(view)
+    try:
+        start_http_server(port, addr="127.0.0.1", registry=registry)
+    except OSError as error:
+        # Another engine of this host has the port: the sidecar relays the same metrics.
+        logging.getLogger(LOGGER).warning("subtext: no metrics on port %d: %s", port, error)

@@ -1,0 +1,60 @@
+"""Tell whether this engine can be captured at all, from its configuration and its loaded model."""
+
+from typing import Any, Final, NamedTuple
+
+# These own the auxiliary hidden states themselves; taking them over would break drafting.
+_AUX_METHODS: Final = frozenset({"eagle3", "dflash", "dspark", "extract_hidden_states"})
+
+
+class Refusal(NamedTuple):
+    """Why capture stays off: a bounded label for metrics, and what to do about it."""
+
+    reason: str
+    detail: str
+
+
+def refuse_config(vllm_config: Any, layer: int) -> Refusal | None:
+    """Return why this configuration cannot be captured, or None."""
+    return _refuse_parallel(vllm_config.parallel_config) or _refuse_model_config(vllm_config, layer)
+
+
+def _refuse_model_config(vllm_config: Any, layer: int) -> Refusal | None:
+    model = vllm_config.model_config
+    if model.runner_type != "generate":
+        return Refusal(
+            "pooling_model",
+            f"runner type {model.runner_type!r} generates no text; capture needs 'generate'",
+        )
+    method = getattr(vllm_config.speculative_config, "method", None)
+    if method in _AUX_METHODS:
+        return Refusal(
+            "speculative_method", f"speculative method {method!r} owns the auxiliary hidden states"
+        )
+    layers = model.get_total_num_hidden_layers()
+    if layer >= layers:
+        return Refusal("layer_out_of_range", f"layer is {layer}: this model has layers 0 to {layers - 1}")
+    return None
+
+
+def _refuse_parallel(parallel: Any) -> Refusal | None:
+    if parallel.pipeline_parallel_size > 1:
+        return Refusal(
+            "pipeline_parallel", "capture does not work with pipeline parallelism; use tensor parallelism"
+        )
+    if getattr(parallel, "prefill_context_parallel_size", 1) > 1:
+        return Refusal("context_parallel", "capture does not work with prefill context parallelism")
+    if getattr(parallel, "use_ubatching", False):
+        return Refusal("micro_batching", "capture does not work with dual batch overlap (--enable-dbo)")
+    return None
+
+
+def refuse_model(model: Any) -> Refusal | None:
+    """Return why this loaded model cannot be captured, or None."""
+    from vllm.model_executor.models.interfaces import supports_eagle3
+
+    if not supports_eagle3(model):
+        name = type(model).__name__
+        return Refusal(
+            "model_class", f"{name} has no auxiliary hidden states; try --model-impl transformers"
+        )
+    return None

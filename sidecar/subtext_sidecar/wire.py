@@ -1,0 +1,80 @@
+"""Messages on the local socket, from the plugin (PUSH, connects) to the sidecar (PULL, binds).
+
+A message is a kind frame followed by its payload:
+
+    r  header, vector, header, vector, ...   records of one engine step, at most MAX_RECORDS
+    c  coverage                              record.encode_coverage
+    s  status                                CaptureStatus, the plugin's heartbeat
+
+One message for many records costs one system call and one queue slot. No pickle, no code.
+"""
+
+from typing import Final
+
+import msgspec
+
+from subtext_sidecar.record import VERSION, RecordError
+
+RECORDS: Final = b"r"
+COVERAGE: Final = b"c"
+STATUS: Final = b"s"
+
+MAX_RECORDS: Final = 32  # records in one message
+HEARTBEAT_SECONDS: Final = 2.0
+
+# Upper bounds of the overhead histogram; the last bucket is everything above.
+OVERHEAD_BUCKETS_SECONDS: Final = (
+    5e-6,
+    1e-5,
+    2e-5,
+    4e-5,
+    6e-5,
+    1e-4,
+    2.5e-4,
+    5e-4,
+    1e-3,
+    2.5e-3,
+    5e-3,
+    1e-2,
+    5e-2,
+)
+
+
+class CaptureStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the plugin says about itself every HEARTBEAT_SECONDS."""
+
+    v: int
+    source: str  # the same as in its coverage counts
+    model: str
+    layer: int  # K, -1 when the configuration could not be read
+    enabled: bool
+    reason: str  # "ok", or why capture is off: a bounded label
+    detail: str  # the same for people
+    sampling_probability: float  # of a request
+    errors: dict[str, int]  # by the hook that raised
+    overhead_counts: tuple[int, ...]  # steps per bucket, len(OVERHEAD_BUCKETS_SECONDS) + 1
+    overhead_sum_seconds: float
+
+
+_encoder = msgspec.msgpack.Encoder()
+_status_decoder = msgspec.msgpack.Decoder(CaptureStatus)
+
+
+def encode_status(status: CaptureStatus) -> bytes:
+    """Return the status as msgpack."""
+    return _encoder.encode(status)
+
+
+def decode_status(payload: bytes) -> CaptureStatus:
+    """Return the status, or raise RecordError."""
+    try:
+        status = _status_decoder.decode(payload)
+    except msgspec.ValidationError as error:
+        raise RecordError("bad_field", str(error)) from error
+    except msgspec.DecodeError as error:
+        raise RecordError("malformed_header", str(error)) from error
+    if status.v != VERSION:
+        raise RecordError("wrong_version", f"status version {status.v}, this reader knows {VERSION}")
+    if len(status.overhead_counts) != len(OVERHEAD_BUCKETS_SECONDS) + 1:
+        raise RecordError("bad_field", f"overhead_counts has {len(status.overhead_counts)} buckets")
+    return status
