@@ -1,0 +1,132 @@
+"""The whole pipeline on real parts, with the means to break one of them and mend it again."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import openai
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.demo import launch
+from deploy.demo.model import MODEL_NAME as SERVED_MODEL
+from deploy.demo.ports import HOST
+from deploy.demo.process import DemoProcess, ProcessSpec
+from deploy.demo.stack import answers
+
+T = TypeVar("T")
+
+ALL_SCOPES = ("explanations:read", "explanations:read_text", "flags:read", "coverage:read")
+
+
+def wait_for(what: str, probe: Callable[[], T], seconds: float) -> T:
+    """Poll until the probe returns something true; its last value is in the failure."""
+    deadline = time.monotonic() + seconds
+    while not (value := probe()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}; last: {value!r}"
+        time.sleep(0.2)
+    return value
+
+
+class Pipeline:
+    """Started processes by name, and a client for each of their faces."""
+
+    def __init__(self, plan: launch.LaunchPlan, logs_dir: Path) -> None:
+        self.plan = plan
+        self.api_key = ""
+        self._logs_dir = logs_dir
+        self._running: dict[str, tuple[ProcessSpec, DemoProcess]] = {}
+        self.openai_url = f"http://{HOST}:{plan.ports.openai}/v1"
+        self.api_url = f"http://{HOST}:{plan.ports.api}"
+
+    # -- processes
+
+    def start(self, spec: ProcessSpec) -> None:
+        self._running[spec.name] = (spec, DemoProcess(spec, self._logs_dir / f"{spec.name}.log"))
+
+    def kill(self, name: str) -> ProcessSpec:
+        """SIGKILL the process: the kernel ends the command together with its tether."""
+        spec, process = self._running.pop(name)
+        process._process.kill()
+        process._process.wait()
+        return spec
+
+    def stop_all(self) -> None:
+        for stores in (False, True):
+            group = [process for spec, process in self._running.values() if spec.is_store is stores]
+            for process in group:
+                process.ask_to_stop()
+            for process in group:
+                process.wait_stopped()
+
+    def tails(self) -> str:
+        return "\n".join(f"== {name}\n{process.tail()}" for name, (_, process) in self._running.items())
+
+    def check(self) -> None:
+        for _, process in self._running.values():
+            process.check()
+
+    def wait_ready(self, port: int, path: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not answers(f"http://{HOST}:{port}{path}"):
+            self.check()
+            assert time.monotonic() < deadline, f"{port}{path} not ready in {seconds} s\n{self.tails()}"
+            time.sleep(0.2)
+
+    # -- faces
+
+    def chat(self, prompt: str, *, request_id: str | None = None, max_tokens: int = 24) -> str:
+        """Send one chat request; return its id. Raises when it does not succeed."""
+        request_id = request_id or f"test-{uuid.uuid4().hex}"
+        client = openai.OpenAI(base_url=self.openai_url, api_key="none", max_retries=0, timeout=120)
+        with client:
+            client.chat.completions.create(
+                model=SERVED_MODEL,
+                messages=[{"role": "user", "content": prompt}],
+                max_tokens=max_tokens,
+                temperature=0.0,
+                extra_headers={"X-Request-Id": request_id},
+            )
+        return request_id
+
+    def chat_many(self, count: int, *, concurrency: int = 8) -> list[str]:
+        """Send ``count`` different requests; return the ids of those that succeeded."""
+        prompts = [f"Name {number + 2} things that one finds in a kitchen." for number in range(count)]
+        succeeded: list[str] = []
+        with ThreadPoolExecutor(concurrency) as pool:
+            for future in [pool.submit(self.chat, prompt) for prompt in prompts]:
+                with contextlib.suppress(openai.OpenAIError):
+                    succeeded.append(future.result())
+        return succeeded
+
+    def get(self, path: str, **params: str) -> Any:
+        """GET a REST path with the pipeline's key; the JSON of a 200 answer."""
+        response = httpx.get(
+            f"{self.api_url}{path}",
+            params=params,
+            headers={"Authorization": f"Bearer {self.api_key}"},
+            timeout=20,
+            trust_env=False,
+        )
+        assert response.status_code == httpx.codes.OK, response.text
+        return response.json()
+
+    def explanations_of(self, request_id: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.get("/v1/explanations", request=request_id, limit="100")["items"]
+        return items
+
+    def scrape(self, port: int) -> str:
+        return httpx.get(f"http://{HOST}:{port}/metrics", timeout=20, trust_env=False).text
+
+    def metric(self, port: int, name: str, **labels: str) -> float:
+        """Sum of a metric's samples that carry these labels; 0 when there is none."""
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(self.scrape(port))
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )

@@ -1,0 +1,103 @@
+"""From a chat request to REST through real vLLM, Valkey and PostgreSQL, and what the metrics say."""
+
+import uuid
+
+import httpx
+import pytest
+
+from deploy import queries
+from tests.e2e.pipeline import SERVED_MODEL, Pipeline, wait_for
+
+pytestmark = pytest.mark.vllm
+DECODE_SECONDS = 120.0
+
+
+def test_a_chat_request_can_be_read_back_as_explanations(pipeline: Pipeline) -> None:
+    request_id = pipeline.chat("Why is the sky blue? Answer in two sentences.", max_tokens=32)
+
+    explanations = wait_for("explanations", lambda: pipeline.explanations_of(request_id), DECODE_SECONDS)
+
+    phases = {item["phase"] for item in explanations}
+    assert phases <= {"prefill", "decode"}
+    for item in explanations:
+        assert item["request_id"] == request_id
+        assert item["text"]
+        assert item["hypothesis"] is True
+        assert -1.0 <= item["fidelity"]["cosine"] <= 1.0
+        assert item["fidelity"]["verified"] == (
+            item["fidelity"]["fve"] > item["fidelity"]["shuffled_fve_p95"]
+        )
+        assert item["fidelity"]["calibration_n"] > 0
+        assert 0.0 < item["inclusion_probability"] <= 1.0
+
+
+def test_everything_about_a_request_is_in_one_answer(pipeline: Pipeline) -> None:
+    request_id = pipeline.chat("List three uses of a paper clip.", max_tokens=32)
+    wait_for("explanations", lambda: pipeline.explanations_of(request_id), DECODE_SECONDS)
+
+    answer = pipeline.get(f"/v1/requests/{request_id}")
+
+    assert answer["request_id"] == request_id
+    assert answer["samples"]
+
+
+def test_the_same_request_id_is_what_the_client_sent(pipeline: Pipeline) -> None:
+    request_id = f"order {uuid.uuid4()}-1"
+
+    pipeline.chat("Say hello.", request_id=request_id)
+
+    wait_for("an id with space and suffix", lambda: pipeline.explanations_of(request_id), DECODE_SECONDS)
+
+
+def test_coverage_adds_up_once_everything_has_drained(pipeline: Pipeline) -> None:
+    for request_id in pipeline.chat_many(4):
+        wait_for("explanations", lambda r=request_id: pipeline.explanations_of(r), DECODE_SECONDS)  # type: ignore[misc]
+
+    def reconciles() -> bool:
+        report = pipeline.get("/v1/coverage")
+        counters: dict[str, int] = {}
+        for count in report["counts"]:
+            for name, value in count["counters"].items():
+                counters[f"{count['hop']}.{name}"] = counters.get(f"{count['hop']}.{name}", 0) + value
+        dropped = {
+            hop: sum(value for name, value in counters.items() if name.startswith(f"{hop}.dropped_"))
+            for hop in ("plugin", "sidecar")
+        }
+        return (
+            counters.get("plugin.rows_sampled", 0) > 0
+            and counters["plugin.rows_sampled"] == counters["plugin.rows_handed_over"] + dropped["plugin"]
+            and counters["sidecar.rows_received"] == counters["sidecar.rows_shipped"] + dropped["sidecar"]
+        )
+
+    wait_for("sums of every hop agree", reconciles, DECODE_SECONDS)
+
+
+def test_every_query_of_rules_and_dashboards_has_its_metric(pipeline: Pipeline) -> None:
+    request_id = pipeline.chat("What is two plus two?")
+    wait_for("explanations", lambda: pipeline.explanations_of(request_id), DECODE_SECONDS)
+    ports = pipeline.plan.ports
+    pages = [
+        pipeline.scrape(port)
+        for port in (ports.openai, ports.plugin, ports.sidecar, ports.worker, ports.api)
+    ]
+
+    assert queries.unresolved(queries.shipped_queries(), pages) == []
+
+
+def test_metrics_move_with_traffic(pipeline: Pipeline) -> None:
+    ports = pipeline.plan.ports
+    stored = pipeline.metric(ports.worker, "subtext_explanations_stored_total", model=SERVED_MODEL)
+
+    request_id = pipeline.chat("Name a river in France.")
+    wait_for("explanations", lambda: pipeline.explanations_of(request_id), DECODE_SECONDS)
+
+    assert pipeline.metric(ports.worker, "subtext_explanations_stored_total", model=SERVED_MODEL) > stored
+    assert pipeline.metric(ports.plugin, "subtext_capture_enabled", model=SERVED_MODEL) == 1.0
+
+
+@pytest.mark.parametrize("path", ["/v1/explanations", "/v1/flags", "/v1/coverage", "/v1/requests/x"])
+def test_without_a_key_nothing_is_told(pipeline: Pipeline, path: str) -> None:
+    response = httpx.get(f"{pipeline.api_url}{path}", trust_env=False, timeout=20)
+
+    assert response.status_code == httpx.codes.UNAUTHORIZED
+    assert response.headers["content-type"].startswith("application/problem+json")
