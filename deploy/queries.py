@@ -52,7 +52,9 @@ def shipped_queries(rules_dir: Path = RULES_DIR, dashboards_dir: Path = DASHBOAR
 def selectors(expr: str) -> set[Selector]:
     """Return the metric selectors of a PromQL expression; raises ValueError when it does not parse."""
     return {
-        Selector(metric=str(node.name), labels=frozenset(matcher.name for matcher in node.matchers.matchers))
+        Selector(
+            metric=str(node.name), labels=frozenset(matcher.name for matcher in node.matchers.matchers)
+        )
         for node in _nodes(promql_parser.parse(_without_variables(expr)))
         if isinstance(node, promql_parser.VectorSelector)
     }
@@ -83,7 +85,9 @@ def unresolved(queries: Iterable[Query], scrapes: Iterable[str]) -> list[str]:
                 continue
             known = labels_of[selector.metric]
             unknown = selector.labels - known - _TARGET_LABELS if known else frozenset[str]()
-            problems += [f"{query.source}: {selector.metric} has no label {name}" for name in sorted(unknown)]
+            problems += [
+                f"{query.source}: {selector.metric} has no label {name}" for name in sorted(unknown)
+            ]
     return problems
 
 
@@ -92,7 +96,9 @@ def _rule_queries(path: Path) -> Iterator[Query]:
         for rule in group["rules"]:
             name = rule.get("alert") or rule["record"]
             yield Query(
-                source=f"{path.parent.name}/{path.name}: {name}", expr=rule["expr"], record=rule.get("record")
+                source=f"{path.parent.name}/{path.name}: {name}",
+                expr=rule["expr"],
+                record=rule.get("record"),
             )
 
 
@@ -105,7 +111,9 @@ def _panel_queries(path: Path) -> Iterator[Query]:
         if variable["type"] == "query":
             found = re.fullmatch(r"label_values\((.+), *\w+\)", variable["query"]["query"])
             if found is None:
-                raise ValueError(f"{path.name}: variable {variable['name']} is not label_values(metric, label)")
+                raise ValueError(
+                    f"{path.name}: variable {variable['name']} is not label_values(metric, label)"
+                )
             yield Query(source=f"{path.name}: variable {variable['name']}", expr=found[1])
 
 
