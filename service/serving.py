@@ -1,5 +1,8 @@
 """The service process: opens what it needs, serves until a signal, closes it again."""
 
+import signal
+from types import FrameType
+
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -41,6 +44,13 @@ def serve(settings: ServiceSettings) -> int:
             timeout_graceful_shutdown=10,
         )
     )
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn puts its own handler in front of this one and, once it has stopped, raises the signal
+    # again: without ours that would end the process before it can close its connections.
+    signal.signal(signal.SIGTERM, stop)
     try:
         server.run()
     finally:

@@ -24,6 +24,11 @@ def install(app: FastAPI) -> None:
 
 def document() -> str:
     """Return the document as text; needs no database."""
+    return json.dumps(unconnected_app().openapi(), indent=2, ensure_ascii=False) + "\n"
+
+
+def unconnected_app() -> FastAPI:
+    """Return the application over a database that does not exist, for its description alone."""
     from prometheus_client import CollectorRegistry
 
     from service.api.app import create_app
@@ -31,13 +36,9 @@ def document() -> str:
     from service.metrics import Metrics
     from service.store.engine import create_engine, session_factory
 
-    engine = create_engine("postgresql://nowhere/none")  # never connects
-    resources = Resources(
-        engine=engine,
-        sessions=session_factory(engine),
-        metrics=Metrics(CollectorRegistry(auto_describe=True)),
-    )
-    return json.dumps(create_app(resources).openapi(), indent=2, ensure_ascii=False) + "\n"
+    engine = create_engine("postgresql://nowhere.invalid/none")  # connects only when asked
+    sessions = session_factory(engine)
+    return create_app(Resources(engine=engine, sessions=sessions, metrics=Metrics(CollectorRegistry())))
 
 
 def _with_problem_media_type(schema: dict[str, Any]) -> dict[str, Any]:

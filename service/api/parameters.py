@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from fastapi import Path
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
 
 from service.api.cursor import MAX_LENGTH as CURSOR_LENGTH
 
@@ -34,13 +35,13 @@ def _as_written(value: object) -> object:
 
 def _in_utc(value: dt.datetime) -> dt.datetime:
     if not _EARLIEST <= value <= _LATEST:
-        raise ValueError("must lie between 1970 and 2200")
+        raise PydanticCustomError("time_out_of_range", "must lie between 1970 and 2200")
     return value.astimezone(dt.UTC)
 
 
 def _true_or_false(value: object) -> object:
     if value not in {"true", "false", True, False}:
-        raise ValueError("write true or false")
+        raise PydanticCustomError("not_a_truth", "write true or false")
     return value
 
 

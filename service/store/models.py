@@ -37,5 +37,5 @@ def list_decoders(session: Session, model: str | None = None) -> list[DecoderVie
     query = select(Decoder, Model.name).join(Model, Model.id == Decoder.model_id)
     if model is not None:
         query = query.where(Model.name == model)
-    rows = session.execute(query.order_by(Decoder.created_at.desc(), Decoder.id)).tuples()
+    rows = session.execute(query.order_by(Decoder.created_at.desc(), Decoder.id))
     return [DecoderView(*row) for row in rows]

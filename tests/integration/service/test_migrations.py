@@ -44,12 +44,12 @@ def test_a_session_runs_in_utc_with_timeouts(database_url: str) -> None:
     engine.dispose()
 
 
-def test_replacing_the_database_keeps_the_socket(postgres_server: str, template_database: str) -> None:
-    engine = create_engine(with_database(postgres_server, template_database))
+def test_replacing_the_database_keeps_the_socket(database_url: str) -> None:
+    engine = create_engine(with_database(database_url, "postgres"))
 
     ping(engine)
 
-    engine.dispose()  # an open connection would forbid cloning the template
+    engine.dispose()
 
 
 def test_migrating_without_a_database_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:

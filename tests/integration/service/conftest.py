@@ -1,0 +1,60 @@
+"""The application over a real database, and keys for it."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from service import auth
+from service.api.app import create_app
+from service.api.deps import Resources
+from service.metrics import Metrics
+from service.store import keys
+from service.store.engine import create_engine, session_factory
+
+Headers = dict[str, str]
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    made = create_engine(database_url, pool_size=10)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def sessions(engine: Engine) -> sessionmaker[Session]:
+    return session_factory(engine)
+
+
+@pytest.fixture
+def app(engine: Engine, sessions: sessionmaker[Session]) -> FastAPI:
+    return create_app(Resources(engine=engine, sessions=sessions, metrics=Metrics(CollectorRegistry())))
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app, raise_server_exceptions=False) as made:
+        yield made
+
+
+@pytest.fixture
+def headers_for(sessions: sessionmaker[Session]) -> Callable[..., Headers]:
+    """Creates a key with these scopes and returns the headers that carry it."""
+
+    def create(*scopes: str) -> Headers:
+        secret = auth.new_secret()
+        with sessions.begin() as session:
+            keys.add_key(session, name="test", secret_sha256=auth.digest(secret), scopes=scopes)
+        return {"Authorization": f"Bearer {secret}"}
+
+    return create
+
+
+@pytest.fixture
+def admin(headers_for: Callable[..., Headers]) -> Headers:
+    return headers_for("admin")

@@ -1,0 +1,138 @@
+"""Rows as a worker stores them, for tests that read them back."""
+
+import datetime as dt
+import uuid
+from typing import NamedTuple
+
+from sqlalchemy.orm import Session
+
+from service.store.tables import ConceptMatch, CoverageMinute, Decoder, Explanation, Flag, Model, Sample
+
+START = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.UTC)
+SECRET_TEXT = "THE-SECRET-READING"
+SECRET_TOKEN = "THE-SECRET-TOKEN"
+SECRET_TOKEN_ID = 987_654_321
+
+
+class Audited(NamedTuple):
+    model: Model
+    decoder: Decoder
+
+
+def add_model(session: Session, name: str = "tiny", layer: int = 20) -> Audited:
+    model = Model(id=uuid.uuid4(), name=name, d_model=576)
+    decoder = Decoder(
+        id=uuid.uuid4(),
+        model_id=model.id,
+        name=f"{name}-l{layer}",
+        digest=uuid.uuid4().hex,
+        layer=layer,
+        fve_baseline=0.49,
+        shuffled_fve_p95=0.02,
+        calibration_n=512,
+        card={"centred_fve": 0.41},
+    )
+    session.add(model)
+    session.flush()
+    session.add(decoder)
+    session.flush()
+    return Audited(model, decoder)
+
+
+def add_explanation(
+    session: Session,
+    audited: Audited,
+    *,
+    request_id: str = "chat-1",
+    position: int = 0,
+    captured_at: dt.datetime = START,
+    verified: bool = True,
+    anomaly_score: float | None = 31.7,
+    concept: str | None = None,
+) -> Explanation:
+    sample = Sample(
+        id=uuid.uuid4(),
+        model_id=audited.model.id,
+        request_id=request_id,
+        layer=audited.decoder.layer,
+        position=position,
+        token_id=SECRET_TOKEN_ID,
+        token_text=SECRET_TOKEN,
+        phase="decode",
+        norm=241.3,
+        inclusion_probability=0.25,
+        reason="uniform",
+        captured_at=captured_at,
+    )
+    explanation = Explanation(
+        id=uuid.uuid4(),
+        sample_id=sample.id,
+        decoder_id=audited.decoder.id,
+        captured_at=captured_at,
+        text=SECRET_TEXT,
+        well_formed=True,
+        cosine=0.87,
+        fve=0.41 if verified else -0.1,
+        verified=verified,
+        anomaly_score=anomaly_score,
+        anomaly_p_value=None if anomaly_score is None else 0.013,
+        anomaly_calibration_n=None if anomaly_score is None else 512,
+    )
+    session.add(sample)
+    session.flush()
+    session.add(explanation)
+    session.flush()
+    if concept is not None:
+        session.add(
+            ConceptMatch(explanation_id=explanation.id, concept=concept, matcher="regex", score=1.0)
+        )
+        session.flush()
+    return explanation
+
+
+def add_flag(
+    session: Session,
+    audited: Audited,
+    *,
+    request_id: str = "chat-1",
+    concept: str = "deception",
+    severity: str = "high",
+    captured_at: dt.datetime = START,
+    created_at: dt.datetime = START,
+) -> Flag:
+    flag = Flag(
+        id=uuid.uuid4(),
+        model_id=audited.model.id,
+        decoder_id=audited.decoder.id,
+        request_id=request_id,
+        layer=audited.decoder.layer,
+        concept=concept,
+        concepts_digest="0" * 64,
+        severity=severity,
+        positions_matched=3,
+        positions_required=2,
+        positions_verified=14,
+        false_positive_rate=None,
+        first_captured_at=captured_at,
+        last_captured_at=captured_at + dt.timedelta(seconds=2),
+        created_at=created_at,
+    )
+    session.add(flag)
+    session.flush()
+    return flag
+
+
+def add_coverage(
+    session: Session,
+    *,
+    hop: str,
+    minute: dt.datetime = START,
+    model: str = "tiny",
+    source: str = "s",
+    **counts: int,
+) -> None:
+    session.add_all(
+        CoverageMinute(minute=minute, source=source, hop=hop, model=model, counter=counter, count=count)
+        for counter, count in counts.items()
+    )
+    session.flush()

@@ -1,0 +1,150 @@
+import datetime as dt
+from collections.abc import Callable
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session, sessionmaker
+
+from service import auth
+from service.store import keys
+from tests.integration.service import seed
+
+Headers = dict[str, str]
+Sessions = sessionmaker[Session]
+NOW = dt.datetime.now(dt.UTC)
+
+OPERATIONS = {
+    "/v1/explanations": ["explanations:read"],
+    "/v1/explanations/0dc7e3b4-e191-43cc-b073-52fddcb77c21": ["explanations:read"],
+    "/v1/requests/chat-1": ["explanations:read", "flags:read"],
+    "/v1/flags": ["flags:read"],
+    "/v1/coverage": ["coverage:read"],
+    "/v1/models": ["explanations:read"],
+    "/v1/decoders": ["explanations:read"],
+}
+
+
+@pytest.mark.parametrize("path", OPERATIONS)
+def test_without_a_key_every_operation_answers_401_with_a_challenge(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "missing_key"
+
+
+@pytest.mark.parametrize("path", OPERATIONS)
+def test_a_key_without_the_scope_answers_403_that_names_it(
+    client: TestClient, headers_for: Callable[..., Headers], path: str
+) -> None:
+    needed = OPERATIONS[path]
+    others = {str(scope) for scope in auth.Scope} - {"admin"} - {needed[-1]}
+
+    answer = client.get(path, headers=headers_for(*others))
+
+    assert answer.status_code == 403
+    assert answer.json()["code"] == "missing_scope"
+    assert answer.json()["detail"].endswith(needed[-1])
+
+
+@pytest.mark.parametrize("path", OPERATIONS)
+def test_a_key_with_exactly_the_scopes_is_let_in(
+    client: TestClient, headers_for: Callable[..., Headers], path: str
+) -> None:
+    assert client.get(path, headers=headers_for(*OPERATIONS[path])).status_code in {200, 404}
+
+
+def _add(sessions: Sessions, *, expires_at: dt.datetime | None = None, revoked: bool = False) -> str:
+    secret = auth.new_secret()
+    with sessions.begin() as session:
+        key = keys.add_key(
+            session, name="k", secret_sha256=auth.digest(secret), scopes=["admin"], expires_at=expires_at
+        )
+        if revoked:
+            assert keys.revoke_key(session, key.id, NOW)
+            assert not keys.revoke_key(session, key.id, NOW)
+    return secret
+
+
+def test_unknown_expired_and_revoked_keys_each_say_so(client: TestClient, sessions: Sessions) -> None:
+    secrets = {
+        "unknown_key": auth.new_secret(),
+        "expired_key": _add(sessions, expires_at=NOW - dt.timedelta(seconds=1)),
+        "revoked_key": _add(sessions, revoked=True),
+    }
+
+    for code, secret in secrets.items():
+        answer = client.get("/v1/models", headers={"X-API-Key": secret})
+        assert answer.status_code == 401
+        assert answer.json()["code"] == code
+        assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+
+def test_both_headers_carry_a_key_and_another_scheme_does_not(
+    client: TestClient, sessions: Sessions
+) -> None:
+    secret = _add(sessions, expires_at=NOW + dt.timedelta(days=1))
+
+    assert client.get("/v1/models", headers={"X-API-Key": secret}).status_code == 200
+    assert client.get("/v1/models", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
+    assert client.get("/v1/models", headers={"Authorization": f"Basic {secret}"}).status_code == 401
+    assert client.get("/v1/models", headers={"Authorization": "Bearer " + "x" * 5000}).status_code == 401
+    assert client.get("/v1/models", headers={b"X-API-Key": b"\xff\xfe"}).status_code == 401
+
+
+def test_the_last_use_is_recorded_at_most_once_a_minute(client: TestClient, sessions: Sessions) -> None:
+    secret = _add(sessions)
+
+    def last_used() -> dt.datetime | None:
+        with sessions() as session:
+            key = keys.get_key(session, auth.digest(secret))
+            assert key is not None
+            return key.last_used_at
+
+    assert last_used() is None
+    client.get("/v1/models", headers={"X-API-Key": secret})
+    first = last_used()
+    client.get("/v1/models", headers={"X-API-Key": secret})
+
+    assert first is not None
+    assert last_used() == first
+
+
+def test_text_and_tokens_are_withheld_everywhere_without_their_scope(
+    client: TestClient, sessions: Sessions, headers_for: Callable[..., Headers]
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        stored = seed.add_explanation(session, audited, concept="deception")
+        seed.add_flag(session, audited)
+        seed.add_coverage(
+            session, hop="plugin", minute=NOW.replace(second=0, microsecond=0), rows_sampled=1
+        )
+    without = headers_for("explanations:read", "flags:read", "coverage:read")
+    with_text = headers_for("explanations:read", "explanations:read_text", "flags:read", "coverage:read")
+    secrets = (seed.SECRET_TEXT, seed.SECRET_TOKEN, str(seed.SECRET_TOKEN_ID))
+    paths = [*OPERATIONS, f"/v1/explanations/{stored.id}"]
+
+    answers = {path: client.get(path, headers=without).text for path in paths}
+
+    assert [path for path, text in answers.items() if any(secret in text for secret in secrets)] == []
+    shown = [
+        path
+        for path in paths
+        if all(secret in client.get(path, headers=with_text).text for secret in secrets)
+    ]
+    assert shown == ["/v1/explanations", "/v1/requests/chat-1", f"/v1/explanations/{stored.id}"]
+    item = client.get(f"/v1/explanations/{stored.id}", headers=without).json()
+    assert (item["text"], item["token_text"], item["token_id"], item["text_withheld"]) == (
+        None,
+        None,
+        None,
+        True,
+    )
+
+
+def test_every_operation_under_v1_is_in_the_lists_above(client: TestClient) -> None:
+    described = {path for path in client.get("/openapi.json").json()["paths"] if path.startswith("/v1/")}
+
+    assert len(described) == len(OPERATIONS)

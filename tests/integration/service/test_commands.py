@@ -1,0 +1,92 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from urllib.error import URLError
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session, sessionmaker
+
+from service import auth, commands
+from service.store import keys
+from tests.conftest import free_port
+
+
+@pytest.fixture(autouse=True)
+def _environment(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBTEXT_DATABASE_URL", database_url)
+
+
+def test_a_created_key_works_at_once_and_no_longer_when_revoked(
+    client: TestClient, capsys: pytest.CaptureFixture[str], sessions: sessionmaker[Session]
+) -> None:
+    assert (
+        commands.key(["create", "--name", "me", "--scope", "explanations:read", "--expires-in-days", "1"])
+        == 0
+    )
+    secret = capsys.readouterr().out.strip()
+    assert client.get("/v1/models", headers={"X-API-Key": secret}).status_code == 200
+
+    assert commands.key(["list"]) == 0
+    line = capsys.readouterr().out
+    identity = line.split()[0]
+    assert "explanations:read" in line
+    assert secret not in line
+    assert commands.key(["revoke", identity]) == 0
+    assert client.get("/v1/models", headers={"X-API-Key": secret}).json()["code"] == "revoked_key"
+    assert commands.key(["revoke", identity]) == 1
+    assert commands.key(["revoke", "nonsense"]) == 2
+
+    with sessions() as session:
+        [stored] = keys.list_keys(session)
+        assert stored.secret_sha256 == auth.digest(secret)
+
+
+def test_migrate_is_repeatable_and_check_changes_nothing(
+    capsys: pytest.CaptureFixture[str], database_url: str
+) -> None:
+    from service.store import migrate
+
+    migrate.downgrade(database_url, "base")
+
+    assert commands.migrate(["--check"]) == 1
+    assert commands.migrate([]) == 0
+    assert commands.migrate([]) == 0
+    assert commands.migrate(["--check"]) == 0
+    assert "database at nothing, head is" in capsys.readouterr().out
+
+
+def test_the_service_process_answers_and_ends_cleanly_on_sigterm() -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "service"],
+        env={**os.environ, "SUBTEXT_HTTP_PORT": str(port)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert _body(f"http://127.0.0.1:{port}/readyz", process) is not None
+        assert b"list_explanations" in (_body(f"http://127.0.0.1:{port}/openapi.json", process) or b"")
+        process.send_signal(signal.SIGTERM)
+        _, logged = process.communicate(timeout=20)
+    finally:
+        process.kill()
+
+    assert process.returncode == 0
+    assert all(line.startswith("{") for line in logged.splitlines())
+    assert '"event": "service_starts"' in logged
+
+
+def _body(url: str, process: "subprocess.Popen[str]") -> bytes | None:
+    """Return what the URL answers once something listens there; None if the process ended first."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url) as answer:  # noqa: S310  # our own http:// address
+                return bytes(answer.read())
+        except URLError:
+            time.sleep(0.05)
+    return None

@@ -1,0 +1,41 @@
+"""Every operation against its own description: Schemathesis sends what fits and what does not."""
+
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.api import openapi
+from tests.integration.service import seed
+
+Headers = dict[str, str]
+
+# Operations are collected before any database runs, so this application gets its resources late.
+fuzzed = openapi.unconnected_app()
+# What no schema can say: which strings are cursors, how early a time may be, how two times relate.
+UNSAYABLE = {"broken_cursor", "foreign_cursor", "time_out_of_range", "empty_range", "range_too_long"}
+schema = schemathesis.openapi.from_asgi("/openapi.json", fuzzed)
+
+
+@pytest.fixture
+def stored(app: FastAPI, sessions: sessionmaker[Session]) -> None:
+    fuzzed.state.resources = app.state.resources
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        seed.add_explanation(session, audited, concept="deception")
+        seed.add_flag(session, audited)
+        seed.add_coverage(session, hop="plugin", rows_sampled=1)
+
+
+@pytest.mark.usefixtures("stored")
+@schema.parametrize()
+@settings(max_examples=15, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_operation_keeps_to_its_description(case: schemathesis.Case[Any], admin: Headers) -> None:
+    answer = case.call(headers=admin)
+
+    codes = {error["code"] for error in answer.json()["errors"]} if answer.status_code == 422 else set()
+    case.validate_response(answer, excluded_checks=[positive_data_acceptance] if codes & UNSAYABLE else [])

@@ -1,0 +1,71 @@
+from fastapi.testclient import TestClient
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.api.app import create_app
+from service.api.deps import Resources
+from service.metrics import Metrics
+from service.store import migrate
+from service.store.engine import create_engine, session_factory
+
+
+def test_a_migrated_database_makes_it_ready(client: TestClient) -> None:
+    answer = client.get("/readyz")
+
+    assert answer.status_code == 200
+    assert answer.json()["ready"] is True
+    assert {name: check["ok"] for name, check in answer.json()["checks"].items()} == {
+        "postgres": True,
+        "migrations": True,
+    }
+
+
+def test_a_database_behind_head_makes_it_unready_and_tells_the_command(
+    client: TestClient, database_url: str
+) -> None:
+    migrate.downgrade(database_url, "base")
+
+    answer = client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["postgres"]["ok"] is True
+    assert "subtext migrate" in answer.json()["checks"]["migrations"]["detail"]
+
+
+def test_without_a_database_it_lives_is_unready_and_answers_503_problems() -> None:
+    engine = create_engine("postgresql://nobody@127.0.0.1:1/none", connect_timeout_seconds=2)
+    held = Resources(engine=engine, sessions=session_factory(engine), metrics=Metrics(CollectorRegistry()))
+    client = TestClient(create_app(held))
+
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 503
+    assert "127.0.0.1" not in client.get("/readyz").text
+    answer = client.get("/v1/models", headers={"X-API-Key": "subtext_x"})
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["retry-after"] == "5"
+    engine.dispose()
+
+
+def test_metrics_count_requests_by_route_and_never_by_path(
+    client: TestClient, admin: dict[str, str]
+) -> None:
+    client.get("/v1/requests/some-request", headers=admin)
+    client.get("/v1/explanations", headers=admin)
+    client.get("/nothing/here")
+    client.request("BREW", "/v1/flags")
+
+    answer = client.get("/metrics")
+
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    counted = {
+        (sample.labels["route"], sample.labels["method"], sample.labels["code"]): sample.value
+        for sample in families["subtext_api_request_duration_seconds"].samples
+        if sample.name.endswith("_count")
+    }
+    assert counted["/v1/requests/{request_id}", "GET", "404"] == 1
+    assert counted["/v1/explanations", "GET", "200"] == 1
+    assert counted["unmatched", "GET", "404"] == 1
+    assert counted["/v1/flags", "OTHER", "405"] == 1
+    assert "some-request" not in answer.text
+    assert families["subtext_build_info"].samples[0].labels["process"] == "service"

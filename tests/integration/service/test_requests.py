@@ -1,0 +1,92 @@
+import uuid
+
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.store import requests
+from service.store.tables import Sample
+from tests.integration.service import seed
+
+Headers = dict[str, str]
+Sessions = sessionmaker[Session]
+
+
+def test_a_request_tells_samples_explanations_flags_and_what_was_looked_at(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for position in range(4):
+            seed.add_explanation(
+                session,
+                audited,
+                request_id="a/b c",
+                position=position,
+                verified=position > 0,
+                concept="deception",
+            )
+        session.add(
+            Sample(
+                id=uuid.uuid4(),
+                model_id=audited.model.id,
+                request_id="a/b c",
+                layer=20,
+                position=9,
+                token_id=1,
+                token_text="x",
+                phase="prefill",
+                norm=1.0,
+                inclusion_probability=1.0,
+                reason="prompt_window",
+                captured_at=seed.START,
+            )
+        )
+        seed.add_flag(session, audited, request_id="a/b c")
+        seed.add_explanation(session, audited, request_id="other")
+
+    report = client.get("/v1/requests/a%2Fb%20c", headers=admin).json()
+
+    assert report["request_id"] == "a/b c"
+    assert report["models"] == ["tiny"]
+    assert [sample["position"] for sample in report["samples"]] == [0, 1, 2, 3, 9]
+    assert [found["position"] for found in report["explanations"]] == [0, 1, 2, 3]
+    assert [found["matches"][0]["concept"] for found in report["explanations"]] == ["deception"] * 4
+    assert [flag["concept"] for flag in report["flags"]] == ["deception"]
+    coverage = report["coverage"]
+    assert coverage["positions_sampled"] == coverage["positions_listed"] == 5
+    assert coverage["truncated"] is False
+    assert coverage["positions_explained"] == {"numerator": 4, "denominator": 5, "value": 0.8}
+    assert coverage["positions_verified"] == {"numerator": 3, "denominator": 4, "value": 0.75}
+    assert coverage["reasons"] == [
+        {"reason": "prompt_window", "positions": 1, "probability_min": 1.0, "probability_max": 1.0},
+        {"reason": "uniform", "positions": 4, "probability_min": 0.25, "probability_max": 0.25},
+    ]
+    assert {spot["code"] for spot in coverage["blind_spots"]} >= {"not_sampled", "prefix_cache"}
+
+
+def test_an_unknown_request_is_not_called_clean(client: TestClient, admin: Headers) -> None:
+    answer = client.get("/v1/requests/nobody-knows", headers=admin)
+
+    assert answer.status_code == 404
+    assert "not sampled" in answer.json()["detail"]
+    assert "does not say that it was clean" in answer.json()["detail"]
+
+
+def test_a_request_with_too_many_samples_says_that_it_is_cut(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for position in range(5):
+            seed.add_explanation(session, audited, position=position)
+
+    with sessions() as session:
+        view = requests.get_request(session, "chat-1", 3)
+
+    assert view is not None
+    assert (view.samples_total, len(view.samples), len(view.explanations)) == (5, 3, 3)
+
+
+def test_control_characters_and_overlong_ids_are_refused(client: TestClient, admin: Headers) -> None:
+    for path in ("/v1/requests/%00", "/v1/requests/a%01b", "/v1/requests/" + "x" * 1025, "/v1/requests/"):
+        answer = client.get(path, headers=admin)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["field"] == "request_id"

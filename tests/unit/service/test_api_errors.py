@@ -1,0 +1,108 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from openapi_spec_validator import validate
+from prometheus_client import CollectorRegistry
+
+from service.api import openapi
+from service.api.app import create_app
+from service.api.deps import Resources
+from service.errors import Problem
+from service.metrics import Metrics
+from service.store.engine import create_engine, session_factory
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def app() -> Iterator[FastAPI]:
+    engine = create_engine("postgresql://nobody@127.0.0.1:1/none")  # never reached
+    yield create_app(
+        Resources(engine=engine, sessions=session_factory(engine), metrics=Metrics(CollectorRegistry()))
+    )
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing", 404, "not_found"),
+        ("GET", "/v1/flags/", 404, "not_found"),
+        ("POST", "/v1/flags", 405, "method_not_allowed"),
+        ("DELETE", "/v1/requests/a", 405, "method_not_allowed"),
+        ("GET", "/v1/flags", 401, "missing_key"),
+    ],
+)
+def test_every_failure_is_a_problem_document(
+    app: FastAPI, method: str, path: str, status: int, code: str
+) -> None:
+    answer = TestClient(app).request(method, path)
+
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = Problem.model_validate(answer.json())
+    assert (answer.status_code, problem.status, problem.code) == (status, status, code)
+    assert problem.type == f"urn:subtext:problem:{code}"
+
+
+def test_a_bug_is_a_500_problem_that_tells_nothing_inside(app: FastAPI) -> None:
+    @app.get("/bug")
+    def bug() -> None:
+        raise RuntimeError("inner detail")
+
+    answer = TestClient(app, raise_server_exceptions=False).get("/bug")
+
+    assert answer.status_code == 500
+    assert Problem.model_validate(answer.json()).code == "internal_error"
+    assert "inner detail" not in answer.text
+
+
+def test_answers_under_v1_are_never_cached(app: FastAPI) -> None:
+    client = TestClient(app)
+
+    assert client.get("/v1/flags").headers["cache-control"] == "no-store"
+    assert "cache-control" not in client.get("/healthz").headers
+
+
+def test_the_openapi_document_is_valid_and_describes_errors_as_problems() -> None:
+    document = json.loads(openapi.document())
+
+    validate(document)
+    assert document["openapi"].startswith("3.1")
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "apiKey"}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["summary"]
+            if path.startswith("/v1/"):
+                assert list(operation["responses"]["401"]["content"]) == ["application/problem+json"]
+                assert operation["security"]
+
+
+def test_the_committed_openapi_document_is_current() -> None:
+    committed = (ROOT / "docs" / "openapi.json").read_text(encoding="utf-8")
+
+    assert committed == openapi.document(), "run: subtext service --openapi > docs/openapi.json"
+
+
+def test_operation_ids_are_what_generated_clients_rely_on() -> None:
+    document = json.loads(openapi.document())
+
+    assert {
+        path: operation["operationId"]
+        for path, operations in document["paths"].items()
+        for operation in operations.values()
+    } == {
+        "/v1/explanations": "list_explanations",
+        "/v1/explanations/{explanation_id}": "get_explanation",
+        "/v1/requests/{request_id}": "get_request",
+        "/v1/flags": "list_flags",
+        "/v1/coverage": "get_coverage",
+        "/v1/models": "list_models",
+        "/v1/decoders": "list_decoders",
+        "/healthz": "get_health",
+        "/readyz": "get_readiness",
+        "/metrics": "get_metrics",
+    }

@@ -1,0 +1,57 @@
+import base64
+import datetime as dt
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.api import cursor
+from service.store.page import Position
+
+POSITION = Position(dt.datetime(2026, 11, 23, 5, 0, 0, 123456, tzinfo=dt.UTC), uuid.UUID(int=7))
+
+
+@given(at=st.datetimes(timezones=st.just(dt.UTC)), identity=st.uuids(), binding=st.text())
+def test_a_cursor_leads_back_to_its_position(at: dt.datetime, identity: uuid.UUID, binding: str) -> None:
+    made = cursor.encode(Position(at, identity), binding)
+
+    assert cursor.decode(made, binding) == Position(at, identity)
+    assert len(made) <= cursor.MAX_LENGTH
+
+
+@given(st.text(max_size=100))
+def test_any_other_text_is_a_cursor_error(text: str) -> None:
+    with pytest.raises(cursor.CursorError):
+        cursor.decode(text, "listing")
+
+
+@given(index=st.integers(0, 54), replacement=st.sampled_from("ABCxyz019-_=+/\n "))
+def test_one_changed_character_breaks_it(index: int, replacement: str) -> None:
+    made = cursor.encode(POSITION, "listing")
+    changed = made[:index] + replacement + made[index + 1 :]
+
+    if changed == made:
+        return
+    try:
+        assert (
+            cursor.decode(changed, "listing") == POSITION
+        )  # only spare bits of the last character changed
+        assert index == len(made) - 1
+    except cursor.CursorError as error:
+        assert error.code == "broken_cursor"  # noqa: PT017  # one of two allowed outcomes
+
+
+def test_a_cursor_of_another_listing_is_told_apart_from_a_broken_one() -> None:
+    with pytest.raises(cursor.CursorError) as caught:
+        cursor.decode(cursor.encode(POSITION, "flags{}"), "explanations{}")
+
+    assert caught.value.code == "foreign_cursor"
+
+
+def test_a_forged_time_beyond_the_calendar_is_a_cursor_error() -> None:
+    body = cursor._BODY.pack(1, 2**63 - 1, bytes(16), cursor._digest(b"listing"))
+    forged = base64.urlsafe_b64encode(body + cursor._digest(body)).decode().rstrip("=")
+
+    with pytest.raises(cursor.CursorError, match="no valid time"):
+        cursor.decode(forged, "listing")
