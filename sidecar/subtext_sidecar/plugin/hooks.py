@@ -121,13 +121,8 @@ class WorkerHooks:
             return
         is_v2 = getattr(self._worker, "use_v2_model_runner", False)
         adapter: Runner = RunnerV2(runner) if is_v2 else RunnerV1(runner)
-        try:
-            # vLLM counts what enters a block: the output of block K enters block K + 1.
-            adapter.enable(self._settings.layer + 1)
-        except Exception:
-            # Half enabled would break the unpacking of every forward pass.
-            adapter.disable()
-            raise
+        # vLLM counts what enters a block: the output of block K enters block K + 1.
+        adapter.enable(self._settings.layer + 1)
         self._runner = adapter
         logging.getLogger(LOGGER).info(
             "subtext: capturing layer %d of %s (runner %s)",

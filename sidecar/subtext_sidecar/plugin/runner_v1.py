@@ -1,29 +1,13 @@
 """Adapter for vLLM's V1 model runner (vllm/v1/worker/gpu_model_runner.py, and the CPU's subclass)."""
 
-from typing import Any
+from subtext_sidecar.plugin.aux_output import AuxOutput
+from subtext_sidecar.plugin.step import Step, single_residual
 
-from subtext_sidecar.plugin.step import CaptureError, Step, single_residual
 
-
-class RunnerV1:
+class RunnerV1(AuxOutput):
     """Reads ``execute_model_state`` and ``input_batch`` of a V1 GPUModelRunner."""
 
     name = "v1"
-
-    def __init__(self, runner: Any) -> None:
-        self._runner = runner
-
-    def enable(self, aux_layer: int) -> None:
-        """Set the layers first: a runner that expects aux output from a model without it breaks serving."""
-        if self._runner.use_aux_hidden_state_outputs:
-            raise CaptureError("the runner's auxiliary hidden states are already in use")
-        self._runner.get_model().set_aux_hidden_state_layers((aux_layer,))
-        self._runner.use_aux_hidden_state_outputs = True
-
-    def disable(self) -> None:
-        """Return the model to a single output."""
-        self._runner.use_aux_hidden_state_outputs = False
-        self._runner.get_model().set_aux_hidden_state_layers(())
 
     def step(self) -> Step | None:
         """Return the batch that waits for sampling."""

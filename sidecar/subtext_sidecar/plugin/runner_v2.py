@@ -4,30 +4,14 @@ Written from the source of vLLM 0.32.0 and checked against recorded shapes only:
 which no CPU has.
 """
 
-from typing import Any
+from subtext_sidecar.plugin.aux_output import AuxOutput
+from subtext_sidecar.plugin.step import Step, single_residual
 
-from subtext_sidecar.plugin.step import CaptureError, Step, single_residual
 
-
-class RunnerV2:
+class RunnerV2(AuxOutput):
     """Reads the InputBatch that V2 keeps in ``execute_model_state`` until sampling."""
 
     name = "v2"
-
-    def __init__(self, runner: Any) -> None:
-        self._runner = runner
-
-    def enable(self, aux_layer: int) -> None:
-        """Set the layers after load_model, which asserts a speculative configuration if set before."""
-        if self._runner.use_aux_hidden_state_outputs:
-            raise CaptureError("the runner's auxiliary hidden states are already in use")
-        self._runner.get_model().set_aux_hidden_state_layers((aux_layer,))
-        self._runner.use_aux_hidden_state_outputs = True
-
-    def disable(self) -> None:
-        """Return the model to a single output."""
-        self._runner.use_aux_hidden_state_outputs = False
-        self._runner.get_model().set_aux_hidden_state_layers(())
 
     def step(self) -> Step | None:
         """Return the batch that waits for sampling; its order is decode first, not the scheduler's."""

@@ -1,0 +1,69 @@
+"""Wire the sidecar's parts together and run its loop until a signal."""
+
+import logging
+import signal
+import threading
+from contextlib import closing
+from types import FrameType
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from subtext_sidecar import log
+from subtext_sidecar.buffer import Buffer
+from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.health import Health, HealthServer
+from subtext_sidecar.ledger import Ledger, new_source
+from subtext_sidecar.metrics import SidecarMetrics
+from subtext_sidecar.receiver import Receiver
+from subtext_sidecar.settings import SidecarSettings
+from subtext_sidecar.sidecar import Sidecar
+from subtext_sidecar.stream import RedisStream
+
+_STEP_SECONDS: Final = 0.1
+_DRAIN_SECONDS: Final = 5.0
+
+
+def run(settings: SidecarSettings) -> int:
+    """Run until SIGTERM or SIGINT and drain; a second signal ends at once. Returns 0."""
+    log.configure(settings.log_level)
+    logger = logging.getLogger(log.NAME)
+    stop = _stop_on_signals()
+    registry = CollectorRegistry()
+    view, health = CaptureView(), Health()
+    registry.register(view)
+    metrics = SidecarMetrics(registry)
+    with (
+        HealthServer(settings.http_host, settings.http_port, health, registry) as server,
+        Receiver(settings.socket) as receiver,
+        closing(RedisStream(settings.redis_url, max_stream_bytes=settings.max_stream_bytes)) as stream,
+    ):
+        sidecar = Sidecar(
+            receiver=receiver,
+            stream=stream,
+            buffer=Buffer(settings.buffer_bytes),
+            ledger=Ledger(source=new_source("sidecar"), hop="sidecar"),
+            view=view,
+            metrics=metrics,
+            health=health,
+        )
+        logger.info(
+            "sidecar_started", extra={"fields": {"socket": settings.socket, "http_port": server.port}}
+        )
+        while not stop.is_set():
+            sidecar.step(_STEP_SECONDS)
+        sidecar.drain(_DRAIN_SECONDS)
+    logger.info("sidecar_stopped")
+    return 0
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def ask_to_stop(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+    return stop

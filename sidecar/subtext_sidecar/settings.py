@@ -1,0 +1,89 @@
+"""Settings of the sidecar process: flags, each with an environment variable as fallback."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
+_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarSettings:
+    """Everything the sidecar process depends on."""
+
+    socket: str  # ZeroMQ address that the plugin connects to
+    redis_url: str
+    http_host: str
+    http_port: int  # 0: any free port
+    buffer_bytes: int  # records waiting for Redis; what comes past it is dropped
+    max_stream_bytes: int  # bound of the stream in Redis; what is trimmed is counted
+    log_level: str
+
+
+def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> SidecarSettings:
+    """Return the settings; a missing or bad value ends the process with status 2, naming it."""
+    parser = argparse.ArgumentParser(
+        prog="subtext sidecar",
+        description="Receive sampled activations from vLLM and ship them to the stream.",
+    )
+    for flag, default, text in (
+        ("--socket", None, "where the plugin connects, e.g. ipc:///run/subtext/capture.sock"),
+        ("--redis-url", None, "Redis or Valkey, e.g. redis://127.0.0.1:6379/0"),
+        ("--http-host", "127.0.0.1", "address of /metrics, /healthz and /readyz"),
+        ("--http-port", "9464", "port of the same; 0 takes any free one"),
+        ("--buffer-bytes", str(64 * _MIB), "memory for records that wait for Redis"),
+        ("--max-stream-bytes", str(256 * _MIB), "bound of the activation stream in Redis"),
+        ("--log-level", "INFO", f"one of {', '.join(_LEVELS)}"),
+    ):
+        parser.add_argument(
+            flag, default=environ.get(_variable(flag)) or default, help=f"{text} [{_variable(flag)}]"
+        )
+    values = parser.parse_args(list(argv))
+    return SidecarSettings(
+        socket=_address(parser, values.socket),
+        redis_url=_required(parser, "--redis-url", values.redis_url),
+        http_host=values.http_host,
+        http_port=_integer(parser, "--http-port", values.http_port, 0, 65_535),
+        buffer_bytes=_integer(parser, "--buffer-bytes", values.buffer_bytes, _MIB, 1 << 40),
+        max_stream_bytes=_integer(parser, "--max-stream-bytes", values.max_stream_bytes, _MIB, 1 << 40),
+        log_level=_level(parser, values.log_level),
+    )
+
+
+def _variable(flag: str) -> str:
+    return "SUBTEXT_" + flag.removeprefix("--").replace("-", "_").upper()
+
+
+def _required(parser: argparse.ArgumentParser, flag: str, value: str | None) -> str:
+    if not value:
+        parser.error(f"{flag} is missing: give it, or set {_variable(flag)}")
+    return value
+
+
+def _address(parser: argparse.ArgumentParser, value: str | None) -> str:
+    address = _required(parser, "--socket", value)
+    if not address.startswith("ipc://") or address == "ipc://":
+        parser.error(f"--socket is {address!r}: it must be ipc:// and a path on this machine")
+    return address
+
+
+def _integer(parser: argparse.ArgumentParser, flag: str, value: str, least: int, most: int) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        parser.error(
+            f"{flag} ({_variable(flag)}) is {value!r}: it must be a whole number from {least} to {most}"
+        )
+    return number
+
+
+def _level(parser: argparse.ArgumentParser, value: str) -> str:
+    if value.upper() not in _LEVELS:
+        parser.error(
+            f"--log-level (SUBTEXT_LOG_LEVEL) is {value!r}: it must be one of {', '.join(_LEVELS)}"
+        )
+    return value.upper()

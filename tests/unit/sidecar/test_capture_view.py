@@ -1,0 +1,110 @@
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.record import VERSION, CoverageCount, Hop
+from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus
+
+
+def status(source: str = "p1", reason: str = "ok", **changes: Any) -> CaptureStatus:
+    fields: dict[str, Any] = {
+        "v": VERSION,
+        "source": source,
+        "model": "m",
+        "layer": 20,
+        "enabled": reason == "ok",
+        "reason": reason,
+        "detail": "",
+        "sampling_probability": 0.5,
+        "errors": {},
+        "overhead_counts": (0,) * len(OVERHEAD_BUCKETS_SECONDS) + (1,),
+        "overhead_sum_seconds": 0.1,
+    }
+    return CaptureStatus(**{**fields, **changes})
+
+
+def coverage(hop: Hop = "plugin", minute: int = 5, **counts: int) -> CoverageCount:
+    return CoverageCount(v=VERSION, source=f"{hop}-1", hop=hop, model="m", minute=minute, counts=counts)
+
+
+def view() -> tuple[CaptureView, CollectorRegistry]:
+    registry = CollectorRegistry()
+    one = CaptureView()
+    registry.register(one)
+    return one, registry
+
+
+def enabled(registry: CollectorRegistry) -> dict[str, float]:
+    return {
+        sample.labels["reason"]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "subtext_capture_enabled"
+    }
+
+
+def test_a_plugin_that_was_never_heard_is_reported_as_silent() -> None:
+    _, registry = view()
+
+    assert enabled(registry) == {"plugin_silent": 0.0}
+
+
+def test_capture_shows_as_on_then_off_with_the_reason_then_silent() -> None:
+    one, registry = view()
+    one.update_status(status(), now=100.0)
+    one.tick(101.0, 5)
+    assert enabled(registry) == {"ok": 1.0}
+
+    one.update_status(status(reason="error_execute_model"), now=102.0)
+    assert enabled(registry) == {"error_execute_model": 0.0}
+
+    one.tick(120.0, 5)
+    assert enabled(registry) == {"plugin_silent": 0.0}
+
+
+def test_a_replaced_engine_is_forgotten_and_a_silent_replica_is_not_hidden() -> None:
+    one, registry = view()
+    one.update_status(status("old"), now=0.0)
+    one.update_status(status("new"), now=30.0)
+    one.tick(31.0, 5)
+    assert enabled(registry) == {"plugin_silent": 0.0}
+
+    one.update_status(status("new"), now=70.0)
+    one.tick(71.0, 5)
+    assert enabled(registry) == {"ok": 1.0}
+
+
+def test_repeated_and_reordered_counts_are_added_once() -> None:
+    one, registry = view()
+    for requests in (3, 5, 4, 5):
+        one.update_coverage(coverage(requests_seen=requests))
+    one.update_coverage(coverage(minute=6, requests_seen=2))
+
+    assert registry.get_sample_value("subtext_requests_seen_total", {"model": "m", "stratum": "all"}) == 7
+
+
+def test_drops_of_both_hops_share_one_metric() -> None:
+    one, registry = view()
+    one.update_coverage(coverage(dropped_queue_full=2))
+    one.update_coverage(coverage("sidecar", dropped_trimmed=3, rows_shipped=9))
+
+    def dropped(stage: str, reason: str) -> float | None:
+        return registry.get_sample_value(
+            "subtext_activations_dropped_total", {"stage": stage, "reason": reason}
+        )
+
+    assert (dropped("plugin", "queue_full"), dropped("sidecar", "trimmed")) == (2, 3)
+    assert registry.get_sample_value("subtext_activations_shipped_total", {"model": "m"}) == 9
+
+
+def test_errors_overhead_and_probability_come_from_the_heartbeat() -> None:
+    one, registry = view()
+    one.update_status(status(errors={"execute_model": 1}), now=0.0)
+
+    assert registry.get_sample_value("subtext_capture_errors_total", {"reason": "execute_model"}) == 1
+    assert registry.get_sample_value("subtext_capture_overhead_seconds_count") == 1
+    assert (
+        registry.get_sample_value("subtext_sampling_probability_ratio", {"model": "m", "stratum": "all"})
+        == 0.5
+    )

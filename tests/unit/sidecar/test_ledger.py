@@ -1,0 +1,46 @@
+from subtext_sidecar.ledger import Ledger
+
+
+def test_counts_are_cumulative_within_a_minute() -> None:
+    ledger = Ledger(source="s", hop="plugin")
+    ledger.add("m", 7, "rows_sampled", 2)
+    first = ledger.take_changed()
+    ledger.add("m", 7, "rows_sampled", 3)
+    second = ledger.take_changed()
+
+    assert [count.counts for count in first + second] == [{"rows_sampled": 2}, {"rows_sampled": 5}]
+    assert ledger.take_changed() == []
+
+
+def test_models_and_minutes_are_kept_apart_and_come_oldest_first() -> None:
+    ledger = Ledger(source="s", hop="sidecar")
+    ledger.add("b", 8, "x")
+    ledger.add("a", 7, "x")
+
+    assert [(count.model, count.minute, count.hop) for count in ledger.take_changed()] == [
+        ("a", 7, "sidecar"),
+        ("b", 8, "sidecar"),
+    ]
+
+
+def test_what_could_not_be_sent_is_taken_again_with_newer_counts() -> None:
+    ledger = Ledger(source="s", hop="plugin")
+    ledger.add("m", 7, "x")
+    (count,) = ledger.take_changed()
+    ledger.put_back(count)
+    ledger.add("m", 7, "x")
+
+    assert [count.counts["x"] for count in ledger.take_changed()] == [2]
+
+
+def test_recent_minutes_are_repeated_and_old_ones_forgotten() -> None:
+    ledger = Ledger(source="s", hop="plugin")
+    for minute in (0, 2990, 3000):
+        ledger.add("m", minute, "x")
+    ledger.take_changed()
+
+    ledger.repeat(3000)
+
+    assert [count.minute for count in ledger.take_changed()] == [2990, 3000]
+    ledger.repeat(3000 + 2000)
+    assert ledger.take_changed() == []

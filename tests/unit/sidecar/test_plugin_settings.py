@@ -1,0 +1,37 @@
+import pytest
+
+from subtext_sidecar.plugin.settings import SettingsError, parse_settings
+
+GOOD = {"layer": 20, "socket": "ipc:///tmp/s.sock"}
+
+
+def test_two_fields_are_enough() -> None:
+    settings = parse_settings(GOOD)
+
+    assert (settings.layer, settings.request_rate, settings.queue_rows) == (20, 1.0, 4096)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"layer": -1}, "layer"),
+        ({"layer": "20"}, "layer"),
+        ({"request_rate": 1.1}, "request_rate"),
+        ({"socket": "tcp://10.0.0.1:5555"}, "socket"),
+        ({"socket": "ipc://" + "x" * 200}, "socket"),
+        ({"window": 9}, "window"),
+        ({"prompt_window": 65}, "prompt_window"),
+        ({"decode_strides": 4}, "decode_strides"),
+        ({"fault": "everything"}, "fault"),
+        ({"metrics_port": 70_000}, "metrics_port"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        parse_settings({**GOOD, **changes})
+
+
+@pytest.mark.parametrize("value", [None, [], "layer=20", {"socket": "ipc:///tmp/s.sock"}, {"layer": 1}])
+def test_a_value_of_another_shape_is_refused(value: object) -> None:
+    with pytest.raises(SettingsError, match=r"additional_config\.subtext"):
+        parse_settings(value)

@@ -1,0 +1,136 @@
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtext_sidecar import record
+from tests.unit.sidecar.builders import frames, header_for, vector_bytes
+
+VECTORS = st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=64)
+
+
+def reason_of(header: bytes, vector: bytes) -> str:
+    with pytest.raises(record.RecordError) as caught:
+        record.decode(header, vector)
+    return caught.value.reason
+
+
+@given(values=VECTORS, request_id=st.text(min_size=1).filter(lambda text: "\x00" not in text))
+def test_a_record_survives_the_round_trip(values: list[float], request_id: str) -> None:
+    vector = np.array(values, dtype="<f4").tobytes()
+    header = header_for(vector, request_id=request_id)
+
+    decoded = record.decode(record.encode_header(header), vector)
+
+    assert decoded.header == header
+    assert decoded.values().tolist() == np.array(values, dtype="<f4").tolist()
+
+
+@given(values=VECTORS)
+def test_bfloat16_values_are_read_exactly(values: list[float]) -> None:
+    tensor = torch.tensor(values).to(torch.bfloat16)
+    vector = tensor.view(torch.int16).numpy().tobytes()
+    header = header_for(vector, dtype="bfloat16", shape=(len(values),))
+
+    decoded = record.decode(record.encode_header(header), vector)
+
+    assert decoded.values().tolist() == tensor.float().tolist()
+
+
+@given(cut=st.integers(0, 400), in_header=st.booleans())
+def test_a_truncated_record_is_refused(cut: int, in_header: bool) -> None:  # noqa: FBT001  # drawn by hypothesis
+    header, vector = frames()
+    cut %= len(header) if in_header else len(vector)
+
+    reason = reason_of(header[:cut], vector) if in_header else reason_of(header, vector[:cut])
+
+    assert reason in {"malformed_header", "bad_field", "bad_length"}
+
+
+@given(header=st.binary(max_size=200), vector=st.binary(max_size=200))
+def test_garbage_gives_a_record_error_and_nothing_else(header: bytes, vector: bytes) -> None:
+    with pytest.raises(record.RecordError):
+        record.decode(header, vector)
+
+
+@given(position=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_a_flipped_bit_gives_a_record_error_or_a_record(position: int, bit: int) -> None:
+    header, vector = frames()
+    damaged = bytearray(header + vector)
+    damaged[position % len(damaged)] ^= 1 << bit
+
+    try:
+        decoded = record.decode(bytes(damaged[: len(header)]), bytes(damaged[len(header) :]))
+    except record.RecordError:
+        return
+    assert np.isfinite(decoded.values()).all()
+
+
+@given(payload=st.binary(max_size=200))
+def test_garbage_coverage_gives_a_record_error_and_nothing_else(payload: bytes) -> None:
+    with pytest.raises(record.RecordError):
+        record.decode_coverage(payload)
+
+
+def test_another_version_is_refused_before_its_fields_are_judged() -> None:
+    newer = msgspec.msgpack.encode({"v": 2, "something": "else"})
+
+    assert reason_of(newer, b"") == "wrong_version"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_vector_that_is_not_finite_is_refused(value: float) -> None:
+    vector = np.array([1.0, value], dtype="<f4").tobytes()
+
+    assert reason_of(record.encode_header(header_for(vector)), vector) == "not_finite"
+
+
+def test_oversized_headers_and_vectors_are_refused() -> None:
+    vector = vector_bytes()
+    huge = record.encode_header(header_for(vector, shape=(record.MAX_DIMENSIONS + 1,)))
+    long = record.encode_header(header_for(vector, request_id="x" * record.MAX_HEADER_BYTES))
+
+    assert reason_of(huge, vector) == "oversized"
+    assert reason_of(long, vector) == "oversized"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"probability": 0.0},
+        {"probability": 1.5},
+        {"probability": math.nan},
+        {"layer": -1},
+        {"position": -1},
+        {"model": ""},
+        {"request_id": "a\x00b"},
+        {"dtype": "float64"},
+        {"shape": (4, 4)},
+        {"shape": (0,)},
+    ],
+)
+def test_a_field_out_of_range_is_refused(changes: dict[str, Any]) -> None:
+    header, vector = frames(**changes)
+
+    assert reason_of(header, vector) == "bad_field"
+
+
+def test_a_changed_vector_does_not_pass_its_checksum() -> None:
+    header, vector = frames()
+
+    assert reason_of(header, vector[::-1]) == "bad_checksum"
+
+
+def test_a_recomputed_activation_keeps_its_identity() -> None:
+    vector = vector_bytes()
+    first = header_for(vector, captured_at=1.0, probability=0.5)
+    again = header_for(vector, captured_at=2.0, probability=1.0)
+    other = header_for(vector, position=13)
+
+    assert record.sample_id(first) == record.sample_id(again)
+    assert record.sample_id(first) != record.sample_id(other)

@@ -1,0 +1,49 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from subtext_sidecar.plugin.refusal import refuse_config
+
+
+def config(**changes: Any) -> Any:
+    parallel = {
+        "pipeline_parallel_size": 1,
+        "prefill_context_parallel_size": 1,
+        "use_ubatching": False,
+        **changes.pop("parallel", {}),
+    }
+    return SimpleNamespace(
+        parallel_config=SimpleNamespace(**parallel),
+        model_config=SimpleNamespace(
+            runner_type=changes.pop("runner_type", "generate"), get_total_num_hidden_layers=lambda: 30
+        ),
+        speculative_config=changes.pop("speculative", None),
+    )
+
+
+def test_a_plain_engine_is_not_refused() -> None:
+    assert refuse_config(config(), 29) is None
+    assert refuse_config(config(speculative=SimpleNamespace(method="ngram")), 20) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "layer", "reason"),
+    [
+        ({}, 30, "layer_out_of_range"),
+        ({"parallel": {"pipeline_parallel_size": 2}}, 20, "pipeline_parallel"),
+        ({"parallel": {"prefill_context_parallel_size": 2}}, 20, "context_parallel"),
+        ({"parallel": {"use_ubatching": True}}, 20, "micro_batching"),
+        ({"runner_type": "pooling"}, 20, "pooling_model"),
+        ({"speculative": SimpleNamespace(method="eagle3")}, 20, "speculative_method"),
+        ({"speculative": SimpleNamespace(method="extract_hidden_states")}, 20, "speculative_method"),
+    ],
+)
+def test_an_engine_that_cannot_be_captured_is_refused_with_its_reason(
+    changes: dict[str, Any], layer: int, reason: str
+) -> None:
+    refusal = refuse_config(config(**changes), layer)
+
+    assert refusal is not None
+    assert refusal.reason == reason
+    assert refusal.detail

@@ -1,0 +1,24 @@
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtext_sidecar import wire
+from subtext_sidecar.record import RecordError
+from tests.unit.sidecar.test_capture_view import status
+
+
+def test_a_status_survives_the_round_trip() -> None:
+    assert wire.decode_status(wire.encode_status(status())) == status()
+
+
+@given(payload=st.binary(max_size=300))
+def test_garbage_gives_a_record_error_and_nothing_else(payload: bytes) -> None:
+    with pytest.raises(RecordError):
+        wire.decode_status(payload)
+
+
+@pytest.mark.parametrize("changes", [{"v": 2}, {"overhead_counts": (1,)}])
+def test_a_status_of_another_shape_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(RecordError):
+        wire.decode_status(wire.encode_status(msgspec.structs.replace(status(), **changes)))
