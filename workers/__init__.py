@@ -1,0 +1,1 @@
+"""The decode path: from stream entries to stored, judged explanations."""

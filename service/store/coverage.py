@@ -2,10 +2,11 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
 from sqlalchemy import BigInteger, cast, func, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.store.tables import CoverageMinute
@@ -49,3 +50,34 @@ def list_counts(session: Session, wanted: Range, step: Step) -> Sequence[Count]:
     if wanted.model is not None:
         query = query.where(CoverageMinute.model == wanted.model)
     return [Count(*row) for row in session.execute(query)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCount:
+    """What one source counted of one thing in one minute, cumulatively within that minute."""
+
+    minute: dt.datetime  # truncated to the minute, UTC
+    source: str
+    hop: str
+    model: str
+    counter: str
+    count: int
+
+
+def upsert_counts(session: Session, counts: Sequence[SourceCount]) -> None:
+    """Keep the largest value of each count, so that redelivery and reordering change nothing."""
+    largest: dict[tuple[object, ...], SourceCount] = {}
+    for count in counts:
+        # One INSERT may not touch a row twice.
+        key = (count.minute, count.source, count.hop, count.model, count.counter)
+        if key not in largest or largest[key].count < count.count:
+            largest[key] = count
+    if not largest:
+        return
+    insertion = insert(CoverageMinute).values([asdict(largest[key]) for key in sorted(largest, key=str)])
+    session.execute(
+        insertion.on_conflict_do_update(
+            index_elements=["minute", "source", "hop", "model", "counter"],
+            set_={"count": func.greatest(CoverageMinute.count, insertion.excluded.count)},
+        )
+    )

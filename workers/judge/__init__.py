@@ -1,0 +1,1 @@
+"""From readings to verdicts: concept matches, anomalies, and the policy that turns them into flags."""

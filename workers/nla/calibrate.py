@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
         calibration = measure(
             decoder,
             vectors,
-            anomaly=anomalies.fit(vectors.rows).to_arrays(),
+            anomaly=anomalies.fit(vectors.rows, vectors.documents).to_arrays(),
             limit=arguments.limit,
             log=_log,
         )

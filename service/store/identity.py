@@ -1,0 +1,35 @@
+"""Ids that a redelivery computes again: UUIDv5 of what a row identifies.
+
+Samples have theirs from ``subtext_sidecar.record.sample_id``, because the wire contract owns it.
+"""
+
+import json
+import uuid
+from typing import Final
+
+_NAMESPACE: Final = uuid.UUID("2b1f3d52-6a0e-5c1e-8a55-0f7f1f2ad9c4")
+
+
+def model_id(name: str) -> uuid.UUID:
+    """Return the id of the model that is served under ``name``."""
+    return _derive("model", name)
+
+
+def decoder_id(digest: str) -> uuid.UUID:
+    """Return the id of the decoder whose files and calibration have this SHA-256."""
+    return _derive("decoder", digest)
+
+
+def explanation_id(sample: uuid.UUID, decoder: uuid.UUID) -> uuid.UUID:
+    """Return the id of what one decoder said about one sample."""
+    return _derive("explanation", str(sample), str(decoder))
+
+
+def flag_id(model: uuid.UUID, request_id: str, layer: int, concept: str, decoder: uuid.UUID) -> uuid.UUID:
+    """Return the id of one concept's flag on one request."""
+    return _derive("flag", str(model), request_id, str(layer), concept, str(decoder))
+
+
+def _derive(*parts: str) -> uuid.UUID:
+    # JSON keeps ("a", "bc") and ("ab", "c") apart.
+    return uuid.uuid5(_NAMESPACE, json.dumps(parts))

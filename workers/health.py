@@ -1,0 +1,76 @@
+"""The worker's own HTTP: /metrics, /healthz (this process answers) and /readyz (its parts answer)."""
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+Check = Callable[[], None]
+"""Raises when its part is not ready."""
+
+
+class HealthServer:
+    """Serves from a daemon thread until closed."""
+
+    def __init__(
+        self, host: str, port: int, registry: CollectorRegistry, checks: Mapping[str, Check]
+    ) -> None:
+        """Bind at once; raises OSError when the port is taken."""
+        app = _App(registry, checks)
+        self._server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
+        self.port: int = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True  # a slow scraper must not keep the process alive
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class names it so
+        """Log nothing: probes and scrapes come every few seconds."""
+
+
+class _App:
+    def __init__(self, registry: CollectorRegistry, checks: Mapping[str, Check]) -> None:
+        self._metrics: Any = make_wsgi_app(registry)
+        self._checks = checks
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            answer: Iterable[bytes] = self._metrics(environ, start_response)
+            return answer
+        if path == "/healthz":
+            return _json(start_response, "200 OK", {"status": "ok"})
+        if path == "/readyz":
+            results = {name: _result(check) for name, check in self._checks.items()}
+            is_ready = all(result == "ok" for result in results.values())
+            status = "200 OK" if is_ready else "503 Service Unavailable"
+            return _json(
+                start_response, status, {"status": "ok" if is_ready else "not ready", "checks": results}
+            )
+        return _json(start_response, "404 Not Found", {"status": "not found"})
+
+
+def _result(check: Check) -> str:
+    try:
+        check()
+    except Exception as error:  # noqa: BLE001  # the boundary of a request: any failure is an answer
+        return f"{type(error).__name__}: {error}"
+    return "ok"
+
+
+def _json(start_response: Callable[..., Any], status: str, body: object) -> list[bytes]:
+    start_response(status, [("Content-Type", "application/json")])
+    return [json.dumps(body).encode() + b"\n"]

@@ -1,0 +1,77 @@
+"""Coverage counts of plugin and sidecar, from their stream to the store."""
+
+import datetime as dt
+import threading
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.store import coverage
+from subtext_sidecar import record
+from workers.errors import OUTAGES
+from workers.queue import Entry, Queue, QueueSettings
+
+log = structlog.get_logger()
+
+COVERAGE_QUEUE = QueueSettings(
+    stream=record.COVERAGE_STREAM,
+    dead_stream=f"{record.COVERAGE_STREAM}:dead",
+    group="subtext-coverage",
+)
+_BATCH = 200
+_BLOCK_MS = 1000
+_PAUSE_SECONDS = 2.0
+
+
+class CoverageIntake:
+    """Moves counts into the store. Any number of workers may do so at once: the largest value wins."""
+
+    def __init__(self, queue: Queue, sessions: sessionmaker[Session]) -> None:
+        """``queue`` reads COVERAGE_QUEUE."""
+        self._queue = queue
+        self._sessions = sessions
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until told to stop; an outage is waited out."""
+        while not stop.is_set():
+            try:
+                self.step()
+            except OUTAGES as error:
+                log.warning("coverage_intake_waits", error=repr(error))
+                stop.wait(_PAUSE_SECONDS)
+
+    def step(self, block_ms: int = _BLOCK_MS) -> int:
+        """Store one batch, then settle it; return how many counts were stored."""
+        counts: list[coverage.SourceCount] = []
+        good: list[Entry] = []
+        for entry in self._queue.fetch(_BATCH, block_ms).entries:
+            try:
+                counts += _source_counts(entry)
+            except record.RecordError as error:
+                self._queue.dead_letter(entry, error.reason, str(error))
+            else:
+                good.append(entry)
+        with self._sessions() as session:
+            coverage.upsert_counts(session, counts)
+            session.commit()
+        self._queue.settle([entry.id for entry in good])
+        return len(counts)
+
+
+def _source_counts(entry: Entry) -> list[coverage.SourceCount]:
+    count = record.decode_coverage(entry.fields.get(record.FIELD_HEADER, b""))
+    try:
+        minute = dt.datetime.fromtimestamp(count.minute * 60, dt.UTC)
+    except (OverflowError, ValueError, OSError) as error:
+        raise record.RecordError("bad_field", f"minute: {count.minute} is no time") from error
+    texts = (count.source, count.model, *count.counts)
+    if any("\x00" in text for text in texts) or any(
+        not 0 <= value < 2**63 for value in count.counts.values()
+    ):
+        raise record.RecordError("bad_field", "counts: texts must not hold NUL, values must fit a bigint")
+    return [
+        coverage.SourceCount(
+            minute=minute, source=count.source, hop=count.hop, model=count.model, counter=name, count=value
+        )
+        for name, value in count.counts.items()
+    ]

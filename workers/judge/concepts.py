@@ -1,0 +1,178 @@
+"""Named things to watch for, and which explanations mention them.
+
+A match is a hint about one explanation. It becomes a flag only together with others: see
+``JudgePolicy`` and ``service.store.ingest``.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from workers.judge.embedder import Embedder
+
+MatcherKind = Literal["regex", "semantic"]
+
+
+class ConceptsError(ValueError):
+    """concepts.yaml cannot be used; the message names the concept, the field and the fix."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Semantic(_Strict):
+    """Similarity to any of some example texts."""
+
+    examples: Annotated[tuple[str, ...], Field(min_length=1)]
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Matcher(_Strict):
+    """Exactly one way of matching."""
+
+    regex: str | None = None
+    semantic: Semantic | None = None
+
+    @field_validator("regex")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"is not a regular expression: {error}") from error
+        return pattern
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Matcher":
+        if (self.regex is None) == (self.semantic is None):
+            raise ValueError("needs exactly one of regex and semantic")
+        return self
+
+
+class Concept(_Strict):
+    """One concept as the operator wrote it."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+    description: Annotated[str, Field(min_length=1)]
+    severity: Literal["info", "warning", "critical"]
+    positions_required: Annotated[int, Field(ge=2)] = 2
+    matchers: Annotated[tuple[Matcher, ...], Field(min_length=1)]
+
+
+class _File(_Strict):
+    version: Literal[1]
+    concepts: Annotated[tuple[Concept, ...], Field(min_length=1)]
+
+    @field_validator("concepts")
+    @classmethod
+    def _names_are_unique(cls, concepts: tuple[Concept, ...]) -> tuple[Concept, ...]:
+        names = [concept.name for concept in concepts]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"names must be unique, these come twice: {', '.join(twice)}")
+        return concepts
+
+
+class Match(NamedTuple):
+    """One explanation that matched one concept."""
+
+    concept: str
+    matcher: MatcherKind
+    score: float
+    """1.0 for a regex, the cosine similarity otherwise."""
+
+
+class ConceptSet(NamedTuple):
+    """The concepts in force, and the digest that verdicts name them by."""
+
+    concepts: tuple[Concept, ...]
+    digest: str
+    """SHA-256 of the file."""
+
+    def by_name(self) -> dict[str, Concept]:
+        """Return the concepts by name."""
+        return {concept.name: concept for concept in self.concepts}
+
+
+def load_concepts(path: Path) -> ConceptSet:
+    """Read concepts.yaml strictly; raises ConceptsError."""
+    try:
+        content = path.read_bytes()
+        document = yaml.safe_load(content)
+    except (OSError, yaml.YAMLError) as error:
+        raise ConceptsError(f"{path}: cannot be read: {error}") from error
+    try:
+        parsed = _File.model_validate(document)
+    except ValidationError as error:
+        raise ConceptsError(_explain(path, document, error)) from None
+    return ConceptSet(parsed.concepts, hashlib.sha256(content).hexdigest())
+
+
+class ConceptMatcher:
+    """Finds concepts in texts. Examples are embedded once; each batch of texts is embedded once."""
+
+    def __init__(self, concepts: ConceptSet, embedder: Embedder) -> None:
+        """Compile the patterns and embed the examples."""
+        self._embedder = embedder
+        self._patterns = [
+            (concept.name, re.compile(matcher.regex, re.IGNORECASE))
+            for concept in concepts.concepts
+            for matcher in concept.matchers
+            if matcher.regex is not None
+        ]
+        self._semantics: list[tuple[str, float, NDArray[np.float32]]] = [
+            (concept.name, matcher.semantic.threshold, embedder.embed(matcher.semantic.examples))
+            for concept in concepts.concepts
+            for matcher in concept.matchers
+            if matcher.semantic is not None
+        ]
+
+    def match(self, texts: Sequence[str]) -> list[list[Match]]:
+        """Return the matches of each text, at most one a concept: the highest score."""
+        found: list[dict[str, Match]] = [{} for _ in texts]
+        for name, pattern in self._patterns:
+            for text, matches in zip(texts, found, strict=True):
+                if pattern.search(text):
+                    matches[name] = Match(name, "regex", 1.0)
+        if self._semantics and texts:
+            self._match_semantics(self._embedder.embed(texts), found)
+        return [list(matches.values()) for matches in found]
+
+    def _match_semantics(self, vectors: NDArray[np.float32], found: list[dict[str, Match]]) -> None:
+        for name, threshold, examples in self._semantics:
+            similarities = (vectors @ examples.T).max(axis=1)
+            for similarity, matches in zip(similarities.tolist(), found, strict=True):
+                known = matches.get(name)
+                if similarity >= threshold and (known is None or similarity > known.score):
+                    matches[name] = Match(name, "semantic", similarity)
+
+
+def _explain(path: Path, document: object, error: ValidationError) -> str:
+    """Name the concept by its name, which a reader finds sooner than its index."""
+    first = error.errors()[0]
+    place: list[str] = []
+    location = list(first["loc"])
+    if location[:1] == ["concepts"] and len(location) > 1 and isinstance(location[1], int):
+        place.append(f"concept {_name_of(document, location[1])}")
+        location = location[2:]
+    place.append(".".join(str(part) for part in location) or "file")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown field; remove it or correct its name"
+    return f"{path}: {': '.join(place)}: {message}"
+
+
+def _name_of(document: object, index: int) -> str:
+    try:
+        return repr(document["concepts"][index]["name"])  # type: ignore[index]  # any shape may come
+    except (KeyError, TypeError, IndexError):
+        return f"number {index + 1}"

@@ -1,0 +1,19 @@
+"""The thresholds that turn readings into verdicts: the seam where calibrated ones come in."""
+
+from dataclasses import dataclass
+
+from workers.judge.concepts import ConceptSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgePolicy:
+    """What counts. A calibration may replace every number here, with a measured false-positive rate."""
+
+    anomaly_p_value: float = 0.01
+    """An activation with a conformal p-value at or below this is counted as an anomaly."""
+    false_positive_rate: float | None = None
+    """Of a flag, per request, measured on benign traffic; None while nobody measured it."""
+
+    def positions_required(self, concepts: ConceptSet) -> dict[str, int]:
+        """Return how many verified positions must agree on each concept."""
+        return {concept.name: concept.positions_required for concept in concepts.concepts}

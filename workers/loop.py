@@ -1,0 +1,266 @@
+"""The worker's loop: fetch, decode, judge, commit, settle. The only place in `workers` that commits.
+
+Order is what makes it safe: rows are committed before their entries are settled, and every insert is
+idempotent, so a crash between any two steps costs a second delivery and nothing else.
+"""
+
+import datetime as dt
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.store import coverage, ingest
+from workers import pipeline
+from workers.errors import OUTAGES, PermanentError
+from workers.judge.judge import Judge
+from workers.ledger import Ledger
+from workers.metrics import WorkerMetrics
+from workers.nla.decoder import Decoder
+from workers.queue import Entry, Queue
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+Checkpoint = Literal["fetched", "decoded", "stored", "committed", "settled"]
+"""Names of the moments between two steps, for tests that kill the process there."""
+
+_LONGEST_BACKOFF_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """Limits of one loop."""
+
+    batch: int = 16
+    block_ms: int = 1000
+    max_deliveries: int = 5
+    keep_alive_seconds: float = 15.0
+    first_backoff_seconds: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What this worker decodes for, as registered in the store."""
+
+    model: str
+    model_id: uuid.UUID
+    decoder_id: uuid.UUID
+
+
+class WorkerLoop:
+    """One worker: a queue on one side, a store on the other, a decoder and a judge between."""
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        decoder: Decoder,
+        judge: Judge,
+        sessions: sessionmaker[Session],
+        target: Target,
+        metrics: WorkerMetrics,
+        settings: LoopSettings,
+        stop: threading.Event,
+        reached: Callable[[Checkpoint], None] = lambda _: None,
+    ) -> None:
+        """``reached`` is called at each Checkpoint."""
+        self._queue = queue
+        self._decoder = decoder
+        self._judge = judge
+        self._sessions = sessions
+        self._target = target
+        self._metrics = metrics
+        self._settings = settings
+        self._stop = stop
+        self._reached = reached
+        self._ledger = Ledger(source=f"worker-{uuid.uuid4().hex}", model=target.model)
+
+    def run(self) -> None:
+        """Work until told to stop; the batch under way is finished first."""
+        while not self._stop.is_set():
+            self.step()
+
+    def step(self) -> int:
+        """Take one batch to its end; return how many entries it had. Waits out every outage."""
+        batch = self._waiting_out(lambda: self._queue.fetch(self._settings.batch, self._settings.block_ms))
+        if batch is None:
+            return 0
+        if batch.trimmed:
+            self._metrics.dropped.labels("worker", "trimmed").inc(batch.trimmed)
+            self._waiting_out(lambda: self._count({"dropped_trimmed": batch.trimmed}))
+        if not batch.entries:
+            return 0
+        self._metrics.redeliveries.inc(sum(entry.deliveries > 1 for entry in batch.entries))
+        self._reached("fetched")
+        with self._kept_alive(batch.entries):
+            self._handle(batch.entries)
+        return len(batch.entries)
+
+    def _handle(self, entries: Sequence[Entry]) -> None:
+        """Dead-letter what cannot be read, then take the rest through; repeats settle with the rest."""
+        sorted_ = pipeline.sort_entries(
+            entries,
+            self._decoder.identity,
+            served_model=self._target.model,
+            max_deliveries=self._settings.max_deliveries,
+        )
+        for rejection in sorted_.rejections:
+            self._dead_letter(rejection)
+        self._attempt(sorted_.works)
+        # Not with their first copies: had those failed, these would be the ones that are left.
+        self._attempt_repeats(sorted_.repeats)
+
+    def _attempt(self, works: Sequence[pipeline.Work]) -> None:
+        """Process; when it fails as a whole, one by one, so that one entry cannot stop the others."""
+        if not works:
+            return
+        try:
+            self._waiting_out(lambda: self._process(works))
+        except Exception as error:  # noqa: BLE001  # the boundary of a job
+            self._metrics.failures.labels(type(error).__name__).inc()
+            log.warning("batch_failed", entries=len(works), error=repr(error))
+            if len(works) == 1:
+                self._give_up(works[0].entry, error)
+                return
+            for work in works:
+                self._attempt([work])
+
+    def _attempt_repeats(self, repeats: Sequence[pipeline.Work]) -> None:
+        for work in repeats:
+            self._attempt([work])
+
+    def _process(self, works: Sequence[pipeline.Work]) -> None:
+        """Decode, judge, commit, settle. May be repeated from the start after a failure anywhere."""
+        with self._sessions() as session:
+            known = ingest.list_known_explanations(
+                session, [work.sample_id for work in works], self._target.decoder_id
+            )
+        fresh = [work for work in works if work.sample_id not in known]
+        rows = self._read(fresh)
+        self._reached("decoded")
+        stored = self._store(rows, duplicates=len(works) - len(fresh))
+        self._reached("committed")
+        self._observe(rows, stored)
+        self._metrics.duplicates.inc(len(works) - len(fresh))
+        self._queue.settle([work.entry.id for work in works])
+        self._reached("settled")
+
+    def _read(self, works: Sequence[pipeline.Work]) -> list[ingest.NewReading]:
+        if not works:
+            return []
+        vectors = pipeline.stack(works)
+        started = time.monotonic()
+        readings = self._decoder.read(vectors)
+        self._metrics.decode_seconds.labels(self._target.model).observe(time.monotonic() - started)
+        self._metrics.batch_size.observe(len(works))
+        verdicts = self._judge.judge(vectors, [reading.text for reading in readings])
+        return pipeline.to_rows(works, readings, verdicts, self._decoder.token_text)
+
+    def _store(self, rows: Sequence[ingest.NewReading], *, duplicates: int) -> ingest.StoredBatch:
+        """Commit rows and their counts together, so that the coverage tables cannot disagree with them."""
+        minute = int(time.time()) // 60
+        with self._sessions() as session:
+            stored = ingest.store_batch(
+                session,
+                rows,
+                model_id=self._target.model_id,
+                decoder_id=self._target.decoder_id,
+                verdicts=self._judge.verdicts(),
+            )
+            decoded = len(stored.explanation_ids)
+            counts = {
+                "rows_consumed": len(rows) + duplicates,
+                "rows_decoded": decoded,
+                # Another worker may have stored a row between our look and our insert.
+                "rows_duplicate": duplicates + len(rows) - decoded,
+            }
+            ledger = self._ledger.plus(minute, counts)
+            coverage.upsert_counts(session, ledger.counts_of(minute))
+            self._reached("stored")
+            session.commit()
+        self._ledger = ledger
+        return stored
+
+    def _count(self, counts: dict[str, int]) -> None:
+        minute = int(time.time()) // 60
+        ledger = self._ledger.plus(minute, counts)
+        with self._sessions() as session:
+            coverage.upsert_counts(session, ledger.counts_of(minute))
+            session.commit()
+        self._ledger = ledger
+
+    def _dead_letter(self, rejection: pipeline.Rejection) -> None:
+        self._waiting_out(
+            lambda: self._queue.dead_letter(rejection.entry, rejection.reason, rejection.error)
+        )
+        self._metrics.dead_letters.labels(rejection.reason).inc()
+        log.warning("entry_dead_lettered", entry=rejection.entry.id.decode(), reason=rejection.reason)
+        self._waiting_out(lambda: self._count({"rows_consumed": 1, f"dead_lettered_{rejection.reason}": 1}))
+
+    def _give_up(self, entry: Entry, error: Exception) -> None:
+        """Dead-letter what can never work or failed too often; leave the rest for another delivery."""
+        is_permanent = isinstance(error, PermanentError)
+        if not is_permanent and entry.deliveries < self._settings.max_deliveries:
+            return
+        reason = error.reason if isinstance(error, PermanentError) else "decode_failed"
+        self._dead_letter(pipeline.Rejection(entry, reason, "".join(traceback.format_exception(error))))
+
+    def _observe(self, rows: Sequence[ingest.NewReading], stored: ingest.StoredBatch) -> None:
+        now = dt.datetime.now(dt.UTC)
+        model, metrics = self._target.model, self._metrics
+        for row in rows:
+            layer = str(row.layer)
+            metrics.stored.labels(model, layer, "verified" if row.verified else "unverified").inc()
+            metrics.fve.labels(model, layer).observe(row.fve)
+            metrics.cosine.labels(model, layer).observe(row.cosine)
+            metrics.latency_seconds.labels(model).observe((now - row.captured_at).total_seconds())
+            if row.anomaly_p_value is not None:
+                metrics.anomaly_p_value.labels(model).observe(row.anomaly_p_value)
+                if row.anomaly_p_value <= self._judge.policy.anomaly_p_value:
+                    metrics.anomalies.labels(model, "direction").inc()
+        for flag in stored.flags:
+            metrics.flags.labels(model, flag.concept, flag.severity).inc()
+
+    def _waiting_out(self, act: Callable[[], T]) -> T | None:
+        """Repeat the act until no store is away; None when told to stop meanwhile."""
+        pause = self._settings.first_backoff_seconds
+        while True:
+            try:
+                return act()
+            except OUTAGES as error:
+                self._metrics.failures.labels(type(error).__name__).inc()
+                log.warning("store_away", error=repr(error), pause_seconds=pause)
+            if self._stop.wait(pause):
+                return None
+            pause = min(pause * 2, _LONGEST_BACKOFF_SECONDS)
+
+    @contextmanager
+    def _kept_alive(self, entries: Sequence[Entry]) -> Iterator[None]:
+        """Keep the entries ours while they are worked on, however long that takes."""
+        done = threading.Event()
+        ids = [entry.id for entry in entries]
+
+        def beat() -> None:
+            while not done.wait(self._settings.keep_alive_seconds):
+                try:
+                    self._queue.keep_alive(ids)
+                except OUTAGES as error:
+                    # Worst case: another worker decodes them as well, and stores nothing new.
+                    log.warning("keep_alive_failed", error=repr(error))
+
+        thread = threading.Thread(target=beat, name="keep-alive", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()

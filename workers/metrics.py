@@ -1,0 +1,127 @@
+"""Every metric of a worker process."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_RATIOS = tuple(step / 20 for step in range(21))
+_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
+
+
+class WorkerMetrics:
+    """Counters, gauges and histograms on one registry. Labels are bounded; no ids, no text."""
+
+    def __init__(self, registry: CollectorRegistry, *, version: str) -> None:
+        """Register everything; a second instance needs its own registry."""
+        self.registry = registry
+        build = Gauge("subtext_build_info", "1, labelled with the version", ["version"], registry=registry)
+        build.labels(version).set(1)
+        self.stored = Counter(
+            "subtext_explanations_stored",
+            "Explanations committed, by whether they beat shuffled pairs",
+            ["model", "layer", "status"],
+            registry=registry,
+        )
+        self.fve = Histogram(
+            "subtext_explanation_fve_ratio",
+            "Fraction of variance explained by each stored explanation; below 0 counts in the first bucket",
+            ["model", "layer"],
+            buckets=_RATIOS,
+            registry=registry,
+        )
+        self.cosine = Histogram(
+            "subtext_explanation_cosine_ratio",
+            "Cosine of each vector with the one rebuilt from its explanation",
+            ["model", "layer"],
+            buckets=_RATIOS,
+            registry=registry,
+        )
+        self.decode_seconds = Histogram(
+            "subtext_decode_duration_seconds",
+            "Time to verbalize and reconstruct one batch",
+            ["model"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "subtext_decode_batch_size",
+            "Activations in one decoded batch",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+            registry=registry,
+        )
+        self.latency_seconds = Histogram(
+            "subtext_pipeline_latency_seconds",
+            "From capture inside vLLM to commit in the store",
+            ["model"],
+            buckets=(0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500),
+            registry=registry,
+        )
+        self.flags = Counter(
+            "subtext_concept_flags",
+            "Flags raised, once a request and concept",
+            ["model", "concept", "severity"],
+            registry=registry,
+        )
+        self.anomalies = Counter(
+            "subtext_anomaly_discoveries",
+            "Activations with a conformal p-value at or below the policy's threshold",
+            ["model", "detector"],
+            registry=registry,
+        )
+        self.anomaly_p_value = Histogram(
+            "subtext_anomaly_p_value_ratio",
+            "Conformal p-values; uniform while traffic resembles the calibration's",
+            ["model"],
+            buckets=_RATIOS[1:],
+            registry=registry,
+        )
+        self.anomaly_calibration = Gauge(
+            "subtext_anomaly_calibration_size",
+            "Calibration vectors behind each p-value, whose floor is 1 / (size + 1)",
+            ["model"],
+            registry=registry,
+        )
+        self.redeliveries = Counter(
+            "subtext_stream_redeliveries", "Entries that had been delivered before", registry=registry
+        )
+        self.dead_letters = Counter(
+            "subtext_stream_dead_letters",
+            "Entries moved to the dead-letter stream",
+            ["reason"],
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "subtext_activations_dropped",
+            "Activations lost at this hop",
+            ["stage", "reason"],
+            registry=registry,
+        )
+        self.duplicates = Counter(
+            "subtext_activations_duplicate", "Deliveries of a sample already explained", registry=registry
+        )
+        self.failures = Counter(
+            "subtext_worker_failures", "Failed attempts, by kind", ["kind"], registry=registry
+        )
+        self.backlog = Gauge(
+            "subtext_stream_backlog_entries", "Entries not settled yet", ["stream"], registry=registry
+        )
+        self.pending = Gauge(
+            "subtext_stream_pending_entries",
+            "Entries delivered and not settled",
+            ["stream", "group"],
+            registry=registry,
+        )
+        self.oldest_age_seconds = Gauge(
+            "subtext_stream_oldest_unsettled_age_seconds",
+            "Age of the oldest entry not settled yet",
+            ["stream"],
+            registry=registry,
+        )
+        self.redis_up = Gauge("subtext_redis_up", "Whether Redis answered last", registry=registry)
+        self.postgres_up = Gauge(
+            "subtext_postgres_up", "Whether PostgreSQL answered last", registry=registry
+        )
+        self.decoder_trusted = Gauge(
+            "subtext_decoder_trusted",
+            "Whether the decoder has a calibration; without one nothing is verified",
+            ["model", "layer"],
+            registry=registry,
+        )

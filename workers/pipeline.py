@@ -1,0 +1,165 @@
+"""What happens to a batch between stream and store, as functions of plain values.
+
+No database, no queue and no clock in here: the loop brings the values and acts on the answers.
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.store.ingest import NewMatch, NewReading
+from subtext_sidecar import record
+from workers.errors import PermanentError
+from workers.judge.anomalies import Anomalies
+from workers.judge.concepts import Match
+from workers.nla.decoder import DecoderIdentity, Reading
+from workers.queue import Entry
+
+
+class Work(NamedTuple):
+    """A delivered entry with a record that this decoder can read."""
+
+    entry: Entry
+    record: record.Record
+    sample_id: uuid.UUID
+
+
+class Rejection(NamedTuple):
+    """An entry for the dead-letter stream."""
+
+    entry: Entry
+    reason: str
+    error: str
+
+
+class Sorted(NamedTuple):
+    """A batch divided by what to do with each entry."""
+
+    works: list[Work]
+    repeats: list[Work]  # the same sample once more in this batch
+    rejections: list[Rejection]
+
+
+class Judged(NamedTuple):
+    """What the judge says about one reading."""
+
+    anomaly_score: float | None
+    anomaly_p_value: float | None
+    anomaly_calibration_n: int | None
+    matches: list[Match]
+
+
+def sort_entries(
+    entries: Sequence[Entry], identity: DecoderIdentity, *, served_model: str, max_deliveries: int
+) -> Sorted:
+    """Divide a batch into what can be decoded, what is there twice, and what must be dead-lettered."""
+    sorted_ = Sorted([], [], [])
+    seen: set[uuid.UUID] = set()
+    for entry in entries:
+        try:
+            work = _check(entry, identity, served_model, max_deliveries)
+        except record.RecordError as error:
+            sorted_.rejections.append(Rejection(entry, error.reason, str(error)))
+        except PermanentError as error:
+            sorted_.rejections.append(Rejection(entry, error.reason, str(error)))
+        else:
+            if work.sample_id in seen:
+                sorted_.repeats.append(work)
+            else:
+                seen.add(work.sample_id)
+                sorted_.works.append(work)
+    return sorted_
+
+
+def _check(entry: Entry, identity: DecoderIdentity, served_model: str, max_deliveries: int) -> Work:
+    if entry.deliveries > max_deliveries:
+        raise PermanentError(
+            "too_many_deliveries",
+            f"delivered {entry.deliveries} times without an outcome; its workers may have died on it",
+        )
+    missing = [
+        name.decode() for name in (record.FIELD_HEADER, record.FIELD_VECTOR) if name not in entry.fields
+    ]
+    if missing:
+        raise PermanentError("missing_field", f"the entry has no field {' and '.join(missing)}")
+    decoded = record.decode(entry.fields[record.FIELD_HEADER], entry.fields[record.FIELD_VECTOR])
+    _check_decoder(decoded.header, identity, served_model)
+    if float(np.abs(decoded.values()).max()) == 0.0:
+        raise PermanentError("zero_vector", "the vector is all zeros and has no direction to read")
+    return Work(entry, decoded, record.sample_id(decoded.header))
+
+
+def _check_decoder(header: record.Header, identity: DecoderIdentity, served_model: str) -> None:
+    checks = (
+        ("model", header.model, served_model),
+        ("layer", header.layer, identity.layer),
+        ("d_model", header.shape[0], identity.d_model),
+    )
+    for field, got, needed in checks:
+        if got != needed:
+            raise PermanentError(
+                "wrong_decoder",
+                f"{field}: the record is for {got!r}, decoder {identity.name} reads {needed!r};"
+                " start a worker with the decoder of that model and layer",
+            )
+
+
+def stack(works: Sequence[Work]) -> NDArray[np.float32]:
+    """Return the vectors of a batch, (n, d_model)."""
+    return np.stack([work.record.values() for work in works])
+
+
+def judged(anomalies: Anomalies | None, calibration_n: int, matches: Sequence[list[Match]]) -> list[Judged]:
+    """Join the judge's answers, one a reading."""
+    if anomalies is None:
+        return [Judged(None, None, None, found) for found in matches]
+    return [
+        Judged(score, p_value, calibration_n, found)
+        for score, p_value, found in zip(
+            anomalies.scores.tolist(), anomalies.p_values.tolist(), matches, strict=True
+        )
+    ]
+
+
+def to_rows(
+    works: Sequence[Work],
+    readings: Sequence[Reading],
+    verdicts: Sequence[Judged],
+    token_text: Callable[[int], str],
+) -> list[NewReading]:
+    """Return the rows to store, one a work."""
+    return [
+        NewReading(
+            sample_id=work.sample_id,
+            request_id=header.request_id,
+            layer=header.layer,
+            position=header.position,
+            token_id=header.token_id,
+            token_text=storable(token_text(header.token_id)),
+            phase=header.phase,
+            norm=header.norm,
+            inclusion_probability=header.probability,
+            reason=header.reason,
+            captured_at=dt.datetime.fromtimestamp(header.captured_at, dt.UTC),
+            text=storable(reading.text),
+            well_formed=reading.well_formed,
+            cosine=reading.cosine,
+            fve=reading.fve,
+            verified=reading.verified,
+            anomaly_score=verdict.anomaly_score,
+            anomaly_p_value=verdict.anomaly_p_value,
+            anomaly_calibration_n=verdict.anomaly_calibration_n,
+            matches=[NewMatch(*match) for match in verdict.matches],
+        )
+        for work, reading, verdict in zip(works, readings, verdicts, strict=True)
+        for header in (work.record.header,)
+    ]
+
+
+def storable(text: str) -> str:
+    """Return the text as PostgreSQL can keep it: no NUL, no lone surrogate."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,241 @@
+"""The worker's end of the stream: claim, settle, reclaim, dead-letter.
+
+Life of an entry: added by the sidecar -> delivered to one consumer (pending) -> settled (acknowledged and
+deleted) once its row is committed. What a dead consumer left pending is reclaimed after ``idle_ms``; past
+``max_deliveries`` it goes to the dead-letter stream. Works on Redis 7.0 and Valkey; newer commands are
+used where the server has them.
+"""
+
+import socket
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import redis
+
+from subtext_sidecar import record
+
+FIELD_ERROR = b"error"
+
+
+class Entry(NamedTuple):
+    """One stream entry as delivered to this consumer."""
+
+    id: bytes  # "milliseconds-sequence"
+    fields: dict[bytes, bytes]
+    deliveries: int  # including this one
+
+
+class Backlog(NamedTuple):
+    """How much waits, by our own count: the server's group lag is undefined after deletions."""
+
+    entries: int  # in the stream, pending included, since settling deletes
+    pending: int
+    oldest_age_seconds: float  # 0 when empty
+
+
+class Batch(NamedTuple):
+    """What one fetch brought."""
+
+    entries: list[Entry]
+    trimmed: int  # pending entries that the stream had lost: drops
+
+
+class Queue(Protocol):
+    """Where the loop gets its entries from."""
+
+    def fetch(self, count: int, block_ms: int) -> Batch:
+        """Return reclaimed entries and, up to ``count``, new ones; waits at most ``block_ms``."""
+        ...
+
+    def settle(self, ids: Sequence[bytes]) -> None:
+        """Acknowledge and delete; a second call changes nothing."""
+        ...
+
+    def dead_letter(self, entry: Entry, reason: str, error: str) -> None:
+        """Move the entry to the dead-letter stream and settle it, in one step."""
+        ...
+
+    def keep_alive(self, ids: Sequence[bytes]) -> None:
+        """Keep entries under way from being reclaimed."""
+        ...
+
+    def backlog(self) -> Backlog:
+        """Measure what waits."""
+        ...
+
+    def ping(self) -> None:
+        """Raise redis.RedisError when the server is away."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSettings:
+    """Names and limits."""
+
+    stream: str = record.ACTIVATIONS_STREAM
+    dead_stream: str = record.DEAD_LETTER_STREAM
+    group: str = record.WORKER_GROUP
+    idle_ms: int = 60_000  # a consumer silent for so long is taken for dead
+    dead_stream_entries: int = 10_000
+
+
+class StreamQueue:
+    """The queue on Redis or Valkey."""
+
+    def __init__(self, client: redis.Redis, settings: QueueSettings) -> None:
+        """``client`` must not decode responses. Nothing connects before the first call."""
+        self._redis: Any = client
+        self._settings = settings
+        self.consumer = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
+        self._next_reclaim = 0.0
+        self._has_ackdel = True
+
+    def fetch(self, count: int, block_ms: int) -> Batch:
+        """See Queue. Reclaims every half idle time, also when nothing new arrives."""
+        try:
+            reclaimed, trimmed = self._reclaim_when_due(count)
+            if reclaimed:
+                return Batch(reclaimed, trimmed)
+            return Batch(self._read_new(count, block_ms), trimmed)
+        except redis.ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            self._create_group()
+            return Batch([], 0)
+
+    def settle(self, ids: Sequence[bytes]) -> None:
+        """See Queue."""
+        if not ids:
+            return
+        if self._has_ackdel:
+            try:
+                self._redis.execute_command(
+                    "XACKDEL", self._settings.stream, self._settings.group, "IDS", len(ids), *ids
+                )
+            except redis.ResponseError as error:
+                if "unknown command" not in str(error).lower():
+                    raise
+                self._has_ackdel = False  # Redis before 8.2, Valkey before 9.2
+            else:
+                return
+        with self._redis.pipeline(transaction=True) as transaction:
+            self._add_settle(transaction, ids)
+            transaction.execute()
+
+    def dead_letter(self, entry: Entry, reason: str, error: str) -> None:
+        """See Queue. The dead-letter stream is bounded; its oldest entries go first."""
+        fields = {name: entry.fields.get(name, b"") for name in (record.FIELD_HEADER, record.FIELD_VECTOR)}
+        fields |= {record.FIELD_REASON: reason.encode(), FIELD_ERROR: error.encode()[:2000]}
+        with self._redis.pipeline(transaction=True) as transaction:
+            transaction.xadd(
+                self._settings.dead_stream,
+                fields,
+                maxlen=self._settings.dead_stream_entries,
+                approximate=True,
+            )
+            self._add_settle(transaction, [entry.id])
+            transaction.execute()
+
+    def keep_alive(self, ids: Sequence[bytes]) -> None:
+        """See Queue. JUSTID leaves the delivery count alone."""
+        if ids:
+            self._redis.xclaim(
+                self._settings.stream,
+                self._settings.group,
+                self.consumer,
+                min_idle_time=0,
+                message_ids=list(ids),
+                idle=0,
+                justid=True,
+            )
+
+    def backlog(self) -> Backlog:
+        """See Queue."""
+        entries = int(self._redis.xlen(self._settings.stream))
+        try:
+            pending = int(self._redis.xpending(self._settings.stream, self._settings.group)["pending"])
+        except redis.ResponseError:
+            pending = 0
+        oldest = self._redis.xrange(self._settings.stream, count=1)
+        age = time.time() - int(oldest[0][0].split(b"-")[0]) / 1000 if oldest else 0.0
+        return Backlog(entries, pending, max(age, 0.0))
+
+    def ping(self) -> None:
+        """See Queue."""
+        self._redis.ping()
+
+    def _read_new(self, count: int, block_ms: int) -> list[Entry]:
+        answer = self._redis.xreadgroup(
+            self._settings.group, self.consumer, {self._settings.stream: ">"}, count=count, block=block_ms
+        )
+        return [Entry(id_, fields, 1) for id_, fields in _entries_of(answer)]
+
+    def _reclaim_when_due(self, count: int) -> tuple[list[Entry], int]:
+        """Claim what a dead consumer left: a batch at its second delivery, later one at a time.
+
+        An entry that kills its worker would otherwise use up the deliveries of its neighbours.
+        """
+        if time.monotonic() < self._next_reclaim:
+            return [], 0
+        oldest = self._pending(idle=self._settings.idle_ms, count=1)
+        if not oldest:
+            self._next_reclaim = time.monotonic() + self._settings.idle_ms / 2000
+            self._reap_consumers()
+            return [], 0
+        was_delivered_once = int(oldest[0]["times_delivered"]) == 1
+        _, claimed, deleted = self._redis.xautoclaim(
+            self._settings.stream,
+            self._settings.group,
+            self.consumer,
+            min_idle_time=self._settings.idle_ms,
+            start_id=oldest[0]["message_id"],
+            count=count if was_delivered_once else 1,
+        )
+        return [Entry(id_, fields, self._deliveries(id_)) for id_, fields in claimed], len(deleted)
+
+    def _deliveries(self, id_: bytes) -> int:
+        found = self._pending(start=id_, end=id_, count=1)
+        return int(found[0]["times_delivered"]) if found else 1
+
+    def _pending(
+        self, *, count: int, start: bytes = b"-", end: bytes = b"+", idle: int | None = None
+    ) -> Any:
+        return self._redis.xpending_range(
+            self._settings.stream, self._settings.group, min=start, max=end, count=count, idle=idle
+        )
+
+    def _reap_consumers(self) -> None:
+        # Every restart leaves a consumer behind; one without pending entries is only a name.
+        for consumer in self._redis.xinfo_consumers(self._settings.stream, self._settings.group):
+            name, is_idle = consumer["name"], consumer["idle"] > 10 * self._settings.idle_ms
+            if consumer["pending"] == 0 and is_idle and name != self.consumer.encode():
+                self._redis.xgroup_delconsumer(self._settings.stream, self._settings.group, name)
+
+    def _create_group(self) -> None:
+        try:
+            # From 0, not $: what was added before the first worker started must be read too.
+            self._redis.xgroup_create(self._settings.stream, self._settings.group, id="0", mkstream=True)
+        except redis.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    def _add_settle(self, transaction: Any, ids: Sequence[bytes]) -> None:
+        transaction.xack(self._settings.stream, self._settings.group, *ids)
+        transaction.xdel(self._settings.stream, *ids)
+
+
+def _entries_of(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """Return the entries of XREADGROUP's answer, which differs between protocol 2 and 3."""
+    if not answer:
+        return []
+    streams = answer.values() if isinstance(answer, dict) else [entries for _, entries in answer]
+    return [entry for entries in streams for entry in _flat(entries)]
+
+
+def _flat(entries: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    if entries and isinstance(entries[0], list):
+        entries = entries[0]
+    return [(id_, fields) for id_, fields in entries]

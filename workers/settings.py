@@ -1,0 +1,25 @@
+"""Settings of the worker process, from SUBTEXT_* variables; a bad value refuses to start."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class WorkerSettings(BaseSettings):
+    """Read once in the entry point and passed on."""
+
+    model_config = SettingsConfigDict(env_prefix="SUBTEXT_", frozen=True)
+
+    database_url: SecretStr
+    redis_url: SecretStr
+    decoder_dir: Path
+    concepts_file: Path
+    served_model: str | None = Field(default=None, min_length=1, description="default: the decoder's model")
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8103, ge=0, le=65535)
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    batch_entries: int = Field(default=16, ge=1, le=1024)
+    max_deliveries: int = Field(default=5, ge=1, le=100)
+    reclaim_idle_seconds: float = Field(default=60.0, ge=1.0)
+    redis_timeout_seconds: float = Field(default=10.0, gt=1.0)
