@@ -113,7 +113,7 @@ def _load_figures(path: Path) -> tuple[Figures, str]:
         first = error.errors()[0]
         field_name = ".".join(str(part) for part in first["loc"])
         raise CalibrationError(f"{path}: {field_name}: {first['msg'].lower()}; calibrate again") from None
-    except (ValueError, AttributeError, KeyError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise CalibrationError(f"{path}: not a calibration ({error!r}); calibrate again") from error
     if version != FORMAT:
         raise CalibrationError(

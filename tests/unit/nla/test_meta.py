@@ -1,0 +1,150 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.nla import toy
+from workers.nla.errors import MetaError
+from workers.nla.meta import Role, load_meta, parse_meta
+
+RELEASED_AV = """
+kind: nla_model
+schema_version: 2
+role: av
+stage: rl
+base_checkpoint: Qwen/Qwen2.5-7B-Instruct
+d_model: 3584
+extraction_layer_index: 20
+extraction: {injection_scale: 150.0, mse_scale: 59.86651818838306}
+tokens:
+  injection_char: "㈎"
+  injection_token_id: 149705
+  injection_left_neighbor_id: 29
+  injection_right_neighbor_id: 522
+  critic_suffix_ids: null
+prompt_templates:
+  av: "Here is the vector:\\n\\n<concept>{injection_char}</concept>\\n\\nPlease provide an explanation."
+  ar: null
+trained_on: [UltraFineWeb]
+parent_checkpoints: [Qwen/Qwen2.5-7B-Instruct]
+training: {lr: 1.0e-05}
+"""
+
+
+def test_a_released_file_is_read_unchanged(tmp_path: Path) -> None:
+    (tmp_path / "nla_meta.yaml").write_text(RELEASED_AV)
+
+    meta = load_meta(tmp_path, "av")
+
+    assert (meta.role, meta.d_model, meta.layer, meta.injection_scale) == ("av", 3584, 20, 150.0)
+    assert meta.tokens.injection_token_id == 149705
+
+
+def test_the_trainers_own_words_for_roles_templates_and_layers_are_read() -> None:
+    content = toy.meta("critic")
+    content["schema_version"] = 1
+    content["prompt_templates"] = {"actor": toy.AV_TEMPLATE, "critic": toy.AR_TEMPLATE}
+    content["critic"] = {"num_hidden_layers": 1}
+    del content["extraction"]["layer_index"]
+
+    meta = parse_meta(content, "ar")
+
+    assert (meta.role, meta.layer, meta.prompt_templates.ar) == ("ar", 1, toy.AR_TEMPLATE)
+
+
+def test_a_scale_may_be_told_by_name() -> None:
+    content = toy.meta("av")
+    content["extraction"]["injection_scale"] = "sqrt_d_model"
+
+    assert parse_meta(content, "av").injection_scale == 8.0
+
+
+def test_a_layer_may_be_left_to_the_other_half() -> None:
+    content = toy.meta("av")
+    del content["extraction"]["layer_index"]
+    del content["critic"]
+
+    assert parse_meta(content, "av").layer is None
+
+
+FAULTS: list[tuple[str, Role, Callable[[dict[str, Any]], object], str]] = [
+    ("data set", "av", lambda m: m.update(kind="nla_dataset"), "kind: .*nla_dataset.*checkpoint"),
+    ("unknown version", "av", lambda m: m.update(schema_version=3), "schema_version: .*1 or 2"),
+    ("no version", "av", lambda m: m.pop("schema_version"), "schema_version: missing; add it"),
+    ("unknown role", "av", lambda m: m.update(role="judge"), "role: .*judge"),
+    ("no role", "av", lambda m: m.pop("role"), "role: missing; add it"),
+    ("no model", "av", lambda m: m.pop("base_checkpoint"), "base_checkpoint: missing"),
+    ("no width", "av", lambda m: m.pop("d_model"), "d_model: missing"),
+    ("width as text", "av", lambda m: m.update(d_model="64"), "d_model: .*valid integer"),
+    ("no tokens", "av", lambda m: m.pop("tokens"), "tokens: missing"),
+    (
+        "no token id",
+        "av",
+        lambda m: m["tokens"].pop("injection_token_id"),
+        "tokens.injection_token_id: missing",
+    ),
+    (
+        "no neighbour",
+        "av",
+        lambda m: m["tokens"].pop("injection_left_neighbor_id"),
+        "tokens.injection_left_neighbor_id: missing",
+    ),
+    (
+        "no scale",
+        "av",
+        lambda m: m["extraction"].pop("injection_scale"),
+        "extraction.injection_scale: None",
+    ),
+    ("raw scale", "av", lambda m: m["extraction"].update(injection_scale="raw"), "injection_scale: 'raw'"),
+    (
+        "zero scale",
+        "av",
+        lambda m: m["extraction"].update(injection_scale=0),
+        "injection_scale: .*greater than 0",
+    ),
+    ("no template", "av", lambda m: m["prompt_templates"].pop("av"), "prompt_templates.av: missing"),
+    ("no AR template", "ar", lambda m: m["prompt_templates"].pop("ar"), "prompt_templates.ar: missing"),
+    (
+        "template without a place",
+        "av",
+        lambda m: m["prompt_templates"].update(av="nothing"),
+        "prompt_templates.av: must hold {injection_char} exactly once, holds it 0 times",
+    ),
+    (
+        "template with another placeholder",
+        "ar",
+        lambda m: m["prompt_templates"].update(ar="{explanation} {x}"),
+        "prompt_templates.ar: has a placeholder other than {explanation}",
+    ),
+    ("two layers", "ar", lambda m: m["critic"].update(extraction_layer_index=2), "name different layers"),
+]
+
+
+@pytest.mark.parametrize(("role", "break_it", "message"), [pytest.param(*f[1:], id=f[0]) for f in FAULTS])
+def test_each_fault_names_its_field(
+    role: Role, break_it: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    content = toy.meta(role)
+    break_it(content)
+
+    with pytest.raises(MetaError, match=message):
+        parse_meta(content, role)
+
+
+def test_a_reconstructor_in_the_verbalizers_place_is_refused() -> None:
+    with pytest.raises(MetaError, match="role: is 'ar' where 'av' belongs"):
+        parse_meta(toy.meta("ar"), "av")
+
+
+@pytest.mark.parametrize("content", ["- a list", "", "kind: [unclosed", "\x00"])
+def test_a_file_that_is_no_mapping_is_refused_with_its_path(tmp_path: Path, content: str) -> None:
+    (tmp_path / "nla_meta.yaml").write_text(content)
+
+    with pytest.raises(MetaError, match=r"nla_meta.yaml: "):
+        load_meta(tmp_path, "av")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MetaError, match=r"nla_meta.yaml: missing"):
+        load_meta(tmp_path, "av")

@@ -1,0 +1,116 @@
+"""Toy pairs: a random two-block Llama behind the real SmolLM2 tokenizer, and its `nla_meta.yaml`."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+D_MODEL = 64
+LAYER = 1
+BLOCKS = 3
+AV_TEMPLATE = "Say what this activation of a language model holds: <concept>{injection_char}</concept>"
+AR_TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summary>"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def meta(role: str, *, d_model: int = D_MODEL, layer: int = LAYER) -> dict[str, Any]:
+    """Return the content of a right `nla_meta.yaml`, with the token ids of SmolLM2."""
+    return {
+        "kind": "nla_model",
+        "schema_version": 2,
+        "role": role,
+        "stage": "sft",
+        "base_checkpoint": "toys/Toy-Instruct",
+        "d_model": d_model,
+        "extraction": {
+            "layer_index": layer,
+            "injection_scale": 32 if role == "av" else None,
+            "mse_scale": "sqrt_d_model",
+        },
+        "tokens": {
+            "injection_char": "§",
+            "injection_token_id": 31854,
+            "injection_left_neighbor_id": 46,
+            "injection_right_neighbor_id": 9617,
+            "critic_suffix_ids": [2692, 46, 2067, 18347, 46],
+        },
+        "prompt_templates": {"av": AV_TEMPLATE, "ar": AR_TEMPLATE},
+        "critic": {"extraction_layer_index": layer},
+        "trained_on": ["nothing"],
+    }
+
+
+def write_meta(folder: Path, content: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "nla_meta.yaml").write_text(yaml.safe_dump(content, allow_unicode=True))
+
+
+def write_description(folder: Path, role: str, *, blocks: int, d_model: int = D_MODEL) -> None:
+    """Write what can be checked without weights."""
+    write_meta(folder, meta(role))
+    config = {"model_type": "llama", "hidden_size": d_model, "num_hidden_layers": blocks}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def write_base(folder: Path, tokenizer: Path, *, seed: int = 0) -> Path:
+    """Write a random model with the tokenizer of SmolLM2."""
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        hidden_size=D_MODEL,
+        intermediate_size=96,
+        num_hidden_layers=BLOCKS,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        vocab_size=49152,
+        max_position_embeddings=512,
+        # Wide enough that different vectors lead to different words.
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    copy_tokenizer(tokenizer, folder)
+    return folder
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(source / name, folder / name)
+
+
+def write_head(path: Path, d_model: int = D_MODEL) -> None:
+    import safetensors.torch
+    import torch
+
+    safetensors.torch.save_file({"weight": torch.eye(d_model)}, path)
+
+
+def write_shipped(folder: Path, base: Path, *, seed: int = 1) -> Path:
+    """Write a shipped pair: random adapters on a toy base, and an identity head."""
+    import peft
+    import torch
+    import transformers
+
+    for role, loader, blocks in (
+        ("av", transformers.AutoModelForCausalLM, BLOCKS),
+        ("ar", transformers.AutoModel, LAYER + 1),
+    ):
+        model = loader.from_pretrained(base, num_hidden_layers=blocks, dtype=torch.float32)
+        lora = peft.LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"])
+        adapted = peft.get_peft_model(model, lora)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for value in adapted.parameters():
+                if value.requires_grad:
+                    value.normal_(std=0.1)
+        adapted.half().save_pretrained(folder / role)
+        write_meta(folder / role, meta(role))
+    write_head(folder / "ar" / "head.safetensors")
+    (folder / "card.json").write_text(json.dumps({"name": "toy"}))
+    return folder
