@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic_settings import BaseSettings
+
+from subtext_sidecar.plugin.settings import parse_settings as parse_plugin_settings
+from subtext_sidecar.settings import parse_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -94,18 +98,31 @@ def test_every_command_of_ours_is_an_entry_point_and_parses(name: str) -> None:
     assert stopped.value.code == 0
 
 
+def known_settings(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The variables that the process really reads."""
+    from service.settings import ServiceSettings, StoreSettings
+    from workers.settings import WorkerSettings
+
+    classes: dict[str, type[BaseSettings]] = {
+        "service": ServiceSettings,
+        "migrate": StoreSettings,
+        "worker": WorkerSettings,
+    }
+    if name in classes:
+        return {f"SUBTEXT_{field.upper()}" for field in classes[name].model_fields}
+    with pytest.raises(SystemExit):
+        parse_settings(["--help"], {})
+    return set(re.findall(r"SUBTEXT_[A-Z_]+", capsys.readouterr().out))
+
+
 @pytest.mark.parametrize("name", [*OURS, "migrate"])
-def test_every_setting_of_ours_is_one_that_the_command_documents(
+def test_every_setting_of_ours_is_one_that_the_process_reads(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = next(point for point in entry_points(group="subtext.commands") if point.name == name)
-    with pytest.raises(SystemExit):
-        command.load()(["--help"])
-    documented = set(re.findall(r"SUBTEXT_[A-Z_]+", capsys.readouterr().out))
-
     used = {variable for variable in SERVICES[name]["environment"] if variable.startswith("SUBTEXT_")}
+
     assert used
-    assert used <= documented
+    assert used <= known_settings(name, capsys)
 
 
 @pytest.mark.parametrize(("name", "port"), OURS.items())
@@ -134,11 +151,9 @@ def test_every_scraped_target_is_a_service_on_a_port_that_it_has() -> None:
 
 
 def test_the_plugins_configuration_is_one_that_the_plugin_accepts() -> None:
-    from subtext_sidecar.plugin.settings import parse_settings
-
     argument = next(part for part in SERVICES["vllm"]["command"] if part.startswith("--additional-config="))
     config = json.loads(interpolated(argument).removeprefix("--additional-config="))
-    settings = parse_settings(config["subtext"])
+    settings = parse_plugin_settings(config["subtext"])
 
     assert settings.layer == 20
     assert settings.request_rate == 0.01
