@@ -107,17 +107,31 @@ class WorkerLoop:
 
     def _handle(self, entries: Sequence[Entry]) -> None:
         """Dead-letter what cannot be read, then take the rest through; repeats settle with the rest."""
-        sorted_ = pipeline.sort_entries(
-            entries,
-            self._decoder.identity,
-            served_model=self._target.model,
-            max_deliveries=self._settings.max_deliveries,
-        )
-        for rejection in sorted_.rejections:
+        sorted_ = pipeline.sort_entries(entries, self._decoder.identity, served_model=self._target.model)
+        worn = self._worn_out(sorted_.works)
+        for rejection in (*sorted_.rejections, *worn):
             self._dead_letter(rejection)
-        self._attempt(sorted_.works)
-        # Not with their first copies: had those failed, these would be the ones that are left.
-        self._attempt_repeats(sorted_.repeats)
+        given_up = {rejection.entry.id for rejection in worn}
+        self._attempt([work for work in sorted_.works if work.entry.id not in given_up])
+        # After their first copies: had those failed, these would be the ones that are left.
+        for work in sorted_.repeats:
+            self._attempt([work])
+
+    def _worn_out(self, works: Sequence[pipeline.Work]) -> list[pipeline.Rejection]:
+        limit = self._settings.max_deliveries
+        suspects = [work for work in works if work.entry.deliveries > limit]
+        if not suspects:
+            return []
+        known = self._waiting_out(lambda: self._known(suspects))
+        if known is None:
+            return []
+        return pipeline.worn_out(suspects, known, max_deliveries=limit)
+
+    def _known(self, works: Sequence[pipeline.Work]) -> set[uuid.UUID]:
+        with self._sessions() as session:
+            return ingest.list_known_explanations(
+                session, [work.sample_id for work in works], self._target.decoder_id
+            )
 
     def _attempt(self, works: Sequence[pipeline.Work]) -> None:
         """Process; when it fails as a whole, one by one, so that one entry cannot stop the others."""
@@ -134,16 +148,9 @@ class WorkerLoop:
             for work in works:
                 self._attempt([work])
 
-    def _attempt_repeats(self, repeats: Sequence[pipeline.Work]) -> None:
-        for work in repeats:
-            self._attempt([work])
-
     def _process(self, works: Sequence[pipeline.Work]) -> None:
         """Decode, judge, commit, settle. May be repeated from the start after a failure anywhere."""
-        with self._sessions() as session:
-            known = ingest.list_known_explanations(
-                session, [work.sample_id for work in works], self._target.decoder_id
-            )
+        known = self._known(works)
         fresh = [work for work in works if work.sample_id not in known]
         rows = self._read(fresh)
         self._reached("decoded")

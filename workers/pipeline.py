@@ -5,7 +5,7 @@ No database, no queue and no clock in here: the loop brings the values and acts 
 
 import datetime as dt
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -53,15 +53,13 @@ class Judged(NamedTuple):
     matches: list[Match]
 
 
-def sort_entries(
-    entries: Sequence[Entry], identity: DecoderIdentity, *, served_model: str, max_deliveries: int
-) -> Sorted:
+def sort_entries(entries: Sequence[Entry], identity: DecoderIdentity, *, served_model: str) -> Sorted:
     """Divide a batch into what can be decoded, what is there twice, and what must be dead-lettered."""
     sorted_ = Sorted([], [], [])
     seen: set[uuid.UUID] = set()
     for entry in entries:
         try:
-            work = _check(entry, identity, served_model, max_deliveries)
+            work = _check(entry, identity, served_model)
         except record.RecordError as error:
             sorted_.rejections.append(Rejection(entry, error.reason, str(error)))
         except PermanentError as error:
@@ -75,12 +73,7 @@ def sort_entries(
     return sorted_
 
 
-def _check(entry: Entry, identity: DecoderIdentity, served_model: str, max_deliveries: int) -> Work:
-    if entry.deliveries > max_deliveries:
-        raise PermanentError(
-            "too_many_deliveries",
-            f"delivered {entry.deliveries} times without an outcome; its workers may have died on it",
-        )
+def _check(entry: Entry, identity: DecoderIdentity, served_model: str) -> Work:
     missing = [
         name.decode() for name in (record.FIELD_HEADER, record.FIELD_VECTOR) if name not in entry.fields
     ]
@@ -106,6 +99,24 @@ def _check_decoder(header: record.Header, identity: DecoderIdentity, served_mode
                 f"{field}: the record is for {got!r}, decoder {identity.name} reads {needed!r};"
                 " start a worker with the decoder of that model and layer",
             )
+
+
+def worn_out(
+    works: Sequence[Work], known: Collection[uuid.UUID], *, max_deliveries: int
+) -> list[Rejection]:
+    """Return rejections for works that were delivered too often and still have no explanation.
+
+    One that has an explanation only lacks its settling: a dead letter would count it twice.
+    """
+    return [
+        Rejection(
+            work.entry,
+            "too_many_deliveries",
+            f"delivered {work.entry.deliveries} times without an outcome; its workers may have died on it",
+        )
+        for work in works
+        if work.entry.deliveries > max_deliveries and work.sample_id not in known
+    ]
 
 
 def stack(works: Sequence[Work]) -> NDArray[np.float32]:

@@ -92,7 +92,8 @@ def fit(
     mean = fitting.mean(axis=0)
     # The economy SVD of n x d at these sizes (thousands by hundreds) takes well under a second.
     _, _, directions = np.linalg.svd(fitting - mean, full_matrices=False)
-    components = directions[: min(COMPONENTS, len(fitting) // 4)]
+    # At most half of the space: a residual of nothing is rounding noise.
+    components = directions[: min(COMPONENTS, len(fitting) // 4, fitting.shape[1] // 2)]
     unranked = AnomalyReference(
         mean=mean,
         components=components,
@@ -150,7 +151,8 @@ def _fused(reference: AnomalyReference, vectors: NDArray[np.floating[Any]]) -> M
 
 
 def _rank(values: Matrix, ranked: Matrix) -> Matrix:
-    share = np.searchsorted(ranked, values, side="right") / (len(ranked) + 1.0)
+    # Interpolated, so that rounding moves a score a little and never across a group of ties.
+    share = np.interp(values, ranked, np.arange(1, len(ranked) + 1) / (len(ranked) + 1.0))
     excess = np.maximum(values / max(float(ranked[-1]), 1e-12) - 1.0, 0.0)
     return np.asarray(share + excess / (1.0 + excess) / (len(ranked) + 1.0), np.float64)
 

@@ -1,0 +1,77 @@
+"""A worker killed with SIGKILL at each step of a batch: nothing is lost and nothing is there twice."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import redis
+from sqlalchemy import func, select
+
+from service.store.engine import create_engine, session_factory
+from service.store.tables import Explanation, Sample
+from subtext_sidecar import record
+from tests.integration.workers.conftest import make_record
+from workers.loop import Checkpoint
+
+KILLS_AT_EACH_STEP = 4
+SAMPLES_BEFORE_EACH_KILL = 5
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run(where: str, env: dict[str, str]) -> int:
+    command = [sys.executable, "-m", "tests.integration.workers.runner", where]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | env, timeout=120, check=False).returncode
+
+
+def test_twenty_kills_lose_nothing_and_double_nothing(
+    database_url: str, redis_url: str, concepts_file: Path, tmp_path: Path
+) -> None:
+    client = redis.Redis.from_url(redis_url)
+    env = {
+        "SUBTEXT_DATABASE_URL": database_url,
+        "SUBTEXT_REDIS_URL": redis_url,
+        "SUBTEXT_DECODER_DIR": str(tmp_path),
+        "SUBTEXT_CONCEPTS_FILE": str(concepts_file),
+        "SUBTEXT_HTTP_PORT": "0",
+        "SUBTEXT_BATCH_ENTRIES": "4",
+        "SUBTEXT_RECLAIM_IDLE_SECONDS": "1",
+    }
+    shipped = set()
+    kills = [where for where in get_args(Checkpoint) for _ in range(KILLS_AT_EACH_STEP)]
+
+    for number, where in enumerate(kills):
+        for position in range(SAMPLES_BEFORE_EACH_KILL):
+            header, vector = make_record(request_id=f"request-{number}", position=position)
+            shipped.add(record.sample_id(record.decode(header, vector).header))
+            _ship(client, header, vector)
+        assert run(where, env) == -signal.SIGKILL
+    assert run("drain", env) == 0
+
+    stored, rows, dead = _outcome(database_url, client)
+    assert len(kills) == 20
+    assert len(shipped) == 100
+    assert stored | dead == shipped
+    assert stored & dead == set()
+    assert rows == len(stored)
+
+
+def _ship(client: redis.Redis, header: bytes, vector: bytes) -> None:
+    client.xadd(record.ACTIVATIONS_STREAM, {record.FIELD_HEADER: header, record.FIELD_VECTOR: vector})
+
+
+def _outcome(database_url: str, client: redis.Redis) -> tuple[set[Any], int, set[Any]]:
+    engine = create_engine(database_url)
+    with session_factory(engine)() as session:
+        stored = set(session.execute(select(Sample.id)).scalars())
+        rows = session.execute(select(func.count()).select_from(Explanation)).scalar_one()
+    engine.dispose()
+    letters: Any = client.xrange(record.DEAD_LETTER_STREAM)
+    dead = {
+        record.sample_id(record.decode(fields[record.FIELD_HEADER], fields[record.FIELD_VECTOR]).header)
+        for _, fields in letters
+    }
+    client.close()
+    return stored, rows, dead

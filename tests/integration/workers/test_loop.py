@@ -1,0 +1,252 @@
+"""The worker's loop on real stores: what goes in comes out once, or in the dead-letter stream."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sqlalchemy import func, select
+
+from service.store.tables import CoverageMinute, Explanation, Flag, Sample
+from subtext_sidecar import record
+from tests.integration.workers.conftest import D_MODEL, MODEL, Bench, make_record
+from workers.nla.decoder import Reading
+from workers.nla.fake import FakeDecoder
+
+
+def count(bench: Bench, table: type[Explanation | Sample | Flag]) -> int:
+    with bench.sessions() as session:
+        return session.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def coverage(bench: Bench) -> dict[str, int]:
+    with bench.sessions() as session:
+        rows = session.execute(
+            select(CoverageMinute.counter, func.sum(CoverageMinute.count)).group_by(CoverageMinute.counter)
+        )
+        return {counter: int(total) for counter, total in rows}
+
+
+def test_every_sample_becomes_one_explanation(bench: Bench) -> None:
+    bench.add_samples(10)
+
+    bench.drain()
+
+    assert count(bench, Sample) == count(bench, Explanation) == 10
+    assert coverage(bench) == {"rows_consumed": 10, "rows_decoded": 10, "rows_duplicate": 0} or coverage(
+        bench
+    ) == {"rows_consumed": 10, "rows_decoded": 10}
+    assert bench.metric(
+        "subtext_explanations_stored_total", model=MODEL, layer="1", status="verified"
+    ) == pytest.approx(10)
+
+
+def test_a_redelivered_sample_is_stored_once_and_decoded_once(bench: Bench) -> None:
+    bench.add_samples(3)
+    bench.drain()
+    bench.add_samples(3)
+
+    bench.drain()
+
+    assert count(bench, Explanation) == 3
+    assert bench.metric("subtext_activations_duplicate_total") == 3
+    assert coverage(bench)["rows_consumed"] == 6
+    assert coverage(bench)["rows_duplicate"] == 3
+
+
+def test_the_same_sample_twice_in_one_batch_is_stored_once(bench: Bench) -> None:
+    bench.add(*make_record(position=1))
+    bench.add(*make_record(position=1))
+
+    bench.drain()
+
+    assert count(bench, Explanation) == 1
+    assert bench.dead_letters() == []
+
+
+def _truncated() -> tuple[bytes, bytes]:
+    header, vector = make_record()
+    return header, vector[:-3]
+
+
+def _short_header() -> tuple[bytes, bytes]:
+    header, vector = make_record()
+    return header[: len(header) // 2], vector
+
+
+def _nan() -> tuple[bytes, bytes]:
+    vector = np.full(D_MODEL, np.nan, "<f4").tobytes()
+    header, _ = make_record(checksum=record.checksum(vector))
+    return header, vector
+
+
+def _zero() -> tuple[bytes, bytes]:
+    vector = np.zeros(D_MODEL, "<f4").tobytes()
+    header, _ = make_record(checksum=record.checksum(vector))
+    return header, vector
+
+
+BAD: dict[str, Callable[[], tuple[bytes, bytes]]] = {
+    "bad_length": _truncated,
+    "malformed_header": _short_header,
+    "wrong_version": lambda: make_record(v=2),
+    "not_finite": _nan,
+    "oversized": lambda: make_record(request_id="x" * 5000),
+    "bad_checksum": lambda: make_record(checksum=1),
+    "bad_field": lambda: make_record(probability=0.0),
+    "zero_vector": _zero,
+    "wrong_decoder": lambda: make_record(layer=2),
+}
+
+
+@pytest.mark.parametrize("reason", BAD)
+def test_a_bad_record_goes_to_the_dead_letters_with_its_reason_and_the_rest_goes_on(
+    bench: Bench, reason: str
+) -> None:
+    bench.add(*BAD[reason]())
+    bench.add(*make_record(position=5))
+
+    bench.drain()
+
+    assert [letter[record.FIELD_REASON] for letter in bench.dead_letters()] == [reason.encode()]
+    assert count(bench, Explanation) == 1
+    assert coverage(bench)[f"dead_lettered_{reason}"] == 1
+    assert coverage(bench)["rows_consumed"] == 2
+    assert bench.metric("subtext_stream_dead_letters_total", reason=reason) == 1
+
+
+def test_an_entry_of_another_kind_is_dead_lettered(bench: Bench) -> None:
+    bench.client.xadd(record.ACTIVATIONS_STREAM, {b"surprise": b"1"})
+
+    bench.drain()
+
+    assert bench.dead_letters()[0][record.FIELD_REASON] == b"missing_field"
+
+
+def test_the_dead_letter_says_which_decoder_is_needed(bench: Bench) -> None:
+    bench.add(*make_record(model="other-model"))
+
+    bench.drain()
+
+    error = bench.dead_letters()[0][b"error"].decode()
+    assert "model" in error
+    assert "'other-model'" in error
+    assert f"'{MODEL}'" in error
+
+
+class PoisonedDecoder(FakeDecoder):
+    """Fails on any batch that holds the vector of position 2."""
+
+    def read(self, vectors: NDArray[np.float32]) -> list[Reading]:
+        if (vectors[:, 1] == 3.0).any():
+            raise RuntimeError("cannot read this one")
+        return super().read(vectors)
+
+
+def test_one_poisonous_sample_does_not_stop_its_batch(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(PoisonedDecoder())
+    bench.add_samples(6)
+
+    bench.drain()
+
+    assert count(bench, Explanation) == 5
+    letters = bench.dead_letters()
+    assert [letter[record.FIELD_REASON] for letter in letters] == [b"decode_failed"]
+    assert b"cannot read this one" in letters[0][b"error"]
+    assert bench.metric("subtext_stream_redeliveries_total") == 4
+
+
+def test_what_a_dead_worker_left_is_taken_over(make_bench: Callable[..., Bench]) -> None:
+    dead, alive = make_bench(), make_bench()
+    dead.add_samples(4)
+    assert len(dead.parts.queue.fetch(4, 100).entries or dead.parts.queue.fetch(4, 100).entries) == 4
+
+    alive.drain()
+
+    assert count(alive, Explanation) == 4
+    assert alive.metric("subtext_stream_redeliveries_total") == 4
+
+
+def test_two_workers_share_one_stream(make_bench: Callable[..., Bench]) -> None:
+    one, two = make_bench(), make_bench()
+    one.add_samples(16)
+
+    for _ in range(4):
+        one.loop.step()
+        two.loop.step()
+    one.drain()
+
+    assert count(one, Explanation) == 16
+
+
+def bombs(_: NDArray[np.float32]) -> str:
+    return "talks of a bomb"
+
+
+def test_a_flag_needs_two_positions(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    bench.add(*make_record(position=1))
+    bench.drain()
+    assert count(bench, Flag) == 0
+    bench.add(*make_record(position=2))
+
+    bench.drain()
+
+    with bench.sessions() as session:
+        flag = session.execute(select(Flag)).scalar_one()
+    assert (flag.concept, flag.severity, flag.request_id) == ("bombs", "critical", "request-1")
+    assert (flag.positions_matched, flag.positions_required, flag.positions_verified) == (2, 2, 2)
+    assert flag.false_positive_rate is None
+    assert (
+        bench.metric("subtext_concept_flags_total", model=MODEL, concept="bombs", severity="critical") == 1
+    )
+
+
+def test_a_flag_is_raised_once_and_grows(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    bench.add_samples(9)
+
+    bench.drain()
+
+    with bench.sessions() as session:
+        assert session.execute(select(Flag)).scalar_one().positions_matched == 9
+    assert (
+        bench.metric("subtext_concept_flags_total", model=MODEL, concept="bombs", severity="critical") == 1
+    )
+
+
+def test_unverified_explanations_raise_no_flag(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs, fve=0.05))
+    bench.add_samples(4)
+
+    bench.drain()
+
+    assert count(bench, Explanation) == 4
+    assert count(bench, Flag) == 0
+
+
+def test_nul_and_lone_surrogates_in_a_text_are_stored_as_replacements(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(FakeDecoder(text=lambda _: "a\x00b\ud800c"))
+    bench.add_samples(1)
+
+    bench.drain()
+
+    with bench.sessions() as session:
+        assert session.execute(select(Explanation.text)).scalar_one() == "a\ufffdb?c"
+
+
+def test_coverage_counts_are_kept_once_however_often_they_arrive(bench: Bench) -> None:
+    for total in (5, 9, 9, 7):
+        counts = record.CoverageCount(
+            v=1, source="s", hop="plugin", model=MODEL, minute=29_000_000, counts={"requests_seen": total}
+        )
+        bench.client.xadd(record.COVERAGE_STREAM, {record.FIELD_HEADER: record.encode_coverage(counts)})
+    bench.client.xadd(record.COVERAGE_STREAM, {record.FIELD_HEADER: b"garbage"})
+
+    bench.parts.intake.step(block_ms=50)
+    bench.parts.intake.step(block_ms=50)
+
+    assert coverage(bench) == {"requests_seen": 9}
+    assert bench.client.xlen(f"{record.COVERAGE_STREAM}:dead") == 1

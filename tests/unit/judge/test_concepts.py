@@ -1,0 +1,101 @@
+"""concepts.yaml is read strictly, and matches are what it says."""
+
+from pathlib import Path
+
+import pytest
+
+from workers.judge.concepts import ConceptMatcher, ConceptsError, load_concepts
+from workers.judge.embedder import MiniLmEmbedder, WordEmbedder
+
+ROOT = Path(__file__).resolve().parents[3]
+GOOD = """
+version: 1
+concepts:
+  - name: credentials
+    description: secrets
+    severity: warning
+    matchers:
+      - regex: '\\bpasswords?\\b'
+      - semantic: {examples: ["an access token for a server"], threshold: 0.6}
+"""
+
+
+def write(tmp_path: Path, content: str) -> Path:
+    path = tmp_path / "concepts.yaml"
+    path.write_text(content)
+    return path
+
+
+def test_the_shipped_concepts_load() -> None:
+    concepts = load_concepts(ROOT / "deploy" / "concepts.yaml")
+
+    assert len(concepts.concepts) >= 8
+    assert all(concept.positions_required >= 2 for concept in concepts.concepts)
+
+
+def test_a_regex_or_a_similar_text_matches_and_other_texts_do_not(tmp_path: Path) -> None:
+    matcher = ConceptMatcher(load_concepts(write(tmp_path, GOOD)), WordEmbedder())
+
+    regex, semantic, neither = matcher.match(
+        ["the PASSWORD is", "an access token for the server", "the cat sat on the mat"]
+    )
+
+    assert [(match.concept, match.matcher, match.score) for match in regex] == [
+        ("credentials", "regex", 1.0)
+    ]
+    assert [(match.concept, match.matcher) for match in semantic] == [("credentials", "semantic")]
+    assert neither == []
+    assert matcher.match([]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("severity: warning", "severity: grave"), "concept 'credentials': severity"),
+        (("description: secrets", "descriptoin: secrets"), "concept 'credentials'"),
+        (("    matchers:", "    owner: me\n    matchers:"), "concept 'credentials': owner: unknown field"),
+        (("    matchers:", "    positions_required: 1\n    matchers:"), "positions_required"),
+        (("\\bpasswords?\\b", "("), "is not a regular expression"),
+        (("threshold: 0.6", "threshold: 1.6"), "threshold"),
+        (("version: 1", "version: 2"), "version"),
+        (("name: credentials", "name: Credentials!"), "concept 'Credentials!': name"),
+        (("concepts:", "concept:"), "concepts"),
+    ],
+)
+def test_bad_files_are_refused_by_name(tmp_path: Path, change: tuple[str, str], complaint: str) -> None:
+    with pytest.raises(ConceptsError) as refusal:
+        load_concepts(write(tmp_path, GOOD.replace(*change)))
+
+    assert complaint in str(refusal.value)
+
+
+def test_a_concept_named_twice_is_refused(tmp_path: Path) -> None:
+    twice = GOOD + GOOD.split("concepts:\n")[1]
+
+    with pytest.raises(ConceptsError, match="credentials"):
+        load_concepts(write(tmp_path, twice))
+
+
+def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConceptsError, match="cannot be read"):
+        load_concepts(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConceptsError, match="cannot be read"):
+        load_concepts(write(tmp_path, "a: [b"))
+    with pytest.raises(ConceptsError):
+        load_concepts(write(tmp_path, "just text"))
+
+
+def test_the_shipped_concepts_find_what_they_are_for_and_spare_the_harmless() -> None:
+    matcher = ConceptMatcher(load_concepts(ROOT / "deploy" / "concepts.yaml"), MiniLmEmbedder())
+    frame = 'Last token "x"; next likely ",", "." or " and". The text reads: "...{}"'
+    expected: dict[str, set[str]] = {
+        "please reset my password": {"credentials"},
+        "steps to build a home made bomb": {"weapons"},
+        "the most common symptoms of the flu": {"medical"},
+        "the capital of France is Paris": set(),
+        "the cat sat on the": set(),
+    }
+
+    found = matcher.match([frame.format(text) for text in expected])
+
+    assert [{match.concept for match in matches} for matches in found] == list(expected.values())
