@@ -4,33 +4,68 @@ A process of its own, because vLLM loads general plugins once in a process and c
 the configuration that it meets first.
 """
 
+import inspect
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 
 def main(job_path: str, result_path: str) -> None:
-    """Answer the job's prompts and write every request's tokens."""
+    """Answer the job's prompts; write every request's tokens, and vLLM's attributes if asked for."""
     from vllm import LLM, SamplingParams
 
     job: dict[str, Any] = json.loads(Path(job_path).read_text())
+    started = time.monotonic()
     llm = LLM(**job["engine"])
     prompts = [{"prompt_token_ids": token_ids} for token_ids in job["prompts"]]
-    params = SamplingParams(temperature=0.0, **job.get("sampling", {}))
-    results: list[dict[str, Any]] = []
-    for _ in range(job.get("rounds", 1)):
-        outputs = llm.generate(prompts, params, use_tqdm=False)
-        results.extend(
-            {
-                "request_id": output.request_id,
-                "prompt_token_ids": list(output.prompt_token_ids or []),
-                "output_token_ids": list(output.outputs[0].token_ids),
-            }
+    params = SamplingParams(temperature=0.0, **job["sampling"])
+    outputs = [
+        output for _ in range(job["rounds"]) for output in llm.generate(prompts, params, use_tqdm=False)
+    ]
+    result = {
+        "seconds": time.monotonic() - started,
+        "texts": {
+            output.request_id: [*(output.prompt_token_ids or []), *output.outputs[0].token_ids]
             for output in outputs
-        )
-    Path(result_path).write_text(json.dumps(results))
+        },
+        "preemptions": preemptions(llm) if job["engine"].get("disable_log_stats") is False else 0,
+        "attributes": attributes() if job["attributes"] else {},
+        "has_extension": "subtext_sidecar.plugin.extension" in sys.modules,
+    }
+    Path(result_path).write_text(json.dumps(result))
     llm.llm_engine.engine_core.shutdown()
+
+
+def preemptions(llm: Any) -> int:
+    """Return how often the scheduler preempted a request."""
+    return sum(metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions")
+
+
+def attributes() -> dict[str, str]:
+    """Describe every attribute of every loaded vLLM module, and of the classes that it defines."""
+    described: dict[str, str] = {}
+    for name, module in sorted(sys.modules.items()):
+        if name != "vllm" and not name.startswith("vllm."):
+            continue
+        for attribute, value in vars(module).items():
+            described[f"{name}.{attribute}"] = describe(value)
+            if inspect.isclass(value) and value.__module__ == name:
+                for member, inner in vars(value).items():
+                    described[f"{name}.{attribute}.{member}"] = describe(inner)
+    return described
+
+
+def describe(value: object) -> str:
+    """Tell what a value is, the same in every process: code by where it stands, data by its type."""
+    function = inspect.unwrap(value) if callable(value) else value
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is not None:
+        return f"{code.co_filename}:{code.co_firstlineno}:{code.co_qualname}"
+    if inspect.isclass(value):
+        return f"{value.__module__}.{value.__qualname__}{[base.__qualname__ for base in value.__mro__]}"
+    return type(value).__qualname__
 
 
 if __name__ == "__main__":
