@@ -145,6 +145,7 @@ def _subtext(plan: LaunchPlan, name: str, port: int, grace_seconds: float = 10) 
         "SUBTEXT_HTTP_HOST": HOST,
         "SUBTEXT_HTTP_PORT": str(port),
         "SUBTEXT_DECODER_DIR": str(plan.decoder_dir),
+        "SUBTEXT_SERVED_MODEL": MODEL_NAME,
         "SUBTEXT_CONCEPTS_FILE": str(CONCEPTS_FILE),
     }
     return ProcessSpec(

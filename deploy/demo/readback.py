@@ -37,6 +37,7 @@ class Totals:
     requests_seen: int = 0
     samples: int = 0
     dropped: int = 0
+    dead_lettered: int = 0
 
     def since(self, earlier: "Totals") -> "Totals":
         """Return what came on top of ``earlier``."""
@@ -44,6 +45,7 @@ class Totals:
             requests_seen=self.requests_seen - earlier.requests_seen,
             samples=self.samples - earlier.samples,
             dropped=self.dropped - earlier.dropped,
+            dead_lettered=self.dead_lettered - earlier.dead_lettered,
         )
 
 
@@ -98,6 +100,7 @@ class Readback:
             requests_seen=counters["requests_seen"],
             samples=counters["rows_sampled"],
             dropped=sum(model["rows_dropped"] for model in report["models"]),
+            dead_lettered=sum(model["rows_dead_lettered"] for model in report["models"]),
         )
 
     def _pages(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -20,6 +20,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _LEFTOVER_GRACE_SECONDS = 5.0
+_POLL_SECONDS = 0.25  # a signal ends the wait at once; only the command's own exit waits for this
 
 
 def die_with_parent(signum: signal.Signals) -> None:
@@ -62,7 +63,7 @@ def _wait(child: subprocess.Popen[bytes], *, seconds: float | None, until_signal
     deadline = None if seconds is None else time.monotonic() + seconds
     while child.poll() is None and (deadline is None or time.monotonic() < deadline):
         # Signals that came are taken even when they are to be ignored, so that the loop keeps its pace.
-        if signal.sigtimedwait(_STOPPING, 0.1) and until_signal:
+        if signal.sigtimedwait(_STOPPING, _POLL_SECONDS) and until_signal:
             return True
         _reap_adopted(child.pid)
     return False
@@ -70,9 +71,10 @@ def _wait(child: subprocess.Popen[bytes], *, seconds: float | None, until_signal
 
 def _reap_adopted(child_pid: int) -> None:
     """Collect orphans that ended, or they would stay as zombies as long as the command runs."""
-    for process in psutil.Process().children():
-        if process.pid != child_pid and process.status() == psutil.STATUS_ZOMBIE:
-            os.waitpid(process.pid, os.WNOHANG)
+    # WNOWAIT looks without taking: the command's own exit status belongs to Popen.
+    ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is not None and ended.si_pid != child_pid:
+        os.waitpid(ended.si_pid, os.WNOHANG)
 
 
 def _end_descendants() -> None:

@@ -108,9 +108,10 @@ def _check_traffic(traffic: Traffic) -> None:
 
 def _status(outcome: Outcome, traffic: Traffic) -> str:
     totals, count = outcome.totals, len(outcome.readings)
+    dead = f", {totals.dead_lettered} given up by the worker" if totals.dead_lettered else ""
     failed = f" · {len(traffic.failures())} requests failed" if traffic.failures() else ""
     return (
         f"{traffic.succeeded()} requests answered, {totals.requests_seen} seen by the audit · "
-        f"{totals.samples} activations sampled, {totals.dropped} dropped · "
+        f"{totals.samples} activations sampled, {totals.dropped} dropped{dead} · "
         f"{outcome.verified} of {count} explanations verified{failed}"
     )
