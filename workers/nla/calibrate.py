@@ -23,7 +23,7 @@ RANDOM_VECTORS = 128
 """Random directions that are read as a null."""
 _CHUNK = 64
 _PERCENTILE = 95
-_MINIMUM = 20
+_MINIMUM = 40
 
 
 class Vectors(NamedTuple):

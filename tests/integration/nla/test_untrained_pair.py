@@ -36,7 +36,8 @@ def vectors(model: Any, tokenizer: Any) -> NDArray[np.float32]:
         with torch.inference_mode():
             states = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states
         rows.append(states[21][0, -1])
-    return torch.stack(rows).numpy()
+    found: NDArray[np.float32] = torch.stack(rows).numpy()
+    return found
 
 
 def greedy(model: Any, tokenizer: Any, vector: NDArray[np.float32]) -> str:

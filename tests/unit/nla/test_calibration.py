@@ -139,14 +139,14 @@ def test_arrays_that_are_not_finite_are_refused(calibration: Calibration, tmp_pa
         load_calibration(tmp_path, decoder_digest="a" * 64)
 
 
-ROWS = np.ones((30, 4), np.float32)
+ROWS = np.ones((40, 4), np.float32)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"other": ROWS}, "vectors: must be"),
-        ({"vectors": ROWS[:3]}, "n at least 20"),
+        ({"vectors": ROWS[:3]}, "n at least 40"),
         ({"vectors": ROWS, "documents": np.zeros(3, np.int64)}, "documents: must be one number a row"),
         ({"vectors": ROWS * 0}, "zero or not finite"),
         ({"vectors": ROWS * np.nan}, "zero or not finite"),
@@ -162,4 +162,4 @@ def test_broken_calibration_vectors_are_named(tmp_path: Path, arrays: dict[str, 
 def test_rows_without_documents_count_as_one_document_each(tmp_path: Path) -> None:
     save_file({"vectors": ROWS}, tmp_path / "vectors.safetensors")
 
-    assert load_vectors(tmp_path / "vectors.safetensors").documents.tolist() == list(range(30))
+    assert load_vectors(tmp_path / "vectors.safetensors").documents.tolist() == list(range(40))
