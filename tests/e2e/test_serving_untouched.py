@@ -42,7 +42,7 @@ def test_requests_succeed_while_valkey_is_dead(pipeline: Pipeline) -> None:
 
         wait_for(
             "the sidecar says so",
-            lambda: pipeline.metric(ports.sidecar, "subtext_redis_up") == 0.0,
+            lambda: pipeline.metric(ports.sidecar, "subtext_sidecar_redis_up") == 0.0,
             RECOVERY_SECONDS,
         )
     finally:
