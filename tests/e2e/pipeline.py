@@ -13,13 +13,14 @@ import openai
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.demo import launch
-from deploy.demo.model import MODEL_NAME as SERVED_MODEL
+from deploy.demo.model import MODEL_NAME
 from deploy.demo.ports import HOST
 from deploy.demo.process import DemoProcess, ProcessSpec
 from deploy.demo.stack import answers
 
 T = TypeVar("T")
 
+SERVED_MODEL = MODEL_NAME
 ALL_SCOPES = ("explanations:read", "explanations:read_text", "flags:read", "coverage:read")
 
 
