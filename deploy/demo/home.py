@@ -2,7 +2,9 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,8 +73,15 @@ def open_home(root: Path) -> Iterator[Home]:
     Raises HomeInUseError when another demo holds the lock.
     """
     root = root.resolve()
-    home = Home(root=root, run_dir=_make_run_dir(root))
-    try:
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HomeInUseError(
+                f"another demo is running on {root}; stop it, or set SUBTEXT_HOME to another directory"
+            ) from error
+        home = Home(root=root, run_dir=run_dir_of(root))
         for directory in (
             home.models_dir,
             home.decoders_dir,
@@ -81,24 +90,22 @@ def open_home(root: Path) -> Iterator[Home]:
             home.cache_dir,
         ):
             directory.mkdir(parents=True, exist_ok=True)
-        with (root / "demo.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise HomeInUseError(
-                    f"another demo is running on {root}; stop it, or set SUBTEXT_HOME to another directory"
-                ) from error
+        shutil.rmtree(home.run_dir, ignore_errors=True)  # what a killed demo left
+        home.run_dir.mkdir(mode=0o700)
+        try:
             yield home
-    finally:
-        for leftover in home.run_dir.iterdir():
-            leftover.unlink()
-        home.run_dir.rmdir()
+        finally:
+            shutil.rmtree(home.run_dir)
 
 
-def _make_run_dir(root: Path) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    inside = Path(tempfile.mkdtemp(prefix="run-", dir=root))
+def run_dir_of(root: Path) -> Path:
+    """Return where sockets live: the same path at every start.
+
+    The capture socket's path is part of the plugin's configuration, which vLLM hashes into its
+    compile cache: a path that changed would mean minutes of compiling at every start.
+    """
+    inside = root / "run"
     if len(os.fsencode(inside / "capture.sock")) <= _LONGEST_SOCKET_PATH:
         return inside
-    inside.rmdir()
-    return Path(tempfile.mkdtemp(prefix="subtext-"))
+    digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"subtext-{os.getuid()}-{digest}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.demo import launch
-from deploy.demo.home import Home
+from deploy.demo.home import Home, run_dir_of
 from deploy.demo.ports import Ports, choose_ports
 from deploy.demo.prepare import assemble_decoder, decoder_target
 from service.store.migrate import upgrade
@@ -28,7 +28,11 @@ def home(state_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
     for shared in ("models", "decoders", "vllm-cache"):
         (state_dir / shared).mkdir(exist_ok=True)
         (root / shared).symlink_to(state_dir / shared)
-    home = Home(root=root, run_dir=root)
+    # The socket's path is hashed into vLLM's compile cache: a stable one spares later runs minutes.
+    run_dir = run_dir_of(state_dir / "e2e")
+    shutil.rmtree(run_dir, ignore_errors=True)
+    run_dir.mkdir(parents=True)
+    home = Home(root=root, run_dir=run_dir)
     home.logs_dir.mkdir()
     home.valkey_dir.mkdir()
     return home
