@@ -7,12 +7,14 @@ from typing import Any
 from workers.training.config import Chats
 
 
-def answer(prompts: Sequence[Sequence[int]], config: Chats, *, model: str, seed: int) -> list[list[int]]:
+def answer(
+    prompts: Sequence[Sequence[int]], config: Chats, *, engine: str, model: str, seed: int
+) -> list[list[int]]:
     """Return each prompt's answer as token ids, in order.
 
     `prompts` are token ids that end with the assistant's header.
     """
-    if config.engine == "transformers":
+    if engine == "transformers":
         return _with_transformers(prompts, config, model=model, seed=seed)
     return _with_vllm(prompts, config, model=model, seed=seed)
 

@@ -11,7 +11,7 @@ def train(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="subtext train", description=train.__doc__)
     parser.add_argument("--config", type=Path, required=True, help="run.yaml of the pair")
     parser.add_argument("--finish", action="store_true", help="end each training at its last checkpoint")
-    parser.add_argument("--until", choices=("data", "ar", "av"), help="stop after this step")
+    parser.add_argument("--until", choices=("data", "ar", "av", "readings"), help="stop after this step")
     arguments = parser.parse_args(argv)
     home = Path(os.environ.get("SUBTEXT_HOME", ".subtext"))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,7 +35,10 @@ def train(argv: list[str]) -> int:
     av = steps.train_verbalizer(run)
     if arguments.until == "av":
         return 0
-    steps.adapt_reconstructor(run, ar, av)
+    steps.read_vectors(run, ar, av)
+    if arguments.until == "readings":
+        return 0
+    steps.adapt_reconstructor(run, ar)
     steps.evaluate(run, ar, av, steps.export(run, ar, av))
     return 0
 

@@ -27,7 +27,7 @@ def collect_chats(config: RunConfig, tokenizer: Any, prompts: list[str], path: P
         )
         for prompt in prompts
     ]
-    answers = chats.answer(encoded, config.chats, model=model, seed=config.seed)
+    answers = chats.answer(encoded, config.chats, engine=config.engine, model=model, seed=config.seed)
     unfinished = path.with_suffix(".unfinished")
     with unfinished.open("w") as file:
         for prompt, reply in zip(encoded, answers, strict=True):

@@ -42,7 +42,6 @@ class Prompts(Part):
 class Chats(Part):
     """How the model answers the prompts."""
 
-    engine: Literal["vllm", "transformers"] = "vllm"
     max_new_tokens: int = pydantic.Field(default=80, gt=0)
     temperature: float = pydantic.Field(default=0.7, ge=0)
 
@@ -112,6 +111,8 @@ class RunConfig(Part):
     model_licence: str
     layer: int = pydantic.Field(ge=0)
     """K: vectors are the output of block K."""
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """What generates: the chats, and the readings of the trained verbalizer."""
     seed: int = 0
     threads: int = 2
     prompts: Prompts

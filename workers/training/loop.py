@@ -52,7 +52,7 @@ def train(
     optimizer: Any = torch.optim.AdamW(task.parameters.values(), lr=config.learning_rate, weight_decay=0.0)
     position = load_checkpoint(checkpoint, task.parameters, optimizer)
     order = batch_order(task.lengths, batch=config.batch, examples=config.max_examples, seed=seed)
-    progress = Progress(task.title, total=1000, log=log)
+    progress = Progress(task.title, total=1000, log=log, done=round(_share(position, config) * 1000))
     saved = clock()
     started = saved - position.minutes * 60
     while not (position.done or finish):

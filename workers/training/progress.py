@@ -9,10 +9,11 @@ _EVERY_SECONDS = 10.0
 class Progress:
     """Logs at most one line every ten seconds."""
 
-    def __init__(self, title: str, *, total: int, log: Callable[[str], None]) -> None:
-        """`total` counts whatever `advance` counts."""
+    def __init__(self, title: str, *, total: int, log: Callable[[str], None], done: int = 0) -> None:
+        """`total` counts whatever `advance` counts; `done` of it were finished before this start."""
         self._title = title
         self._total = total
+        self._done = done
         self._log = log
         self._started = time.monotonic()
         self._last = self._started
@@ -23,5 +24,5 @@ class Progress:
         if now - self._last < _EVERY_SECONDS and done < self._total:
             return
         self._last = now
-        left = (now - self._started) / max(done, 1) * (self._total - done)
+        left = (now - self._started) / max(done - self._done, 1) * (self._total - done)
         self._log(f"{self._title}: {done}/{self._total}, {left:.0f} s left {note}".rstrip())

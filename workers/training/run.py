@@ -5,26 +5,25 @@ prompts -> chats -> samples -> AR -> AV -> export -> evaluation and card
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from workers.training import card, collect, evaluation, loop, prompts, statistics, tasks
+from workers.nla import fidelity
+from workers.nla.verbalizer import Explanation
+from workers.training import card, collect, evaluation, loop, prompts, readings, tasks
 from workers.training.checkpoint import read_position
 from workers.training.config import RunConfig
 from workers.training.dataset import Samples
 from workers.training.export import export_pair
-from workers.training.progress import Progress
 from workers.training.reconstructor import Reconstructor
 from workers.training.targets import Target, TargetWriter
 from workers.training.verbalizer import Verbalizer
 
 CALIBRATION = "calibration_vectors.safetensors"
-_KEPT_EVERY = 96
-"""Readings between two writes of their file: what a kill can lose."""
 
 
 class Split:
@@ -69,9 +68,22 @@ class Run:
         """Load one split."""
         return Split(self.folder / f"{name}.safetensors", TargetWriter(self.tokenizer()))
 
+    def samples(self, name: str) -> Samples:
+        """Load one split's samples alone."""
+        return Samples.load(self.folder / f"{name}.safetensors")
+
+    def readings_file(self, name: str) -> Path:
+        """Return where the readings of one set of vectors are kept."""
+        return self.folder / f"readings_{name}.jsonl"
+
+    def readings(self, name: str) -> list[Explanation]:
+        """Load the readings of one set of vectors; none before they were made."""
+        path = self.readings_file(name)
+        return readings.load_readings(path) if path.exists() else []
+
     def baseline(self) -> float:
         """FVE baseline of the calibration split."""
-        return statistics.fve_baseline(Samples.load(self.folder / "calibration.safetensors").vectors)
+        return fidelity.fve_baseline(self.samples("calibration").vectors)
 
 
 def collect_data(run: Run) -> None:
@@ -145,21 +157,41 @@ def train_verbalizer(run: Run) -> Verbalizer:
     return av
 
 
-def adapt_reconstructor(run: Run, ar: Reconstructor, av: Verbalizer) -> None:
+def read_vectors(run: Run, ar: Reconstructor, av: Verbalizer) -> None:
+    """Let the AV write freely about training vectors, held-out vectors and noise."""
+    train, held_out = run.samples("train"), run.samples("held_out")
+    vectors = {
+        "train": train.vectors[readings.train_rows(run.config, train)],
+        "held_out": held_out.vectors[readings.held_out_rows(run.config, held_out)],
+        "noise": readings.noise(run.config, train.vectors.shape[1]),
+    }
+    counts = {name: len(run.readings(name)) for name in vectors}
+    if all(counts[name] == len(rows) for name, rows in vectors.items()):
+        return
+    with ExitStack() as stack:
+        reader = readings.hugging_face_reader(av)
+        if run.config.engine == "vllm":
+            draft = run.folder / "draft"
+            export_pair(run.config, av, ar, run.tokenizer(), draft)
+            reader = stack.enter_context(
+                readings.engine_reader(draft, Path(run.model), run.folder / "assembled", run.tokenizer())
+            )
+        for name, rows in vectors.items():
+            readings.keep_readings(run.readings_file(name), rows, reader, log=run.log)
+
+
+def adapt_reconstructor(run: Run, ar: Reconstructor) -> None:
     """Train the AR on readings of training vectors, so that it weighs what the AV gets wrong."""
-    train, held_out = run.split("train"), run.split("held_out")
-    rows = tasks.spread(len(train.samples), run.config.adaptation.readings)
-    texts = _readings(run, "train", av, train.samples.vectors[rows])
-    checked = tasks.spread(len(held_out.samples), tasks.CHECKED)
-    held_out_texts = _readings(run, "held_out", av, held_out.samples.vectors[checked])
+    train, held_out = run.split("train"), run.samples("held_out")
+    rows = readings.train_rows(run.config, train.samples)
     others = np.setdiff1d(np.arange(len(train.samples)), rows)
     true_rows = others[tasks.spread(len(others), round(len(rows) * run.config.adaptation.true_share))]
     task = tasks.reconstructor_task(
         ar,
-        [*texts, *(train.texts[row] for row in true_rows)],
+        [*(said.text for said in run.readings("train")), *(train.texts[row] for row in true_rows)],
         train.samples.vectors[np.concatenate([rows, true_rows])],
-        held_out_texts=held_out_texts,
-        held_out=held_out.samples.vectors[checked],
+        held_out_texts=[said.text for said in run.readings("held_out")],
+        held_out=held_out.vectors[readings.held_out_rows(run.config, held_out)],
         baseline=run.baseline(),
         title="AR on readings",
     )
@@ -171,19 +203,6 @@ def adapt_reconstructor(run: Run, ar: Reconstructor, av: Verbalizer) -> None:
         log=run.log,
         finish=run.finish,
     )
-
-
-def _readings(run: Run, name: str, av: Verbalizer, vectors: NDArray[np.float32]) -> list[str]:
-    """Return the AV's readings of `vectors`, kept in a file that a second call continues."""
-    path = run.folder / f"readings_{name}.jsonl"
-    texts: list[str] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    progress = Progress(f"reading {name} vectors", total=len(vectors), log=run.log)
-    while len(texts) < len(vectors):
-        part = evaluation.read(av, vectors[len(texts) : len(texts) + _KEPT_EVERY])
-        texts += [evaluation.explanation(answer) for answer in part]
-        path.write_text("".join(json.dumps(text) + "\n" for text in texts))
-        progress.advance(len(texts))
-    return texts
 
 
 def export(run: Run, ar: Reconstructor, av: Verbalizer) -> Path:
@@ -199,23 +218,27 @@ def export(run: Run, ar: Reconstructor, av: Verbalizer) -> Path:
 
 def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
     """Measure the pair on held-out chats and write its card."""
-    train, held_out = run.split("train"), run.split("held_out")
+    train, held_out = run.samples("train"), run.split("held_out")
+    known = evaluation.HeldOut(
+        held_out.samples, held_out.targets, run.baseline(), run.config.evaluation.bootstrap_rounds
+    )
     writer = TargetWriter(run.tokenizer())
-    known = evaluation.HeldOut(held_out.samples, held_out.targets, run.baseline())
-    sizes = run.config.evaluation
     run.log("measuring the reconstructor")
     figures: dict[str, Any] = {"fve_baseline": round(known.baseline, 4)}
-    figures["reconstructor"] = evaluation.measure_reconstructor(ar, known, train.samples, sizes)
+    figures["reconstructor"] = evaluation.measure_reconstructor(ar, known, train)
     run.log("measuring the verbalizer")
-    wrapped = [writer.wrap(item) for item in held_out.targets]
-    figures["verbalizer"] = evaluation.measure_verbalizer(av, known, wrapped, sizes)
-    progress = Progress("round trip", total=sizes.round_trip_vectors, log=run.log)
-    figures["round_trip"], texts = evaluation.measure_round_trip(
-        av, ar, known, sizes, seed=run.config.seed, advance=progress.advance
+    figures["verbalizer"] = evaluation.measure_verbalizer(
+        av, known, [writer.wrap(item) for item in held_out.targets]
     )
-    (run.folder / "round_trip.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    rows = readings.held_out_rows(run.config, held_out.samples)
+    figures["round_trip"] = evaluation.measure_round_trip(
+        ar,
+        known,
+        readings.Readings(rows, run.readings("held_out")),
+        evaluation.Noise(readings.noise(run.config, train.vectors.shape[1]), run.readings("noise")),
+    )
     counts = {"chats": len((run.folder / "chats.jsonl").read_text().splitlines())}
-    counts |= {name: len(run.split(name).samples) for name in collect.SPLITS}
+    counts |= {name: len(run.samples(name)) for name in collect.SPLITS}
     card.write_card(card.build_card(run.config, figures, _costs(run), counts), run.config, target)
 
 

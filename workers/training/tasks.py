@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.training import statistics
+from workers.nla import fidelity
 from workers.training.dataset import Samples
 from workers.training.loop import Task
 from workers.training.reconstructor import Reconstructor
@@ -53,8 +53,8 @@ def reconstructor_task(
 
     def check() -> dict[str, float]:
         rebuilt = ar.rebuild([held_out_texts[row] for row in chosen])
-        real = statistics.fve(held_out[chosen], rebuilt, baseline=baseline)
-        shuffled = statistics.fve(
+        real = fidelity.fve(held_out[chosen], rebuilt, baseline=baseline)
+        shuffled = fidelity.fve(
             held_out[chosen], np.roll(rebuilt, len(chosen) // 2, axis=0), baseline=baseline
         )
         return {"fve": float(real.mean()), "shuffled_fve": float(shuffled.mean())}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.training import adapters, evaluation, positions, prompts
+from workers.training import adapters, positions, prompts
 from workers.training.batching import batch_order
 from workers.training.config import Activations, Prompts, Source, load_config
 from workers.training.schedule import rate_factor, run_progress
@@ -112,21 +112,3 @@ def test_the_shipped_run_file_is_valid() -> None:
     root = Path(__file__).resolve().parents[3]
 
     assert load_config(root / "deploy/decoders/smollm2-135m-l20/run.yaml").layer == 20
-
-
-@given(sizes=st.lists(st.integers(1, 6), min_size=2, max_size=9))
-def test_shuffled_pairs_come_from_another_document_where_one_does_not_hold_the_most(
-    sizes: list[int],
-) -> None:
-    documents = np.repeat(np.arange(len(sizes)), sizes).astype(np.int64)
-
-    partner = evaluation.other_documents(documents)
-
-    assert sorted(partner) == list(range(len(documents)))
-    if max(sizes) * 2 <= len(documents):
-        assert (documents[partner] != documents).all()
-
-
-def test_an_explanation_is_what_stands_between_the_tags() -> None:
-    assert evaluation.explanation("<explanation>abc</explanation>") == "abc"
-    assert evaluation.explanation("<explanation>abc") == "abc"

@@ -42,7 +42,7 @@ def test_a_run_killed_in_training_goes_on_to_the_same_loss(
 ) -> None:
     monkeypatch.setenv("SUBTEXT_HOME", str(toy_home))
     settings = yaml.safe_load(toy_config.read_text())
-    settings["ar"] |= {"checkpoint_minutes": 0.0, "max_examples": 1600}
+    settings["ar"] |= {"checkpoint_minutes": 0.0, "max_examples": 800}
     toy_config.write_text(yaml.safe_dump(settings, allow_unicode=True))
     checkpoint = toy_home / "runs" / settings["name"] / "ar.safetensors"
     command = "import sys; from workers.commands import train; sys.exit(train(sys.argv[1:]))"
