@@ -68,6 +68,7 @@ class Sidecar:
         self._health = health
         self._log = logging.getLogger(NAME)
         self._model = _UNKNOWN_MODEL
+        self._reason = ""  # of the plugin's last status
         self._letters: list[DeadLetter] = []
         self._counts: dict[tuple[str, str, int], CoverageCount] = {}
         self._back_off_seconds = 0.0
@@ -133,9 +134,7 @@ class Sidecar:
     def _accept_report(self, kind: bytes, payload: bytes) -> None:
         try:
             if kind == wire.STATUS:
-                status = wire.decode_status(payload)
-                self._model = status.model
-                self._view.update_status(status, time.monotonic())
+                self._hear(wire.decode_status(payload))
             else:
                 count = decode_coverage(payload)
                 self._view.update_coverage(count)
@@ -143,6 +142,14 @@ class Sidecar:
         except RecordError as error:
             self._metrics.invalid_messages.labels("status" if kind == wire.STATUS else "coverage").inc()
             self._log.warning("report_invalid", extra={"fields": {"detail": str(error)}})
+
+    def _hear(self, status: wire.CaptureStatus) -> None:
+        self._model = status.model
+        self._view.update_status(status, time.monotonic())
+        if status.reason != self._reason:
+            fields = {"source": status.source, "reason": status.reason, "detail": status.detail}
+            self._log.info("capture_state_changed", extra={"fields": fields})
+            self._reason = status.reason
 
     def _keep(self, count: CoverageCount) -> None:
         """Keep the newest count of each minute until it is in Redis."""
