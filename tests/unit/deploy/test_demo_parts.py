@@ -13,6 +13,7 @@ from rich.console import Console
 from deploy.demo import commands, launch, prepare
 from deploy.demo.home import Home, HomeInUseError, open_home
 from deploy.demo.ports import HOST, Ports, choose_ports
+from deploy.demo.progress import Reporter
 from deploy.demo.prompts import load_prompts
 from deploy.demo.readback import Reading
 from deploy.demo.table import VISITOR, Screen, fragment
@@ -152,3 +153,22 @@ def test_the_commands_help_names_its_options(capsys: pytest.CaptureFixture[str])
 
     assert stopped.value.code == 0
     assert {"--once", "--home", "--eager"} <= set(re.findall(r"--[a-z]+", capsys.readouterr().out))
+
+
+def test_on_a_terminal_steps_then_the_table_then_steps_again_share_the_screen() -> None:
+    console = Console(file=io.StringIO(), width=150, force_terminal=True)
+    reporter = Reporter(console, started_at=0.0)
+    screen = Screen(console, "addresses", lambda _: None)
+
+    with reporter.step("starting"):
+        pass
+    screen.start()
+    screen.show([], {}, "3 requests answered")
+    screen.stop()
+    with reporter.step("stopping"):
+        pass
+
+    assert isinstance(console.file, io.StringIO)
+    written = console.file.getvalue()
+    for part in ("✓ starting", "addresses", "3 requests answered", "✓ stopping"):
+        assert part in written
