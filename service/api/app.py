@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
 
-from service.api import handlers, openapi
+from service.api import docs_page, handlers, openapi
 from service.api.deps import Resources, refuse_repeated_parameters
 from service.api.middleware import Observe
 from service.api.responses import ALWAYS, problems
@@ -35,6 +35,8 @@ def create_app(resources: Resources) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,  # it needs a CDN
     )
     app.state.resources = resources
     api = APIRouter(
@@ -47,6 +49,7 @@ def create_app(resources: Resources) -> FastAPI:
     handlers.install(app)
     app.add_middleware(Observe, metrics=resources.metrics)
     openapi.install(app)
+    docs_page.install(app)
     return app
 
 

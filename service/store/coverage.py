@@ -68,16 +68,18 @@ def upsert_counts(session: Session, counts: Sequence[SourceCount]) -> None:
     """Keep the largest value of each count, so that redelivery and reordering change nothing."""
     largest: dict[tuple[object, ...], SourceCount] = {}
     for count in counts:
-        # One INSERT may not touch a row twice.
+        # A source sends each count many times a minute; only the largest matters.
         key = (count.minute, count.source, count.hop, count.model, count.counter)
         if key not in largest or largest[key].count < count.count:
             largest[key] = count
     if not largest:
         return
-    insertion = insert(CoverageMinute).values([asdict(largest[key]) for key in sorted(largest, key=str)])
+    insertion = insert(CoverageMinute)
     session.execute(
         insertion.on_conflict_do_update(
             index_elements=["minute", "source", "hop", "model", "counter"],
             set_={"count": func.greatest(CoverageMinute.count, insertion.excluded.count)},
-        )
+        ),
+        # In one order everywhere, so that two workers cannot wait for each other.
+        [asdict(largest[key]) for key in sorted(largest, key=str)],
     )

@@ -1,3 +1,5 @@
+import re
+
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
@@ -69,3 +71,14 @@ def test_metrics_count_requests_by_route_and_never_by_path(
     assert counted["/v1/flags", "OTHER", "405"] == 1
     assert "some-request" not in answer.text
     assert families["subtext_build_info"].samples[0].labels["process"] == "service"
+
+
+def test_the_docs_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/docs")
+
+    assert page.status_code == 200
+    own = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert own
+    for url in own:
+        assert url.startswith("/")
+        assert client.get(url).status_code == 200
