@@ -1,23 +1,27 @@
-"""Run one in-process vLLM engine over a job: ``python -m tests.integration.capture.engine JOB RESULT``.
+"""Run in-process vLLM engines over jobs: ``python -m tests.integration.capture.engine JOBS RESULTS``.
 
 A process of its own, because vLLM loads general plugins once in a process and captures or not for
-the configuration that it meets first.
+the configuration that it meets first. Several jobs run one after the other.
 """
 
 import inspect
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 
-def main(job_path: str, result_path: str) -> None:
-    """Answer the job's prompts; write every request's tokens, and vLLM's attributes if asked for."""
+def main(jobs_path: str, results_path: str) -> None:
+    """Answer each job's prompts; write every request's tokens, and vLLM's attributes if asked for."""
+    jobs: list[dict[str, Any]] = json.loads(Path(jobs_path).read_text())
+    results = [run(job) for job in jobs]
+    Path(results_path).write_text(json.dumps(results))
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Run one engine to its end."""
     from vllm import LLM, SamplingParams
 
-    job: dict[str, Any] = json.loads(Path(job_path).read_text())
-    started = time.monotonic()
     llm = LLM(**job["engine"])
     prompts = [{"prompt_token_ids": token_ids} for token_ids in job["prompts"]]
     params = SamplingParams(temperature=0.0, **job["sampling"])
@@ -25,7 +29,6 @@ def main(job_path: str, result_path: str) -> None:
         output for _ in range(job["rounds"]) for output in llm.generate(prompts, params, use_tqdm=False)
     ]
     result = {
-        "seconds": time.monotonic() - started,
         "texts": {
             output.request_id: [*(output.prompt_token_ids or []), *output.outputs[0].token_ids]
             for output in outputs
@@ -34,8 +37,8 @@ def main(job_path: str, result_path: str) -> None:
         "attributes": attributes() if job["attributes"] else {},
         "has_extension": "subtext_sidecar.plugin.extension" in sys.modules,
     }
-    Path(result_path).write_text(json.dumps(result))
     llm.llm_engine.engine_core.shutdown()
+    return result
 
 
 def preemptions(llm: Any) -> int:

@@ -1,9 +1,11 @@
-"""Start an engine process and collect everything that its plugin sends, as a sidecar would."""
+"""Start engines in a process and collect everything that their plugins send, as a sidecar would."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +26,12 @@ ENGINE: dict[str, Any] = {
     "max_num_seqs": 32,
     "served_model_name": "smollm2",
 }
-_DEADLINE_SECONDS = 500
+_DEADLINE_SECONDS = 800
 
 
 @dataclass(kw_only=True)
 class EngineRun:
-    """What came out of one engine process."""
+    """What came out of one engine."""
 
     records: list[Record] = field(default_factory=list)
     statuses: list[CaptureStatus] = field(default_factory=list)
@@ -62,57 +64,6 @@ class EngineRun:
             self.coverage[count.source, count.minute] = count.counts
 
 
-def run_engine(
-    folder: Path,
-    model_dir: Path,
-    prompts: list[list[int]],
-    *,
-    subtext: dict[str, Any] | None,
-    engine: dict[str, Any] | None = None,
-    env: dict[str, str] | None = None,
-    **job: Any,
-) -> EngineRun:
-    """Run one engine to its end. ``subtext`` is the plugin's configuration, without its socket."""
-    address = f"ipc://{folder}/s.sock"
-    arguments = {**ENGINE, "model": str(model_dir), **(engine or {})}
-    if subtext is not None:
-        arguments["additional_config"] = {"subtext": {"layer": LAYER, "socket": address, **subtext}}
-    full = {
-        "engine": arguments,
-        "prompts": prompts,
-        "sampling": {},
-        "rounds": 1,
-        "attributes": False,
-        **job,
-    }
-    (folder / "job.json").write_text(json.dumps(full))
-    run = EngineRun()
-    with zmq.Context() as context, context.socket(zmq.PULL) as socket, (folder / "log").open("wb") as log:
-        socket.bind(address)
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tests.integration.capture.engine",
-                folder / "job.json",
-                folder / "result.json",
-            ],
-            cwd=ROOT,
-            env={**os.environ, **_ENGINE_ENV, **(env or {})},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            _collect(run, socket, process)
-        finally:
-            process.kill()
-            process.wait()
-    run.log = (folder / "log").read_text(errors="replace")
-    assert process.returncode == 0, run.log[-5000:]
-    run.result = json.loads((folder / "result.json").read_text())
-    return run
-
-
 _ENGINE_ENV = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "HF_HUB_OFFLINE": "1",
@@ -122,13 +73,73 @@ _ENGINE_ENV = {
 }
 
 
-def _collect(run: EngineRun, socket: "zmq.Socket[bytes]", process: "subprocess.Popen[bytes]") -> None:
-    waited = 0.0
-    while True:
-        if socket.poll(100):
-            run.take(socket.recv_multipart())
-        elif process.poll() is not None:
+def job(
+    model_dir: Path,
+    prompts: list[list[int]],
+    *,
+    subtext: dict[str, Any] | None,
+    engine: dict[str, Any] | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Return one engine's job. ``subtext``, the plugin's configuration, gets its socket when it runs."""
+    arguments = {**ENGINE, "model": str(model_dir), **(engine or {})}
+    if subtext is not None:
+        arguments["additional_config"] = {"subtext": {"layer": LAYER, **subtext}}
+    full = {"engine": arguments, "prompts": prompts, "sampling": {}, "rounds": 1, "attributes": False}
+    return {**full, **changes}
+
+
+def run_jobs(
+    folder: Path, jobs: list[dict[str, Any]], env: dict[str, str] | None = None
+) -> list[EngineRun]:
+    """Run the jobs in one process, each with a socket of its own."""
+    runs = [EngineRun() for _ in jobs]
+    with zmq.Context() as context, contextlib.ExitStack() as stack:
+        sockets = []
+        for number, one in enumerate(jobs):
+            address = f"ipc://{folder}/{number}.sock"
+            sockets.append(stack.enter_context(context.socket(zmq.PULL)))
+            sockets[-1].bind(address)
+            if "subtext" in one["engine"].get("additional_config", {}):
+                one["engine"]["additional_config"]["subtext"]["socket"] = address
+        (folder / "jobs.json").write_text(json.dumps(jobs))
+        log = _run_process(folder, env or {}, sockets, runs)
+    results = json.loads((folder / "results.json").read_text())
+    for run, result in zip(runs, results, strict=True):
+        run.result, run.log = result, log
+    return runs
+
+
+def _run_process(
+    folder: Path, env: dict[str, str], sockets: list["zmq.Socket[bytes]"], runs: list[EngineRun]
+) -> str:
+    command = [sys.executable, "-m", "tests.integration.capture.engine", "jobs.json", "results.json"]
+    full_env = {**os.environ, **_ENGINE_ENV, "PYTHONPATH": str(ROOT), **env}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=full_env, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _collect(runs, sockets, process)
+    finally:
+        process.kill()
+        process.wait()
+    text = (folder / "log").read_text(errors="replace")
+    assert process.returncode == 0, text[-5000:]
+    return text
+
+
+def _collect(
+    runs: list[EngineRun], sockets: list["zmq.Socket[bytes]"], process: "subprocess.Popen[bytes]"
+) -> None:
+    poller = zmq.Poller()
+    for socket in sockets:
+        poller.register(socket, zmq.POLLIN)
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        ready = dict(poller.poll(100))
+        for socket, run in zip(sockets, runs, strict=True):
+            if socket in ready:
+                run.take(socket.recv_multipart())
+        if not ready and process.poll() is not None:
             return
-        else:
-            waited += 0.1
-            assert waited < _DEADLINE_SECONDS, "the engine did not end in time"
+    message = "the engines did not end in time"
+    raise TimeoutError(message)

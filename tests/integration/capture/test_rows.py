@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from subtext_sidecar.plugin.activation import EXTENSION
 from subtext_sidecar.record import Record
-from tests.integration.capture.runs import LAYER, EngineRun, run_engine
+from tests.integration.capture.runs import LAYER, EngineRun, job, run_jobs
 
 pytestmark = pytest.mark.vllm
 
@@ -57,7 +58,7 @@ def assert_counts_reconcile(run: EngineRun, requests: int) -> Counter[str]:
 def test_rows_of_32_concurrent_requests_are_the_rows_of_those_requests(
     tmp_path: Path, model_dir: Path, prompts: list[list[int]], hidden_states: Callable[[list[int]], Any]
 ) -> None:
-    run = run_engine(tmp_path, model_dir, prompts, subtext=SAMPLED, sampling={"max_tokens": 24})
+    (run,) = run_jobs(tmp_path, [job(model_dir, prompts, subtext=SAMPLED, sampling={"max_tokens": 24})])
 
     assert_rows_match(run, hidden_states)
     counts = assert_counts_reconcile(run, 32)
@@ -71,40 +72,38 @@ def test_rows_of_32_concurrent_requests_are_the_rows_of_those_requests(
     )
 
 
-def test_rows_of_32_concurrent_requests_are_right_under_chunked_prefill(
+def test_chunked_prefill_prefix_cache_and_preemption_confuse_no_row(
     tmp_path: Path, model_dir: Path, prompts: list[list[int]], hidden_states: Callable[[list[int]], Any]
 ) -> None:
-    engine = {"max_num_batched_tokens": 96}
-
-    run = run_engine(
-        tmp_path, model_dir, prompts, subtext=SAMPLED, engine=engine, sampling={"max_tokens": 12}
-    )
-
-    assert_rows_match(run, hidden_states)
-    assert_counts_reconcile(run, 32)
-    assert {record.header.request_id for record in run.records} == set(run.texts)
-
-
-def test_prefix_cache_and_preemption_confuse_no_row(
-    tmp_path: Path, model_dir: Path, prompts: list[list[int]], hidden_states: Callable[[list[int]], Any]
-) -> None:
-    # Prompts that end one token after a cache block: asked again, all but that token is cached.
-    cut = [prompt[:33] for prompt in prompts[:8]]
-    # Eight requests grow to three blocks each, and there are fewer: some are preempted and recomputed.
-    engine = {"block_size": 32, "num_gpu_blocks_override": 20, "disable_log_stats": False}
-
-    run = run_engine(
-        tmp_path,
+    chunked = job(
         model_dir,
-        cut,
+        prompts,
         subtext=SAMPLED,
-        engine=engine,
+        engine={"max_num_batched_tokens": 96},
+        sampling={"max_tokens": 12},
+    )
+    # Prompts end one token after a cache block: asked again, all but that token is cached. And eight
+    # requests grow to three blocks each, of which there are too few: some are preempted and recomputed.
+    scarce = job(
+        model_dir,
+        [prompt[:33] for prompt in prompts[:8]],
+        subtext=SAMPLED,
+        engine={
+            "block_size": 32,
+            "num_gpu_blocks_override": 20,
+            "disable_log_stats": False,
+            "worker_extension_cls": EXTENSION,
+        },
         sampling={"max_tokens": 48, "ignore_eos": True},
         rounds=2,
     )
 
-    assert_rows_match(run, hidden_states)
-    counts = assert_counts_reconcile(run, 16)
-    assert run.result["preemptions"] > 0
-    assert counts["unobservable_prefix_cached"] > 0
-    assert counts["rows_handed_over"] >= 16 * 20
+    first, second = run_jobs(tmp_path, [chunked, scarce])
+
+    for run, requests in ((first, 32), (second, 16)):
+        assert_rows_match(run, hidden_states)
+        assert_counts_reconcile(run, requests)
+        assert {record.header.request_id for record in run.records} == set(run.texts)
+    assert second.result["preemptions"] > 0
+    assert second.counts()["unobservable_prefix_cached"] > 0
+    assert len(second.records) >= 16 * 20

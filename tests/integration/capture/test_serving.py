@@ -5,37 +5,44 @@ from typing import Any
 
 import pytest
 
-from tests.integration.capture.runs import run_engine
+from subtext_sidecar.plugin.activation import EXTENSION
+from tests.integration.capture.runs import job, run_jobs
 
 pytestmark = pytest.mark.vllm
 
+# What the plugin is given, and the reason for which capture must then be off.
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    ({"fault": "load_model"}, "error_load_model"),
+    ({"fault": "execute_model"}, "error_execute_model"),
+    ({"fault": "sample_tokens"}, "error_sample_tokens"),
+    ({"layer": 30}, "layer_out_of_range"),
+    ({"request_rates": 0.5}, "bad_settings"),
+]
 
-@pytest.mark.parametrize("fault", ["load_model", "execute_model", "sample_tokens"])
-def test_a_hook_that_raises_turns_capture_off_and_leaves_requests_alone(
-    tmp_path: Path, model_dir: Path, prompts: list[list[int]], fault: str
+
+def test_requests_are_answered_and_a_status_says_why_capture_is_off(
+    tmp_path: Path, model_dir: Path, prompts: list[list[int]]
 ) -> None:
-    run = run_engine(tmp_path, model_dir, prompts[:8], subtext={"fault": fault}, sampling={"max_tokens": 8})
+    engine = {"worker_extension_cls": EXTENSION}
+    jobs = [
+        job(model_dir, prompts[:8], subtext=subtext, engine=engine, sampling={"max_tokens": 4})
+        for subtext, _ in BROKEN
+    ]
 
-    assert len(run.texts) == 8
-    assert all(len(tokens) > len(prompts[int(number)]) for number, tokens in run.texts.items())
-    assert run.records == []
-    last = run.statuses[-1]
-    assert (last.enabled, last.reason, last.errors) == (False, f"error_{fault}", {fault: 1})
-    assert run.log.count("capture is off after an error") == 1
+    runs = run_jobs(tmp_path, jobs)
 
-
-@pytest.mark.parametrize(
-    ("subtext", "reason"), [({"layer": 30}, "layer_out_of_range"), ({"request_rates": 0.5}, "bad_settings")]
-)
-def test_a_configuration_that_cannot_be_captured_is_refused_and_served(
-    tmp_path: Path, model_dir: Path, prompts: list[list[int]], subtext: dict[str, Any], reason: str
-) -> None:
-    run = run_engine(tmp_path, model_dir, prompts[:4], subtext=subtext, sampling={"max_tokens": 8})
-
-    assert len(run.texts) == 4
-    assert run.records == []
-    assert (run.statuses[-1].enabled, run.statuses[-1].reason) == (False, reason)
-    assert f"capture is off ({reason})" in run.log
+    for run, (subtext, reason) in zip(runs, BROKEN, strict=True):
+        assert len(run.texts) == 8
+        for number, tokens in run.texts.items():
+            prompt = prompts[int(number)]
+            assert tokens[: len(prompt)] == prompt
+            assert len(tokens) > len(prompt)
+        assert run.records == []
+        last = run.statuses[-1]
+        fault = subtext.get("fault")
+        assert (last.enabled, last.reason, last.errors) == (False, reason, {fault: 1} if fault else {})
+    assert runs[0].log.count("capture is off after an error") == 3
+    assert runs[0].log.count("capture is off (") == 2
 
 
 def test_without_the_key_no_attribute_of_vllm_differs_from_an_installation_without_the_plugin(
@@ -43,19 +50,16 @@ def test_without_the_key_no_attribute_of_vllm_differs_from_an_installation_witho
 ) -> None:
     found = []
     for name, env in (("without", {"VLLM_PLUGINS": ""}), ("with", {})):
-        folder = tmp_path / name
-        folder.mkdir()
-        engine = {"additional_config": {"other": 1}}
-        run = run_engine(
-            folder,
+        (tmp_path / name).mkdir()
+        idle = job(
             model_dir,
             prompts[:2],
             subtext=None,
-            engine=engine,
-            env=env,
+            engine={"additional_config": {"other": 1}},
             attributes=True,
             sampling={"max_tokens": 2},
         )
+        (run,) = run_jobs(tmp_path / name, [idle], env)
         assert not run.result["has_extension"]
         assert run.statuses == []
         found.append(run.result["attributes"])
