@@ -39,7 +39,7 @@ def build_card(
         "model": config.model_name,
         "model_licence": config.model_licence,
         "layer": config.layer,
-        "targets": 'Last token "X"; next likely "a", "b" or "c". The text reads: "...<last tokens>"',
+        "targets": 'Last token "X"; next likely "a". The text reads: "...<the last few tokens>"',
         "figures": figures,
         "training": training,
         "data": data,

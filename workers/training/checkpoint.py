@@ -42,6 +42,16 @@ def read_position(path: Path) -> Position:
         return Position(**json.loads(file.metadata()["position"]))
 
 
+def load_weights(path: Path, parameters: dict[str, Any]) -> None:
+    """Copy a checkpoint's weights in place, and nothing else of it."""
+    import safetensors
+    import torch
+
+    with safetensors.safe_open(path, framework="pt") as file, torch.no_grad():
+        for name, value in parameters.items():
+            value.copy_(file.get_tensor(f"weight.{name}"))
+
+
 def load_checkpoint(path: Path, parameters: dict[str, Any], optimizer: Any) -> Position:
     """Restore everything in place and return where the training stood; a fresh start without a file."""
     if not path.exists():
@@ -49,10 +59,8 @@ def load_checkpoint(path: Path, parameters: dict[str, Any], optimizer: Any) -> P
     import safetensors
     import torch
 
+    load_weights(path, parameters)
     with safetensors.safe_open(path, framework="pt") as file:
-        with torch.no_grad():
-            for name, value in parameters.items():
-                value.copy_(file.get_tensor(f"weight.{name}"))
         keys = set(file.keys())
         for name, value in parameters.items():
             kinds = ("step", "exp_avg", "exp_avg_sq")

@@ -25,7 +25,7 @@ def train(argv: list[str]) -> int:
     run = steps.Run(
         config=config, config_file=arguments.config, home=home, log=_log, finish=arguments.finish
     )
-    _limit_threads(config.threads)
+    _prepare_libraries(config.threads)
     steps.collect_data(run)
     if arguments.until == "data":
         return 0
@@ -43,10 +43,14 @@ def train(argv: list[str]) -> int:
     return 0
 
 
-def _limit_threads(threads: int) -> None:
+def _prepare_libraries(threads: int) -> None:
     import torch
+    import transformers
 
     torch.set_num_threads(threads)
+    # A truncated model leaves weights unused by design; the report about them hides the progress.
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def _log(line: str) -> None:

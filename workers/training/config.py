@@ -61,7 +61,10 @@ class Activations(Part):
 class Targets(Part):
     """The explanation that the pair learns to speak."""
 
-    context_tokens: int = pydantic.Field(default=10, gt=0)
+    context_tokens: int = pydantic.Field(default=5, gt=0)
+    """Length of the quoted text. Every token that the AV cannot recall teaches it to invent."""
+    next_tokens: int = pydantic.Field(default=1, ge=1, le=3)
+    """How many of the model's likeliest next tokens are named."""
 
 
 class Training(Part):
@@ -115,6 +118,8 @@ class RunConfig(Part):
     """What generates: the chats, and the readings of the trained verbalizer."""
     seed: int = 0
     threads: int = 2
+    start_from: str | None = None
+    """An earlier run whose weights both halves begin with; the optimizers begin anew."""
     prompts: Prompts
     chats: Chats = Chats()
     activations: Activations = Activations()

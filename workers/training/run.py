@@ -15,7 +15,7 @@ import numpy as np
 from workers.nla import fidelity
 from workers.nla.verbalizer import Explanation
 from workers.training import card, collect, evaluation, loop, prompts, readings, tasks
-from workers.training.checkpoint import read_position
+from workers.training.checkpoint import load_weights, read_position
 from workers.training.config import RunConfig
 from workers.training.dataset import Samples
 from workers.training.export import export_pair
@@ -64,9 +64,18 @@ class Run:
 
         return transformers.AutoTokenizer.from_pretrained(self.model)
 
+    def writer(self) -> TargetWriter:
+        """Return what writes this run's explanations."""
+        return TargetWriter(self.tokenizer(), self.config.targets)
+
+    def start(self, half: str, parameters: dict[str, Any]) -> None:
+        """Begin with the weights of the earlier run, if there is one."""
+        if self.config.start_from is not None:
+            load_weights(self.home / "runs" / self.config.start_from / f"{half}.safetensors", parameters)
+
     def split(self, name: str) -> Split:
         """Load one split."""
-        return Split(self.folder / f"{name}.safetensors", TargetWriter(self.tokenizer()))
+        return Split(self.folder / f"{name}.safetensors", self.writer())
 
     def samples(self, name: str) -> Samples:
         """Load one split's samples alone."""
@@ -113,6 +122,7 @@ def collect_data(run: Run) -> None:
 def train_reconstructor(run: Run) -> Reconstructor:
     """Train the AR on true explanations and return it."""
     ar = Reconstructor(run.model, run.tokenizer(), run.config.ar, layer=run.config.layer)
+    run.start("ar", ar.parameters())
     train, held_out = run.split("train"), run.split("held_out")
     task = tasks.reconstructor_task(
         ar,
@@ -136,8 +146,9 @@ def train_reconstructor(run: Run) -> Reconstructor:
 def train_verbalizer(run: Run) -> Verbalizer:
     """Train the AV on true explanations and return it."""
     tokenizer = run.tokenizer()
-    writer = TargetWriter(tokenizer)
+    writer = run.writer()
     av = Verbalizer(run.model, tokenizer, run.config.av, run.config.injection)
+    run.start("av", av.parameters())
     train, held_out = run.split("train"), run.split("held_out")
     task = tasks.verbalizer_task(
         av,
@@ -222,7 +233,7 @@ def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
     known = evaluation.HeldOut(
         held_out.samples, held_out.targets, run.baseline(), run.config.evaluation.bootstrap_rounds
     )
-    writer = TargetWriter(run.tokenizer())
+    writer = run.writer()
     run.log("measuring the reconstructor")
     figures: dict[str, Any] = {"fve_baseline": round(known.baseline, 4)}
     figures["reconstructor"] = evaluation.measure_reconstructor(ar, known, train)

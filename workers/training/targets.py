@@ -1,6 +1,6 @@
 """The explanation that a vector should get: short, one format, most determined part first.
 
-    Last token " the"; next likely " cat", " dog" or " end". The text reads: "... sat on the"
+    Last token " the"; next likely " cat". The text reads: "... sat on the"
 
 Only what the vector determines is said, because a small model trained on free summaries learns the
 format and ignores the vector. Segments keep the exact token ids of what they quote, so that the
@@ -9,6 +9,8 @@ verbalizer learns to copy a token, not to spell it.
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
+
+from workers.training.config import Targets
 
 Kind = Literal["frame", "last", "next", "text"]
 
@@ -31,8 +33,9 @@ class Target(NamedTuple):
 class TargetWriter:
     """Writes targets in one tokenizer's terms."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, config: Targets) -> None:
         """Look up once what every target repeats."""
+        self._config = config
         self._tokenizer = tokenizer
         self._special = {
             index: f"[{text.strip('<|>')}]"
@@ -41,18 +44,16 @@ class TargetWriter:
 
     def write(self, context: Sequence[int], next_tokens: Sequence[int]) -> Target:
         """Describe one vector: `context` ends with the token that was read."""
-        first, second, third = (self.quote(token) for token in next_tokens)
         pieces: list[tuple[Kind, list[int]]] = [
             ("frame", self._encode('Last token "')),
             ("last", self.quote(context[-1])),
             ("frame", self._encode('"; next likely "')),
-            ("next", first),
-            ("frame", self._encode('", "')),
-            ("next", second),
-            ("frame", self._encode('" or "')),
-            ("next", third),
+            *self._list(next_tokens[: self._config.next_tokens]),
             ("frame", self._encode('". The text reads: "...')),
-            ("text", [part for token in context for part in self.quote(token)]),
+            (
+                "text",
+                [part for token in context[-self._config.context_tokens :] for part in self.quote(token)],
+            ),
             ("frame", self._encode('"')),
         ]
         ids = [token for _, piece in pieces for token in piece]
@@ -73,6 +74,15 @@ class TargetWriter:
         text = self._tokenizer.decode([token])
         escaped = text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
         return [token] if escaped == text else self._encode(escaped)
+
+    def _list(self, tokens: Sequence[int]) -> list[tuple[Kind, list[int]]]:
+        pieces: list[tuple[Kind, list[int]]] = []
+        for index, token in enumerate(tokens):
+            if index:
+                joint = '" or "' if index == len(tokens) - 1 else '", "'
+                pieces.append(("frame", self._encode(joint)))
+            pieces.append(("next", self.quote(token)))
+        return pieces
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))

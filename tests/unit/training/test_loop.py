@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from workers.training.checkpoint import load_weights
 from workers.training.config import Training
 from workers.training.loop import Task, train
 
@@ -65,6 +66,16 @@ def test_finish_takes_the_last_checkpoint_as_the_end(tmp_path: Path) -> None:
     position = _run(_task(), tmp_path / "cut.safetensors", finish=True)
 
     assert position.batches == 5
+
+
+def test_a_later_run_begins_with_the_weights_of_an_earlier_one(tmp_path: Path) -> None:
+    earlier, later = _task(), _task()
+    _run(earlier, tmp_path / "earlier.safetensors")
+
+    load_weights(tmp_path / "earlier.safetensors", later.parameters)
+
+    for name, value in earlier.parameters.items():
+        assert torch.equal(value, later.parameters[name])
 
 
 def test_a_training_ends_when_its_minutes_are_over(tmp_path: Path) -> None:

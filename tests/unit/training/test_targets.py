@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from workers.training.config import Targets
 from workers.training.targets import WEIGHTS, TargetWriter
 
 
@@ -18,7 +19,7 @@ def tokenizer(toy_home: Path) -> Any:
 def test_a_target_names_the_last_token_then_the_next_ones_then_the_text(tokenizer: Any) -> None:
     what, plus, why = (tokenizer.encode(word)[0] for word in ("What", " plus", " why"))
 
-    target = TargetWriter(tokenizer).write([what, plus], [why, what, plus])
+    target = TargetWriter(tokenizer, Targets(next_tokens=3)).write([what, plus], [why, what, plus])
 
     assert target.text == (
         'Last token " plus"; next likely " why", "What" or " plus". The text reads: "...What plus"'
@@ -28,7 +29,7 @@ def test_a_target_names_the_last_token_then_the_next_ones_then_the_text(tokenize
 def test_special_tokens_and_line_breaks_are_quoted_in_plain_characters(tokenizer: Any) -> None:
     newline, end = tokenizer.encode("\n")[0], tokenizer.eos_token_id
 
-    target = TargetWriter(tokenizer).write([end, newline], [end, newline, newline])
+    target = TargetWriter(tokenizer, Targets(next_tokens=3)).write([end, newline], [end, newline, newline])
 
     assert target.text.startswith('Last token "\\n"; next likely "[im_end]", "\\n" or')
     assert end not in target.ids
@@ -36,7 +37,7 @@ def test_special_tokens_and_line_breaks_are_quoted_in_plain_characters(tokenizer
 
 def test_every_token_has_a_kind_and_the_message_outweighs_the_frame(tokenizer: Any) -> None:
     ids = tokenizer.encode("What is one plus two")
-    writer = TargetWriter(tokenizer)
+    writer = TargetWriter(tokenizer, Targets(next_tokens=3))
 
     target = writer.write(ids, ids[:3])
 
@@ -49,7 +50,7 @@ def test_every_token_has_a_kind_and_the_message_outweighs_the_frame(tokenizer: A
 
 def test_a_wrapped_target_carries_the_official_tags_and_ends_the_turn(tokenizer: Any) -> None:
     ids = tokenizer.encode("What is one")
-    writer = TargetWriter(tokenizer)
+    writer = TargetWriter(tokenizer, Targets(next_tokens=3))
 
     wrapped = writer.wrap(writer.write(ids, ids[:3]))
 
