@@ -32,6 +32,9 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
+    # Threads that spin while they wait starve whoever shares the cores, and themselves: beside one
+    # busy process on 2 cores, 0.4 readings a second without this and 4.4 with it.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
@@ -57,7 +60,10 @@ class EngineSettings:
 
 
 def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set what vLLM reads at import, keeping what the operator set; entry points call it first."""
+    """Set what vLLM and OpenMP read once, keeping what the operator set.
+
+    Entry points call it before anything imports torch.
+    """
     for name, value in _ENVIRONMENT.items():
         environment.setdefault(name, value)
 
