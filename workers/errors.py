@@ -1,17 +1,28 @@
-"""The two kinds of failure that a worker knows. Anything else counts as retryable, up to the limit."""
+"""Whose fault a failure is: a store's (wait, give nothing up) or an entry's (retry, then dead-letter)."""
 
 import redis
 import sqlalchemy.exc
 
-OUTAGES = (
-    sqlalchemy.exc.OperationalError,
-    sqlalchemy.exc.InterfaceError,
-    sqlalchemy.exc.TimeoutError,
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.exceptions.BusyLoadingError,
-)
-"""A store is away: nobody's fault but the store's. Wait and do the same again; nothing is given up."""
+STORE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, redis.RedisError)
+"""What to catch before asking `is_outage`."""
+
+# SQLSTATE classes that PostgreSQL blames on the row: bad data, a broken constraint, over a limit.
+_ROWS_FAULT = frozenset({"22", "23", "54"})
+
+
+def is_outage(error: Exception) -> bool:
+    """Tell whether a store cannot work at all now: wait and do the same again.
+
+    True also for a store that answers but refuses everything (read-only after a failover, not
+    migrated, no permission): blaming its entries would dead-letter the whole stream. False when
+    PostgreSQL refuses a row for what is in it, for then waiting would never end.
+    """
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        if isinstance(error, sqlalchemy.exc.DataError | sqlalchemy.exc.IntegrityError):
+            return False
+        # By state and not by class: an index row too long is an OperationalError as well.
+        return str(getattr(error.orig, "sqlstate", None))[:2] not in _ROWS_FAULT
+    return isinstance(error, sqlalchemy.exc.TimeoutError | redis.RedisError)
 
 
 class PermanentError(Exception):

@@ -2,11 +2,11 @@
 
 import threading
 
+import redis
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.store import engine as store_engine
-from workers.errors import OUTAGES
 from workers.metrics import WorkerMetrics
 from workers.queue import Queue, QueueSettings
 
@@ -35,7 +35,7 @@ class Gauges:
         """Set every gauge once. While Redis is away the queue gauges keep their last value."""
         try:
             backlog = self._queue.backlog()
-        except OUTAGES:
+        except redis.RedisError:
             self._metrics.redis_up.set(0)
         else:
             stream = self._settings.stream

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import coverage
 from subtext_sidecar import record
-from workers.errors import OUTAGES
+from workers.errors import STORE_ERRORS, is_outage
 from workers.queue import Entry, Queue, QueueSettings
 
 log = structlog.get_logger()
@@ -21,6 +21,9 @@ COVERAGE_QUEUE = QueueSettings(
 _BATCH = 200
 _BLOCK_MS = 1000
 _PAUSE_SECONDS = 2.0
+# Generous for what plugin and sidecar send; the texts are an index key, which PostgreSQL bounds.
+_MAX_TEXT = 256
+_MAX_COUNTERS = 256
 
 
 class CoverageIntake:
@@ -36,7 +39,9 @@ class CoverageIntake:
         while not stop.is_set():
             try:
                 self.step()
-            except OUTAGES as error:
+            except STORE_ERRORS as error:
+                if not is_outage(error):
+                    raise
                 log.warning("coverage_intake_waits", error=repr(error))
                 stop.wait(_PAUSE_SECONDS)
 
@@ -65,10 +70,16 @@ def _source_counts(entry: Entry) -> list[coverage.SourceCount]:
     except (OverflowError, ValueError, OSError) as error:
         raise record.RecordError("bad_field", f"minute: {count.minute} is no time") from error
     texts = (count.source, count.model, *count.counts)
-    if any("\x00" in text for text in texts) or any(
-        not 0 <= value < 2**63 for value in count.counts.values()
-    ):
-        raise record.RecordError("bad_field", "counts: texts must not hold NUL, values must fit a bigint")
+    if any("\x00" in text or len(text) > _MAX_TEXT for text in texts):
+        raise record.RecordError(
+            "bad_field", f"source, model, counts: texts must be NUL-free, at most {_MAX_TEXT} characters"
+        )
+    if len(count.counts) > _MAX_COUNTERS:
+        raise record.RecordError(
+            "oversized", f"counts: {len(count.counts)} counters, limit {_MAX_COUNTERS}"
+        )
+    if any(not 0 <= value < 2**63 for value in count.counts.values()):
+        raise record.RecordError("bad_field", "counts: values must fit a bigint and not be negative")
     return [
         coverage.SourceCount(
             minute=minute, source=count.source, hop=count.hop, model=count.model, counter=name, count=value

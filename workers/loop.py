@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+import redis
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.store import coverage, ingest
+from service.store import coverage, identity, ingest
 from workers import pipeline
-from workers.errors import OUTAGES, PermanentError
+from workers.errors import STORE_ERRORS, PermanentError, is_outage
 from workers.judge.judge import Judge
 from workers.ledger import Ledger
 from workers.metrics import WorkerMetrics
@@ -206,12 +207,21 @@ class WorkerLoop:
         self._ledger = ledger
 
     def _dead_letter(self, rejection: pipeline.Rejection) -> None:
-        self._waiting_out(
-            lambda: self._queue.dead_letter(rejection.entry, rejection.reason, rejection.error)
-        )
+        if not self._waiting_out(lambda: self._move(rejection)):
+            return  # still pending: a later delivery tries again
         self._metrics.dead_letters.labels(rejection.reason).inc()
         log.warning("entry_dead_lettered", entry=rejection.entry.id.decode(), reason=rejection.reason)
         self._waiting_out(lambda: self._count({"rows_consumed": 1, f"dead_lettered_{rejection.reason}": 1}))
+
+    def _move(self, rejection: pipeline.Rejection) -> bool:
+        try:
+            self._queue.dead_letter(rejection.entry, rejection.reason, rejection.error)
+        except redis.OutOfMemoryError as error:
+            # Not waited out: only settling the other entries makes room.
+            self._metrics.failures.labels(type(error).__name__).inc()
+            log.warning("dead_letter_postponed", entry=rejection.entry.id.decode(), error=repr(error))
+            return False
+        return True
 
     def _give_up(self, entry: Entry, error: Exception) -> None:
         """Dead-letter what can never work or failed too often; leave the rest for another delivery."""
@@ -225,6 +235,11 @@ class WorkerLoop:
         now = dt.datetime.now(dt.UTC)
         model, metrics = self._target.model, self._metrics
         for row in rows:
+            if (
+                identity.explanation_id(row.sample_id, self._target.decoder_id)
+                not in stored.explanation_ids
+            ):
+                continue  # another worker was first
             layer = str(row.layer)
             metrics.stored.labels(model, layer, "verified" if row.verified else "unverified").inc()
             metrics.fve.labels(model, layer).observe(row.fve)
@@ -243,7 +258,9 @@ class WorkerLoop:
         while True:
             try:
                 return act()
-            except OUTAGES as error:
+            except STORE_ERRORS as error:
+                if not is_outage(error):
+                    raise
                 self._metrics.failures.labels(type(error).__name__).inc()
                 log.warning("store_away", error=repr(error), pause_seconds=pause)
             if self._stop.wait(pause):
@@ -260,7 +277,7 @@ class WorkerLoop:
             while not done.wait(self._settings.keep_alive_seconds):
                 try:
                     self._queue.keep_alive(ids)
-                except OUTAGES as error:
+                except redis.RedisError as error:
                     # Worst case: another worker decodes them as well, and stores nothing new.
                     log.warning("keep_alive_failed", error=repr(error))
 

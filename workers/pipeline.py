@@ -4,6 +4,7 @@ No database, no queue and no clock in here: the loop brings the values and acts 
 """
 
 import datetime as dt
+import math
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
@@ -18,6 +19,10 @@ from workers.judge.anomalies import Anomalies
 from workers.judge.concepts import Match
 from workers.nla.decoder import DecoderIdentity, Reading
 from workers.queue import Entry
+
+# A key of two indexes: PostgreSQL refuses index rows above 2704 bytes, and clients choose this text.
+_MAX_REQUEST_ID_BYTES = 1024
+_MAX_INTEGER = 2**31 - 1
 
 
 class Work(NamedTuple):
@@ -81,6 +86,7 @@ def _check(entry: Entry, identity: DecoderIdentity, served_model: str) -> Work:
         raise PermanentError("missing_field", f"the entry has no field {' and '.join(missing)}")
     decoded = record.decode(entry.fields[record.FIELD_HEADER], entry.fields[record.FIELD_VECTOR])
     _check_decoder(decoded.header, identity, served_model)
+    _check_storable(decoded.header)
     if float(np.abs(decoded.values()).max()) == 0.0:
         raise PermanentError("zero_vector", "the vector is all zeros and has no direction to read")
     return Work(entry, decoded, record.sample_id(decoded.header))
@@ -99,6 +105,22 @@ def _check_decoder(header: record.Header, identity: DecoderIdentity, served_mode
                 f"{field}: the record is for {got!r}, decoder {identity.name} reads {needed!r};"
                 " start a worker with the decoder of that model and layer",
             )
+
+
+def _check_storable(header: record.Header) -> None:
+    """Refuse before decoding what the tables could never hold."""
+    size = len(header.request_id.encode())
+    if size > _MAX_REQUEST_ID_BYTES:
+        raise PermanentError(
+            "oversized", f"request_id: has {size} bytes, limit {_MAX_REQUEST_ID_BYTES}; send a shorter id"
+        )
+    for field, value in (("position", header.position), ("token_id", header.token_id)):
+        if value > _MAX_INTEGER:
+            raise PermanentError("bad_field", f"{field}: {value} does not fit the store")
+    try:
+        dt.datetime.fromtimestamp(header.captured_at, dt.UTC)
+    except (OverflowError, ValueError, OSError) as error:
+        raise PermanentError("bad_field", f"captured_at: {header.captured_at} is no time") from error
 
 
 def worn_out(
@@ -142,7 +164,9 @@ def to_rows(
     verdicts: Sequence[Judged],
     token_text: Callable[[int], str],
 ) -> list[NewReading]:
-    """Return the rows to store, one a work."""
+    """Return the rows to store, one a work; ValueError when a fidelity is no number."""
+    if not all(math.isfinite(reading.cosine) and math.isfinite(reading.fve) for reading in readings):
+        raise ValueError("readings: the decoder measured a fidelity that is not finite")
     return [
         NewReading(
             sample_id=work.sample_id,

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from service.store import engine as store_engine
 from service.store import ingest, migrate
-from workers.errors import OUTAGES
+from workers.errors import STORE_ERRORS, is_outage
 from workers.gauges import Gauges
 from workers.health import HealthServer
 from workers.intake import COVERAGE_QUEUE, CoverageIntake
@@ -61,11 +61,12 @@ class Parts:
         Raises ValueError when the store knows the model with another width, or the calibration's
         anomaly reference cannot be used.
         """
+        policy = JudgePolicy()
         judge = Judge(
             concepts=self.concepts,
-            matcher=ConceptMatcher(self.concepts, embedder or MiniLmEmbedder()),
+            matcher=ConceptMatcher(self.concepts, embedder or MiniLmEmbedder(), policy.semantic_thresholds),
             reference=AnomalyReference.from_arrays(anomaly) if anomaly else None,
-            policy=JudgePolicy(),
+            policy=policy,
         )
         target = self._register(decoder)
         if target is None:
@@ -112,7 +113,9 @@ class Parts:
                 with store_engine.session_factory(self.database)() as session:
                     model_id, decoder_id = ingest.register_decoder(session, row)
                     session.commit()
-            except OUTAGES as error:
+            except STORE_ERRORS as error:
+                if not is_outage(error):
+                    raise
                 log.warning("store_away", error=repr(error))
                 self.stop.wait(_RETRY_SECONDS)
             else:

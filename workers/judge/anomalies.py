@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 COMPONENTS = 64
 _HELD_OUT_SHARE = 0.5
 _MINIMUM = 40
+_MINIMUM_HALF = 10
 
 Matrix = NDArray[np.float64]
 
@@ -88,6 +89,12 @@ def fit(
     if len(vectors) < _MINIMUM:
         raise ValueError(f"vectors: {len(vectors)} are too few for an anomaly reference, need {_MINIMUM}")
     held_out = _held_out(np.arange(len(vectors)) if documents is None else np.asarray(documents))
+    halves = (int(held_out.sum()), int((~held_out).sum()))
+    if min(halves) < _MINIMUM_HALF:
+        raise ValueError(
+            f"documents: their halves hold {halves[0]} and {halves[1]} vectors, need {_MINIMUM_HALF} each;"
+            " use more documents"
+        )
     fitting = _unit(vectors[~held_out])
     mean = fitting.mean(axis=0)
     # The economy SVD of n x d at these sizes (thousands by hundreds) takes well under a second.

@@ -6,7 +6,7 @@ A match is a hint about one explanation. It becomes a flag only together with ot
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -120,8 +120,11 @@ def load_concepts(path: Path) -> ConceptSet:
 class ConceptMatcher:
     """Finds concepts in texts. Examples are embedded once; each batch of texts is embedded once."""
 
-    def __init__(self, concepts: ConceptSet, embedder: Embedder) -> None:
-        """Compile the patterns and embed the examples."""
+    def __init__(self, concepts: ConceptSet, embedder: Embedder, thresholds: Mapping[str, float]) -> None:
+        """Compile the patterns and embed the examples.
+
+        ``thresholds`` (cosine by concept) come before those written in the file.
+        """
         self._embedder = embedder
         self._patterns = [
             (concept.name, re.compile(matcher.regex, re.IGNORECASE))
@@ -130,7 +133,11 @@ class ConceptMatcher:
             if matcher.regex is not None
         ]
         self._semantics: list[tuple[str, float, NDArray[np.float32]]] = [
-            (concept.name, matcher.semantic.threshold, embedder.embed(matcher.semantic.examples))
+            (
+                concept.name,
+                thresholds.get(concept.name, matcher.semantic.threshold),
+                embedder.embed(matcher.semantic.examples),
+            )
             for concept in concepts.concepts
             for matcher in concept.matchers
             if matcher.semantic is not None

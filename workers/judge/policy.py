@@ -1,6 +1,7 @@
 """The thresholds that turn readings into verdicts: the seam where calibrated ones come in."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from workers.judge.concepts import ConceptSet
 
@@ -11,6 +12,8 @@ class JudgePolicy:
 
     anomaly_p_value: float = 0.01
     """An activation with a conformal p-value at or below this is counted as an anomaly."""
+    semantic_thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Cosine by concept, in place of those that concepts.yaml was written with."""
     false_positive_rate: float | None = None
     """Of a flag, per request, measured on benign traffic; None while nobody measured it."""
 

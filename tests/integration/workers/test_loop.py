@@ -1,7 +1,11 @@
 """The worker's loop on real stores: what goes in comes out once, or in the dead-letter stream."""
 
+import time
 from collections.abc import Callable
+from secrets import token_hex
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -86,12 +90,17 @@ def _zero() -> tuple[bytes, bytes]:
     return header, vector
 
 
+REASONS = {"oversized_key": "oversized", "position_out_of_range": "bad_field", "no_time": "bad_field"}
 BAD: dict[str, Callable[[], tuple[bytes, bytes]]] = {
     "bad_length": _truncated,
     "malformed_header": _short_header,
     "wrong_version": lambda: make_record(v=2),
     "not_finite": _nan,
     "oversized": lambda: make_record(request_id="x" * 5000),
+    # Within the header's limit; as an index key PostgreSQL would refuse it every time it is tried.
+    "oversized_key": lambda: make_record(request_id=token_hex(1500)),
+    "position_out_of_range": lambda: make_record(request_id="far", position=2**31),
+    "no_time": lambda: make_record(captured_at=1e300),
     "bad_checksum": lambda: make_record(checksum=1),
     "bad_field": lambda: make_record(probability=0.0),
     "zero_vector": _zero,
@@ -99,11 +108,12 @@ BAD: dict[str, Callable[[], tuple[bytes, bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("reason", BAD)
+@pytest.mark.parametrize("fault", BAD)
 def test_a_bad_record_goes_to_the_dead_letters_with_its_reason_and_the_rest_goes_on(
-    bench: Bench, reason: str
+    bench: Bench, fault: str
 ) -> None:
-    bench.add(*BAD[reason]())
+    reason = REASONS.get(fault, fault)
+    bench.add(*BAD[fault]())
     bench.add(*make_record(position=5))
 
     bench.drain()
@@ -154,6 +164,41 @@ def test_one_poisonous_sample_does_not_stop_its_batch(make_bench: Callable[..., 
     assert [letter[record.FIELD_REASON] for letter in letters] == [b"decode_failed"]
     assert b"cannot read this one" in letters[0][b"error"]
     assert bench.metric("subtext_stream_redeliveries_total") == 4
+
+
+def test_a_fidelity_that_is_no_number_is_never_stored(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(fve=float("nan")))
+    bench.add_samples(1)
+
+    bench.drain()
+
+    assert count(bench, Explanation) == 0
+    assert [letter[record.FIELD_REASON] for letter in bench.dead_letters()] == [b"decode_failed"]
+
+
+def test_a_dead_letter_that_redis_has_no_room_for_waits_while_the_others_go_on(bench: Bench) -> None:
+    bench.loop.step()  # the group itself needs memory, too
+    bench.add(*_truncated())
+    bench.add_samples(3)
+    bench.client.config_set("maxmemory", "1kb")
+    try:
+        wait_steps(bench, lambda: bench.parts.queue.backlog().entries == 1)
+        assert count(bench, Explanation) == 3
+        assert bench.dead_letters() == []
+    finally:
+        bench.client.config_set("maxmemory", "0")
+
+    bench.drain()
+
+    assert [letter[record.FIELD_REASON] for letter in bench.dead_letters()] == [b"bad_length"]
+    assert coverage(bench)["dead_lettered_bad_length"] == 1
+
+
+def wait_steps(bench: Bench, is_reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_reached():
+        assert time.monotonic() < deadline
+        bench.loop.step()
 
 
 def test_what_a_dead_worker_left_is_taken_over(make_bench: Callable[..., Bench]) -> None:
@@ -243,10 +288,20 @@ def test_coverage_counts_are_kept_once_however_often_they_arrive(bench: Bench) -
             v=1, source="s", hop="plugin", model=MODEL, minute=29_000_000, counts={"requests_seen": total}
         )
         bench.client.xadd(record.COVERAGE_STREAM, {record.FIELD_HEADER: record.encode_coverage(counts)})
+    unstorable: tuple[dict[str, Any], ...] = (
+        {"source": token_hex(2000)},
+        {"counts": {"a\x00b": 1}},
+        {"counts": {"requests_seen": 2**63}},
+        {"counts": {str(number): 1 for number in range(1000)}},
+        {"minute": 2**60},
+    )
+    for change in unstorable:
+        bad = msgspec.structs.replace(counts, **change)
+        bench.client.xadd(record.COVERAGE_STREAM, {record.FIELD_HEADER: record.encode_coverage(bad)})
     bench.client.xadd(record.COVERAGE_STREAM, {record.FIELD_HEADER: b"garbage"})
 
     bench.parts.intake.step(block_ms=50)
     bench.parts.intake.step(block_ms=50)
 
     assert coverage(bench) == {"requests_seen": 9}
-    assert bench.client.xlen(f"{record.COVERAGE_STREAM}:dead") == 1
+    assert bench.client.xlen(f"{record.COVERAGE_STREAM}:dead") == 1 + len(unstorable)

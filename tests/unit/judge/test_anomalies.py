@@ -84,6 +84,8 @@ def test_bad_input_names_what_is_wrong() -> None:
 
     with pytest.raises(ValueError, match="too few"):
         fit(vectors[:10])
+    with pytest.raises(ValueError, match="use more documents"):
+        fit(vectors, np.zeros(len(vectors), np.int64))
     with pytest.raises(ValueError, match="zero vector"):
         reference.score(np.zeros((1, D_MODEL), np.float32))
     with pytest.raises(ValueError, match="shape"):

@@ -34,7 +34,7 @@ def test_the_shipped_concepts_load() -> None:
 
 
 def test_a_regex_or_a_similar_text_matches_and_other_texts_do_not(tmp_path: Path) -> None:
-    matcher = ConceptMatcher(load_concepts(write(tmp_path, GOOD)), WordEmbedder())
+    matcher = ConceptMatcher(load_concepts(write(tmp_path, GOOD)), WordEmbedder(), {})
 
     regex, semantic, neither = matcher.match(
         ["the PASSWORD is", "an access token for the server", "the cat sat on the mat"]
@@ -46,6 +46,14 @@ def test_a_regex_or_a_similar_text_matches_and_other_texts_do_not(tmp_path: Path
     assert [(match.concept, match.matcher) for match in semantic] == [("credentials", "semantic")]
     assert neither == []
     assert matcher.match([]) == []
+
+
+def test_a_given_threshold_comes_before_the_written_one(tmp_path: Path) -> None:
+    matcher = ConceptMatcher(
+        load_concepts(write(tmp_path, GOOD)), WordEmbedder(), thresholds={"credentials": 0.99}
+    )
+
+    assert matcher.match(["an access token for the server"]) == [[]]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +94,7 @@ def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_shipped_concepts_find_what_they_are_for_and_spare_the_harmless() -> None:
-    matcher = ConceptMatcher(load_concepts(ROOT / "deploy" / "concepts.yaml"), MiniLmEmbedder())
+    matcher = ConceptMatcher(load_concepts(ROOT / "deploy" / "concepts.yaml"), MiniLmEmbedder(), {})
     frame = 'Last token "x"; next likely ",", "." or " and". The text reads: "...{}"'
     expected: dict[str, set[str]] = {
         "please reset my password": {"credentials"},

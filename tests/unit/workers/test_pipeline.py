@@ -1,0 +1,134 @@
+"""Every entry of a batch gets exactly one decision, whatever is in it."""
+
+import uuid
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtext_sidecar import record
+from workers import pipeline
+from workers.nla.decoder import Reading
+from workers.nla.fake import fake_identity
+from workers.queue import Entry
+
+IDENTITY = fake_identity(model="base", layer=1, d_model=4)
+SERVED = "served"
+
+
+def entry(number: int = 0, *, deliveries: int = 1, **changes: Any) -> Entry:
+    vector = np.full(4, 2.0, "<f4").tobytes()
+    fields: dict[str, Any] = {
+        "v": record.VERSION,
+        "model": SERVED,
+        "request_id": "request",
+        "layer": 1,
+        "position": number,
+        "token_id": 7,
+        "phase": "decode",
+        "norm": 4.0,
+        "probability": 1.0,
+        "reason": "uniform",
+        "captured_at": 1.8e9,
+        "dtype": "float32",
+        "shape": (4,),
+        "checksum": record.checksum(vector),
+    }
+    header = record.encode_header(record.Header(**(fields | changes)))
+    return Entry(b"%d-0" % number, {record.FIELD_HEADER: header, record.FIELD_VECTOR: vector}, deliveries)
+
+
+def sort(*entries: Entry) -> pipeline.Sorted:
+    return pipeline.sort_entries(entries, IDENTITY, served_model=SERVED)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(entry, st.integers(0, 5)),
+            st.builds(lambda field: entry(layer=field), st.integers(0, 3)),
+            st.builds(
+                lambda header, vector: Entry(
+                    b"0-0", {record.FIELD_HEADER: header, record.FIELD_VECTOR: vector}, 1
+                ),
+                st.binary(max_size=200),
+                st.binary(max_size=40),
+            ),
+            st.just(Entry(b"0-1", {}, 1)),
+        ),
+        max_size=20,
+    )
+)
+def test_no_entry_is_lost_or_decided_twice_and_no_garbage_raises(entries: list[Entry]) -> None:
+    works, repeats, rejections = sort(*entries)
+
+    decided = [*(w.entry for w in works), *(w.entry for w in repeats), *(r.entry for r in rejections)]
+    assert sorted(map(id, decided)) == sorted(map(id, entries))
+    ids = [work.sample_id for work in works]
+    assert len(set(ids)) == len(ids)
+    assert {work.sample_id for work in repeats} <= set(ids)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "field"),
+    [
+        ({"model": "other"}, "wrong_decoder", "model"),
+        ({"layer": 9}, "wrong_decoder", "layer"),
+        ({"request_id": "é" * 513}, "oversized", "request_id: has 1026 bytes"),
+        ({"position": 2**31}, "bad_field", "position"),
+        ({"token_id": 2**31}, "bad_field", "token_id"),
+        ({"captured_at": -1e300}, "bad_field", "captured_at"),
+    ],
+)
+def test_a_rejection_names_the_field(changes: dict[str, Any], reason: str, field: str) -> None:
+    (rejection,) = sort(entry(**changes)).rejections
+
+    assert rejection.reason == reason
+    assert field in rejection.error
+
+
+@pytest.mark.parametrize("changes", [{"request_id": "x" * 1024}, {"position": 2**31 - 1}])
+def test_what_the_store_can_just_hold_is_work(changes: dict[str, Any]) -> None:
+    assert len(sort(entry(**changes)).works) == 1
+
+
+def test_only_what_was_delivered_too_often_without_an_outcome_is_worn_out() -> None:
+    works = sort(entry(1, deliveries=5), entry(2, deliveries=6), entry(3, deliveries=6)).works
+
+    worn = pipeline.worn_out(works, {works[2].sample_id}, max_deliveries=5)
+
+    assert [rejection.entry.id for rejection in worn] == [b"2-0"]
+    assert worn[0].reason == "too_many_deliveries"
+
+
+def reading(**changes: Any) -> Reading:
+    return Reading("text", well_formed=True, cosine=0.9, fve=0.5, verified=True)._replace(**changes)
+
+
+def test_rows_carry_what_was_measured() -> None:
+    works = sort(entry(3)).works
+    verdicts = pipeline.judged(None, 0, [[]])
+
+    (row,) = pipeline.to_rows(works, [reading()], verdicts, lambda token_id: f"<{token_id}>")
+
+    assert row.sample_id == works[0].sample_id != uuid.UUID(int=0)
+    assert (row.position, row.token_text, row.fve, row.verified) == (3, "<7>", 0.5, True)
+    assert row.anomaly_p_value is None
+
+
+@pytest.mark.parametrize("field", ["cosine", "fve"])
+def test_a_fidelity_that_is_no_number_makes_no_row(field: str) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        pipeline.to_rows(
+            sort(entry()).works, [reading(**{field: float("nan")})], pipeline.judged(None, 0, [[]]), str
+        )
+
+
+@given(st.text(st.characters(), max_size=50) | st.just("\x00\ud800"))
+def test_any_text_becomes_storable(text: str) -> None:
+    stored = pipeline.storable(text)
+
+    assert "\x00" not in stored
+    stored.encode("utf-8")
