@@ -1,7 +1,9 @@
-"""A real worker process around the in-memory decoder, which kills itself where it is told to.
+"""A real worker process around the in-memory decoder, which stops where it is told to.
 
-Usage: ``python -m tests.integration.workers.runner CHECKPOINT|drain``; settings as `subtext worker`.
-With ``drain`` it ends by itself once the stream is empty.
+Usage: ``python -m tests.integration.workers.runner MODE``; settings as `subtext worker`. MODE is one of
+CHECKPOINT: kill this process with SIGKILL there;
+drain: end once the stream is empty;
+hold: work like `subtext worker`, but say "fetched" and wait for a line on stdin before the first batch.
 """
 
 import os
@@ -9,28 +11,38 @@ import signal
 import sys
 import threading
 
-from workers import log, wiring
+from workers import cli, log, serving, wiring
 from workers.judge.embedder import WordEmbedder
 from workers.loop import Checkpoint
 from workers.nla.fake import FakeDecoder
 from workers.settings import WorkerSettings
 
 
-def run(where: str) -> None:
+def run(mode: str) -> int:
     settings = WorkerSettings()
     log.configure("ERROR")
     stop = threading.Event()
 
     def reached(checkpoint: Checkpoint) -> None:
-        if checkpoint == where:
+        if checkpoint == mode:
             os.kill(os.getpid(), signal.SIGKILL)
+        if (mode, checkpoint) == ("hold", "fetched"):
+            print("fetched", flush=True)  # noqa: T201  # the test reads it
+            sys.stdin.readline()
 
+    if mode == "hold":
+        cli.stop_on_signals(stop)
     parts = wiring.build(settings, stop, version="test")
     loop = parts.connect(FakeDecoder(), None, embedder=WordEmbedder(), reached=reached)
     assert loop is not None
-    while where != "drain" or parts.queue.backlog().entries > 0:
+    if mode == "hold":
+        status = serving.serve(parts, loop)
+        parts.close()
+        return status
+    while mode != "drain" or parts.queue.backlog().entries > 0:
         loop.step()
+    return 0
 
 
 if __name__ == "__main__":
-    run(sys.argv[1])
+    sys.exit(run(sys.argv[1]))
