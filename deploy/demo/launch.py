@@ -83,7 +83,7 @@ def sidecar(plan: LaunchPlan) -> ProcessSpec:
 
 def worker(plan: LaunchPlan) -> ProcessSpec:
     """Return the decode worker with its own engine."""
-    return _subtext(plan, "worker", plan.ports.worker, grace_seconds=20)
+    return _subtext(plan, "worker", plan.ports.worker, grace_seconds=12)
 
 
 def service(plan: LaunchPlan) -> ProcessSpec:
@@ -171,7 +171,7 @@ def _engine_env(plan: LaunchPlan) -> dict[str, str]:
         # threads that spin while idle would take the other's.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(plan.threads),
-        "KMP_BLOCKTIME": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }

@@ -27,6 +27,7 @@ class Reading:
     text: str
     fve: float
     is_verified: bool
+    calibration_n: int  # shuffled pairs that the verdict stands on; 0 when there is no calibration
     captured_at: dt.datetime
 
 
@@ -131,5 +132,6 @@ def _reading(item: Mapping[str, Any]) -> Reading:
         text=item["text"] or "",
         fve=item["fidelity"]["fve"],
         is_verified=item["fidelity"]["verified"],
+        calibration_n=item["fidelity"]["calibration_n"],
         captured_at=dt.datetime.fromisoformat(item["captured_at"]),
     )

@@ -47,9 +47,14 @@ def statement(outcome: Outcome) -> str:
     if count == 0:
         return "No explanation could be read back: nothing is known about these requests."
     if verified == 0:
+        is_calibrated = any(reading.calibration_n for reading in outcome.readings)
+        reason = (
+            "No text rebuilds its activation better than the text of another would."
+            if is_calibrated
+            else "It has no calibration, so how often a wrong text fits as well is not known."
+        )
         return (
-            f"0 of {count} explanations verified: this decoder explains nothing you may rely on. "
-            "The texts are shown for what they are, guesses that fit no better than somebody else's."
+            f"0 of {count} explanations verified: this decoder explains nothing you may rely on. {reason}"
         )
     return (
         f"{verified} of {count} explanations verified: their text rebuilds the activation better than 95% "

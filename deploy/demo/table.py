@@ -11,6 +11,7 @@ from deploy.demo.readback import Reading
 
 _ROWS = 14
 _PROMPT_CHARS = 34
+_LINE_CHARS = 160
 VISITOR = "(your request)"
 
 
@@ -52,7 +53,7 @@ def line(reading: Reading, flags: Collection[str], prompt: str | None) -> str:
     """Return one reading as one plain line, for a stderr that is no terminal."""
     verified = "verified" if reading.is_verified else "unverified"
     flagged = f" flags {','.join(sorted(flags))}" if flags else ""
-    text = " ".join(reading.text.split())
+    text = " ".join(reading.text.split())[:_LINE_CHARS]
     return (
         f"{fragment(prompt):<{_PROMPT_CHARS}} {reading.token!r:<14} FVE {reading.fve:5.2f} {verified:<10} "
         f"{text}{flagged}"

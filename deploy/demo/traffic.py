@@ -19,8 +19,8 @@ _REQUEST_TIMEOUT_SECONDS = 120.0
 class TrafficPlan:
     """How the prompts are sent: a burst first, so that there is something to see, then gently."""
 
-    concurrency: int = 4
-    burst_requests: int = 12
+    concurrency: int = 5
+    burst_requests: int = 10
     interval_seconds: float = 6.0  # between requests after the burst, over all senders
 
 

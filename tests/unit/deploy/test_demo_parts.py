@@ -132,6 +132,7 @@ def test_without_a_terminal_each_reading_is_printed_once_and_as_plain_text() -> 
         text="[red]a list[/red]\nof things",
         fve=0.25,
         is_verified=False,
+        calibration_n=100,
         captured_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
     )
 

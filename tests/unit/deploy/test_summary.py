@@ -11,7 +11,9 @@ from deploy.demo.summary import Outcome, Seconds, document, statement
 SECONDS = Seconds(setup=1.0, first_explanation=60.04, total=90.0)
 
 
-def reading(number: int, *, request: int = 0, fve: float = 0.5, is_verified: bool = True) -> Reading:
+def reading(
+    number: int, *, request: int = 0, fve: float = 0.5, is_verified: bool = True, calibration_n: int = 100
+) -> Reading:
     return Reading(
         id=f"e{number}",
         request_id=f"r{request}",
@@ -20,6 +22,7 @@ def reading(number: int, *, request: int = 0, fve: float = 0.5, is_verified: boo
         text="a list",
         fve=fve,
         is_verified=is_verified,
+        calibration_n=calibration_n,
         captured_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
     )
 
@@ -85,6 +88,12 @@ def test_when_nothing_is_verified_the_demo_says_so_plainly() -> None:
     assert statement(nothing).startswith(
         "0 of 7 explanations verified: this decoder explains nothing you may rely on."
     )
+
+
+def test_a_decoder_without_calibration_is_called_that() -> None:
+    unknown = outcome([reading(number, is_verified=False, calibration_n=0) for number in range(3)])
+
+    assert "has no calibration" in statement(unknown)
 
 
 def test_a_verified_reading_is_still_called_no_proof() -> None:
