@@ -12,7 +12,7 @@ from tests.e2e.pipeline import SERVED_MODEL, Pipeline, wait_for
 
 pytestmark = pytest.mark.vllm
 REQUESTS = 16
-RECOVERY_SECONDS = 120.0
+RECOVERY_SECONDS = 180.0
 
 
 def dropped(pipeline: Pipeline, port: int, **labels: str) -> float:
