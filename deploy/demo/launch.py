@@ -43,7 +43,7 @@ class LaunchPlan:
     model_dir: Path
     decoder_dir: Path
     database_url: str
-    threads: int  # OpenMP threads of each of the two engines
+    threads: int  # OpenMP threads of each of the two engines, which share the cores
     is_eager: bool  # no torch.compile: starts sooner, and needs no C++ compiler
     scripts_dir: Path = Path(sys.executable).parent
 
@@ -168,7 +168,7 @@ def _engine_env(plan: LaunchPlan) -> dict[str, str]:
         # again. Inductor's own cache works and saves half a minute.
         "VLLM_USE_AOT_COMPILE": "0",
         # Two engines share the machine. Bound threads of both would land on the same cores, and
-        # threads that spin while idle would take the other's.
+        # threads that spin while they wait would take the other's: ten times fewer readings a second.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(plan.threads),
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -82,7 +82,7 @@ def _run(options: Options, ports: Ports, reporter: Reporter, watched: Watched) -
         reporter.line("no C++ compiler or Python headers here: vLLM runs without torch.compile")
     with open_home(options.home) as home, Stack(home.logs_dir, reporter) as stack:
         _die_with_make()
-        threads = max(1, len(os.sched_getaffinity(0)) // 2)
+        threads = len(os.sched_getaffinity(0))  # of each engine: they sleep while they wait
         running = pipelines.start(stack, home, ports, reporter, is_eager=is_eager, threads=threads)
         plan = WatchPlan(is_once=options.is_once, deadline_at=options.started_at + options.deadline_seconds)
         with running.readback:
