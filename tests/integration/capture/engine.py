@@ -4,9 +4,9 @@ A process of its own, because vLLM loads general plugins once in a process and c
 the configuration that it meets first. Several jobs run one after the other.
 """
 
-import inspect
 import json
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +52,25 @@ def attributes() -> dict[str, str]:
     for name, module in sorted(sys.modules.items()):
         if name != "vllm" and not name.startswith("vllm."):
             continue
-        for attribute, value in vars(module).items():
+        for attribute, value in list(vars(module).items()):
             described[f"{name}.{attribute}"] = describe(value)
-            if inspect.isclass(value) and value.__module__ == name:
-                for member, inner in vars(value).items():
+            if isinstance(value, type) and value.__module__ == name:
+                for member, inner in list(vars(value).items()):
                     described[f"{name}.{attribute}.{member}"] = describe(inner)
     return described
 
 
 def describe(value: object) -> str:
-    """Tell what a value is, the same in every process: code by where it stands, data by its type."""
-    function = inspect.unwrap(value) if callable(value) else value
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
-    if code is not None:
+    """Tell what a value is, the same in every process: code by where it stands, data by its type.
+
+    Nothing is unwrapped, so that a wrapper shows as itself, and lazy objects are not touched.
+    """
+    if isinstance(value, (classmethod, staticmethod)):
+        value = value.__func__
+    if isinstance(value, types.FunctionType):
+        code = value.__code__
         return f"{code.co_filename}:{code.co_firstlineno}:{code.co_qualname}"
-    if inspect.isclass(value):
+    if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}{[base.__qualname__ for base in value.__mro__]}"
     return type(value).__qualname__
 
