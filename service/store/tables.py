@@ -64,7 +64,7 @@ class Decoder(Base):
     digest: Mapped[str] = mapped_column(unique=True)  # SHA-256 over weights, meta and calibration
     layer: Mapped[int]
     fve_baseline: Mapped[float]  # mean-predictor error on unit vectors: 1 - |mean|^2
-    shuffled_fve_p95: Mapped[float]  # a reading is verified only above this
+    shuffled_fve_p95: Mapped[float]  # a reading is verified only above this and above 0
     calibration_n: Mapped[int]  # readings that the calibration stands on
     card: Mapped[dict[str, Any]]  # measured figures, as in the model card
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())

@@ -18,7 +18,7 @@ class Reading(NamedTuple):
     fve: float
     """Fraction of variance explained against predicting the calibration mean; at most 1."""
     verified: bool
-    """Whether `fve` beats the 95th percentile of shuffled pairs. Never: that a claim is true."""
+    """Whether `fve` is above the identity's `verified_above`. Never: that a claim is true."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,15 @@ class DecoderIdentity:
     calibration_n: int
     """Readings that the calibration stands on; 0 for an uncalibrated decoder."""
     card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verified_above(self) -> float:
+        """Return the FVE that a reading must exceed: that of 95% of shuffled pairs, and that of no text.
+
+        A weak pair's shuffled readings all lie below 0. Beating them while predicting worse than the
+        mean would verify a text that says less than nothing.
+        """
+        return max(self.shuffled_fve_p95, 0.0)
 
     @property
     def is_calibrated(self) -> bool:

@@ -55,7 +55,7 @@ class FakeDecoder:
             raise ValueError("vectors: some rows are zero or not finite; drop them before reading")
         # 1 - fve = 2 (1 - cosine) / baseline
         cosine = 1 - (1 - self._fve) * self.identity.fve_baseline / 2
-        verified = self.identity.is_calibrated and self._fve > self.identity.shuffled_fve_p95
+        verified = self.identity.is_calibrated and self._fve > self.identity.verified_above
         return [
             Reading(self._text(row), well_formed=True, cosine=cosine, fve=self._fve, verified=verified)
             for row in vectors

@@ -97,7 +97,7 @@ def judge(
             well_formed=said.well_formed,
             cosine=float(cosine),
             fve=float(fve),
-            verified=identity.is_calibrated and bool(fve > identity.shuffled_fve_p95),
+            verified=identity.is_calibrated and bool(fve > identity.verified_above),
         )
         for said, cosine, fve in zip(explanations, cosines, fves, strict=True)
     ]

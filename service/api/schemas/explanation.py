@@ -45,9 +45,9 @@ class Fidelity(Answer):
         "vectors: 1 is perfect, 0 no better than the mean, negative worse.",
         examples=[0.41],
     )
-    verified: bool = Field(description="`fve` is above `shuffled_fve_p95`.")
+    verified: bool = Field(description="`fve` is above `shuffled_fve_p95` and above 0.")
     shuffled_fve_p95: float = Field(
-        description="The threshold: 95th percentile of the FVE between calibration vectors and the "
+        description="95th percentile of the FVE between calibration vectors and the "
         "reconstructions of other vectors' texts. By construction one in twenty of those passes it.",
         examples=[0.02],
     )

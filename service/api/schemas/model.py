@@ -39,7 +39,7 @@ class Decoder(Answer):
         examples=[0.49],
     )
     shuffled_fve_p95: float = Field(
-        description="A reading is verified only above this FVE.", examples=[0.02]
+        description="A reading is verified only above this FVE, and above 0.", examples=[0.02]
     )
     calibration_n: int = Field(description="Readings that the calibration stands on.", examples=[512])
     card: dict[str, Any] = Field(description="Measured figures, as in the model card.")
