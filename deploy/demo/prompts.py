@@ -1,5 +1,7 @@
 """The demo's own prompts, as data in prompts.yaml."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,3 +25,12 @@ def load_prompts(path: Path = PROMPTS_FILE) -> list[Prompt]:
             raise ValueError(f"{path.name}, entry {number}: needs exactly 'topic' and 'text'")
         prompts.append(Prompt(topic=str(entry["topic"]), text=str(entry["text"])))
     return prompts
+
+
+def by_turns(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Return the prompts with the topics taking turns, so that even a short run meets every topic."""
+    topics: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        topics.setdefault(prompt.topic, []).append(prompt)
+    rounds = itertools.zip_longest(*topics.values())
+    return [prompt for turn in rounds for prompt in turn if prompt is not None]

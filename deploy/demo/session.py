@@ -105,11 +105,11 @@ def header(running: pipelines.Pipeline) -> str:
         "worker": ports.worker,
         "vLLM": ports.openai,
     }
-    addresses = "  ".join(f"{name} http://{HOST}:{port}/metrics" for name, port in metrics.items())
+    addresses = ", ".join(f"{name} {port}" for name, port in metrics.items())
     return (
         f"OpenAI endpoint  {running.openai_url}   send prompts of your own; they appear below\n"
         f"REST docs        {running.api_url}/docs   API key in {running.plan.home.api_key_file}\n"
-        f"metrics          {addresses}\n"
+        f"metrics          http://{HOST}:PORT/metrics   {addresses}\n"
     )
 
 

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from deploy.demo.readback import Reading
 
-_ROWS = 14
+_OTHER_LINES = 11  # header, title, borders and status
+_LINES_A_ROW = 2
 _PROMPT_CHARS = 34
 _LINE_CHARS = 160
 VISITOR = "(your request)"
@@ -27,7 +28,7 @@ def readings_table(
     readings: Sequence[Reading],
     flags: Mapping[str, Collection[str]],
     prompt_of: Callable[[str], str | None],
-    rows: int = _ROWS,
+    rows: int,
 ) -> Table:
     """Return the newest readings as a table. Text is shown as it is, never as markup."""
     table = Table(expand=True, title="What the model was computing, by hypothesis", title_justify="left")
@@ -81,7 +82,8 @@ class Screen:
     def show(self, readings: Sequence[Reading], flags: Mapping[str, Collection[str]], status: str) -> None:
         """Show the newest readings; ``status`` is one line below the table."""
         if self._live is not None:
-            table = readings_table(readings, flags, self._prompt_of)
+            rows = max(3, (self._console.height - _OTHER_LINES) // _LINES_A_ROW)
+            table = readings_table(readings, flags, self._prompt_of, rows)
             shown: RenderableType = Group(Text(self._header), table, Text(status, style="dim"))
             self._live.update(shown, refresh=True)
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx
 
 from deploy.demo.pipeline import Pipeline
-from deploy.demo.prompts import load_prompts
+from deploy.demo.prompts import by_turns, load_prompts
 from deploy.demo.readback import Readback
 from deploy.demo.stack import Stack
 from deploy.demo.summary import Outcome
@@ -50,7 +50,7 @@ def watch(
     plan: WatchPlan,
 ) -> None:
     """Run traffic and screen; returns when ``plan`` says so, else runs until interrupted."""
-    traffic = Traffic(pipeline.openai_url, load_prompts(), TrafficPlan())
+    traffic = Traffic(pipeline.openai_url, by_turns(load_prompts()), TrafficPlan())
     screen = screen_of(traffic.prompt_of)
     traffic.start()
     screen.start()

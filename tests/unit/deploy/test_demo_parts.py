@@ -14,7 +14,7 @@ from deploy.demo import commands, launch, prepare
 from deploy.demo.home import Home, HomeInUseError, open_home
 from deploy.demo.ports import HOST, Ports, choose_ports
 from deploy.demo.progress import Reporter
-from deploy.demo.prompts import load_prompts
+from deploy.demo.prompts import by_turns, load_prompts
 from deploy.demo.readback import Reading
 from deploy.demo.table import VISITOR, Screen, fragment
 
@@ -38,6 +38,16 @@ def test_the_prompts_are_about_forty_and_cover_what_they_should() -> None:
     assert {"code", "medical", "personal data", "language", "refusal", "long"} <= {p.topic for p in prompts}
     assert len({p.text for p in prompts}) == len(prompts)
     assert sum(len(p.text) > 800 for p in prompts) >= 2
+
+
+def test_the_topics_take_turns_and_no_prompt_is_lost() -> None:
+    prompts = load_prompts()
+    topics = {prompt.topic for prompt in prompts}
+
+    ordered = by_turns(prompts)
+
+    assert {prompt.topic for prompt in ordered[: len(topics)]} == topics
+    assert sorted(ordered) == sorted(prompts)
 
 
 def test_a_broken_prompt_entry_is_named(tmp_path: Path) -> None:
