@@ -44,6 +44,7 @@ def build_card(
         "training": training,
         "data": data,
         "fve": "1 - |u-v|^2 / baseline on unit vectors; baseline = 1 - |mean u|^2 over the calibration set",
+        "notes": list(config.notes),
         "intervals": "95% bootstrap over whole chats",
     }
 
@@ -78,6 +79,7 @@ def render(card: dict[str, Any], config: RunConfig) -> str:
             for source in config.prompts.sources
         ),
         own=config.prompts.own,
+        notes="\n".join(f"- {note}" for note in config.notes),
     )
 
 
@@ -96,6 +98,11 @@ Base model: {model} ({model_licence}). Adapters, head and card: Apache-2.0.
 | figure | value [95%] | n |
 |---|---|---|
 {figures}
+
+`calibration.json` holds the same round trip on the calibration chats, read by the worker's own engine,
+with the threshold of `verified`.
+
+{notes}
 
 ## What it can and cannot do
 - It names the token that was read, guesses the likeliest next tokens, and recalls a little of the text

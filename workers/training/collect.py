@@ -35,11 +35,20 @@ def collect_chats(config: RunConfig, tokenizer: Any, prompts: list[str], path: P
     unfinished.replace(path)
 
 
+def split_random(seed: int) -> random.Random:
+    """Return what draws splits and positions.
+
+    A stream of its own: seeded like the prompts' shuffle, a split of equal length repeats that
+    permutation and puts the prompts of one source on one side.
+    """
+    return random.Random(f"{seed}:split")  # noqa: S311 - a choice of data, not a secret
+
+
 def collect_samples(
     config: RunConfig, chats_file: Path, folder: Path, *, model: str, log: Callable[[str], None]
 ) -> None:
     """Read every chat's chosen positions and write `<split>.safetensors` into `folder`."""
-    rng = random.Random(config.seed)  # noqa: S311 - a choice of data, not a secret
+    rng = split_random(config.seed)
     rows = [json.loads(line) for line in chats_file.read_text().splitlines()]
     first = max(
         config.activations.min_position,

@@ -101,6 +101,7 @@ class Evaluation(Part):
     """Sizes of the final measurement."""
 
     round_trip_vectors: int = 200
+    teacher_forced_vectors: int = 400
     bootstrap_rounds: int = 1000
 
 
@@ -129,6 +130,8 @@ class RunConfig(Part):
     adaptation: Adaptation
     injection: Injection
     evaluation: Evaluation = Evaluation()
+    notes: tuple[str, ...] = ()
+    """What a reader of the card should know about this run."""
     export: str
     """Where the pair is shipped to, relative to the working directory."""
 

@@ -51,9 +51,13 @@ def measure_reconstructor(ar: Reconstructor, held_out: HeldOut, train: Samples) 
     return {name: _fidelity(predicted, held_out) for name, predicted in predictions.items()}
 
 
-def measure_verbalizer(av: Verbalizer, held_out: HeldOut, wrapped: Sequence[Target]) -> Figures:
-    """Return what the AV gets right when the words before are the true ones."""
-    samples = held_out.samples
+def measure_verbalizer(
+    av: Verbalizer, held_out: HeldOut, wrapped: Sequence[Target], *, limit: int
+) -> Figures:
+    """Return what the AV gets right when the words before are the true ones, on `limit` rows."""
+    rows = tasks.spread(len(wrapped), limit)
+    held_out = held_out._replace(samples=held_out.samples.take(rows))
+    wrapped, samples = [wrapped[row] for row in rows], held_out.samples
     real = tasks.teacher_forced(av, wrapped, samples.vectors)
     others = fidelity.other_documents(samples.documents)
     shuffled = tasks.teacher_forced(av, wrapped, samples.vectors[others])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.training import adapters, positions, prompts
+from workers.training import adapters, collect, positions, prompts
 from workers.training.batching import batch_order
 from workers.training.config import Activations, Prompts, Source, load_config
 from workers.training.schedule import rate_factor, run_progress
@@ -81,6 +81,21 @@ def test_prompts_come_from_pinned_wheels_once_each_and_within_the_size(tmp_path:
     chosen = prompts.gather_prompts(Prompts(sources=(source,)), wheels=tmp_path, beside=tmp_path, seed=0)
 
     assert chosen == ["tell me a story"]
+
+
+def test_prompts_of_one_source_fall_on_every_side_of_the_split(tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("\n".join(f"our own prompt {index}" for index in range(60)))
+    (tmp_path / "more.txt").write_text("\n".join(f"prompt number {index}" for index in range(500)))
+    with zipfile.ZipFile(tmp_path / "toy_set-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.write(tmp_path / "more.txt", "more.txt")
+    source = Source(wheel="toy_set-1.0", member="more.txt", kind="lines", count=500, licence="MIT")
+    config = Prompts(own="own.txt", sources=(source,))
+
+    chosen = prompts.gather_prompts(config, wheels=tmp_path, beside=tmp_path, seed=0)
+    splits = positions.split_chats(len(chosen), Activations(), rng=collect.split_random(0))
+
+    own = [split for split, text in zip(splits, chosen, strict=True) if text.startswith("our own")]
+    assert own.count("train") > 30
 
 
 def test_a_missing_wheel_names_the_command_that_fetches_it(tmp_path: Path) -> None:
