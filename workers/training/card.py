@@ -109,7 +109,7 @@ with the threshold of `verified`.
   before. The first is mostly right, the second sometimes; the quoted text is often invented.
 - It does not describe intentions, plans, feelings or facts, and was never trained to.
 - A reading is a hypothesis. `verified` tells that the text carries the vector better than 95% of
-  shuffled readings; it never tells that a statement in it is true.
+  shuffled readings and better than the mean; it never tells that a statement in it is true.
 - It knows short chats of this one model at this one layer. Other formats, long contexts and the
   first ten tokens were not measured.
 
