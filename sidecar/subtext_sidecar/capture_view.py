@@ -7,17 +7,27 @@ its own ledger, so the sidecar's port shows both hops and an operator needs to s
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from subtext_sidecar.record import CoverageCount, Hop
+from subtext_sidecar.record import CoverageCount, Hop, RejectReason
 from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus
 
 SILENT_AFTER_SECONDS: Final = 10.0
 _FORGET_AFTER_SECONDS: Final = 60.0
 _KEEP_MINUTES: Final = 24 * 60
+# Shown from the start with 0, because a rate never sees the step in which a series appears.
+_HOOKS: Final = ("load_model", "execute_model", "sample_tokens", "sender")
+_DROPS: Final = (
+    *(
+        ("plugin", reason)
+        for reason in ("queue_full", "socket_full", "error", "position_mismatch", "after_end")
+    ),
+    *(("sidecar", reason) for reason in ("buffer_full", "redis_error", "trimmed")),
+    *(("sidecar", f"invalid_{reason}") for reason in get_args(RejectReason)),
+)
 _STRATUM: Final = "all"  # one stratum until sampling is stratified
 
 
@@ -97,7 +107,7 @@ def _status_metrics(heard: list[_Heard], now: float) -> Iterator[Metric]:
     errors = CounterMetricFamily(
         "subtext_capture_errors", "Errors inside the capture hooks, by hook.", labels=["reason"]
     )
-    error_counts: Counter[str] = Counter()
+    error_counts: Counter[str] = Counter(dict.fromkeys(_HOOKS, 0))
     for model, status in {one.status.model: one.status for one in heard}.items():
         probability.add_metric([model, _STRATUM], status.sampling_probability)
     for one in heard:
@@ -173,7 +183,7 @@ def _dropped(totals: dict[_Stage, Counter[str]]) -> Metric:
     family = CounterMetricFamily(
         "subtext_activations_dropped", "Sampled rows that were dropped.", labels=["stage", "reason"]
     )
-    drops: Counter[tuple[str, str]] = Counter()
+    drops: Counter[tuple[str, str]] = Counter(dict.fromkeys(_DROPS, 0))
     for stage, counts in totals.items():
         for counter, count in counts.items():
             if counter.startswith("dropped_"):

@@ -1,8 +1,11 @@
 """Metrics of the sidecar process that are not coverage counts (those are in capture_view)."""
 
 from importlib.metadata import version
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from subtext_sidecar.record import RejectReason
 
 _SHIP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -39,6 +42,8 @@ class SidecarMetrics:
             ["reason"],
             registry=registry,
         )
+        for reason in get_args(RejectReason):
+            self.dead_letters.labels(reason)
         self.invalid_messages = Counter(
             "subtext_sidecar_invalid_messages_total",
             "Socket messages that are not records and could not be read, by kind.",
