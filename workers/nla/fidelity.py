@@ -71,11 +71,15 @@ def fve(vectors: Vectors, rebuilt: Vectors, *, baseline: float) -> Values:
 def other_documents(documents: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for every row the index of a row of another document, each used exactly once.
 
-    Rows of one document are alike, so pairing them would flatter the null. Where one document
-    holds more than half of all rows, some rows have to get a row of their own document.
+    Rows of one document are alike, so pairing them would flatter the null. Documents and the rows
+    within them are shuffled (seeded): rows at the same place of two documents, such as the end of the
+    prompt, are alike too, and must meet as rarely as chance has it. Where one document holds more
+    than half of all rows, some rows have to get a row of their own document.
     """
-    order = np.argsort(documents, kind="stable")
-    largest = int(np.unique(documents, return_counts=True)[1].max())
+    rng = np.random.default_rng(0)
+    names, inverse, counts = np.unique(documents, return_inverse=True, return_counts=True)
+    order = np.lexsort((rng.random(len(documents)), rng.permutation(len(names))[inverse]))
+    largest = int(counts.max())
     partner = np.empty(len(order), np.int64)
     partner[order] = np.roll(order, -largest)
     return partner

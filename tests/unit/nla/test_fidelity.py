@@ -75,3 +75,11 @@ def test_an_interval_over_few_documents_is_wider_than_over_many() -> None:
 
     assert few.value == many.value == pytest.approx(0.425)
     assert few.high - few.low > 2 * (many.high - many.low)
+
+
+def test_rows_at_the_same_place_of_two_documents_meet_by_chance_only() -> None:
+    places = np.tile(np.arange(10), 200)
+
+    partners = fidelity.other_documents(np.repeat(np.arange(200), 10))
+
+    assert 0.05 < (places == places[partners]).mean() < 0.15
