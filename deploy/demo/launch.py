@@ -69,7 +69,7 @@ def valkey(home: Home, port: int) -> ProcessSpec:
         "--dir": str(home.valkey_dir),
         "--save": "",
         "--appendonly": "no",
-        "--maxmemory": "256mb",
+        "--maxmemory": "512mb",
         "--maxmemory-policy": "noeviction",
     }
     command = (str(get_binary_path()), *(part for option in options.items() for part in option))
