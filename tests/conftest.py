@@ -103,3 +103,9 @@ def redis_url(valkey_server: str) -> Iterator[str]:
     yield valkey_server
     client.flushall()
     client.close()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the end-to-end tests last: their server lives from their first test to the end of the session."""
+    items.sort(key=lambda item: "e2e" in item.path.parts)
