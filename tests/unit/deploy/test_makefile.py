@@ -9,8 +9,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def make(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # Under `make test`, the outer make's own options would reach this one.
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    # Under `make test ARGS=...`, the outer make's own options and variables would reach this one.
+    outer = ("MAKE", "MFLAGS", "ARGS", "ONCE")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(outer)}
     command = ["make", "--no-print-directory", *arguments]
     return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, check=False)
 
