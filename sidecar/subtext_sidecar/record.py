@@ -97,6 +97,10 @@ class Record(NamedTuple):
         return _to_float32(self.vector, self.header.dtype)
 
 
+# What msgspec raises for bytes that are not msgpack, for text that is not UTF-8 and for nesting
+# without end. Each is a bad message, never a reason to stop.
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _header_encoder = msgspec.msgpack.Encoder()
 _header_decoder = msgspec.msgpack.Decoder(Header)
 _coverage_decoder = msgspec.msgpack.Decoder(CoverageCount)
@@ -125,7 +129,7 @@ def decode(header_bytes: bytes, vector: bytes) -> Record:
         header = _header_decoder.decode(header_bytes)
     except msgspec.ValidationError as error:
         raise RecordError("bad_field", str(error)) from error
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise RecordError("malformed_header", str(error)) from error
     _check_fields(header)
     _check_vector(header, vector)
@@ -153,7 +157,7 @@ def decode_coverage(payload: bytes) -> CoverageCount:
         count = _coverage_decoder.decode(payload)
     except msgspec.ValidationError as error:
         raise RecordError("bad_field", str(error)) from error
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise RecordError("malformed_header", str(error)) from error
     if count.v != VERSION:
         raise RecordError("wrong_version", f"coverage version {count.v}, this reader knows {VERSION}")
@@ -173,7 +177,7 @@ def _check_version(header_bytes: bytes) -> None:
         version = _version_decoder.decode(header_bytes).v
     except msgspec.ValidationError as error:
         raise RecordError("bad_field", f"v: {error}") from error
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise RecordError("malformed_header", str(error)) from error
     if version != VERSION:
         raise RecordError("wrong_version", f"record version {version}, this reader knows {VERSION}")

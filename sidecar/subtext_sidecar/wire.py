@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from subtext_sidecar.record import VERSION, RecordError
+from subtext_sidecar.record import UNDECODABLE, VERSION, RecordError
 
 RECORDS: Final = b"r"
 COVERAGE: Final = b"c"
@@ -71,7 +71,7 @@ def decode_status(payload: bytes) -> CaptureStatus:
         status = _status_decoder.decode(payload)
     except msgspec.ValidationError as error:
         raise RecordError("bad_field", str(error)) from error
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise RecordError("malformed_header", str(error)) from error
     if status.v != VERSION:
         raise RecordError("wrong_version", f"status version {status.v}, this reader knows {VERSION}")

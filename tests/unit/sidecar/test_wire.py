@@ -22,3 +22,10 @@ def test_garbage_gives_a_record_error_and_nothing_else(payload: bytes) -> None:
 def test_a_status_of_another_shape_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(RecordError):
         wire.decode_status(wire.encode_status(msgspec.structs.replace(status(), **changes)))
+
+
+def test_text_that_is_not_utf8_is_refused() -> None:
+    payload = wire.encode_status(msgspec.structs.replace(status(), model="smollm2"))
+
+    with pytest.raises(RecordError):
+        wire.decode_status(payload.replace(b"smollm2", b"\xf3mollm2"))
