@@ -1,4 +1,4 @@
-"""The coverage ledger: cumulative counts by model and minute, for one process start.
+"""The coverage ledger: cumulative counts by model, stratum and minute, for one process start.
 
 Counts of one row all go to the minute in which it was captured, so that sums reconcile minute by
 minute. A minute is handed out again after each change and, because a message may be lost on the
@@ -8,7 +8,7 @@ way, now and then without one: readers keep the largest value, so repeating is h
 import secrets
 import threading
 from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from subtext_sidecar.record import VERSION, CoverageCount, Hop
 
@@ -22,6 +22,14 @@ def new_source(hop: Hop) -> str:
     return f"{hop}-{secrets.token_hex(8)}"
 
 
+class Cell(NamedTuple):
+    """What one set of counts is about."""
+
+    model: str
+    stratum: str  # record.UNIFORM, OPT_IN, OPT_OUT or UNKNOWN
+    minute: int  # Unix time // 60
+
+
 class Ledger:
     """Counts what happened; safe to use from several threads."""
 
@@ -29,43 +37,46 @@ class Ledger:
         self.source = source
         self._hop = hop
         self._lock = threading.Lock()
-        self._minutes: dict[tuple[str, int], Counter[str]] = {}
-        self._changed: set[tuple[str, int]] = set()
+        self._minutes: dict[Cell, Counter[str]] = {}
+        self._changed: set[Cell] = set()
 
-    def add(self, model: str, minute: int, counter: str, count: int = 1) -> None:
+    def add(self, cell: Cell, counter: str, count: int = 1) -> None:
         """Count ``count`` more of ``counter``."""
-        key = (model, minute)
         with self._lock:
-            self._minutes.setdefault(key, Counter())[counter] += count
-            self._changed.add(key)
+            self._minutes.setdefault(cell, Counter())[counter] += count
+            self._changed.add(cell)
 
     def take_changed(self) -> list[CoverageCount]:
         """Return every minute that changed since it was last taken, oldest first."""
         with self._lock:
-            keys = sorted(self._changed, key=lambda key: key[1])
+            cells = sorted(self._changed, key=lambda cell: cell.minute)
             self._changed.clear()
-            return [self._count(key) for key in keys]
+            return [self._count(cell) for cell in cells]
 
     def put_back(self, count: CoverageCount) -> None:
         """Say that a taken count could not be sent; it is taken again."""
         with self._lock:
-            if (count.model, count.minute) in self._minutes:
-                self._changed.add((count.model, count.minute))
+            cell = Cell(count.model, count.stratum, count.minute)
+            if cell in self._minutes:
+                self._changed.add(cell)
 
     def repeat(self, now_minute: int) -> None:
         """Mark the last minutes as changed, and forget those too old to be asked for."""
         with self._lock:
-            for key in [key for key in self._minutes if key[1] < now_minute - _KEEP_MINUTES]:
-                del self._minutes[key]
-                self._changed.discard(key)
-            self._changed.update(key for key in self._minutes if key[1] >= now_minute - _REPEAT_MINUTES)
+            for cell in [cell for cell in self._minutes if cell.minute < now_minute - _KEEP_MINUTES]:
+                del self._minutes[cell]
+                self._changed.discard(cell)
+            self._changed.update(
+                cell for cell in self._minutes if cell.minute >= now_minute - _REPEAT_MINUTES
+            )
 
-    def _count(self, key: tuple[str, int]) -> CoverageCount:
+    def _count(self, cell: Cell) -> CoverageCount:
         return CoverageCount(
             v=VERSION,
             source=self.source,
             hop=self._hop,
-            model=key[0],
-            minute=key[1],
-            counts=dict(self._minutes[key]),
+            model=cell.model,
+            stratum=cell.stratum,
+            minute=cell.minute,
+            counts=dict(self._minutes[cell]),
         )

@@ -28,8 +28,15 @@ FIELD_REASON: Final = b"reason"  # dead letters only
 
 MAX_HEADER_BYTES: Final = 4096
 MAX_DIMENSIONS: Final = 65_536
+MAX_SCORES: Final = 32
 _NAMESPACE: Final = uuid.UUID("8f0c1c8e-2f2e-5d0a-9d2b-6b8c5b0f7a11")
-_BYTES_PER_VALUE: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES_PER_VALUE: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+# Strata: requests that are sampled by different rules, each with its own denominators.
+UNIFORM: Final = "uniform"  # by the hash of the request, or of its trace
+OPT_IN: Final = "opt_in"  # the client asked for it: always sampled
+OPT_OUT: Final = "opt_out"  # the client asked not to be: seen, never sampled
+UNKNOWN: Final = "unknown"  # counts of rows that no longer tell
 
 Phase = Literal["prefill", "decode"]
 Hop = Literal["plugin", "sidecar", "worker"]
@@ -58,30 +65,34 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     v: int
     model: str  # served model name
     request_id: str  # external id (X-Request-Id), never the engine's suffixed one
+    stratum: str  # of the request: UNIFORM or OPT_IN
     layer: int  # K: the vector is the OUTPUT of block K
     position: int  # token position in the request, 0 is the first prompt token
     token_id: int  # the token at that position
     phase: Phase
     norm: float  # L2 norm of the vector
-    probability: float  # inclusion probability of this row, in (0, 1]
-    reason: str  # why it was chosen, e.g. "uniform"
+    probability: float  # inclusion probability of this row by whatever reason, in (0, 1]
+    baseline_probability: float  # that of the random baseline alone; 0 when only the screen chose it
+    reason: str  # why it was chosen, e.g. "decode", or "screen_anomaly" when only the screen did
     captured_at: float  # Unix seconds, fixed by the plugin
     dtype: str  # float32 | bfloat16 | float16, little endian
     shape: tuple[int, ...]  # (d_model,)
     checksum: int  # CRC-32 of the vector bytes
+    scores: dict[str, float] = {}  # what the screen measured, by detector; a new dict each
 
 
 class CoverageCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Cumulative counts of one source in one minute.
+    """Cumulative counts of one source in one minute, for one stratum of requests.
 
-    Counts only grow within (source, minute), so a reader keeps the largest value it saw and a
-    redelivered or reordered message changes nothing.
+    Counts only grow within (source, model, stratum, minute), so a reader keeps the largest value
+    it saw and a redelivered or reordered message changes nothing.
     """
 
     v: int
     source: str  # unique for one process start
     hop: Hop
     model: str
+    stratum: str  # UNIFORM, OPT_IN, OPT_OUT, or UNKNOWN where a row's own could not be told
     minute: int  # Unix time // 60
     counts: dict[str, int]  # e.g. requests_seen, rows_sampled, rows_shipped, dropped_socket_full
 
@@ -94,7 +105,7 @@ class Record(NamedTuple):
 
     def values(self) -> npt.NDArray[np.float32]:
         """Return the vector as float32, shape (d_model,)."""
-        return _to_float32(self.vector, self.header.dtype)
+        return to_float32(self.vector, self.header.dtype)
 
 
 # What msgspec raises for bytes that are not msgpack, for text that is not UTF-8 and for nesting
@@ -184,35 +195,51 @@ def _check_version(header_bytes: bytes) -> None:
 
 
 def _check_fields(header: Header) -> None:
-    if not header.model or not header.request_id:
-        raise RecordError("bad_field", "model and request_id must not be empty")
-    if "\x00" in header.model + header.request_id + header.reason:
-        raise RecordError("bad_field", "text fields must not contain NUL")
+    _check_texts(header)
+    _check_probabilities(header)
     if min(header.layer, header.position, header.token_id) < 0:
         raise RecordError("bad_field", "layer, position and token_id must not be negative")
-    if not 0.0 < header.probability <= 1.0:
-        raise RecordError("bad_field", f"probability {header.probability} is outside (0, 1]")
-    if not (math.isfinite(header.norm) and math.isfinite(header.captured_at)):
-        raise RecordError("not_finite", "norm and captured_at must be finite")
-    if header.dtype not in _BYTES_PER_VALUE:
-        raise RecordError("bad_field", f"dtype {header.dtype!r} is not one of {sorted(_BYTES_PER_VALUE)}")
+    if not all(map(math.isfinite, (header.norm, header.captured_at, *header.scores.values()))):
+        raise RecordError("not_finite", "norm, captured_at and scores must be finite")
+    if header.dtype not in BYTES_PER_VALUE:
+        raise RecordError("bad_field", f"dtype {header.dtype!r} is not one of {sorted(BYTES_PER_VALUE)}")
     if len(header.shape) != 1 or header.shape[0] <= 0:
         raise RecordError("bad_field", f"shape {header.shape} is not (d_model,)")
     if header.shape[0] > MAX_DIMENSIONS:
         raise RecordError("oversized", f"d_model {header.shape[0]}, limit {MAX_DIMENSIONS}")
+    if len(header.scores) > MAX_SCORES:
+        raise RecordError("oversized", f"{len(header.scores)} scores, limit {MAX_SCORES}")
+
+
+def _check_texts(header: Header) -> None:
+    if not header.model or not header.request_id or not header.stratum:
+        raise RecordError("bad_field", "model, request_id and stratum must not be empty")
+    texts = (header.model, header.request_id, header.stratum, header.reason, *header.scores)
+    if any("\x00" in text for text in texts):
+        raise RecordError("bad_field", "text fields must not contain NUL")
+
+
+def _check_probabilities(header: Header) -> None:
+    if not 0.0 < header.probability <= 1.0:
+        raise RecordError("bad_field", f"probability {header.probability} is outside (0, 1]")
+    if not 0.0 <= header.baseline_probability <= header.probability:
+        raise RecordError(
+            "bad_field", f"baseline_probability {header.baseline_probability} is outside [0, probability]"
+        )
 
 
 def _check_vector(header: Header, vector: bytes) -> None:
-    expected = header.shape[0] * _BYTES_PER_VALUE[header.dtype]
+    expected = header.shape[0] * BYTES_PER_VALUE[header.dtype]
     if len(vector) != expected:
         raise RecordError("bad_length", f"vector has {len(vector)} bytes, header says {expected}")
     if checksum(vector) != header.checksum:
         raise RecordError("bad_checksum", "vector bytes differ from what the plugin sent")
-    if not np.isfinite(_to_float32(vector, header.dtype)).all():
+    if not np.isfinite(to_float32(vector, header.dtype)).all():
         raise RecordError("not_finite", "vector has NaN or infinite values")
 
 
-def _to_float32(vector: bytes, dtype: str) -> npt.NDArray[np.float32]:
+def to_float32(vector: bytes, dtype: str) -> npt.NDArray[np.float32]:
+    """Return raw values of one of BYTES_PER_VALUE's types as float32, flat."""
     if dtype == "bfloat16":
         # numpy has no bfloat16: it is the upper half of a float32.
         return (np.frombuffer(vector, dtype="<u2").astype(np.uint32) << 16).view(np.float32)

@@ -89,7 +89,9 @@ def test_nesting_without_end_is_refused(field: bytes) -> None:
 
 def test_coverage_that_is_not_utf8_is_refused() -> None:
     payload = record.encode_coverage(
-        record.CoverageCount(v=1, source="plugin-1", hop="plugin", model="smollm2", minute=1, counts={})
+        record.CoverageCount(
+            v=1, source="plugin-1", hop="plugin", model="smollm2", stratum="uniform", minute=1, counts={}
+        )
     )
 
     with pytest.raises(record.RecordError):
@@ -130,6 +132,11 @@ def test_oversized_headers_and_vectors_are_refused() -> None:
         {"probability": 0.0},
         {"probability": 1.5},
         {"probability": math.nan},
+        {"baseline_probability": 0.5},
+        {"baseline_probability": -0.1},
+        {"baseline_probability": math.nan},
+        {"stratum": ""},
+        {"scores": {"a\x00": 1.0}},
         {"layer": -1},
         {"position": -1},
         {"model": ""},
