@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -77,6 +78,10 @@ class Sample(Base):
     __table_args__ = (
         UniqueConstraint("model_id", "request_id", "layer", "position"),
         CheckConstraint("inclusion_probability > 0 AND inclusion_probability <= 1", name="probability"),
+        CheckConstraint(
+            "baseline_probability >= 0 AND baseline_probability <= inclusion_probability",
+            name="baseline_probability",
+        ),
         Index("ix_samples_request_id", "request_id"),
         Index("ix_samples_captured_at_id", "captured_at", "id"),
     )
@@ -90,8 +95,11 @@ class Sample(Base):
     token_text: Mapped[str]  # as personal as the prompt: scoped like explanation text
     phase: Mapped[str]
     norm: Mapped[float]
-    inclusion_probability: Mapped[float]
+    stratum: Mapped[str]  # of the request: uniform | opt_in
+    inclusion_probability: Mapped[float]  # by whatever reason
+    baseline_probability: Mapped[float]  # by the random baseline alone; 0 when only the screen chose it
     reason: Mapped[str]
+    screen_scores: Mapped[dict[str, Any]]  # what the screen measured, by detector
     captured_at: Mapped[dt.datetime]
     stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
@@ -164,15 +172,30 @@ class Flag(Base):
 
 
 class CoverageMinute(Base):
-    """What one source counted in one minute. Cumulative within the minute: keep the largest."""
+    """What one source counted in one minute, by stratum.
+
+    Rows count in the minute of their capture at every hop, so that hops can be compared minute by
+    minute. Plugin and sidecar send cumulative counts, of which the largest is kept; a worker adds
+    to its own in the transaction that stores what it counts.
+    """
 
     __tablename__ = "coverage_minutes"
-    __table_args__ = (Index("ix_coverage_minutes_minute", "minute"),)
+    __table_args__ = (
+        Index("ix_coverage_minutes_minute", "minute"),
+        # How far the workers have come, by model.
+        Index(
+            "ix_coverage_minutes_consumed",
+            "model",
+            "minute",
+            postgresql_where=text("hop = 'worker' AND counter = 'rows_consumed'"),
+        ),
+    )
 
     minute: Mapped[dt.datetime] = mapped_column(primary_key=True)
     source: Mapped[str] = mapped_column(primary_key=True)
     hop: Mapped[str] = mapped_column(primary_key=True)  # plugin | sidecar | worker
     model: Mapped[str] = mapped_column(primary_key=True)
+    stratum: Mapped[str] = mapped_column(primary_key=True)  # uniform | opt_in | opt_out | unknown
     counter: Mapped[str] = mapped_column(primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)
 

@@ -1,6 +1,7 @@
 import alembic.command
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from service.store import migrate
 from service.store.engine import create_engine, ping, with_database
@@ -29,6 +30,63 @@ def test_down_to_nothing_and_up_again_ends_at_head(database_url: str) -> None:
 
 def test_autogenerate_finds_no_difference_between_tables_and_migrations(database_url: str) -> None:
     alembic.command.check(migrate.config(database_url))
+
+
+FIRST_ROWS = """
+    INSERT INTO models (id, name, d_model) VALUES (gen_random_uuid(), 'tiny', 8);
+    INSERT INTO samples (id, model_id, request_id, layer, position, token_id, token_text, phase, norm,
+                         inclusion_probability, reason, captured_at)
+    SELECT gen_random_uuid(), id, 'chat-1', 20, 3, 7, 'a', 'decode', 1.0, 0.25, 'decode', now() FROM models;
+    INSERT INTO coverage_minutes (minute, source, hop, model, counter, count)
+    VALUES ('2026-11-23 05:00Z', 's', 'plugin', 'tiny', 'rows_sampled', 40);
+"""
+COVERAGE = "SELECT stratum, counter, count FROM coverage_minutes ORDER BY stratum"
+
+
+def _rows(engine: Engine, query: str) -> list[tuple[object, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def _execute(engine: Engine, statements: str) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statements)
+
+
+def test_rows_of_the_first_revision_get_a_stratum_and_a_baseline_and_can_go_back(database_url: str) -> None:
+    engine = create_engine(database_url)
+    migrate.downgrade(database_url, "0001")
+    _execute(engine, FIRST_ROWS)
+
+    migrate.upgrade(database_url)
+
+    kept = "SELECT stratum, inclusion_probability, baseline_probability, screen_scores FROM samples"
+    assert _rows(engine, kept) == [("uniform", 0.25, 0.25, {})]
+    assert _rows(engine, COVERAGE) == [("unknown", "rows_sampled", 40)]
+
+    _execute(
+        engine,
+        "INSERT INTO coverage_minutes (minute, source, hop, model, stratum, counter, count)"
+        " VALUES ('2026-11-23 05:00Z', 's', 'plugin', 'tiny', 'uniform', 'rows_sampled', 2)",
+    )
+    migrate.downgrade(database_url, "0001")
+
+    assert _rows(engine, "SELECT counter, count FROM coverage_minutes") == [("rows_sampled", 42)]
+    assert _rows(engine, "SELECT reason FROM samples") == [("decode",)]
+    engine.dispose()
+
+
+@pytest.mark.parametrize("wrong", ["-0.01", "inclusion_probability + 0.01"])
+def test_a_baseline_probability_outside_its_bounds_cannot_be_stored(database_url: str, wrong: str) -> None:
+    engine = create_engine(database_url)
+    migrate.downgrade(database_url, "0001")
+    _execute(engine, FIRST_ROWS)
+    migrate.upgrade(database_url)
+
+    with pytest.raises(IntegrityError, match="ck_samples_baseline_probability"):
+        _execute(engine, "UPDATE samples SET baseline_probability = " + wrong)
+
+    engine.dispose()
 
 
 def test_a_session_runs_in_utc_with_timeouts(database_url: str) -> None:
