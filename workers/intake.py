@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.store import coverage
 from subtext_sidecar import record
 from workers.errors import STORE_ERRORS, is_outage
+from workers.ledger import MAX_TEXT, STRATA
 from workers.queue import Entry, Queue, QueueSettings
 
 log = structlog.get_logger()
@@ -21,8 +22,6 @@ COVERAGE_QUEUE = QueueSettings(
 _BATCH = 200
 _BLOCK_MS = 1000
 _PAUSE_SECONDS = 2.0
-# Generous for what plugin and sidecar send; the texts are an index key, which PostgreSQL bounds.
-_MAX_TEXT = 256
 _MAX_COUNTERS = 256
 
 
@@ -70,9 +69,13 @@ def _source_counts(entry: Entry) -> list[coverage.SourceCount]:
     except (OverflowError, ValueError, OSError) as error:
         raise record.RecordError("bad_field", f"minute: {count.minute} is no time") from error
     texts = (count.source, count.model, *count.counts)
-    if any("\x00" in text or len(text) > _MAX_TEXT for text in texts):
+    if any("\x00" in text or len(text) > MAX_TEXT for text in texts):
         raise record.RecordError(
-            "bad_field", f"source, model, counts: texts must be NUL-free, at most {_MAX_TEXT} characters"
+            "bad_field", f"source, model, counts: texts must be NUL-free, at most {MAX_TEXT} characters"
+        )
+    if count.stratum not in STRATA:
+        raise record.RecordError(
+            "bad_field", f"stratum: {count.stratum[:MAX_TEXT]!r} is not one of {', '.join(sorted(STRATA))}"
         )
     if len(count.counts) > _MAX_COUNTERS:
         raise record.RecordError(
@@ -82,7 +85,13 @@ def _source_counts(entry: Entry) -> list[coverage.SourceCount]:
         raise record.RecordError("bad_field", "counts: values must fit a bigint and not be negative")
     return [
         coverage.SourceCount(
-            minute=minute, source=count.source, hop=count.hop, model=count.model, counter=name, count=value
+            minute=minute,
+            source=count.source,
+            hop=count.hop,
+            model=count.model,
+            stratum=count.stratum,
+            counter=name,
+            count=value,
         )
         for name, value in count.counts.items()
     ]

@@ -1,41 +1,91 @@
-"""What this worker counted, minute by minute, as values that can be thrown away with their transaction."""
+"""What became of stream entries, counted under the model, stratum and minute that they came from.
+
+The minute is that of the capture, as at plugin and sidecar, so that the hops' sums can be compared
+minute by minute however long an entry waited. A worker keeps no counts of its own: it adds them in
+the transaction that stores what they count.
+"""
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+import msgspec
 
 from service.store.coverage import SourceCount
+from subtext_sidecar import record
+from workers.queue import Entry
 
-_KEPT_MINUTES = 2
+STRATA: Final = frozenset({record.UNIFORM, record.OPT_IN, record.OPT_OUT, record.UNKNOWN})
+MAX_TEXT: Final = 256  # of what is an index key: PostgreSQL bounds those
+_SECONDS_PER_MINUTE: Final = 60
+_PLAUSIBLE_MINUTES: Final = 24 * 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ledger:
-    """Cumulative counts of one source within each of its newest minutes. Immutable."""
+class Cell(NamedTuple):
+    """What one set of counts is about."""
 
-    source: str
     model: str
-    minutes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)  # Unix time // 60
+    stratum: str  # one of STRATA
+    minute: int  # Unix time // 60
 
-    def plus(self, minute: int, counts: Mapping[str, int]) -> "Ledger":
-        """Return the ledger with these counts added to that minute."""
-        added = Counter(self.minutes.get(minute, {}))
-        added.update({name: count for name, count in counts.items() if count})
-        newest = sorted({*self.minutes, minute})[-_KEPT_MINUTES:]
-        minutes = {known: self.minutes.get(known, {}) for known in newest} | {minute: dict(added)}
-        return Ledger(source=self.source, model=self.model, minutes=minutes)
 
-    def counts_of(self, minute: int) -> list[SourceCount]:
-        """Return one minute's counts as rows."""
-        return [
-            SourceCount(
-                minute=dt.datetime.fromtimestamp(minute * 60, dt.UTC),
-                source=self.source,
-                hop="worker",
-                model=self.model,
-                counter=counter,
-                count=count,
-            )
-            for counter, count in sorted(self.minutes.get(minute, {}).items())
-        ]
+Counts = Counter[tuple[Cell, str]]  # by counter
+
+
+class _Origin(msgspec.Struct):
+    """The part of a header that tells where its counts belong."""
+
+    model: str
+    stratum: str
+    captured_at: float
+
+
+_origin_decoder = msgspec.msgpack.Decoder(_Origin)
+
+
+def cell_of(entry: Entry, served_model: str) -> Cell:
+    """Return where an entry counts, which may hold anything.
+
+    A header that tells nothing, or nothing believable, leaves the served model, the stratum
+    ``unknown`` and the minute in which the sidecar wrote the entry; the same rule there keeps both
+    in step.
+    """
+    shipped = shipped_minute(entry)
+    try:
+        origin = _origin_decoder.decode(entry.fields.get(record.FIELD_HEADER, b""))
+        captured = int(origin.captured_at // _SECONDS_PER_MINUTE)
+    except (msgspec.ValidationError, *record.UNDECODABLE, OverflowError, ValueError):
+        return Cell(served_model, record.UNKNOWN, shipped)
+    is_storable = 0 < len(origin.model) <= MAX_TEXT and "\x00" not in origin.model
+    return Cell(
+        origin.model if is_storable else served_model,
+        origin.stratum if origin.stratum in STRATA else record.UNKNOWN,
+        captured if abs(shipped - captured) <= _PLAUSIBLE_MINUTES else shipped,
+    )
+
+
+def shipped_minute(entry: Entry) -> int:
+    """Return the minute in which the entry was added to the stream, from its id."""
+    return int(entry.id.split(b"-")[0]) // (1000 * _SECONDS_PER_MINUTE)
+
+
+def tally(outcomes: Mapping[str, Iterable[Cell]]) -> Counts:
+    """Count the cells by counter."""
+    return Counter((cell, counter) for counter, cells in outcomes.items() for cell in cells)
+
+
+def to_rows(source: str, counts: Counts) -> list[SourceCount]:
+    """Return the counts as this worker's rows."""
+    return [
+        SourceCount(
+            minute=dt.datetime.fromtimestamp(cell.minute * _SECONDS_PER_MINUTE, dt.UTC),
+            source=source,
+            hop="worker",
+            model=cell.model,
+            stratum=cell.stratum,
+            counter=counter,
+            count=count,
+        )
+        for (cell, counter), count in counts.items()
+    ]

@@ -5,10 +5,12 @@ idempotent, so a crash between any two steps costs a second delivery and nothing
 """
 
 import datetime as dt
+import operator
 import threading
 import time
 import traceback
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +21,10 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import coverage, identity, ingest
-from workers import pipeline
+from subtext_sidecar import record
+from workers import ledger, pipeline
 from workers.errors import STORE_ERRORS, PermanentError, is_outage
 from workers.judge.judge import Judge
-from workers.ledger import Ledger
 from workers.metrics import WorkerMetrics
 from workers.nla.decoder import Decoder
 from workers.queue import Entry, Queue
@@ -83,7 +85,7 @@ class WorkerLoop:
         self._settings = settings
         self._stop = stop
         self._reached = reached
-        self._ledger = Ledger(source=f"worker-{uuid.uuid4().hex}", model=target.model)
+        self._source = f"worker-{uuid.uuid4().hex}"
 
     def run(self) -> None:
         """Work until told to stop; the batch under way is finished first."""
@@ -95,9 +97,8 @@ class WorkerLoop:
         batch = self._waiting_out(lambda: self._queue.fetch(self._settings.batch, self._settings.block_ms))
         if batch is None:
             return 0
-        if batch.trimmed:
-            self._metrics.dropped.labels("worker", "trimmed").inc(batch.trimmed)
-            self._waiting_out(lambda: self._count({"dropped_trimmed": batch.trimmed}))
+        # Not counted in the ledger: the sidecar, which trims, counted them.
+        self._metrics.dropped.labels("worker", "trimmed").inc(batch.trimmed)
         if not batch.entries:
             return 0
         self._metrics.redeliveries.inc(sum(entry.deliveries > 1 for entry in batch.entries))
@@ -128,7 +129,7 @@ class WorkerLoop:
             return []
         return pipeline.worn_out(suspects, known, max_deliveries=limit)
 
-    def _known(self, works: Sequence[pipeline.Work]) -> set[uuid.UUID]:
+    def _known(self, works: Sequence[pipeline.Work]) -> dict[uuid.UUID, dt.datetime]:
         with self._sessions() as session:
             return ingest.list_known_explanations(
                 session, [work.sample_id for work in works], self._target.decoder_id
@@ -139,7 +140,7 @@ class WorkerLoop:
         if not works:
             return
         try:
-            self._waiting_out(lambda: self._process(works))
+            lost = self._waiting_out(lambda: self._process(works))
         except Exception as error:  # noqa: BLE001  # the boundary of a job
             self._metrics.failures.labels(type(error).__name__).inc()
             log.warning("batch_failed", entries=len(works), error=repr(error))
@@ -148,19 +149,25 @@ class WorkerLoop:
                 return
             for work in works:
                 self._attempt([work])
+        else:
+            self._count_lost(lost or 0)
 
-    def _process(self, works: Sequence[pipeline.Work]) -> None:
-        """Decode, judge, commit, settle. May be repeated from the start after a failure anywhere."""
+    def _process(self, works: Sequence[pipeline.Work]) -> int:
+        """Decode, judge, commit, settle; return how many entries the stream had lost meanwhile.
+
+        May be repeated from the start after a failure anywhere.
+        """
         known = self._known(works)
         fresh = [work for work in works if work.sample_id not in known]
         rows = self._read(fresh)
         self._reached("decoded")
-        stored = self._store(rows, duplicates=len(works) - len(fresh))
+        stored = self._store(fresh, rows, pipeline.split_repeated(works, known))
         self._reached("committed")
         self._observe(rows, stored)
-        self._metrics.duplicates.inc(len(works) - len(fresh))
-        self._queue.settle([work.entry.id for work in works])
+        self._metrics.duplicates.inc(len(works) - len(stored.explanation_ids))
+        lost = self._queue.settle([work.entry.id for work in works])
         self._reached("settled")
+        return lost
 
     def _read(self, works: Sequence[pipeline.Work]) -> list[ingest.NewReading]:
         if not works:
@@ -173,9 +180,13 @@ class WorkerLoop:
         verdicts = self._judge.judge(vectors, [reading.text for reading in readings])
         return pipeline.to_rows(works, readings, verdicts, self._decoder.token_text)
 
-    def _store(self, rows: Sequence[ingest.NewReading], *, duplicates: int) -> ingest.StoredBatch:
+    def _store(
+        self,
+        fresh: Sequence[pipeline.Work],
+        rows: Sequence[ingest.NewReading],
+        repeated: pipeline.Repeated,
+    ) -> ingest.StoredBatch:
         """Commit rows and their counts together, so that the coverage tables cannot disagree with them."""
-        minute = int(time.time()) // 60
         with self._sessions() as session:
             stored = ingest.store_batch(
                 session,
@@ -184,44 +195,61 @@ class WorkerLoop:
                 decoder_id=self._target.decoder_id,
                 verdicts=self._judge.verdicts(),
             )
-            decoded = len(stored.explanation_ids)
-            counts = {
-                "rows_consumed": len(rows) + duplicates,
-                "rows_decoded": decoded,
-                # Another worker may have stored a row between our look and our insert.
-                "rows_duplicate": duplicates + len(rows) - decoded,
-            }
-            ledger = self._ledger.plus(minute, counts)
-            coverage.upsert_counts(session, ledger.counts_of(minute))
+            new = [work for work in fresh if self._is_new(work.sample_id, stored)]
+            late = [work for work in fresh if not self._is_new(work.sample_id, stored)]
+            if late:  # another worker stored them between our look and our insert
+                others = pipeline.split_repeated(late, self._known(late))
+                repeated = pipeline.Repeated(*map(operator.add, repeated, others))
+            counts = ledger.tally(
+                {
+                    "rows_consumed": self._cells([*new, *repeated.duplicates]),
+                    "rows_decoded": self._cells(new),
+                    "rows_duplicate": self._cells(repeated.duplicates),
+                    "rows_redelivered": self._cells(repeated.redelivered),
+                }
+            )
+            coverage.add_counts(session, ledger.to_rows(self._source, counts))
             self._reached("stored")
             session.commit()
-        self._ledger = ledger
         return stored
 
-    def _count(self, counts: dict[str, int]) -> None:
-        minute = int(time.time()) // 60
-        ledger = self._ledger.plus(minute, counts)
+    def _is_new(self, sample_id: uuid.UUID, stored: ingest.StoredBatch) -> bool:
+        return identity.explanation_id(sample_id, self._target.decoder_id) in stored.explanation_ids
+
+    def _cells(self, works: Sequence[pipeline.Work]) -> list[ledger.Cell]:
+        return [ledger.cell_of(work.entry, self._target.model) for work in works]
+
+    def _count(self, counts: ledger.Counts) -> None:
         with self._sessions() as session:
-            coverage.upsert_counts(session, ledger.counts_of(minute))
+            coverage.add_counts(session, ledger.to_rows(self._source, counts))
             session.commit()
-        self._ledger = ledger
+
+    def _count_lost(self, lost: int) -> None:
+        """Count rows that were read although the sidecar trimmed them, and counted them as dropped."""
+        if lost:
+            cell = ledger.Cell(self._target.model, record.UNKNOWN, int(time.time()) // 60)
+            self._waiting_out(lambda: self._count(Counter({(cell, "rows_trimmed_but_read"): lost})))
 
     def _dead_letter(self, rejection: pipeline.Rejection) -> None:
-        if not self._waiting_out(lambda: self._move(rejection)):
+        lost = self._waiting_out(lambda: self._move(rejection))
+        if lost is None:
             return  # still pending: a later delivery tries again
         self._metrics.dead_letters.labels(rejection.reason).inc()
         log.warning("entry_dead_lettered", entry=rejection.entry.id.decode(), reason=rejection.reason)
-        self._waiting_out(lambda: self._count({"rows_consumed": 1, f"dead_lettered_{rejection.reason}": 1}))
+        cells = [ledger.cell_of(rejection.entry, self._target.model)]
+        counts = ledger.tally({"rows_consumed": cells, f"dead_lettered_{rejection.reason}": cells})
+        self._waiting_out(lambda: self._count(counts))
+        self._count_lost(lost)
 
-    def _move(self, rejection: pipeline.Rejection) -> bool:
+    def _move(self, rejection: pipeline.Rejection) -> int | None:
+        """Return as `Queue.settle`, or None when Redis has no room for it."""
         try:
-            self._queue.dead_letter(rejection.entry, rejection.reason, rejection.error)
+            return self._queue.dead_letter(rejection.entry, rejection.reason, rejection.error)
         except redis.OutOfMemoryError as error:
             # Not waited out: only settling the other entries makes room.
             self._metrics.failures.labels(type(error).__name__).inc()
             log.warning("dead_letter_postponed", entry=rejection.entry.id.decode(), error=repr(error))
-            return False
-        return True
+            return None
 
     def _give_up(self, entry: Entry, error: Exception) -> None:
         """Dead-letter what can never work or failed too often; leave the rest for another delivery."""
@@ -235,10 +263,7 @@ class WorkerLoop:
         now = dt.datetime.now(dt.UTC)
         model, metrics = self._target.model, self._metrics
         for row in rows:
-            if (
-                identity.explanation_id(row.sample_id, self._target.decoder_id)
-                not in stored.explanation_ids
-            ):
+            if not self._is_new(row.sample_id, stored):
                 continue  # another worker was first
             layer = str(row.layer)
             metrics.stored.labels(model, layer, "verified" if row.verified else "unverified").inc()

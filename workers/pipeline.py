@@ -6,7 +6,7 @@ No database, no queue and no clock in here: the loop brings the values and acts 
 import datetime as dt
 import math
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from workers.queue import Entry
 # A key of two indexes: PostgreSQL refuses index rows above 2704 bytes, and clients choose this text.
 _MAX_REQUEST_ID_BYTES = 1024
 _MAX_INTEGER = 2**31 - 1
+_SAMPLED_STRATA = (record.UNIFORM, record.OPT_IN)
 
 
 class Work(NamedTuple):
@@ -31,6 +32,11 @@ class Work(NamedTuple):
     entry: Entry
     record: record.Record
     sample_id: uuid.UUID
+
+    @property
+    def captured_at(self) -> dt.datetime:
+        """When the plugin took the activation, UTC."""
+        return dt.datetime.fromtimestamp(self.record.header.captured_at, dt.UTC)
 
 
 class Rejection(NamedTuple):
@@ -114,6 +120,10 @@ def _check_storable(header: record.Header) -> None:
         raise PermanentError(
             "oversized", f"request_id: has {size} bytes, limit {_MAX_REQUEST_ID_BYTES}; send a shorter id"
         )
+    if header.stratum not in _SAMPLED_STRATA:
+        raise PermanentError(
+            "bad_field", f"stratum: {header.stratum!r} is not one of {', '.join(_SAMPLED_STRATA)}"
+        )
     for field, value in (("position", header.position), ("token_id", header.token_id)):
         if value > _MAX_INTEGER:
             raise PermanentError("bad_field", f"{field}: {value} does not fit the store")
@@ -121,6 +131,23 @@ def _check_storable(header: record.Header) -> None:
         dt.datetime.fromtimestamp(header.captured_at, dt.UTC)
     except (OverflowError, ValueError, OSError) as error:
         raise PermanentError("bad_field", f"captured_at: {header.captured_at} is no time") from error
+
+
+class Repeated(NamedTuple):
+    """Works whose sample is explained already, by whether that was of this very capture."""
+
+    redelivered: list[Work]  # the same capture once more: a repetition on the way, counted before
+    duplicates: list[Work]  # another capture with the same identity: a recomputed or reused one
+
+
+def split_repeated(works: Iterable[Work], known: Mapping[uuid.UUID, dt.datetime]) -> Repeated:
+    """Divide those works whose samples are known; ``known`` is by sample id, with the capture's time."""
+    repeated = Repeated([], [])
+    for work in works:
+        if work.sample_id in known:
+            is_same = known[work.sample_id] == work.captured_at
+            (repeated.redelivered if is_same else repeated.duplicates).append(work)
+    return repeated
 
 
 def worn_out(
@@ -177,9 +204,12 @@ def to_rows(
             token_text=storable(token_text(header.token_id)),
             phase=header.phase,
             norm=header.norm,
+            stratum=header.stratum,
             inclusion_probability=header.probability,
+            baseline_probability=header.baseline_probability,
             reason=header.reason,
-            captured_at=dt.datetime.fromtimestamp(header.captured_at, dt.UTC),
+            screen_scores=header.scores,
+            captured_at=work.captured_at,
             text=storable(reading.text),
             well_formed=reading.well_formed,
             cosine=reading.cosine,

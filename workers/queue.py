@@ -2,8 +2,7 @@
 
 Life of an entry: added by the sidecar -> delivered to one consumer (pending) -> settled (acknowledged and
 deleted) once its row is committed. What a dead consumer left pending is reclaimed after ``idle_ms``; past
-``max_deliveries`` it goes to the dead-letter stream. Works on Redis 7.0 and Valkey; newer commands are
-used where the server has them.
+``max_deliveries`` it goes to the dead-letter stream. Works on Redis 7.0 or newer, and on Valkey.
 """
 
 import socket
@@ -50,12 +49,15 @@ class Queue(Protocol):
         """Return reclaimed entries and, up to ``count``, new ones; waits at most ``block_ms``."""
         ...
 
-    def settle(self, ids: Sequence[bytes]) -> None:
-        """Acknowledge and delete; a second call changes nothing."""
+    def settle(self, ids: Sequence[bytes]) -> int:
+        """Acknowledge and delete; a second call changes nothing.
+
+        Returns how many of them the stream had lost meanwhile, though they were being worked on.
+        """
         ...
 
-    def dead_letter(self, entry: Entry, reason: str, error: str) -> None:
-        """Move the entry to the dead-letter stream and settle it, in one step."""
+    def dead_letter(self, entry: Entry, reason: str, error: str) -> int:
+        """Move the entry to the dead-letter stream and settle it, in one step; returns as `settle`."""
         ...
 
     def keep_alive(self, ids: Sequence[bytes]) -> None:
@@ -91,7 +93,6 @@ class StreamQueue:
         self._settings = settings
         self.consumer = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         self._next_reclaim = 0.0
-        self._has_ackdel = True
 
     def fetch(self, count: int, block_ms: int) -> Batch:
         """See Queue. Reclaims every half idle time, also when nothing new arrives."""
@@ -106,26 +107,16 @@ class StreamQueue:
             self._create_group()
             return Batch([], 0)
 
-    def settle(self, ids: Sequence[bytes]) -> None:
+    def settle(self, ids: Sequence[bytes]) -> int:
         """See Queue."""
         if not ids:
-            return
-        if self._has_ackdel:
-            try:
-                self._redis.execute_command(
-                    "XACKDEL", self._settings.stream, self._settings.group, "IDS", len(ids), *ids
-                )
-            except redis.ResponseError as error:
-                if "unknown command" not in str(error).lower():
-                    raise
-                self._has_ackdel = False  # Redis before 8.2, Valkey before 9.2
-            else:
-                return
+            return 0
+        # Not XACKDEL, which newer servers have: it does not tell which entries had been trimmed.
         with self._redis.pipeline(transaction=True) as transaction:
             self._add_settle(transaction, ids)
-            transaction.execute()
+            return _lost(transaction.execute())
 
-    def dead_letter(self, entry: Entry, reason: str, error: str) -> None:
+    def dead_letter(self, entry: Entry, reason: str, error: str) -> int:
         """See Queue. The dead-letter stream is bounded; its oldest entries go first."""
         fields = {name: entry.fields.get(name, b"") for name in (record.FIELD_HEADER, record.FIELD_VECTOR)}
         fields |= {record.FIELD_REASON: reason.encode(), FIELD_ERROR: error.encode()[:2000]}
@@ -137,7 +128,7 @@ class StreamQueue:
                 approximate=True,
             )
             self._add_settle(transaction, [entry.id])
-            transaction.execute()
+            return _lost(transaction.execute())
 
     def keep_alive(self, ids: Sequence[bytes]) -> None:
         """See Queue. JUSTID leaves the delivery count alone."""
@@ -225,6 +216,12 @@ class StreamQueue:
     def _add_settle(self, transaction: Any, ids: Sequence[bytes]) -> None:
         transaction.xack(self._settings.stream, self._settings.group, *ids)
         transaction.xdel(self._settings.stream, *ids)
+
+
+def _lost(answers: Sequence[Any]) -> int:
+    """Return how many entries were pending and no longer in the stream; the answers end with both."""
+    acknowledged, deleted = answers[-2:]
+    return max(0, int(acknowledged) - int(deleted))
 
 
 def _entries_of(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:

@@ -6,7 +6,7 @@ from typing import Any, Final, get_args
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
@@ -14,6 +14,7 @@ from service.errors import MEDIA_TYPE, FieldError, Location, Problem, ProblemErr
 
 _log: Final = structlog.get_logger(__name__)
 _RETRY_AFTER_SECONDS: Final = "5"
+_NOT_MIGRATED: Final = {"42P01", "42703"}  # undefined table, undefined column
 # Pydantic's error types whose own words would not help a caller.
 _CLEARER: Final = {
     "extra_forbidden": ("unknown_parameter", "this operation takes no such parameter"),
@@ -28,6 +29,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(OperationalError, _on_database)
     app.add_exception_handler(PoolTimeoutError, _on_database)
+    app.add_exception_handler(ProgrammingError, _on_schema)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -78,6 +80,20 @@ def _on_database(_request: Request, error: Exception) -> Response:
         HTTPStatus.SERVICE_UNAVAILABLE,
         "database_unavailable",
         "the database is away, busy, or took too long; try again, or narrow the filters",
+    )
+    return render(document, {"Retry-After": _RETRY_AFTER_SECONDS})
+
+
+def _on_schema(request: Request, error: Exception) -> Response:
+    """Answer for tables or columns that are not there yet, and for nothing else that a query may break."""
+    cause = getattr(error, "orig", None)
+    if getattr(cause, "sqlstate", None) not in _NOT_MIGRATED:
+        return _on_bug(request, error)
+    _log.warning("database_not_migrated", error=str(cause))
+    document = problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "database_not_migrated",
+        "the database lacks what this service needs; an operator has to run: subtext migrate",
     )
     return render(document, {"Retry-After": _RETRY_AFTER_SECONDS})
 

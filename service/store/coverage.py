@@ -1,17 +1,22 @@
 """What each hop counted, minute by minute: the denominators of every other answer."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import BigInteger, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, case, cast, false, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from service.store.tables import CoverageMinute
+from service.store.tables import CoverageMinute, Model
 
 Step = Literal["minute", "hour", "day"]
+Stratum = Literal["uniform", "opt_in", "opt_out", "unknown"]
+
+_KEY = ("minute", "source", "hop", "model", "stratum", "counter")
+# Rows reach the workers in the order of their capture, but what a dead worker held comes late.
+_SETTLING = dt.timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,20 +34,47 @@ class Count(NamedTuple):
     start: dt.datetime  # of the step
     hop: str
     model: str
+    stratum: str
     counter: str
     value: int
+    settled: int  # the part of minutes before the model's settled_before
 
 
-def list_counts(session: Session, wanted: Range, step: Step) -> Sequence[Count]:
+def list_settled_before(session: Session, model: str | None = None) -> dict[str, dt.datetime]:
+    """Return, by model, the minute before which every row should have reached a worker.
+
+    It follows from what workers took up and not from the clock: a row may wait in the stream for
+    hours. A model of which no worker took up anything is missing.
+    """
+    newest = (
+        select(func.max(CoverageMinute.minute))
+        # Literals, so that the planner can tell that the partial index serves.
+        .where(
+            CoverageMinute.model == Model.name,
+            CoverageMinute.hop == literal_column("'worker'"),
+            CoverageMinute.counter == literal_column("'rows_consumed'"),
+        )
+        .scalar_subquery()
+    )
+    query = select(Model.name, newest)
+    if model is not None:
+        query = query.where(Model.name == model)
+    return {name: minute - _SETTLING for name, minute in session.execute(query) if minute is not None}
+
+
+def list_counts(
+    session: Session, wanted: Range, step: Step, settled_before: Mapping[str, dt.datetime]
+) -> Sequence[Count]:
     """Return every counter summed over sources and within each UTC minute, hour or day, oldest first.
 
-    A row holds the largest cumulative value that its source reported in its minute, so the sum
-    over sources and minutes is what was counted.
+    ``settled_before`` is as from `list_settled_before`.
     """
     start = func.date_trunc(step, CoverageMinute.minute, "UTC").label("start")
-    columns = (CoverageMinute.hop, CoverageMinute.model, CoverageMinute.counter)
+    columns = (CoverageMinute.hop, CoverageMinute.model, CoverageMinute.stratum, CoverageMinute.counter)
+    total = func.sum(CoverageMinute.count)
+    settled = func.coalesce(total.filter(_is_settled(settled_before)), 0)
     query = (
-        select(start, *columns, cast(func.sum(CoverageMinute.count), BigInteger))
+        select(start, *columns, cast(total, BigInteger), cast(settled, BigInteger))
         .where(CoverageMinute.minute >= wanted.start, CoverageMinute.minute < wanted.end)
         .group_by(start, *columns)
         .order_by(start, *columns)
@@ -52,34 +84,57 @@ def list_counts(session: Session, wanted: Range, step: Step) -> Sequence[Count]:
     return [Count(*row) for row in session.execute(query)]
 
 
+def _is_settled(settled_before: Mapping[str, dt.datetime]) -> ColumnElement[bool]:
+    if not settled_before:
+        return false()
+    return CoverageMinute.minute < case(dict(settled_before), value=CoverageMinute.model)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceCount:
-    """What one source counted of one thing in one minute, cumulatively within that minute."""
+    """What one source counted of one thing in one minute."""
 
     minute: dt.datetime  # truncated to the minute, UTC
     source: str
     hop: str
     model: str
+    stratum: str
     counter: str
     count: int
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What identifies the count; one source never uses it for two things."""
+        return tuple(getattr(self, name) for name in _KEY)
+
 
 def upsert_counts(session: Session, counts: Sequence[SourceCount]) -> None:
-    """Keep the largest value of each count, so that redelivery and reordering change nothing."""
-    largest: dict[tuple[object, ...], SourceCount] = {}
+    """Keep the largest value of each cumulative count: redelivery and reordering change nothing."""
+    largest: dict[tuple[Any, ...], SourceCount] = {}
     for count in counts:
         # A source sends each count many times a minute; only the largest matters.
-        key = (count.minute, count.source, count.hop, count.model, count.counter)
-        if key not in largest or largest[key].count < count.count:
-            largest[key] = count
-    if not largest:
-        return
+        if count.key not in largest or largest[count.key].count < count.count:
+            largest[count.key] = count
     insertion = insert(CoverageMinute)
-    session.execute(
-        insertion.on_conflict_do_update(
-            index_elements=["minute", "source", "hop", "model", "counter"],
-            set_={"count": func.greatest(CoverageMinute.count, insertion.excluded.count)},
-        ),
-        # In one order everywhere, so that two workers cannot wait for each other.
-        [asdict(largest[key]) for key in sorted(largest, key=str)],
-    )
+    kept = func.greatest(CoverageMinute.count, insertion.excluded.count)
+    _write(session, largest.values(), kept)
+
+
+def add_counts(session: Session, counts: Sequence[SourceCount]) -> None:
+    """Add to what is stored; each count must differ from the others in its key.
+
+    For a source that counts in the very transaction that does what it counts: that transaction
+    commits once, so nothing has to be told apart from its repetition.
+    """
+    insertion = insert(CoverageMinute)
+    _write(session, counts, CoverageMinute.count + insertion.excluded.count)
+
+
+def _write(session: Session, counts: Iterable[SourceCount], kept: ColumnElement[int]) -> None:
+    # In one order everywhere, so that two workers cannot wait for each other.
+    rows = [asdict(count) for count in sorted(counts, key=lambda count: count.key)]
+    if rows:
+        session.execute(
+            insert(CoverageMinute).on_conflict_do_update(index_elements=list(_KEY), set_={"count": kept}),
+            rows,
+        )

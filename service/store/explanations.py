@@ -39,7 +39,14 @@ class View(NamedTuple):
 
 def list_explanations(session: Session, wanted: Filter, after: Position | None, limit: int) -> Page[View]:
     """Return one page, newest capture first."""
-    query = _narrowed(_joined(), wanted).order_by(Explanation.captured_at.desc(), Explanation.id.desc())
+    model_id = None
+    if wanted.model is not None:
+        model_id = session.scalar(select(Model.id).where(Model.name == wanted.model))
+        if model_id is None:  # else all explanations would be read to find none
+            return Page([], None)
+    query = _narrowed(_joined(), wanted, model_id).order_by(
+        Explanation.captured_at.desc(), Explanation.id.desc()
+    )
     if after is not None:
         query = query.where(older_than(Explanation.captured_at, Explanation.id, after))
     views = _load(session, query.limit(limit + 1))
@@ -73,9 +80,9 @@ def _joined() -> _Query:
     )
 
 
-def _narrowed(query: _Query, wanted: Filter) -> _Query:
+def _narrowed(query: _Query, wanted: Filter, model_id: uuid.UUID | None) -> _Query:
     equal = (
-        (Model.name, wanted.model),
+        (Sample.model_id, model_id),
         (Sample.request_id, wanted.request_id),
         (Sample.layer, wanted.layer),
         (Explanation.verified, wanted.verified),

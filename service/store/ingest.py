@@ -53,8 +53,11 @@ class NewReading:
     token_text: str
     phase: str
     norm: float
+    stratum: str
     inclusion_probability: float
+    baseline_probability: float
     reason: str
+    screen_scores: Mapping[str, float]
     captured_at: dt.datetime
     text: str
     well_formed: bool
@@ -130,12 +133,12 @@ def register_decoder(session: Session, decoder: NewDecoder) -> tuple[uuid.UUID, 
 
 def list_known_explanations(
     session: Session, sample_ids: Sequence[uuid.UUID], decoder_id: uuid.UUID
-) -> set[uuid.UUID]:
-    """Return those of the samples that this decoder has explained already."""
-    query = select(Explanation.sample_id).where(
+) -> dict[uuid.UUID, dt.datetime]:
+    """Return those of the samples that this decoder has explained already, with their capture's time."""
+    query = select(Explanation.sample_id, Explanation.captured_at).where(
         Explanation.decoder_id == decoder_id, Explanation.sample_id.in_(sample_ids)
     )
-    return set(session.execute(query).scalars())
+    return {row.sample_id: row.captured_at for row in session.execute(query)}
 
 
 def store_batch(
@@ -193,8 +196,11 @@ def _sample(model_id: uuid.UUID, new: NewReading) -> dict[str, Any]:
         "token_text": new.token_text,
         "phase": new.phase,
         "norm": new.norm,
+        "stratum": new.stratum,
         "inclusion_probability": new.inclusion_probability,
+        "baseline_probability": new.baseline_probability,
         "reason": new.reason,
+        "screen_scores": dict(new.screen_scores),
         "captured_at": new.captured_at,
     }
 

@@ -35,6 +35,11 @@ class CoverageParameters(Parameters):
         description="Length of one entry of `counts`; at most 1440 minutes, 744 hours or 366 days a range.",
     )
     model: Name | Absent = Field(default=None, description="Served model name; default: all.")
+    stratum: coverage.Stratum | Absent = Field(
+        default=None,
+        description="Only requests that were sampled by this rule, wherever strata are told apart; "
+        "default: all. Totals stay totals.",
+    )
 
 
 def plan(parameters: CoverageParameters, now: dt.datetime) -> coverage.Range:
@@ -63,8 +68,13 @@ def _wrong_range(code: str, message: str) -> Exception:
 def get_coverage(
     held: Held, _caller: ReadsCoverage, parameters: Annotated[CoverageParameters, Query()]
 ) -> CoverageReport:
-    """Return the counts of every hop with their losses, ratios with their denominators, and blind spots."""
+    """Return the counts of every hop with their losses, ratios with their denominators, and blind spots.
+
+    `reconciliation` says of every hop whether what came in came out again. Rows count in the minute of
+    their capture at every hop, so any range can be balanced.
+    """
     wanted = plan(parameters, dt.datetime.now(dt.UTC))
     with reading(held) as session:
-        counts = coverage.list_counts(session, wanted, parameters.step)
-    return report(wanted, parameters.step, counts)
+        settled_before = coverage.list_settled_before(session, parameters.model)
+        counts = coverage.list_counts(session, wanted, parameters.step, settled_before)
+    return report(wanted, parameters.step, counts, settled_before, parameters.stratum)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import metrics
 from service.api.deps import Held
-from service.api.schemas.explanation import Answer
+from service.api.schemas.answer import Answer
 from service.store import engine, migrate
 
 router = APIRouter(tags=["health"])

@@ -4,8 +4,9 @@ import datetime as dt
 import uuid
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from service.api.schemas.answer import Answer
 from service.store import explanations
 from service.store.tables import Decoder as DecoderRow
 from service.store.tables import Explanation as ExplanationRow
@@ -15,12 +16,6 @@ LABEL: Final = (
     "Hypothesis: one decoder's reading of one activation. Verified means that the text rebuilds this "
     "vector better than texts of other vectors do; it never means that a claim in the text is true."
 )
-
-
-class Answer(BaseModel):
-    """Base of everything answered."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class DecoderReference(Answer):
@@ -109,14 +104,35 @@ class SampleFields(Answer):
     norm: float = Field(description="L2 norm of the activation.", examples=[241.3])
     captured_at: dt.datetime = Field(description="When the activation was sampled, UTC.")
     stored_at: dt.datetime = Field(description="When it was stored, UTC.")
+    stratum: str = Field(
+        description="How its request was chosen: `uniform`, by a hash of its id or trace, or `opt_in`, "
+        "because the client asked. Estimates over requests that nobody picked use `uniform` alone.",
+        examples=["uniform"],
+    )
     inclusion_probability: float = Field(
-        description="The probability with which this activation was chosen; weight by its inverse for "
-        "unbiased estimates.",
+        description="The probability with which this activation was chosen, for whatever reason; weight by "
+        "its inverse for unbiased estimates.",
         gt=0,
         le=1,
         examples=[0.25],
     )
-    reason: str = Field(description="Why it was chosen.", examples=["uniform"])
+    baseline_probability: float = Field(
+        description="The probability with which the random baseline alone chose it; 0 when only the screen "
+        "did. The rows above 0, weighted by its inverse, are an unbiased sample that no screen touched.",
+        ge=0,
+        le=1,
+        examples=[0.25],
+    )
+    reason: str = Field(
+        description="Why it was chosen: by the sampling policy (`prompt_end`, `decode`, ...) or, when the "
+        "baseline left it out, `screen_anomaly` or `screen_probe_<name>`.",
+        examples=["decode"],
+    )
+    screen_scores: dict[str, float] = Field(
+        description="What the sidecar's screen measured, by detector: `anomaly`, `probe_<name>`; empty "
+        "without a screen. Rows that were chosen at random carry them too.",
+        examples=[{"anomaly": 31.7}],
+    )
 
 
 class Explanation(SampleFields):
@@ -157,8 +173,11 @@ def sample_fields(row: SampleRow, model: str, *, with_text: bool) -> SampleField
         norm=row.norm,
         captured_at=row.captured_at,
         stored_at=row.stored_at,
+        stratum=row.stratum,
         inclusion_probability=row.inclusion_probability,
+        baseline_probability=row.baseline_probability,
         reason=row.reason,
+        screen_scores=row.screen_scores,
     )
 
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from service.api.schemas.explanation import Answer, DecoderReference
+from service.api.schemas.answer import Answer
+from service.api.schemas.explanation import DecoderReference
 from service.store import flags
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from service.api.schemas.explanation import Answer
+from service.api.schemas.answer import Answer
 from service.store import models
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from pydantic import Field
 
-from service.api.schemas.coverage import ALWAYS_BLIND, BlindSpot, Ratio
-from service.api.schemas.explanation import Answer, Explanation, SampleFields, explanation, sample_fields
+from service.api.schemas.answer import Answer, Ratio
+from service.api.schemas.blind_spot import ALWAYS_BLIND, BlindSpot
+from service.api.schemas.explanation import Explanation, SampleFields, explanation, sample_fields
 from service.api.schemas.flag import Flag, flag
 from service.store import requests
 

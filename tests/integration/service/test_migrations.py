@@ -76,15 +76,21 @@ def test_rows_of_the_first_revision_get_a_stratum_and_a_baseline_and_can_go_back
     engine.dispose()
 
 
-@pytest.mark.parametrize("wrong", ["-0.01", "inclusion_probability + 0.01"])
-def test_a_baseline_probability_outside_its_bounds_cannot_be_stored(database_url: str, wrong: str) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE samples SET baseline_probability = -0.01",
+        "UPDATE samples SET baseline_probability = inclusion_probability + 0.01",
+    ],
+)
+def test_a_baseline_probability_outside_its_bounds_cannot_be_stored(database_url: str, change: str) -> None:
     engine = create_engine(database_url)
     migrate.downgrade(database_url, "0001")
     _execute(engine, FIRST_ROWS)
     migrate.upgrade(database_url)
 
     with pytest.raises(IntegrityError, match="ck_samples_baseline_probability"):
-        _execute(engine, "UPDATE samples SET baseline_probability = " + wrong)
+        _execute(engine, change)
 
     engine.dispose()
 

@@ -11,13 +11,14 @@ import redis
 from sqlalchemy import func, select
 
 from service.store.engine import create_engine, session_factory
-from service.store.tables import Explanation, Sample
+from service.store.tables import CoverageMinute, Explanation, Sample
 from subtext_sidecar import record
 from tests.integration.workers.conftest import make_record
 from workers.loop import Checkpoint
 
 KILLS_AT_EACH_STEP = 4
 SAMPLES_BEFORE_EACH_KILL = 5
+STRATA = (record.UNIFORM, record.OPT_IN)
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -44,7 +45,9 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
 
     for number, where in enumerate(kills):
         for position in range(SAMPLES_BEFORE_EACH_KILL):
-            header, vector = make_record(request_id=f"request-{number}", position=position)
+            header, vector = make_record(
+                request_id=f"request-{number}", position=position, stratum=STRATA[position % 2]
+            )
             shipped.add(record.sample_id(record.decode(header, vector).header))
             _ship(client, header, vector)
         assert run(where, env) == -signal.SIGKILL
@@ -56,10 +59,25 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
     assert stored | dead == shipped
     assert stored & dead == set()
     assert rows == len(stored)
+    for stratum, samples in (STRATA[0], 60), (STRATA[1], 40):
+        counts = _counted(database_url, stratum)
+        assert counts.pop("rows_consumed") == samples
+        assert sum(counts.values()) == samples
 
 
-def _ship(client: redis.Redis, header: bytes, vector: bytes) -> None:
-    client.xadd(record.ACTIVATIONS_STREAM, {record.FIELD_HEADER: header, record.FIELD_VECTOR: vector})
+def _counted(database_url: str, stratum: str) -> dict[str, int]:
+    """What was counted of one stratum, without the deliveries that came to nothing new."""
+    engine = create_engine(database_url)
+    table = CoverageMinute
+    query = (
+        select(table.counter, func.sum(table.count))
+        .where(table.stratum == stratum, table.counter != "rows_redelivered")
+        .group_by(table.counter)
+    )
+    with session_factory(engine)() as session:
+        counted = {counter: int(count) for counter, count in session.execute(query)}
+    engine.dispose()
+    return counted
 
 
 def _outcome(database_url: str, client: redis.Redis) -> tuple[set[Any], int, set[Any]]:

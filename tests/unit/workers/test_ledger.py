@@ -1,30 +1,72 @@
-"""A worker's counts add up within a minute and are never changed in place."""
+"""What becomes of an entry is counted where plugin and sidecar counted it."""
 
-from workers.ledger import Ledger
+from typing import Any
 
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-def counts(ledger: Ledger, minute: int) -> dict[str, int]:
-    return {row.counter: row.count for row in ledger.counts_of(minute)}
+from service.store import coverage
+from subtext_sidecar import record
+from workers import ledger
+from workers.ledger import Cell
+from workers.queue import Entry
 
-
-def test_counts_accumulate_within_their_minute() -> None:
-    ledger = Ledger(source="s", model="m").plus(7, {"a": 1, "b": 2}).plus(7, {"a": 3}).plus(8, {"a": 1})
-
-    assert counts(ledger, 7) == {"a": 4, "b": 2}
-    assert counts(ledger, 8) == {"a": 1}
-
-
-def test_a_ledger_thrown_away_leaves_the_old_one_as_it_was() -> None:
-    before = Ledger(source="s", model="m").plus(7, {"a": 1})
-
-    before.plus(7, {"a": 9})
-
-    assert counts(before, 7) == {"a": 1}
+MINUTE = 30_000_000
+SHIPPED = b"%d-0" % (MINUTE * 60_000 + 4_000)
 
 
-def test_nothing_counted_is_no_row_and_old_minutes_go() -> None:
-    ledger = Ledger(source="s", model="m").plus(1, {"a": 1}).plus(2, {"a": 0}).plus(3, {"a": 1})
+def entry(header: bytes) -> Entry:
+    return Entry(SHIPPED, {record.FIELD_HEADER: header}, 1)
 
-    assert counts(ledger, 2) == {}
-    assert counts(ledger, 1) == {}
-    assert counts(ledger, 3) == {"a": 1}
+
+def header(**changes: Any) -> bytes:
+    fields = {"model": "m", "stratum": "opt_in", "captured_at": (MINUTE - 90) * 60.0}
+    return msgspec.msgpack.encode(fields | changes)
+
+
+def test_an_entry_counts_in_the_minute_of_its_capture_however_late_it_is_read() -> None:
+    assert ledger.cell_of(entry(header()), "served") == Cell("m", "opt_in", MINUTE - 90)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cell"),
+    [
+        ({"captured_at": 0.0}, Cell("m", "opt_in", MINUTE)),
+        ({"captured_at": float("nan")}, Cell("served", "unknown", MINUTE)),
+        ({"stratum": "made up"}, Cell("m", "unknown", MINUTE - 90)),
+        ({"model": ""}, Cell("served", "opt_in", MINUTE - 90)),
+        ({"model": "a\x00"}, Cell("served", "opt_in", MINUTE - 90)),
+        ({"model": "m" * 257}, Cell("served", "opt_in", MINUTE - 90)),
+    ],
+)
+def test_what_a_header_does_not_tell_believably_is_not_believed(
+    changes: dict[str, Any], cell: Cell
+) -> None:
+    assert ledger.cell_of(entry(header(**changes)), "served") == cell
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_count_somewhere(garbage: bytes) -> None:
+    cell = ledger.cell_of(entry(garbage), "served")
+
+    assert cell.stratum in ledger.STRATA
+
+
+def test_an_entry_without_a_header_counts_as_unknown() -> None:
+    assert ledger.cell_of(Entry(SHIPPED, {}, 1), "served") == Cell("served", "unknown", MINUTE)
+
+
+def test_a_tally_has_one_row_a_cell_and_counter() -> None:
+    one, two = Cell("m", "uniform", MINUTE), Cell("m", "opt_in", MINUTE)
+
+    rows = ledger.to_rows("s", ledger.tally({"a": [one, one, two], "b": [], "c": [two]}))
+
+    counted = {(row.stratum, row.counter): row.count for row in rows}
+    assert counted == {("uniform", "a"): 2, ("opt_in", "a"): 1, ("opt_in", "c"): 1}
+    assert {(row.source, row.hop, row.minute.timestamp()) for row in rows} == {("s", "worker", MINUTE * 60)}
+
+
+def test_record_and_store_know_the_same_strata() -> None:
+    assert frozenset(coverage.Stratum.__args__) == ledger.STRATA  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """Every entry of a batch gets exactly one decision, whatever is in it."""
 
+import datetime as dt
 import uuid
 from typing import Any
 
@@ -24,12 +25,14 @@ def entry(number: int = 0, *, deliveries: int = 1, **changes: Any) -> Entry:
         "v": record.VERSION,
         "model": SERVED,
         "request_id": "request",
+        "stratum": record.UNIFORM,
         "layer": 1,
         "position": number,
         "token_id": 7,
         "phase": "decode",
         "norm": 4.0,
         "probability": 1.0,
+        "baseline_probability": 0.5,
         "reason": "uniform",
         "captured_at": 1.8e9,
         "dtype": "float32",
@@ -80,6 +83,8 @@ def test_no_entry_is_lost_or_decided_twice_and_no_garbage_raises(entries: list[E
         ({"position": 2**31}, "bad_field", "position"),
         ({"token_id": 2**31}, "bad_field", "token_id"),
         ({"captured_at": -1e300}, "bad_field", "captured_at"),
+        ({"stratum": record.OPT_OUT}, "bad_field", "stratum"),
+        ({"stratum": "made up"}, "bad_field", "stratum"),
     ],
 )
 def test_a_rejection_names_the_field(changes: dict[str, Any], reason: str, field: str) -> None:
@@ -103,18 +108,32 @@ def test_only_what_was_delivered_too_often_without_an_outcome_is_worn_out() -> N
     assert worn[0].reason == "too_many_deliveries"
 
 
+def test_a_repetition_and_another_capture_of_one_sample_are_told_apart() -> None:
+    fresh, again, another = sort(entry(1), entry(2), entry(3)).works
+    known = {
+        again.sample_id: again.captured_at,
+        another.sample_id: another.captured_at - dt.timedelta(seconds=1),
+    }
+
+    repeated = pipeline.split_repeated([fresh, again, another], known)
+
+    assert repeated == ([again], [another])
+
+
 def reading(**changes: Any) -> Reading:
     return Reading("text", well_formed=True, cosine=0.9, fve=0.5, verified=True)._replace(**changes)
 
 
 def test_rows_carry_what_was_measured() -> None:
-    works = sort(entry(3)).works
+    works = sort(entry(3, stratum=record.OPT_IN, scores={"anomaly": 3.5})).works
     verdicts = pipeline.judged(None, 0, [[]])
 
     (row,) = pipeline.to_rows(works, [reading()], verdicts, lambda token_id: f"<{token_id}>")
 
     assert row.sample_id == works[0].sample_id != uuid.UUID(int=0)
     assert (row.position, row.token_text, row.fve, row.verified) == (3, "<7>", 0.5, True)
+    assert (row.stratum, row.inclusion_probability, row.baseline_probability) == ("opt_in", 1.0, 0.5)
+    assert row.screen_scores == {"anomaly": 3.5}
     assert row.anomaly_p_value is None
 
 
