@@ -45,7 +45,7 @@ check: setup-dev  ## Lint, format, types, import rules, and models against migra
 	$(BIN)/python -m deploy.checks.migrations
 
 bench-%: setup  ## Run bench/NAME.py, which prints a table and, last, one JSON line
-	@$(BIN)/python bench/$*.py $(ARGS)
+	@$(BIN)/python -m bench.$* $(ARGS)
 
 .PHONY: setup
 setup: $(VENV)/.runtime  ## Create .venv and install what runs

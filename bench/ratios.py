@@ -1,0 +1,59 @@
+"""Statistics shared by the benchmarks: percentiles, ratios paired by round, intervals and bars. Pure."""
+
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+
+_RESAMPLES: Final = 10_000
+_CONFIDENCE: Final = 0.95
+
+
+class Estimate(NamedTuple):
+    """A median over rounds with its bootstrap interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Bar(NamedTuple):
+    """What a figure must reach (``at_least``) or must not pass (``at_most``)."""
+
+    kind: Literal["at_least", "at_most"]
+    value: float
+
+
+class Verdict(NamedTuple):
+    """How an estimate stands to its bar."""
+
+    is_passed: bool  # by the median
+    is_open: bool  # the interval contains the bar, so more rounds could turn the verdict
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return a percentile, interpolated linearly; raises ValueError when there is no value."""
+    if not values:
+        raise ValueError("percentile of no values: the load made no sample")
+    return float(np.percentile(np.asarray(values, dtype=np.float64), percent))
+
+
+def paired_ratios(values: Sequence[float], baseline: Sequence[float]) -> list[float]:
+    """Return value / baseline round by round; both must have one entry a round."""
+    return [value / base for value, base in zip(values, baseline, strict=True)]
+
+
+def estimate(values: Sequence[float], *, seed: int = 0) -> Estimate:
+    """Return the median of one value a round, with the 95% percentile bootstrap interval over rounds."""
+    rounds = np.asarray(values, dtype=np.float64)
+    picks = np.random.default_rng(seed).integers(0, len(rounds), size=(_RESAMPLES, len(rounds)))
+    medians = np.median(rounds[picks], axis=1)
+    tail = (1 - _CONFIDENCE) / 2
+    low, high = np.quantile(medians, (tail, 1 - tail))
+    return Estimate(median=float(np.median(rounds)), low=float(low), high=float(high))
+
+
+def judge(bar: Bar, figure: Estimate) -> Verdict:
+    """Tell whether the median passes the bar, and whether the interval leaves that open."""
+    passed = figure.median >= bar.value if bar.kind == "at_least" else figure.median <= bar.value
+    return Verdict(is_passed=passed, is_open=figure.low <= bar.value <= figure.high)
