@@ -60,8 +60,11 @@ def add_explanation(
         token_text=SECRET_TOKEN,
         phase="decode",
         norm=241.3,
+        stratum="uniform",
         inclusion_probability=0.25,
-        reason="uniform",
+        baseline_probability=0.125,
+        reason="decode",
+        screen_scores={"anomaly": 31.7},
         captured_at=captured_at,
     )
     explanation = Explanation(
@@ -129,10 +132,19 @@ def add_coverage(
     minute: dt.datetime = START,
     model: str = "tiny",
     source: str = "s",
+    stratum: str = "uniform",
     **counts: int,
 ) -> None:
     session.add_all(
-        CoverageMinute(minute=minute, source=source, hop=hop, model=model, counter=counter, count=count)
+        CoverageMinute(
+            minute=minute,
+            source=source,
+            hop=hop,
+            model=model,
+            stratum=stratum,
+            counter=counter,
+            count=count,
+        )
         for counter, count in counts.items()
     )
     session.flush()

@@ -30,7 +30,8 @@ def test_an_explanation_carries_its_fidelity_and_every_denominator(
     assert item["text_withheld"] is False
     assert item["label"].startswith("Hypothesis")
     assert item["inclusion_probability"] == 0.25
-    assert item["reason"] == "uniform"
+    assert (item["stratum"], item["baseline_probability"]) == ("uniform", 0.125)
+    assert (item["reason"], item["screen_scores"]) == ("decode", {"anomaly": 31.7})
     assert item["fidelity"] == {
         "cosine": 0.87,
         "fve": 0.41,
@@ -238,3 +239,18 @@ def test_a_page_costs_the_same_number_of_queries_whatever_its_size(
         return len(statements)
 
     assert cost(2) == cost(30) == 3  # the key, the rows, their matches
+
+
+def test_an_unknown_model_is_an_empty_page_for_which_no_explanation_is_read(
+    client: TestClient, sessions: Sessions, engine: Engine, admin: Headers
+) -> None:
+    statements: list[str] = []
+    with sessions.begin() as session:
+        seed.add_explanation(session, seed.add_model(session))
+    event.listen(engine, "before_cursor_execute", lambda *heard: statements.append(heard[2]))
+
+    page = client.get("/v1/explanations", params={"model": "nobody-serves-it"}, headers=admin)
+
+    assert page.json() == {"items": [], "next_cursor": None}
+    assert [statement for statement in statements if "explanations" in statement] == []
+    assert len(client.get("/v1/explanations", params={"model": "tiny"}, headers=admin).json()["items"]) == 1

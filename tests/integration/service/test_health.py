@@ -1,5 +1,6 @@
 import re
 
+import pytest
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
@@ -9,6 +10,8 @@ from service.api.deps import Resources
 from service.metrics import Metrics
 from service.store import migrate
 from service.store.engine import create_engine, session_factory
+
+Headers = dict[str, str]
 
 
 def test_a_migrated_database_makes_it_ready(client: TestClient) -> None:
@@ -32,6 +35,20 @@ def test_a_database_behind_head_makes_it_unready_and_tells_the_command(
     assert answer.status_code == 503
     assert answer.json()["checks"]["postgres"]["ok"] is True
     assert "subtext migrate" in answer.json()["checks"]["migrations"]["detail"]
+
+
+@pytest.mark.parametrize("revision", ["base", "0001"])
+def test_a_database_behind_head_answers_503_problems_that_name_the_command(
+    client: TestClient, database_url: str, admin: Headers, revision: str
+) -> None:
+    migrate.downgrade(database_url, revision)
+
+    answer = client.get("/v1/explanations", headers=admin)
+
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "database_not_migrated"
+    assert "subtext migrate" in answer.json()["detail"]
 
 
 def test_without_a_database_it_lives_is_unready_and_answers_503_problems() -> None:

@@ -36,8 +36,11 @@ def test_a_request_tells_samples_explanations_flags_and_what_was_looked_at(
                 token_text="x",
                 phase="prefill",
                 norm=1.0,
+                stratum="opt_in",
                 inclusion_probability=1.0,
-                reason="prompt_window",
+                baseline_probability=0.0,
+                reason="screen_probe_deception",
+                screen_scores={"probe_deception": 4.5},
                 captured_at=seed.START,
             )
         )
@@ -58,10 +61,18 @@ def test_a_request_tells_samples_explanations_flags_and_what_was_looked_at(
     assert coverage["positions_explained"] == {"numerator": 4, "denominator": 5, "value": 0.8}
     assert coverage["positions_verified"] == {"numerator": 3, "denominator": 4, "value": 0.75}
     assert coverage["reasons"] == [
-        {"reason": "prompt_window", "positions": 1, "probability_min": 1.0, "probability_max": 1.0},
-        {"reason": "uniform", "positions": 4, "probability_min": 0.25, "probability_max": 0.25},
+        {"reason": "decode", "positions": 4, "probability_min": 0.25, "probability_max": 0.25},
+        {
+            "reason": "screen_probe_deception",
+            "positions": 1,
+            "probability_min": 1.0,
+            "probability_max": 1.0,
+        },
     ]
-    assert {spot["code"] for spot in coverage["blind_spots"]} >= {"not_sampled", "prefix_cache"}
+    assert {spot["code"] for spot in coverage["blind_spots"]} >= {"not_sampled", "prefix_cached"}
+    found = report["samples"][4]
+    assert (found["stratum"], found["baseline_probability"]) == ("opt_in", 0.0)
+    assert found["screen_scores"] == {"probe_deception": 4.5}
 
 
 def test_an_unknown_request_is_not_called_clean(client: TestClient, admin: Headers) -> None:

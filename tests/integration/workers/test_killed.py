@@ -65,6 +65,10 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
         assert sum(counts.values()) == samples
 
 
+def _ship(client: redis.Redis, header: bytes, vector: bytes) -> None:
+    client.xadd(record.ACTIVATIONS_STREAM, {record.FIELD_HEADER: header, record.FIELD_VECTOR: vector})
+
+
 def _counted(database_url: str, stratum: str) -> dict[str, int]:
     """What was counted of one stratum, without the deliveries that came to nothing new."""
     engine = create_engine(database_url)
