@@ -2,11 +2,12 @@
 
 A message is a kind frame followed by its payload:
 
-    r  header, vector, header, vector, ...   records of one engine step, at most MAX_RECORDS
+    b  header, vectors                       block.encode_block: sampled rows of one engine step
+    r  header, vector, header, vector, ...   single records; gives way to b
     c  coverage                              record.encode_coverage
     s  status                                CaptureStatus, the plugin's heartbeat
 
-One message for many records costs one system call and one queue slot. No pickle, no code.
+One message for many rows costs one system call and one queue slot. No pickle, no code.
 """
 
 from typing import Final
@@ -15,6 +16,7 @@ import msgspec
 
 from subtext_sidecar.record import UNDECODABLE, VERSION, RecordError
 
+BLOCK: Final = b"b"
 RECORDS: Final = b"r"
 COVERAGE: Final = b"c"
 STATUS: Final = b"s"
