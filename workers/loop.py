@@ -265,15 +265,16 @@ class WorkerLoop:
         for row in rows:
             if not self._is_new(row.sample_id, stored):
                 continue  # another worker was first
-            layer = str(row.layer)
-            metrics.stored.labels(model, layer, "verified" if row.verified else "unverified").inc()
-            metrics.fve.labels(model, layer).observe(row.fve)
-            metrics.cosine.labels(model, layer).observe(row.cosine)
+            layer, selection = str(row.layer), "baseline" if row.baseline_probability > 0 else "screen"
+            status = "verified" if row.verified else "unverified"
+            metrics.stored.labels(model, layer, status, selection).inc()
+            metrics.fve.labels(model, layer, selection).observe(row.fve)
+            metrics.cosine.labels(model, layer, selection).observe(row.cosine)
             metrics.latency_seconds.labels(model).observe((now - row.captured_at).total_seconds())
             if row.anomaly_p_value is not None:
-                metrics.anomaly_p_value.labels(model).observe(row.anomaly_p_value)
+                metrics.anomaly_p_value.labels(model, selection).observe(row.anomaly_p_value)
                 if row.anomaly_p_value <= self._judge.policy.anomaly_p_value:
-                    metrics.anomalies.labels(model, "direction").inc()
+                    metrics.anomalies.labels(model, "direction", selection).inc()
         for flag in stored.flags:
             metrics.flags.labels(model, flag.concept, flag.severity).inc()
 

@@ -7,7 +7,11 @@ _SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
 
 
 class WorkerMetrics:
-    """Counters, gauges and histograms on one registry. Labels are bounded; no ids, no text."""
+    """Counters, gauges and histograms on one registry. Labels are bounded; no ids, no text.
+
+    ``selection`` is "baseline" for what was taken at random and "screen" for what only the screen
+    chose: that is strange by choice, so shares and distributions of traffic are those of the baseline.
+    """
 
     def __init__(self, registry: CollectorRegistry, *, version: str) -> None:
         """Register everything; a second instance needs its own registry."""
@@ -17,20 +21,20 @@ class WorkerMetrics:
         self.stored = Counter(
             "subtext_explanations_stored",
             "Explanations committed, by whether they beat shuffled pairs",
-            ["model", "layer", "status"],
+            ["model", "layer", "status", "selection"],
             registry=registry,
         )
         self.fve = Histogram(
             "subtext_explanation_fve_ratio",
             "Fraction of variance explained by each stored explanation; below 0 counts in the first bucket",
-            ["model", "layer"],
+            ["model", "layer", "selection"],
             buckets=_RATIOS,
             registry=registry,
         )
         self.cosine = Histogram(
             "subtext_explanation_cosine_ratio",
             "Cosine of each vector with the one rebuilt from its explanation",
-            ["model", "layer"],
+            ["model", "layer", "selection"],
             buckets=_RATIOS,
             registry=registry,
         )
@@ -63,13 +67,13 @@ class WorkerMetrics:
         self.anomalies = Counter(
             "subtext_anomaly_discoveries",
             "Activations with a conformal p-value at or below the policy's threshold",
-            ["model", "detector"],
+            ["model", "detector", "selection"],
             registry=registry,
         )
         self.anomaly_p_value = Histogram(
             "subtext_anomaly_p_value_ratio",
-            "Conformal p-values; uniform while traffic resembles the calibration's",
-            ["model"],
+            "Conformal p-values; uniform for the baseline while traffic resembles the calibration's",
+            ["model", "selection"],
             buckets=_RATIOS[1:],
             registry=registry,
         )

@@ -42,7 +42,11 @@ def test_every_sample_becomes_one_explanation(bench: Bench) -> None:
     assert count(bench, Sample) == count(bench, Explanation) == 10
     assert coverage(bench) == {"rows_consumed": 10, "rows_decoded": 10}
     assert bench.metric(
-        "subtext_explanations_stored_total", model=MODEL, layer="1", status="verified"
+        "subtext_explanations_stored_total",
+        model=MODEL,
+        layer="1",
+        status="verified",
+        selection="baseline",
     ) == pytest.approx(10)
 
 
@@ -89,6 +93,9 @@ def test_a_sample_keeps_its_stratum_its_probabilities_and_its_scores(bench: Benc
         "screen_probe_deception",
         {"anomaly": 31.5, "probe_deception": -0.25},
     )
+    stored = {"model": MODEL, "layer": "1", "status": "verified"}
+    assert bench.metric("subtext_explanations_stored_total", selection="screen", **stored) == 1
+    assert bench.metric("subtext_explanations_stored_total", selection="baseline", **stored) == 0
 
 
 def test_rows_count_in_the_stratum_and_minute_of_their_capture(bench: Bench) -> None:
