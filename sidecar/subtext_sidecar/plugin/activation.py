@@ -54,7 +54,9 @@ def _holders(frame: FrameType | None) -> Iterator[Any]:
             yield vllm_config.parallel_config  # type: ignore[union-attr]  # it has our key: it is a VllmConfig
             return
         engine_args = frame.f_locals.get("self")
-        if is_configured(getattr(engine_args, "additional_config", None)) and hasattr(
+        # Read statically: vLLM's WorkerWrapperBase delegates every missing attribute to a worker that
+        # it does not have yet, without end.
+        if is_configured(inspect.getattr_static(engine_args, "additional_config", None)) and hasattr(
             engine_args, "worker_extension_cls"
         ):
             yield engine_args

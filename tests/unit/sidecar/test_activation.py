@@ -43,3 +43,20 @@ def test_somebody_elses_extension_is_not_displaced() -> None:
 
 def test_a_caller_without_configuration_is_left_alone() -> None:
     register()
+
+
+def test_a_caller_that_delegates_attributes_without_end_is_not_asked_for_any(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class WorkerWrapper:
+        """Shaped like vLLM's WorkerWrapperBase while it has no worker."""
+
+        def __init__(self) -> None:
+            register()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.worker, name)
+
+    WorkerWrapper()
+
+    assert not caplog.records
