@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from subtext_sidecar.record import CoverageCount, Hop, RejectReason
-from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus
+from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, Sampled
 
 SILENT_AFTER_SECONDS: Final = 10.0
 _FORGET_AFTER_SECONDS: Final = 60.0
@@ -23,7 +23,7 @@ _HOOKS: Final = ("load_model", "execute_model", "sample_tokens", "sender")
 _DROPS: Final = (
     *(
         ("plugin", reason)
-        for reason in ("queue_full", "socket_full", "error", "position_mismatch", "after_end")
+        for reason in ("queue_full", "ring_full", "socket_full", "error", "position_mismatch", "after_end")
     ),
     *(("sidecar", reason) for reason in ("buffer_full", "redis_error", "trimmed")),
     *(("sidecar", f"invalid_{reason}") for reason in get_args(RejectReason)),
@@ -139,17 +139,17 @@ def _enabled(heard: list[_Heard], now: float) -> Metric:
 
 def _overhead(statuses: list[CaptureStatus]) -> Metric:
     family = HistogramMetricFamily(
-        "subtext_capture_overhead_seconds", "Host time that the capture hooks add to one engine step."
+        "subtext_capture_overhead_seconds",
+        "Host time that the capture hooks add to one engine step, by whether a row was taken in it.",
+        labels=["sampled"],
     )
-    counts = [
-        sum(per_bucket) for per_bucket in zip(*(status.overhead_counts for status in statuses), strict=True)
-    ]
-    if counts:
-        bounds = [*(str(bound) for bound in OVERHEAD_BUCKETS_SECONDS), "+Inf"]
-        buckets = [(bound, sum(counts[: index + 1])) for index, bound in enumerate(bounds)]
-        family.add_metric(
-            [], buckets=buckets, sum_value=sum(status.overhead_sum_seconds for status in statuses)
-        )
+    bounds = [*(str(bound) for bound in OVERHEAD_BUCKETS_SECONDS), "+Inf"]
+    for sampled in get_args(Sampled):
+        parts = [status.overhead[sampled] for status in statuses if sampled in status.overhead]
+        counts = [sum(per_bucket) for per_bucket in zip(*(part.counts for part in parts), strict=True)]
+        if counts:
+            buckets = [(bound, sum(counts[: index + 1])) for index, bound in enumerate(bounds)]
+            family.add_metric([sampled], buckets=buckets, sum_value=sum(part.sum_seconds for part in parts))
     return family
 
 

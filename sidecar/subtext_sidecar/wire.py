@@ -10,7 +10,7 @@ A message is a kind frame followed by its payload:
 One message for many rows costs one system call and one queue slot. No pickle, no code.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -24,22 +24,40 @@ STATUS: Final = b"s"
 MAX_RECORDS: Final = 32  # records in one message
 HEARTBEAT_SECONDS: Final = 2.0
 
-# Upper bounds of the overhead histogram; the last bucket is everything above.
+# Upper bounds of the overhead histograms, dense where medians are judged; the last bucket is
+# everything above.
 OVERHEAD_BUCKETS_SECONDS: Final = (
+    2.5e-6,
     5e-6,
+    7.5e-6,
     1e-5,
+    1.25e-5,
+    1.5e-5,
     2e-5,
+    2.5e-5,
+    3e-5,
     4e-5,
+    5e-5,
     6e-5,
+    8e-5,
     1e-4,
+    1.5e-4,
     2.5e-4,
     5e-4,
     1e-3,
     2.5e-3,
-    5e-3,
     1e-2,
     5e-2,
 )
+# Engine steps, by whether any of their rows was taken: what capture costs when it idles, and when not.
+Sampled = Literal["none", "some"]
+
+
+class OverheadCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Host time that the hooks added to each engine step, as a histogram."""
+
+    counts: tuple[int, ...]  # steps per bucket, len(OVERHEAD_BUCKETS_SECONDS) + 1
+    sum_seconds: float
 
 
 class CaptureStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,10 +70,10 @@ class CaptureStatus(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool
     reason: str  # "ok", or why capture is off: a bounded label
     detail: str  # the same for people
-    sampling_probability: float  # of a request
+    policy_version: str  # of the policy in force; "" is the one the engine started with
+    sampling_probability: float  # of a request of the uniform stratum, by the policy in force
     errors: dict[str, int]  # by the hook that raised
-    overhead_counts: tuple[int, ...]  # steps per bucket, len(OVERHEAD_BUCKETS_SECONDS) + 1
-    overhead_sum_seconds: float
+    overhead: dict[Sampled, OverheadCounts]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -77,6 +95,7 @@ def decode_status(payload: bytes) -> CaptureStatus:
         raise RecordError("malformed_header", str(error)) from error
     if status.v != VERSION:
         raise RecordError("wrong_version", f"status version {status.v}, this reader knows {VERSION}")
-    if len(status.overhead_counts) != len(OVERHEAD_BUCKETS_SECONDS) + 1:
-        raise RecordError("bad_field", f"overhead_counts has {len(status.overhead_counts)} buckets")
+    for sampled, overhead in status.overhead.items():
+        if len(overhead.counts) != len(OVERHEAD_BUCKETS_SECONDS) + 1:
+            raise RecordError("bad_field", f"overhead of {sampled} has {len(overhead.counts)} buckets")
     return status

@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry
 
 from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.record import VERSION, CoverageCount, Hop
-from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus
+from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts
 
 
 def status(source: str = "p1", reason: str = "ok", **changes: Any) -> CaptureStatus:
@@ -16,16 +16,21 @@ def status(source: str = "p1", reason: str = "ok", **changes: Any) -> CaptureSta
         "enabled": reason == "ok",
         "reason": reason,
         "detail": "",
+        "policy_version": "",
         "sampling_probability": 0.5,
         "errors": {},
-        "overhead_counts": (0,) * len(OVERHEAD_BUCKETS_SECONDS) + (1,),
-        "overhead_sum_seconds": 0.1,
+        "overhead": {
+            "none": OverheadCounts(counts=(7,) + (0,) * len(OVERHEAD_BUCKETS_SECONDS), sum_seconds=1e-6),
+            "some": OverheadCounts(counts=(0,) * len(OVERHEAD_BUCKETS_SECONDS) + (1,), sum_seconds=0.1),
+        },
     }
     return CaptureStatus(**{**fields, **changes})
 
 
 def coverage(hop: Hop = "plugin", minute: int = 5, **counts: int) -> CoverageCount:
-    return CoverageCount(v=VERSION, source=f"{hop}-1", hop=hop, model="m", minute=minute, counts=counts)
+    return CoverageCount(
+        v=VERSION, source=f"{hop}-1", hop=hop, model="m", stratum="uniform", minute=minute, counts=counts
+    )
 
 
 def view() -> tuple[CaptureView, CollectorRegistry]:
@@ -103,7 +108,11 @@ def test_errors_overhead_and_probability_come_from_the_heartbeat() -> None:
     one.update_status(status(errors={"execute_model": 1}), now=0.0)
 
     assert registry.get_sample_value("subtext_capture_errors_total", {"reason": "execute_model"}) == 1
-    assert registry.get_sample_value("subtext_capture_overhead_seconds_count") == 1
+    steps = {
+        sampled: registry.get_sample_value("subtext_capture_overhead_seconds_count", {"sampled": sampled})
+        for sampled in ("none", "some")
+    }
+    assert steps == {"none": 7, "some": 1}
     assert (
         registry.get_sample_value("subtext_sampling_probability_ratio", {"model": "m", "stratum": "all"})
         == 0.5
