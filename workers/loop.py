@@ -97,8 +97,7 @@ class WorkerLoop:
         batch = self._waiting_out(lambda: self._queue.fetch(self._settings.batch, self._settings.block_ms))
         if batch is None:
             return 0
-        # Not counted in the ledger: the sidecar, which trims, counted them.
-        self._metrics.dropped.labels("worker", "trimmed").inc(batch.trimmed)
+        self._metrics.trimmed.inc(batch.trimmed)
         if not batch.entries:
             return 0
         self._metrics.redeliveries.inc(sum(entry.deliveries > 1 for entry in batch.entries))

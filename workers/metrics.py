@@ -92,10 +92,9 @@ class WorkerMetrics:
             ["reason"],
             registry=registry,
         )
-        self.dropped = Counter(
-            "subtext_activations_dropped",
-            "Activations lost at this hop",
-            ["stage", "reason"],
+        self.trimmed = Counter(
+            "subtext_stream_trimmed_pending",
+            "Entries that the stream lost while a dead worker held them; the sidecar counts what it trims",
             registry=registry,
         )
         self.duplicates = Counter(

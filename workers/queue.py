@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     """What one fetch brought."""
 
     entries: list[Entry]
-    trimmed: int  # pending entries that the stream had lost: drops
+    trimmed: int  # pending entries that the stream had lost; whoever trimmed them counted them
 
 
 class Queue(Protocol):

@@ -1,56 +1,86 @@
-"""Let the model answer the prompts: the traffic that the pair learns to read."""
+"""Let the model write: answers to prompts, and prompts of its own."""
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, Protocol
 
-from workers.training.config import Chats
+TokenIds = Sequence[int]
 
 
-def answer(
-    prompts: Sequence[Sequence[int]], config: Chats, *, engine: str, model: str, seed: int
-) -> list[list[int]]:
-    """Return each prompt's answer as token ids, in order.
+class Writer(Protocol):
+    """The loaded model as a generator of text."""
 
-    `prompts` are token ids that end with the assistant's header.
+    def write(
+        self, starts: Sequence[TokenIds], *, max_new_tokens: int, temperature: float
+    ) -> list[list[int]]:
+        """Return the continuation of every start as token ids, in order, the end token included."""
+
+
+def load_writer(engine: Literal["vllm", "transformers"], model: str, *, seed: int) -> Writer:
+    """Load the model in float32 with one of the two engines."""
+    return VllmWriter(model, seed=seed) if engine == "vllm" else TransformersWriter(model, seed=seed)
+
+
+def user_turn(tokenizer: Any) -> list[int]:
+    """Return the tokens of a chat up to where the user's words begin.
+
+    An aligned model that continues them writes a prompt of its own, of the kind that it was tuned
+    on (Magpie, arXiv 2406.08464). ValueError when the chat template changes what the user says.
     """
-    if engine == "transformers":
-        return _with_transformers(prompts, config, model=model, seed=seed)
-    return _with_vllm(prompts, config, model=model, seed=seed)
-
-
-def _with_vllm(
-    prompts: Sequence[Sequence[int]], config: Chats, *, model: str, seed: int
-) -> list[list[int]]:
-    # One process: the engine's memory must be gone before training starts.
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    from vllm import LLM, SamplingParams, TokensPrompt
-
-    engine = LLM(model=model, dtype="float32", enforce_eager=True, max_model_len=1024, seed=seed)
-    # No seed per request: the CPU's generator refuses it; the engine's own seed stands.
-    sampling = SamplingParams(
-        temperature=config.temperature, max_tokens=config.max_new_tokens, detokenize=False
+    mark = "\u241f"
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
     )
-    results = engine.generate([TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts], sampling)
-    return [list(result.outputs[0].token_ids) for result in results]
+    before, found, _ = text.partition(mark)
+    if not found:
+        raise ValueError("prompts.sampled: the tokenizer's chat template does not show the user's words")
+    return list(tokenizer.encode(before, add_special_tokens=False))
 
 
-def _with_transformers(
-    prompts: Sequence[Sequence[int]], config: Chats, *, model: str, seed: int
-) -> list[list[int]]:
-    import torch
-    import transformers
+class VllmWriter:
+    """vLLM in this process, so that its memory is gone with the process before training starts."""
 
-    torch.manual_seed(seed)
-    loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    warmth = (
-        {"do_sample": True, "temperature": config.temperature}
-        if config.temperature
-        else {"do_sample": False}
-    )
-    answers = []
-    for ids in prompts:
-        output = loaded.generate(torch.tensor([list(ids)]), max_new_tokens=config.max_new_tokens, **warmth)
-        answers.append(output[0, len(ids) :].tolist())
-    return answers
+    def __init__(self, model: str, *, seed: int) -> None:
+        """Start the engine; the seed is the engine's, because the CPU's generator refuses one a request."""
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        from vllm import LLM
+
+        self._engine = LLM(model=model, dtype="float32", enforce_eager=True, max_model_len=1024, seed=seed)
+
+    def write(
+        self, starts: Sequence[TokenIds], *, max_new_tokens: int, temperature: float
+    ) -> list[list[int]]:
+        """Return the continuations; see Writer."""
+        from vllm import SamplingParams, TokensPrompt
+
+        sampling = SamplingParams(temperature=temperature, max_tokens=max_new_tokens, detokenize=False)
+        prompts = [TokensPrompt(prompt_token_ids=list(ids)) for ids in starts]
+        results = self._engine.generate(prompts, sampling, use_tqdm=False)
+        return [list(result.outputs[0].token_ids) for result in results]
+
+
+class TransformersWriter:
+    """Hugging Face `generate`, one start at a time: for models that are too small to start an engine for."""
+
+    def __init__(self, model: str, *, seed: int) -> None:
+        """Load the model."""
+        import torch
+        import transformers
+
+        torch.manual_seed(seed)
+        self._torch = torch
+        self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+
+    def write(
+        self, starts: Sequence[TokenIds], *, max_new_tokens: int, temperature: float
+    ) -> list[list[int]]:
+        """Return the continuations; see Writer."""
+        warmth = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+        written = []
+        for ids in starts:
+            output = self._model.generate(
+                self._torch.tensor([list(ids)]), max_new_tokens=max_new_tokens, **warmth
+            )
+            written.append(output[0, len(ids) :].tolist())
+        return written

@@ -1,6 +1,5 @@
 """Steps 1 and 2 of a run: chats, then their activations split by chat."""
 
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -8,31 +7,71 @@ from typing import Any
 
 import numpy as np
 
-from workers.training import activations, chats, positions
-from workers.training.config import RunConfig
+from workers.training import activations, chats, lines, positions, prompts
+from workers.training.config import Chats, RunConfig, Sampled
 from workers.training.dataset import Samples
 from workers.training.progress import Progress
+
+PORTION = 128
+"""How many texts the model writes at a time; a killed run loses at most one portion."""
+
+Log = Callable[[str], None]
 
 SPLITS: tuple[positions.Split, ...] = ("train", "held_out", "calibration")
 
 
-def collect_chats(config: RunConfig, tokenizer: Any, prompts: list[str], path: Path, *, model: str) -> None:
+def sample_prompts(
+    config: Sampled, writer: chats.Writer, tokenizer: Any, *, max_bytes: int, path: Path, log: Log
+) -> list[str]:
+    """Return `config.count` distinct prompts of the model's own; what was written is kept in `path`."""
+    start = chats.user_turn(tokenizer)
+    progress = Progress("sampling prompts", total=config.count, log=log)
+
+    def step(texts: list[str]) -> list[str] | None:
+        found = prompts.usable(texts, max_bytes=max_bytes)
+        progress.advance(min(len(found), config.count))
+        if len(found) >= config.count:
+            return None
+        written = writer.write(
+            [start] * PORTION, max_new_tokens=config.max_new_tokens, temperature=config.temperature
+        )
+        # One that was cut off is no prompt.
+        whole = [ids[:-1] for ids in written if ids and ids[-1] == tokenizer.eos_token_id]
+        return [tokenizer.decode(ids) for ids in whole]
+
+    lines.grow_lines(path, step)
+    return prompts.usable(lines.read_lines(path), max_bytes=max_bytes)[: config.count]
+
+
+def collect_chats(
+    config: Chats, writer: chats.Writer, tokenizer: Any, texts: list[str], *, path: Path, log: Log
+) -> None:
     """Write one JSON line a chat: its token ids and how many of them are the prompt."""
     encoded = [
         tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
+            [{"role": "user", "content": text}],
             tokenize=True,
             add_generation_prompt=True,
             return_dict=False,
         )
-        for prompt in prompts
+        for text in texts
     ]
-    answers = chats.answer(encoded, config.chats, engine=config.engine, model=model, seed=config.seed)
-    unfinished = path.with_suffix(".unfinished")
-    with unfinished.open("w") as file:
-        for prompt, reply in zip(encoded, answers, strict=True):
-            file.write(json.dumps({"prompt_tokens": len(prompt), "tokens": [*prompt, *reply]}) + "\n")
-    unfinished.replace(path)
+    progress = Progress("answering prompts", total=len(encoded), log=log)
+
+    def step(written: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+        progress.advance(len(written))
+        portion = encoded[len(written) : len(written) + PORTION]
+        if not portion:
+            return None
+        answers = writer.write(
+            portion, max_new_tokens=config.max_new_tokens, temperature=config.temperature
+        )
+        return [
+            {"prompt_tokens": len(prompt), "tokens": [*prompt, *answer]}
+            for prompt, answer in zip(portion, answers, strict=True)
+        ]
+
+    lines.grow_lines(path, step)
 
 
 def split_random(seed: int) -> random.Random:
@@ -44,12 +83,10 @@ def split_random(seed: int) -> random.Random:
     return random.Random(f"{seed}:split")  # noqa: S311 - a choice of data, not a secret
 
 
-def collect_samples(
-    config: RunConfig, chats_file: Path, folder: Path, *, model: str, log: Callable[[str], None]
-) -> None:
+def collect_samples(config: RunConfig, chats_file: Path, folder: Path, *, model: str, log: Log) -> None:
     """Read every chat's chosen positions and write `<split>.safetensors` into `folder`."""
     rng = split_random(config.seed)
-    rows = [json.loads(line) for line in chats_file.read_text().splitlines()]
+    rows = lines.read_lines(chats_file)
     first = max(
         config.activations.min_position,
         config.targets.context_tokens - 1,

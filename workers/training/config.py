@@ -27,6 +27,14 @@ class Source(Part):
     """Licence that the wheel declares."""
 
 
+class Sampled(Part):
+    """Prompts that the model writes itself, in the user's place."""
+
+    count: int = pydantic.Field(gt=0)
+    max_new_tokens: int = pydantic.Field(default=64, gt=0)
+    temperature: float = pydantic.Field(default=1.0, gt=0)
+
+
 class Prompts(Part):
     """Where the prompts come from."""
 
@@ -37,6 +45,7 @@ class Prompts(Part):
     max_bytes: int = 420
     """Longest prompt in UTF-8 bytes; bytes, because some scripts cost several tokens a character."""
     sources: tuple[Source, ...] = ()
+    sampled: Sampled | None = None
 
 
 class Chats(Part):

@@ -3,7 +3,7 @@
 prompts -> chats -> samples -> AR -> AV -> export -> evaluation and card
 """
 
-import json
+import random
 import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ import numpy as np
 
 from workers.nla import fidelity
 from workers.nla.verbalizer import Explanation
-from workers.training import card, collect, evaluation, loop, prompts, readings, tasks
+from workers.training import card, chats, collect, evaluation, lines, loop, prompts, readings, tasks
 from workers.training.checkpoint import load_weights, read_position
 from workers.training.config import RunConfig
 from workers.training.dataset import Samples
@@ -103,25 +103,40 @@ class Run:
 def collect_data(run: Run) -> None:
     """Prompts, chats and samples."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    prompts_file = run.folder / "prompts.jsonl"
-    if not prompts_file.exists():
-        run.log("choosing prompts")
-        chosen = prompts.gather_prompts(
-            run.config.prompts,
-            wheels=run.home / run.config.prompts.wheels,
-            beside=run.config_file.parent,
-            seed=run.config.seed,
-        )
-        prompts_file.write_text("".join(json.dumps(text) + "\n" for text in chosen))
-    chats_file = run.folder / "chats.jsonl"
+    prompts_file, chats_file = run.folder / "prompts.jsonl", run.folder / "chats.jsonl"
     if not chats_file.exists():
-        texts = [json.loads(line) for line in prompts_file.read_text().splitlines()]
-        run.log(f"letting the model answer {len(texts)} prompts")
-        collect.collect_chats(run.config, run.tokenizer(), texts, chats_file, model=run.model)
+        writer = chats.load_writer(run.config.engine, run.model, seed=run.config.seed)
+        if not prompts_file.exists():
+            run.log("choosing prompts")
+            chosen = _choose_prompts(run, writer)
+            lines.grow_lines(prompts_file, lambda written: None if written else chosen)
+        texts = lines.read_lines(prompts_file)
+        collect.collect_chats(
+            run.config.chats, writer, run.tokenizer(), texts, path=chats_file, log=run.log
+        )
     if not all((run.folder / f"{split}.safetensors").exists() for split in collect.SPLITS):
         collect.collect_samples(run.config, chats_file, run.folder, model=run.model, log=run.log)
     if not (run.folder / CALIBRATION).exists():
         _export_calibration(run)
+
+
+def _choose_prompts(run: Run, writer: chats.Writer) -> list[str]:
+    settings = run.config.prompts
+    chosen = prompts.gather_prompts(
+        settings, wheels=run.home / settings.wheels, beside=run.config_file.parent, seed=run.config.seed
+    )
+    if settings.sampled is not None:
+        chosen += collect.sample_prompts(
+            settings.sampled,
+            writer,
+            run.tokenizer(),
+            max_bytes=settings.max_bytes,
+            path=run.folder / "sampled.jsonl",
+            log=run.log,
+        )
+    chosen = prompts.usable(chosen, max_bytes=settings.max_bytes)
+    random.Random(run.config.seed).shuffle(chosen)  # noqa: S311 - a choice of data, not a secret
+    return chosen
 
 
 def train_reconstructor(run: Run) -> Reconstructor:

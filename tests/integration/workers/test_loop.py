@@ -332,6 +332,20 @@ def test_two_workers_share_one_stream(make_bench: Callable[..., Bench]) -> None:
     assert count(one, Explanation) == 16
 
 
+def test_what_a_dead_worker_held_and_the_stream_lost_is_counted_by_a_metric_alone(
+    make_bench: Callable[..., Bench],
+) -> None:
+    dead, alive = make_bench(), make_bench()
+    dead.add_samples(4)
+    assert len(dead.parts.queue.fetch(4, 100).entries or dead.parts.queue.fetch(4, 100).entries) == 4
+    dead.client.xtrim(record.ACTIVATIONS_STREAM, maxlen=1, approximate=False)
+
+    wait_steps(alive, lambda: alive.metric("subtext_stream_trimmed_pending_total") == 3)
+    alive.drain()
+
+    assert coverage(alive) == {"rows_consumed": 1, "rows_decoded": 1}
+
+
 def bombs(_: NDArray[np.float32]) -> str:
     return "talks of a bomb"
 
