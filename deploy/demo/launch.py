@@ -123,7 +123,7 @@ def vllm(plan: LaunchPlan) -> ProcessSpec:
     command += [part for option in options.items() for part in option]
     if plan.is_eager:
         command.append("--enforce-eager")
-    return ProcessSpec(name="vllm", command=command, env=_engine_env(plan), grace_seconds=15)
+    return ProcessSpec(name="vllm", command=command, env=engine_env(plan), grace_seconds=15)
 
 
 def capture_config(plan: LaunchPlan) -> dict[str, object]:
@@ -151,12 +151,13 @@ def _subtext(plan: LaunchPlan, name: str, port: int, grace_seconds: float = 10) 
     return ProcessSpec(
         name=name,
         command=(str(plan.scripts_dir / "subtext"), name),
-        env=_engine_env(plan) | env,
+        env=engine_env(plan) | env,
         grace_seconds=grace_seconds,
     )
 
 
-def _engine_env(plan: LaunchPlan) -> dict[str, str]:
+def engine_env(plan: LaunchPlan) -> dict[str, str]:
+    """Return what every process with an engine needs here: offline, cached, sharing the cores."""
     return {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

@@ -49,6 +49,11 @@ class DemoProcess:
                 start_new_session=True,  # Ctrl-C must reach the demo alone, which stops in order
             )
 
+    @property
+    def pid(self) -> int:
+        """Return the tether's process id; what the command started is below it."""
+        return self._process.pid
+
     def check(self) -> None:
         """Raise ProcessDiedError when the process has ended."""
         code = self._process.poll()
