@@ -61,7 +61,7 @@ class VllmWriter:
 
 
 class TransformersWriter:
-    """Hugging Face `generate`, one start at a time: for models that are too small to start an engine for."""
+    """Hugging Face `generate`, one start at a time: for models too small to start an engine for."""
 
     def __init__(self, model: str, *, seed: int) -> None:
         """Load the model."""

@@ -103,24 +103,30 @@ class Run:
 def collect_data(run: Run) -> None:
     """Prompts, chats and samples."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    prompts_file, chats_file = run.folder / "prompts.jsonl", run.folder / "chats.jsonl"
+    sampled_file, prompts_file, chats_file = (
+        run.folder / f"{name}.jsonl" for name in ("sampled", "prompts", "chats")
+    )
     if not chats_file.exists():
-        writer = chats.load_writer(run.config.engine, run.model, seed=run.config.seed)
+        # A resumed run must not draw again what it has drawn.
+        drawn = sum(len(lines.read_lines(lines.unfinished(path))) for path in (sampled_file, chats_file))
+        writer = chats.load_writer(run.config.engine, run.model, seed=run.config.seed + drawn)
         if not prompts_file.exists():
             run.log("choosing prompts")
-            chosen = _choose_prompts(run, writer)
+            chosen = _choose_prompts(run, writer, sampled_file)
             lines.grow_lines(prompts_file, lambda written: None if written else chosen)
         texts = lines.read_lines(prompts_file)
         collect.collect_chats(
             run.config.chats, writer, run.tokenizer(), texts, path=chats_file, log=run.log
         )
+        # The engine's memory must be gone before training starts.
+        del writer
     if not all((run.folder / f"{split}.safetensors").exists() for split in collect.SPLITS):
         collect.collect_samples(run.config, chats_file, run.folder, model=run.model, log=run.log)
     if not (run.folder / CALIBRATION).exists():
         _export_calibration(run)
 
 
-def _choose_prompts(run: Run, writer: chats.Writer) -> list[str]:
+def _choose_prompts(run: Run, writer: chats.Writer, sampled_file: Path) -> list[str]:
     settings = run.config.prompts
     chosen = prompts.gather_prompts(
         settings, wheels=run.home / settings.wheels, beside=run.config_file.parent, seed=run.config.seed
@@ -131,7 +137,7 @@ def _choose_prompts(run: Run, writer: chats.Writer) -> list[str]:
             writer,
             run.tokenizer(),
             max_bytes=settings.max_bytes,
-            path=run.folder / "sampled.jsonl",
+            path=sampled_file,
             log=run.log,
         )
     chosen = prompts.usable(chosen, max_bytes=settings.max_bytes)
