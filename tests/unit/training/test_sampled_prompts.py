@@ -25,6 +25,8 @@ class CountingWriter:
     def write(
         self, starts: Sequence[chats.TokenIds], *, max_new_tokens: int, temperature: float
     ) -> list[list[int]]:
+        assert max_new_tokens > 0
+        assert temperature > 0
         self.starts += starts
         return [self._one(next(self._numbers)) for _ in starts]
 
