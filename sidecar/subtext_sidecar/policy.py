@@ -1,0 +1,129 @@
+"""What to look at, as data: the plugin's capture policy and the sidecar's screen policy. Pure.
+
+Both can be replaced at run time. A policy is always whole: a field that is left out has its
+default, never the value that was in force before, so that the text of a policy says all of it.
+"""
+
+import hashlib
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+VERSION: Final = 1
+START_VERSION: Final = ""  # names the policy that a process was started with
+
+Rate = Annotated[float, Meta(ge=0.0, le=1.0)]
+Budget = Annotated[float, Meta(ge=0.0, le=1e9)]
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be used; the message names the field and the fix."""
+
+
+class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which rows the plugin takes; see plugin.sampling for what the fields do together."""
+
+    request_rate: Rate = 1.0  # share of requests
+    decode_stride: Annotated[int, Meta(ge=1, le=1_000_000)] = 8  # tokens from one window to the next
+    window: Annotated[int, Meta(ge=1, le=1024)] = 2  # adjacent decode positions in one window
+    prompt_window: Annotated[int, Meta(ge=0, le=1024)] = 2  # last positions of the prompt
+    skip_first: Annotated[int, Meta(ge=0)] = 10  # positions never taken: their norms dwarf the others
+    max_rows_per_request: Annotated[int, Meta(ge=1, le=1_000_000)] = 64
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
+    rows_per_second: Budget = 0.0  # of all requests together; 0: no budget
+    honour_opt_in: bool = True  # vllm_xargs {"subtext": "on"}: taken whatever the rate
+    honour_opt_out: bool = True  # vllm_xargs {"subtext": "off"}: never taken
+    honour_trace: bool = True  # vllm_xargs traceparent and tracestate: decide as the trace's samplers do
+
+
+class ScreenPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which received rows the sidecar passes on to the decoder."""
+
+    baseline_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0  # share of requests passed unseen
+    rows_per_second: Budget = 0.0  # that are decoded; 0: no budget
+    baseline_share: Rate = 0.5  # part of the budget that is kept for the baseline
+    anomaly_p_value: Annotated[float, Meta(gt=0.0, le=1.0)] | None = 0.01  # passed at or below; null: off
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
+
+
+class Policies(NamedTuple):
+    """One policy document. ``capture`` None: the plugin's start policy, from additional_config."""
+
+    version: str  # digest of the content; the same policies have the same version
+    capture: CapturePolicy | None
+    screen: ScreenPolicy
+
+
+class PolicyUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """What the sidecar tells the plugin, again and again. ``capture`` None: back to the start policy."""
+
+    version: str
+    capture: CapturePolicy | None
+    v: int = VERSION
+
+
+class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    capture: CapturePolicy | None = None
+    screen: ScreenPolicy = ScreenPolicy()
+
+
+_document_decoder = msgspec.json.Decoder(_Document)
+_update_encoder = msgspec.msgpack.Encoder()
+_update_decoder = msgspec.msgpack.Decoder(PolicyUpdate)
+
+
+def parse_capture(value: Any, where: str) -> CapturePolicy:
+    """Return the policy in a plain mapping, or raise PolicyError; ``where`` names it in messages."""
+    try:
+        policy = msgspec.convert(value, CapturePolicy)
+    except msgspec.ValidationError as error:
+        raise PolicyError(f"{where}: {error}") from error
+    check_capture(policy, where)
+    return policy
+
+
+def parse_document(content: bytes, where: str) -> Policies:
+    """Return both policies of a JSON document, or raise PolicyError naming the first bad field."""
+    try:
+        document = _document_decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PolicyError(f"{where}: {error}") from error
+    if document.capture is not None:
+        check_capture(document.capture, f"{where}: capture")
+    return Policies(_digest(document), document.capture, document.screen)
+
+
+def encode_update(update: PolicyUpdate) -> bytes:
+    """Return the update as msgpack."""
+    return _update_encoder.encode(update)
+
+
+def decode_update(payload: bytes) -> PolicyUpdate:
+    """Return the update, or raise PolicyError: it is checked like any other policy."""
+    try:
+        update = _update_decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PolicyError(f"policy update: {error}") from error
+    if update.v != VERSION:
+        raise PolicyError(f"policy update: version {update.v}, this reader knows {VERSION}")
+    if update.capture is not None:
+        check_capture(update.capture, "policy update: capture")
+    return update
+
+
+def check_capture(policy: CapturePolicy, where: str) -> None:
+    """Raise PolicyError when fields contradict each other; each one's own range holds already."""
+    if policy.window > policy.decode_stride:
+        raise PolicyError(
+            f"{where}.window is {policy.window}: it must be at most decode_stride ({policy.decode_stride})"
+        )
+    if policy.prompt_window > policy.max_rows_per_request:
+        raise PolicyError(
+            f"{where}.prompt_window is {policy.prompt_window}: "
+            f"it must be at most max_rows_per_request ({policy.max_rows_per_request})"
+        )
+
+
+def _digest(document: _Document) -> str:
+    return hashlib.sha256(msgspec.json.encode(document)).hexdigest()[:12]
