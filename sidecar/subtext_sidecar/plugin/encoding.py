@@ -1,26 +1,39 @@
-"""Turn a hand-over batch into record frames. Pure but for waiting on the copy."""
+"""Turn a batch of rows into blocks for the socket. Pure but for waiting on the copy.
 
+This shares the interpreter with the engine's thread, so it works on columns: what it does for
+each row is done in C, and rows are looked at one by one only when some must not be sent.
+"""
+
+import zlib
 from collections import Counter
 from collections.abc import Collection
-from typing import Final, NamedTuple
+from typing import Any, NamedTuple
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-from subtext_sidecar.plugin.handover import Batch
-from subtext_sidecar.record import VERSION, Header, checksum, encode_header
+from subtext_sidecar.block import MAX_ROWS, BlockHeader, encode_block
+from subtext_sidecar.plugin.handover import Batch, Row
+from subtext_sidecar.record import VERSION
 
-_DTYPES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+class Part(NamedTuple):
+    """A block, not yet sent."""
+
+    header: bytes
+    vectors: npt.NDArray[np.uint8]  # (rows, bytes of one vector), contiguous; may be a view of the ring
+    strata: Counter[str]  # rows by stratum
 
 
 class Encoded(NamedTuple):
-    """Records as (header, vector) frame pairs, and the rows that must not become records."""
+    """Blocks, and the rows that must not be sent."""
 
-    records: list[tuple[bytes, bytes]]
-    dropped: Counter[str]  # by reason
+    parts: list[Part]
+    dropped: dict[str, Counter[str]]  # rows by stratum, by reason
 
 
 class Identity(NamedTuple):
-    """What every record of one engine shares."""
+    """What every row of one engine shares."""
 
     model: str
     layer: int  # K
@@ -28,46 +41,75 @@ class Identity(NamedTuple):
 
 
 def encode(batch: Batch, identity: Identity) -> Encoded:
-    """Return the batch's records.
+    """Return the batch as blocks, at most block.MAX_ROWS rows each; they are valid until it is released.
 
     Two kinds of rows are dropped here, because only the device knew: one whose real position is
     not the one that the host foresaw (a rejected draft), and the extra pass that asynchronous
     scheduling runs on the end token of a text that is already over.
     """
-    batch.staged.wait()
-    vectors = batch.staged.vectors
-    norms = torch.linalg.vector_norm(vectors.float(), dim=-1).tolist()
-    token_ids = batch.staged.token_ids.tolist()
-    positions = batch.staged.positions.tolist()
-    raw = vectors.view(torch.uint8).numpy()
-    encoded = Encoded([], Counter())
-    dtype = _DTYPES[vectors.dtype]
-    for number, row in enumerate(batch.rows):
-        token_id = token_ids[number]
+    gathered = batch.read()
+    rows, token_ids = batch.rows, gathered.token_ids.tolist()
+    positions = gathered.positions.tolist()
+    vectors = gathered.vectors
+    dropped: dict[str, Counter[str]] = {}
+    foreseen = [row.position for row in rows]
+    if positions != foreseen or not identity.end_token_ids.isdisjoint(token_ids):
+        kept = _kept(rows, token_ids, positions, identity.end_token_ids, dropped)
+        rows = [rows[number] for number in kept]
+        token_ids = [token_ids[number] for number in kept]
+        vectors = vectors[kept]
+    parts = []
+    for first in range(0, len(rows), MAX_ROWS):
+        stop = first + MAX_ROWS
+        parts.append(_part(batch, identity, rows[first:stop], token_ids[first:stop], vectors[first:stop]))
+    return Encoded(parts, dropped)
+
+
+def _kept(
+    rows: list[Row],
+    token_ids: list[int],
+    positions: list[int],
+    end_token_ids: frozenset[int],
+    dropped: dict[str, Counter[str]],
+) -> list[int]:
+    kept = []
+    for number, row in enumerate(rows):
         if positions[number] != row.position:
-            encoded.dropped["position_mismatch"] += 1
-        elif token_id in identity.end_token_ids and not row.is_prefill:
-            encoded.dropped["after_end"] += 1
+            dropped.setdefault("position_mismatch", Counter())[row.stratum] += 1
+        elif token_ids[number] in end_token_ids and not row.is_prefill:
+            dropped.setdefault("after_end", Counter())[row.stratum] += 1
         else:
-            vector = raw[number].tobytes()
-            header = Header(
-                v=VERSION,
-                model=identity.model,
-                request_id=row.request_id,
-                layer=identity.layer,
-                position=row.position,
-                token_id=token_id,
-                phase="prefill" if row.is_prefill else "decode",
-                norm=norms[number],
-                probability=row.probability,
-                reason=row.reason,
-                captured_at=batch.captured_at,
-                dtype=dtype,
-                shape=(vectors.shape[1],),
-                checksum=checksum(vector),
-            )
-            encoded.records.append((encode_header(header), vector))
-    return encoded
+            kept.append(number)
+    return kept
+
+
+def _part(
+    batch: Batch, identity: Identity, rows: list[Row], token_ids: list[int], vectors: npt.NDArray[np.uint8]
+) -> Part:
+    columns: Any = zip(*rows, strict=True)
+    request_ids, strata, positions, is_prefill, probabilities, reasons = columns
+    # Two live requests may carry the same client's id, and the client may have asked for only one.
+    numbers: dict[tuple[str, str], int] = {}
+    request = [numbers.setdefault(key, len(numbers)) for key in zip(request_ids, strata, strict=True)]
+    layout = batch.ring.layout
+    header = BlockHeader(
+        v=VERSION,
+        model=identity.model,
+        layer=identity.layer,
+        dtype=layout.dtype_name,
+        d_model=layout.d_model,
+        captured_at=batch.captured_at,
+        checksum=zlib.crc32(vectors.data),
+        request_ids=[request_id for request_id, _ in numbers],
+        strata=[stratum for _, stratum in numbers],
+        request=request,
+        position=positions,
+        token_id=token_ids,
+        is_prefill=is_prefill,
+        probability=probabilities,
+        reason=reasons,
+    )
+    return Part(encode_block(header), vectors, Counter(strata))
 
 
 def end_token_ids(*configured: int | Collection[int] | None) -> frozenset[int]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from subtext_sidecar.plugin.device import Layout
 from subtext_sidecar.plugin.encoding import Identity, end_token_ids
 from subtext_sidecar.plugin.settings import CaptureSettings
 
@@ -17,6 +18,12 @@ def identify(vllm_config: Any, settings: CaptureSettings) -> Identity:
             getattr(model_config.hf_text_config, "eos_token_id", None), generation.get("eos_token_id")
         ),
     )
+
+
+def row_layout(vllm_config: Any, settings: CaptureSettings) -> Layout:
+    """Return what one row of the residual stream ought to be; the first step tells for sure."""
+    model_config = vllm_config.model_config
+    return Layout(settings.queue_rows, model_config.get_hidden_size(), model_config.dtype)
 
 
 def served_name(model_config: Any) -> str:

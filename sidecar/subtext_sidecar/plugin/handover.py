@@ -1,16 +1,20 @@
-"""The bounded hand-over of gathered rows from the engine's thread to the sender's thread."""
+"""The hand-over of gathered rows from the engine's thread to the sender's thread.
 
-import threading
+The engine's side appends and never signals: waking a thread costs more than the copy, and a woken
+thread asks for the interpreter in the middle of the engine's step. The sender looks by itself.
+"""
+
 from collections import deque
 from typing import NamedTuple
 
-from subtext_sidecar.plugin.staging import Staged
+from subtext_sidecar.plugin.ring import Gathered, Ring, Run
 
 
 class Row(NamedTuple):
     """What the host knows about one taken row."""
 
     request_id: str  # external
+    stratum: str  # of the request: record.UNIFORM or OPT_IN
     position: int
     is_prefill: bool
     probability: float
@@ -18,45 +22,22 @@ class Row(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The taken rows of one step, with their tensors on the way to the host."""
+    """The taken rows of one step, on their way to the host."""
 
     rows: list[Row]
-    staged: Staged
+    ring: Ring
+    run: Run
     captured_at: float  # Unix seconds
 
+    def read(self) -> Gathered:
+        """Wait for the device and return the rows; valid until ``release``."""
+        return self.ring.read(self.run)
 
-class RowQueue:
-    """Holds at most ``limit`` rows. The putting side never waits."""
+    def release(self) -> None:
+        """Give the rows' memory back; batches are released in their order."""
+        self.ring.release(self.run)
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._rows = 0
-        self._batches: deque[Batch] = deque()
-        self._condition = threading.Condition()
 
-    def has_room(self, rows: int) -> bool:
-        """Tell whether that many rows fit; asked before their copy is paid for. One putting thread."""
-        return self._rows + rows <= self._limit
-
-    def put(self, batch: Batch) -> None:
-        """Add a batch for which there is room."""
-        with self._condition:
-            self._batches.append(batch)
-            self._rows += len(batch.rows)
-            self._condition.notify()
-
-    def get(self, timeout_seconds: float) -> Batch | None:
-        """Return the oldest batch, or None when the time is over."""
-        with self._condition:
-            if not self._batches:
-                self._condition.wait(timeout_seconds)
-            if not self._batches:
-                return None
-            batch = self._batches.popleft()
-            self._rows -= len(batch.rows)
-            return batch
-
-    def wake(self) -> None:
-        """End a running ``get`` early."""
-        with self._condition:
-            self._condition.notify_all()
+# Appended to by the engine's thread and popped by the sender's, each of which is atomic. Bounded by
+# the ring: a batch stands for rows of it.
+Handover = deque[Batch]

@@ -20,16 +20,23 @@ from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.ledger import Ledger, new_source
 from subtext_sidecar.plugin.activation import CONFIG_KEY, LOGGER
 from subtext_sidecar.plugin.capture import Capture
-from subtext_sidecar.plugin.engine import identify, is_emitting_rank, randomizes_request_ids
-from subtext_sidecar.plugin.handover import RowQueue
+from subtext_sidecar.plugin.engine import (
+    identify,
+    is_emitting_rank,
+    randomizes_request_ids,
+    row_layout,
+)
+from subtext_sidecar.plugin.handover import Handover
 from subtext_sidecar.plugin.overhead import Overhead
-from subtext_sidecar.plugin.refusal import Refusal, refuse_config, refuse_model
+from subtext_sidecar.plugin.refusal import Refusal, refuse_config, refuse_model, refuse_runner
+from subtext_sidecar.plugin.ring import open_ring
 from subtext_sidecar.plugin.runner_v1 import RunnerV1
 from subtext_sidecar.plugin.runner_v2 import RunnerV2
 from subtext_sidecar.plugin.sender import Sender
 from subtext_sidecar.plugin.settings import CaptureSettings, FaultPoint, SettingsError, parse_settings
 from subtext_sidecar.plugin.state import CaptureState
 from subtext_sidecar.plugin.step import CaptureError, Runner
+from subtext_sidecar.policy import START_VERSION, PolicyUpdate
 from subtext_sidecar.record import VERSION
 from subtext_sidecar.wire import CaptureStatus
 
@@ -57,99 +64,122 @@ class WorkerHooks:
         self._vllm_config = vllm_config
         self._settings = settings
         self._state = state
-        self._source = new_source("plugin")
         self._identity = identify(vllm_config, settings)
-        self._originals = {
-            name: getattr(worker, name) for name in ("load_model", "shutdown", *_STEP_METHODS)
-        }
+        self._load_model = worker.load_model
+        self._execute_model = worker.execute_model
+        self._sample_tokens = worker.sample_tokens
+        self._shutdown = worker.shutdown
+        self._ledger = Ledger(source=new_source("plugin"), hop="plugin")
+        self._handover: Handover = Handover()
+        self._policy_version = START_VERSION
         self._capture: Capture | None = None
         self._runner: Runner | None = None
         self._sender: Sender | None = None
 
     def load_model(self, *args: Any, **kwargs: Any) -> Any:
         """Load, then set capture up."""
-        result = self._originals["load_model"](*args, **kwargs)
+        result = self._load_model(*args, **kwargs)
         self._guarded("load_model", self._set_up)
         return result
 
     def execute_model(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute, then pick rows."""
-        result = self._originals["execute_model"](scheduler_output, *args, **kwargs)
-        self._guarded("execute_model", lambda: self._after_execute(scheduler_output))
+        result = self._execute_model(scheduler_output, *args, **kwargs)
+        try:
+            self._after_execute(scheduler_output)
+        except Exception as error:  # noqa: BLE001  # boundary of the hook
+            self._fail("execute_model", error)
         return result
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
         """Sample, then gather the picked rows."""
-        result = self._originals["sample_tokens"](*args, **kwargs)
-        self._guarded("sample_tokens", self._after_sample)
+        result = self._sample_tokens(*args, **kwargs)
+        try:
+            self._after_sample()
+        except Exception as error:  # noqa: BLE001  # boundary of the hook
+            self._fail("sample_tokens", error)
         return result
 
     def shutdown(self, *args: Any, **kwargs: Any) -> Any:
         """Send what is queued, then shut down."""
         self._guarded("shutdown", self._close)
-        return self._originals["shutdown"](*args, **kwargs)
+        return self._shutdown(*args, **kwargs)
 
     def _guarded(self, hook: str, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception as error:  # noqa: BLE001  # boundary of the hook: serving goes on, whatever this was
-            self._state.fail(hook, error)
-            self._unhook_steps()
+            self._fail(hook, error)
+
+    def _fail(self, hook: str, error: Exception) -> None:
+        self._state.fail(hook, error)
+        self._unhook_steps()
 
     def _set_up(self) -> None:
         is_emitting = is_emitting_rank()
         try:
-            self._enable()
+            runner = self._enable()
+            if is_emitting and runner is not None:
+                self._start_capture(runner)
         finally:
+            # Also when capture is off: the heartbeat tells why.
             if is_emitting:
                 self._start_sending()
-        if is_emitting and self._runner is not None:
+        if self._capture is not None:
             self._worker.execute_model = self.execute_model
             self._worker.sample_tokens = self.sample_tokens
             self._state.start()
 
-    def _enable(self) -> None:
+    def _enable(self) -> Runner | None:
         """Ask the model for our layer, on every tensor-parallel rank so that their graphs stay alike."""
         self._raise_fault("load_model")
         if self._state.reason != "starting":
-            return
-        refusal = refuse_config(self._vllm_config, self._settings.layer)
+            return None
         runner = self._worker.model_runner
-        refusal = refusal or refuse_model(runner.get_model())
+        refusal = (
+            refuse_config(self._vllm_config, self._settings.layer)
+            or refuse_model(runner.get_model())
+            or refuse_runner(runner)
+        )
         if refusal is not None:
             self._state.refuse(refusal)
-            return
+            return None
         is_v2 = getattr(self._worker, "use_v2_model_runner", False)
         adapter: Runner = RunnerV2(runner) if is_v2 else RunnerV1(runner)
         # vLLM counts what enters a block: the output of block K enters block K + 1.
         adapter.enable(self._settings.layer + 1)
-        self._runner = adapter
         logging.getLogger(LOGGER).info(
             "subtext: capturing layer %d of %s (runner %s)",
             self._settings.layer,
             self._identity.model,
             adapter.name,
         )
+        return adapter
+
+    def _start_capture(self, runner: Runner) -> None:
+        """Allocate what capture needs, before vLLM measures what memory is left for its cache."""
+        layout = row_layout(self._vllm_config, self._settings)
+        self._runner = runner
+        self._capture = Capture(
+            policy=self._settings.policy(),
+            model=self._identity.model,
+            ledger=self._ledger,
+            ring=open_ring(layout, self._worker.model_runner.device),
+            handover=self._handover,
+            randomized_ids=randomizes_request_ids(),
+        )
 
     def _start_sending(self) -> None:
         settings = self._settings
-        ledger = Ledger(source=self._source, hop="plugin")
-        queue = RowQueue(settings.queue_rows)
         view = CaptureView()
-        self._capture = Capture(
-            policy=settings.policy(),
-            model=self._identity.model,
-            ledger=ledger,
-            queue=queue,
-            randomized_ids=randomizes_request_ids(),
-        )
         self._sender = Sender(
             socket_address=settings.socket,
-            queue=queue,
-            ledger=ledger,
+            handover=self._handover,
+            ledger=self._ledger,
             identity=self._identity,
             state=self._state,
             status=self._status,
+            set_policy=self._set_policy,
             view=view,
         )
         self._sender.start()
@@ -171,6 +201,13 @@ class WorkerHooks:
         elif self._capture is not None:
             self._capture.after_sample()
 
+    def _set_policy(self, update: PolicyUpdate) -> None:
+        """Follow the sidecar's policy; without one, that of the engine's own configuration."""
+        if self._capture is not None:
+            self._capture.set_policy(update.capture or self._settings.policy())
+            self._policy_version = update.version
+            logging.getLogger(LOGGER).info("subtext: policy %r is in force", update.version)
+
     def _close(self) -> None:
         if self._sender is not None:
             atexit.unregister(self._sender.close)
@@ -186,19 +223,19 @@ class WorkerHooks:
             raise CaptureError(f"fault injected in {point}")
 
     def _status(self) -> CaptureStatus:
-        overhead = self._capture.overhead if self._capture is not None else Overhead()
+        capture = self._capture
         return CaptureStatus(
             v=VERSION,
-            source=self._source,
+            source=self._ledger.source,
             model=self._identity.model,
             layer=self._identity.layer,
             enabled=self._state.enabled,
             reason=self._state.reason,
             detail=self._state.detail,
-            sampling_probability=self._settings.request_rate,
+            policy_version=self._policy_version,
+            sampling_probability=capture.request_rate if capture is not None else 0.0,
             errors=dict(self._state.errors),
-            overhead_counts=tuple(overhead.counts),
-            overhead_sum_seconds=overhead.sum_seconds,
+            overhead=(capture.overhead if capture is not None else Overhead()).read(),
         )
 
 

@@ -30,6 +30,11 @@ def _refuse_model_config(vllm_config: Any, layer: int) -> Refusal | None:
         return Refusal(
             "speculative_method", f"speculative method {method!r} owns the auxiliary hidden states"
         )
+    if getattr(vllm_config.speculative_config, "enable_adaptive_verification", False):
+        # Only the device knows then which rows are whose: the host's view of the batch is a guess.
+        return Refusal(
+            "adaptive_verification", "capture does not work with adaptive verification of drafts"
+        )
     layers = model.get_total_num_hidden_layers()
     if layer >= layers:
         return Refusal("layer_out_of_range", f"layer is {layer}: this model has layers 0 to {layers - 1}")
@@ -56,5 +61,14 @@ def refuse_model(model: Any) -> Refusal | None:
         name = type(model).__name__
         return Refusal(
             "model_class", f"{name} has no auxiliary hidden states; try --model-impl transformers"
+        )
+    return None
+
+
+def refuse_runner(runner: Any) -> Refusal | None:
+    """Return why this model runner cannot be captured, or None."""
+    if runner.use_aux_hidden_state_outputs:
+        return Refusal(
+            "aux_output_in_use", "the model runner uses the auxiliary hidden states itself, to draft tokens"
         )
     return None

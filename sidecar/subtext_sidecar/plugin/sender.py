@@ -1,110 +1,136 @@
 """The sender's thread: encodes gathered rows and pushes them to the sidecar's socket.
 
-It never makes the engine wait: its queue is bounded, its sends do not block, and what does not
-fit is dropped and counted. ZeroMQ reconnects by itself when the sidecar comes back.
+It never makes the engine wait: the ring is bounded, sends do not block, and what does not fit is
+dropped and counted. It runs seldom and for a short time, because while it runs the engine's thread
+may have to wait for the interpreter: it sleeps, takes everything that came, and sleeps again.
+ZeroMQ reconnects by itself when the sidecar comes back.
 """
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import zmq
 
 from subtext_sidecar import wire
 from subtext_sidecar.capture_view import CaptureView
-from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Ledger
-from subtext_sidecar.plugin.encoding import Identity, encode
-from subtext_sidecar.plugin.handover import Batch, RowQueue
+from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
+from subtext_sidecar.plugin.encoding import Encoded, Identity, encode
+from subtext_sidecar.plugin.handover import Batch, Handover
 from subtext_sidecar.plugin.state import CaptureState
+from subtext_sidecar.policy import PolicyUpdate
+from subtext_sidecar.policy_channel import PolicySubscriber
 from subtext_sidecar.record import encode_coverage
 from subtext_sidecar.wire import CaptureStatus
 
+_PACE_SECONDS: Final = 0.02  # from one look at the hand-over to the next
+_IDLE_PACE_SECONDS: Final = 0.16  # reached step by step while nothing comes
+_HIGH_WATER_MESSAGES: Final = 256
 _REPEAT_EVERY: Final = 15  # heartbeats
 _RECONNECT_MILLISECONDS: Final = 100
 _RECONNECT_MAX_MILLISECONDS: Final = 2000
 _CLOSE_SECONDS: Final = 2.0
 _CLOSE_LINGER_MILLISECONDS: Final = 500
 
-Frames = list[bytes]
-
 
 class Sender:
-    """Owns the socket and the thread; ``close`` sends what is queued, within a deadline."""
+    """Owns the sockets and the thread; ``close`` sends what is queued, within a deadline."""
 
     def __init__(
         self,
         *,
         socket_address: str,
-        queue: RowQueue,
+        handover: Handover,
         ledger: Ledger,
         identity: Identity,
         state: CaptureState,
         status: Callable[[], CaptureStatus],
+        set_policy: Callable[[PolicyUpdate], None],
         view: CaptureView,
     ) -> None:
         self._address = socket_address
-        self._queue = queue
+        self._handover = handover
         self._ledger = ledger
         self._identity = identity
         self._state = state
         self._status = status
+        self._set_policy = set_policy
         self._view = view
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="subtext-sender", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; the socket lives and dies in it."""
+        """Start the thread; the sockets live and die in it."""
         self._thread.start()
 
     def close(self) -> None:
         """Stop the thread after it has sent what was queued, or after two seconds."""
         self._stop.set()
-        self._queue.wake()
         self._thread.join(_CLOSE_SECONDS)
 
     def _run(self) -> None:
         with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
-            socket.setsockopt(zmq.SNDHWM, max(1, 4096 // wire.MAX_RECORDS))
+            socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_MESSAGES)
             # Without a connected sidecar a send fails at once instead of filling a pipe.
             socket.setsockopt(zmq.IMMEDIATE, 1)
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MILLISECONDS)
             socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MILLISECONDS)
             socket.connect(self._address)
-            self._loop(socket)
+            with PolicySubscriber(context, self._address) as policies:
+                try:
+                    self._loop(socket, policies)
+                except Exception as error:  # noqa: BLE001  # boundary of the thread: capture goes off, visibly
+                    self._state.fail("sender", error)
             socket.setsockopt(zmq.LINGER, _CLOSE_LINGER_MILLISECONDS)
 
-    def _loop(self, socket: "zmq.Socket[bytes]") -> None:
-        beats = 0
-        due = time.monotonic()
+    def _loop(self, socket: "zmq.Socket[bytes]", policies: PolicySubscriber) -> None:
+        beats, due, pace = 0, time.monotonic(), _PACE_SECONDS
         while True:
-            batch = self._queue.get(max(0.0, due - time.monotonic())) if not self._stop.is_set() else None
-            batch = batch or (self._queue.get(0.0) if self._stop.is_set() else None)
-            if batch is not None:
-                self._send_batch(socket, batch)
-            stopping = batch is None and self._stop.is_set()
+            stopping = self._stop.is_set()
+            pace = _PACE_SECONDS if self._drain(socket) else min(2 * pace, _IDLE_PACE_SECONDS)
+            self._follow_policy(policies)
             if stopping or time.monotonic() >= due:
                 self._heartbeat(socket, repeat=beats % _REPEAT_EVERY == 0)
                 beats += 1
                 due = time.monotonic() + wire.HEARTBEAT_SECONDS
             if stopping:
                 return
+            self._stop.wait(pace)
+
+    def _drain(self, socket: "zmq.Socket[bytes]") -> bool:
+        """Send everything that was handed over; tell whether there was anything."""
+        handover = self._handover
+        count = len(handover)
+        for _ in range(count):
+            self._send_batch(socket, handover.popleft())
+        return count > 0
 
     def _send_batch(self, socket: "zmq.Socket[bytes]", batch: Batch) -> None:
         minute = int(batch.captured_at) // SECONDS_PER_MINUTE
         try:
-            encoded = encode(batch, self._identity)
+            encoded = self._encode(batch)
+            for part in encoded.parts:
+                sent = _push(socket, [wire.BLOCK, part.header, part.vectors])
+                self._count(minute, "rows_handed_over" if sent else "dropped_socket_full", part.strata)
+            for reason, strata in encoded.dropped.items():
+                self._count(minute, f"dropped_{reason}", strata)
+        finally:
+            batch.release()
+
+    def _encode(self, batch: Batch) -> Encoded:
+        try:
+            return encode(batch, self._identity)
         except Exception as error:  # noqa: BLE001  # boundary of the hook: capture goes off, the heartbeat goes on
             self._state.fail("sender", error)
-            self._count(minute, "dropped_error", len(batch.rows))
-            return
-        for reason, count in encoded.dropped.items():
-            self._count(minute, f"dropped_{reason}", count)
-        for first in range(0, len(encoded.records), wire.MAX_RECORDS):
-            chunk = encoded.records[first : first + wire.MAX_RECORDS]
-            sent = _push(socket, [wire.RECORDS, *(frame for record in chunk for frame in record)])
-            self._count(minute, "rows_handed_over" if sent else "dropped_socket_full", len(chunk))
+            return Encoded([], {"error": Counter(row.stratum for row in batch.rows)})
+
+    def _follow_policy(self, policies: PolicySubscriber) -> None:
+        update = policies.latest()
+        if update is not None:
+            self._set_policy(update)
 
     def _heartbeat(self, socket: "zmq.Socket[bytes]", *, repeat: bool) -> None:
         now, minute = time.monotonic(), int(time.time()) // SECONDS_PER_MINUTE
@@ -119,13 +145,17 @@ class Sender:
                 self._ledger.put_back(count)
         self._view.tick(now, minute)
 
-    def _count(self, minute: int, counter: str, count: int) -> None:
-        self._ledger.add(self._identity.model, minute, counter, count)
+    def _count(self, minute: int, outcome: str, strata: Counter[str]) -> None:
+        for stratum, count in strata.items():
+            cell = Cell(self._identity.model, stratum, minute)
+            self._ledger.add(cell, "rows_sampled", count)
+            self._ledger.add(cell, outcome, count)
 
 
-def _push(socket: "zmq.Socket[bytes]", frames: Frames) -> bool:
+def _push(socket: "zmq.Socket[bytes]", frames: list[Any]) -> bool:
     try:
         socket.send_multipart(frames, flags=zmq.NOBLOCK)
-    except zmq.Again:
+    except zmq.ZMQError:
+        # No sidecar, or one that does not keep up.
         return False
     return True

@@ -1,59 +1,126 @@
+import numpy as np
 import pytest
 import torch
 
+from subtext_sidecar.block import MAX_ROWS, Block, decode_block
+from subtext_sidecar.plugin.device import CpuDevice, Layout
 from subtext_sidecar.plugin.encoding import Identity, encode, end_token_ids
 from subtext_sidecar.plugin.handover import Batch, Row
-from subtext_sidecar.plugin.staging import Staged, stage
+from subtext_sidecar.plugin.late_device import LateDevice
+from subtext_sidecar.plugin.ring import Ring
 from subtext_sidecar.plugin.step import Step
-from subtext_sidecar.record import decode
 
 IDENTITY = Identity("m", 20, frozenset({2}))
 
 
-def row(position: int, *, is_prefill: bool = False) -> Row:
-    return Row("request", position, is_prefill, 0.25, "decode")
+def row(
+    position: int, request_id: str = "request", stratum: str = "uniform", *, is_prefill: bool = False
+) -> Row:
+    return Row(request_id, stratum, position, is_prefill, 0.25, "decode")
 
 
-def batch(rows: list[Row], token_ids: list[int], positions: list[int], dtype: torch.dtype) -> Batch:
-    vectors = torch.arange(len(rows) * 4).reshape(len(rows), 4).to(dtype)
-    staged = Staged(vectors, torch.tensor(token_ids), torch.tensor(positions), None)
-    return Batch(rows, staged, 1_800_000_000.0)
+def batch(
+    rows: list[Row],
+    token_ids: list[int] | None = None,
+    positions: list[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Batch:
+    count = len(rows)
+    residual = (torch.arange(count * 4).reshape(count, 4) % 251).to(dtype)
+    step = Step(
+        ["a"],
+        [0, count],
+        [0],
+        residual,
+        torch.tensor(token_ids or [7] * count, dtype=torch.int32),
+        torch.tensor(positions or [one.position for one in rows]),
+    )
+    ring = Ring(LateDevice(Layout(count, 4, dtype)))
+    return Batch(rows, ring, ring.gather(step, list(range(count))), 1_800_000_000.0)
+
+
+def blocks_of(one: Batch) -> list[Block]:
+    return [decode_block(part.header, part.vectors.tobytes()) for part in encode(one, IDENTITY).parts]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_row_becomes_a_valid_record_with_its_own_values(dtype: torch.dtype) -> None:
-    encoded = encode(batch([row(3), row(4)], [7, 8], [3, 4], dtype), IDENTITY)
+def test_rows_become_one_valid_block_with_their_own_values(dtype: torch.dtype) -> None:
+    rows = [row(3), row(4), row(9, "other", "opt_in", is_prefill=True)]
 
-    records = [decode(header, vector) for header, vector in encoded.records]
+    (block,) = blocks_of(batch(rows, [7, 8, 9], dtype=dtype))
 
-    assert [record.values().tolist() for record in records] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert [(record.header.position, record.header.token_id) for record in records] == [(3, 7), (4, 8)]
-    assert records[0].header.norm == pytest.approx(14**0.5)
+    assert block.values().tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    header = block.header
+    assert (header.model, header.layer, header.d_model, header.captured_at) == ("m", 20, 4, 1_800_000_000.0)
+    assert (header.request_ids, header.strata, header.request) == (
+        ["request", "other"],
+        ["uniform", "opt_in"],
+        [0, 0, 1],
+    )
+    assert (header.position, header.token_id) == ([3, 4, 9], [7, 8, 9])
+    assert (header.is_prefill, header.probability) == ([False, False, True], [0.25] * 3)
+    assert header.reason == ["decode"] * 3
 
 
 def test_a_row_that_ran_at_another_position_is_dropped() -> None:
-    encoded = encode(batch([row(3), row(4)], [7, 8], [3, 5], torch.float32), IDENTITY)
+    encoded = encode(batch([row(3), row(4), row(5)], [7, 8, 9], [3, 5, 5]), IDENTITY)
 
-    assert len(encoded.records) == 1
-    assert encoded.dropped == {"position_mismatch": 1}
+    (part,) = encoded.parts
+    block = decode_block(part.header, part.vectors.tobytes())
+    assert (block.header.position, block.header.token_id) == ([3, 5], [7, 9])
+    assert block.values()[:, 0].tolist() == [0, 8]
+    assert encoded.dropped == {"position_mismatch": {"uniform": 1}}
+    assert part.strata == {"uniform": 2}
 
 
 def test_the_pass_after_the_end_token_is_dropped_but_end_tokens_of_the_prompt_are_kept() -> None:
-    encoded = encode(batch([row(3, is_prefill=True), row(4)], [2, 2], [3, 4], torch.float32), IDENTITY)
+    rows = [row(3, is_prefill=True), row(4, "b", "opt_in")]
 
-    assert [decode(*frames).header.position for frames in encoded.records] == [3]
-    assert encoded.dropped == {"after_end": 1}
+    encoded = encode(batch(rows, [2, 2]), IDENTITY)
+
+    (part,) = encoded.parts
+    assert decode_block(part.header, part.vectors.tobytes()).header.position == [3]
+    assert encoded.dropped == {"after_end": {"opt_in": 1}}
 
 
-def test_staging_gathers_exactly_the_picked_rows_and_keeps_none_of_the_runners_memory() -> None:
-    residual = torch.arange(20.0).reshape(5, 4)
-    step = Step(["a"], [0, 5], [0], residual, torch.arange(5, dtype=torch.int32), torch.arange(5))
+def test_a_batch_of_which_nothing_is_left_makes_no_block() -> None:
+    encoded = encode(batch([row(3)], [7], [4]), IDENTITY)
 
-    staged = stage(step, [1, 3])
-    residual.zero_()
+    assert encoded.parts == []
+    assert encoded.dropped == {"position_mismatch": {"uniform": 1}}
 
-    assert staged.vectors.tolist() == [[4, 5, 6, 7], [12, 13, 14, 15]]
-    assert (staged.token_ids.tolist(), staged.positions.tolist()) == ([1, 3], [1, 3])
+
+def test_more_rows_than_a_block_may_have_make_several_blocks() -> None:
+    rows = [row(position) for position in range(MAX_ROWS + 3)]
+
+    first, second = blocks_of(batch(rows))
+
+    assert (len(first), len(second)) == (MAX_ROWS, 3)
+    assert second.header.position == [MAX_ROWS, MAX_ROWS + 1, MAX_ROWS + 2]
+    assert second.values()[0, 0] == MAX_ROWS * 4 % 251
+
+
+def test_two_requests_with_the_same_id_and_different_wishes_stay_apart() -> None:
+    (block,) = blocks_of(batch([row(3), row(3, stratum="opt_in"), row(4)]))
+
+    strata = [block.header.strata[number] for number in block.header.request]
+    assert strata == ["uniform", "opt_in", "uniform"]
+
+
+def test_blocks_of_the_cpu_are_views_that_cost_no_copy() -> None:
+    ring = Ring(CpuDevice(Layout(4, 4, torch.float32)))
+    step = Step(
+        ["a"],
+        [0, 1],
+        [0],
+        torch.ones(1, 4),
+        torch.zeros(1, dtype=torch.int32),
+        torch.zeros(1, dtype=torch.int64),
+    )
+
+    (part,) = encode(Batch([row(0)], ring, ring.gather(step, [0]), 0.0), IDENTITY).parts
+
+    assert np.shares_memory(part.vectors, ring._device.host.vectors)
 
 
 def test_end_tokens_may_be_one_several_or_none() -> None:

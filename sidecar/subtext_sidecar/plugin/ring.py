@@ -1,0 +1,101 @@
+"""A ring of rows in host memory: filled by the engine's thread, emptied by the sender's thread.
+
+All memory is taken when the ring is made. A step takes one contiguous run of rows; runs are given
+back in the order in which they were taken, so two counters that only grow tell what is free, and
+neither thread ever takes a lock or waits for the other.
+"""
+
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from subtext_sidecar.plugin.device import Device, Layout, open_device
+from subtext_sidecar.plugin.step import Step
+
+MAX_STEPS: Final = 256  # with rows in the ring at the same time
+
+Full = Literal["queue_full", "ring_full"]
+
+
+class Run(NamedTuple):
+    """Rows of one step in the ring: ``first`` to ``stop`` - 1."""
+
+    first: int
+    stop: int
+    end: int  # of the ring's counter; not ``stop`` when the run begins at the start again
+    mark: int  # of the step
+
+
+class Gathered(NamedTuple):
+    """The rows of one run, as views of the ring: valid until the run is released."""
+
+    vectors: npt.NDArray[np.uint8]  # (rows, bytes of one vector)
+    token_ids: npt.NDArray[np.int32]  # (rows,)
+    positions: npt.NDArray[np.int64]  # (rows,)
+
+
+class Ring:
+    """``full`` and ``gather`` belong to the engine's thread, ``read`` and ``release`` to the sender's."""
+
+    def __init__(self, device: Device, max_steps: int = MAX_STEPS) -> None:
+        self._device = device
+        self._rows = device.layout.rows
+        self._max_steps = max_steps
+        self._row_end = self._row_start = 0
+        self._step_end = self._step_start = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Return how many rows the ring holds, and of what."""
+        return self._device.layout
+
+    def fits(self, step: Step) -> bool:
+        """Tell whether the step's rows are of the ring's kind."""
+        layout = self._device.layout
+        return step.residual.shape[1] == layout.d_model and step.residual.dtype is layout.dtype
+
+    def full(self, rows: int) -> Full | None:
+        """Return why that many rows do not fit now, or None; asked before their copy is paid for."""
+        if self._step_end - self._step_start >= self._max_steps:
+            return "ring_full"
+        _, end = self._place(rows)
+        return "queue_full" if end - self._row_start > self._rows else None
+
+    def gather(self, step: Step, indices: list[int]) -> Run:
+        """Start copying these rows of the step, which fits; there is room. Waits for nothing."""
+        first, end = self._place(len(indices))
+        run = Run(first, first + len(indices), end, self._step_end % self._max_steps)
+        self._device.index[first : run.stop] = indices
+        self._device.gather(step, first, run.stop, run.mark)
+        self._row_end = end
+        self._step_end += 1
+        return run
+
+    def _place(self, rows: int) -> tuple[int, int]:
+        """Return where the next run would begin, and the counter behind it."""
+        if self._row_end == self._row_start:
+            # Empty, so nobody else looks: begin at the start, where the memory is still in the cache.
+            self._row_end = self._row_start = 0
+        first = self._row_end % self._rows
+        if first + rows <= self._rows:
+            return first, self._row_end + rows
+        return 0, self._row_end + self._rows - first + rows
+
+    def read(self, run: Run) -> Gathered:
+        """Return the run's rows; waits until the device has written them."""
+        self._device.wait(run.mark)
+        rows = slice(run.first, run.stop)
+        host = self._device.host
+        return Gathered(host.vectors[rows], host.token_ids[rows], host.positions[rows])
+
+    def release(self, run: Run) -> None:
+        """Give the oldest run back."""
+        self._row_start = run.end
+        self._step_start += 1
+
+
+def open_ring(layout: Layout, device: torch.device) -> Ring:
+    """Allocate a ring for a model whose tensors are on ``device``."""
+    return Ring(open_device(layout, device, MAX_STEPS))

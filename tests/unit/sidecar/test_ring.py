@@ -1,0 +1,116 @@
+"""The ring against its specification: rows come out as they went in, and never twice at one place."""
+
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtext_sidecar.plugin.device import CpuDevice, Layout
+from subtext_sidecar.plugin.late_device import LateDevice
+from subtext_sidecar.plugin.ring import Ring, Run
+from subtext_sidecar.plugin.step import CaptureError, Step
+
+ROWS = 8
+
+
+def step_of(values: list[int]) -> Step:
+    """A step whose row i holds values[i], in all columns."""
+    column = torch.tensor(values)
+    residual = column[:, None].repeat(1, 4).to(torch.float32)
+    return Step(["a"], [0, len(values)], [0], residual, column.to(torch.int32), column)
+
+
+def ring_of(rows: int = ROWS, max_steps: int = 256, dtype: torch.dtype = torch.float32) -> Ring:
+    return Ring(LateDevice(Layout(rows, 4, dtype)), max_steps)
+
+
+def values_of(ring: Ring, run: Run) -> list[int]:
+    gathered = ring.read(run)
+    vectors = gathered.vectors.view(np.float32)
+    assert (vectors == vectors[:, :1]).all()
+    assert gathered.token_ids.tolist() == gathered.positions.tolist() == vectors[:, 0].tolist()
+    return [int(value) for value in gathered.token_ids]
+
+
+def test_a_run_holds_exactly_the_picked_rows_and_none_of_the_runners_memory() -> None:
+    step = step_of([10, 11, 12, 13, 14])
+    ring = ring_of()
+
+    run = ring.gather(step, [1, 3])
+    for tensor in (step.residual, step.token_ids, step.positions):
+        tensor.zero_()
+
+    assert values_of(ring, run) == [11, 13]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_cpu_keeps_the_bytes_of_every_type(dtype: torch.dtype) -> None:
+    residual = torch.randn(6, 4).to(dtype)
+    ring = Ring(CpuDevice(Layout(ROWS, 4, dtype)))
+    step = step_of(list(range(6)))._replace(residual=residual)
+
+    gathered = ring.read(ring.gather(step, [5, 0]))
+
+    assert gathered.vectors.tobytes() == residual[[5, 0]].view(torch.uint8).numpy().tobytes()
+
+
+def test_a_type_that_records_cannot_carry_is_refused() -> None:
+    with pytest.raises(CaptureError, match="float64"):
+        _ = Layout(ROWS, 4, torch.float64).dtype_name
+
+
+def test_a_step_of_another_width_or_type_does_not_fit() -> None:
+    ring, step = ring_of(), step_of([1])
+
+    assert ring.fits(step)
+    assert not ring.fits(step._replace(residual=torch.zeros(1, 5)))
+    assert not ring.fits(step._replace(residual=torch.zeros(1, 4, dtype=torch.bfloat16)))
+
+
+def test_rows_without_room_do_not_fit_until_the_oldest_run_is_released() -> None:
+    ring = ring_of()
+    oldest = ring.gather(step_of([1, 2, 3, 4, 5]), [0, 1, 2, 3, 4])
+
+    assert ring.full(3) is None
+    assert ring.full(4) == "queue_full"
+    ring.release(oldest)
+    assert ring.full(4) is None
+
+
+def test_more_steps_than_marks_do_not_fit() -> None:
+    ring = ring_of(max_steps=2)
+    runs = [ring.gather(step_of([1]), [0]) for _ in range(2)]
+
+    assert ring.full(1) == "ring_full"
+    ring.release(runs[0])
+    assert ring.full(1) is None
+
+
+@given(sizes=st.lists(st.integers(1, ROWS), max_size=60), reads=st.lists(st.booleans(), max_size=120))
+def test_whatever_the_order_of_gathers_and_reads_every_run_keeps_its_own_rows(
+    sizes: list[int], reads: list[bool]
+) -> None:
+    ring = ring_of(max_steps=3)
+    waiting: deque[tuple[Run, list[int]]] = deque()
+    pending, value = deque(sizes), 0
+
+    def read_oldest() -> None:
+        run, expected = waiting.popleft()
+        assert values_of(ring, run) == expected
+        ring.release(run)
+
+    for is_read in [*reads, *([True, False] * len(sizes))]:
+        if is_read and waiting:
+            read_oldest()
+        elif not is_read and pending and ring.full(pending[0]) is None:
+            size = pending.popleft()
+            values = list(range(value, value + size))
+            value += size
+            waiting.append((ring.gather(step_of(values), list(range(size))), values))
+        assert sum(run.stop - run.first for run, _ in waiting) <= ROWS
+    while waiting:
+        read_oldest()
+    assert ring.full(ROWS) is None or pending

@@ -1,0 +1,177 @@
+"""The sender's thread against a real socket."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import zmq
+
+from subtext_sidecar import wire
+from subtext_sidecar.block import Block, decode_block
+from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.ledger import Ledger
+from subtext_sidecar.plugin.device import CpuDevice, Layout
+from subtext_sidecar.plugin.encoding import Identity
+from subtext_sidecar.plugin.handover import Batch, Handover, Row
+from subtext_sidecar.plugin.ring import Ring
+from subtext_sidecar.plugin.sender import Sender
+from subtext_sidecar.plugin.state import CaptureState
+from subtext_sidecar.plugin.step import Step
+from subtext_sidecar.policy import CapturePolicy, PolicyUpdate
+from subtext_sidecar.policy_channel import PolicyPublisher
+from subtext_sidecar.record import decode_coverage
+from tests.unit.sidecar.test_capture_view import status
+
+DEADLINE_SECONDS = 20.0
+
+
+class Bench:
+    """A sender, a ring of eight rows, and what they count."""
+
+    def __init__(self, address: str) -> None:
+        self.ring = Ring(CpuDevice(Layout(8, 4, torch.float32)))
+        self.handover: Handover = Handover()
+        self.state = CaptureState()
+        self.state.start()
+        self.policies: list[PolicyUpdate] = []
+        self.ledger = Ledger(source="p1", hop="plugin")
+        self.sender = Sender(
+            socket_address=address,
+            handover=self.handover,
+            ledger=self.ledger,
+            identity=Identity("m", 20, frozenset({2})),
+            state=self.state,
+            status=status,
+            set_policy=self.policies.append,
+            view=CaptureView(),
+        )
+
+    def hand_over(self, rows: int, token_id: int = 7) -> None:
+        step = Step(
+            ["a"],
+            [0, rows],
+            [0],
+            torch.ones(rows, 4),
+            torch.full((rows,), token_id, dtype=torch.int32),
+            torch.arange(rows),
+        )
+        described = [
+            Row("request", "uniform", position, position < 1, 0.5, "decode") for position in range(rows)
+        ]
+        run = self.ring.gather(step, list(range(rows)))
+        self.handover.append(Batch(described, self.ring, run, 1_800_000_000.0))
+
+    def counts(self) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for count in self.ledger.take_changed():
+            assert (count.model, count.stratum, count.minute) == ("m", "uniform", 1_800_000_000 // 60)
+            total.update(count.counts)
+        return total
+
+
+@contextmanager
+def sidecar_at(address: str) -> Iterator["zmq.Socket[bytes]"]:
+    with zmq.Context() as context, context.socket(zmq.PULL) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVTIMEO, int(DEADLINE_SECONDS * 1000))
+        socket.bind(address)
+        yield socket
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.01)
+
+
+def test_rows_arrive_as_one_block_a_step_and_their_memory_is_given_back(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/s"
+    bench = Bench(address)
+    blocks: list[Block] = []
+    coverage: Counter[str] = Counter()
+    with sidecar_at(address) as socket:
+        bench.sender.start()
+        assert socket.recv_multipart()[0] == wire.STATUS
+        for rows in (3, 5):
+            bench.hand_over(rows)
+        while len(blocks) < 2:
+            kind, *frames = socket.recv_multipart()
+            if kind == wire.BLOCK:
+                blocks.append(decode_block(frames[0], frames[1]))
+        wait_for(lambda: bench.ring.full(8) is None)
+        bench.sender.close()
+        while socket.poll(100):
+            kind, *frames = socket.recv_multipart()
+            if kind == wire.COVERAGE:
+                coverage.update(decode_coverage(frames[0]).counts)
+
+    assert [len(block) for block in blocks] == [3, 5]
+    assert blocks[1].header.position == [0, 1, 2, 3, 4]
+    assert coverage == {"rows_sampled": 8, "rows_handed_over": 8}
+
+
+def test_without_a_sidecar_rows_are_dropped_and_counted_and_memory_is_given_back(tmp_path: Path) -> None:
+    bench = Bench(f"ipc://{tmp_path}/nobody")
+    bench.hand_over(8)
+    bench.sender.start()
+
+    wait_for(lambda: bench.ring.full(8) is None)
+    bench.sender.close()
+
+    assert bench.counts() == {"rows_sampled": 8, "dropped_socket_full": 8}
+
+
+def test_what_is_queued_at_the_end_is_still_sent(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/s"
+    bench = Bench(address)
+    with sidecar_at(address) as socket:
+        bench.sender.start()
+        assert socket.recv_multipart()[0] == wire.STATUS
+        bench.hand_over(2)
+        bench.sender.close()
+
+        kinds = []
+        while socket.poll(100):
+            kinds.append(socket.recv_multipart()[0])
+
+    assert wire.BLOCK in kinds
+    assert kinds[-1] == wire.COVERAGE
+
+
+def test_an_error_turns_capture_off_and_the_heartbeat_goes_on(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/s"
+    bench = Bench(address)
+    bench.hand_over(2)
+    broken = bench.handover.popleft()
+    unknown: Any = object()
+    bench.handover.append(broken._replace(rows=[row._replace(reason=unknown) for row in broken.rows]))
+    with sidecar_at(address) as socket:
+        bench.sender.start()
+        wait_for(lambda: not bench.state.enabled)
+        heartbeats = 0
+        while heartbeats < 2:
+            heartbeats += socket.recv_multipart()[0] == wire.STATUS
+        bench.sender.close()
+
+    assert bench.state.reason == "error_sender"
+    assert bench.ring.full(8) is None
+
+
+def test_the_policy_of_the_sidecar_is_followed(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/s"
+    bench = Bench(address)
+    update = PolicyUpdate(version="abc", capture=CapturePolicy(request_rate=0.25))
+    with zmq.Context() as context, PolicyPublisher(context, address) as publisher:
+        bench.sender.start()
+
+        def followed() -> bool:
+            publisher.publish(update)
+            return bench.policies == [update]
+
+        wait_for(followed)
+        bench.sender.close()
