@@ -1,0 +1,203 @@
+"""What capture costs a live vLLM server: every arm against vanilla, on the same traffic.
+
+Run it on a machine that does nothing else: ``make bench-capture``. Rounds visit all arms in random
+order, so that what drifts meets all arms alike; ratios are taken within a round. Everything runs on
+loopback and ends with the benchmark. docs/benchmarks.md tells how to read it.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+from rich.console import Console
+
+from bench import report, servers
+from bench.arms import ARMS, BASELINE, Arm, choose_arms
+from bench.load import MEAN_ANSWER_TOKENS, LoadError, plan_requests
+from bench.results import Plan, ResultsFile, ResumeError, Round, RunFigures, check_same
+from bench.visit import VisitError, Visitor
+from deploy.demo.home import HomeInUseError, open_home
+from deploy.demo.model import ensure_model
+from deploy.demo.process import ProcessDiedError
+from deploy.demo.progress import Reporter
+from deploy.demo.prompts import load_prompts
+from deploy.demo.stack import Stack, StartTimeoutError
+
+CONCURRENCIES: Final = (1, 32)
+_WARM_TURNS: Final = {1: 2, 32: 40}
+_TOUCH_TURNS: Final = 4
+_FAILURES: Final = (
+    LoadError,
+    VisitError,
+    ResumeError,
+    HomeInUseError,
+    ProcessDiedError,
+    StartTimeoutError,
+    FileNotFoundError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the benchmark was asked to run."""
+
+    rounds: int
+    seconds: float  # of vanilla, for one run; the work that this takes is every arm's
+    arms: Sequence[Arm]
+    seed: int
+    is_resumed: bool
+    state_dir: Path
+
+    @property
+    def arm_names(self) -> list[str]:
+        """The names, in the order of the table."""
+        return [arm.name for arm in self.arms]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run and report; returns 0 when every bar is passed, 1 when not, 2 when the run failed."""
+    options = _options(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    console = Console(stderr=True, soft_wrap=True)
+    try:
+        rounds = _run(options, Reporter(console, time.time()))
+    except _FAILURES as failure:
+        console.print(f"{type(failure).__name__}: {failure}", style="red", markup=False, highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted; finished rounds are kept: go on with --resume", markup=False)
+        return 130
+    document = report.document(rounds, options.arms)
+    print(report.table(rounds, options.arms))
+    print(json.dumps(document))
+    return 0 if document["ok"] else 1
+
+
+def _run(options: Options, reporter: Reporter) -> list[Round]:
+    with open_home(_bench_dir(options.state_dir)) as home, Stack(home.logs_dir, reporter) as stack:
+        results = ResultsFile(home.root / "rounds.jsonl")
+        plan, rounds = _resumed(options, results) if options.is_resumed else (None, [])
+        model_dir = ensure_model(home.models_dir, log=reporter.line)
+        wanted = list({arm.server.name: arm.server for arm in options.arms}.values())
+        running = servers.start(stack, home, model_dir, wanted)
+        prompts = [prompt.text for prompt in load_prompts()]
+        visitor = Visitor(running, run_id=uuid.uuid4().hex[:8])
+        rates = _warm_up(visitor, options, prompts, reporter)
+        if plan is None:
+            plan = _plan(options, rates)
+            results.begin(plan)
+        for number in range(len(rounds), options.rounds):
+            with reporter.step(f"round {number + 1} of {options.rounds}"):
+                rounds.append(_round(visitor, options, plan, prompts, number))
+            results.add(rounds[-1])
+        return rounds
+
+
+def _bench_dir(state_dir: Path) -> Path:
+    """Return a state directory of the benchmark's own that shares what is expensive to make."""
+    root = state_dir.resolve() / "bench-capture"
+    root.mkdir(parents=True, exist_ok=True)
+    for shared in ("models", "vllm-cache"):
+        (state_dir / shared).mkdir(exist_ok=True)
+        if not (root / shared).exists():
+            (root / shared).symlink_to(state_dir.resolve() / shared)
+    return root
+
+
+def _warm_up(
+    visitor: Visitor, options: Options, prompts: Sequence[str], reporter: Reporter
+) -> dict[int, float]:
+    """Let every server meet both loads; return vanilla's tokens a second by concurrency."""
+    rates = {}
+    by_server = {arm.server.name: arm for arm in reversed(options.arms)}
+    for arm in by_server.values():
+        with reporter.step(f"warming up {arm.server.name}"):
+            for concurrency in reversed(CONCURRENCIES):  # what starts slowly does so in the large load
+                turns = plan_requests(prompts, count=_WARM_TURNS[concurrency], seed=f"warm-{concurrency}")
+                load = visitor.warm_up(arm, turns, concurrency)
+                if arm.name == BASELINE:
+                    rates[concurrency] = load.tokens_per_second
+    return rates
+
+
+def _plan(options: Options, rates: dict[int, float]) -> Plan:
+    turns = {
+        concurrency: max(2 * concurrency, round(rate * options.seconds / MEAN_ANSWER_TOKENS))
+        for concurrency, rate in rates.items()
+    }
+    return Plan(seed=options.seed, seconds=options.seconds, arms=options.arm_names, turns=turns)
+
+
+def _round(visitor: Visitor, options: Options, plan: Plan, prompts: Sequence[str], number: int) -> Round:
+    """Visit all arms in random order, each with the same work."""
+    seed = f"{plan.seed}/{number}"
+    order = list(options.arms)
+    random.Random(seed).shuffle(order)  # noqa: S311  # an order, not a secret
+    work = {
+        concurrency: plan_requests(prompts, count=count, seed=f"{seed}/{concurrency}")
+        for concurrency, count in plan.turns.items()
+    }
+    touch = plan_requests(prompts, count=_TOUCH_TURNS, seed=f"{seed}/touch")
+    runs: list[RunFigures] = []
+    for arm in order:
+        runs += visitor.visit(arm, work, touch)
+    return Round(number=number, runs=runs)
+
+
+def _resumed(options: Options, results: ResultsFile) -> tuple[Plan, list[Round]]:
+    plan, rounds = results.read()
+    check_same(plan, seed=options.seed, seconds=options.seconds, arms=options.arm_names)
+    results.truncate_to(plan, rounds)
+    return plan, rounds[: options.rounds]
+
+
+def _options(argv: Sequence[str]) -> Options:
+    parser = argparse.ArgumentParser(prog="make bench-capture", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="default %(default)s")
+    parser.add_argument(
+        "--seconds", type=float, default=12.0, help="of vanilla, for one run (default %(default)s)"
+    )
+    known = ",".join(arm.name for arm in ARMS)
+    parser.add_argument("--arms", default=known, help=f"some of {known}; vanilla always runs")
+    parser.add_argument("--seed", type=int, default=0, help="of order and prompts (default %(default)s)")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the rounds of a run that was interrupted, and go on"
+    )
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=Path(os.environ.get("SUBTEXT_HOME", ".subtext")),
+        help="state directory (SUBTEXT_HOME, default .subtext)",
+    )
+    values = parser.parse_args(list(argv))
+    if values.rounds < 1 or values.seconds <= 0:
+        parser.error("--rounds must be at least 1 and --seconds more than 0")
+    try:
+        arms = choose_arms(values.arms)
+    except ValueError as error:
+        parser.error(str(error))
+    return Options(
+        rounds=values.rounds,
+        seconds=values.seconds,
+        arms=arms,
+        seed=values.seed,
+        is_resumed=values.resume,
+        state_dir=values.home,
+    )
+
+
+def _interrupt(_signum: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
