@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zmq
 
 from subtext_sidecar import wire
-from subtext_sidecar.record import Record, decode, decode_coverage
+from subtext_sidecar.block import Block, decode_block
+from subtext_sidecar.record import VERSION, Header, Record, checksum, decode_coverage
 from subtext_sidecar.wire import CaptureStatus
 from tests.conftest import ROOT
 
@@ -35,7 +37,7 @@ class EngineRun:
 
     records: list[Record] = field(default_factory=list)
     statuses: list[CaptureStatus] = field(default_factory=list)
-    coverage: dict[tuple[str, int], dict[str, int]] = field(default_factory=dict)
+    coverage: dict[tuple[str, str, int], dict[str, int]] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
     log: str = ""
 
@@ -55,13 +57,43 @@ class EngineRun:
     def take(self, message: list[bytes]) -> None:
         """Sort one message in; anything invalid fails the test."""
         kind, *frames = message
-        if kind == wire.RECORDS:
-            self.records += [decode(*frames[first : first + 2]) for first in range(0, len(frames), 2)]
+        if kind == wire.BLOCK:
+            self.records += records_of(decode_block(*frames))
         elif kind == wire.STATUS:
             self.statuses.append(wire.decode_status(frames[0]))
         else:
             count = decode_coverage(frames[0])
-            self.coverage[count.source, count.minute] = count.counts
+            self.coverage[count.source, count.stratum, count.minute] = count.counts
+
+
+def records_of(block: Block) -> list[Record]:
+    """Return the rows one by one, as the sidecar would without a screen."""
+    header = block.header
+    norms = np.linalg.norm(block.values(), axis=1)
+    return [
+        Record(
+            Header(
+                v=VERSION,
+                model=header.model,
+                request_id=header.request_ids[header.request[row]],
+                stratum=header.strata[header.request[row]],
+                layer=header.layer,
+                position=header.position[row],
+                token_id=header.token_id[row],
+                phase="prefill" if header.is_prefill[row] else "decode",
+                norm=float(norms[row]),
+                probability=header.probability[row],
+                baseline_probability=header.probability[row],
+                reason=header.reason[row],
+                captured_at=header.captured_at,
+                dtype=header.dtype,
+                shape=(header.d_model,),
+                checksum=checksum(block.row_bytes(row)),
+            ),
+            block.row_bytes(row),
+        )
+        for row in range(len(block))
+    ]
 
 
 _ENGINE_ENV = {
