@@ -39,7 +39,8 @@ def build_card(
         "model": config.model_name,
         "model_licence": config.model_licence,
         "layer": config.layer,
-        "targets": 'Last token "X"; next likely "a". The text reads: "...<the last few tokens>"',
+        "targets": 'It has read "X" after "<words before>" and expects "a", "b" or "c". '
+        "This is <register> about <topic>, touching on <kinds>.",
         "figures": figures,
         "training": training,
         "data": data,

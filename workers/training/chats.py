@@ -27,14 +27,23 @@ def user_turn(tokenizer: Any) -> list[int]:
     An aligned model that continues them writes a prompt of its own, of the kind that it was tuned
     on (Magpie, arXiv 2406.08464). ValueError when the chat template changes what the user says.
     """
+    return list(tokenizer.encode(_around(tokenizer)[0], add_special_tokens=False))
+
+
+def turn_end(tokenizer: Any) -> list[int]:
+    """Return the tokens between the user's words and the answer; ValueError like `user_turn`."""
+    return list(tokenizer.encode(_around(tokenizer)[1], add_special_tokens=False))
+
+
+def _around(tokenizer: Any) -> tuple[str, str]:
     mark = "\u241f"
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
     )
-    before, found, _ = text.partition(mark)
+    before, found, after = text.partition(mark)
     if not found:
-        raise ValueError("prompts.sampled: the tokenizer's chat template does not show the user's words")
-    return list(tokenizer.encode(before, add_special_tokens=False))
+        raise ValueError("the tokenizer's chat template does not show the user's words")
+    return before, after
 
 
 class VllmWriter:

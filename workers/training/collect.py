@@ -3,13 +3,14 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from workers.training import activations, chats, lines, positions, prompts
 from workers.training.config import Chats, RunConfig, Sampled
 from workers.training.dataset import Samples
+from workers.training.labels import Labeller, Labels
 from workers.training.progress import Progress
 
 PORTION = 128
@@ -83,45 +84,83 @@ def split_random(seed: int) -> random.Random:
     return random.Random(f"{seed}:split")  # noqa: S311 - a choice of data, not a secret
 
 
-def collect_samples(config: RunConfig, chats_file: Path, folder: Path, *, model: str, log: Log) -> None:
-    """Read every chat's chosen positions and write `<split>.safetensors` into `folder`."""
+def collect_samples(
+    config: RunConfig,
+    chats_file: Path,
+    folder: Path,
+    *,
+    reader: activations.ActivationReader,
+    labeller: Labeller,
+    tokenizer: Any,
+    log: Log,
+) -> None:
+    """Read and label every chat's chosen positions and write `<split>.safetensors` into `folder`."""
     rng = split_random(config.seed)
     rows = lines.read_lines(chats_file)
-    first = max(
-        config.activations.min_position,
-        config.targets.context_tokens - 1,
-        positions.shared_prefix([row["tokens"] for row in rows]),
-    )
+    shared = positions.shared_prefix([row["tokens"] for row in rows])
+    first = max(config.activations.min_position, config.targets.context_tokens - 1, shared)
     splits = positions.split_chats(len(rows), config.activations, rng=rng)
-    reader = activations.ActivationReader(model, layer=config.layer)
+    closing = len(chats.turn_end(tokenizer))
     progress = Progress("reading activations", total=len(rows), log=log)
     parts: dict[positions.Split, list[Samples]] = {split: [] for split in SPLITS}
     for document, row in enumerate(rows):
-        tokens = row["tokens"]
+        tokens, prompt_tokens = row["tokens"], row["prompt_tokens"]
         chosen = positions.choose_positions(
-            row["prompt_tokens"], len(tokens), config.activations, first=first, rng=rng
+            prompt_tokens, len(tokens), config.activations, first=first, rng=rng
         )
         if chosen:
             reading = reader.read(tokens, chosen)
-            parts[splits[document]].append(_samples(reading, tokens, chosen, document, config))
+            request_tokens = prompt_tokens - shared
+            seen = _Seen(tokens[shared:], request_tokens - closing, request_tokens)
+            ends = [position + 1 - shared for position in chosen]
+            labels = _label(labeller, tokenizer, seen, ends)
+            parts[splits[document]].append(_samples(reading, labels, tokens, chosen, document, config))
         progress.advance(document + 1)
     for split, found in parts.items():
         _concatenate(found).save(folder / f"{split}.safetensors")
 
 
-def _samples(
-    reading: activations.ChatReading, tokens: list[int], chosen: list[int], document: int, config: RunConfig
+class _Seen(NamedTuple):
+    """One chat without the tokens that all chats begin with."""
+
+    tokens: list[int]
+    subject_tokens: int
+    """Where the user's words end."""
+    request_tokens: int
+    """Where the answer begins."""
+
+
+def _label(labeller: Labeller, tokenizer: Any, seen: _Seen, ends: list[int]) -> Labels:
+    """Label each position by what the model has seen of the chat by then."""
+    texts = [tokenizer.decode(seen.tokens[:end], skip_special_tokens=True) for end in ends]
+    subjects = [
+        tokenizer.decode(seen.tokens[: min(end, seen.subject_tokens)], skip_special_tokens=True)
+        for end in ends
+    ]
+    return labeller.label(texts, subjects, [end <= seen.request_tokens for end in ends])
+
+
+def _samples(  # noqa: PLR0917  # the columns of one chat
+    reading: activations.ChatReading,
+    labels: Labels,
+    tokens: list[int],
+    chosen: list[int],
+    document: int,
+    config: RunConfig,
 ) -> Samples:
     length = config.targets.context_tokens
     return Samples(
         vectors=reading.vectors,
         context=np.array([tokens[position + 1 - length : position + 1] for position in chosen], np.int64),
         next_tokens=reading.next_tokens,
+        topic=labels.topic,
+        register=labels.register,
+        kinds=labels.kinds,
         positions=np.array(chosen, np.int64),
         documents=np.full(len(chosen), document, np.int64),
     )
 
 
 def _concatenate(parts: list[Samples]) -> Samples:
-    names = ("vectors", "context", "next_tokens", "positions", "documents")
+    names = Samples.__slots__
     return Samples(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

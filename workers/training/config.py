@@ -70,10 +70,13 @@ class Activations(Part):
 class Targets(Part):
     """The explanation that the pair learns to speak."""
 
-    context_tokens: int = pydantic.Field(default=5, gt=0)
-    """Length of the quoted text. Every token that the AV cannot recall teaches it to invent."""
-    next_tokens: int = pydantic.Field(default=1, ge=1, le=3)
+    context_tokens: int = pydantic.Field(default=4, gt=1)
+    """Length of the quoted text with the read token. Every token that the AV cannot recall teaches it to
+    invent."""
+    next_tokens: int = pydantic.Field(default=3, ge=1, le=3)
     """How many of the model's likeliest next tokens are named."""
+    taxonomy: str = "../taxonomy.yaml"
+    """The labels that an explanation may name; beside the run file."""
 
 
 class Training(Part):

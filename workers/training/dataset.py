@@ -18,6 +18,10 @@ class Samples:
     """(n, c): the last c tokens up to and with the read one."""
     next_tokens: NDArray[np.int64]
     """(n, 3)"""
+    topic: NDArray[np.int64]
+    """Indices into the taxonomy, as are the next two; see labels.Labels."""
+    register: NDArray[np.int64]
+    kinds: NDArray[np.int64]
     positions: NDArray[np.int64]
     documents: NDArray[np.int64]
     """Which chat each row comes from."""

@@ -99,7 +99,7 @@ def measure_round_trip(ar: Reconstructor, held_out: HeldOut, readings: Readings,
 
 def quote_opening(text: str) -> str:
     """Return the part of an explanation that names the token that was read."""
-    return text.partition('"; next')[0]
+    return text.partition('" after "')[0]
 
 
 def predict_token_means(

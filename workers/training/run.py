@@ -13,13 +13,26 @@ from typing import Any
 
 import numpy as np
 
+from workers.judge.embedder import MiniLmEmbedder
 from workers.nla import fidelity
 from workers.nla.verbalizer import Explanation
-from workers.training import card, chats, collect, evaluation, lines, loop, prompts, readings, tasks
+from workers.training import (
+    activations,
+    card,
+    chats,
+    collect,
+    evaluation,
+    lines,
+    loop,
+    prompts,
+    readings,
+    tasks,
+)
 from workers.training.checkpoint import load_weights, read_position
 from workers.training.config import RunConfig
 from workers.training.dataset import Samples
 from workers.training.export import export_pair
+from workers.training.labels import Labeller, Taxonomy, load_taxonomy
 from workers.training.reconstructor import Reconstructor
 from workers.training.targets import Target, TargetWriter
 from workers.training.verbalizer import Verbalizer
@@ -30,10 +43,10 @@ CALIBRATION = "calibration_vectors.safetensors"
 class Split:
     """One split's samples with their explanations."""
 
-    def __init__(self, path: Path, writer: TargetWriter) -> None:
+    def __init__(self, path: Path, writer: TargetWriter, taxonomy: Taxonomy) -> None:
         """Load the samples and write their targets."""
         self.samples = Samples.load(path)
-        self.targets: list[Target] = tasks.write_targets(writer, self.samples)
+        self.targets: list[Target] = tasks.write_targets(writer, self.samples, taxonomy)
         self.texts = [target.text for target in self.targets]
 
 
@@ -73,6 +86,10 @@ class Run:
         """Return what writes this run's explanations."""
         return TargetWriter(self.tokenizer(), self.config.targets)
 
+    def taxonomy(self) -> Taxonomy:
+        """Load the labels that explanations may name."""
+        return load_taxonomy(self.config_file.parent / self.config.targets.taxonomy)
+
     def start(self, half: str, parameters: dict[str, Any]) -> None:
         """Begin with the weights of the earlier run, if there is one."""
         if self.config.start_from is not None:
@@ -80,7 +97,7 @@ class Run:
 
     def split(self, name: str) -> Split:
         """Load one split."""
-        return Split(self.folder / f"{name}.safetensors", self.writer())
+        return Split(self.folder / f"{name}.safetensors", self.writer(), self.taxonomy())
 
     def samples(self, name: str) -> Samples:
         """Load one split's samples alone."""
@@ -121,7 +138,16 @@ def collect_data(run: Run) -> None:
         # The engine's memory must be gone before training starts.
         del writer
     if not all((run.folder / f"{split}.safetensors").exists() for split in collect.SPLITS):
-        collect.collect_samples(run.config, chats_file, run.folder, model=run.model, log=run.log)
+        run.log("loading the model and the labels")
+        collect.collect_samples(
+            run.config,
+            chats_file,
+            run.folder,
+            reader=activations.ActivationReader(run.model, layer=run.config.layer),
+            labeller=Labeller(run.taxonomy(), MiniLmEmbedder()),
+            tokenizer=run.tokenizer(),
+            log=run.log,
+        )
     if not (run.folder / CALIBRATION).exists():
         _export_calibration(run)
 

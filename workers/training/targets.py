@@ -1,8 +1,9 @@
 """The explanation that a vector should get: short, one format, most determined part first.
 
-    Last token " the"; next likely " cat". The text reads: "... sat on the"
+    It has read " cat" after "sat on the" and expects " mat", " floor" or ".". This is an answer about
+    pets, touching on medical advice.
 
-Only what the vector determines is said, because a small model trained on free summaries learns the
+Only what the vector can determine is said, because a small model trained on free summaries learns the
 format and ignores the vector. Segments keep the exact token ids of what they quote, so that the
 verbalizer learns to copy a token, not to spell it.
 """
@@ -11,15 +12,50 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from workers.training.config import Targets
+from workers.training.labels import Taxonomy
 
-Kind = Literal["frame", "last", "next", "text"]
+Kind = Literal["frame", "last", "text", "next", "register", "topic", "kind"]
 
 FRAME_WEIGHT = 0.2
-WEIGHTS: dict[Kind, float] = {"frame": FRAME_WEIGHT, "last": 4.0, "next": 4.0, "text": 1.0}
-"""Loss weight of a token by what it says: the frame is learned by itself, the quotes are the message."""
+WEIGHTS: dict[Kind, float] = {
+    "frame": FRAME_WEIGHT,
+    "last": 4.0,
+    "text": 1.0,
+    "next": 3.0,
+    "register": 1.0,
+    "topic": 2.0,
+    "kind": 2.0,
+}
+"""Loss weight of a token by what it says: the frame is learned by itself, the rest is the message."""
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 """The official format's tags around a verbalizer's explanation."""
+
+
+class Facts(NamedTuple):
+    """What is known about one vector, in words and token ids."""
+
+    context: Sequence[int]
+    """The last tokens up to and with the read one."""
+    next_tokens: Sequence[int]
+    """The model's likeliest next tokens, best first."""
+    register: str
+    topic: str
+    kinds: Sequence[str]
+
+
+def facts_of(
+    taxonomy: Taxonomy,
+    context: Sequence[int],
+    next_tokens: Sequence[int],
+    labels: tuple[int, int, int],
+) -> Facts:
+    """Return the facts of one sample; `labels` are its topic, register and kinds as stored."""
+    topic, register, bits = labels
+    kinds = [kind.name for index, kind in enumerate(taxonomy.kinds) if bits >> index & 1]
+    return Facts(
+        context, next_tokens, taxonomy.register_names[register], taxonomy.topic_names[topic], kinds
+    )
 
 
 class Target(NamedTuple):
@@ -42,19 +78,22 @@ class TargetWriter:
             for index, text in zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
         }
 
-    def write(self, context: Sequence[int], next_tokens: Sequence[int]) -> Target:
-        """Describe one vector: `context` ends with the token that was read."""
+    def write(self, facts: Facts) -> Target:
+        """Describe one vector."""
+        before = facts.context[-self._config.context_tokens : -1]
         pieces: list[tuple[Kind, list[int]]] = [
-            ("frame", self._encode('Last token "')),
-            ("last", self.quote(context[-1])),
-            ("frame", self._encode('"; next likely "')),
-            *self._list(next_tokens[: self._config.next_tokens]),
-            ("frame", self._encode('". The text reads: "...')),
-            (
-                "text",
-                [part for token in context[-self._config.context_tokens :] for part in self.quote(token)],
-            ),
-            ("frame", self._encode('"')),
+            ("frame", self._encode('It has read "')),
+            ("last", self.quote(facts.context[-1])),
+            ("frame", self._encode('" after "')),
+            *(("text", self.quote(token)) for token in before),
+            ("frame", self._encode('" and expects "')),
+            *self._quotes(facts.next_tokens[: self._config.next_tokens]),
+            ("frame", self._encode('". This is')),
+            ("register", self._encode(f" {facts.register}")),
+            ("frame", self._encode(" about")),
+            ("topic", self._encode(f" {facts.topic}")),
+            *self._touches(facts.kinds),
+            ("frame", self._encode(".")),
         ]
         ids = [token for _, piece in pieces for token in piece]
         kinds = [kind for kind, piece in pieces for _ in piece]
@@ -75,13 +114,20 @@ class TargetWriter:
         escaped = text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
         return [token] if escaped == text else self._encode(escaped)
 
-    def _list(self, tokens: Sequence[int]) -> list[tuple[Kind, list[int]]]:
+    def _quotes(self, tokens: Sequence[int]) -> list[tuple[Kind, list[int]]]:
         pieces: list[tuple[Kind, list[int]]] = []
         for index, token in enumerate(tokens):
             if index:
                 joint = '" or "' if index == len(tokens) - 1 else '", "'
                 pieces.append(("frame", self._encode(joint)))
             pieces.append(("next", self.quote(token)))
+        return pieces
+
+    def _touches(self, kinds: Sequence[str]) -> list[tuple[Kind, list[int]]]:
+        pieces: list[tuple[Kind, list[int]]] = []
+        for index, kind in enumerate(kinds):
+            joint = ", touching on" if index == 0 else " and" if index == len(kinds) - 1 else ","
+            pieces += [("frame", self._encode(joint)), ("kind", self._encode(f" {kind}"))]
         return pieces
 
     def _encode(self, text: str) -> list[int]:

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from workers.nla import fidelity
 from workers.training.dataset import Samples
+from workers.training.labels import Taxonomy
 from workers.training.loop import Task
 from workers.training.reconstructor import Reconstructor
-from workers.training.targets import Target, TargetWriter
+from workers.training.targets import Target, TargetWriter, facts_of
 from workers.training.verbalizer import Verbalizer
 
 CHECKED = 96
@@ -29,11 +30,13 @@ class TeacherForced(NamedTuple):
     """Mean loss of the quoted tokens, in nats."""
 
 
-def write_targets(writer: TargetWriter, samples: Samples) -> list[Target]:
+def write_targets(writer: TargetWriter, samples: Samples, taxonomy: Taxonomy) -> list[Target]:
     """Return every sample's explanation."""
+    labels = zip(samples.topic.tolist(), samples.register.tolist(), samples.kinds.tolist(), strict=True)
+    columns = zip(samples.context.tolist(), samples.next_tokens.tolist(), labels, strict=True)
     return [
-        writer.write(context, next_tokens)
-        for context, next_tokens in zip(samples.context.tolist(), samples.next_tokens.tolist(), strict=True)
+        writer.write(facts_of(taxonomy, context, next_tokens, label))
+        for context, next_tokens, label in columns
     ]
 
 

@@ -12,6 +12,15 @@ _TEMPLATE = (
 _PROMPTS = [f"What is {left} plus {right}, and why is it so?" for left in range(4) for right in range(5)]
 
 
+_TAXONOMY = """
+version: 1
+topic_floor: 0.1
+topics: {arithmetic: adding numbers, animals: cats and dogs}
+registers: [{name: code, pattern: "def "}]
+kinds: [{name: fraud, pattern: scam}]
+"""
+
+
 @pytest.fixture(scope="session")
 def toy_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SUBTEXT_HOME with a three-block Llama in models/toy."""
@@ -28,7 +37,10 @@ def toy_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         special_tokens=["<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    lines = [*_PROMPTS, "<explanation> </explanation> Last token next likely The text reads"]
+    lines = [
+        *_PROMPTS,
+        "<explanation> </explanation> It has read after and expects. This is an answer about",
+    ]
     tokenizer.train_from_iterator(lines * 20, trainer)
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>"
@@ -56,6 +68,7 @@ def toy_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_config(tmp_path: Path) -> Path:
     """A run file for the toy model, beside its own prompts."""
     (tmp_path / "prompts.txt").write_text("\n".join(_PROMPTS))
+    (tmp_path / "taxonomy.yaml").write_text(_TAXONOMY)
     training = {"rank": 4, "alpha": 8, "learning_rate": 1e-3, "batch": 8, "max_examples": 64}
     settings = {
         "name": tmp_path.name,
@@ -68,7 +81,7 @@ def toy_config(tmp_path: Path) -> Path:
         "engine": "transformers",
         "chats": {"max_new_tokens": 16, "temperature": 0.7},
         "activations": {"prompt_positions": 2, "answer_positions": 4},
-        "targets": {"context_tokens": 6},
+        "targets": {"context_tokens": 6, "taxonomy": "taxonomy.yaml"},
         "ar": training,
         "av": training,
         "adaptation": {**training, "readings": 8, "max_examples": 16},

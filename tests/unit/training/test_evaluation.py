@@ -21,10 +21,8 @@ def test_the_token_baseline_predicts_each_tokens_own_mean() -> None:
 
 
 def test_only_the_part_that_names_the_read_token_is_compared() -> None:
-    assert quote_opening('Last token "a"; next likely "b"') == quote_opening(
-        'Last token "a"; next likely "c"'
-    )
-    assert quote_opening('Last token "a"; next') != quote_opening('Last token "b"; next')
+    assert quote_opening('It has read "a" after "b" and') == quote_opening('It has read "a" after "c" and')
+    assert quote_opening('It has read "a" after "b"') != quote_opening('It has read "b" after "b"')
 
 
 def test_readings_go_on_behind_what_a_killed_run_kept(tmp_path: Path) -> None:
