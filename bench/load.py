@@ -75,7 +75,11 @@ def plan_requests(prompts: Sequence[str], *, count: int, seed: str) -> list[Chat
 
 def run_load(target: Target, turns: Sequence[ChatRequest], concurrency: int) -> Load:
     """Send all turns, ``concurrency`` at a time, and return what came back; raises LoadError."""
-    return asyncio.run(_run(target, turns, concurrency))
+    try:
+        return asyncio.run(_run(target, turns, concurrency))
+    except ExceptionGroup as failures:
+        first = failures.exceptions[0]
+        raise LoadError(f"{target.base_url}: {type(first).__name__}: {first}") from failures
 
 
 async def _run(target: Target, turns: Sequence[ChatRequest], concurrency: int) -> Load:
