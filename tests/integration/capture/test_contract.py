@@ -1,4 +1,8 @@
-"""What the plugin touches in vLLM, looked up in the installed source without importing it."""
+"""What the plugin touches in vLLM, looked up in the source of the newest releases.
+
+A failure names what moved. The names that the adapters read are taken from the plugin's own
+source, so that a new one cannot be forgotten here.
+"""
 
 import ast
 import importlib.util
@@ -7,125 +11,217 @@ from pathlib import Path
 import pytest
 
 from subtext_sidecar.plugin import activation
+from tests.integration.capture.vllm_source import Source, releases, source_of
 
+V1 = "v1/worker/gpu_model_runner.py"
+V2 = "v1/worker/gpu/model_runner.py"
+OUTPUT = "v1/core/sched/output.py"
+MODEL = "config/model.py"
+PARALLEL = "config/parallel.py"
+SPECULATIVE = "config/speculative.py"
+
+# What instances have: file, class, names.
+ATTRIBUTES: list[tuple[str, str, str]] = [
+    ("engine/arg_utils.py", "EngineArgs", "additional_config worker_extension_cls"),
+    ("config/vllm.py", "VllmConfig", "additional_config model_config parallel_config speculative_config"),
+    ("v1/worker/gpu_worker.py", "Worker", "load_model execute_model sample_tokens shutdown"),
+    ("v1/worker/gpu_worker.py", "Worker", "model_runner use_v2_model_runner"),
+    (V1, "GPUModelRunner", "get_model use_aux_hidden_state_outputs execute_model_state device"),
+    (V1, "GPUModelRunner", "input_batch query_start_loc input_ids positions"),
+    (V1, "ExecuteModelState", "aux_hidden_states"),
+    ("v1/worker/gpu_input_batch.py", "InputBatch", "req_ids num_reqs num_computed_tokens_cpu"),
+    ("v1/utils.py", "CpuGpuBuffer", "np gpu"),
+    (V2, "GPUModelRunner", "get_model use_aux_hidden_state_outputs execute_model_state device"),
+    (V2, "ExecuteModelState", "aux_hidden_states input_batch"),
+    ("v1/worker/gpu/input_batch.py", "InputBatch", "req_ids num_reqs query_start_loc_np"),
+    ("v1/worker/gpu/input_batch.py", "InputBatch", "num_computed_tokens_np input_ids positions"),
+    (OUTPUT, "SchedulerOutput", "finished_req_ids scheduled_new_reqs total_num_scheduled_tokens"),
+    (OUTPUT, "SchedulerOutput", "num_scheduled_tokens scheduled_spec_decode_tokens"),
+    (OUTPUT, "NewRequestData", "req_id prompt_len sampling_params"),
+    ("sampling_params.py", "SamplingParams", "extra_args"),
+    (MODEL, "ModelConfig", "runner_type get_total_num_hidden_layers get_hidden_size dtype"),
+    (MODEL, "ModelConfig", "served_model_name model hf_text_config try_get_generation_config"),
+    (PARALLEL, "ParallelConfig", "worker_extension_cls pipeline_parallel_size"),
+    (PARALLEL, "ParallelConfig", "prefill_context_parallel_size use_ubatching"),
+    (SPECULATIVE, "SpeculativeConfig", "method enable_adaptive_verification"),
+    ("distributed/parallel_state.py", "GroupCoordinator", "rank_in_group"),
+]
+FUNCTIONS: list[tuple[str, str]] = [
+    ("plugins/__init__.py", "load_general_plugins"),
+    ("model_executor/models/interfaces.py", "supports_eagle3"),
+    ("model_executor/models/interfaces.py", "SupportsEagle3.set_aux_hidden_state_layers"),
+    ("distributed/parallel_state.py", "get_tp_group"),
+]
 # Where the plugin is activated: callers of load_general_plugins, and who holds the configuration there.
 CALLERS = [
-    ("engine/arg_utils.py", "EngineArgs", "__post_init__", "self"),
-    ("v1/engine/core.py", "EngineCore", "__init__", "vllm_config"),
-    ("v1/worker/worker_base.py", "WorkerWrapperBase", "init_worker", "vllm_config"),
+    ("engine/arg_utils.py", "EngineArgs.__post_init__", "self"),
+    ("v1/engine/core.py", "EngineCore.__init__", "vllm_config"),
+    ("v1/worker/worker_base.py", "WorkerWrapperBase.init_worker", "vllm_config"),
 ]
-WRAPPED = ["load_model", "execute_model", "sample_tokens", "shutdown"]
-STATE_FIELDS = {
-    "v1/worker/gpu_model_runner.py": {"aux_hidden_states"},
-    "v1/worker/gpu/model_runner.py": {"aux_hidden_states", "input_batch"},
+# How vLLM works where the plugin relies on more than a name: file, where, and what stands there in order.
+CODE: list[tuple[str, str, tuple[str, ...]]] = [
+    # The extension is mixed in after plugins were loaded, before the worker is made with its configuration.
+    (
+        "v1/worker/worker_base.py",
+        "WorkerWrapperBase.init_worker",
+        (
+            "load_general_plugins()",
+            "worker_class.__bases__ = worker_class.__bases__ + (worker_extension_cls,)",
+            "self.worker = worker_class(**kwargs)",
+        ),
+    ),
+    ("v1/worker/worker_base.py", "WorkerWrapperBase.__getattr__", ("getattr(self.worker, attr)",)),
+    ("v1/worker/worker_base.py", "WorkerWrapperBase.execute_model", ("self.worker.execute_model(",)),
+    ("v1/worker/worker_base.py", "WorkerBase.__init__", ("vllm_config: VllmConfig",)),
+    # The worker's methods are what the executors call, by name.
+    ("v1/executor/uniproc_executor.py", "UniProcExecutor.execute_model", ("'execute_model'",)),
+    ("v1/executor/uniproc_executor.py", "UniProcExecutor.sample_tokens", ("'sample_tokens'",)),
+    ("v1/executor/multiproc_executor.py", "MultiprocExecutor.execute_model", ("'execute_model'",)),
+    ("v1/executor/multiproc_executor.py", "MultiprocExecutor.sample_tokens", ("'sample_tokens'",)),
+    ("v1/worker/gpu_worker.py", "Worker.execute_model", ("self.model_runner.execute_model(",)),
+    ("v1/worker/gpu_worker.py", "Worker.sample_tokens", ("self.model_runner.sample_tokens(",)),
+    # The state waits from the end of execute_model to the beginning of sample_tokens.
+    (V1, "GPUModelRunner.execute_model", ("self.execute_model_state = ExecuteModelState(",)),
+    (V1, "GPUModelRunner.sample_tokens", ("self.execute_model_state = None",)),
+    (V2, "GPUModelRunner.execute_model", ("self.execute_model_state = ExecuteModelState(",)),
+    (V2, "GPUModelRunner.sample_tokens", ("self.execute_model_state = None",)),
+    # The auxiliary output is unpacked by the flag alone; V2 looks at it in load_model, before the plugin.
+    (V1, "GPUModelRunner.execute_model", ("if self.use_aux_hidden_state_outputs:", "aux_hidden_states = ")),
+    (V2, "GPUModelRunner.execute_model", ("if self.use_aux_hidden_state_outputs:", "aux_hidden_states = ")),
+    # The columns that the ring is made for.
+    (
+        V1,
+        "GPUModelRunner.__init__",
+        ("self.input_ids = self._make_buffer(self.max_num_tokens, dtype=torch.int32)",),
+    ),
+    (
+        V1,
+        "GPUModelRunner.__init__",
+        ("self.positions = torch.zeros(self.max_num_tokens, dtype=torch.int64",),
+    ),
+    (
+        "v1/worker/gpu/input_batch.py",
+        "InputBuffers",
+        ("self.input_ids = torch.zeros(max_num_tokens, dtype=torch.int32",),
+    ),
+    (
+        "v1/worker/gpu/input_batch.py",
+        "InputBuffers",
+        ("self.positions = torch.zeros(max_num_tokens, dtype=torch.int64",),
+    ),
+    # Id k is the residual stream that enters block k.
+    (
+        "model_executor/models/interfaces.py",
+        "EagleModelMixin._maybe_add_hidden_state",
+        ("if layer_idx in self.aux_hidden_state_layers", "hidden_states + residual"),
+    ),
+]
+ENVIRONMENT = ["VLLM_DISABLE_REQUEST_ID_RANDOMIZATION"]
+# Names under which the plugin's modules hold objects of vLLM.
+FOREIGN = {
+    "runner_v1": {"runner", "state", "batch", "query_start_loc", "input_ids"},
+    "runner_v2": {"runner", "state", "batch"},
+    "aux_output": {"runner"},
+    "capture": {"scheduled", "new", "params"},
+    "engine": {"vllm_config", "model_config", "envs"},
+    "refusal": {"vllm_config", "model", "parallel", "runner"},
+    "hooks": {"worker"},
 }
-RUNNER_ATTRIBUTES = {
-    "v1/worker/gpu_model_runner.py": {
-        "use_aux_hidden_state_outputs",
-        "execute_model_state",
-        "input_batch",
-        "query_start_loc",
-        "input_ids",
-        "positions",
-    },
-    "v1/worker/gpu/model_runner.py": {"use_aux_hidden_state_outputs", "execute_model_state", "model"},
-}
-BATCH_FIELDS = {
-    "req_ids",
-    "num_reqs",
-    "query_start_loc_np",
-    "num_computed_tokens_np",
-    "input_ids",
-    "positions",
-}
-SCHEDULED_FIELDS = {
-    "finished_req_ids",
-    "scheduled_new_reqs",
-    "total_num_scheduled_tokens",
-    "scheduled_spec_decode_tokens",
+LISTED = {name for _, _, names in ATTRIBUTES for name in names.split()} | {
+    *ENVIRONMENT,
+    *(name.rpartition(".")[2] for _, name in FUNCTIONS),
 }
 
 
-def parsed(path: str) -> ast.Module:
-    spec = importlib.util.find_spec("vllm")
-    assert spec is not None
-    assert spec.origin is not None
-    return ast.parse((Path(spec.origin).parent / path).read_text())
+@pytest.fixture(scope="module", params=releases())
+def source(request: pytest.FixtureRequest, state_dir: Path) -> Source:
+    return source_of(str(request.param), state_dir)
 
 
-def class_of(path: str, name: str) -> ast.ClassDef:
-    return next(node for node in parsed(path).body if isinstance(node, ast.ClassDef) and node.name == name)
+def test_the_newest_releases_are_pinned_newest_first() -> None:
+    versions = [tuple(map(int, version.split("."))) for version in releases()]
+
+    assert len(versions) >= 2
+    assert versions == sorted(versions, reverse=True)
 
 
-def method_of(path: str, class_name: str, name: str) -> ast.FunctionDef:
-    members = class_of(path, class_name).body
-    return next(node for node in members if isinstance(node, ast.FunctionDef) and node.name == name)
+def moved(source: Source, attributes: list[tuple[str, str, str]]) -> list[str]:
+    return [
+        f"vLLM {source.version} has moved {path}: {class_name}.{name}"
+        for path, class_name, names in attributes
+        for name in sorted(set(names.split()) - source.attributes(path, class_name))
+    ]
 
 
-def fields_of(path: str, name: str) -> set[str]:
-    members = class_of(path, name).body
-    return {
-        node.target.id
-        for node in members
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    }
+def test_every_attribute_that_the_plugin_reads_is_still_there(source: Source) -> None:
+    assert moved(source, ATTRIBUTES) == []
 
 
-def assigned_to_self(path: str, name: str) -> set[str]:
-    return {
-        node.attr
-        for node in ast.walk(class_of(path, name))
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.ctx, ast.Store)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "self"
-    }
+def test_what_moved_is_named(source: Source) -> None:
+    gone = moved(source, [(V2, "ExecuteModelState", "input_batch vanished"), ("no.py", "None", "at_all")])
+
+    assert gone == [
+        f"vLLM {source.version} has moved {V2}: ExecuteModelState.vanished",
+        f"vLLM {source.version} has moved no.py: None.at_all",
+    ]
 
 
-@pytest.mark.parametrize(("path", "class_name", "method", "variable"), CALLERS)
+@pytest.mark.parametrize(("path", "name"), FUNCTIONS)
+def test_every_function_that_the_plugin_calls_is_still_there(source: Source, path: str, name: str) -> None:
+    assert source.definition(path, name) is not None, f"vLLM {source.version} has moved {path}: {name}"
+
+
+@pytest.mark.parametrize(("path", "name", "variable"), CALLERS)
 def test_each_caller_of_general_plugins_still_holds_the_configuration(
-    path: str, class_name: str, method: str, variable: str
+    source: Source, path: str, name: str, variable: str
 ) -> None:
-    function = method_of(path, class_name, method)
+    function = source.definition(path, name)
 
+    assert isinstance(function, ast.FunctionDef), f"vLLM {source.version} has moved {path}: {name}"
     names = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
     names |= {argument.arg for argument in function.args.args}
-    assert {"load_general_plugins", variable} <= names
+    assert {"load_general_plugins", variable} <= names, f"vLLM {source.version}: {path}: {name}"
 
 
-def test_engine_arguments_and_parallel_configuration_name_the_worker_extension() -> None:
-    assert {"additional_config", "worker_extension_cls"} <= fields_of("engine/arg_utils.py", "EngineArgs")
-    assert "worker_extension_cls" in fields_of("config/parallel.py", "ParallelConfig")
+@pytest.mark.parametrize(("path", "name", "fragments"), CODE)
+def test_vllm_still_works_the_way_the_plugin_relies_on(
+    source: Source, path: str, name: str, fragments: tuple[str, ...]
+) -> None:
+    text, at = source.text(path, name), 0
+
+    for fragment in fragments:
+        found = text.find(fragment, at)
+        assert found >= 0, f"vLLM {source.version}: {path}: {name} has no {fragment!r} where it was"
+        at = found
 
 
-def test_vllm_still_mixes_a_worker_extension_in_before_it_creates_the_worker() -> None:
-    source = ast.unparse(method_of("v1/worker/worker_base.py", "WorkerWrapperBase", "init_worker"))
+@pytest.mark.parametrize("name", ENVIRONMENT)
+def test_every_environment_variable_that_the_plugin_reads_is_still_there(source: Source, name: str) -> None:
+    module = source.module("envs.py")
 
-    mixed = source.index("worker_class.__bases__ = worker_class.__bases__ + (worker_extension_cls,)")
-    assert (
-        source.index("load_general_plugins()")
-        < mixed
-        < source.index("self.worker = worker_class(**kwargs)")
-    )
+    assert module is not None
+    keys = {node.value for node in ast.walk(module) if isinstance(node, ast.Constant)}
+    assert name in keys, f"vLLM {source.version} has moved envs.py: {name}"
 
 
-@pytest.mark.parametrize("name", WRAPPED)
-def test_each_wrapped_method_still_exists(name: str) -> None:
-    assert method_of("v1/worker/gpu_worker.py", "Worker", name)
+@pytest.mark.parametrize("module", list(FOREIGN))
+def test_every_name_that_the_plugins_source_reads_from_vllm_is_listed_above(module: str) -> None:
+    spec = importlib.util.find_spec(f"subtext_sidecar.plugin.{module}")
+    assert spec is not None
+    assert spec.origin is not None
 
+    read = {
+        node.attr
+        for node in ast.walk(ast.parse(Path(spec.origin).read_text()))
+        if isinstance(node, ast.Attribute)
+        and (
+            (isinstance(node.value, ast.Name) and node.value.id in FOREIGN[module])
+            or (isinstance(node.value, ast.Attribute) and node.value.attr.lstrip("_") in FOREIGN[module])
+        )
+    }
 
-@pytest.mark.parametrize("path", list(STATE_FIELDS))
-def test_each_runner_keeps_what_its_adapter_reads(path: str) -> None:
-    assert STATE_FIELDS[path] <= fields_of(path, "ExecuteModelState")
-    assert RUNNER_ATTRIBUTES[path] <= assigned_to_self(path, "GPUModelRunner")
-    assert method_of(path, "GPUModelRunner", "get_model")
-
-
-def test_the_batch_and_the_scheduler_output_keep_their_fields() -> None:
-    assert fields_of("v1/worker/gpu/input_batch.py", "InputBatch") >= BATCH_FIELDS
-    assert fields_of("v1/core/sched/output.py", "SchedulerOutput") >= SCHEDULED_FIELDS
-    assert {"req_id", "prompt_token_ids"} <= fields_of("v1/core/sched/output.py", "NewRequestData")
-    assert method_of("v1/core/sched/output.py", "NewRequestData", "prompt_len")
+    assert read
+    assert read <= LISTED
 
 
 def test_the_extension_is_named_by_its_real_path() -> None:
