@@ -1,8 +1,11 @@
 """Decide which positions of which requests are taken, with exact inclusion probabilities. Pure.
 
-A request is taken when a hash of (seed, request id) falls below ``request_rate``. Of a taken
-request: the last ``prompt_window`` prompt tokens, and windows of ``window`` adjacent decode
-positions every ``decode_stride``, shifted by an offset that the hash draws uniformly from
+A request is taken when its 56 random bits reach the threshold of the rate in force: the rule of
+OpenTelemetry's consistent sampling, so the bits may come from the request's trace as well as from
+the hash of (seed, request id). A request that is taken at one rate is taken at every higher one.
+
+Of a taken request: the last ``prompt_window`` prompt tokens, and windows of ``window`` adjacent
+decode positions every ``decode_stride``, shifted by an offset that the hash draws uniformly from
 [0, decode_stride). Over the draw each decode position up to the horizon is therefore taken with
 probability exactly window / decode_stride. The horizon keeps every request within
 ``max_rows_per_request`` whatever the offset, so that the cap does not disturb the probabilities:
@@ -13,21 +16,23 @@ import hashlib
 import sys
 from typing import Final, Literal, NamedTuple
 
+from subtext_sidecar.policy import CapturePolicy
+
 Reason = Literal["prompt_end", "decode"]
 
 NEVER: Final = sys.maxsize
+RANDOMNESS_END: Final = 1 << 56  # randomness and thresholds are below it
+
+# Apart from every other hash of request ids, above all from the screen's: decisions that are
+# multiplied must be independent.
+_PURPOSE: Final = b"subtext-capture"
 
 
-class Policy(NamedTuple):
-    """The sampling part of the settings; see settings.CaptureSettings for ranges."""
+class Draw(NamedTuple):
+    """What chance says about one request: two independent uniform numbers."""
 
-    request_rate: float
-    decode_stride: int
-    window: int
-    prompt_window: int
-    skip_first: int
-    max_rows_per_request: int
-    seed: int
+    randomness: int  # in [0, RANDOMNESS_END)
+    offset: int  # in [0, 2**64): modulo the stride, the shift of the decode windows
 
 
 class Choice(NamedTuple):
@@ -43,24 +48,35 @@ class Choice(NamedTuple):
     decode_probability: float
 
 
-def choose(policy: Policy, request_id: str, prompt_tokens: int) -> Choice | None:
-    """Return the choice for this request, or None when the request is not taken."""
-    digest = hashlib.blake2b(f"{policy.seed}\x00{request_id}".encode(), digest_size=16).digest()
-    # 53 bits: what a float holds exactly, so that rate 1.0 takes all and 0.0 takes none.
-    uniform = (int.from_bytes(digest[:8]) >> 11) / (1 << 53)
-    if uniform >= policy.request_rate:
-        return None
+def draw(seed: int, request_id: str) -> Draw:
+    """Return the same draw for the same seed and request, always and on every host."""
+    digest = hashlib.blake2b(f"{seed}\x00{request_id}".encode(), digest_size=16, person=_PURPOSE).digest()
+    return Draw(int.from_bytes(digest[:7]), int.from_bytes(digest[8:]))
+
+
+def threshold(rate: float) -> int:
+    """Return the rejection threshold of a rate: randomness at or above it is taken."""
+    return RANDOMNESS_END - round(rate * RANDOMNESS_END)
+
+
+def probability(rejection_threshold: int) -> float:
+    """Return the exact probability that a threshold stands for."""
+    return (RANDOMNESS_END - rejection_threshold) / RANDOMNESS_END
+
+
+def choose(policy: CapturePolicy, drawn: Draw, prompt_tokens: int, request_probability: float) -> Choice:
+    """Return what is taken of a request that is taken itself with ``request_probability``."""
     prompt_rows = min(policy.prompt_window, prompt_tokens)
     windows = (policy.max_rows_per_request - prompt_rows) // policy.window
     return Choice(
         prompt_tokens=prompt_tokens,
-        offset=int.from_bytes(digest[8:]) % policy.decode_stride,
+        offset=drawn.offset % policy.decode_stride,
         stride=policy.decode_stride,
         window=policy.window,
         first_position=max(policy.skip_first, prompt_tokens - prompt_rows),
         decode_stop=prompt_tokens + windows * policy.decode_stride,
-        prompt_probability=policy.request_rate,
-        decode_probability=policy.request_rate * policy.window / policy.decode_stride,
+        prompt_probability=request_probability,
+        decode_probability=request_probability * policy.window / policy.decode_stride,
     )
 
 

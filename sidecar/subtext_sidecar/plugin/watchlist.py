@@ -1,19 +1,36 @@
 """Follows the sampled requests through the engine's steps and picks their rows. Host state only.
 
-No tensor is read here and nothing waits: this runs on the engine's own thread in every step.
+No tensor is read here and nothing waits: this runs on the engine's own thread in every step, so a
+step costs what is due in it and not what is being watched.
+
+Counts by stratum, besides requests_seen and requests_sampled: requests_traced (decided by their
+trace's randomness), requests_adapted (sampled while a LoRA adapter changed the model),
+unobservable_* (see the code that counts them), positions_repeated (computed again after a
+preemption), ignored_* and *_not_honoured (see request_args), and for rows that the budget refuses
+both rows_sampled and dropped_budget: whoever takes the picked rows counts those.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import sub
+from typing import Any, Final, NamedTuple
 
 from subtext_sidecar.plugin import sampling
+from subtext_sidecar.plugin.budget import Budget
 from subtext_sidecar.plugin.handover import Row
+from subtext_sidecar.plugin.request_args import RequestArgs, read_request_args
 from subtext_sidecar.plugin.request_id import external_id
+from subtext_sidecar.plugin.wheel import Wheel
+from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
 
 # Finished requests are forgotten at once; this only bounds the damage if a finish is ever missed.
 MAX_KNOWN_REQUESTS: Final = 100_000
 
-Count = Callable[[str, int], None]
+# A request past its row cap is looked at this often, to count what is not observed of it; all of
+# them in the same steps, so that the others need not be read.
+PAST_CAP_TOKENS: Final = 16
+
+Count = Callable[[str, str, int], None]
 
 
 class NewRequest(NamedTuple):
@@ -21,6 +38,8 @@ class NewRequest(NamedTuple):
 
     internal_id: str
     prompt_tokens: int
+    extra_args: Mapping[str, Any] | None = None  # of its sampling parameters
+    is_adapted: bool = False  # runs with a LoRA adapter
 
 
 class Picked(NamedTuple):
@@ -33,93 +52,206 @@ class Picked(NamedTuple):
 class _Watch:
     """One sampled request. ``next_position`` only grows, so a position is taken at most once."""
 
-    __slots__ = ("choice", "next_position", "request_id", "stop")
+    __slots__ = (
+        "bound",
+        "choice",
+        "drafted_stop",
+        "due",
+        "internal_id",
+        "next_position",
+        "randomness",
+        "request_id",
+        "stop",
+        "stratum",
+    )
 
-    def __init__(self, request_id: str, choice: sampling.Choice) -> None:
+    def __init__(
+        self, internal_id: str, request_id: str, stratum: str, randomness: int, choice: sampling.Choice
+    ) -> None:
+        self.internal_id = internal_id
         self.request_id = request_id
+        self.stratum = stratum
+        self.randomness = randomness
         self.choice = choice
         self.next_position = sampling.next_position(choice, 0)
-        self.stop = 0  # first position not yet seen
+        self.stop = 0  # first position that was not computed yet for certain
+        self.drafted_stop = 0  # first position behind all drafts
+        # No position before this one is computed next, as a new one. A prompt can start anywhere
+        # in itself, cached by others at any time, but its last token is always computed.
+        self.bound = choice.prompt_tokens - 1
+        self.due = 0
+
+
+class _Part(NamedTuple):
+    """One watched request's part of a step."""
+
+    first_row: int
+    start: int  # position of the first row
+    stop: int
+    usable_stop: int  # rows at and behind it hold drafts
 
 
 class Watchlist:
-    """Remembers each live request: a watch when it is sampled, None when it is not."""
+    """Remembers each live request: a watch when it is sampled, its name alone when it is not."""
 
-    def __init__(self, policy: sampling.Policy, count: Count, *, randomized_ids: bool = True) -> None:
+    def __init__(self, policy: CapturePolicy, count: Count, *, randomized_ids: bool = True) -> None:
         self._policy = policy
         self._count = count
         self._randomized_ids = randomized_ids
+        self._budget = Budget()
         self._known: dict[str, None] = {}
         self._watched: dict[str, _Watch] = {}
+        self._wheel: Wheel[_Watch] = Wheel()
+        self._longest: int | None = None  # of a step that is to be read
 
     def __len__(self) -> int:
         """Return how many live requests are sampled."""
         return len(self._watched)
 
-    def add(self, requests: Iterable[NewRequest]) -> None:
+    @property
+    def effective_request_rate(self) -> float:
+        """Return the request rate that the policy and its budget give now."""
+        return self._budget.rate(self._policy)
+
+    def set_policy(self, policy: CapturePolicy) -> None:
+        """Decide about later requests by this policy; the budget counts at once. Any thread may call."""
+        self._policy = policy
+
+    def add(self, requests: Iterable[NewRequest], now: float) -> None:
         """Decide about requests that were not known; a resumed request keeps its state."""
+        policy = self._policy
+        self._budget.advance(now)
         for request in requests:
             if request.internal_id in self._known:
                 continue
             self._known[request.internal_id] = None
             if len(self._known) > MAX_KNOWN_REQUESTS:
                 self.forget([next(iter(self._known))])
-            self._decide(request)
+            self._decide(policy, request)
 
     def forget(self, internal_ids: Iterable[str]) -> None:
         """Drop the state of finished requests."""
         for internal_id in internal_ids:
             self._known.pop(internal_id, None)
-            self._watched.pop(internal_id, None)
+            watch = self._watched.pop(internal_id, None)
+            if watch is not None:
+                self._wheel.remove(watch)
+
+    def can_skip(self, max_scheduled_tokens: int) -> bool:
+        """Return whether a step in which no request has more tokens than this cannot hold a wanted row.
+
+        Ask once a step, and call ``pick`` in that step when the answer is no.
+        """
+        self._settle()
+        if self._wheel.skip(max_scheduled_tokens):
+            return True
+        self._longest = max_scheduled_tokens
+        return False
 
     def pick(
         self,
         request_ids: Sequence[str],
         row_starts: Sequence[int],
         first_positions: Sequence[int],
-        drafted: Collection[str] = (),
+        drafted: Collection[str],
+        now: float,
     ) -> Picked:
         """Return the rows of this batch to take; see step.Step for the arguments.
 
         Of a request in ``drafted`` (draft tokens in this step) only the first row counts: the
         others are guesses that may be rejected.
         """
+        longest = self._longest
+        if longest is None:
+            longest = max(map(sub, row_starts[1:], row_starts), default=0)
+        self._longest = None
+        due = self._wheel.turn(longest)
+        if not due:
+            return Picked([], [])
+        numbers = dict(zip(request_ids, range(len(request_ids)), strict=False))
         picked = Picked([], [])
-        for number, internal_id in enumerate(request_ids):
-            watch = self._watched.get(internal_id)
-            if watch is None:
+        watches: list[_Watch] = []
+        for watch in due:
+            number = numbers.get(watch.internal_id)
+            if number is None:
+                # It waits, so it came no nearer.
+                self._wheel.put(watch, watch.due + longest)
                 continue
-            first_row = row_starts[number]
-            rows = 1 if internal_id in drafted else row_starts[number + 1] - first_row
-            start = first_positions[number]
-            if watch.next_position < start + rows:
-                self._pick_one(watch, first_row, start, start + rows, picked)
-            elif watch.next_position == sampling.NEVER:
-                self._count_past_cap(watch, start, start + rows)
-        return picked
+            first_row, start = row_starts[number], int(first_positions[number])
+            stop = start + row_starts[number + 1] - first_row
+            usable = start + 1 if watch.internal_id in drafted else stop
+            self._visit(watch, _Part(first_row, start, stop, usable), picked)
+            watches += [watch] * (len(picked.rows) - len(watches))
+        return self._within_budget(picked, watches, now) if watches else picked
 
-    def _decide(self, request: NewRequest) -> None:
-        self._count("requests_seen", 1)
+    def _settle(self) -> None:
+        """Let the clock run for a step that was to be read and then was not."""
+        if self._longest is not None:
+            longest, self._longest = self._longest, None
+            for watch in self._wheel.turn(longest):
+                self._wheel.put(watch, watch.due)
+
+    def _decide(self, policy: CapturePolicy, request: NewRequest) -> None:
+        said = read_request_args(policy, request.extra_args)
+        for counter in ("requests_seen", *said.counters):
+            self._count(said.stratum, counter, 1)
+        if said.stratum == OPT_OUT:
+            return
         request_id, skip = external_id(request.internal_id, randomized=self._randomized_ids)
         if skip is not None:
-            self._count(f"unobservable_{skip}", 1)
+            self._count(said.stratum, f"unobservable_{skip}", 1)
             return
-        choice = sampling.choose(self._policy, request_id, request.prompt_tokens)
-        if choice is not None:
-            self._count("requests_sampled", 1)
-            self._watched[request.internal_id] = _Watch(request_id, choice)
+        watch = self._draw(policy, request, request_id, said)
+        if watch is None:
+            return
+        self._count(said.stratum, "requests_sampled", 1)
+        if request.is_adapted:
+            self._count(said.stratum, "requests_adapted", 1)
+        self._watched[request.internal_id] = watch
+        self._file(watch)
 
-    def _pick_one(self, watch: _Watch, first_row: int, start: int, stop: int, picked: Picked) -> None:
+    def _draw(
+        self, policy: CapturePolicy, request: NewRequest, request_id: str, said: RequestArgs
+    ) -> _Watch | None:
+        drawn = sampling.draw(policy.seed, request_id)
+        randomness = drawn.randomness if said.randomness is None else said.randomness
+        rate = self._budget.rate(policy) if said.stratum == UNIFORM else 1.0
+        threshold = sampling.threshold(rate)
+        if randomness < threshold:
+            return None
+        choice = sampling.choose(policy, drawn, request.prompt_tokens, sampling.probability(threshold))
+        return _Watch(request.internal_id, request_id, said.stratum, randomness, choice)
+
+    def _file(self, watch: _Watch) -> None:
+        now = self._wheel.now
+        if watch.next_position == sampling.NEVER:
+            self._wheel.put(watch, (now // PAST_CAP_TOKENS + 1) * PAST_CAP_TOKENS)
+        else:
+            self._wheel.put(watch, now + watch.next_position - watch.bound)
+
+    def _visit(self, watch: _Watch, part: _Part, picked: Picked) -> None:
+        """Take what is wanted of one request's part, count what is missed, and file it again."""
+        if part.start < watch.stop:
+            self._count(watch.stratum, "positions_repeated", min(part.stop, watch.stop) - part.start)
+        if watch.next_position == sampling.NEVER:
+            self._count_past_cap(watch, part)
+        else:
+            self._count_missed(watch, part.start)
+            self._take(watch, part, picked)
+        watch.stop = max(watch.stop, part.usable_stop)
+        watch.bound = max(watch.bound, part.stop)
+        if part.usable_stop < part.stop:
+            watch.drafted_stop = part.stop
+        self._file(watch)
+
+    def _take(self, watch: _Watch, part: _Part, picked: Picked) -> None:
         choice, position = watch.choice, watch.next_position
-        while position < start:
-            # Cached by an earlier request or by a KV connector: never computed, so there is no row.
-            self._count("unobservable_prefix_cached", 1)
-            position = sampling.next_position(choice, position + 1)
-        while position < stop:
-            picked.indices.append(first_row + position - start)
+        while position < part.usable_stop:
+            picked.indices.append(part.first_row + position - part.start)
             picked.rows.append(
                 Row(
                     request_id=watch.request_id,
+                    stratum=watch.stratum,
                     position=position,
                     is_prefill=position < choice.prompt_tokens,
                     probability=sampling.probability_of(choice, position),
@@ -128,10 +260,41 @@ class Watchlist:
             )
             position = sampling.next_position(choice, position + 1)
         watch.next_position = position
-        watch.stop = max(watch.stop, stop)
 
-    def _count_past_cap(self, watch: _Watch, start: int, stop: int) -> None:
-        fresh = stop - max(start, watch.stop, watch.choice.decode_stop)
+    def _count_missed(self, watch: _Watch, start: int) -> None:
+        """Count wanted positions that were passed over without a row of their own."""
+        position = watch.next_position
+        while position < start:
+            # An accepted draft had no row that was certain to be text. Anything else was cached
+            # by an earlier request or by a KV connector and never computed.
+            reason = "drafted" if position < watch.drafted_stop else "prefix_cached"
+            self._count(watch.stratum, f"unobservable_{reason}", 1)
+            position = sampling.next_position(watch.choice, position + 1)
+        watch.next_position = position
+
+    def _count_past_cap(self, watch: _Watch, part: _Part) -> None:
+        fresh = part.stop - max(watch.stop, watch.choice.decode_stop)
         if fresh > 0:
-            self._count("unobservable_past_row_cap", fresh)
-        watch.stop = max(watch.stop, stop)
+            self._count(watch.stratum, "unobservable_past_row_cap", fresh)
+
+    def _within_budget(self, picked: Picked, watches: list[_Watch], now: float) -> Picked:
+        """Return the rows that the budget admits; of too many those that a lower rate would have kept."""
+        uniform = [number for number, watch in enumerate(watches) if watch.stratum == UNIFORM]
+        opt_in = [number for number, watch in enumerate(watches) if watch.stratum == OPT_IN]
+        weight = sum(1.0 / watches[number].choice.prompt_probability for number in uniform)
+        self._budget.advance(now)
+        self._budget.observe(weight, len(opt_in))
+        admitted = self._budget.admit(self._policy, uniform=len(uniform), opt_in=len(opt_in), now=now)
+        if sum(admitted) == len(watches):
+            return picked
+        kept: set[int] = set()
+        for stratum, numbers, room in (
+            (UNIFORM, uniform, admitted.uniform),
+            (OPT_IN, opt_in, admitted.opt_in),
+        ):
+            kept.update(sorted(numbers, key=lambda number: -watches[number].randomness)[:room])
+            if refused := len(numbers) - room:
+                self._count(stratum, "rows_sampled", refused)
+                self._count(stratum, "dropped_budget", refused)
+        in_order = sorted(kept)
+        return Picked([picked.indices[n] for n in in_order], [picked.rows[n] for n in in_order])

@@ -1,6 +1,7 @@
 import pytest
 
 from subtext_sidecar.plugin.settings import SettingsError, parse_settings
+from subtext_sidecar.policy import CapturePolicy
 
 GOOD = {"layer": 20, "socket": "ipc:///tmp/s.sock"}
 
@@ -11,6 +12,20 @@ def test_two_fields_are_enough() -> None:
     assert (settings.layer, settings.request_rate, settings.queue_rows) == (20, 1.0, 4096)
 
 
+def test_the_fields_of_the_start_policy_stand_beside_the_others() -> None:
+    settings = parse_settings({**GOOD, "request_rate": 0.25, "rows_per_second": 50, "honour_trace": False})
+
+    assert settings.policy() == CapturePolicy(request_rate=0.25, rows_per_second=50, honour_trace=False)
+
+
+def test_the_socket_leaves_room_for_the_one_beside_it() -> None:
+    longest = "ipc://" + "x" * 100
+
+    assert parse_settings({**GOOD, "socket": longest}).socket == longest
+    with pytest.raises(SettingsError, match=r"socket: the path is longer than 100 bytes"):
+        parse_settings({**GOOD, "socket": longest + "x"})
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -19,7 +34,9 @@ def test_two_fields_are_enough() -> None:
         ({"request_rate": 1.1}, "request_rate"),
         ({"socket": "tcp://10.0.0.1:5555"}, "socket"),
         ({"socket": "ipc://" + "x" * 200}, "socket"),
-        ({"window": 9}, "window"),
+        ({"window": 9}, r"additional_config\.subtext\.window is 9: it must be at most decode_stride"),
+        ({"rows_per_second": -1}, "rows_per_second"),
+        ({"honour_opt_out": 1}, "honour_opt_out"),
         ({"prompt_window": 65}, "prompt_window"),
         ({"decode_strides": 4}, "decode_strides"),
         ({"fault": "everything"}, "fault"),

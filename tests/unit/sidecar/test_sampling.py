@@ -4,13 +4,15 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from subtext_sidecar.plugin import sampling
-from subtext_sidecar.plugin.sampling import NEVER, Policy
+from subtext_sidecar.plugin.sampling import NEVER, RANDOMNESS_END, Choice
+from subtext_sidecar.policy import CapturePolicy
 
+POLICY = CapturePolicy(request_rate=1.0, decode_stride=8, window=2, prompt_window=2, skip_first=10)
 POLICIES = st.builds(
-    Policy,
-    request_rate=st.just(1.0),
+    CapturePolicy,
     decode_stride=st.integers(1, 40),
     window=st.integers(1, 40),
     prompt_window=st.integers(0, 8),
@@ -18,24 +20,26 @@ POLICIES = st.builds(
     max_rows_per_request=st.integers(8, 100),
     seed=st.integers(0, 5),
 ).filter(lambda policy: policy.window <= policy.decode_stride)
-IDS = st.text(min_size=1, max_size=40)
+IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+RATES = st.floats(0.0, 1.0)
 
 
-def policy_with(**changes: object) -> Policy:
-    fields: dict[str, object] = {
-        "request_rate": 1.0,
-        "decode_stride": 8,
-        "window": 2,
-        "prompt_window": 2,
-        "skip_first": 10,
-        "max_rows_per_request": 64,
-        "seed": 0,
-    }
-    return Policy(**{**fields, **changes})  # type: ignore[arg-type]  # the tests' own fields
+def choice_of(policy: CapturePolicy, request_id: str, prompt_tokens: int) -> Choice | None:
+    drawn = sampling.draw(policy.seed, request_id)
+    threshold = sampling.threshold(policy.request_rate)
+    if drawn.randomness < threshold:
+        return None
+    return sampling.choose(policy, drawn, prompt_tokens, sampling.probability(threshold))
 
 
-def taken(policy: Policy, request_id: str, prompt_tokens: int, tokens: int) -> list[int]:
-    choice = sampling.choose(policy, request_id, prompt_tokens)
+def certain_choice(policy: CapturePolicy, request_id: str, prompt_tokens: int) -> Choice:
+    choice = choice_of(replace(policy, request_rate=1.0), request_id, prompt_tokens)
+    assert choice is not None
+    return choice
+
+
+def taken(policy: CapturePolicy, request_id: str, prompt_tokens: int, tokens: int) -> list[int]:
+    choice = choice_of(policy, request_id, prompt_tokens)
     if choice is None:
         return []
     positions = []
@@ -48,7 +52,7 @@ def taken(policy: Policy, request_id: str, prompt_tokens: int, tokens: int) -> l
 
 @given(policy=POLICIES, request_id=IDS, prompt=st.integers(1, 200), tokens=st.integers(1, 800))
 def test_positions_are_deterministic_ordered_and_within_the_caps(
-    policy: Policy, request_id: str, prompt: int, tokens: int
+    policy: CapturePolicy, request_id: str, prompt: int, tokens: int
 ) -> None:
     positions = taken(policy, request_id, prompt, tokens)
 
@@ -61,10 +65,9 @@ def test_positions_are_deterministic_ordered_and_within_the_caps(
 
 @given(policy=POLICIES, request_id=IDS, prompt=st.integers(1, 200), position=st.integers(0, 900))
 def test_the_next_position_is_the_first_taken_one(
-    policy: Policy, request_id: str, prompt: int, position: int
+    policy: CapturePolicy, request_id: str, prompt: int, position: int
 ) -> None:
-    choice = sampling.choose(policy, request_id, prompt)
-    assert choice is not None
+    choice = certain_choice(policy, request_id, prompt)
     following = sampling.next_position(choice, position)
 
     assert following >= position
@@ -75,14 +78,66 @@ def test_the_next_position_is_the_first_taken_one(
     )
 
 
+@given(request_id=IDS, seed=st.integers(0, 1000), one=RATES, other=RATES)
+def test_what_a_rate_takes_every_higher_rate_takes_too(
+    request_id: str, seed: int, one: float, other: float
+) -> None:
+    low, high = sorted((one, other))
+    randomness = sampling.draw(seed, request_id).randomness
+
+    if randomness >= sampling.threshold(low):
+        assert randomness >= sampling.threshold(high)
+
+
+@given(rate=RATES)
+def test_a_threshold_stands_for_its_rate(rate: float) -> None:
+    threshold = sampling.threshold(rate)
+
+    assert 0 <= threshold <= RANDOMNESS_END
+    assert sampling.probability(threshold) == pytest.approx(rate, abs=2**-57)
+
+
+def test_rate_one_takes_all_and_rate_zero_none() -> None:
+    assert sampling.threshold(1.0) == 0
+    assert sampling.threshold(0.0) == RANDOMNESS_END
+    assert sampling.probability(0) == 1.0
+
+
+# OpenTelemetry, "TraceState: Probability Sampling": the thresholds of its table, and their exact
+# probabilities, at five digits of precision.
+@pytest.mark.parametrize(
+    ("one_in", "th", "exact"),
+    [
+        (1, "0", 1.0),
+        (2, "8", 0.5),
+        (3, "aaaab", 0.33333301544189453),
+        (4, "c", 0.25),
+        (5, "ccccd", 0.19999980926513672),
+        (8, "e", 0.125),
+        (10, "e6666", 0.10000038146972656),
+        (16, "f", 0.0625),
+        (100, "fd70a4", 0.009999990463256836),
+        (1000, "ffbe76d", 0.000999998301267624),
+        (10_000, "fff97247", 0.00010000006295740604),
+        (100_000, "ffff583a5", 1.0000003385357559e-05),
+        (1_000_000, "ffffef391", 9.999930625781417e-07),
+    ],
+)
+def test_thresholds_are_those_of_the_specification(one_in: int, th: str, exact: float) -> None:
+    written = int(th.ljust(14, "0"), 16)
+
+    assert sampling.probability(written) == exact
+    # Ours has all 14 digits; the table's are rounded to fewer.
+    assert abs(sampling.threshold(1 / one_in) - written) <= 16 ** (14 - len(th))
+
+
 def test_the_last_prompt_tokens_are_always_taken() -> None:
-    assert set(taken(policy_with(), "a", 50, 50)) == {48, 49}
+    assert set(taken(POLICY, "a", 50, 50)) == {48, 49}
 
 
 def test_every_decode_position_has_exactly_the_stated_probability_over_offsets() -> None:
-    policy = policy_with(skip_first=0)
-    choice = sampling.choose(policy, "a", 20)
-    assert choice is not None
+    policy = replace(POLICY, skip_first=0)
+    choice = certain_choice(policy, "a", 20)
     offsets = [choice._replace(offset=offset) for offset in range(policy.decode_stride)]
 
     for position in range(20, choice.decode_stop):
@@ -91,9 +146,8 @@ def test_every_decode_position_has_exactly_the_stated_probability_over_offsets()
 
 
 def test_the_row_cap_holds_for_every_offset_and_is_reached() -> None:
-    policy = policy_with(max_rows_per_request=20, skip_first=0)
-    choice = sampling.choose(policy, "a", 20)
-    assert choice is not None
+    policy = replace(POLICY, max_rows_per_request=20, skip_first=0)
+    choice = certain_choice(policy, "a", 20)
 
     for offset in range(policy.decode_stride):
         one = choice._replace(offset=offset)
@@ -102,26 +156,48 @@ def test_the_row_cap_holds_for_every_offset_and_is_reached() -> None:
 
 
 def test_windows_are_adjacent_positions() -> None:
-    positions = [position for position in taken(policy_with(window=3), "a", 20, 200) if position >= 30]
+    positions = [position for position in taken(replace(POLICY, window=3), "a", 20, 200) if position >= 30]
 
     runs = [b - a for a, b in itertools.pairwise(positions)]
 
     assert set(runs) == {1, 8 - 2}
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.05, 0.5, 1.0])
+@pytest.mark.parametrize("rate", [0.0, 0.001, 0.05, 0.5, 1.0])
 def test_requests_are_taken_at_the_stated_rate(rate: float) -> None:
     requests = 20_000
-    hits = sum(
-        sampling.choose(policy_with(request_rate=rate), f"r{n}", 20) is not None for n in range(requests)
-    )
+    policy = replace(POLICY, request_rate=rate)
+    hits = sum(choice_of(policy, f"r{n}", 20) is not None for n in range(requests))
 
     assert abs(hits - rate * requests) <= 4 * math.sqrt(requests * rate * (1 - rate))
 
 
+@given(
+    seed=st.integers(0, 1000),
+    rate=st.sampled_from([0.1, 0.3, 0.7]),
+    stride=st.integers(1, 12),
+    window=st.integers(1, 12),
+)
+def test_realised_inclusion_agrees_with_the_recorded_probability(
+    seed: int, rate: float, stride: int, window: int
+) -> None:
+    policy = CapturePolicy(
+        request_rate=rate, decode_stride=stride, window=min(window, stride), skip_first=0, seed=seed
+    )
+    requests, prompt, position = 2000, 12, 12 + stride // 2
+    choices = [choice_of(policy, f"r{n}", prompt) for n in range(requests)]
+    hits = sum(one is not None and sampling.next_position(one, position) == position for one in choices)
+    recorded = {sampling.probability_of(one, position) for one in choices if one is not None}
+
+    [probability] = recorded
+    deviation = math.sqrt(requests * probability * (1 - probability))
+    assert abs(hits - requests * probability) <= 6 * deviation
+
+
 def test_offsets_do_not_depend_on_whether_the_rate_is_low() -> None:
     stride = 8
-    choices = [sampling.choose(policy_with(request_rate=0.1), f"r{n}", 20) for n in range(40_000)]
+    policy = replace(POLICY, request_rate=0.1)
+    choices = [choice_of(policy, f"r{n}", 20) for n in range(40_000)]
     offsets = [choice.offset for choice in choices if choice is not None]
 
     expected = len(offsets) / stride
@@ -129,19 +205,20 @@ def test_offsets_do_not_depend_on_whether_the_rate_is_low() -> None:
 
 
 def test_another_seed_takes_other_requests() -> None:
-    first = {n for n in range(1000) if sampling.choose(policy_with(request_rate=0.3), f"r{n}", 9)}
-    second = {n for n in range(1000) if sampling.choose(policy_with(request_rate=0.3, seed=1), f"r{n}", 9)}
+    policy = replace(POLICY, request_rate=0.3)
+    first = {n for n in range(1000) if choice_of(policy, f"r{n}", 9)}
+    second = {n for n in range(1000) if choice_of(replace(policy, seed=1), f"r{n}", 9)}
 
     assert len(first & second) < len(first) / 2
 
 
 def test_weighting_by_the_probability_is_unbiased() -> None:
-    policy = policy_with(request_rate=0.3, skip_first=0)
+    policy = replace(POLICY, request_rate=0.3, skip_first=0)
     requests, prompt, tokens = 6000, 12, 80
     # The estimate of the number of eligible positions, whose truth is known.
     estimates = []
     for number in range(requests):
-        choice = sampling.choose(policy, f"r{number}", prompt)
+        choice = choice_of(policy, f"r{number}", prompt)
         positions = taken(policy, f"r{number}", prompt, tokens)
         estimates.append(
             sum(1 / sampling.probability_of(choice, position) for position in positions) if choice else 0.0
@@ -154,8 +231,7 @@ def test_weighting_by_the_probability_is_unbiased() -> None:
 
 
 def test_a_row_tells_why_it_was_taken() -> None:
-    choice = sampling.choose(policy_with(request_rate=1.0), "a", 20)
-    assert choice is not None
+    choice = certain_choice(POLICY, "a", 20)
 
     assert sampling.reason_of(choice, 19) == "prompt_end"
     assert sampling.reason_of(choice, 20) == "decode"

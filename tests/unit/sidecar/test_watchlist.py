@@ -1,54 +1,64 @@
+import itertools
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from subtext_sidecar.plugin import watchlist
-from subtext_sidecar.plugin.sampling import Policy
-from subtext_sidecar.plugin.watchlist import NewRequest, Watchlist
+from subtext_sidecar.plugin import sampling, watchlist
+from subtext_sidecar.plugin.watchlist import PAST_CAP_TOKENS, NewRequest, Picked, Watchlist
+from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
 
-EVERY_ROW = Policy(
-    request_rate=1.0,
-    decode_stride=1,
-    window=1,
-    prompt_window=2,
-    skip_first=0,
-    max_rows_per_request=1000,
-    seed=0,
+EVERY_ROW = CapturePolicy(
+    decode_stride=1, window=1, prompt_window=2, skip_first=0, max_rows_per_request=1000
 )
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def make(policy: Policy = EVERY_ROW) -> tuple[Watchlist, Counter[str]]:
-    counts: Counter[str] = Counter()
+class Counts(Counter[tuple[str, str]]):
+    def __call__(self, stratum: str, counter: str, number: int) -> None:
+        self[stratum, counter] += number
 
-    def count(counter: str, number: int) -> None:
-        counts[counter] += number
+    def of(self, stratum: str) -> dict[str, int]:
+        return {counter: count for (one, counter), count in self.items() if one == stratum}
 
-    return Watchlist(policy, count), counts
+
+def make(policy: CapturePolicy = EVERY_ROW) -> tuple[Watchlist, Counts]:
+    counts = Counts()
+    return Watchlist(policy, counts), counts
+
+
+def new(internal_id: str, prompt_tokens: int = 4, **extra_args: Any) -> NewRequest:
+    return NewRequest(internal_id, prompt_tokens, extra_args or None)
+
+
+def pick_one(
+    requests: Watchlist, start: int, rows: int, drafts: int = 0, internal_id: str = "a-00000000"
+) -> list[int]:
+    """Run a step of one request, drafts included in ``rows``, and return the taken positions."""
+    drafted = {internal_id: [0] * drafts} if drafts else {}
+    return [row.position for row in requests.pick([internal_id], [0, rows], [start], drafted, 0.0).rows]
 
 
 def test_rows_are_mapped_in_batch_order_not_in_arrival_order() -> None:
     requests, _ = make()
-    requests.add([NewRequest("a-00000000", 4), NewRequest("b-00000000", 3)])
+    requests.add([new("a-00000000", 4), new("b-00000000", 3)], 0.0)
 
-    picked = requests.pick(["b-00000000", "a-00000000"], [0, 3, 7], [0, 0])
+    picked = requests.pick(["b-00000000", "a-00000000"], [0, 3, 7], [0, 0], {}, 0.0)
 
-    assert picked.indices == [1, 2, 5, 6]
-    assert [(row.request_id, row.position) for row in picked.rows] == [
-        ("b", 1),
-        ("b", 2),
-        ("a", 2),
-        ("a", 3),
-    ]
+    found = {index: (row.request_id, row.position) for index, row in zip(*picked, strict=True)}
+    assert found == {1: ("b", 1), 2: ("b", 2), 5: ("a", 2), 6: ("a", 3)}
 
 
 def test_chunks_of_one_prompt_give_each_position_once() -> None:
     requests, _ = make()
-    requests.add([NewRequest("a-00000000", 10)])
+    requests.add([new("a-00000000", 10)], 0.0)
 
-    first = requests.pick(["a-00000000"], [0, 9], [0])
-    second = requests.pick(["a-00000000"], [0, 1], [9])
+    first = requests.pick(["a-00000000"], [0, 9], [0], {}, 0.0)
+    second = requests.pick(["a-00000000"], [0, 1], [9], {}, 0.0)
 
     assert [row.position for row in first.rows] == [8]
     assert first.indices == [8]
@@ -56,77 +66,215 @@ def test_chunks_of_one_prompt_give_each_position_once() -> None:
     assert second.indices == [0]
 
 
-def test_positions_repeated_after_a_preemption_are_not_taken_again() -> None:
+def test_positions_repeated_after_a_preemption_are_counted_and_not_taken_again() -> None:
     requests, counts = make()
-    requests.add([NewRequest("a-00000000", 4)])
-    requests.pick(["a-00000000"], [0, 4], [0])
-    requests.pick(["a-00000000"], [0, 1], [4])
+    requests.add([new("a-00000000", 4)], 0.0)
+    pick_one(requests, 0, 4)
+    pick_one(requests, 4, 1)
 
-    requests.add([NewRequest("a-00000000", 4)])
-    repeated = requests.pick(["a-00000000"], [0, 6], [0])
+    requests.add([new("a-00000000", 4)], 0.0)
 
-    assert [row.position for row in repeated.rows] == [5]
-    assert counts["requests_seen"] == 1
+    assert pick_one(requests, 0, 6) == [5]
+    assert counts[UNIFORM, "requests_seen"] == 1
+    assert counts[UNIFORM, "positions_repeated"] == 5
 
 
 def test_a_cached_prompt_position_is_counted_as_unobservable() -> None:
     requests, counts = make()
-    requests.add([NewRequest("a-00000000", 10)])
+    requests.add([new("a-00000000", 10)], 0.0)
 
-    picked = requests.pick(["a-00000000"], [0, 1], [9])
-
-    assert [row.position for row in picked.rows] == [9]
-    assert counts["unobservable_prefix_cached"] == 1
+    assert pick_one(requests, 9, 1) == [9]
+    assert counts[UNIFORM, "unobservable_prefix_cached"] == 1
 
 
 def test_only_the_first_row_counts_while_drafts_are_verified() -> None:
-    requests, _ = make()
-    requests.add([NewRequest("a-00000000", 4)])
-    requests.pick(["a-00000000"], [0, 4], [0])
+    requests, counts = make()
+    requests.add([new("a-00000000", 4)], 0.0)
+    pick_one(requests, 0, 4)
 
-    drafted = requests.pick(["a-00000000"], [0, 3], [4], {"a-00000000": [1, 2]})
-    after = requests.pick(["a-00000000"], [0, 1], [5])
+    with_drafts = pick_one(requests, 4, 3, drafts=2)
+    all_rejected = pick_one(requests, 5, 3, drafts=2)
+    all_accepted = pick_one(requests, 8, 1)
 
-    assert [row.position for row in drafted.rows] == [4]
-    assert [row.position for row in after.rows] == [5]
+    assert (with_drafts, all_rejected, all_accepted) == ([4], [5], [8])
+    assert counts[UNIFORM, "unobservable_drafted"] == 2
+    assert "unobservable_prefix_cached" not in counts.of(UNIFORM)
+    assert "positions_repeated" not in counts.of(UNIFORM)
 
 
 def test_tokens_past_the_row_cap_are_counted_once() -> None:
-    requests, counts = make(EVERY_ROW._replace(max_rows_per_request=3))
-    requests.add([NewRequest("a-00000000", 4)])
-    requests.pick(["a-00000000"], [0, 4], [0])
-    rows = [requests.pick(["a-00000000"], [0, 1], [position]).rows for position in range(4, 10)]
-    requests.pick(["a-00000000"], [0, 10], [0])
+    requests, counts = make(replace(EVERY_ROW, max_rows_per_request=3))
+    requests.add([new("a-00000000", 4)], 0.0)
+    pick_one(requests, 0, 4)
 
-    assert [len(one) for one in rows] == [1, 0, 0, 0, 0, 0]
-    assert counts["unobservable_past_row_cap"] == 5
+    rows = [pick_one(requests, position, 1) for position in range(4, 4 + 3 * PAST_CAP_TOKENS)]
+    pick_one(requests, 0, 4 + 3 * PAST_CAP_TOKENS)
+
+    assert rows == [[4], *[[]] * (3 * PAST_CAP_TOKENS - 1)]
+    # All but position 4, which was the last row.
+    assert counts[UNIFORM, "unobservable_past_row_cap"] == 3 * PAST_CAP_TOKENS - 1
 
 
 def test_only_the_first_parallel_sample_is_observed() -> None:
     requests, counts = make()
-    requests.add([NewRequest("0_chatcmpl-a-00000000", 4), NewRequest("1_chatcmpl-a-00000001", 4)])
+    requests.add([new("0_chatcmpl-a-00000000"), new("1_chatcmpl-a-00000001")], 0.0)
 
     assert len(requests) == 1
-    assert counts == {"requests_seen": 2, "requests_sampled": 1, "unobservable_parallel_sample": 1}
+    assert counts.of(UNIFORM) == {
+        "requests_seen": 2,
+        "requests_sampled": 1,
+        "unobservable_parallel_sample": 1,
+    }
 
 
 def test_finished_requests_are_forgotten() -> None:
     requests, _ = make()
-    requests.add([NewRequest("a-00000000", 4)])
+    requests.add([new("a-00000000", 4)], 0.0)
 
     requests.forget(["a-00000000", "never-seen"])
 
     assert len(requests) == 0
-    assert not requests.pick(["a-00000000"], [0, 4], [0]).rows
+    assert requests.can_skip(1000)
+    assert pick_one(requests, 0, 4) == []
 
 
 def test_state_stays_bounded_when_finishes_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchlist, "MAX_KNOWN_REQUESTS", 10)
     requests, _ = make()
 
-    requests.add(NewRequest(f"r{number}-00000000", 4) for number in range(100))
+    requests.add((new(f"r{number}-00000000") for number in range(100)), 0.0)
 
     assert len(requests) == 10
+
+
+def test_a_request_that_opts_in_is_taken_whatever_the_rate() -> None:
+    requests, counts = make(replace(EVERY_ROW, request_rate=0.0))
+    requests.add([new("a-00000000", subtext="on"), new("b-00000000")], 0.0)
+
+    picked = requests.pick(["a-00000000", "b-00000000"], [0, 4, 8], [0, 0], {}, 0.0)
+
+    assert [(row.request_id, row.stratum, row.probability) for row in picked.rows] == [
+        ("a", OPT_IN, 1.0)
+    ] * 2
+    assert counts.of(OPT_IN) == {"requests_seen": 1, "requests_sampled": 1}
+    assert counts.of(UNIFORM) == {"requests_seen": 1}
+
+
+def test_a_request_that_opts_out_is_seen_and_never_taken() -> None:
+    requests, counts = make()
+    requests.add([new("a-00000000", subtext="off"), new("1_chatcmpl-a-00000000", subtext="off")], 0.0)
+
+    assert pick_one(requests, 0, 4) == []
+    assert counts.of(OPT_OUT) == {"requests_seen": 2}
+    assert counts.of(UNIFORM) == {}
+
+
+def test_wishes_that_are_not_honoured_are_counted_and_sampled_like_all() -> None:
+    requests, counts = make(replace(EVERY_ROW, honour_opt_out=False))
+    requests.add([new("a-00000000", subtext="off")], 0.0)
+
+    assert pick_one(requests, 0, 4) == [2, 3]
+    assert counts.of(UNIFORM) == {"requests_seen": 1, "requests_sampled": 1, "opt_out_not_honoured": 1}
+
+
+def test_requests_of_one_trace_are_all_taken_or_none() -> None:
+    taken = set()
+    for last in range(200):
+        requests, counts = make(replace(EVERY_ROW, request_rate=0.5))
+        state = f"ot=rv:{last * 0x01478913478913:014x}"
+        requests.add(
+            [new(f"r{last}-{n}-00000000", traceparent=PARENT, tracestate=state) for n in range(4)], 0.0
+        )
+        assert len(requests) in (0, 4)
+        assert (len(requests) == 4) == (last * 0x01478913478913 >= 1 << 55)
+        assert counts[UNIFORM, "requests_traced"] == 4
+        taken.add(len(requests))
+
+    assert taken == {0, 4}
+
+
+def test_a_sampled_request_with_an_adapter_is_counted() -> None:
+    requests, counts = make()
+    requests.add([NewRequest("a-00000000", 4, None, is_adapted=True), new("b-00000000")], 0.0)
+
+    assert counts[UNIFORM, "requests_adapted"] == 1
+
+
+def test_a_new_policy_touches_only_requests_decided_later() -> None:
+    requests, _ = make()
+    requests.add([new("a-00000000")], 0.0)
+
+    requests.set_policy(replace(EVERY_ROW, request_rate=0.0))
+    requests.add([new("b-00000000")], 0.0)
+
+    assert requests.effective_request_rate == 0.0
+    assert pick_one(requests, 0, 4) == [2, 3]
+    assert pick_one(requests, 0, 4, internal_id="b-00000000") == []
+
+
+def test_rows_past_the_budget_are_counted_as_sampled_and_dropped() -> None:
+    requests, counts = make(replace(EVERY_ROW, rows_per_second=20.0))
+    requests.add([new(f"r{number}-00000000") for number in range(30)], 0.0)
+
+    picked = requests.pick(
+        [f"r{number}-00000000" for number in range(30)], list(range(0, 121, 4)), [0] * 30, {}, 0.0
+    )
+
+    assert len(picked.rows) == len(picked.indices) == 20
+    assert counts[UNIFORM, "dropped_budget"] == counts[UNIFORM, "rows_sampled"] == 40
+    # Whole requests, and those that a lower rate would have kept.
+    kept = {row.request_id for row in picked.rows}
+    randomness = {f"r{n}": sampling.draw(0, f"r{n}").randomness for n in range(30)}
+    assert kept == set(sorted(randomness, key=lambda one: -randomness[one])[:10])
+
+
+def test_opt_in_cannot_take_the_whole_budget() -> None:
+    requests, counts = make(replace(EVERY_ROW, rows_per_second=100.0, honour_trace=False))
+    ids = [f"r{number}-00000000" for number in range(200)]
+    requests.add([new(one, subtext="on" if n < 100 else "") for n, one in enumerate(ids)], 0.0)
+
+    picked = requests.pick(ids, list(range(0, 801, 4)), [0] * 200, {}, 0.0)
+
+    assert Counter(row.stratum for row in picked.rows) == {OPT_IN: 50, UNIFORM: 50}
+    assert counts[OPT_IN, "dropped_budget"] == counts[UNIFORM, "dropped_budget"] == 150
+
+
+def test_a_request_that_waits_keeps_its_turn() -> None:
+    requests, _ = make(CapturePolicy(decode_stride=8, window=2, skip_first=0))
+    requests.add([new("a-00000000"), new("b-00000000")], 0.0)
+    both = ["a-00000000", "b-00000000"]
+    requests.pick(both, [0, 4, 8], [0, 0], {}, 0.0)
+
+    for position in range(4, 40):
+        if not requests.can_skip(1):
+            requests.pick(["a-00000000"], [0, 1], [position], {}, 0.0)
+    late = [
+        position
+        for position in range(4, 40)
+        if not requests.can_skip(1) and pick_one(requests, position, 1, internal_id="b-00000000")
+    ]
+
+    choice = sampling.choose(CapturePolicy(skip_first=0), sampling.draw(0, "b"), 4, 1.0)
+    assert late == [p for p in range(4, 40) if sampling.next_position(choice, p) == p]
+
+
+def test_a_step_that_was_not_read_after_all_hides_nothing() -> None:
+    policy = CapturePolicy(decode_stride=8, window=1, skip_first=0, prompt_window=0)
+    requests, _ = make(policy)
+    requests.add([new("a-00000000")], 0.0)
+    pick_one(requests, 0, 4)
+    choice = sampling.choose(policy, sampling.draw(0, "a"), 4, 1.0)
+    first, second = (sampling.next_position(choice, p) for p in (4, 4 + 8))
+
+    skipped = [position for position in range(4, first) if requests.can_skip(1)]
+    assert not requests.can_skip(1)
+    # No pick: the runner had no batch to show.
+    taken = [
+        p for p in range(first + 1, second + 1) if not requests.can_skip(1) and pick_one(requests, p, 1)
+    ]
+
+    assert len(skipped) == first - 4
+    assert taken == [second]
 
 
 @given(
@@ -138,19 +286,118 @@ def test_state_stays_bounded_when_finishes_are_missed(monkeypatch: pytest.Monkey
 def test_chunking_and_preemption_change_nothing_about_what_is_taken(
     prompt: int, chunks: list[int], preempt_at: int, seed: int
 ) -> None:
-    policy = Policy(1.0, 5, 2, 3, 4, 40, seed)
+    policy = CapturePolicy(
+        decode_stride=5, window=2, prompt_window=3, skip_first=4, max_rows_per_request=40, seed=seed
+    )
     whole, _ = make(policy)
     parts, _ = make(policy)
     total = sum(chunks)
     for one in (whole, parts):
-        one.add([NewRequest("a-00000000", prompt)])
+        one.add([new("a-00000000", prompt)], 0.0)
 
-    expected = whole.pick(["a-00000000"], [0, total], [0]).rows
-    rows, position = [], 0
+    expected = pick_one(whole, 0, total)
+    rows: list[int] = []
+    position = 0
     for number, chunk in enumerate(chunks):
-        rows += parts.pick(["a-00000000"], [0, chunk], [position]).rows
+        rows += pick_one(parts, position, chunk)
         position += chunk
         if number == preempt_at:
-            rows += parts.pick(["a-00000000"], [0, position], [0]).rows
+            rows += pick_one(parts, 0, position)
 
     assert rows == expected
+
+
+class Engine:
+    """Schedules one batch a step with chunks, preemption, cache hits and drafts, as vLLM may."""
+
+    def __init__(self, data: st.DataObject, prompts: list[int]) -> None:
+        self.data = data
+        self.prompts = prompts
+        self.computed = [0] * len(prompts)
+        self.reached = [0] * len(prompts)
+        self.is_running = [False] * len(prompts)
+
+    def step(self) -> tuple[list[int], dict[int, tuple[int, int, int]]]:
+        """Return the ids that start, and each scheduled request's (start, rows, drafts)."""
+        scheduled = {}
+        for number, prompt in enumerate(self.prompts):
+            if self.is_running[number] and self.data.draw(st.integers(0, 9)) == 0:
+                self.is_running[number] = False  # preempted: nothing of it is left
+            if self.data.draw(st.integers(0, 4)) == 0:
+                continue  # waits
+            if not self.is_running[number]:
+                # A prompt can be cached by others up to its last token, generated text by itself.
+                most = max(prompt - 1, self.reached[number])
+                self.computed[number] = self.data.draw(st.integers(0, most))
+                self.is_running[number] = True
+            scheduled[number] = self._rows(number, prompt)
+        started = [number for number in scheduled if not self.reached[number]]
+        for number, (start, rows, drafts) in scheduled.items():
+            accepted = self.data.draw(st.integers(0, drafts))
+            self.computed[number] = start + rows - drafts + accepted
+            self.reached[number] = max(self.reached[number], self.computed[number])
+        return started, scheduled
+
+    def _rows(self, number: int, prompt: int) -> tuple[int, int, int]:
+        start = self.computed[number]
+        known = max(prompt, self.reached[number] + 1)  # tokens that exist
+        if start + 1 < known:
+            return start, self.data.draw(st.integers(1, known - start)), 0
+        drafts = self.data.draw(st.integers(0, 3))
+        return start, 1 + drafts, drafts
+
+
+@given(
+    data=st.data(),
+    prompts=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    stride=st.integers(1, 20),
+    prompt_window=st.integers(0, 3),
+    cap=st.integers(4, 30),
+)
+def test_a_skipped_step_never_holds_a_wanted_position(
+    data: st.DataObject, prompts: list[int], stride: int, prompt_window: int, cap: int
+) -> None:
+    policy = CapturePolicy(
+        decode_stride=stride,
+        window=data.draw(st.integers(1, min(stride, 4))),
+        prompt_window=prompt_window,
+        skip_first=data.draw(st.integers(0, 12)),
+        max_rows_per_request=cap,
+    )
+    requests, counts = make(policy)
+    engine = Engine(data, prompts)
+    ids = [f"r{number}-00000000" for number in range(len(prompts))]
+    choices = [
+        sampling.choose(policy, sampling.draw(0, f"r{number}"), prompt, 1.0)
+        for number, prompt in enumerate(prompts)
+    ]
+    behind = [0] * len(prompts)  # positions before it were taken or passed over
+    missed = 0
+
+    for _ in range(20):
+        started, scheduled = engine.step()
+        requests.add([new(ids[number], prompts[number]) for number in started], 0.0)
+        if not scheduled:
+            continue
+        wanted = set()
+        for number, (start, rows, drafts) in scheduled.items():
+            choice, stop = choices[number], start + rows if not drafts else start + 1
+            is_wanted = {p: sampling.next_position(choice, p) == p for p in range(behind[number], stop)}
+            wanted |= {(f"r{number}", p) for p in is_wanted if is_wanted[p] and p >= start}
+            missed += sum(is_wanted[p] for p in is_wanted if p < start)
+            behind[number] = max(behind[number], stop)
+        order = data.draw(st.permutations(list(scheduled)))
+        row_starts = [0, *itertools.accumulate(scheduled[number][1] for number in order)]
+        drafted = {ids[number]: [0] for number in order if scheduled[number][2]}
+        first_positions = [scheduled[number][0] for number in order]
+
+        longest = max(rows for _, rows, _ in scheduled.values())
+        if requests.can_skip(longest):
+            found = Picked([], [])
+        else:
+            found = requests.pick([ids[n] for n in order], row_starts, first_positions, drafted, 0.0)
+
+        assert {(row.request_id, row.position) for row in found.rows} == wanted
+        assert len(found.rows) == len(wanted)
+    counted = counts[UNIFORM, "unobservable_prefix_cached"] + counts[UNIFORM, "unobservable_drafted"]
+    assert counted <= missed

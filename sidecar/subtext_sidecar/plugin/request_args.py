@@ -1,0 +1,53 @@
+"""What the sender of a request may say about sampling it, through ``vllm_xargs``. Pure.
+
+``{"subtext": "on"}`` and ``"off"`` are the client's own wish; ``traceparent`` and ``tracestate``
+come from a gateway that forwards the headers, because vLLM's workers never see them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from subtext_sidecar.plugin.trace import read_trace
+from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
+
+WISH: Final = "subtext"
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+
+
+class RequestArgs(NamedTuple):
+    """What was said and is honoured, and what else to count about it."""
+
+    stratum: str
+    randomness: int | None  # of the trace; None: the request's own hash decides
+    counters: tuple[str, ...]
+
+
+NOTHING_SAID: Final = RequestArgs(UNIFORM, None, ())
+
+
+def read_request_args(policy: CapturePolicy, extra_args: Mapping[str, Any] | None) -> RequestArgs:
+    """Return what the policy honours. What is malformed is ignored and counted, never an error."""
+    if not extra_args:
+        return NOTHING_SAID
+    stratum, counters = _stratum_of(policy, extra_args.get(WISH))
+    traceparent, tracestate = extra_args.get(TRACEPARENT), extra_args.get(TRACESTATE)
+    is_traced = traceparent is not None or tracestate is not None
+    if stratum != UNIFORM or not policy.honour_trace or not is_traced:
+        return RequestArgs(stratum, None, counters)
+    trace = read_trace(traceparent, tracestate)
+    counters += tuple(f"ignored_{fault}" for fault in trace.faults)
+    if trace.randomness is not None:
+        counters += ("requests_traced",)
+    return RequestArgs(stratum, trace.randomness, counters)
+
+
+def _stratum_of(policy: CapturePolicy, wish: object) -> tuple[str, tuple[str, ...]]:
+    if wish is None:
+        return UNIFORM, ()
+    if wish == "on":
+        return (OPT_IN, ()) if policy.honour_opt_in else (UNIFORM, ("opt_in_not_honoured",))
+    if wish == "off":
+        return (OPT_OUT, ()) if policy.honour_opt_out else (UNIFORM, ("opt_out_not_honoured",))
+    return UNIFORM, ("ignored_wish",)

@@ -1,0 +1,53 @@
+"""A timing wheel whose clock counts tokens: it tells when a request can reach what is wanted of it.
+
+No request advances by more tokens in a step than the step's longest one, so the sum of those over
+all steps is an upper bound for everybody. What is filed under a later time than that needs no
+look, and a step in which nothing is due need not be read at all.
+"""
+
+from typing import Generic, Protocol, TypeVar
+
+
+class Filed(Protocol):
+    """What a wheel holds."""
+
+    due: int  # written by the wheel
+
+
+Item = TypeVar("Item", bound=Filed)
+
+
+class Wheel(Generic[Item]):
+    """Items by the time at which they are due."""
+
+    def __init__(self) -> None:
+        self.now = 0  # tokens
+        self._filed: dict[int, list[Item]] = {}
+
+    def put(self, item: Item, due: int) -> None:
+        """File an item; a time that has passed counts as now."""
+        item.due = max(due, self.now)
+        self._filed.setdefault(item.due, []).append(item)
+
+    def remove(self, item: Item) -> None:
+        """Take back an item that is filed."""
+        others = self._filed[item.due]
+        others.remove(item)
+        if not others:
+            del self._filed[item.due]
+
+    def skip(self, tokens: int) -> bool:
+        """Let the clock run, unless something is due within the next ``tokens``; return whether it ran."""
+        end = self.now + tokens
+        if self.now in self._filed or (tokens != 1 and any(due < end for due in self._filed)):
+            return False
+        self.now = end
+        return True
+
+    def turn(self, tokens: int) -> list[Item]:
+        """Let the clock run and return what became due, no longer filed."""
+        self.now += tokens
+        if tokens == 1:
+            return self._filed.pop(self.now - 1, [])
+        times = [due for due in self._filed if due < self.now]
+        return [item for due in times for item in self._filed.pop(due)]

@@ -1,0 +1,60 @@
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from subtext_sidecar.plugin.request_args import NOTHING_SAID, RequestArgs, read_request_args
+from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
+
+POLICY = CapturePolicy()
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+R = 0x48EB211C80319C
+
+
+@pytest.mark.parametrize("extra_args", [None, {}, {"kv_transfer_params": {}, "min_tokens_of_another": 3}])
+def test_what_is_meant_for_others_is_nothing_said(extra_args: dict[str, Any] | None) -> None:
+    assert read_request_args(POLICY, extra_args) == NOTHING_SAID
+
+
+@pytest.mark.parametrize(("wish", "stratum"), [("on", OPT_IN), ("off", OPT_OUT)])
+def test_a_wish_is_a_stratum_of_its_own(wish: str, stratum: str) -> None:
+    assert read_request_args(POLICY, {"subtext": wish}) == RequestArgs(stratum, None, ())
+
+
+@pytest.mark.parametrize(("wish", "field"), [("on", "honour_opt_in"), ("off", "honour_opt_out")])
+def test_a_wish_that_is_not_honoured_is_counted(wish: str, field: str) -> None:
+    policy = replace(POLICY, **{field: False})
+    counter = field.removeprefix("honour_") + "_not_honoured"
+
+    assert read_request_args(policy, {"subtext": wish}) == RequestArgs(UNIFORM, None, (counter,))
+
+
+@pytest.mark.parametrize("wish", ["ON", "", 1, 0.5, ["on"], True])
+def test_any_other_wish_is_ignored_and_counted(wish: object) -> None:
+    assert read_request_args(POLICY, {"subtext": wish}) == RequestArgs(UNIFORM, None, ("ignored_wish",))
+
+
+def test_a_trace_gives_its_randomness() -> None:
+    said = read_request_args(POLICY, {"traceparent": PARENT, "tracestate": "ot=th:0"})
+
+    assert said == RequestArgs(UNIFORM, R, ("requests_traced",))
+
+
+def test_a_trace_that_is_not_honoured_is_not_read() -> None:
+    said = read_request_args(replace(POLICY, honour_trace=False), {"traceparent": PARENT})
+
+    assert said == NOTHING_SAID
+
+
+def test_a_wish_comes_before_a_trace() -> None:
+    assert read_request_args(POLICY, {"traceparent": PARENT, "subtext": "on"}).randomness is None
+
+
+def test_malformed_traces_are_counted() -> None:
+    assert read_request_args(POLICY, {"traceparent": 3}).counters == ("ignored_traceparent",)
+    assert read_request_args(POLICY, {"traceparent": PARENT, "tracestate": "ot=rv:1;th:x"}).counters == (
+        "ignored_rv",
+        "ignored_th",
+        "requests_traced",
+    )
