@@ -30,6 +30,9 @@ _COUNTED: Final = {
     "weight by the recorded probabilities stay unbiased; what these rows held is not known.",
     "batched_prompt": "Of a completion request with several prompts only the first is read: all share "
     "one id.",
+    "drafted": "Generated tokens that were drafted and accepted: their rows are not certain to be text, so "
+    "none was taken.",
+    "adapted": "Requests that ran with a LoRA adapter: not the model that the decoder was made for.",
     "past_row_cap": "Positions past the greatest number of rows that may be taken of one request.",
 }
 _UNSENT: Final = (
@@ -81,6 +84,8 @@ def _code(count: coverage.Count) -> str | None:
         return None
     if count.stratum == _OPT_OUT and count.counter == "requests_seen":
         return _OPT_OUT
+    if count.counter == "requests_adapted":
+        return "adapted"
     return count.counter.removeprefix(_UNOBSERVABLE) if count.counter.startswith(_UNOBSERVABLE) else None
 
 
