@@ -16,7 +16,9 @@ import numpy.typing as npt
 from subtext_sidecar.record import (
     BYTES_PER_VALUE,
     MAX_DIMENSIONS,
+    OPT_IN,
     UNDECODABLE,
+    UNIFORM,
     VERSION,
     RecordError,
     to_float32,
@@ -24,6 +26,7 @@ from subtext_sidecar.record import (
 
 MAX_ROWS: Final = 1024  # rows in one block
 MAX_BLOCK_HEADER_BYTES: Final = 1 << 20
+_STRATA: Final = frozenset({UNIFORM, OPT_IN})  # requests of others are never sampled
 
 
 class BlockHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +108,22 @@ def _check_columns(header: BlockHeader) -> None:
         raise RecordError("bad_field", "request points outside request_ids")
     if not math.isfinite(header.captured_at):
         raise RecordError("not_finite", "captured_at must be finite")
+    if min(header.layer, *header.position, *header.token_id) < 0:
+        raise RecordError("bad_field", "layer, position and token_id must not be negative")
+    probabilities = np.asarray(header.probability)
+    if not ((probabilities > 0.0) & (probabilities <= 1.0)).all():
+        raise RecordError("bad_field", "probability is outside (0, 1]")
+    _check_texts(header)
+
+
+def _check_texts(header: BlockHeader) -> None:
+    if not set(header.strata) <= _STRATA:
+        raise RecordError("bad_field", f"strata are not among {sorted(_STRATA)}")
+    texts = (header.model, *header.request_ids)
+    if not all(texts):
+        raise RecordError("bad_field", "model and request_ids must not be empty")
+    if "\x00" in "".join((*texts, *header.reason)):
+        raise RecordError("bad_field", "text fields must not contain NUL")
 
 
 def _check_vectors(header: BlockHeader, vectors: bytes) -> None:

@@ -4,14 +4,15 @@ from collections import deque
 from itertools import islice
 from typing import NamedTuple
 
+from subtext_sidecar.ledger import Cell
+
 
 class Entry(NamedTuple):
     """One valid record, as it goes into the stream, and what it is counted under."""
 
     header: bytes
     vector: bytes
-    model: str
-    minute: int
+    cell: Cell
 
     @property
     def size(self) -> int:

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from subtext_sidecar.record import CoverageCount, Hop, RejectReason
+from subtext_sidecar.ledger import Cell
+from subtext_sidecar.record import UNIFORM, CoverageCount, Hop, RejectReason
 from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, Sampled
 
 SILENT_AFTER_SECONDS: Final = 10.0
@@ -23,12 +24,19 @@ _HOOKS: Final = ("load_model", "execute_model", "sample_tokens", "sender")
 _DROPS: Final = (
     *(
         ("plugin", reason)
-        for reason in ("queue_full", "ring_full", "socket_full", "error", "position_mismatch", "after_end")
+        for reason in (
+            "queue_full",
+            "ring_full",
+            "socket_full",
+            "budget",
+            "error",
+            "position_mismatch",
+            "after_end",
+        )
     ),
     *(("sidecar", reason) for reason in ("buffer_full", "redis_error", "trimmed")),
     *(("sidecar", f"invalid_{reason}") for reason in get_args(RejectReason)),
 )
-_STRATUM: Final = "all"  # one stratum until sampling is stratified
 
 
 class _Heard(NamedTuple):
@@ -39,6 +47,7 @@ class _Heard(NamedTuple):
 class _Stage(NamedTuple):
     hop: Hop
     model: str
+    stratum: str
 
 
 class CaptureView(Collector):
@@ -48,21 +57,21 @@ class CaptureView(Collector):
         self._lock = threading.Lock()
         self._now = 0.0
         self._heard: dict[str, _Heard] = {}
-        self._minutes: dict[tuple[str, str, int], dict[str, int]] = {}
+        self._minutes: dict[tuple[str, Cell], dict[str, int]] = {}
         self._totals: dict[_Stage, Counter[str]] = {}
 
     def update_status(self, status: CaptureStatus, now: float) -> None:
         """Take a heartbeat."""
         with self._lock:
             self._heard[status.source] = _Heard(status, now)
-            self._totals.setdefault(_Stage("plugin", status.model), Counter())
+            self._totals.setdefault(_Stage("plugin", status.model, UNIFORM), Counter())
 
     def update_coverage(self, count: CoverageCount) -> None:
         """Add what is new in a cumulative count; repeated and reordered messages change nothing."""
-        key = (count.source, count.model, count.minute)
+        key = (count.source, Cell(count.model, count.stratum, count.minute))
         with self._lock:
             known = self._minutes.setdefault(key, {})
-            totals = self._totals.setdefault(_Stage(count.hop, count.model), Counter())
+            totals = self._totals.setdefault(_Stage(count.hop, count.model, count.stratum), Counter())
             for counter, value in count.counts.items():
                 if (grown := value - known.get(counter, 0)) > 0:
                     known[counter] = value
@@ -80,7 +89,7 @@ class CaptureView(Collector):
             for source, heard in list(self._heard.items()):
                 if heard.status.model in alive and now - heard.at > _FORGET_AFTER_SECONDS:
                     del self._heard[source]
-            for key in [key for key in self._minutes if key[2] < now_minute - _KEEP_MINUTES]:
+            for key in [key for key in self._minutes if key[1].minute < now_minute - _KEEP_MINUTES]:
                 del self._minutes[key]
 
     def collect(self) -> Iterator[Metric]:
@@ -101,7 +110,7 @@ def _status_metrics(heard: list[_Heard], now: float) -> Iterator[Metric]:
     yield _enabled(heard, now)
     probability = GaugeMetricFamily(
         "subtext_sampling_probability_ratio",
-        "Probability with which a request is sampled.",
+        "Probability with which a request is sampled, by the policy in force.",
         labels=["model", "stratum"],
     )
     errors = CounterMetricFamily(
@@ -109,7 +118,7 @@ def _status_metrics(heard: list[_Heard], now: float) -> Iterator[Metric]:
     )
     error_counts: Counter[str] = Counter(dict.fromkeys(_HOOKS, 0))
     for model, status in {one.status.model: one.status for one in heard}.items():
-        probability.add_metric([model, _STRATUM], status.sampling_probability)
+        probability.add_metric([model, UNIFORM], status.sampling_probability)
     for one in heard:
         error_counts.update(one.status.errors)
     for reason, count in error_counts.items():
@@ -154,8 +163,6 @@ def _overhead(statuses: list[CaptureStatus]) -> Metric:
 
 
 def _coverage_metrics(totals: dict[_Stage, Counter[str]], layers: dict[str, int]) -> Iterator[Metric]:
-    plugin = {stage.model: counts for stage, counts in totals.items() if stage.hop == "plugin"}
-    sidecar = {stage.model: counts for stage, counts in totals.items() if stage.hop == "sidecar"}
     seen = CounterMetricFamily(
         "subtext_requests_seen", "Requests that reached the engine.", labels=["model", "stratum"]
     )
@@ -170,13 +177,24 @@ def _coverage_metrics(totals: dict[_Stage, Counter[str]], layers: dict[str, int]
     shipped = CounterMetricFamily(
         "subtext_activations_shipped", "Rows that the sidecar wrote to the stream.", labels=["model"]
     )
+    for stage, counts in totals.items():
+        if stage.hop == "plugin":
+            seen.add_metric([stage.model, stage.stratum], counts["requests_seen"])
+            sampled.add_metric([stage.model, stage.stratum], counts["requests_sampled"])
+    plugin = _by_model(totals, "plugin")
     for model, counts in plugin.items():
-        seen.add_metric([model, _STRATUM], counts["requests_seen"])
-        sampled.add_metric([model, _STRATUM], counts["requests_sampled"])
         captured.add_metric([model, str(layers.get(model, -1))], counts["rows_handed_over"])
-    for model, counts in sidecar.items():
+    for model, counts in _by_model(totals, "sidecar").items():
         shipped.add_metric([model], counts["rows_shipped"])
     yield from (seen, sampled, captured, shipped, _dropped(totals), _unobservable(plugin))
+
+
+def _by_model(totals: dict[_Stage, Counter[str]], hop: Hop) -> dict[str, Counter[str]]:
+    sums: dict[str, Counter[str]] = {}
+    for stage, counts in totals.items():
+        if stage.hop == hop:
+            sums.setdefault(stage.model, Counter()).update(counts)
+    return sums
 
 
 def _dropped(totals: dict[_Stage, Counter[str]]) -> Metric:

@@ -1,21 +1,24 @@
 """The sidecar's loop: receive, validate, buffer, ship, report.
 
-Counts reconcile at every moment: rows_received = rows_shipped + dropped_invalid_* +
-dropped_buffer_full + dropped_redis_error + what is in the buffer. dropped_trimmed counts rows
-that were shipped and then pushed out of the stream before a reader settled them.
+Counts reconcile at every moment, per model, stratum and minute of capture: rows_received =
+rows_shipped + dropped_invalid_* + dropped_buffer_full + dropped_redis_error + what is in the buffer.
+dropped_trimmed counts rows that were shipped and then pushed out of the stream before a reader
+settled them; Redis does not tell which, so they are of stratum "unknown".
 """
 
 import logging
 import time
+from collections import Counter
 from typing import Final
 
 from redis import RedisError
 
 from subtext_sidecar import wire
+from subtext_sidecar.block import decode_block
 from subtext_sidecar.buffer import Buffer, Entry
 from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.health import Health
-from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Ledger
+from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.metrics import SidecarMetrics
 from subtext_sidecar.receiver import Receiver
@@ -23,15 +26,16 @@ from subtext_sidecar.record import (
     ACTIVATIONS_STREAM,
     COVERAGE_STREAM,
     DEAD_LETTER_STREAM,
-    MAX_HEADER_BYTES,
+    UNKNOWN,
     CoverageCount,
     RecordError,
-    decode,
     decode_coverage,
     encode_coverage,
 )
+from subtext_sidecar.rows import Kept, estimate, make_record, measure, strata_of
 from subtext_sidecar.stream import DeadLetter, RedisStream
 
+_BLOCK_FRAMES: Final = 2  # after the kind
 _MESSAGES_PER_STEP: Final = 64
 _ENTRIES_PER_BATCH: Final = 256
 _BEAT_SECONDS: Final = 2.0
@@ -40,6 +44,7 @@ _BACK_OFF_SECONDS: Final = 0.1
 _BACK_OFF_MAX_SECONDS: Final = 2.0
 _MAX_WAITING_LETTERS: Final = 256
 _MAX_WAITING_COUNTS: Final = 5000
+_LETTER_HEADER_BYTES: Final = 4096
 _LETTER_VECTOR_BYTES: Final = 4096  # enough to look at; a bad vector may be of any size
 _PLAUSIBLE_MINUTES: Final = 24 * 60
 _UNKNOWN_MODEL: Final = "unknown"
@@ -70,7 +75,7 @@ class Sidecar:
         self._model = _UNKNOWN_MODEL
         self._reason = ""  # of the plugin's last status
         self._letters: list[DeadLetter] = []
-        self._counts: dict[tuple[str, str, int], CoverageCount] = {}
+        self._counts: dict[tuple[str, Cell], CoverageCount] = {}
         self._back_off_seconds = 0.0
         self._retry_at = 0.0
         self._beat_at = 0.0
@@ -97,39 +102,60 @@ class Sidecar:
         while len(self._buffer) and time.monotonic() < deadline:
             self.step(0.05)
         minute = int(time.time()) // SECONDS_PER_MINUTE
-        for entry in self._buffer.oldest(len(self._buffer)):
-            self._ledger.add(entry.model, entry.minute, "dropped_redis_error")
+        self._count(self._buffer.oldest(len(self._buffer)), "dropped_redis_error")
         self._buffer.remove(len(self._buffer))
         self._beat(minute)
 
     def _accept(self, message: list[bytes], minute: int) -> None:
         kind, *frames = message
-        if kind == wire.RECORDS:
-            for first in range(0, len(frames), 2):
-                header, vector = frames[first], frames[first + 1] if first + 1 < len(frames) else b""
-                self._accept_record(header, vector, minute)
+        if kind == wire.BLOCK and len(frames) == _BLOCK_FRAMES:
+            self._accept_block(frames[0], frames[1], minute)
         elif kind in {wire.STATUS, wire.COVERAGE} and len(frames) == 1:
             self._accept_report(kind, frames[0])
         else:
             self._metrics.invalid_messages.labels("unknown").inc()
 
-    def _accept_record(self, header_bytes: bytes, vector: bytes, minute: int) -> None:
+    def _accept_block(self, header_bytes: bytes, vectors: bytes, minute: int) -> None:
         try:
-            header = decode(header_bytes, vector).header
+            block = decode_block(header_bytes, vectors)
         except RecordError as error:
-            self._ledger.add(self._model, minute, "rows_received")
-            self._ledger.add(self._model, minute, f"dropped_invalid_{error.reason}")
-            self._metrics.dead_letters.labels(error.reason).inc()
-            if len(self._letters) < _MAX_WAITING_LETTERS:
-                self._letters.append(_letter(header_bytes, vector, error))
+            self._refuse(header_bytes, vectors, error, minute)
             return
-        captured = int(header.captured_at // SECONDS_PER_MINUTE)
-        # A broken clock must not open counts for minutes that never were.
-        entry_minute = captured if abs(minute - captured) <= _PLAUSIBLE_MINUTES else minute
-        self._model = header.model
-        self._ledger.add(header.model, entry_minute, "rows_received")
-        if not self._buffer.put(Entry(header_bytes, vector, header.model, entry_minute)):
-            self._ledger.add(header.model, entry_minute, "dropped_buffer_full")
+        self._model = block.header.model
+        captured_minute = _minute_of(block.header.captured_at, minute)
+        rows = measure(block)
+        counts: Counter[tuple[str, str]] = Counter()
+        for row, stratum in enumerate(strata_of(block)):
+            counts[stratum, "rows_received"] += 1
+            probability, reason = block.header.probability[row], block.header.reason[row]
+            kept = Kept(row, probability, probability, reason, {})
+            try:
+                header, vector = make_record(rows, kept)
+            except RecordError as error:
+                counts[stratum, f"dropped_invalid_{error.reason}"] += 1
+                self._bury(header_bytes, block.row_bytes(row), error)
+                continue
+            cell = Cell(block.header.model, stratum, captured_minute)
+            if not self._buffer.put(Entry(header, vector, cell)):
+                counts[stratum, "dropped_buffer_full"] += 1
+        for (stratum, counter), count in counts.items():
+            self._ledger.add(Cell(block.header.model, stratum, captured_minute), counter, count)
+
+    def _refuse(self, header_bytes: bytes, vectors: bytes, error: RecordError, minute: int) -> None:
+        """Count the rows of a block that must not be used, as far as they can still be told."""
+        lost = estimate(header_bytes)
+        if lost.captured_at is not None:
+            minute = _minute_of(lost.captured_at, minute)
+        for stratum, count in lost.strata.items():
+            cell = Cell(lost.model or self._model, stratum, minute)
+            self._ledger.add(cell, "rows_received", count)
+            self._ledger.add(cell, f"dropped_invalid_{error.reason}", count)
+        self._bury(header_bytes, vectors, error)
+
+    def _bury(self, header_bytes: bytes, vector: bytes, error: RecordError) -> None:
+        self._metrics.dead_letters.labels(error.reason).inc()
+        if len(self._letters) < _MAX_WAITING_LETTERS:
+            self._letters.append(_letter(header_bytes, vector, error))
 
     def _accept_report(self, kind: bytes, payload: bytes) -> None:
         try:
@@ -153,7 +179,7 @@ class Sidecar:
 
     def _keep(self, count: CoverageCount) -> None:
         """Keep the newest count of each minute until it is in Redis."""
-        self._counts[count.source, count.model, count.minute] = count
+        self._counts[count.source, Cell(count.model, count.stratum, count.minute)] = count
         while len(self._counts) > _MAX_WAITING_COUNTS:
             del self._counts[next(iter(self._counts))]
 
@@ -161,14 +187,18 @@ class Sidecar:
         while entries := self._buffer.oldest(_ENTRIES_PER_BATCH):
             with self._metrics.ship_seconds.time():
                 shipped = self._stream.ship(entries)
-            for entry in entries[: shipped.written]:
-                self._ledger.add(entry.model, entry.minute, "rows_shipped")
+            self._count(entries[: shipped.written], "rows_shipped")
             self._buffer.remove(shipped.written)
             if shipped.trimmed:
-                self._ledger.add(self._model, minute, "dropped_trimmed", shipped.trimmed)
+                cell = Cell(self._model, UNKNOWN, minute)
+                self._ledger.add(cell, "dropped_trimmed", shipped.trimmed)
             self._redis_answered(ACTIVATIONS_STREAM, shipped.error)
             if shipped.error is not None or len(entries) < _ENTRIES_PER_BATCH:
                 return
+
+    def _count(self, entries: list[Entry], counter: str) -> None:
+        for cell, count in Counter(entry.cell for entry in entries).items():
+            self._ledger.add(cell, counter, count)
 
     def _beat(self, minute: int) -> None:
         """Send dead letters and coverage, and refresh what the metrics show."""
@@ -219,7 +249,13 @@ class Sidecar:
         self._retry_at = time.monotonic() + self._back_off_seconds
 
 
+def _minute_of(captured_at: float, now_minute: int) -> int:
+    """Return the minute of capture; a broken clock must not open counts for minutes that never were."""
+    minute = int(captured_at // SECONDS_PER_MINUTE)
+    return minute if abs(now_minute - minute) <= _PLAUSIBLE_MINUTES else now_minute
+
+
 def _letter(header: bytes, vector: bytes, error: RecordError) -> DeadLetter:
     return DeadLetter(
-        header[:MAX_HEADER_BYTES], vector[:_LETTER_VECTOR_BYTES], error.reason, str(error)[:500]
+        header[:_LETTER_HEADER_BYTES], vector[:_LETTER_VECTOR_BYTES], error.reason, str(error)[:500]
     )

@@ -2,10 +2,9 @@
 
 A message is a kind frame followed by its payload:
 
-    b  header, vectors                       block.encode_block: sampled rows of one engine step
-    r  header, vector, header, vector, ...   single records; gives way to b
-    c  coverage                              record.encode_coverage
-    s  status                                CaptureStatus, the plugin's heartbeat
+    b  header, vectors  block.encode_block: sampled rows of one engine step
+    c  coverage         record.encode_coverage
+    s  status           CaptureStatus, the plugin's heartbeat
 
 One message for many rows costs one system call and one queue slot. No pickle, no code.
 """
@@ -17,11 +16,9 @@ import msgspec
 from subtext_sidecar.record import UNDECODABLE, VERSION, RecordError
 
 BLOCK: Final = b"b"
-RECORDS: Final = b"r"
 COVERAGE: Final = b"c"
 STATUS: Final = b"s"
 
-MAX_RECORDS: Final = 32  # records in one message
 HEARTBEAT_SECONDS: Final = 2.0
 
 # Upper bounds of the overhead histograms, dense where medians are judged; the last bucket is

@@ -17,7 +17,7 @@ import zmq
 from subtext_sidecar import wire
 from subtext_sidecar.record import ACTIVATIONS_STREAM
 from tests.conftest import free_port
-from tests.unit.sidecar.builders import frames
+from tests.unit.sidecar.builders import block_frames
 
 
 def get(url: str) -> tuple[int, str]:
@@ -65,7 +65,7 @@ def test_it_serves_health_ships_records_and_ends_cleanly_on_sigterm(
 
     with zmq.Context() as context, context.socket(zmq.PUSH) as plugin:
         plugin.connect(f"ipc://{tmp_path}/s.sock")
-        plugin.send_multipart([wire.RECORDS, *frames()])
+        plugin.send_multipart([wire.BLOCK, *block_frames(rows=1)])
         with redis.Redis.from_url(redis_url) as client:
             wait_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 1)
 

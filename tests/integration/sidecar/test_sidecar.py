@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 import redis
 import zmq
 from prometheus_client import CollectorRegistry
 
 from subtext_sidecar import wire
+from subtext_sidecar.block import decode_block, encode_block
 from subtext_sidecar.buffer import Buffer
 from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.health import Health
@@ -21,8 +24,12 @@ from subtext_sidecar.record import (
     ACTIVATIONS_STREAM,
     COVERAGE_STREAM,
     DEAD_LETTER_STREAM,
+    OPT_IN,
+    UNIFORM,
+    UNKNOWN,
     VERSION,
     CoverageCount,
+    Record,
     decode,
     decode_coverage,
     encode_coverage,
@@ -30,10 +37,12 @@ from subtext_sidecar.record import (
 from subtext_sidecar.sidecar import Sidecar
 from subtext_sidecar.stream import RedisStream
 from tests.conftest import free_port
-from tests.unit.sidecar.builders import frames
+from tests.integration.capture.runs import records_of
+from tests.unit.sidecar.builders import block_frames, block_header
 from tests.unit.sidecar.test_capture_view import status
 
 MIB = 1 << 20
+BUFFER_FULL = {"stage": "sidecar", "reason": "buffer_full"}
 
 
 class Bench:
@@ -46,10 +55,11 @@ class Bench:
         self.registry.register(view)
         self.receiver = Receiver(address)
         self.stream = RedisStream(url, max_stream_bytes=stream_bytes)
+        self.buffer = Buffer(buffer_bytes)
         self.sidecar = Sidecar(
             receiver=self.receiver,
             stream=self.stream,
-            buffer=Buffer(buffer_bytes),
+            buffer=self.buffer,
             ledger=Ledger(source="sidecar-test", hop="sidecar"),
             view=view,
             metrics=SidecarMetrics(self.registry),
@@ -99,52 +109,94 @@ def client(redis_url: str) -> Iterator[Any]:
     one.close()
 
 
-def totals(client: Any, hop: str) -> dict[str, int]:
-    """Coverage as a reader sums it: the largest value of each counter in each minute."""
-    largest: dict[tuple[str, str, int, str], int] = {}
+def totals(client: Any, hop: str) -> dict[tuple[str, str], int]:
+    """Coverage by stratum and counter as a reader sums it: the largest value in each minute."""
+    largest: dict[tuple[str, str, int, str, str], int] = {}
     for _, fields in client.xrange(COVERAGE_STREAM):
         count = decode_coverage(fields[b"h"])
         for counter, value in count.counts.items():
             if count.hop == hop:
-                key = (count.source, count.model, count.minute, counter)
+                key = (count.source, count.model, count.minute, count.stratum, counter)
                 largest[key] = max(largest.get(key, 0), value)
+    sums: dict[tuple[str, str], int] = {}
+    for (*_, stratum, counter), value in largest.items():
+        sums[stratum, counter] = sums.get((stratum, counter), 0) + value
+    return sums
+
+
+def shipped(client: Any) -> list[Record]:
+    """Every record in the stream; one that a worker would refuse fails the test."""
+    return [decode(fields[b"h"], fields[b"a"]) for _, fields in client.xrange(ACTIVATIONS_STREAM)]
+
+
+def without_norm(record: Record) -> Record:
+    return Record(msgspec.structs.replace(record.header, norm=0.0), record.vector)
+
+
+def over_strata(hop_totals: dict[tuple[str, str], int]) -> dict[str, int]:
+    """Sum over strata."""
     sums: dict[str, int] = {}
-    for (*_, counter), value in largest.items():
+    for (_, counter), value in hop_totals.items():
         sums[counter] = sums.get(counter, 0) + value
     return sums
 
 
-def test_records_arrive_in_the_stream_unchanged_and_in_order(start: Any, client: Any) -> None:
+def test_the_rows_of_a_block_become_records_in_the_stream_in_order(start: Any, client: Any) -> None:
     bench = start()
-    sent = [frames(position=20 + number, seed=number) for number in range(100)]
-    for first in range(0, 100, 25):
-        bench.send(wire.RECORDS, *(part for pair in sent[first : first + 25] for part in pair))
+    blocks = [decode_block(*block_frames(rows=25, seed=number)) for number in range(4)]
+    for block in blocks:
+        bench.send(wire.BLOCK, encode_block(block.header), block.vectors)
 
     bench.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 100)
 
-    entries = [(fields[b"h"], fields[b"a"]) for _, fields in client.xrange(ACTIVATIONS_STREAM)]
-    assert entries == sent
-    assert all(decode(*entry) for entry in entries)
+    expected = [record for block in blocks for record in records_of(block)]
+    found = shipped(client)
+    assert [record.header.norm for record in found] == pytest.approx(
+        [record.header.norm for record in expected]
+    )
+    assert list(map(without_norm, found)) == list(map(without_norm, expected))
+
+
+def test_counts_of_rows_are_kept_by_stratum(start: Any, client: Any) -> None:
+    bench = start()
+    bench.send(wire.BLOCK, *block_frames(rows=6))
+
+    bench.step_until(lambda: len(totals(client, "sidecar")) == 4)
+
+    assert totals(client, "sidecar") == {
+        (UNIFORM, "rows_received"): 4,
+        (UNIFORM, "rows_shipped"): 4,
+        (OPT_IN, "rows_received"): 2,
+        (OPT_IN, "rows_shipped"): 2,
+    }
 
 
 @pytest.mark.parametrize(
-    ("message", "reason"),
+    ("message", "reason", "strata"),
     [
-        (lambda: frames(v=9), "wrong_version"),
-        (lambda: (frames()[0], frames()[1][:-4]), "bad_length"),
-        (lambda: (b"\x93garbage", b"x"), "bad_field"),
-        (lambda: (frames()[0][:10], frames()[1]), "malformed_header"),
-        (lambda: (frames()[0] + bytes(8192), frames()[1]), "oversized"),
-        (lambda: (frames()[0], frames(seed=1)[1]), "bad_checksum"),
-        (lambda: (frames()[0],), "bad_length"),
+        (lambda: block_frames(v=9), "wrong_version", {UNIFORM: 2, OPT_IN: 2}),
+        (lambda: (block_frames()[0], block_frames()[1][:-4]), "bad_length", {UNIFORM: 2, OPT_IN: 2}),
+        (lambda: (block_frames()[0], block_frames(seed=1)[1]), "bad_checksum", {UNIFORM: 2, OPT_IN: 2}),
+        (lambda: block_frames(probability=[0.0] * 4), "bad_field", {UNIFORM: 2, OPT_IN: 2}),
+        (lambda: block_frames(position=[-1, 0, 1, 2]), "bad_field", {UNIFORM: 2, OPT_IN: 2}),
+        (lambda: block_frames(request_ids=["a\x00", "b"]), "bad_field", {UNIFORM: 2, OPT_IN: 2}),
+        (lambda: block_frames(strata=["gold", "opt_in"]), "bad_field", {UNKNOWN: 4}),
+        (lambda: block_frames(request=[9] * 4), "bad_field", {UNKNOWN: 4}),
+        (lambda: (b"\x93garbage", b"x"), "bad_field", {UNKNOWN: 1}),
+        (lambda: (block_frames()[0][:10], block_frames()[1]), "malformed_header", {UNKNOWN: 1}),
+        (lambda: (bytes(2 << 20), block_frames()[1]), "oversized", {UNKNOWN: 1}),
     ],
 )
-def test_a_bad_record_goes_to_the_dead_letters_with_its_reason_and_stops_nothing(
-    start: Any, client: Any, message: Callable[[], tuple[bytes, ...]], reason: str
+def test_a_bad_block_is_one_dead_letter_with_its_reason_and_its_rows_are_counted(
+    start: Any,
+    client: Any,
+    message: Callable[[], tuple[bytes, ...]],
+    reason: str,
+    strata: dict[str, int],
 ) -> None:
     bench = start()
-    bench.send(wire.RECORDS, *message())
-    bench.send(wire.RECORDS, *frames())
+    bench.send(wire.BLOCK, *message())
+    bench.send(wire.BLOCK, *block_frames(rows=1))
 
     bench.step_until(
         lambda: bool(client.xlen(ACTIVATIONS_STREAM)) and bool(client.xlen(DEAD_LETTER_STREAM))
@@ -153,26 +205,58 @@ def test_a_bad_record_goes_to_the_dead_letters_with_its_reason_and_stops_nothing
     ((_, letter),) = client.xrange(DEAD_LETTER_STREAM)
     assert letter[b"reason"].decode() == reason
     assert letter[b"error"]
-    bench.step_until(lambda: "rows_shipped" in totals(client, "sidecar"))
-    assert totals(client, "sidecar") == {
-        "rows_received": 2,
-        "rows_shipped": 1,
-        f"dropped_invalid_{reason}": 1,
+    bench.step_until(lambda: "rows_shipped" in over_strata(totals(client, "sidecar")))
+    found = totals(client, "sidecar")
+    assert found.pop((UNIFORM, "rows_shipped")) == 1
+    found[UNIFORM, "rows_received"] -= 1
+    dropped = f"dropped_invalid_{reason}"
+    assert {key: count for key, count in found.items() if count} == {
+        (stratum, counter): count
+        for stratum, count in strata.items()
+        for counter in ("rows_received", dropped)
     }
 
 
-def test_messages_that_are_not_records_are_counted_and_stop_nothing(start: Any, client: Any) -> None:
+def test_a_row_that_is_not_finite_takes_no_other_row_of_its_block_with_it(start: Any, client: Any) -> None:
+    bench = start()
+    values = np.ones((4, 16), dtype="<f4")
+    values[2, 3] = np.nan
+    values[3] = 1e30  # large, but a number
+    vectors = values.tobytes()
+    bench.send(wire.BLOCK, encode_block(block_header(vectors, 4)), vectors)
+
+    bench.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 3)
+
+    bench.step_until(lambda: client.xlen(DEAD_LETTER_STREAM) == 1)
+    ((_, letter),) = client.xrange(DEAD_LETTER_STREAM)
+    assert letter[b"reason"] == b"not_finite"
+    bench.step_until(lambda: (OPT_IN, "rows_shipped") in totals(client, "sidecar"))
+    assert totals(client, "sidecar") == {
+        (UNIFORM, "rows_received"): 2,
+        (UNIFORM, "rows_shipped"): 2,
+        (OPT_IN, "rows_received"): 2,
+        (OPT_IN, "rows_shipped"): 1,
+        (OPT_IN, "dropped_invalid_not_finite"): 1,
+    }
+    norms = [
+        decode(fields[b"h"], fields[b"a"]).header.norm for _, fields in client.xrange(ACTIVATIONS_STREAM)
+    ]
+    assert norms == pytest.approx([4.0, 4.0, 4e30])
+
+
+def test_messages_that_are_not_blocks_are_counted_and_stop_nothing(start: Any, client: Any) -> None:
     bench = start()
     bench.send(b"?", b"x")
     bench.send(wire.STATUS, b"not a status")
     bench.send(wire.COVERAGE, b"not a count")
     bench.send(wire.STATUS)
-    bench.send(wire.RECORDS, *frames())
+    bench.send(wire.BLOCK, b"no vectors")
+    bench.send(wire.BLOCK, *block_frames(rows=1))
 
     bench.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 1)
 
     name = "subtext_sidecar_invalid_messages_total"
-    assert [bench.value(name, kind=kind) for kind in ("unknown", "status", "coverage")] == [2, 1, 1]
+    assert [bench.value(name, kind=kind) for kind in ("unknown", "status", "coverage")] == [3, 1, 1]
 
 
 def test_the_plugins_status_and_coverage_are_relayed(start: Any, client: Any) -> None:
@@ -182,36 +266,34 @@ def test_the_plugins_status_and_coverage_are_relayed(start: Any, client: Any) ->
         source="p",
         hop="plugin",
         model="m",
+        stratum=OPT_IN,
         minute=9,
         counts={"requests_seen": 4, "rows_sampled": 3},
     )
     bench.send(wire.STATUS, wire.encode_status(status()))
     bench.send(wire.COVERAGE, encode_coverage(count))
 
-    bench.step_until(lambda: totals(client, "plugin") == {"requests_seen": 4, "rows_sampled": 3})
+    relayed = {(OPT_IN, "requests_seen"): 4, (OPT_IN, "rows_sampled"): 3}
+    bench.step_until(lambda: totals(client, "plugin") == relayed)
 
     assert bench.value("subtext_capture_enabled", model="m", reason="ok") == 1
-    assert bench.value("subtext_requests_seen_total", model="m", stratum="all") == 4
+    assert bench.value("subtext_requests_seen_total", model="m", stratum=OPT_IN) == 4
 
 
 def test_records_wait_for_redis_and_drops_are_counted_when_the_buffer_is_full(start: Any) -> None:
     bench = start(url=f"redis://127.0.0.1:{free_port()}/0", buffer_bytes=MIB)
-    header, vector = frames(d_model=2048)
     sent = 200
-    for _ in range(sent):
-        bench.send(wire.RECORDS, header, vector)
+    for _ in range(sent // 4):
+        bench.send(wire.BLOCK, *block_frames(rows=4, d_model=2048))
 
-    fits = MIB // (len(header) + len(vector))
+    bench.step_until(lambda: bench.value("subtext_activations_dropped_total", **BUFFER_FULL) > 0)
     bench.step_until(
-        lambda: (
-            bench.value("subtext_activations_dropped_total", stage="sidecar", reason="buffer_full")
-            == sent - fits
-        )
+        lambda: bench.value("subtext_activations_dropped_total", **BUFFER_FULL) + len(bench.buffer) == sent
     )
 
     assert not bench.health.is_redis_up
     assert bench.health.is_alive()
-    assert bench.value("subtext_sidecar_buffer_bytes") <= MIB
+    assert 0.98 * MIB < bench.value("subtext_sidecar_buffer_bytes") <= MIB
 
 
 def test_records_are_shipped_when_redis_comes_back(start: Any, tmp_path: Path) -> None:
@@ -219,8 +301,7 @@ def test_records_are_shipped_when_redis_comes_back(start: Any, tmp_path: Path) -
 
     port = free_port()
     bench = start(url=f"redis://127.0.0.1:{port}/0")
-    for number in range(50):
-        bench.send(wire.RECORDS, *frames(position=20 + number))
+    bench.send(wire.BLOCK, *block_frames(rows=50))
     bench.step_until(lambda: bench.value("subtext_ship_errors_total", stream=ACTIVATIONS_STREAM) >= 2)
 
     server = ValkeyServer(port=port, data_dir=str(tmp_path), persist=False)
@@ -228,8 +309,8 @@ def test_records_are_shipped_when_redis_comes_back(start: Any, tmp_path: Path) -
     try:
         with redis.Redis(port=port) as late:
             bench.step_until(lambda: late.xlen(ACTIVATIONS_STREAM) == 50)
-            bench.step_until(lambda: totals(late, "sidecar").get("rows_shipped") == 50)
-            assert totals(late, "sidecar") == {"rows_received": 50, "rows_shipped": 50}
+            bench.step_until(lambda: over_strata(totals(late, "sidecar")).get("rows_shipped") == 50)
+            assert over_strata(totals(late, "sidecar")) == {"rows_received": 50, "rows_shipped": 50}
         assert bench.health.is_redis_up
     finally:
         server.stop()
@@ -237,38 +318,38 @@ def test_records_are_shipped_when_redis_comes_back(start: Any, tmp_path: Path) -
 
 def test_the_stream_is_bounded_by_bytes_and_what_is_trimmed_is_counted(start: Any, client: Any) -> None:
     bench = start(buffer_bytes=16 * MIB, stream_bytes=MIB)
-    header, vector = frames(d_model=2048)
     for _ in range(40):
-        bench.send(wire.RECORDS, *((header, vector) * 10))
+        bench.send(wire.BLOCK, *block_frames(rows=10, d_model=2048))
 
-    bench.step_until(lambda: totals(client, "sidecar").get("rows_shipped") == 400)
+    bench.step_until(lambda: over_strata(totals(client, "sidecar")).get("rows_shipped") == 400)
 
-    kept = client.xlen(ACTIVATIONS_STREAM)
-    assert kept * len(vector) <= MIB + len(vector)
-    assert kept > 0.8 * MIB / (len(header) + len(vector) + 128)
-    bench.step_until(lambda: totals(client, "sidecar").get("dropped_trimmed") == 400 - kept)
+    kept, vector_bytes = client.xlen(ACTIVATIONS_STREAM), 2048 * 4
+    assert kept * vector_bytes <= MIB + vector_bytes
+    assert kept > 0.8 * MIB / (vector_bytes + 512)
+    trimmed = (UNKNOWN, "dropped_trimmed")
+    bench.step_until(lambda: totals(client, "sidecar").get(trimmed) == 400 - kept)
 
 
 def test_draining_ships_what_the_socket_and_the_buffer_hold(start: Any, client: Any) -> None:
     bench = start()
-    bench.send(wire.RECORDS, *frames())
+    bench.send(wire.BLOCK, *block_frames(rows=1))
     bench.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 1)
     for _ in range(300):
-        bench.send(wire.RECORDS, *frames())
+        bench.send(wire.BLOCK, *block_frames(rows=1))
 
     bench.step_until(lambda: bool(bench.receiver._socket.poll(1000)))
     bench.sidecar.drain(5.0)
 
-    assert totals(client, "sidecar") == {"rows_received": 301, "rows_shipped": 301}
+    assert totals(client, "sidecar") == {(UNIFORM, "rows_received"): 301, (UNIFORM, "rows_shipped"): 301}
 
 
 def test_draining_without_redis_ends_in_time_and_accounts_for_what_is_lost(start: Any) -> None:
     bench = start(url=f"redis://127.0.0.1:{free_port()}/0")
-    bench.send(wire.RECORDS, *frames())
+    bench.send(wire.BLOCK, *block_frames(rows=3))
     bench.step_until(lambda: bench.value("subtext_ship_errors_total", stream=ACTIVATIONS_STREAM) >= 1)
 
     started = time.monotonic()
     bench.sidecar.drain(1.0)
 
     assert time.monotonic() - started < 5
-    assert bench.value("subtext_activations_dropped_total", stage="sidecar", reason="redis_error") == 1
+    assert bench.value("subtext_activations_dropped_total", stage="sidecar", reason="redis_error") == 3

@@ -1,10 +1,11 @@
-"""Records for tests, valid unless told otherwise."""
+"""Records and blocks for tests, valid unless told otherwise."""
 
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from subtext_sidecar.block import BlockHeader, encode_block
 from subtext_sidecar.record import VERSION, Header, checksum, encode_header
 
 
@@ -38,3 +39,31 @@ def header_for(vector: bytes, **changes: Any) -> Header:
 def frames(d_model: int = 16, seed: int = 0, **changes: Any) -> tuple[bytes, bytes]:
     vector = vector_bytes(d_model, seed)
     return encode_header(header_for(vector, **changes)), vector
+
+
+def block_header(vectors: bytes, rows: int, **changes: Any) -> BlockHeader:
+    """One request in two rows each, the first uniform and the second opted in, and so on."""
+    requests = (rows + 1) // 2
+    fields: dict[str, Any] = {
+        "v": VERSION,
+        "model": "smollm2",
+        "layer": 20,
+        "dtype": "float32",
+        "d_model": len(vectors) // 4 // rows,
+        "captured_at": 1_800_000_000.0,
+        "checksum": checksum(vectors),
+        "request_ids": [f"request-{number}" for number in range(requests)],
+        "strata": ["opt_in" if number % 2 else "uniform" for number in range(requests)],
+        "request": [row // 2 for row in range(rows)],
+        "position": [20 + row for row in range(rows)],
+        "token_id": [100 + row for row in range(rows)],
+        "is_prefill": [row % 2 == 0 for row in range(rows)],
+        "probability": [0.25] * rows,
+        "reason": ["decode"] * rows,
+    }
+    return BlockHeader(**{**fields, **changes})
+
+
+def block_frames(rows: int = 4, d_model: int = 16, seed: int = 0, **changes: Any) -> tuple[bytes, bytes]:
+    vectors = vector_bytes(rows * d_model, seed)
+    return encode_block(block_header(vectors, rows, **changes)), vectors

@@ -2,6 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtext_sidecar.buffer import Buffer, Entry
+from subtext_sidecar.ledger import Cell
+from subtext_sidecar.record import UNIFORM
 from subtext_sidecar.stream import bound_entries
 
 
@@ -15,7 +17,7 @@ def test_the_buffer_never_holds_more_bytes_than_its_bound_and_keeps_order(
     accepted = [
         entry
         for number, size in enumerate(sizes)
-        if buffer.put(entry := Entry(b"", bytes(size), "m", number))
+        if buffer.put(entry := Entry(b"", bytes(size), Cell("m", UNIFORM, number)))
     ]
 
     assert buffer.size_bytes == sum(entry.size for entry in accepted) <= limit
@@ -26,7 +28,7 @@ def test_the_buffer_never_holds_more_bytes_than_its_bound_and_keeps_order(
 
 
 def test_the_stream_bound_is_in_bytes() -> None:
-    small = [Entry(b"h" * 72, b"v" * 800, "m", 0)]
+    small = [Entry(b"h" * 72, b"v" * 800, Cell("m", UNIFORM, 0))]
 
     assert bound_entries(1_000_000, small) == 1000
     assert bound_entries(10, small) == 1

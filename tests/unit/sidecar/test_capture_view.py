@@ -3,8 +3,10 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from subtext_sidecar.capture_view import CaptureView
-from subtext_sidecar.record import VERSION, CoverageCount, Hop
+from subtext_sidecar.record import OPT_IN, UNIFORM, VERSION, CoverageCount, Hop
 from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts
+
+OF_UNIFORM = {"model": "m", "stratum": UNIFORM}
 
 
 def status(source: str = "p1", reason: str = "ok", **changes: Any) -> CaptureStatus:
@@ -27,9 +29,9 @@ def status(source: str = "p1", reason: str = "ok", **changes: Any) -> CaptureSta
     return CaptureStatus(**{**fields, **changes})
 
 
-def coverage(hop: Hop = "plugin", minute: int = 5, **counts: int) -> CoverageCount:
+def coverage(hop: Hop = "plugin", minute: int = 5, stratum: str = UNIFORM, **counts: int) -> CoverageCount:
     return CoverageCount(
-        v=VERSION, source=f"{hop}-1", hop=hop, model="m", stratum="uniform", minute=minute, counts=counts
+        v=VERSION, source=f"{hop}-1", hop=hop, model="m", stratum=stratum, minute=minute, counts=counts
     )
 
 
@@ -86,7 +88,36 @@ def test_repeated_and_reordered_counts_are_added_once() -> None:
         one.update_coverage(coverage(requests_seen=requests))
     one.update_coverage(coverage(minute=6, requests_seen=2))
 
-    assert registry.get_sample_value("subtext_requests_seen_total", {"model": "m", "stratum": "all"}) == 7
+    assert (
+        registry.get_sample_value("subtext_requests_seen_total", {"model": "m", "stratum": "uniform"}) == 7
+    )
+
+
+def test_requests_are_shown_by_stratum_and_rows_over_all_of_them() -> None:
+    one, registry = view()
+    one.update_status(status(), now=0.0)
+    one.update_coverage(coverage(requests_seen=10, rows_handed_over=3))
+    one.update_coverage(coverage(stratum=OPT_IN, requests_seen=2, rows_handed_over=4))
+
+    seen = {
+        stratum: registry.get_sample_value(
+            "subtext_requests_seen_total", {"model": "m", "stratum": stratum}
+        )
+        for stratum in (UNIFORM, OPT_IN)
+    }
+    assert seen == {UNIFORM: 10, OPT_IN: 2}
+    captured = registry.get_sample_value(
+        "subtext_activations_captured_total", {"model": "m", "layer": "20"}
+    )
+    assert captured == 7
+
+
+def test_every_reason_to_drop_shows_before_it_happens() -> None:
+    _, registry = view()
+
+    for stage, reason in (("plugin", "ring_full"), ("plugin", "budget"), ("sidecar", "buffer_full")):
+        labels = {"stage": stage, "reason": reason}
+        assert registry.get_sample_value("subtext_activations_dropped_total", labels) == 0
 
 
 def test_drops_of_both_hops_share_one_metric() -> None:
@@ -114,6 +145,8 @@ def test_errors_overhead_and_probability_come_from_the_heartbeat() -> None:
     }
     assert steps == {"none": 7, "some": 1}
     assert (
-        registry.get_sample_value("subtext_sampling_probability_ratio", {"model": "m", "stratum": "all"})
+        registry.get_sample_value(
+            "subtext_sampling_probability_ratio", {"model": "m", "stratum": "uniform"}
+        )
         == 0.5
     )

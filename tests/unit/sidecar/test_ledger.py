@@ -1,11 +1,12 @@
-from subtext_sidecar.ledger import Ledger
+from subtext_sidecar.ledger import Cell, Ledger
+from subtext_sidecar.record import UNIFORM
 
 
 def test_counts_are_cumulative_within_a_minute() -> None:
     ledger = Ledger(source="s", hop="plugin")
-    ledger.add("m", 7, "rows_sampled", 2)
+    ledger.add(Cell("m", UNIFORM, 7), "rows_sampled", 2)
     first = ledger.take_changed()
-    ledger.add("m", 7, "rows_sampled", 3)
+    ledger.add(Cell("m", UNIFORM, 7), "rows_sampled", 3)
     second = ledger.take_changed()
 
     assert [count.counts for count in first + second] == [{"rows_sampled": 2}, {"rows_sampled": 5}]
@@ -14,8 +15,8 @@ def test_counts_are_cumulative_within_a_minute() -> None:
 
 def test_models_and_minutes_are_kept_apart_and_come_oldest_first() -> None:
     ledger = Ledger(source="s", hop="sidecar")
-    ledger.add("b", 8, "x")
-    ledger.add("a", 7, "x")
+    ledger.add(Cell("b", UNIFORM, 8), "x")
+    ledger.add(Cell("a", UNIFORM, 7), "x")
 
     assert [(count.model, count.minute, count.hop) for count in ledger.take_changed()] == [
         ("a", 7, "sidecar"),
@@ -25,10 +26,10 @@ def test_models_and_minutes_are_kept_apart_and_come_oldest_first() -> None:
 
 def test_what_could_not_be_sent_is_taken_again_with_newer_counts() -> None:
     ledger = Ledger(source="s", hop="plugin")
-    ledger.add("m", 7, "x")
+    ledger.add(Cell("m", UNIFORM, 7), "x")
     (count,) = ledger.take_changed()
     ledger.put_back(count)
-    ledger.add("m", 7, "x")
+    ledger.add(Cell("m", UNIFORM, 7), "x")
 
     assert [count.counts["x"] for count in ledger.take_changed()] == [2]
 
@@ -36,7 +37,7 @@ def test_what_could_not_be_sent_is_taken_again_with_newer_counts() -> None:
 def test_recent_minutes_are_repeated_and_old_ones_forgotten() -> None:
     ledger = Ledger(source="s", hop="plugin")
     for minute in (0, 2990, 3000):
-        ledger.add("m", minute, "x")
+        ledger.add(Cell("m", UNIFORM, minute), "x")
     ledger.take_changed()
 
     ledger.repeat(3000)
