@@ -76,8 +76,9 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; finished rounds are kept: go on with --resume", markup=False)
         return 130
-    document = report.document(rounds, options.arms)
-    print(report.table(rounds, options.arms))
+    cells = report.ratios(rounds, options.arms)
+    document = report.document(rounds, options.arms, cells)
+    print(report.table(rounds, options.arms, cells))
     print(json.dumps(document))
     return 0 if document["ok"] else 1
 
@@ -86,6 +87,8 @@ def _run(options: Options, reporter: Reporter) -> list[Round]:
     with open_home(_bench_dir(options.state_dir)) as home, Stack(home.logs_dir, reporter) as stack:
         results = ResultsFile(home.root / "rounds.jsonl")
         plan, rounds = _resumed(options, results) if options.is_resumed else (None, [])
+        if len(rounds) == options.rounds:
+            return rounds
         model_dir = ensure_model(home.models_dir, log=reporter.line)
         wanted = list({arm.server.name: arm.server for arm in options.arms}.values())
         running = servers.start(stack, home, model_dir, wanted)

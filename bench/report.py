@@ -1,10 +1,19 @@
 """Turn rounds into ratios to vanilla, verdicts, a table and one JSON object. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from bench.arms import BASELINE, Arm
-from bench.ratios import Bar, Estimate, Verdict, estimate, judge, paired_ratios, percentile
+from bench.ratios import (
+    Bar,
+    Estimate,
+    Verdict,
+    estimate,
+    judge,
+    paired_ratios,
+    percentile,
+    pooled_percentile_ratio,
+)
 from bench.results import Round, RunFigures
 
 _PER_TOKENS: Final = 1000
@@ -18,7 +27,9 @@ FIGURES: Final[dict[str, Callable[[RunFigures], float]]] = {
     "engine_cpu": lambda run: run.engine_cpu_seconds / run.tokens * _PER_TOKENS,
     "server_cpu": lambda run: run.server_cpu_seconds / run.tokens * _PER_TOKENS,
 }
-_SHOWN: Final = ("throughput", "ttft_p50", "ttft_p99", "itl_p50", "itl_p99", "engine_cpu")
+# Beside the median of the rounds' own p99, which is what the bars judge: p99 of all rounds' samples.
+POOLED: Final = "itl_p99_pooled"
+_SHOWN: Final = ("throughput", "ttft_p50", "ttft_p99", "itl_p50", "itl_p99", POOLED, "engine_cpu")
 _UNITS: Final = {
     "throughput": ("tokens/s", 1.0),
     "ttft_p50": ("ms", 1e3),
@@ -58,10 +69,13 @@ def ratios(rounds: Sequence[Round], arms: Sequence[Arm]) -> dict[Cell, Estimate]
             for name, figure in FIGURES.items():
                 paired = paired_ratios([figure(run) for run in mine], [figure(run) for run in base])
                 cells[Cell(arm.name, concurrency, name)] = estimate(paired)
+            cells[Cell(arm.name, concurrency, POOLED)] = pooled_percentile_ratio(
+                [run.gap_seconds for run in mine], [run.gap_seconds for run in base], 99
+            )
     return cells
 
 
-def judge_all(cells: dict[Cell, Estimate], arms: Sequence[Arm]) -> list[Judged]:
+def judge_all(cells: Mapping[Cell, Estimate], arms: Sequence[Arm]) -> list[Judged]:
     """Hold every arm with bars to them, at every concurrency."""
     judged = []
     bars = {(arm.name, "throughput"): arm.throughput for arm in arms}
@@ -109,9 +123,13 @@ def capture_figures(rounds: Sequence[Round], arm: str, concurrency: int) -> dict
     }
 
 
-def document(rounds: Sequence[Round], arms: Sequence[Arm]) -> dict[str, Any]:
-    """Return everything as one JSON object. ``ok``: every bar of the arms that ran is passed."""
-    cells = ratios(rounds, arms)
+def document(
+    rounds: Sequence[Round], arms: Sequence[Arm], cells: Mapping[Cell, Estimate]
+) -> dict[str, Any]:
+    """Return everything as one JSON object; ``cells`` are the rounds' ``ratios``.
+
+    ``ok``: every bar of the arms that ran is passed.
+    """
     judged = judge_all(cells, arms)
     return {
         "bench": "capture",
@@ -124,7 +142,7 @@ def document(rounds: Sequence[Round], arms: Sequence[Arm]) -> dict[str, Any]:
         "ratios": {
             arm.name: {
                 str(concurrency): {
-                    name: cells[Cell(arm.name, concurrency, name)]._asdict() for name in FIGURES
+                    name: cells[Cell(arm.name, concurrency, name)]._asdict() for name in (*FIGURES, POOLED)
                 }
                 for concurrency in concurrencies(rounds)
             }
@@ -154,9 +172,8 @@ def document(rounds: Sequence[Round], arms: Sequence[Arm]) -> dict[str, Any]:
     }
 
 
-def table(rounds: Sequence[Round], arms: Sequence[Arm]) -> str:
+def table(rounds: Sequence[Round], arms: Sequence[Arm], cells: Mapping[Cell, Estimate]) -> str:
     """Return the same for people."""
-    cells = ratios(rounds, arms)
     lines = [f"{len(rounds)} rounds; ratios to vanilla of the same round: median [95% interval]"]
     for concurrency in concurrencies(rounds):
         lines += ["", *_ratio_lines(rounds, arms, cells, concurrency)]
@@ -173,7 +190,7 @@ def table(rounds: Sequence[Round], arms: Sequence[Arm]) -> str:
 
 
 def _ratio_lines(
-    rounds: Sequence[Round], arms: Sequence[Arm], cells: dict[Cell, Estimate], concurrency: int
+    rounds: Sequence[Round], arms: Sequence[Arm], cells: Mapping[Cell, Estimate], concurrency: int
 ) -> list[str]:
     own = baseline(rounds, concurrency)
     absolute = ", ".join(

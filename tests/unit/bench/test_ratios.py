@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.ratios import Bar, Estimate, estimate, judge, paired_ratios, percentile
+from bench.ratios import Bar, Estimate, estimate, judge, paired_ratios, percentile, pooled_percentile_ratio
 
 
 def test_a_percentile_of_nothing_is_an_error() -> None:
@@ -46,3 +46,11 @@ def test_a_bar_is_judged_by_the_median_and_is_open_while_the_interval_contains_i
     assert judge(Bar("at_least", 0.99), clear) == (True, False)
     assert judge(Bar("at_least", 0.99), open_still) == (True, True)
     assert judge(Bar("at_most", 1.05), Estimate(median=1.06, low=1.055, high=1.08)) == (False, False)
+
+
+def test_a_pooled_percentile_sees_what_is_rare_in_every_single_round() -> None:
+    steady = [[1.0] * 100 for _ in range(7)]
+    one_stall_in_fifty = [[1.0] * 98 + [5.0] * 2 for _ in range(7)]
+
+    assert pooled_percentile_ratio(one_stall_in_fifty, steady, 99) == (5.0, 5.0, 5.0)
+    assert pooled_percentile_ratio(steady, steady, 99) == (1.0, 1.0, 1.0)

@@ -1,6 +1,7 @@
 """The report pairs by round, judges by the median, and says the same in its table and its JSON."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,10 @@ def rounds(slowness: dict[str, float]) -> list[Round]:
     ]
 
 
+def reported(measured: list[Round]) -> dict[str, Any]:
+    return document(measured, CHOSEN, ratios(measured, CHOSEN))
+
+
 def test_drift_of_the_machine_cancels_within_rounds() -> None:
     cells = ratios(rounds({"idle": 1.25}), CHOSEN)
 
@@ -65,7 +70,7 @@ def test_drift_of_the_machine_cancels_within_rounds() -> None:
 
 
 def test_every_bar_is_judged_at_every_concurrency() -> None:
-    found = document(rounds({}), CHOSEN)
+    found = reported(rounds({}))
 
     assert found["ok"] is True
     assert len(found["bars"]) == 2 * 2 * 2
@@ -80,26 +85,26 @@ def test_every_bar_is_judged_at_every_concurrency() -> None:
 def test_one_bar_that_is_missed_fails_the_whole_and_shows() -> None:
     slow = rounds({"idle": 1.02})
 
-    found = document(slow, CHOSEN)
+    found = reported(slow)
 
     assert found["ok"] is False
     missed = [bar for bar in found["bars"] if not bar["passed"]]
     assert {(bar["arm"], bar["figure"]) for bar in missed} == {("idle", "throughput")}
-    assert "FAIL  idle, 1 concurrent, throughput" in table(slow, CHOSEN)
+    assert "FAIL  idle, 1 concurrent, throughput" in table(slow, CHOSEN, ratios(slow, CHOSEN))
 
 
 def test_drops_and_host_time_stand_beside_the_ratios() -> None:
-    found = document(rounds({}), CHOSEN)["capture"]
+    found = reported(rounds({}))["capture"]
 
     assert set(found) == {"idle", "saturated"}
     assert found["saturated"]["32"]["dropped"] == {"socket_full": 700}
     assert found["saturated"]["32"]["overhead_us"] == {"none": pytest.approx(10), "some": pytest.approx(40)}
     assert found["idle"]["1"]["overhead_us"]["some"] is None
     assert found["idle"]["1"]["sidecar_cpu_s_per_1k_tokens"] == pytest.approx(0.5)
-    text = table(rounds({}), CHOSEN)
+    text = table(rounds({}), CHOSEN, ratios(rounds({}), CHOSEN))
     assert "saturated, 32 concurrent: 10 and 40 us" in text
     assert "0 of 700 rows handed over, dropped: socket_full 700" in text
 
 
 def test_the_document_is_json() -> None:
-    assert json.loads(json.dumps(document(rounds({}), CHOSEN)))["bench"] == "capture"
+    assert json.loads(json.dumps(reported(rounds({}))))["bench"] == "capture"
