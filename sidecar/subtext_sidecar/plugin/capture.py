@@ -133,4 +133,9 @@ class Capture:
 def _new_request(new: Any) -> NewRequest:
     """Read what the watchlist needs from vLLM's NewRequestData."""
     params = new.sampling_params
-    return NewRequest(new.req_id, new.prompt_len, params.extra_args if params is not None else None)
+    return NewRequest(
+        new.req_id,
+        new.prompt_len,
+        params.extra_args if params is not None else None,
+        new.lora_request is not None,
+    )

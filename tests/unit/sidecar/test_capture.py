@@ -1,15 +1,23 @@
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import torch
 
 from subtext_sidecar.ledger import Ledger
 from subtext_sidecar.plugin.capture import Capture
-from subtext_sidecar.plugin.handover import RowQueue
-from subtext_sidecar.plugin.sampling import Policy
+from subtext_sidecar.plugin.device import CpuDevice, Layout
+from subtext_sidecar.plugin.handover import Handover
+from subtext_sidecar.plugin.ring import Ring
 from subtext_sidecar.plugin.step import Step
+from subtext_sidecar.policy import CapturePolicy
 
-EVERY_ROW = Policy(1.0, 1, 1, 2, 0, 1000, 0)
+EVERY_ROW = CapturePolicy(
+    decode_stride=1, window=1, prompt_window=2, skip_first=0, max_rows_per_request=1000
+)
+NO_ROW = msgspec.structs.replace(EVERY_ROW, request_rate=0.0)
+SELDOM = msgspec.structs.replace(EVERY_ROW, decode_stride=1000, prompt_window=0)
 
 
 class OneStepRunner:
@@ -17,8 +25,9 @@ class OneStepRunner:
 
     name = "fake"
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self.steps_read = 0
+        self._dtype = dtype
 
     def enable(self, aux_layer: int) -> None:
         pass
@@ -28,82 +37,183 @@ class OneStepRunner:
 
     def step(self) -> Step | None:
         self.steps_read += 1
-        residual = torch.arange(20.0).reshape(5, 4)
         return Step(
             ["a-00000000", "b-00000000"],
             [0, 3, 5],
             [0, 0],
-            residual,
-            torch.arange(5),
+            torch.arange(20.0).reshape(5, 4).to(self._dtype),
+            torch.arange(5, dtype=torch.int32),
             torch.tensor([0, 1, 2, 0, 1]),
         )
 
 
-def scheduled(new: dict[str, int], finished: set[str] | None = None) -> Any:
+class Plugin:
+    """A capture with a ring of its own, and what it counts and hands over."""
+
+    def __init__(self, policy: CapturePolicy = EVERY_ROW, rows: int = 10) -> None:
+        self.handover: Handover = Handover()
+        self.ledger = Ledger(source="s", hop="plugin")
+        self.capture = Capture(
+            policy=policy,
+            model="m",
+            ledger=self.ledger,
+            ring=Ring(CpuDevice(Layout(rows, 4, torch.float32))),
+            handover=self.handover,
+            randomized_ids=True,
+        )
+
+    def step(self, runner: OneStepRunner, one: Any) -> None:
+        self.capture.after_execute(runner, one)
+        self.capture.after_sample()
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        total: Counter[tuple[str, str]] = Counter()
+        for count in self.ledger.take_changed():
+            total.update({(count.stratum, counter): value for counter, value in count.counts.items()})
+        return total
+
+    def steps_measured(self) -> dict[str, int]:
+        return {sampled: sum(part.counts) for sampled, part in self.capture.overhead.read().items()}
+
+
+def scheduled(new: dict[str, int], finished: set[str] | None = None, tokens: int = 3, **args: Any) -> Any:
+    params = SimpleNamespace(extra_args=args or None)
     return SimpleNamespace(
         finished_req_ids=finished or set(),
-        scheduled_new_reqs=[SimpleNamespace(req_id=key, prompt_len=length) for key, length in new.items()],
-        total_num_scheduled_tokens=5,
+        scheduled_new_reqs=[
+            SimpleNamespace(req_id=key, prompt_len=length, sampling_params=params, lora_request=None)
+            for key, length in new.items()
+        ],
+        total_num_scheduled_tokens=tokens + 2,
+        num_scheduled_tokens={"a-00000000": tokens, "b-00000000": 2},
         scheduled_spec_decode_tokens={},
     )
 
 
-def capture_into(queue: RowQueue, policy: Policy = EVERY_ROW) -> tuple[Capture, Ledger]:
-    ledger = Ledger(source="s", hop="plugin")
-    return Capture(policy=policy, model="m", ledger=ledger, queue=queue, randomized_ids=True), ledger
+BOTH = {"a-00000000": 3, "b-00000000": 2}
 
 
-def counts(ledger: Ledger) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for count in ledger.take_changed():
-        for counter, value in count.counts.items():
-            total[counter] = total.get(counter, 0) + value
-    return total
+def test_picked_rows_are_handed_over_after_sampling_and_counted_when_their_fate_is_known() -> None:
+    plugin = Plugin()
 
+    plugin.capture.after_execute(OneStepRunner(), scheduled(BOTH))
+    assert not plugin.handover
+    plugin.capture.after_sample()
 
-def test_picked_rows_are_handed_over_after_sampling() -> None:
-    queue = RowQueue(10)
-    capture, ledger = capture_into(queue)
-
-    capture.after_execute(OneStepRunner(), scheduled({"a-00000000": 3, "b-00000000": 2}))
-    assert queue.get(0.0) is None
-    capture.after_sample()
-
-    batch = queue.get(0.0)
-    assert batch is not None
-    assert batch.staged.vectors[:, 0].tolist() == [4, 8, 12, 16]
-    assert counts(ledger) == {"requests_seen": 2, "requests_sampled": 2, "rows_sampled": 4}
-    assert sum(capture.overhead.counts) == 1
+    (batch,) = plugin.handover
+    assert batch.read().token_ids.tolist() == [1, 2, 3, 4]
+    assert batch.read().vectors.view("<f4")[:, 0].tolist() == [4, 8, 12, 16]
+    assert [(row.request_id, row.position) for row in batch.rows] == [
+        ("a", 1),
+        ("a", 2),
+        ("b", 0),
+        ("b", 1),
+    ]
+    assert plugin.counts() == {("uniform", "requests_seen"): 2, ("uniform", "requests_sampled"): 2}
+    assert plugin.steps_measured() == {"none": 0, "some": 1}
 
 
 def test_rows_without_room_are_dropped_and_counted_and_the_engine_goes_on() -> None:
-    queue = RowQueue(3)
-    capture, ledger = capture_into(queue)
+    plugin = Plugin(rows=4)
+    runner = OneStepRunner()
 
-    capture.after_execute(OneStepRunner(), scheduled({"a-00000000": 3, "b-00000000": 2}))
-    capture.after_sample()
+    plugin.step(runner, scheduled(BOTH))
+    plugin.step(runner, scheduled({"a-00000001": 3}, finished=set(BOTH)))
+    assert len(plugin.handover) == 1
+    plugin.capture.after_execute(runner, scheduled(BOTH))
+    plugin.capture.after_sample()
 
-    assert queue.get(0.0) is None
-    assert counts(ledger)["dropped_queue_full"] == 4
+    assert len(plugin.handover) == 1
+    counts = plugin.counts()
+    assert counts["uniform", "dropped_queue_full"] == counts["uniform", "rows_sampled"] == 4
+
+
+def test_of_a_step_with_more_rows_than_the_ring_the_first_are_kept_and_the_others_counted() -> None:
+    plugin = Plugin(rows=3)
+
+    plugin.step(OneStepRunner(), scheduled(BOTH))
+
+    (batch,) = plugin.handover
+    assert [row.position for row in batch.rows] == [1, 2, 0]
+    assert plugin.counts()["uniform", "dropped_queue_full"] == 1
+
+
+def test_a_block_that_returns_another_type_than_foreseen_gets_a_ring_of_its_own() -> None:
+    plugin = Plugin()
+
+    plugin.step(OneStepRunner(torch.bfloat16), scheduled(BOTH))
+
+    (batch,) = plugin.handover
+    assert batch.ring.layout == Layout(10, 4, torch.bfloat16)
+    assert batch.read().vectors.shape == (4, 8)
 
 
 def test_a_step_without_sampled_requests_does_not_even_read_the_runner() -> None:
-    runner = OneStepRunner()
-    capture, ledger = capture_into(RowQueue(10), EVERY_ROW._replace(request_rate=0.0))
+    plugin, runner = Plugin(NO_ROW), OneStepRunner()
 
-    capture.after_execute(runner, scheduled({"a-00000000": 3, "b-00000000": 2}))
-    capture.after_sample()
+    plugin.step(runner, scheduled(BOTH))
 
     assert runner.steps_read == 0
-    assert counts(ledger) == {"requests_seen": 2}
+    assert plugin.counts() == {("uniform", "requests_seen"): 2}
+    assert plugin.steps_measured() == {"none": 1, "some": 0}
+
+
+def test_a_step_in_which_no_wanted_position_can_be_reached_does_not_read_the_runner() -> None:
+    plugin, runner = Plugin(SELDOM), OneStepRunner()
+
+    plugin.step(runner, scheduled(BOTH))
+
+    assert runner.steps_read == 0
+    assert plugin.steps_measured() == {"none": 1, "some": 0}
+
+
+def test_what_the_client_asked_for_reaches_the_watchlist() -> None:
+    plugin = Plugin(NO_ROW)
+
+    plugin.step(OneStepRunner(), scheduled(BOTH, subtext="on"))
+
+    assert plugin.counts()["opt_in", "requests_sampled"] == 2
+    assert {row.stratum for row in plugin.handover[0].rows} == {"opt_in"}
+
+
+def test_a_policy_set_while_running_decides_about_later_requests() -> None:
+    plugin = Plugin(NO_ROW)
+    assert plugin.capture.request_rate == 0.0
+
+    plugin.capture.set_policy(EVERY_ROW)
+    plugin.step(OneStepRunner(), scheduled(BOTH))
+
+    assert plugin.capture.request_rate == 1.0
+    assert len(plugin.handover) == 1
 
 
 def test_finished_requests_are_not_looked_for_any_more() -> None:
-    runner = OneStepRunner()
-    capture, _ = capture_into(RowQueue(100))
-    capture.after_execute(runner, scheduled({"a-00000000": 3}))
+    plugin, runner = Plugin(), OneStepRunner()
+    plugin.step(runner, scheduled({"a-00000000": 3}))
 
-    capture.after_execute(runner, scheduled({}, finished={"a-00000000"}))
-    capture.after_sample()
+    plugin.step(runner, scheduled({}, finished={"a-00000000"}))
 
     assert runner.steps_read == 1
+
+
+def test_a_request_aborted_right_after_its_step_was_launched_keeps_the_row_that_really_ran() -> None:
+    plugin, runner = Plugin(), OneStepRunner()
+
+    plugin.capture.after_execute(runner, scheduled({"a-00000000": 3}))
+    # The abort reaches the worker with the next step only; this step's row was computed from its own text.
+    plugin.capture.after_sample()
+    plugin.step(runner, scheduled({}, finished={"a-00000000"}))
+
+    (batch,) = plugin.handover
+    assert [row.position for row in batch.rows] == [1, 2]
+    assert batch.read().positions.tolist() == [1, 2]
+
+
+def test_a_step_whose_sampling_never_came_leaves_no_row_behind() -> None:
+    plugin, runner = Plugin(), OneStepRunner()
+
+    plugin.capture.after_execute(runner, scheduled(BOTH))
+    plugin.capture.after_execute(runner, scheduled({}, finished=set(BOTH)))
+    plugin.capture.after_sample()
+
+    assert not plugin.handover
