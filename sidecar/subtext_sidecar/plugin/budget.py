@@ -87,9 +87,14 @@ class _Demand:
         if elapsed < INTERVAL_SECONDS:
             return
         kept = math.exp(-elapsed / MEMORY_SECONDS)
+        seconds = MEMORY_SECONDS * (1.0 - kept)  # what remains of those that passed
+        share = seconds / elapsed
         self._since = now
-        self._seconds = self._seconds * kept + MEMORY_SECONDS * (1.0 - kept)
-        self._sums = (self._sums[0] * kept + self._fresh[0], self._sums[1] * kept + self._fresh[1])
+        self._seconds = self._seconds * kept + seconds
+        self._sums = (
+            self._sums[0] * kept + self._fresh[0] * share,
+            self._sums[1] * kept + self._fresh[1] * share,
+        )
         self._fresh = (0.0, 0.0)
         self.uniform, self.opt_in = self._sums[0] / self._seconds, self._sums[1] / self._seconds
 
