@@ -236,7 +236,8 @@ class Watchlist:
         if watch.next_position == sampling.NEVER:
             self._count_past_cap(watch, part)
         else:
-            self._count_missed(watch, part.start)
+            if watch.next_position < part.start:
+                self._count_missed(watch, part.start)
             self._take(watch, part, picked)
         watch.stop = max(watch.stop, part.usable_stop)
         watch.bound = max(watch.bound, part.stop)
@@ -249,13 +250,13 @@ class Watchlist:
         while position < part.usable_stop:
             picked.indices.append(part.first_row + position - part.start)
             picked.rows.append(
-                Row(
-                    request_id=watch.request_id,
-                    stratum=watch.stratum,
-                    position=position,
-                    is_prefill=position < choice.prompt_tokens,
-                    probability=sampling.probability_of(choice, position),
-                    reason=sampling.reason_of(choice, position),
+                Row(  # without keywords, which would cost as much again
+                    watch.request_id,
+                    watch.stratum,
+                    position,
+                    position < choice.prompt_tokens,
+                    sampling.probability_of(choice, position),
+                    sampling.reason_of(choice, position),
                 )
             )
             position = sampling.next_position(choice, position + 1)
