@@ -29,6 +29,8 @@ def test_a_chat_request_can_be_read_back_as_explanations(pipeline: Pipeline) -> 
         )
         assert item["fidelity"]["calibration_n"] > 0
         assert 0.0 < item["inclusion_probability"] <= 1.0
+        assert item["stratum"] == "uniform"
+        assert 0.0 <= item["baseline_probability"] <= item["inclusion_probability"]
 
 
 def test_everything_about_a_request_is_in_one_answer(pipeline: Pipeline) -> None:
@@ -54,19 +56,9 @@ def test_coverage_adds_up_once_everything_has_drained(pipeline: Pipeline) -> Non
         wait_for("explanations", lambda r=request_id: pipeline.explanations_of(r), DECODE_SECONDS)  # type: ignore[misc]
 
     def reconciles() -> bool:
-        report = pipeline.get("/v1/coverage")
-        counters: dict[str, int] = {}
-        for count in report["counts"]:
-            for name, value in count["counters"].items():
-                counters[f"{count['hop']}.{name}"] = counters.get(f"{count['hop']}.{name}", 0) + value
-        dropped = {
-            hop: sum(value for name, value in counters.items() if name.startswith(f"{hop}.dropped_"))
-            for hop in ("plugin", "sidecar")
-        }
-        return (
-            counters.get("plugin.rows_sampled", 0) > 0
-            and counters["plugin.rows_sampled"] == counters["plugin.rows_handed_over"] + dropped["plugin"]
-            and counters["sidecar.rows_received"] == counters["sidecar.rows_shipped"] + dropped["sidecar"]
+        [balance] = pipeline.get("/v1/coverage", model=SERVED_MODEL)["reconciliation"]
+        return balance["balanced"] and all(
+            hop["rows_in"] and hop["in_flight"] == hop["difference"] == 0 for hop in balance["hops"]
         )
 
     wait_for("sums of every hop agree", reconciles, DECODE_SECONDS)
