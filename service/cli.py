@@ -11,6 +11,7 @@ GROUP: Final = "subtext.commands"
 SUMMARIES: Final[Mapping[str, str]] = {
     "demo": "serve, audit and explain a real model on this machine",
     "sidecar": "receive sampled activations from vLLM and ship them to the stream",
+    "screen": "fit the reference by which the sidecar screens what it receives",
     "worker": "decode activations from the stream into explanations",
     "service": "serve the REST API",
     "migrate": "bring the database to the newest schema",

@@ -6,6 +6,8 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from subtext_sidecar.record import RejectReason
+from subtext_sidecar.screening import Verdict
+from subtext_sidecar.thinning import Rates
 
 _SHIP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -38,7 +40,7 @@ class SidecarMetrics:
         )
         self.dead_letters = Counter(
             "subtext_stream_dead_letters_total",
-            "Records that were not valid.",
+            "Blocks or single rows that were not valid.",
             ["reason"],
             registry=registry,
         )
@@ -46,10 +48,43 @@ class SidecarMetrics:
             self.dead_letters.labels(reason)
         self.invalid_messages = Counter(
             "subtext_sidecar_invalid_messages_total",
-            "Socket messages that are not records and could not be read, by kind.",
+            "Socket messages that are not blocks and could not be read, by kind.",
             ["kind"],
             registry=registry,
         )
         self.redis_up = Gauge(
             "subtext_sidecar_redis_up", "1 while the last call to Redis worked.", registry=registry
         )
+        self.screen_rows = Counter(
+            "subtext_screen_rows_total",
+            "Received rows by what the screen says of them.",
+            ["model", "verdict"],
+            registry=registry,
+        )
+        self.keep = Gauge(
+            "subtext_screen_keep_ratio",
+            "Share of requests that passes now: of all (baseline), and for rows that the screen found.",
+            ["model", "part"],
+            registry=registry,
+        )
+        self.policy_errors = Counter(
+            "subtext_policy_errors_total", "Policy files that were refused.", registry=registry
+        )
+        self.policy_applied = Gauge(
+            "subtext_policy_applied",
+            "1 while the plugin follows the policy that the sidecar publishes.",
+            ["model"],
+            registry=registry,
+        )
+
+    def show_rates(self, model: str, rates: Rates) -> None:
+        """Show the keep rates in force."""
+        for verdict in get_args(Verdict):
+            self.screen_rows.labels(model, verdict)
+        self.keep.labels(model, "baseline").set(rates.baseline)
+        self.keep.labels(model, "found").set(rates.found)
+
+    def show_policy(self, model: str, published: str | None, followed: str) -> None:
+        """Show whether the plugin has taken over what was published."""
+        if published is not None:
+            self.policy_applied.labels(model).set(published == followed)

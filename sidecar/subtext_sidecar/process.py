@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from contextlib import closing
 from types import FrameType
 from typing import Final
@@ -15,7 +16,14 @@ from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.health import Health, HealthServer
 from subtext_sidecar.ledger import Ledger, new_source
 from subtext_sidecar.metrics import SidecarMetrics
+from subtext_sidecar.policy import PolicyError, ScreenPolicy
+from subtext_sidecar.policy_channel import PolicyPublisher
+from subtext_sidecar.policy_file import PolicyFile
+from subtext_sidecar.policy_follower import PolicyFollower
 from subtext_sidecar.receiver import Receiver
+from subtext_sidecar.screen import Screen
+from subtext_sidecar.screen_reference import ScreenError, load_reference
+from subtext_sidecar.screening import Screening
 from subtext_sidecar.settings import SidecarSettings
 from subtext_sidecar.sidecar import Sidecar
 from subtext_sidecar.stream import RedisStream
@@ -25,9 +33,17 @@ _DRAIN_SECONDS: Final = 5.0
 
 
 def run(settings: SidecarSettings) -> int:
-    """Run until SIGTERM or SIGINT and drain; a second signal ends at once. Returns 0."""
+    """Run until SIGTERM or SIGINT and drain; a second signal ends at once.
+
+    Returns 0, or 2 when the screen's reference cannot be used.
+    """
     log.configure(settings.log_level)
     logger = logging.getLogger(log.NAME)
+    try:
+        screening = _screening(settings)
+    except (ScreenError, PolicyError) as error:
+        logger.error("sidecar_refused", extra={"fields": {"detail": str(error)}})  # noqa: TRY400  # our own message
+        return 2
     stop = _stop_on_signals()
     registry = CollectorRegistry()
     view, health = CaptureView(), Health()
@@ -36,6 +52,7 @@ def run(settings: SidecarSettings) -> int:
     with (
         HealthServer(settings.http_host, settings.http_port, health, registry) as server,
         Receiver(settings.socket) as receiver,
+        PolicyPublisher(receiver.context, settings.socket) as publisher,
         closing(RedisStream(settings.redis_url, max_stream_bytes=settings.max_stream_bytes)) as stream,
     ):
         sidecar = Sidecar(
@@ -43,18 +60,33 @@ def run(settings: SidecarSettings) -> int:
             stream=stream,
             buffer=Buffer(settings.buffer_bytes),
             ledger=Ledger(source=new_source("sidecar"), hop="sidecar"),
+            screening=screening,
+            policies=PolicyFollower(
+                file=None if settings.policy_file is None else PolicyFile(settings.policy_file),
+                publisher=publisher,
+                screening=screening,
+                metrics=metrics,
+            ),
             view=view,
             metrics=metrics,
             health=health,
         )
-        logger.info(
-            "sidecar_started", extra={"fields": {"socket": settings.socket, "http_port": server.port}}
-        )
+        fields = {
+            "socket": settings.socket,
+            "http_port": server.port,
+            "is_screening": screening.has_reference,
+        }
+        logger.info("sidecar_started", extra={"fields": fields})
         while not stop.is_set():
             sidecar.step(_STEP_SECONDS)
         sidecar.drain(_DRAIN_SECONDS)
     logger.info("sidecar_stopped")
     return 0
+
+
+def _screening(settings: SidecarSettings) -> Screening:
+    screen = None if settings.screen_file is None else Screen(load_reference(settings.screen_file))
+    return Screening(screen, ScreenPolicy(), time.monotonic())
 
 
 def _stop_on_signals() -> threading.Event:

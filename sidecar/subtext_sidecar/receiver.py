@@ -17,8 +17,8 @@ class Receiver:
 
     def __init__(self, address: str) -> None:
         Path(address.removeprefix("ipc://")).parent.mkdir(parents=True, exist_ok=True)
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.PULL)
+        self.context = zmq.Context()
+        self._socket = self.context.socket(zmq.PULL)
         self._socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MESSAGES)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_FRAME_BYTES)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -39,7 +39,7 @@ class Receiver:
     def close(self) -> None:
         """Unbind and free the socket."""
         self._socket.close()
-        self._context.term()
+        self.context.term()
 
     def __enter__(self) -> Self:
         return self

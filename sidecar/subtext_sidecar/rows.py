@@ -67,11 +67,15 @@ def strata_of(block: Block) -> list[str]:
     return [strata[request] for request in block.header.request]
 
 
+def not_finite(rows: Rows) -> list[int]:
+    """Return the rows whose values must not be used."""
+    numbers: list[int] = np.flatnonzero(~np.isfinite(rows.norms)).tolist()
+    return numbers
+
+
 def make_record(rows: Rows, kept: Kept) -> tuple[bytes, bytes]:
-    """Return a row's record, header and vector; raises RecordError when it could not be read again."""
+    """Return a finite row's record, header and vector; raises RecordError when it could not be read."""
     columns, row = rows.block.header, kept.row
-    if not math.isfinite(rows.norms[row]):
-        raise RecordError("not_finite", "vector has NaN or infinite values")
     vector = rows.block.row_bytes(row)
     header = encode_header(
         Header(

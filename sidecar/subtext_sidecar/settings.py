@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -19,6 +20,8 @@ class SidecarSettings:
     http_port: int  # 0: any free port
     buffer_bytes: int  # records waiting for Redis; what comes past it is dropped
     max_stream_bytes: int  # bound of the stream in Redis; what is trimmed is counted
+    screen_file: Path | None  # the screen's reference; None: rows are not screened
+    policy_file: Path | None  # JSON, may change at run time; None: the policies of the start
     log_level: str
 
 
@@ -35,6 +38,12 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> SidecarSe
         ("--http-port", "9464", "port of the same; 0 takes any free one"),
         ("--buffer-bytes", str(64 * _MIB), "memory for records that wait for Redis"),
         ("--max-stream-bytes", str(256 * _MIB), "bound of the activation stream in Redis"),
+        (
+            "--screen-file",
+            None,
+            "reference from `subtext screen fit`; without one nothing is screened",
+        ),
+        ("--policy-file", None, "JSON with the sections capture and screen, followed while running"),
         ("--log-level", "INFO", f"one of {', '.join(_LEVELS)}"),
     ):
         parser.add_argument(
@@ -48,6 +57,8 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> SidecarSe
         http_port=_integer(parser, "--http-port", values.http_port, 0, 65_535),
         buffer_bytes=_integer(parser, "--buffer-bytes", values.buffer_bytes, _MIB, 1 << 40),
         max_stream_bytes=_integer(parser, "--max-stream-bytes", values.max_stream_bytes, _MIB, 1 << 40),
+        screen_file=_path(values.screen_file),
+        policy_file=_path(values.policy_file),
         log_level=_level(parser, values.log_level),
     )
 
@@ -60,6 +71,10 @@ def _required(parser: argparse.ArgumentParser, flag: str, value: str | None) -> 
     if not value:
         parser.error(f"{flag} is missing: give it, or set {_variable(flag)}")
     return value
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None
 
 
 def _address(parser: argparse.ArgumentParser, value: str | None) -> str:

@@ -19,6 +19,10 @@ from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.health import Health
 from subtext_sidecar.ledger import Ledger
 from subtext_sidecar.metrics import SidecarMetrics
+from subtext_sidecar.policy import ScreenPolicy
+from subtext_sidecar.policy_channel import PolicyPublisher
+from subtext_sidecar.policy_file import PolicyFile
+from subtext_sidecar.policy_follower import PolicyFollower
 from subtext_sidecar.receiver import Receiver
 from subtext_sidecar.record import (
     ACTIVATIONS_STREAM,
@@ -34,6 +38,8 @@ from subtext_sidecar.record import (
     decode_coverage,
     encode_coverage,
 )
+from subtext_sidecar.screen import Screen
+from subtext_sidecar.screening import Screening
 from subtext_sidecar.sidecar import Sidecar
 from subtext_sidecar.stream import RedisStream
 from tests.conftest import free_port
@@ -48,7 +54,16 @@ BUFFER_FULL = {"stage": "sidecar", "reason": "buffer_full"}
 class Bench:
     """A sidecar with a plugin's socket in front and a Valkey behind it."""
 
-    def __init__(self, address: str, url: str, buffer_bytes: int, stream_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        address: str,
+        url: str,
+        buffer_bytes: int,
+        stream_bytes: int,
+        screen: Screen | None,
+        policy_file: Path | None,
+    ) -> None:
         self.registry = CollectorRegistry()
         self.health = Health()
         view = CaptureView()
@@ -56,13 +71,23 @@ class Bench:
         self.receiver = Receiver(address)
         self.stream = RedisStream(url, max_stream_bytes=stream_bytes)
         self.buffer = Buffer(buffer_bytes)
+        self.publisher = PolicyPublisher(self.receiver.context, address)
+        metrics = SidecarMetrics(self.registry)
+        screening = Screening(screen, ScreenPolicy(), time.monotonic())
         self.sidecar = Sidecar(
             receiver=self.receiver,
             stream=self.stream,
             buffer=self.buffer,
             ledger=Ledger(source="sidecar-test", hop="sidecar"),
+            screening=screening,
+            policies=PolicyFollower(
+                file=None if policy_file is None else PolicyFile(policy_file),
+                publisher=self.publisher,
+                screening=screening,
+                metrics=metrics,
+            ),
             view=view,
-            metrics=SidecarMetrics(self.registry),
+            metrics=metrics,
             health=self.health,
         )
         self.context = zmq.Context()
@@ -85,6 +110,7 @@ class Bench:
     def close(self) -> None:
         self.plugin.close()
         self.context.term()
+        self.publisher.close()
         self.receiver.close()
         self.stream.close()
 
@@ -93,8 +119,24 @@ class Bench:
 def start(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., Bench]]:
     benches: list[Bench] = []
 
-    def make(url: str = redis_url, buffer_bytes: int = MIB, stream_bytes: int = 64 * MIB) -> Bench:
-        benches.append(Bench(f"ipc://{tmp_path}/s.sock", url, buffer_bytes, stream_bytes))
+    def make(
+        url: str = redis_url,
+        buffer_bytes: int = MIB,
+        stream_bytes: int = 64 * MIB,
+        screen: Screen | None = None,
+        policy_file: Path | None = None,
+    ) -> Bench:
+        address = f"ipc://{tmp_path}/s.sock"
+        benches.append(
+            Bench(
+                address=address,
+                url=url,
+                buffer_bytes=buffer_bytes,
+                stream_bytes=stream_bytes,
+                screen=screen,
+                policy_file=policy_file,
+            )
+        )
         return benches[-1]
 
     yield make

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from subtext_sidecar import screen_fit
 from subtext_sidecar.block import BlockHeader, encode_block
 from subtext_sidecar.record import VERSION, Header, checksum, encode_header
+from subtext_sidecar.screen import Reference
 
 
 def vector_bytes(d_model: int = 16, seed: int = 0) -> bytes:
@@ -67,3 +69,23 @@ def block_header(vectors: bytes, rows: int, **changes: Any) -> BlockHeader:
 def block_frames(rows: int = 4, d_model: int = 16, seed: int = 0, **changes: Any) -> tuple[bytes, bytes]:
     vectors = vector_bytes(rows * d_model, seed)
     return encode_block(block_header(vectors, rows, **changes)), vectors
+
+
+def benign(rows: int = 4000, d_model: int = 16, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Activations that share a mean and a few strong directions; norms differ widely."""
+    rng = np.random.default_rng(seed)
+    shape = np.random.default_rng(99)  # the same for every seed
+    mean, directions = shape.standard_normal(d_model), shape.standard_normal((3, d_model))
+    values = mean + rng.standard_normal((rows, 3)) @ directions * 0.3
+    values += rng.standard_normal((rows, d_model)) * 0.1
+    return (values * rng.uniform(50, 100, (rows, 1))).astype(np.float32)
+
+
+def reference(d_model: int = 16, **changes: Any) -> Reference:
+    """A reference fitted on benign rows, eight of each request."""
+    vectors = benign(d_model=d_model)
+    return screen_fit.fit(
+        vectors,
+        np.arange(len(vectors)) // 8,
+        **{"model": "smollm2", "layer": 20, "components": 3, **changes},
+    ).reference

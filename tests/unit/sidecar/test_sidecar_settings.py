@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from subtext_sidecar.settings import parse_settings
@@ -9,6 +11,13 @@ def test_the_environment_is_enough_and_flags_win() -> None:
     settings = parse_settings(["--http-port", "0"], {**GOOD, "SUBTEXT_HTTP_PORT": "9000"})
 
     assert (settings.socket, settings.http_port) == ("ipc:///tmp/s.sock", 0)
+    assert (settings.screen_file, settings.policy_file) == (None, None)
+
+
+def test_files_are_taken_from_flags_or_the_environment() -> None:
+    settings = parse_settings(["--screen-file", "/a"], {**GOOD, "SUBTEXT_POLICY_FILE": "/b"})
+
+    assert (settings.screen_file, settings.policy_file) == (Path("/a"), Path("/b"))
 
 
 @pytest.mark.parametrize(

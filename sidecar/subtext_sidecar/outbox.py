@@ -1,0 +1,134 @@
+"""What goes to Redis: entries of the buffer, dead letters and coverage; all wait while it is away."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from redis import RedisError
+
+from subtext_sidecar.buffer import Buffer, Entry
+from subtext_sidecar.health import Health
+from subtext_sidecar.ledger import Cell, Ledger
+from subtext_sidecar.log import NAME
+from subtext_sidecar.metrics import SidecarMetrics
+from subtext_sidecar.record import (
+    ACTIVATIONS_STREAM,
+    COVERAGE_STREAM,
+    DEAD_LETTER_STREAM,
+    UNKNOWN,
+    CoverageCount,
+    encode_coverage,
+)
+from subtext_sidecar.stream import DeadLetter, RedisStream
+
+_ENTRIES_PER_BATCH: Final = 256
+_BACK_OFF_SECONDS: Final = 0.1
+_BACK_OFF_MAX_SECONDS: Final = 2.0
+_MAX_WAITING_LETTERS: Final = 256
+_MAX_WAITING_COUNTS: Final = 5000
+
+
+class Outbox:
+    """Ships in batches, and after an error leaves Redis alone for a while. Never raises for Redis."""
+
+    def __init__(
+        self,
+        *,
+        stream: RedisStream,
+        buffer: Buffer,
+        ledger: Ledger,
+        metrics: SidecarMetrics,
+        health: Health,
+    ) -> None:
+        self._stream = stream
+        self._buffer = buffer
+        self._ledger = ledger
+        self._metrics = metrics
+        self._health = health
+        self._log = logging.getLogger(NAME)
+        self._letters: list[DeadLetter] = []
+        self._counts: dict[tuple[str, Cell], CoverageCount] = {}
+        self._back_off_seconds = 0.0
+        self._retry_at = 0.0
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Keep a dead letter until it is in Redis; past a bound, forget it."""
+        if len(self._letters) < _MAX_WAITING_LETTERS:
+            self._letters.append(letter)
+
+    def keep(self, count: CoverageCount) -> None:
+        """Keep the newest count of each cell until it is in Redis."""
+        self._counts[count.source, Cell(count.model, count.stratum, count.minute)] = count
+        while len(self._counts) > _MAX_WAITING_COUNTS:
+            del self._counts[next(iter(self._counts))]
+
+    def ship(self, minute: int, model: str) -> None:
+        """Write what the buffer holds. Trimmed rows are counted for ``minute`` and ``model``."""
+        while time.monotonic() >= self._retry_at and (entries := self._buffer.oldest(_ENTRIES_PER_BATCH)):
+            with self._metrics.ship_seconds.time():
+                shipped = self._stream.ship(entries)
+            self._settle(entries[: shipped.written], "rows_shipped")
+            if shipped.trimmed:
+                self._ledger.add(Cell(model, UNKNOWN, minute), "dropped_trimmed", shipped.trimmed)
+            self._redis_answered(ACTIVATIONS_STREAM, shipped.error)
+            if len(entries) < _ENTRIES_PER_BATCH:
+                return
+
+    def give_up(self) -> None:
+        """Drop and count what the buffer still holds."""
+        self._settle(self._buffer.oldest(len(self._buffer)), "dropped_redis_error")
+
+    def report(self) -> None:
+        """Write dead letters and coverage, and refresh what the metrics show of the streams."""
+        self._metrics.buffer_bytes.set(self._buffer.size_bytes)
+        if time.monotonic() < self._retry_at:
+            return
+        steps: tuple[tuple[str, Callable[[], None]], ...] = (
+            (ACTIVATIONS_STREAM, self._show_backlog),
+            (DEAD_LETTER_STREAM, self._send_letters),
+            (COVERAGE_STREAM, self._send_counts),
+        )
+        for stream, step in steps:
+            try:
+                step()
+            except RedisError as error:
+                self._redis_answered(stream, error)
+                return
+        self._redis_answered(COVERAGE_STREAM, None)
+
+    def _show_backlog(self) -> None:
+        for name, entries in self._stream.backlog().items():
+            self._metrics.backlog.labels(name).set(entries)
+
+    def _send_letters(self) -> None:
+        if self._letters:
+            self._stream.bury(self._letters)
+            self._letters.clear()
+
+    def _send_counts(self) -> None:
+        if self._counts:
+            self._stream.report([encode_coverage(count) for count in self._counts.values()])
+            self._counts.clear()
+
+    def _settle(self, entries: list[Entry], counter: str) -> None:
+        for cell, count in Counter(entry.cell for entry in entries).items():
+            self._ledger.add(cell, counter, count)
+        self._buffer.remove(len(entries))
+
+    def _redis_answered(self, stream: str, error: RedisError | None) -> None:
+        """Note whether Redis works; after an error leave it alone for a while."""
+        self._health.is_redis_up = error is None
+        self._metrics.redis_up.set(error is None)
+        if error is None:
+            self._back_off_seconds = 0.0
+            return
+        self._metrics.ship_errors.labels(stream).inc()
+        if not self._back_off_seconds:
+            fields = {"stream": stream, "error": f"{type(error).__name__}: {error}"}
+            self._log.warning("redis_failed", extra={"fields": fields})
+        self._back_off_seconds = min(
+            max(_BACK_OFF_SECONDS, self._back_off_seconds * 2), _BACK_OFF_MAX_SECONDS
+        )
+        self._retry_at = time.monotonic() + self._back_off_seconds

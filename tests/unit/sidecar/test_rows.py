@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subtext_sidecar.block import Block, decode_block
+from subtext_sidecar.record import UNKNOWN, RecordError, decode
+from subtext_sidecar.rows import Kept, estimate, make_record, measure, not_finite
+from tests.unit.sidecar.builders import block_frames, block_header
+
+
+def keep(row: int, **scores: float) -> Kept:
+    return Kept(row, 0.25, 0.25, "decode", scores)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_norms_and_records_are_right_in_every_type(dtype: str) -> None:
+    values = np.random.default_rng(0).standard_normal((6, 16)).astype(np.float32)
+    if dtype == "bfloat16":
+        content = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+    else:
+        content = values.astype("<f2" if dtype == "float16" else "<f4").tobytes()
+    rows = measure(Block(block_header(content, 6, dtype=dtype, d_model=16), content))
+
+    for row in range(6):
+        record = decode(*make_record(rows, keep(row, anomaly=0.5)))
+        assert record.header.norm == pytest.approx(float(np.linalg.norm(record.values())), rel=1e-5)
+        assert record.values() == pytest.approx(values[row], rel=1e-2)
+        assert record.header.scores == {"anomaly": 0.5}
+
+
+def test_rows_that_are_not_finite_are_told_and_huge_ones_are_not_among_them() -> None:
+    values = np.ones((4, 16), "<f4")
+    values[0, 3], values[1, 5], values[2] = np.nan, -np.inf, 1e30
+    content = values.tobytes()
+
+    assert not_finite(measure(Block(block_header(content, 4), content))) == [0, 1]
+
+
+def test_a_record_that_no_reader_would_take_is_not_made() -> None:
+    rows = measure(decode_block(*block_frames(rows=1, request_ids=["r" * 5000])))
+
+    with pytest.raises(RecordError, match="oversized"):
+        make_record(rows, keep(0))
+
+
+@given(st.binary(max_size=300))
+def test_garbage_counts_as_one_row_of_unknown_stratum(content: bytes) -> None:
+    assert sum(estimate(content).strata.values()) >= 1
+
+
+@given(st.integers(0, 2000))
+def test_a_truncated_header_still_counts_as_a_row(size: int) -> None:
+    header, _ = block_frames(rows=4)
+
+    assert estimate(header[: min(size, len(header) - 1)]).strata == {UNKNOWN: 1}

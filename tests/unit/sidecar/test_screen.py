@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+
+from subtext_sidecar import screen_fit
+from subtext_sidecar.screen import Measured, Reference, Screen
+from subtext_sidecar.screen_fit import Direction
+from subtext_sidecar.screen_reference import ScreenError
+from tests.unit.sidecar.builders import benign, reference
+
+
+def measure(screen: Screen, vectors: np.ndarray) -> Measured:
+    return screen.measure(vectors, np.linalg.norm(vectors.astype(np.float64), axis=1))
+
+
+def slow_score(of: Reference, vector: np.ndarray) -> float:
+    """The definition, one row at a time and in float64."""
+    centred = vector.astype(np.float64) / np.linalg.norm(vector.astype(np.float64)) - of.mean
+    projections = [component.astype(np.float64) @ centred for component in of.components]
+    distance = sum(p * p / v for p, v in zip(projections, of.variances, strict=True))
+    residual = centred @ centred - sum(p * p for p in projections)
+    parts = np.array([distance, residual])
+    return float(((parts - of.location) / of.scale).max())
+
+
+def test_the_score_of_a_whole_block_is_that_of_the_definition() -> None:
+    of = reference()
+    vectors = np.concatenate([benign(20, seed=5), np.random.default_rng(1).standard_normal((5, 16))])
+
+    measured = measure(Screen(of), vectors.astype(np.float32))
+
+    expected = [slow_score(of, vector.astype(np.float32)) for vector in vectors]
+    assert measured.anomaly.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("p_value", [0.01, 0.05, 0.2])
+def test_as_many_new_benign_rows_are_found_as_the_p_value_says(p_value: float) -> None:
+    measured = measure(Screen(reference()), benign(20_000, seed=7))
+
+    # The threshold itself stands on 2,000 calibration rows.
+    spread = 4 * np.sqrt(p_value * (1 - p_value) * (1 / 2000 + 1 / 20_000))
+    assert abs(float((measured.p_values <= p_value).mean()) - p_value) < spread
+
+
+def test_foreign_directions_and_foreign_mixes_are_found() -> None:
+    screen = Screen(reference())
+    foreign = np.random.default_rng(3).standard_normal((200, 16)).astype(np.float32)
+    of = screen.reference
+    mix = of.mean + 12 * np.sqrt(of.variances[0]) * of.components[0]
+
+    assert (measure(screen, foreign).p_values <= 0.01).all()
+    assert measure(screen, mix[None]).p_values[0] <= 0.01
+
+
+def test_only_the_direction_counts() -> None:
+    screen = Screen(reference())
+    vectors = benign(10, seed=4)
+
+    assert measure(screen, vectors).anomaly == pytest.approx(
+        measure(screen, vectors * 0.01).anomaly, abs=1e-4
+    )
+
+
+def test_a_massive_activation_is_told_apart_and_is_no_anomaly() -> None:
+    massive = np.zeros((1, 16), np.float32)
+    massive[0, 2] = 1e6
+
+    measured = measure(Screen(reference()), massive)
+
+    assert measured.is_massive.tolist() == [True]
+    assert measured.p_values.tolist() == [1.0]
+
+
+def test_massive_rows_do_not_shape_the_reference() -> None:
+    vectors = benign()
+    documents = np.arange(len(vectors)) // 8
+    with_massive = np.concatenate([vectors, np.full((50, 16), 1e6, np.float32)])
+
+    one = screen_fit.fit(vectors, documents, model="m", layer=1)
+    other = screen_fit.fit(with_massive, np.concatenate([documents, np.zeros(50, int)]), model="m", layer=1)
+
+    assert other.massive_rows == 50
+    assert other.reference.mean == pytest.approx(one.reference.mean)
+
+
+def test_huge_tiny_and_zero_vectors_give_finite_scores() -> None:
+    vectors = np.full((3, 16), 1.0, np.float32) * np.array([[3e37], [1e-37], [0.0]], np.float32)
+
+    measured = measure(Screen(reference()), vectors)
+
+    assert np.isfinite(measured.anomaly).all()
+    assert ((measured.p_values > 0) & (measured.p_values <= 1)).all()
+
+
+def test_a_probe_finds_its_direction_and_as_many_benign_rows_as_the_p_value_says() -> None:
+    direction = np.random.default_rng(8).standard_normal(16)
+    of = reference(directions=[Direction("deceit", direction, None, None)])
+    screen = Screen(of)
+    steered = benign(50, seed=9) / 100 + 5 * direction.astype(np.float32)
+
+    assert screen.probes_found(measure(screen, steered)).all()
+    new = benign(20_000, seed=10)
+    assert screen.probes_found(measure(screen, new)).mean() == pytest.approx(0.01, abs=0.01)
+
+
+def test_a_probe_brings_its_own_mean_and_threshold() -> None:
+    direction, mean = np.eye(16)[3] * 7, np.eye(16)[3] * 0.5
+    of = reference(directions=[Direction("own", direction, mean, 0.25)])
+
+    measured = measure(Screen(of), (np.eye(16)[[3]] * 40).astype(np.float32))
+
+    assert measured.probes.tolist() == [[pytest.approx(0.5)]]
+    assert of.probes[0].threshold == 0.25
+
+
+def test_a_wide_model_with_few_rows_is_fitted_too() -> None:
+    vectors = benign(400, d_model=600)
+
+    of = screen_fit.fit(vectors, np.arange(400), model="m", layer=1, p_value=0.1).reference
+
+    assert np.allclose(of.components @ of.components.T, np.eye(len(of.components)), atol=1e-4)
+    assert (np.diff(of.variances) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("vectors", "documents", "said"),
+    [
+        (benign(100), np.arange(100), "50 held-out rows are too few for a p-value of 0.01: it needs 1000"),
+        (benign(4000), np.arange(4000) % 4, "rows of 4 requests are too few"),
+        (np.zeros((4000, 16), np.float32), np.arange(4000), "finite and not zero"),
+        (np.ones((4000, 16), np.float32), np.arange(4000), "no spread"),
+    ],
+)
+def test_what_cannot_give_a_reference_is_refused(
+    vectors: np.ndarray, documents: np.ndarray, said: str
+) -> None:
+    with pytest.raises(ScreenError, match=said):
+        screen_fit.fit(vectors, documents, model="m", layer=1)
+
+
+@pytest.mark.parametrize(
+    ("direction", "mean", "said"),
+    [
+        (np.ones(5), None, "must have d_model 16 values"),
+        (np.ones(16), np.ones(3), "must have d_model 16 values"),
+        (np.zeros(16), None, "not zero"),
+        (np.full(16, np.nan), None, "finite"),
+    ],
+)
+def test_a_probe_that_does_not_fit_is_refused(
+    direction: np.ndarray, mean: np.ndarray | None, said: str
+) -> None:
+    with pytest.raises(ScreenError, match=said):
+        reference(directions=[Direction("bad", direction, mean, None)])

@@ -1,0 +1,160 @@
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from subtext_sidecar.block import Block, encode_block
+from subtext_sidecar.policy import PolicyError, ScreenPolicy
+from subtext_sidecar.record import decode
+from subtext_sidecar.rows import Rows, make_record, measure, strata_of
+from subtext_sidecar.screen import Screen
+from subtext_sidecar.screen_fit import Direction
+from subtext_sidecar.screening import Screening, Taken
+from tests.unit.sidecar.builders import benign, block_header, reference
+
+PROBE = Direction("deceit", np.random.default_rng(8).standard_normal(16), None, None)
+FOREIGN = np.random.default_rng(3).standard_normal(16)
+SCREEN = Screen(reference(directions=[PROBE]))
+
+
+def ordinary(count: int) -> np.ndarray:
+    """Benign rows that this screen does not find."""
+    vectors = benign(4 * count, seed=21)
+    measured = SCREEN.measure(vectors, np.linalg.norm(vectors, axis=1).astype(np.float64))
+    quiet = (measured.p_values > 0.05) & ~SCREEN.probes_found(measured).any(axis=1)
+    return vectors[quiet][:count]
+
+
+def rows_of(vectors: Any, **changes: Any) -> Rows:
+    content = np.asarray(vectors, "<f4").tobytes()
+    header = block_header(content, len(vectors), **changes)
+    assert encode_block(header)
+    return measure(Block(header, content))
+
+
+def strict(rate: float = 0.001, **changes: Any) -> ScreenPolicy:
+    """A baseline that passes hardly anything, so that what passes was found."""
+    return ScreenPolicy(baseline_rate=rate, **changes)
+
+
+def reasons(taken: Taken) -> dict[int, str]:
+    return {kept.row: kept.reason for kept in taken.kept}
+
+
+def test_without_a_reference_and_a_policy_every_row_passes_unchanged() -> None:
+    taken = Screening(None, ScreenPolicy(), 0.0).take(rows_of(benign(5)))
+
+    assert [(kept.row, kept.probability, kept.baseline_probability) for kept in taken.kept] == [
+        (row, 0.25, 0.25) for row in range(5)
+    ]
+    assert {kept.reason for kept in taken.kept} == {"decode"}
+    assert all(kept.scores == {} for kept in taken.kept)
+    assert not taken.counts
+    assert taken.verdicts == {"unscreened": 5}
+
+
+def test_found_rows_pass_with_their_reason_and_the_others_are_counted_as_thinned() -> None:
+    vectors = ordinary(6)
+    vectors[2] = FOREIGN
+    vectors[5] = vectors[5] / 100 + 5 * PROBE.direction
+
+    taken = Screening(SCREEN, strict(), 0.0).take(rows_of(vectors))
+
+    assert reasons(taken) == {2: "screen_anomaly", 5: "screen_probe_deceit"}
+    assert all(kept.baseline_probability == 0.0 for kept in taken.kept)
+    assert all(kept.probability == 0.25 for kept in taken.kept)
+    assert taken.counts == {
+        ("uniform", "thinned"): 3,
+        ("opt_in", "thinned"): 1,
+        ("opt_in", "screened_anomaly"): 1,
+        ("uniform", "screened_probe"): 1,
+    }
+    assert taken.verdicts == {"ordinary": 4, "anomaly": 1, "probe": 1}
+
+
+def test_a_found_row_of_the_baseline_keeps_its_own_reason_and_has_both_probabilities() -> None:
+    taken = Screening(SCREEN, ScreenPolicy(), 0.0).take(rows_of([FOREIGN]))
+
+    (kept,) = taken.kept
+    assert (kept.reason, kept.probability, kept.baseline_probability) == ("decode", 0.25, 0.25)
+    assert taken.counts == {("uniform", "screened_anomaly"): 1}
+
+
+def test_scores_go_with_every_screened_row() -> None:
+    taken = Screening(SCREEN, ScreenPolicy(), 0.0).take(rows_of(ordinary(3)))
+
+    for kept in taken.kept:
+        assert set(kept.scores) == {"anomaly", "anomaly_p_value", "probe_deceit"}
+        assert 0.05 < kept.scores["anomaly_p_value"] <= 1
+
+
+def test_the_rows_of_one_request_pass_or_go_together() -> None:
+    rows = rows_of(ordinary(200))
+    screening = Screening(SCREEN, ScreenPolicy(baseline_rate=0.5), 0.0)
+
+    kept = {one.row for one in screening.take(rows).kept}
+
+    assert 60 < len(kept) < 140
+    assert all((row ^ 1) in kept for row in kept)
+
+
+@pytest.mark.parametrize("changes", [{"model": "other"}, {"layer": 3}])
+def test_rows_that_the_reference_is_not_for_pass_by_the_baseline_alone(changes: dict[str, Any]) -> None:
+    screening = Screening(SCREEN, strict(), 0.0)
+
+    taken = screening.take(rows_of([FOREIGN] * 4, **changes))
+
+    assert taken.verdicts == {"unscreened": 4}
+    assert taken.kept == []
+
+
+def test_a_row_that_is_not_finite_is_left_out_and_the_others_are_judged_right() -> None:
+    vectors = ordinary(4)
+    vectors[1, 0] = np.inf
+    vectors[3] = FOREIGN
+
+    taken = Screening(SCREEN, strict(), 0.0).take(rows_of(vectors))
+
+    assert reasons(taken) == {3: "screen_anomaly"}
+    assert sum(taken.verdicts.values()) == 3
+
+
+def test_the_anomaly_score_can_be_switched_off() -> None:
+    taken = Screening(SCREEN, strict(anomaly_p_value=None), 0.0).take(rows_of([FOREIGN]))
+
+    assert taken.kept == []
+    assert taken.verdicts == {"ordinary": 1}
+
+
+def test_a_p_value_that_the_reference_cannot_reach_is_refused_and_the_old_policy_stays() -> None:
+    screening = Screening(SCREEN, strict(), 0.0)
+
+    with pytest.raises(PolicyError, match="the reference has 2000 calibration rows"):
+        screening.set_policy(ScreenPolicy(anomaly_p_value=1e-6))
+
+    assert screening.rates.baseline == 0.001
+
+
+def test_rates_adapt_once_a_second_to_what_arrived() -> None:
+    screening = Screening(None, ScreenPolicy(rows_per_second=10.0), 0.0)
+    rows = rows_of(benign(100))
+    screening.take(rows)
+    screening.adapt(0.9)
+    assert screening.rates.baseline == 1.0
+
+    screening.adapt(1.0)
+
+    assert screening.rates.baseline < 0.1
+    assert len(screening.take(rows).kept) < 40
+
+
+def test_every_kept_row_makes_a_record_that_a_worker_accepts() -> None:
+    rows = rows_of(np.concatenate([ordinary(3), FOREIGN[None]]))
+    taken = Screening(SCREEN, ScreenPolicy(baseline_rate=0.7), 0.0).take(rows)
+
+    records = [decode(*make_record(rows, kept)) for kept in taken.kept]
+
+    assert [record.header.position for record in records] == [20 + kept.row for kept in taken.kept]
+    strata = Counter(strata_of(rows.block)[kept.row] for kept in taken.kept)
+    assert Counter(record.header.stratum for record in records) == strata
