@@ -129,8 +129,8 @@ class SampleFields(Answer):
         examples=["decode"],
     )
     screen_scores: dict[str, float] = Field(
-        description="What the sidecar's screen measured: `anomaly`, `anomaly_p_value`, `probe_<name>`; empty "
-        "without a screen. Rows that were chosen at random carry them too.",
+        description="What the sidecar's screen measured: `anomaly`, `anomaly_p_value`, `probe_<name>`; "
+        "empty without a screen. Rows that were chosen at random carry them too.",
         examples=[{"anomaly": 31.7}],
     )
 
