@@ -168,7 +168,9 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
         redis=client,
         queue=queue,
         metrics=metrics,
-        gauges=Gauges(metrics, StreamQueue(client, names), names, database),
+        gauges=Gauges(
+            metrics, {found: StreamQueue(client, found) for found in (names, COVERAGE_QUEUE)}, database
+        ),
         intake=CoverageIntake(StreamQueue(client, COVERAGE_QUEUE), store_engine.session_factory(database)),
         health=health,
         concepts=concepts,

@@ -131,3 +131,17 @@ def test_healthz_says_that_the_process_lives_and_metrics_are_there(bench: Bench)
         "status": "ok",
         "checks": {"postgres": "ok", "migrations": "ok", "redis": "ok", "decoder": "ok"},
     }
+
+
+def test_the_backlog_of_rows_and_of_counts_is_measured_apart(bench: Bench) -> None:
+    bench.add_samples(3)
+    bench.client.xadd(record.COVERAGE_STREAM, {record.FIELD_HEADER: b"anything"})
+
+    bench.parts.gauges.measure()
+
+    waiting = [
+        bench.metric("subtext_stream_backlog_entries", stream=stream)
+        for stream in (record.ACTIVATIONS_STREAM, record.COVERAGE_STREAM)
+    ]
+    assert waiting == [3, 1]
+    assert bench.metric("subtext_redis_up") == 1
