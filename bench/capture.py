@@ -43,6 +43,7 @@ _FAILURES: Final = (
     ProcessDiedError,
     StartTimeoutError,
     FileNotFoundError,
+    servers.MemoryShortageError,
 )
 
 

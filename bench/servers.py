@@ -24,7 +24,13 @@ _FIRST_PORT: Final = 8200
 _STORE_DEADLINE_SECONDS: Final = 60.0
 _ENGINE_DEADLINE_SECONDS: Final = 900.0
 _INSTALL_DEADLINE_SECONDS: Final = 120.0
+_GIB: Final = 1 << 30
+_SERVER_GIB: Final = 3.7  # resident, with the KV cache of one GiB that the demo gives its server
 _LENS_REQUIREMENTS: Final = Path(__file__).with_name("vllm-lens.txt")
+
+
+class MemoryShortageError(RuntimeError):
+    """The servers do not fit beside what runs here already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +78,9 @@ class Running:
 def start(stack: Stack, home: Home, model_dir: Path, servers: Sequence[Server]) -> Running:
     """Start all servers, one after the other, and return once every one answers.
 
-    Raises ProcessDiedError or StartTimeoutError. The stack ends them all.
+    Raises MemoryShortageError, ProcessDiedError or StartTimeoutError. The stack ends them all.
     """
+    check_memory(servers, psutil.virtual_memory().available)
     ports = choose_ports(
         Ports(plugin=_FIRST_PORT, sidecar=_FIRST_PORT + 1, valkey=_FIRST_PORT + 2, openai=_FIRST_PORT + 10)
     )
@@ -101,6 +108,17 @@ def start(stack: Stack, home: Home, model_dir: Path, servers: Sequence[Server]) 
     return Running(
         servers=running, sidecar=sidecar, plugin_metrics_url=f"http://{HOST}:{ports.plugin}/metrics"
     )
+
+
+def check_memory(servers: Sequence[Server], available_bytes: int) -> None:
+    """Raise MemoryShortageError unless all servers can live at once."""
+    needed, available = _SERVER_GIB * len(servers), available_bytes / _GIB
+    if available < needed:
+        names = ", ".join(server.name for server in servers)
+        raise MemoryShortageError(
+            f"{len(servers)} servers at once ({names}) take about {needed:.1f} GiB and {available:.1f} GiB "
+            "are free: stop other programs, or name fewer arms with --arms"
+        )
 
 
 def vllm(plan: launch.LaunchPlan, server: Server, port: int) -> ProcessSpec:

@@ -1,0 +1,34 @@
+"""The benchmark's command line refuses what it cannot run, before anything starts."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.arms import AGAIN, CAPTURED, VANILLA
+from bench.capture import _options
+from bench.servers import MemoryShortageError, check_memory
+
+ROOT = Path(__file__).resolve().parents[3]
+GIB = 1 << 30
+
+
+def test_make_passes_options_on_and_nothing_follows_the_last_line() -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--dry-run", "--assume-old=setup", "bench-capture", "ARGS=--rounds 1"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1].strip() == ".venv/bin/python -m bench.capture --rounds 1"
+
+
+@pytest.mark.parametrize("argv", [["--arms", "idel"], ["--rounds", "0"], ["--seconds", "0"]])
+def test_options_that_make_no_sense_are_refused(argv: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        _options(argv)
+
+
+def test_too_little_memory_is_told_before_any_server_starts() -> None:
+    check_memory([VANILLA, AGAIN, CAPTURED], 12 * GIB)
+    with pytest.raises(MemoryShortageError, match=r"3 servers at once .* 10\.0 GiB are free"):
+        check_memory([VANILLA, AGAIN, CAPTURED], 10 * GIB)
