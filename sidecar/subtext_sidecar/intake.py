@@ -1,33 +1,45 @@
-"""From a block off the socket to entries in the buffer, with every row accounted for."""
+"""From blocks off the socket to entries in the buffer, with every row accounted for."""
 
 import logging
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from subtext_sidecar.block import Block, BlockHeader, decode_block
+from subtext_sidecar.block import Block, decode_block
 from subtext_sidecar.buffer import Buffer, Entry
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.metrics import SidecarMetrics
 from subtext_sidecar.outbox import Outbox
-from subtext_sidecar.record import UNKNOWN, RecordError
-from subtext_sidecar.rows import Rows, estimate, make_record, measure, not_finite, strata_of
+from subtext_sidecar.record import MAX_HEADER_BYTES, UNKNOWN, RecordError, RejectReason
+from subtext_sidecar.rows import (
+    Kept,
+    Kind,
+    Rows,
+    estimate,
+    kind_of,
+    make_record,
+    measure,
+    not_finite,
+    unscreened,
+)
 from subtext_sidecar.screening import Screening
 from subtext_sidecar.stream import DeadLetter
 
+_ROWS_TOGETHER: Final = 96  # as float32 they fit into a core's second cache
 _PLAUSIBLE_MINUTES: Final = 24 * 60
 _LETTER_HEADER_BYTES: Final = 4096
 _LETTER_VECTOR_BYTES: Final = 4096  # enough to look at; a bad vector may be of any size
 
+Frames = tuple[bytes, bytes]  # a block's header and vectors
 _Counts = Counter[tuple[str, str]]  # by stratum and counter
 
 
-class _Kind(NamedTuple):
-    """What a reference must fit."""
+class _Alike(NamedTuple):
+    """What blocks have in common that are taken together."""
 
-    model: str
-    layer: int
-    d_model: int
+    kind: Kind
+    minute: int  # of capture
 
 
 class Intake:
@@ -48,80 +60,95 @@ class Intake:
         self._screening = screening
         self._metrics = metrics
         self._log = logging.getLogger(NAME)
-        self._unfit: set[_Kind] = set()
+        self._unfit: set[Kind] = set()
 
-    def accept(self, header_bytes: bytes, vectors: bytes, minute: int, model: str) -> str:
-        """Take one block; return its model. ``minute`` and ``model`` are for rows that tell none."""
-        try:
-            block = decode_block(header_bytes, vectors)
-        except RecordError as error:
-            self._refuse(header_bytes, vectors, error, Cell(model, UNKNOWN, minute))
-            return model
-        minute = _minute_of(block.header.captured_at, minute)
-        rows, counts = measure(block), Counter[tuple[str, str]]()
-        counts.update((stratum, "rows_received") for stratum in strata_of(block))
+    def accept(self, messages: Iterable[Frames], minute: int, model: str) -> str:
+        """Take blocks in their order; return the model that was last heard of.
+
+        ``minute`` and ``model`` are for rows that tell none themselves.
+        """
+        for alike, blocks in _together(self._decoded(messages, Cell(model, UNKNOWN, minute)), minute):
+            model = alike.kind.model
+            self._take(measure(*blocks), alike.minute)
+        return model
+
+    def _decoded(self, messages: Iterable[Frames], now: Cell) -> Iterator[Block]:
+        for header, vectors in messages:
+            try:
+                yield decode_block(header, vectors)
+            except RecordError as error:
+                self._refuse(header, vectors, error, now)
+
+    def _take(self, rows: Rows, minute: int) -> None:
+        counts: _Counts = Counter((stratum, "rows_received") for stratum in rows.stratum)
         for row in not_finite(rows):
-            bad = RecordError("not_finite", "vector has NaN or infinite values")
-            self._drop_row(header_bytes, block, row, bad, counts)
-        self._screen(header_bytes, rows, minute, counts)
-        for (stratum, counter), count in counts.items():
-            self._ledger.add(Cell(block.header.model, stratum, minute), counter, count)
-        return block.header.model
-
-    def _screen(self, header_bytes: bytes, rows: Rows, minute: int, counts: _Counts) -> None:
-        block = rows.block
+            self._drop(
+                rows, unscreened(rows, row), "not_finite", "vector has NaN or infinite values", counts
+            )
         taken = self._screening.take(rows)
         counts.update(taken.counts)
         for verdict, count in taken.verdicts.items():
-            self._metrics.screen_rows.labels(block.header.model, verdict).inc(count)
+            self._metrics.screen_rows.labels(rows.kind.model, verdict).inc(count)
         if taken.verdicts["unscreened"]:
-            self._tell_unfit(block.header)
-        strata = strata_of(block)
+            self._tell_unfit(rows.kind)
+        cells = {stratum: Cell(rows.kind.model, stratum, minute) for stratum in set(rows.stratum)}
         for kept in taken.kept:
-            try:
-                header, vector = make_record(rows, kept)
-            except RecordError as error:
-                self._drop_row(header_bytes, block, kept.row, error, counts)
-                continue
-            stratum = strata[kept.row]
-            if not self._buffer.put(Entry(header, vector, Cell(block.header.model, stratum, minute))):
-                counts[stratum, "dropped_buffer_full"] += 1
+            header, vector = make_record(rows, kept)
+            if len(header) > MAX_HEADER_BYTES:
+                detail = f"header has {len(header)} bytes, limit {MAX_HEADER_BYTES}"
+                self._drop(rows, kept, "oversized", detail, counts)
+            elif not self._buffer.put(Entry(header, vector, cells[rows.stratum[kept.row]])):
+                counts[rows.stratum[kept.row], "dropped_buffer_full"] += 1
+        for (stratum, counter), count in counts.items():
+            self._ledger.add(cells[stratum], counter, count)
 
-    def _drop_row(
-        self, header_bytes: bytes, block: Block, row: int, error: RecordError, counts: _Counts
-    ) -> None:
-        counts[strata_of(block)[row], f"dropped_invalid_{error.reason}"] += 1
-        self._bury(header_bytes, block.row_bytes(row), error)
+    def _drop(self, rows: Rows, kept: Kept, reason: RejectReason, detail: str, counts: _Counts) -> None:
+        counts[rows.stratum[kept.row], f"dropped_invalid_{reason}"] += 1
+        self._bury(*make_record(rows, kept), RecordError(reason, detail))
 
-    def _refuse(self, header_bytes: bytes, vectors: bytes, error: RecordError, known: Cell) -> None:
+    def _refuse(self, header: bytes, vectors: bytes, error: RecordError, now: Cell) -> None:
         """Count the rows of a block that must not be used, as far as they can still be told."""
-        lost = estimate(header_bytes)
-        minute = known.minute
-        if lost.captured_at is not None:
-            minute = _minute_of(lost.captured_at, minute)
+        lost = estimate(header)
+        minute = now.minute if lost.captured_at is None else _minute_of(lost.captured_at, now.minute)
         for stratum, count in lost.strata.items():
-            cell = Cell(lost.model or known.model, stratum, minute)
+            cell = Cell(lost.model or now.model, stratum, minute)
             self._ledger.add(cell, "rows_received", count)
             self._ledger.add(cell, f"dropped_invalid_{error.reason}", count)
-        self._bury(header_bytes, vectors, error)
+        self._bury(header, vectors, error)
 
-    def _bury(self, header_bytes: bytes, vector: bytes, error: RecordError) -> None:
+    def _bury(self, header: bytes, vector: bytes, error: RecordError) -> None:
         self._metrics.dead_letters.labels(error.reason).inc()
         self._outbox.bury(
             DeadLetter(
-                header_bytes[:_LETTER_HEADER_BYTES],
+                header[:_LETTER_HEADER_BYTES],
                 vector[:_LETTER_VECTOR_BYTES],
                 error.reason,
                 str(error)[:500],
             )
         )
 
-    def _tell_unfit(self, header: BlockHeader) -> None:
+    def _tell_unfit(self, kind: Kind) -> None:
         """Say once that a reference was given and these rows are not what it is for."""
-        kind = _Kind(header.model, header.layer, header.d_model)
         if self._screening.has_reference and kind not in self._unfit:
             self._unfit.add(kind)
             self._log.error("screen_does_not_fit", extra={"fields": kind._asdict()})
+
+
+def _together(blocks: Iterable[Block], now_minute: int) -> Iterator[tuple[_Alike, list[Block]]]:
+    """Yield neighbours that are alike, up to a number of rows that is good to work on at once."""
+    alike: _Alike | None = None
+    waiting: list[Block] = []
+    rows = 0
+    for block in blocks:
+        next_alike = _Alike(kind_of(block), _minute_of(block.header.captured_at, now_minute))
+        if alike is not None and (next_alike != alike or rows + len(block) > _ROWS_TOGETHER):
+            yield alike, waiting
+            waiting, rows = [], 0
+        alike = next_alike
+        waiting.append(block)
+        rows += len(block)
+    if alike is not None:
+        yield alike, waiting
 
 
 def _minute_of(captured_at: float, now_minute: int) -> int:

@@ -1,7 +1,14 @@
-"""The rows of a block: check each, and make a record of those that go on. Pure."""
+"""The rows of some blocks together, column by column, and the records of those that go on. Pure.
+
+A block may hold a single row, and what is done for a block at a time would then cost more than what
+is done for its rows; so blocks that came together are taken together.
+"""
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Final, NamedTuple
 
 import msgspec
@@ -10,25 +17,48 @@ import numpy.typing as npt
 
 from subtext_sidecar.block import Block
 from subtext_sidecar.record import (
-    MAX_HEADER_BYTES,
+    BYTES_PER_VALUE,
     OPT_IN,
     UNDECODABLE,
     UNIFORM,
     UNKNOWN,
     VERSION,
     Header,
-    RecordError,
     checksum,
     encode_header,
+    to_float32,
 )
 
 
-class Rows(NamedTuple):
-    """A block with what every later step needs of its values."""
+class Kind(NamedTuple):
+    """What rows have in common that are taken together."""
 
-    block: Block
+    model: str
+    layer: int
+    dtype: str
+    d_model: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Rows of one kind; columns have one entry a row."""
+
+    kind: Kind
+    contents: bytes  # the raw vectors, one after another
     vectors: npt.NDArray[np.float32]  # (rows, d_model)
     norms: npt.NDArray[np.float64]  # (rows,); not finite where the values are not
+    captured_at: list[float]
+    request_id: list[str]
+    stratum: list[str]
+    position: list[int]
+    token_id: list[int]
+    is_prefill: list[bool]
+    probability: list[float]
+    reason: list[str]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.position)
 
 
 class Kept(NamedTuple):
@@ -49,22 +79,41 @@ class Estimate(NamedTuple):
     strata: Counter[str]  # rows by stratum, UNKNOWN where it does not tell
 
 
-def measure(block: Block) -> Rows:
-    """Return the rows as float32 with their norms."""
-    vectors = block.values()
+def kind_of(block: Block) -> Kind:
+    """Return what a block's rows have in common."""
+    header = block.header
+    return Kind(header.model, header.layer, header.dtype, header.d_model)
+
+
+def measure(*blocks: Block) -> Rows:
+    """Return the rows of blocks of one kind as float32 with their norms."""
+    kind, headers = kind_of(blocks[0]), [block.header for block in blocks]
+    contents = b"".join([block.vectors for block in blocks])
+    vectors = to_float32(contents, kind.dtype).reshape(-1, kind.d_model)
+    return Rows(
+        kind=kind,
+        contents=contents,
+        vectors=vectors,
+        norms=_norms(vectors),
+        captured_at=list(chain(*(repeat(one.captured_at, len(one.position)) for one in headers))),
+        request_id=[one.request_ids[request] for one in headers for request in one.request],
+        stratum=[one.strata[request] for one in headers for request in one.request],
+        position=list(chain(*(one.position for one in headers))),
+        token_id=list(chain(*(one.token_id for one in headers))),
+        is_prefill=list(chain(*(one.is_prefill for one in headers))),
+        probability=list(chain(*(one.probability for one in headers))),
+        reason=list(chain(*(one.reason for one in headers))),
+    )
+
+
+def _norms(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.einsum("ij,ij->i", vectors, vectors)
-        norms = np.sqrt(squares.astype(np.float64))
+        norms: npt.NDArray[np.float64] = np.sqrt(squares.astype(np.float64))
     # A sum of squares is not finite when a value is not, or when finite values are huge: then slowly.
     for row in np.flatnonzero(~np.isfinite(squares)):
         norms[row] = np.linalg.norm(vectors[row].astype(np.float64))
-    return Rows(block, vectors, norms)
-
-
-def strata_of(block: Block) -> list[str]:
-    """Return the stratum of each row."""
-    strata = block.header.strata
-    return [strata[request] for request in block.header.request]
+    return norms
 
 
 def not_finite(rows: Rows) -> list[int]:
@@ -74,33 +123,35 @@ def not_finite(rows: Rows) -> list[int]:
 
 
 def make_record(rows: Rows, kept: Kept) -> tuple[bytes, bytes]:
-    """Return a finite row's record, header and vector; raises RecordError when it could not be read."""
-    columns, row = rows.block.header, kept.row
-    vector = rows.block.row_bytes(row)
-    header = encode_header(
-        Header(
-            v=VERSION,
-            model=columns.model,
-            request_id=columns.request_ids[columns.request[row]],
-            stratum=columns.strata[columns.request[row]],
-            layer=columns.layer,
-            position=columns.position[row],
-            token_id=columns.token_id[row],
-            phase="prefill" if columns.is_prefill[row] else "decode",
-            norm=float(rows.norms[row]),
-            probability=kept.probability,
-            baseline_probability=kept.baseline_probability,
-            reason=kept.reason,
-            captured_at=columns.captured_at,
-            dtype=columns.dtype,
-            shape=(columns.d_model,),
-            checksum=checksum(vector),
-            scores=kept.scores,
-        )
+    """Return a row's record, header and vector; a norm that is not finite becomes 0."""
+    row, kind, norm = kept.row, rows.kind, float(rows.norms[kept.row])
+    size = kind.d_model * BYTES_PER_VALUE[kind.dtype]
+    vector = rows.contents[row * size : (row + 1) * size]
+    header = Header(
+        v=VERSION,
+        model=kind.model,
+        request_id=rows.request_id[row],
+        stratum=rows.stratum[row],
+        layer=kind.layer,
+        position=rows.position[row],
+        token_id=rows.token_id[row],
+        phase="prefill" if rows.is_prefill[row] else "decode",
+        norm=norm if math.isfinite(norm) else 0.0,
+        probability=kept.probability,
+        baseline_probability=kept.baseline_probability,
+        reason=kept.reason,
+        captured_at=rows.captured_at[row],
+        dtype=kind.dtype,
+        shape=(kind.d_model,),
+        checksum=checksum(vector),
+        scores=kept.scores,
     )
-    if len(header) > MAX_HEADER_BYTES:
-        raise RecordError("oversized", f"header has {len(header)} bytes, limit {MAX_HEADER_BYTES}")
-    return header, vector
+    return encode_header(header), vector
+
+
+def unscreened(rows: Rows, row: int) -> Kept:
+    """Return a row as the plugin sent it."""
+    return Kept(row, rows.probability[row], rows.probability[row], rows.reason[row], {})
 
 
 class _Remains(msgspec.Struct):
@@ -125,8 +176,11 @@ def estimate(header_bytes: bytes) -> Estimate:
         found.captured_at = None
     if not found.position:
         return Estimate(found.model, found.captured_at, _ONE_ROW)
-    strata = Counter({UNKNOWN: len(found.position)})
-    is_told = len(found.request) == len(found.position) and set(found.strata) <= {UNIFORM, OPT_IN}
-    if is_told and 0 <= min(found.request) <= max(found.request) < len(found.strata):
-        strata = Counter(found.strata[request] for request in found.request)
-    return Estimate(found.model, found.captured_at, strata)
+    return Estimate(found.model, found.captured_at, _strata(found.strata, found.request, found.position))
+
+
+def _strata(strata: list[str], request: list[int], position: Sequence[object]) -> Counter[str]:
+    is_told = len(request) == len(position) and set(strata) <= {UNIFORM, OPT_IN}
+    if is_told and 0 <= min(request) <= max(request) < len(strata):
+        return Counter(strata[number] for number in request)
+    return Counter({UNKNOWN: len(position)})

@@ -1,4 +1,4 @@
-"""Screen and thin the rows of whole blocks, under a policy that may change at any time. No I/O.
+"""Screen and thin rows, under a policy that may change at any time. No I/O.
 
 A row is screened only when the reference is of its model, layer and width; any other passes by the
 baseline alone and is counted as ``unscreened``.
@@ -8,12 +8,10 @@ from collections import Counter
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from subtext_sidecar import thinning
-from subtext_sidecar.block import BlockHeader
 from subtext_sidecar.policy import PolicyError, ScreenPolicy
-from subtext_sidecar.rows import Kept, Rows, strata_of
+from subtext_sidecar.rows import Kept, Kind, Rows
 from subtext_sidecar.screen import Screen
 from subtext_sidecar.thinning import Arrivals, Rates
 
@@ -24,7 +22,7 @@ _ANOMALY_SCORES: Final = ("anomaly", "anomaly_p_value")
 
 
 class Taken(NamedTuple):
-    """What became of the finite rows of one block."""
+    """What became of the finite rows."""
 
     kept: list[Kept]
     counts: Counter[tuple[str, str]]  # by stratum and counter of the ledger
@@ -32,12 +30,11 @@ class Taken(NamedTuple):
 
 
 class _Findings(NamedTuple):
-    """Per row, by its number in the block."""
+    """One entry a finite row; ``scores`` is empty when the rows were not screened."""
 
-    reasons: dict[int, str]  # of the rows that were found
+    reasons: dict[int, str]  # of the rows that were found, by their number among all
     verdicts: list[Verdict]
-    names: tuple[str, ...]
-    scores: list[list[float]]  # in the order of ``names``; empty when not screened
+    scores: list[list[float]]
 
 
 class Screening:
@@ -46,6 +43,8 @@ class Screening:
     def __init__(self, screen: Screen | None, policy: ScreenPolicy, now: float) -> None:
         check_policy(policy, screen)
         self._screen = screen
+        probes = () if screen is None else screen.reference.probes
+        self._names = (*_ANOMALY_SCORES, *(f"probe_{probe.name}" for probe in probes))
         self._policy = policy
         self._state = thinning.start(policy)
         self._arrived = Arrivals()
@@ -75,72 +74,68 @@ class Screening:
             self._arrived, self._adapted_at = Arrivals(), now
 
     def take(self, rows: Rows) -> Taken:
-        """Decide about each finite row of a block."""
+        """Decide about each finite row."""
         finite: list[int] = np.flatnonzero(np.isfinite(rows.norms)).tolist()
         found = self._find(rows, finite)
         self._arrived = Arrivals(self._arrived.rows + len(finite), self._arrived.found + len(found.reasons))
         taken = Taken([], Counter(), Counter(found.verdicts))
-        strata, drawn = strata_of(rows.block), self._draws(rows.block.header)
+        thinned = []
+        drawn = self._draws(rows)
         for place, row in enumerate(finite):
             reason = found.reasons.get(row)
-            if reason is not None:
-                taken.counts[strata[row], f"screened_{found.verdicts[place]}"] += 1
-            kept = self._pass_on(rows.block.header, row, drawn[row], reason)
+            scores = dict(zip(self._names, found.scores[place], strict=True)) if found.scores else {}
+            kept = self._pass_on(rows, row, drawn[row], reason, scores)
             if kept is None:
-                taken.counts[strata[row], "thinned"] += 1
-                continue
-            if found.scores:
-                kept.scores.update(zip(found.names, found.scores[place], strict=True))
-            taken.kept.append(kept)
+                thinned.append((rows.stratum[row], "thinned"))
+            else:
+                taken.kept.append(kept)
+            if reason is not None:
+                taken.counts[rows.stratum[row], f"screened_{found.verdicts[place]}"] += 1
+        taken.counts.update(thinned)
         return taken
 
-    def fits(self, header: BlockHeader) -> bool:
-        """Tell whether a block's rows can be screened."""
+    def _fits(self, kind: Kind) -> bool:
         if self._screen is None:
             return False
-        reference = self._screen.reference
-        return (header.model, header.layer, header.d_model) == (
-            reference.model,
-            reference.layer,
-            reference.d_model,
-        )
+        of = self._screen.reference
+        return (kind.model, kind.layer, kind.d_model) == (of.model, of.layer, of.d_model)
 
-    def _draws(self, header: BlockHeader) -> list[float]:
+    def _draws(self, rows: Rows) -> list[float]:
         if self.rates.baseline >= 1.0:
-            return [0.0] * len(header.position)  # every draw is below 1
-        of_requests = [thinning.draw(self._policy.seed, request_id) for request_id in header.request_ids]
-        return [of_requests[request] for request in header.request]
+            return [0.0] * len(rows)  # every draw is below 1
+        of_requests = {one: thinning.draw(self._policy.seed, one) for one in set(rows.request_id)}
+        return [of_requests[one] for one in rows.request_id]
 
-    def _pass_on(self, header: BlockHeader, row: int, drawn: float, found: str | None) -> Kept | None:
-        passed = thinning.pass_on(drawn, header.probability[row], self.rates, is_found=found is not None)
+    def _pass_on(
+        self, rows: Rows, row: int, drawn: float, found: str | None, scores: dict[str, float]
+    ) -> Kept | None:
+        passed = thinning.pass_on(drawn, rows.probability[row], self.rates, is_found=found is not None)
         if passed is None:
             return None
         only_found = found if passed.baseline_probability == 0.0 else None
-        return Kept(
-            row, passed.probability, passed.baseline_probability, only_found or header.reason[row], {}
-        )
+        reason = only_found or rows.reason[row]
+        return Kept(row, passed.probability, passed.baseline_probability, reason, scores)
 
     def _find(self, rows: Rows, finite: list[int]) -> _Findings:
-        if self._screen is None or not finite or not self.fits(rows.block.header):
-            return _Findings({}, ["unscreened"] * len(finite), (), [])
-        is_whole = len(finite) == len(rows.norms)
+        if self._screen is None or not finite or not self._fits(rows.kind):
+            return _Findings({}, ["unscreened"] * len(finite), [])
+        is_whole = len(finite) == len(rows)
         vectors = rows.vectors if is_whole else rows.vectors[finite]
         measured = self._screen.measure(vectors, rows.norms if is_whole else rows.norms[finite])
-        probes = self._screen.reference.probes
-        by_probe = self._screen.probes_found(measured)
-        by_anomaly: npt.NDArray[np.bool_] = np.zeros(len(finite), bool)
-        if self._policy.anomaly_p_value is not None:
-            by_anomaly = measured.p_values <= self._policy.anomaly_p_value
+        verdicts: list[Verdict] = ["ordinary"] * len(finite)
+        for place in np.flatnonzero(measured.is_massive).tolist():
+            verdicts[place] = "massive"
         reasons: dict[int, str] = {}
-        verdicts: list[Verdict] = ["massive" if massive else "ordinary" for massive in measured.is_massive]
-        for place in np.flatnonzero(by_anomaly).tolist():
+        # A p-value is at most 1, and no policy asks for one below 0: that is how it is switched off.
+        wanted = -1.0 if self._policy.anomaly_p_value is None else self._policy.anomaly_p_value
+        for place in np.flatnonzero(measured.p_values <= wanted).tolist():
             reasons[finite[place]], verdicts[place] = "screen_anomaly", "anomaly"
+        by_probe = self._screen.probes_found(measured)
         for place in np.flatnonzero(by_probe.any(axis=1)).tolist():
-            name = probes[int(np.argmax(by_probe[place]))].name
+            name = self._screen.reference.probes[int(np.argmax(by_probe[place]))].name
             reasons[finite[place]], verdicts[place] = f"screen_probe_{name}", "probe"
-        names = (*_ANOMALY_SCORES, *(f"probe_{probe.name}" for probe in probes))
         scores = np.column_stack([measured.anomaly, measured.p_values, measured.probes]).tolist()
-        return _Findings(reasons, verdicts, names, scores)
+        return _Findings(reasons, verdicts, scores)
 
 
 def check_policy(policy: ScreenPolicy, screen: Screen | None) -> None:

@@ -14,7 +14,7 @@ from subtext_sidecar import wire
 from subtext_sidecar.buffer import Buffer
 from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.health import Health
-from subtext_sidecar.intake import Intake
+from subtext_sidecar.intake import Frames, Intake
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.metrics import SidecarMetrics
@@ -72,8 +72,13 @@ class Sidecar:
             self._beat()
         messages = self._receiver.receive(timeout_seconds, _MESSAGES_PER_STEP)
         minute = _minute()
-        for message in messages:
-            self._accept(message, minute)
+        blocks: list[Frames] = []
+        for kind, *frames in messages:
+            if kind == wire.BLOCK and len(frames) == _BLOCK_FRAMES:
+                blocks.append((frames[0], frames[1]))
+            else:
+                self._accept_other(kind, frames)
+        self._model = self._intake.accept(blocks, minute, self._model)
         self._screening.adapt(time.monotonic())
         self._outbox.ship(minute, self._model)
         self._health.turn()
@@ -89,11 +94,8 @@ class Sidecar:
         self._outbox.give_up()
         self._beat()
 
-    def _accept(self, message: list[bytes], minute: int) -> None:
-        kind, *frames = message
-        if kind == wire.BLOCK and len(frames) == _BLOCK_FRAMES:
-            self._model = self._intake.accept(frames[0], frames[1], minute, self._model)
-        elif kind in {wire.STATUS, wire.COVERAGE} and len(frames) == 1:
+    def _accept_other(self, kind: bytes, frames: list[bytes]) -> None:
+        if kind in {wire.STATUS, wire.COVERAGE} and len(frames) == 1:
             self._accept_report(kind, frames[0])
         else:
             self._metrics.invalid_messages.labels("unknown").inc()

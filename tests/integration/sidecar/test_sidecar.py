@@ -259,6 +259,21 @@ def test_a_bad_block_is_one_dead_letter_with_its_reason_and_its_rows_are_counted
     }
 
 
+def test_a_row_whose_record_no_reader_would_take_is_dropped_alone(start: Any, client: Any) -> None:
+    bench = start()
+    bench.send(wire.BLOCK, *block_frames(rows=4, request_ids=["r" * 5000, "short"]))
+
+    bench.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 2)
+
+    bench.step_until(lambda: (OPT_IN, "rows_shipped") in totals(client, "sidecar"))
+    assert totals(client, "sidecar") == {
+        (UNIFORM, "rows_received"): 2,
+        (UNIFORM, "dropped_invalid_oversized"): 2,
+        (OPT_IN, "rows_received"): 2,
+        (OPT_IN, "rows_shipped"): 2,
+    }
+
+
 def test_a_row_that_is_not_finite_takes_no_other_row_of_its_block_with_it(start: Any, client: Any) -> None:
     bench = start()
     values = np.ones((4, 16), dtype="<f4")

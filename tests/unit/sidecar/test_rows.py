@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtext_sidecar.block import Block, decode_block
-from subtext_sidecar.record import UNKNOWN, RecordError, decode
+from subtext_sidecar.record import UNKNOWN, decode
 from subtext_sidecar.rows import Kept, estimate, make_record, measure, not_finite
 from tests.unit.sidecar.builders import block_frames, block_header
 
@@ -37,11 +37,21 @@ def test_rows_that_are_not_finite_are_told_and_huge_ones_are_not_among_them() ->
     assert not_finite(measure(Block(block_header(content, 4), content))) == [0, 1]
 
 
-def test_a_record_that_no_reader_would_take_is_not_made() -> None:
-    rows = measure(decode_block(*block_frames(rows=1, request_ids=["r" * 5000])))
+def test_the_rows_of_several_blocks_keep_what_is_their_own() -> None:
+    blocks = [
+        decode_block(
+            *block_frames(rows=number, seed=number, captured_at=1e9 + number, position=[number] * number)
+        )
+        for number in (1, 3, 2)
+    ]
 
-    with pytest.raises(RecordError, match="oversized"):
-        make_record(rows, keep(0))
+    rows = measure(*blocks)
+
+    assert rows.captured_at == [1e9 + 1] + [1e9 + 3] * 3 + [1e9 + 2] * 2
+    assert rows.position == [1, 3, 3, 3, 2, 2]
+    assert rows.stratum == ["uniform", "uniform", "uniform", "opt_in", "uniform", "uniform"]
+    expected = [block.row_bytes(row) for block in blocks for row in range(len(block))]
+    assert [make_record(rows, keep(row))[1] for row in range(6)] == expected
 
 
 @given(st.binary(max_size=300))

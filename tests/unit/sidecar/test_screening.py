@@ -7,7 +7,7 @@ import pytest
 from subtext_sidecar.block import Block, encode_block
 from subtext_sidecar.policy import PolicyError, ScreenPolicy
 from subtext_sidecar.record import decode
-from subtext_sidecar.rows import Rows, make_record, measure, strata_of
+from subtext_sidecar.rows import Rows, make_record, measure
 from subtext_sidecar.screen import Screen
 from subtext_sidecar.screen_fit import Direction
 from subtext_sidecar.screening import Screening, Taken
@@ -156,5 +156,5 @@ def test_every_kept_row_makes_a_record_that_a_worker_accepts() -> None:
     records = [decode(*make_record(rows, kept)) for kept in taken.kept]
 
     assert [record.header.position for record in records] == [20 + kept.row for kept in taken.kept]
-    strata = Counter(strata_of(rows.block)[kept.row] for kept in taken.kept)
+    strata = Counter(rows.stratum[kept.row] for kept in taken.kept)
     assert Counter(record.header.stratum for record in records) == strata

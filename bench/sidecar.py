@@ -1,0 +1,206 @@
+"""How many rows a second the sidecar takes through screen and XADD on one core, and at what memory.
+
+Run it on a machine that does nothing else: ``make bench-sidecar``. A real ZeroMQ sender sends blocks
+of 8 and of 32 rows as fast as they are taken; the screen has a subspace of rank 32 and 16 probes, and
+every row is shipped. Beside it, a bare writer appends entries of the same size by redis-py's own
+pipeline from the same core to the same Valkey. Rounds visit all three in turn; ratios are taken
+within a round.
+"""
+
+import argparse
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from bench.ratios import Bar, Estimate, estimate, judge, paired_ratios
+from bench.sidecar_stage import PROBES, RANK, Stage, open_stage
+
+RAW: Final = "raw"
+BLOCKS: Final = {"blocks of 8": 8, "blocks of 32": 32}
+BARS: Final = {"rows_per_second": Bar("at_least", 8000.0), "ratio": Bar("at_least", 0.5)}
+_LEAST_ROUNDS: Final = 7
+_CORES: Final = 2
+_MIB: Final = 1 << 20
+_SETTLED_SHARE: Final = 0.2  # of the soak, before memory is judged: caches and pools fill first
+_FLAT_SHARE: Final = 0.02  # growth of the resident set over the soak that counts as flat
+
+
+class Figures(NamedTuple):
+    """One run."""
+
+    rows_per_second: float
+    cpu_microseconds: float  # of the sidecar a row; not known of the bare writer
+
+
+class Soak(NamedTuple):
+    """Memory under saturation."""
+
+    seconds: float
+    rows: int
+    first_mib: float
+    last_mib: float
+    largest_mib: float
+    trend_mib_per_minute: float  # least squares over what is judged
+    is_flat: bool
+
+
+Rounds = list[dict[str, Figures]]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run and report; returns 0 when every bar is passed, 1 when not."""
+    options = _options(argv)
+    if os.cpu_count() is None or len(os.sched_getaffinity(0)) < _CORES:
+        sys.stderr.write("bench-sidecar needs two cores: one for the sidecar, one for all others\n")
+        return 2
+    soak = None
+    with (
+        tempfile.TemporaryDirectory(prefix="subtext-bench-") as folder,
+        open_stage(Path(folder), _free_port(), _free_port()) as stage,
+    ):
+        rounds = [_round(stage, number, options.seconds) for number in range(options.rounds)]
+        if options.soak_seconds:
+            soak = _soak(stage, options.soak_seconds)
+    document = report(rounds, soak)
+    print(table(document))
+    print(json.dumps(document))
+    return 0 if document["ok"] else 1
+
+
+def report(rounds: Rounds, soak: Soak | None) -> dict[str, Any]:
+    """Return everything as one JSON object."""
+    raw = [one[RAW].rows_per_second for one in rounds]
+    arms: dict[str, Any] = {RAW: {"rows_per_second": estimate(raw)._asdict()}}
+    bars: list[dict[str, Any]] = []
+    for name in BLOCKS:
+        speeds = [one[name].rows_per_second for one in rounds]
+        figures = {"rows_per_second": estimate(speeds), "ratio": estimate(paired_ratios(speeds, raw))}
+        cpu = estimate([one[name].cpu_microseconds for one in rounds])
+        arms[name] = {figure: value._asdict() for figure, value in figures.items()}
+        arms[name]["cpu_microseconds_per_row"] = cpu._asdict()
+        bars += [_judged(name, figure, value) for figure, value in figures.items()]
+    is_flat = soak is None or soak.is_flat
+    return {
+        "bench": "sidecar",
+        "rounds": len(rounds),
+        "screen": {"rank": RANK, "probes": PROBES},
+        "arms": arms,
+        "bars": bars,
+        "soak": None if soak is None else soak._asdict(),
+        "ok": is_flat and all(bar["passed"] for bar in bars),
+    }
+
+
+def table(document: dict[str, Any]) -> str:
+    """Return the same for people."""
+    lines = [f"{document['rounds']} rounds; median [95% interval]"]
+    for name, figures in document["arms"].items():
+        parts = [f"{figure} {_shown(value)}" for figure, value in figures.items()]
+        lines.append(f"  {name:13}" + "; ".join(parts))
+    for bar in document["bars"]:
+        verdict = "pass" if bar["passed"] else "FAIL"
+        openness = ", but the interval contains the bar" if bar["interval_contains_bar"] else ""
+        lines.append(f"  {verdict}  {bar['arm']}: {bar['figure']} at least {bar['bar']}{openness}")
+    if soak := document["soak"]:
+        lines.append(
+            f"  soak: {soak['seconds']:.0f} s, {soak['rows']} rows; resident set "
+            f"{soak['first_mib']:.1f} MiB at first, {soak['last_mib']:.1f} at last, {soak['largest_mib']:.1f} at most; trend "
+            f"{soak['trend_mib_per_minute']:+.3f} MiB a minute: {'flat' if soak['is_flat'] else 'NOT FLAT'}"
+        )
+    return "\n".join(lines)
+
+
+def judge_memory(seconds: Sequence[float], mib: Sequence[float], rows: int) -> Soak:
+    """Judge a resident set, sampled at ``seconds`` since the start of the soak."""
+    first = int(len(mib) * _SETTLED_SHARE)
+    at, sizes = np.asarray(seconds[first:]), np.asarray(mib[first:])
+    trend = float(np.polyfit(at, sizes, 1)[0])
+    growth = trend * float(at[-1] - at[0])
+    return Soak(
+        seconds=seconds[-1],
+        rows=rows,
+        first_mib=mib[0],
+        last_mib=mib[-1],
+        largest_mib=max(mib),
+        trend_mib_per_minute=trend * 60,
+        is_flat=growth <= _FLAT_SHARE * float(sizes.mean()),
+    )
+
+
+def _round(stage: Stage, number: int, seconds: float) -> dict[str, Figures]:
+    arms = [RAW, *BLOCKS]
+    turned = arms[number % len(arms) :] + arms[: number % len(arms)]
+    figures = {name: _run(stage, name, seconds) for name in turned}
+    shown = ", ".join(f"{name} {figures[name].rows_per_second:.0f}" for name in arms)
+    sys.stderr.write(f"round {number + 1}: {shown} rows/s\n")
+    return figures
+
+
+def _run(stage: Stage, name: str, seconds: float) -> Figures:
+    if name == RAW:
+        return Figures(stage.write_raw(seconds), 0.0)
+    with stage.sending(BLOCKS[name]):
+        before = stage.snapshot()
+        time.sleep(seconds)
+        after = stage.snapshot()
+    rows = after.shipped - before.shipped
+    return Figures(rows / (after.at - before.at), (after.cpu_seconds - before.cpu_seconds) / rows * 1e6)
+
+
+def _soak(stage: Stage, seconds: float) -> Soak:
+    at: list[float] = []
+    mib: list[float] = []
+    with stage.sending(BLOCKS["blocks of 8"]):
+        before = stage.snapshot()
+        while (passed := time.monotonic() - before.at) < seconds:
+            at.append(passed)
+            mib.append(stage.sidecar.memory_info().rss / _MIB)
+            time.sleep(1.0)
+        after = stage.snapshot()
+    return judge_memory(at, mib, after.shipped - before.shipped)
+
+
+def _judged(arm: str, figure: str, value: Estimate) -> dict[str, Any]:
+    bar = BARS[figure]
+    verdict = judge(bar, value)
+    return {
+        "arm": arm,
+        "figure": figure,
+        "bar": bar.value,
+        "median": value.median,
+        "passed": verdict.is_passed,
+        "interval_contains_bar": verdict.is_open,
+    }
+
+
+def _shown(value: dict[str, float]) -> str:
+    digits = 0 if value["median"] > 1000 else 2  # noqa: PLR2004  # rows a second, or a ratio
+    return f"{value['median']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench-sidecar", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=_LEAST_ROUNDS, help="at least 7 for a claim")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of one run")
+    parser.add_argument(
+        "--soak-seconds", type=float, default=0.0, help="then saturate it and watch its memory; 0: not"
+    )
+    return parser.parse_args(list(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

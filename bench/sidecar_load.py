@@ -1,0 +1,101 @@
+"""The two ends of the sidecar's benchmark: a plugin that never stops sending, and a bare writer.
+
+``python -m bench.sidecar_load send SOCKET ROWS`` sends blocks as fast as they are taken;
+``python -m bench.sidecar_load write REDIS_URL SECONDS`` appends ready-made entries by redis-py's own
+pipeline, and prints how many a second. Both run until killed, or for the time given.
+"""
+
+import sys
+import time
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from subtext_sidecar.record import ACTIVATIONS_STREAM, VERSION, checksum
+
+D_MODEL: Final = 3584  # of Qwen2.5-7B: 7 KB a row in bfloat16
+LAYER: Final = 20
+MODEL: Final = "Qwen2.5-7B-Instruct"
+_BLOCKS: Final = 64  # distinct ones, sent again and again
+_ENTRIES_PER_BATCH: Final = 256
+_HEADER_BYTES: Final = 700  # of a record with the scores of 16 probes
+_STREAM_ENTRIES: Final = 30_000
+_DIRECTIONS: Final = 48
+
+
+def benign(rows: int, seed: int) -> npt.NDArray[np.float32]:
+    """Activations with a mean, a subspace and noise, as the reference is fitted on."""
+    rng, shape = np.random.default_rng(seed), np.random.default_rng(0)
+    mean = shape.standard_normal(D_MODEL)
+    directions = shape.standard_normal((_DIRECTIONS, D_MODEL))
+    weights = rng.standard_normal((rows, _DIRECTIONS)) * np.geomspace(0.5, 0.05, _DIRECTIONS)
+    noise = rng.standard_normal((rows, D_MODEL)) * 0.2
+    return np.asarray((mean + weights @ directions + noise) * rng.uniform(1, 3, (rows, 1)), np.float32)
+
+
+def block(rows: int, number: int) -> tuple[bytes, bytes]:
+    """Return the frames of one engine step: bfloat16 rows of as many requests."""
+    from subtext_sidecar.block import BlockHeader, encode_block
+
+    vectors = (benign(rows, seed=1000 + number).view(np.uint32) >> 16).astype("<u2").tobytes()
+    header = BlockHeader(
+        v=VERSION,
+        model=MODEL,
+        layer=LAYER,
+        dtype="bfloat16",
+        d_model=D_MODEL,
+        captured_at=time.time(),
+        checksum=checksum(vectors),
+        request_ids=[f"chatcmpl-{number:08x}{row:024x}" for row in range(rows)],
+        strata=["uniform"] * rows,
+        request=list(range(rows)),
+        position=[100 + number] * rows,
+        token_id=[1234] * rows,
+        is_prefill=[False] * rows,
+        probability=[0.0025] * rows,
+        reason=["decode"] * rows,
+    )
+    return encode_block(header), vectors
+
+
+def send(address: str, rows: int) -> None:
+    """Send blocks for ever; wait whenever the sidecar has not taken the last ones."""
+    import zmq
+
+    from subtext_sidecar import wire
+
+    blocks = [block(rows, number) for number in range(_BLOCKS)]
+    with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, 256)
+        socket.connect(address)
+        while True:
+            for header, vectors in blocks:
+                socket.send_multipart([wire.BLOCK, header, vectors], copy=False)
+
+
+def write(redis_url: str, seconds: float) -> float:
+    """Append entries of a record's size for ``seconds``; return how many a second."""
+    from redis import Redis
+
+    rng = np.random.default_rng(0)
+    fields: dict[Any, Any] = {"h": rng.bytes(_HEADER_BYTES), "a": rng.bytes(2 * D_MODEL)}
+    with Redis.from_url(redis_url) as client:
+        started, written = time.monotonic(), 0
+        while time.monotonic() - started < seconds:
+            pipeline = client.pipeline(transaction=False)
+            for _ in range(_ENTRIES_PER_BATCH):
+                pipeline.xadd(ACTIVATIONS_STREAM, fields)
+            pipeline.xtrim(ACTIVATIONS_STREAM, maxlen=_STREAM_ENTRIES, approximate=True)
+            pipeline.execute()
+            written += _ENTRIES_PER_BATCH
+        return written / (time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    what, where, much = sys.argv[1:]
+    if what == "send":
+        send(where, int(much))
+    else:
+        print(write(where, float(much)))
