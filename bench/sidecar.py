@@ -110,10 +110,11 @@ def table(document: dict[str, Any]) -> str:
         openness = ", but the interval contains the bar" if bar["interval_contains_bar"] else ""
         lines.append(f"  {verdict}  {bar['arm']}: {bar['figure']} at least {bar['bar']}{openness}")
     if soak := document["soak"]:
+        sizes = ", ".join(f"{soak[f'{name}_mib']:.1f} {name}" for name in ("first", "last", "largest"))
+        verdict = "flat" if soak["is_flat"] else "NOT FLAT"
         lines.append(
-            f"  soak: {soak['seconds']:.0f} s, {soak['rows']} rows; resident set "
-            f"{soak['first_mib']:.1f} MiB at first, {soak['last_mib']:.1f} at last, {soak['largest_mib']:.1f} at most; trend "
-            f"{soak['trend_mib_per_minute']:+.3f} MiB a minute: {'flat' if soak['is_flat'] else 'NOT FLAT'}"
+            f"  soak: {soak['seconds']:.0f} s, {soak['rows']} rows; resident set in MiB: {sizes}; "
+            f"trend {soak['trend_mib_per_minute']:+.3f} a minute: {verdict}"
         )
     return "\n".join(lines)
 

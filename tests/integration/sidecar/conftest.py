@@ -1,0 +1,45 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from subtext_sidecar.screen import Screen
+from tests.integration.sidecar.stage import MIB, Stage
+
+
+@pytest.fixture
+def start(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., Stage]]:
+    stages: list[Stage] = []
+
+    def make(
+        url: str = redis_url,
+        buffer_bytes: int = MIB,
+        stream_bytes: int = 64 * MIB,
+        screen: Screen | None = None,
+        policy_file: Path | None = None,
+    ) -> Stage:
+        address = f"ipc://{tmp_path}/s.sock"
+        stages.append(
+            Stage(
+                address=address,
+                url=url,
+                buffer_bytes=buffer_bytes,
+                stream_bytes=stream_bytes,
+                screen=screen,
+                policy_file=policy_file,
+            )
+        )
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        stage.close()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Any]:
+    one = redis.Redis.from_url(redis_url)
+    yield one
+    one.close()

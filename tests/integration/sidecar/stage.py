@@ -1,0 +1,125 @@
+"""A sidecar between a plugin's socket and a real Valkey, turned by the test, and what its streams say."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+from prometheus_client import CollectorRegistry
+
+from subtext_sidecar.buffer import Buffer
+from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.health import Health
+from subtext_sidecar.ledger import Ledger
+from subtext_sidecar.metrics import SidecarMetrics
+from subtext_sidecar.policy import ScreenPolicy
+from subtext_sidecar.policy_channel import PolicyPublisher, PolicySubscriber
+from subtext_sidecar.policy_file import PolicyFile
+from subtext_sidecar.policy_follower import PolicyFollower
+from subtext_sidecar.receiver import Receiver
+from subtext_sidecar.record import ACTIVATIONS_STREAM, COVERAGE_STREAM, Record, decode, decode_coverage
+from subtext_sidecar.screen import Screen
+from subtext_sidecar.screening import Screening
+from subtext_sidecar.sidecar import Sidecar
+from subtext_sidecar.stream import RedisStream
+
+MIB = 1 << 20
+
+
+class Stage:
+    """A sidecar with a plugin's socket in front and a Valkey behind it."""
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        url: str,
+        buffer_bytes: int,
+        stream_bytes: int,
+        screen: Screen | None,
+        policy_file: Path | None,
+    ) -> None:
+        self.address = address
+        self.registry = CollectorRegistry()
+        self.health = Health()
+        view = CaptureView()
+        self.registry.register(view)
+        self.receiver = Receiver(address)
+        self.stream = RedisStream(url, max_stream_bytes=stream_bytes)
+        self.buffer = Buffer(buffer_bytes)
+        self.ledger = Ledger(source="sidecar-test", hop="sidecar")
+        self.publisher = PolicyPublisher(self.receiver.context, address)
+        metrics = SidecarMetrics(self.registry)
+        screening = Screening(screen, ScreenPolicy(), time.monotonic())
+        self.sidecar = Sidecar(
+            receiver=self.receiver,
+            stream=self.stream,
+            buffer=self.buffer,
+            ledger=self.ledger,
+            screening=screening,
+            policies=PolicyFollower(
+                file=None if policy_file is None else PolicyFile(policy_file),
+                publisher=self.publisher,
+                screening=screening,
+                metrics=metrics,
+            ),
+            view=view,
+            metrics=metrics,
+            health=self.health,
+        )
+        self.context = zmq.Context()
+        self.plugin = self.context.socket(zmq.PUSH)
+        self.plugin.setsockopt(zmq.LINGER, 0)
+        self.plugin.connect(address)
+
+    def send(self, *message: bytes) -> None:
+        self.plugin.send_multipart(list(message))
+
+    def subscribe(self) -> PolicySubscriber:
+        """What the plugin hears of policies; close it with the test."""
+        return PolicySubscriber(self.context, self.address)
+
+    def step_until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true in time"
+            self.sidecar.step(0.05)
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    def close(self) -> None:
+        self.plugin.close()
+        self.context.term()
+        self.publisher.close()
+        self.receiver.close()
+        self.stream.close()
+
+
+def totals(client: Any, hop: str) -> dict[tuple[str, str], int]:
+    """Coverage by stratum and counter as a reader sums it: the largest value in each minute."""
+    largest: dict[tuple[str, str, int, str, str], int] = {}
+    for _, fields in client.xrange(COVERAGE_STREAM):
+        count = decode_coverage(fields[b"h"])
+        for counter, value in count.counts.items():
+            if count.hop == hop:
+                key = (count.source, count.model, count.minute, count.stratum, counter)
+                largest[key] = max(largest.get(key, 0), value)
+    sums: dict[tuple[str, str], int] = {}
+    for (*_, stratum, counter), value in largest.items():
+        sums[stratum, counter] = sums.get((stratum, counter), 0) + value
+    return sums
+
+
+def shipped(client: Any) -> list[Record]:
+    """Every record in the stream; one that a worker would refuse fails the test."""
+    return [decode(fields[b"h"], fields[b"a"]) for _, fields in client.xrange(ACTIVATIONS_STREAM)]
+
+
+def over_strata(hop_totals: dict[tuple[str, str], int]) -> dict[str, int]:
+    """Sum over strata."""
+    sums: dict[str, int] = {}
+    for (_, counter), value in hop_totals.items():
+        sums[counter] = sums.get(counter, 0) + value
+    return sums
