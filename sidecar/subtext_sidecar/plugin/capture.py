@@ -15,7 +15,7 @@ from typing import Any
 
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.plugin.activation import LOGGER
-from subtext_sidecar.plugin.handover import Batch, Handover, Row
+from subtext_sidecar.plugin.handover import Batch, Handover
 from subtext_sidecar.plugin.overhead import Overhead
 from subtext_sidecar.plugin.ring import Ring, open_ring
 from subtext_sidecar.plugin.step import Runner, Step
@@ -42,8 +42,8 @@ class Capture:
         self._ring = ring
         self._handover = handover
         self._watchlist = Watchlist(policy, self._count, randomized_ids=randomized_ids)
-        self._step: Step | None = None
-        self._picked: Picked | None = None
+        self._scheduled: Any = None
+        self._executed: Any = None
         self._spent_seconds = 0.0
 
     @property
@@ -56,59 +56,74 @@ class Capture:
         self._watchlist.set_policy(policy)
 
     def after_execute(self, runner: Runner, scheduled: Any) -> None:
-        """Decide which rows of the launched batch to take.
+        """Keep what tells of the launched batch until it was sampled.
 
-        ``scheduled`` is vLLM's SchedulerOutput. This must come after the runner's execute_model,
-        which is what brings the batch into its final order.
+        ``scheduled`` is vLLM's SchedulerOutput. All work waits for ``after_sample``: the device has
+        more to do then, and on a CPU the caches that the model has just emptied are filled once.
         """
         started = time.perf_counter()
-        self._picked = None
-        watchlist = self._watchlist
-        if scheduled.finished_req_ids:
-            watchlist.forget(scheduled.finished_req_ids)
-        if scheduled.scheduled_new_reqs:
-            watchlist.add(map(_new_request, scheduled.scheduled_new_reqs), time.monotonic())
-        if len(watchlist) and (total := scheduled.total_num_scheduled_tokens):
-            per_request = scheduled.num_scheduled_tokens
-            longest = 1 if total == len(per_request) else max(per_request.values())
-            if not watchlist.can_skip(longest):
-                self._pick(runner, scheduled.scheduled_spec_decode_tokens)
+        if self._scheduled is not None:
+            # The last step was never sampled.
+            self._follow(self._scheduled, started)
+        self._scheduled = scheduled
+        self._executed = runner.executed()
+        if self._executed is None:
+            # Nothing was launched, and no sampling follows.
+            self._follow(scheduled, started)
+            self._scheduled = None
         self._spent_seconds = time.perf_counter() - started
 
-    def after_sample(self) -> None:
-        """Gather the picked rows, now that the sampler has been launched and waits for nothing of ours."""
-        picked = self._picked
-        if picked is None:
-            self.overhead.observe(self._spent_seconds, sampled=False)
-            return
+    def after_sample(self, runner: Runner) -> None:
+        """Gather the wanted rows, now that the sampler has been launched and waits for nothing of ours."""
         started = time.perf_counter()
-        step, self._step, self._picked = self._step, None, None
-        if step is not None:
-            self._hand_over(step, picked)
-        self.overhead.observe(self._spent_seconds + time.perf_counter() - started, sampled=True)
-
-    def _pick(self, runner: Runner, drafted: dict[str, list[int]]) -> None:
-        step = runner.step()
-        if step is None:
+        scheduled, executed = self._scheduled, self._executed
+        if scheduled is None:
             return
-        picked = self._watchlist.pick(
-            step.request_ids, step.row_starts, step.first_positions, drafted, time.monotonic()
-        )
-        if picked.rows:
-            self._step, self._picked = step, picked
+        self._scheduled = self._executed = None
+        if scheduled.finished_req_ids or scheduled.scheduled_new_reqs:
+            self._follow(scheduled, started)
+        sampled = False
+        if len(self._watchlist):
+            per_request, rows = scheduled.num_scheduled_tokens, scheduled.total_num_scheduled_tokens
+            longest = 1 if rows == len(per_request) else max(per_request.values())
+            if not self._watchlist.can_skip(longest):
+                sampled = self._capture(runner.step(executed, rows), scheduled, started)
+        self.overhead.observe(self._spent_seconds + time.perf_counter() - started, sampled=sampled)
 
-    def _hand_over(self, step: Step, picked: Picked) -> None:
-        ring, rows, indices = self._ring, picked.rows, picked.indices
+    def _follow(self, scheduled: Any, now: float) -> None:
+        """Take note of requests that came and went."""
+        if scheduled.finished_req_ids:
+            self._watchlist.forget(scheduled.finished_req_ids)
+        if scheduled.scheduled_new_reqs:
+            self._watchlist.add(map(_new_request, scheduled.scheduled_new_reqs), now)
+
+    def _capture(self, step: Step, scheduled: Any, now: float) -> bool:
+        """Pick rows of the step and hand them over; tell whether there were any."""
+        picked = self._watchlist.pick(
+            step.request_ids,
+            step.row_starts,
+            step.first_positions,
+            scheduled.scheduled_spec_decode_tokens,
+            now,
+        )
+        if not picked.indices:
+            return False
+        ring = self._ring
         if not ring.fits(step):
             ring = self._replace_ring(step)
         captured_at = time.time()
-        if len(rows) > ring.layout.rows:
-            self._drop(rows[ring.layout.rows :], captured_at, "queue_full")
-            rows, indices = rows[: ring.layout.rows], indices[: ring.layout.rows]
-        if (full := ring.full(len(rows))) is not None:
-            self._drop(rows, captured_at, full)
-            return
-        self._handover.append(Batch(rows, ring, ring.gather(step, indices), captured_at))
+        if len(picked.indices) > ring.rows:
+            picked = self._shorten(picked, ring.rows, captured_at)
+        run = ring.gather(step, picked.indices)
+        if isinstance(run, str):
+            self._drop(picked, captured_at, run)
+        else:
+            self._handover.append(Batch(picked, ring, run, captured_at))
+        return True
+
+    def _shorten(self, picked: Picked, rows: int, captured_at: float) -> Picked:
+        self._drop(Picked(picked.indices[rows:], picked.wanted[rows:]), captured_at, "queue_full")
+        return Picked(picked.indices[:rows], picked.wanted[:rows])
 
     def _replace_ring(self, step: Step) -> Ring:
         """Make a ring for what the model really returns; rows in the old one stay readable."""
@@ -119,9 +134,9 @@ class Capture:
         self._ring = open_ring(layout, step.residual.device)
         return self._ring
 
-    def _drop(self, rows: list[Row], captured_at: float, reason: str) -> None:
+    def _drop(self, picked: Picked, captured_at: float, reason: str) -> None:
         minute = int(captured_at) // SECONDS_PER_MINUTE
-        for stratum, count in Counter(row.stratum for row in rows).items():
+        for stratum, count in Counter(row.stratum for row in picked.rows).items():
             cell = Cell(self._model, stratum, minute)
             self._ledger.add(cell, "rows_sampled", count)
             self._ledger.add(cell, f"dropped_{reason}", count)

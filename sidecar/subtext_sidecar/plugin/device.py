@@ -6,12 +6,14 @@ rows, and reused by row number; who may use which rows when is the ring's busine
 
 from typing import Any, Final, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from subtext_sidecar.plugin.step import CaptureError, Step
 
+_MAX_KEPT_VALUES: Final = 1 << 18  # 1 MiB of float32
 _NAMES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -32,6 +34,15 @@ class Layout(NamedTuple):
         return _NAMES[self.dtype]
 
 
+class Run(msgspec.Struct, frozen=True, gc=False):
+    """Rows of one step in a ring: ``first`` to ``stop`` - 1."""
+
+    first: int
+    stop: int
+    end: int  # of the ring's counter; not ``stop`` when the run begins at the start again
+    mark: int  # of the step: a number below the ring's bound on steps, its own until it is released
+
+
 class HostColumns(NamedTuple):
     """Host memory, as numpy sees it."""
 
@@ -44,17 +55,16 @@ class Device(Protocol):
     """Where the model runs."""
 
     layout: Layout
-    index: npt.NDArray[np.int64]  # (rows,): which row of the step goes into each row
     host: HostColumns
 
-    def gather(self, step: Step, first: int, stop: int, mark: int) -> None:
-        """Start filling rows ``first`` to ``stop`` - 1 from the step's rows that ``index`` names there.
+    def gather(self, step: Step, indices: list[int], run: Run) -> None:
+        """Start filling the run's rows from the step's rows at ``indices``; waits for nothing.
 
-        After it returned, the step's tensors may be overwritten by work that is launched later.
+        After it returned, the step's buffers may be overwritten by work that is launched later.
         """
 
-    def wait(self, mark: int) -> None:
-        """Block until the gather with that mark, an own number below ``marks``, is in host memory."""
+    def wait(self, run: Run) -> None:
+        """Block until the rows of that gather are in host memory. Called once, on another thread."""
 
 
 class _Tensors(NamedTuple):
@@ -63,24 +73,55 @@ class _Tensors(NamedTuple):
     positions: torch.Tensor
 
 
-class CpuDevice:
-    """The model's tensors are in host memory already: one copy."""
+class _Kept(msgspec.Struct, frozen=True):
+    residual: torch.Tensor
+    indices: list[int]
+    token_ids: list[int]
+    positions: list[int]
 
-    def __init__(self, layout: Layout) -> None:
+
+class CpuDevice:
+    """The model's tensors are in host memory already: one copy, made by whoever waits for it.
+
+    On the CPU every forward pass returns a new tensor, which nobody writes any more, so keeping it
+    until the sender looks is enough, and the engine's thread, whose caches the model has just
+    emptied, copies nothing. A large step would keep too much memory and is copied at once.
+    """
+
+    def __init__(self, layout: Layout, marks: int) -> None:
         self.layout = layout
         with torch.inference_mode():
-            self._index = torch.zeros(layout.rows, dtype=torch.int64)
             self._host = _tensors(layout)
-        self.index = self._index.numpy()
         self.host = _as_numpy(self._host)
+        self._kept: list[_Kept | None] = [None] * marks
+        self._sources: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
+        self._token_ids = self._positions = memoryview(b"")
 
-    def gather(self, step: Step, first: int, stop: int, mark: int) -> None:  # noqa: ARG002  # done when it returns
-        """Copy the rows."""
+    def gather(self, step: Step, indices: list[int], run: Run) -> None:
+        """Keep the residual stream, and copy what the runner's own buffers say about the rows."""
+        token_ids, positions = self._sources
+        if step.token_ids is not token_ids or step.positions is not positions:
+            # The runner has the same buffers in every step.
+            self._sources = (step.token_ids, step.positions)
+            self._token_ids = memoryview(step.token_ids.numpy())
+            self._positions = memoryview(step.positions.numpy())
+        ids, at = self._token_ids, self._positions
+        self._kept[run.mark] = _Kept(
+            step.residual, indices, [ids[row] for row in indices], [at[row] for row in indices]
+        )
+        if step.residual.numel() > _MAX_KEPT_VALUES:
+            self.wait(run)
+
+    def wait(self, run: Run) -> None:
+        """Copy the rows, unless that was done at once."""
+        kept, self._kept[run.mark] = self._kept[run.mark], None
+        if kept is None:
+            return
+        rows = slice(run.first, run.stop)
         with torch.inference_mode():
-            _select(step, self._index[first:stop], self._host, first, stop)
-
-    def wait(self, mark: int) -> None:
-        """Return: the rows are there."""
+            torch.index_select(kept.residual, 0, torch.tensor(kept.indices), out=self._host.vectors[rows])
+        self.host.token_ids[rows] = kept.token_ids
+        self.host.positions[rows] = kept.positions
 
 
 class CudaDevice:
@@ -99,7 +140,7 @@ class CudaDevice:
             self._index = torch.zeros(layout.rows, dtype=torch.int64, device=device)
             self._host = _tensors(layout, pin_memory=True)
             self._staged = _tensors(layout, device=device)
-        self.index = self._host_index.numpy()
+        self._index_values = self._host_index.numpy()
         self.host = _as_numpy(self._host)
         self._device = device
         self._side = torch.cuda.Stream(device)
@@ -107,26 +148,31 @@ class CudaDevice:
         # Blocking: the sender's thread sleeps in ``wait`` instead of spinning beside the engine's.
         self._copied = [torch.cuda.Event(blocking=True) for _ in range(marks)]
 
-    def gather(self, step: Step, first: int, stop: int, mark: int) -> None:
+    def gather(self, step: Step, indices: list[int], run: Run) -> None:
         """Launch the gather and the copy."""
+        rows = slice(run.first, run.stop)
+        self._index_values[rows] = indices
         with torch.inference_mode():
-            index = self._index[first:stop].copy_(self._host_index[first:stop], non_blocking=True)
-            _select(step, index, self._staged, first, stop)
-            self._gathered[mark].record(torch.cuda.current_stream(self._device))
+            index = self._index[rows].copy_(self._host_index[rows], non_blocking=True)
+            staged, host = self._staged, self._host
+            torch.index_select(step.residual, 0, index, out=staged.vectors[rows])
+            torch.index_select(step.token_ids, 0, index, out=staged.token_ids[rows])
+            torch.index_select(step.positions, 0, index, out=staged.positions[rows])
+            self._gathered[run.mark].record(torch.cuda.current_stream(self._device))
             with torch.cuda.stream(self._side):
-                self._gathered[mark].wait(self._side)
-                for host, staged in zip(self._host, self._staged, strict=True):
-                    host[first:stop].copy_(staged[first:stop], non_blocking=True)
-                self._copied[mark].record(self._side)
+                self._gathered[run.mark].wait(self._side)
+                for to, of in zip(host, staged, strict=True):
+                    to[rows].copy_(of[rows], non_blocking=True)
+                self._copied[run.mark].record(self._side)
 
-    def wait(self, mark: int) -> None:
+    def wait(self, run: Run) -> None:
         """Block until the copy is done; releases the interpreter meanwhile."""
-        self._copied[mark].synchronize()
+        self._copied[run.mark].synchronize()
 
 
 def open_device(layout: Layout, device: torch.device, marks: int) -> Device:
     """Return the device of a model whose tensors are on ``device``."""
-    return CudaDevice(layout, device, marks) if device.type == "cuda" else CpuDevice(layout)
+    return CudaDevice(layout, device, marks) if device.type == "cuda" else CpuDevice(layout, marks)
 
 
 def _tensors(layout: Layout, **where: Any) -> _Tensors:
@@ -141,9 +187,3 @@ def _as_numpy(tensors: _Tensors) -> HostColumns:
     return HostColumns(
         tensors.vectors.view(torch.uint8).numpy(), tensors.token_ids.numpy(), tensors.positions.numpy()
     )
-
-
-def _select(step: Step, index: torch.Tensor, into: _Tensors, first: int, stop: int) -> None:
-    torch.index_select(step.residual, 0, index, out=into.vectors[first:stop])
-    torch.index_select(step.token_ids, 0, index, out=into.token_ids[first:stop])
-    torch.index_select(step.positions, 0, index, out=into.positions[first:stop])

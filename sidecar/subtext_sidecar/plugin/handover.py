@@ -5,29 +5,27 @@ thread asks for the interpreter in the middle of the engine's step. The sender l
 """
 
 from collections import deque
-from typing import NamedTuple
 
-from subtext_sidecar.plugin.ring import Gathered, Ring, Run
+import msgspec
 
-
-class Row(NamedTuple):
-    """What the host knows about one taken row."""
-
-    request_id: str  # external
-    stratum: str  # of the request: record.UNIFORM or OPT_IN
-    position: int
-    is_prefill: bool
-    probability: float
-    reason: str
+from subtext_sidecar.plugin.device import Run
+from subtext_sidecar.plugin.ring import Gathered, Ring
+from subtext_sidecar.plugin.row import Row
+from subtext_sidecar.plugin.watchlist import Picked
 
 
-class Batch(NamedTuple):
+class Batch(msgspec.Struct, frozen=True):
     """The taken rows of one step, on their way to the host."""
 
-    rows: list[Row]
+    picked: Picked
     ring: Ring
     run: Run
     captured_at: float  # Unix seconds
+
+    @property
+    def rows(self) -> list[Row]:
+        """Return what the host knows about each row."""
+        return self.picked.rows
 
     def read(self) -> Gathered:
         """Wait for the device and return the rows; valid until ``release``."""

@@ -198,8 +198,8 @@ class WorkerHooks:
         if not self._state.enabled:
             # The sender failed: rows would only pile up there.
             self._unhook_steps()
-        elif self._capture is not None:
-            self._capture.after_sample()
+        elif self._capture is not None and self._runner is not None:
+            self._capture.after_sample(self._runner)
 
     def _set_policy(self, update: PolicyUpdate) -> None:
         """Follow the sidecar's policy; without one, that of the engine's own configuration."""

@@ -11,21 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from subtext_sidecar.plugin.device import Device, Layout, open_device
+from subtext_sidecar.plugin.device import Device, Layout, Run, open_device
 from subtext_sidecar.plugin.step import Step
 
 MAX_STEPS: Final = 256  # with rows in the ring at the same time
 
 Full = Literal["queue_full", "ring_full"]
-
-
-class Run(NamedTuple):
-    """Rows of one step in the ring: ``first`` to ``stop`` - 1."""
-
-    first: int
-    stop: int
-    end: int  # of the ring's counter; not ``stop`` when the run begins at the start again
-    mark: int  # of the step
 
 
 class Gathered(NamedTuple):
@@ -37,11 +28,11 @@ class Gathered(NamedTuple):
 
 
 class Ring:
-    """``full`` and ``gather`` belong to the engine's thread, ``read`` and ``release`` to the sender's."""
+    """``fits`` and ``gather`` belong to the engine's thread, ``read`` and ``release`` to the sender's."""
 
     def __init__(self, device: Device, max_steps: int = MAX_STEPS) -> None:
         self._device = device
-        self._rows = device.layout.rows
+        self.rows = device.layout.rows
         self._max_steps = max_steps
         self._row_end = self._row_start = 0
         self._step_end = self._step_start = 0
@@ -56,36 +47,33 @@ class Ring:
         layout = self._device.layout
         return step.residual.shape[1] == layout.d_model and step.residual.dtype is layout.dtype
 
-    def full(self, rows: int) -> Full | None:
-        """Return why that many rows do not fit now, or None; asked before their copy is paid for."""
+    def gather(self, step: Step, indices: list[int]) -> Run | Full:
+        """Start copying these rows of the step, which fits, or return why there is no room for them.
+
+        Waits for nothing, and drops before it pays for a copy.
+        """
         if self._step_end - self._step_start >= self._max_steps:
             return "ring_full"
-        _, end = self._place(rows)
-        return "queue_full" if end - self._row_start > self._rows else None
-
-    def gather(self, step: Step, indices: list[int]) -> Run:
-        """Start copying these rows of the step, which fits; there is room. Waits for nothing."""
-        first, end = self._place(len(indices))
-        run = Run(first, first + len(indices), end, self._step_end % self._max_steps)
-        self._device.index[first : run.stop] = indices
-        self._device.gather(step, first, run.stop, run.mark)
+        rows = len(indices)
+        if self._row_end == self._row_start:
+            # Empty, so nobody else looks: begin at the start, where the memory is still in the cache.
+            self._row_end = self._row_start = 0
+        first = self._row_end % self.rows
+        end = self._row_end + rows
+        if first + rows > self.rows:
+            end += self.rows - first
+            first = 0
+        if end - self._row_start > self.rows:
+            return "queue_full"
+        run = Run(first, first + rows, end, self._step_end % self._max_steps)
+        self._device.gather(step, indices, run)
         self._row_end = end
         self._step_end += 1
         return run
 
-    def _place(self, rows: int) -> tuple[int, int]:
-        """Return where the next run would begin, and the counter behind it."""
-        if self._row_end == self._row_start:
-            # Empty, so nobody else looks: begin at the start, where the memory is still in the cache.
-            self._row_end = self._row_start = 0
-        first = self._row_end % self._rows
-        if first + rows <= self._rows:
-            return first, self._row_end + rows
-        return 0, self._row_end + self._rows - first + rows
-
     def read(self, run: Run) -> Gathered:
         """Return the run's rows; waits until the device has written them."""
-        self._device.wait(run.mark)
+        self._device.wait(run)
         rows = slice(run.first, run.stop)
         host = self._device.host
         return Gathered(host.vectors[rows], host.token_ids[rows], host.positions[rows])

@@ -1,7 +1,9 @@
 """Adapter for vLLM's V1 model runner (vllm/v1/worker/gpu_model_runner.py, and the CPU's subclass)."""
 
+from typing import Any
+
 from subtext_sidecar.plugin.aux_output import AuxOutput
-from subtext_sidecar.plugin.step import Step, single_residual
+from subtext_sidecar.plugin.step import Step, single_residual, starts_of
 
 
 class RunnerV1(AuxOutput):
@@ -9,20 +11,20 @@ class RunnerV1(AuxOutput):
 
     name = "v1"
 
-    def step(self) -> Step | None:
-        """Return the batch that waits for sampling."""
+    def executed(self) -> Any:
+        """Return the state that waits for sampling."""
+        return self._runner.execute_model_state
+
+    def step(self, executed: Any, rows: int) -> Step:
+        """Return its batch."""
         runner = self._runner
-        state = runner.execute_model_state
-        if state is None:
-            return None
         batch = runner.input_batch
-        count = batch.num_reqs
-        row_starts = runner.query_start_loc.np[: count + 1].tolist()
+        request_ids = batch.req_ids
         return Step(
-            request_ids=batch.req_ids,
-            row_starts=row_starts,
-            first_positions=batch.num_computed_tokens_cpu[:count].tolist(),
-            residual=single_residual(state.aux_hidden_states, row_starts[-1]),
-            token_ids=runner.input_ids.gpu,
-            positions=runner.positions,
+            request_ids,
+            starts_of(runner.query_start_loc.np, len(request_ids), rows),
+            batch.num_computed_tokens_cpu,
+            single_residual(executed.aux_hidden_states, rows),
+            runner.input_ids.gpu,
+            runner.positions,
         )

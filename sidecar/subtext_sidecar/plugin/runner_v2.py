@@ -4,8 +4,10 @@ Written from the source of vLLM 0.32.0 and checked against recorded shapes only:
 which no CPU has.
 """
 
+from typing import Any
+
 from subtext_sidecar.plugin.aux_output import AuxOutput
-from subtext_sidecar.plugin.step import Step, single_residual
+from subtext_sidecar.plugin.step import Step, single_residual, starts_of
 
 
 class RunnerV2(AuxOutput):
@@ -13,19 +15,19 @@ class RunnerV2(AuxOutput):
 
     name = "v2"
 
-    def step(self) -> Step | None:
-        """Return the batch that waits for sampling; its order is decode first, not the scheduler's."""
-        state = self._runner.execute_model_state
-        if state is None:
-            return None
-        batch = state.input_batch
-        count = batch.num_reqs
-        row_starts = batch.query_start_loc_np[: count + 1].tolist()
+    def executed(self) -> Any:
+        """Return the state that waits for sampling."""
+        return self._runner.execute_model_state
+
+    def step(self, executed: Any, rows: int) -> Step:
+        """Return its batch; its order is decode first, not the scheduler's."""
+        batch = executed.input_batch
+        request_ids = batch.req_ids
         return Step(
-            request_ids=batch.req_ids,
-            row_starts=row_starts,
-            first_positions=batch.num_computed_tokens_np[:count].tolist(),
-            residual=single_residual(state.aux_hidden_states, row_starts[-1]),
-            token_ids=batch.input_ids,
-            positions=batch.positions,
+            request_ids,
+            starts_of(batch.query_start_loc_np, len(request_ids), rows),
+            batch.num_computed_tokens_np,
+            single_residual(executed.aux_hidden_states, rows),
+            batch.input_ids,
+            batch.positions,
         )

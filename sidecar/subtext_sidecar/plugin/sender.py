@@ -125,7 +125,7 @@ class Sender:
             return encode(batch, self._identity)
         except Exception as error:  # noqa: BLE001  # boundary of the hook: capture goes off, the heartbeat goes on
             self._state.fail("sender", error)
-            return Encoded([], {"error": Counter(row.stratum for row in batch.rows)})
+            return Encoded([], {"error": Counter(watch.stratum for watch, _ in batch.picked.wanted)})
 
     def _follow_policy(self, policies: PolicySubscriber) -> None:
         update = policies.latest()

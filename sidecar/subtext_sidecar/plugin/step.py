@@ -1,22 +1,30 @@
 """What one engine step looks like to the capture code, whichever model runner ran it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
+import msgspec
+import numpy as np
+import numpy.typing as npt
 import torch
 
+_DIMENSIONS: Final = 2
 
-class Step(NamedTuple):
+
+Integers = Sequence[int] | npt.NDArray[np.int32]
+
+
+class Step(msgspec.Struct, frozen=True):
     """One executed batch, before its tokens are sampled.
 
     Rows of request i are row_starts[i] .. row_starts[i + 1] - 1 of every tensor, at positions
     first_positions[i], first_positions[i] + 1, ... Tensors may have padding rows behind the last.
-    They belong to the runner and are overwritten by the next step: gather, never keep.
+    They belong to the runner and are overwritten by the next step: see device.Device.
     """
 
     request_ids: Sequence[str]  # internal ids, in batch order, which is not scheduler order
-    row_starts: Sequence[int]  # len(request_ids) + 1
-    first_positions: Sequence[int]  # optimistic under speculative decoding, see positions
+    row_starts: Integers  # len(request_ids) + 1, and maybe padding
+    first_positions: Integers  # optimistic under speculative decoding, see positions
     residual: torch.Tensor  # (rows, d_model): the output of the captured block
     token_ids: torch.Tensor  # (rows,) on the device: the token at each row
     positions: torch.Tensor  # (rows,) on the device: what really ran
@@ -33,11 +41,14 @@ class Runner(Protocol):
     def disable(self) -> None:
         """Undo ``enable``."""
 
-    def step(self) -> Step | None:
-        """Return the batch that waits for sampling, or None when there is none.
+    def executed(self) -> Any:
+        """Return what the runner keeps of an executed batch until it is sampled, or None."""
 
-        Valid between the runner's execute_model and its sample_tokens. Raises CaptureError when
-        the runner's state is not what this adapter was written for.
+    def step(self, executed: Any, rows: int) -> Step:
+        """Return that batch of ``rows`` tokens.
+
+        Valid until the runner's next execute_model, which is what changes the batch. Raises
+        CaptureError when the runner's state is not what this adapter was written for.
         """
 
 
@@ -53,9 +64,13 @@ def single_residual(aux_hidden_states: Any, rows: int) -> torch.Tensor:
     if aux_hidden_states is None or len(aux_hidden_states) != 1:
         found = "none" if aux_hidden_states is None else str(len(aux_hidden_states))
         raise CaptureError(f"expected 1 auxiliary hidden state from the model, found {found}")
-    residual = aux_hidden_states[0]
-    if not isinstance(residual, torch.Tensor) or residual.ndim != 2 or residual.shape[0] < rows:  # noqa: PLR2004
-        raise CaptureError(
-            f"auxiliary hidden state has shape {getattr(residual, 'shape', None)} for {rows} rows"
-        )
+    residual: torch.Tensor = aux_hidden_states[0]
+    shape: tuple[int, ...] = getattr(residual, "shape", ())
+    if len(shape) != _DIMENSIONS or shape[0] < rows:
+        raise CaptureError(f"auxiliary hidden state has shape {tuple(shape)} for {rows} rows")
     return residual
+
+
+def starts_of(row_starts: npt.NDArray[np.int32], requests: int, rows: int) -> Integers:
+    """Return where the requests' rows begin; as many rows as requests are one row each."""
+    return range(requests + 1) if rows == requests else row_starts

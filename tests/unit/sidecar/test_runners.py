@@ -1,4 +1,4 @@
-"""The adapters against recorded shapes of vLLM 0.32.0's runners."""
+"""The adapters against recorded shapes of vLLM 0.32.0's and 0.33.0's runners."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 
 from subtext_sidecar.plugin.runner_v1 import RunnerV1
 from subtext_sidecar.plugin.runner_v2 import RunnerV2
-from subtext_sidecar.plugin.step import CaptureError, Runner
+from subtext_sidecar.plugin.step import CaptureError, Runner, Step
 
 
 class FakeModel:
@@ -28,7 +28,7 @@ def recorded_v1(aux: Any) -> Any:
         use_aux_hidden_state_outputs=False,
         execute_model_state=SimpleNamespace(aux_hidden_states=aux),
         input_batch=SimpleNamespace(
-            req_ids=["a", "b"], num_reqs=2, num_computed_tokens_cpu=np.array([0, 7, 0, 0], dtype=np.int32)
+            req_ids=["a", "b"], num_computed_tokens_cpu=np.array([0, 7, 0, 0], dtype=np.int32)
         ),
         query_start_loc=SimpleNamespace(np=np.array([0, 3, 4, 4, 4], dtype=np.int32)),
         input_ids=SimpleNamespace(gpu=torch.arange(8)),
@@ -40,7 +40,6 @@ def recorded_v2(aux: Any) -> Any:
     model = FakeModel()
     batch = SimpleNamespace(
         req_ids=["a", "b"],
-        num_reqs=2,
         query_start_loc_np=np.array([0, 3, 4, 4], dtype=np.int32),
         num_computed_tokens_np=np.array([0, 7], dtype=np.int32),
         input_ids=torch.arange(8),
@@ -57,16 +56,26 @@ def recorded_v2(aux: Any) -> Any:
 CASES = [(RunnerV1, recorded_v1), (RunnerV2, recorded_v2)]
 
 
+def step_of(adapter: Any, runner: Any, rows: int) -> Step:
+    one: Runner = adapter(runner)
+    return one.step(one.executed(), rows)
+
+
 @pytest.mark.parametrize(("adapter", "recorded"), CASES)
 def test_a_step_is_read_in_batch_order(adapter: Any, recorded: Any) -> None:
     residual = torch.zeros(8, 4)
-    step = adapter(recorded([residual])).step()
+    step = step_of(adapter, recorded([residual]), 4)
 
     assert step.request_ids == ["a", "b"]
-    assert (step.row_starts, step.first_positions) == ([0, 3, 4], [0, 7])
+    assert (list(step.row_starts[:3]), list(step.first_positions[:2])) == ([0, 3, 4], [0, 7])
     assert step.residual is residual
     assert step.token_ids[3].item() == 3
     assert step.positions[3].item() == 7
+
+
+@pytest.mark.parametrize(("adapter", "recorded"), CASES)
+def test_as_many_rows_as_requests_are_one_row_each(adapter: Any, recorded: Any) -> None:
+    assert step_of(adapter, recorded([torch.zeros(8, 4)]), 2).row_starts == range(3)
 
 
 @pytest.mark.parametrize(("adapter", "recorded"), CASES)
@@ -74,7 +83,7 @@ def test_nothing_waits_for_sampling_without_a_state(adapter: Any, recorded: Any)
     runner = recorded([torch.zeros(8, 4)])
     runner.execute_model_state = None
 
-    assert adapter(runner).step() is None
+    assert adapter(runner).executed() is None
 
 
 @pytest.mark.parametrize(("adapter", "recorded"), CASES)
@@ -83,7 +92,7 @@ def test_nothing_waits_for_sampling_without_a_state(adapter: Any, recorded: Any)
 )
 def test_another_output_than_the_one_asked_for_is_an_error(adapter: Any, recorded: Any, aux: Any) -> None:
     with pytest.raises(CaptureError):
-        adapter(recorded(aux)).step()
+        step_of(adapter, recorded(aux), 4)
 
 
 @pytest.mark.parametrize(("adapter", "recorded"), CASES)

@@ -5,35 +5,47 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import zmq
+from msgspec.structs import replace
 
 from subtext_sidecar import wire
 from subtext_sidecar.block import Block, decode_block
 from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.ledger import Ledger
-from subtext_sidecar.plugin.device import CpuDevice, Layout
+from subtext_sidecar.plugin.device import Layout, Run
 from subtext_sidecar.plugin.encoding import Identity
-from subtext_sidecar.plugin.handover import Batch, Handover, Row
-from subtext_sidecar.plugin.ring import Ring
+from subtext_sidecar.plugin.handover import Batch, Handover
+from subtext_sidecar.plugin.ring import open_ring
+from subtext_sidecar.plugin.sampling import Choice
 from subtext_sidecar.plugin.sender import Sender
 from subtext_sidecar.plugin.state import CaptureState
 from subtext_sidecar.plugin.step import Step
+from subtext_sidecar.plugin.watchlist import Picked, Watch
 from subtext_sidecar.policy import CapturePolicy, PolicyUpdate
 from subtext_sidecar.policy_channel import PolicyPublisher
 from subtext_sidecar.record import decode_coverage
 from tests.unit.sidecar.test_capture_view import status
 
 DEADLINE_SECONDS = 20.0
+EVERY_TOKEN = Choice(
+    prompt_tokens=0,
+    offset=0,
+    stride=1,
+    window=1,
+    first_position=0,
+    decode_stop=1_000_000,
+    prompt_probability=1.0,
+    decode_probability=0.5,
+)
 
 
 class Bench:
     """A sender, a ring of eight rows, and what they count."""
 
     def __init__(self, address: str) -> None:
-        self.ring = Ring(CpuDevice(Layout(8, 4, torch.float32)))
+        self.ring = open_ring(Layout(8, 4, torch.float32), torch.device("cpu"))
         self.handover: Handover = Handover()
         self.state = CaptureState()
         self.state.start()
@@ -59,11 +71,14 @@ class Bench:
             torch.full((rows,), token_id, dtype=torch.int32),
             torch.arange(rows),
         )
-        described = [
-            Row("request", "uniform", position, position < 1, 0.5, "decode") for position in range(rows)
-        ]
-        run = self.ring.gather(step, list(range(rows)))
-        self.handover.append(Batch(described, self.ring, run, 1_800_000_000.0))
+        watch = Watch("internal", "request", "uniform", 0, EVERY_TOKEN)
+        picked = Picked(list(range(rows)), [(watch, position) for position in range(rows)])
+        run = self.ring.gather(step, picked.indices)
+        assert isinstance(run, Run)
+        self.handover.append(Batch(picked, self.ring, run, 1_800_000_000.0))
+
+    def is_empty(self) -> bool:
+        return self.ring._row_start == self.ring._row_end
 
     def counts(self) -> Counter[str]:
         total: Counter[str] = Counter()
@@ -103,7 +118,7 @@ def test_rows_arrive_as_one_block_a_step_and_their_memory_is_given_back(tmp_path
             kind, *frames = socket.recv_multipart()
             if kind == wire.BLOCK:
                 blocks.append(decode_block(frames[0], frames[1]))
-        wait_for(lambda: bench.ring.full(8) is None)
+        wait_for(bench.is_empty)
         bench.sender.close()
         while socket.poll(100):
             kind, *frames = socket.recv_multipart()
@@ -120,7 +135,7 @@ def test_without_a_sidecar_rows_are_dropped_and_counted_and_memory_is_given_back
     bench.hand_over(8)
     bench.sender.start()
 
-    wait_for(lambda: bench.ring.full(8) is None)
+    wait_for(bench.is_empty)
     bench.sender.close()
 
     assert bench.counts() == {"rows_sampled": 8, "dropped_socket_full": 8}
@@ -148,8 +163,7 @@ def test_an_error_turns_capture_off_and_the_heartbeat_goes_on(tmp_path: Path) ->
     bench = Bench(address)
     bench.hand_over(2)
     broken = bench.handover.popleft()
-    unknown: Any = object()
-    bench.handover.append(broken._replace(rows=[row._replace(reason=unknown) for row in broken.rows]))
+    bench.handover.append(replace(broken, run=replace(broken.run, mark=100_000)))
     with sidecar_at(address) as socket:
         bench.sender.start()
         wait_for(lambda: not bench.state.enabled)
@@ -159,7 +173,7 @@ def test_an_error_turns_capture_off_and_the_heartbeat_goes_on(tmp_path: Path) ->
         bench.sender.close()
 
     assert bench.state.reason == "error_sender"
-    assert bench.ring.full(8) is None
+    assert bench.is_empty()
 
 
 def test_the_policy_of_the_sidecar_is_followed(tmp_path: Path) -> None:

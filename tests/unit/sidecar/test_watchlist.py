@@ -49,7 +49,10 @@ def test_rows_are_mapped_in_batch_order_not_in_arrival_order() -> None:
 
     picked = requests.pick(["b-00000000", "a-00000000"], [0, 3, 7], [0, 0], {}, 0.0)
 
-    found = {index: (row.request_id, row.position) for index, row in zip(*picked, strict=True)}
+    found = {
+        index: (row.request_id, row.position)
+        for index, row in zip(picked.indices, picked.rows, strict=True)
+    }
     assert found == {1: ("b", 1), 2: ("b", 2), 5: ("a", 2), 6: ("a", 3)}
 
 
