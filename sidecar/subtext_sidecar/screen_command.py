@@ -1,17 +1,19 @@
-"""``subtext screen``: fit the reference of the sidecar's screen, or show what one holds."""
+"""``subtext screen``: collect benign activations, fit the screen's reference on them, show it."""
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from subtext_sidecar import screen_fit
 from subtext_sidecar.screen import Reference
+from subtext_sidecar.screen_collect import Activations, collect
 from subtext_sidecar.screen_fit import Direction
 from subtext_sidecar.screen_reference import (
     MAX_PROBES,
@@ -20,19 +22,15 @@ from subtext_sidecar.screen_reference import (
     load_reference,
     read_tensors,
     save_reference,
+    save_tensors,
 )
 
 
-class _Activations(NamedTuple):
-    vectors: npt.NDArray[np.float32]
-    documents: npt.NDArray[np.int64]
-
-
 def run(argv: Sequence[str]) -> int:
-    """Run ``fit`` or ``show``; prints one JSON line. Returns 2 with a message for bad input."""
+    """Run one of the three; prints one JSON line, or for bad input a message and returns 2."""
     arguments = _parse(argv)
     try:
-        said = _show(arguments.file) if arguments.what == "show" else _fit(arguments)
+        said = {"collect": _collect, "fit": _fit, "show": _show}[arguments.what](arguments)
     except ScreenError as error:
         sys.stderr.write(f"subtext screen: {error}\n")
         return 2
@@ -41,10 +39,17 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="subtext screen", description="Fit or show the reference of the screen."
-    )
+    parser = argparse.ArgumentParser(prog="subtext screen", description=__doc__.partition(": ")[2])
     parts = parser.add_subparsers(dest="what", required=True)
+    gather = parts.add_parser("collect", help="save activations of live traffic that is known to be benign")
+    gather.add_argument(
+        "--redis-url",
+        default=os.environ.get("SUBTEXT_REDIS_URL"),
+        required="SUBTEXT_REDIS_URL" not in os.environ,
+        help="of the stream [SUBTEXT_REDIS_URL]",
+    )
+    gather.add_argument("--rows", type=int, default=4000, help="how many; `fit` tells how many it needs")
+    gather.add_argument("--seconds", type=float, default=3600.0, help="wait no longer than that")
     fit = parts.add_parser("fit", help="fit a reference on activations of benign traffic")
     fit.add_argument(
         "--activations",
@@ -53,9 +58,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         nargs="+",
         help="safetensors with `vectors` (n, d_model) and `documents` (n,), which request each came from",
     )
-    fit.add_argument("--model", required=True, help="served model name, as on the records")
-    fit.add_argument("--layer", type=int, required=True, help="K: the vectors are the output of block K")
-    fit.add_argument("--output", type=Path, required=True, help="the reference to write")
+    for part in (gather, fit):
+        part.add_argument("--model", required=True, help="served model name, as on the records")
+        part.add_argument("--layer", type=int, required=True, help="K: the vectors are block K's output")
+        part.add_argument("--output", type=Path, required=True, help="the file to write")
     fit.add_argument(
         "--p-value",
         type=_share,
@@ -90,8 +96,24 @@ def _named_file(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def _show(path: Path) -> dict[str, Any]:
-    return _summary(load_reference(path))
+def _show(arguments: argparse.Namespace) -> dict[str, Any]:
+    return _summary(load_reference(arguments.file))
+
+
+def _collect(arguments: argparse.Namespace) -> dict[str, Any]:
+    found = collect(
+        arguments.redis_url,
+        model=arguments.model,
+        layer=arguments.layer,
+        rows=arguments.rows,
+        seconds=arguments.seconds,
+    )
+    save_tensors(found._asdict(), arguments.output)
+    return {
+        "rows": len(found.vectors),
+        "requests": len(np.unique(found.documents)),
+        "output": str(arguments.output),
+    }
 
 
 def _fit(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -130,7 +152,7 @@ def _summary(reference: Reference) -> dict[str, Any]:
     }
 
 
-def _activations(paths: Sequence[Path]) -> _Activations:
+def _activations(paths: Sequence[Path]) -> Activations:
     vectors: list[npt.NDArray[np.float32]] = []
     documents: list[npt.NDArray[np.int64]] = []
     first = 0
@@ -143,10 +165,10 @@ def _activations(paths: Sequence[Path]) -> _Activations:
         vectors.append(one.vectors)
         documents.append(numbers + first)
         first += len(names)
-    return _Activations(np.concatenate(vectors), np.concatenate(documents))
+    return Activations(np.concatenate(vectors), np.concatenate(documents))
 
 
-def _read_activations(path: Path) -> _Activations:
+def _read_activations(path: Path) -> Activations:
     _, tensors = read_tensors(path)
     for name, dimensions in (("vectors", 2), ("documents", 1)):
         if name not in tensors:
@@ -155,7 +177,7 @@ def _read_activations(path: Path) -> _Activations:
             raise ScreenError(f"{path}: {name} has shape {tensors[name].shape}, expected {dimensions} axes")
     if len(tensors["vectors"]) != len(tensors["documents"]):
         raise ScreenError(f"{path}: vectors and documents differ in length")
-    return _Activations(tensors["vectors"].astype(np.float32), tensors["documents"].astype(np.int64))
+    return Activations(tensors["vectors"].astype(np.float32), tensors["documents"].astype(np.int64))
 
 
 def _direction(name: str, path: Path) -> Direction:

@@ -36,8 +36,6 @@ class ScreenError(ValueError):
 
 def save_reference(reference: Reference, path: Path) -> None:
     """Write the reference; it replaces the file at once."""
-    from safetensors.numpy import save
-
     tensors = {name: getattr(reference, name) for name in _SHAPES}
     thresholds = {}
     for probe in reference.probes:
@@ -52,12 +50,21 @@ def save_reference(reference: Reference, path: Path) -> None:
         "norm_limit": repr(reference.norm_limit),
         "probes": json.dumps(thresholds),
     }
-    content = save(
-        {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}, metadata
-    )
+    narrow = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+    save_tensors(narrow, path, metadata)
+
+
+def save_tensors(tensors: Tensors, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file; it replaces the one there at once."""
+    from safetensors.numpy import save
+
+    content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise ScreenError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def load_reference(path: Path) -> Reference:

@@ -86,3 +86,19 @@ def test_a_missing_setting_refuses_to_start_and_names_itself() -> None:
 
     assert ended.returncode == 2
     assert b"SUBTEXT_SOCKET" in ended.stderr
+
+
+def test_a_broken_screen_reference_refuses_to_start_and_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "screen").write_bytes(b"garbage")
+    env = {**os.environ, "SUBTEXT_SOCKET": f"ipc://{tmp_path}/s.sock", "SUBTEXT_REDIS_URL": "redis://none"}
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "subtext_sidecar", "--screen-file", str(tmp_path / "screen")],
+        env=env,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert ended.returncode == 2
+    assert f"{tmp_path}/screen is not a safetensors file".encode() in ended.stderr
