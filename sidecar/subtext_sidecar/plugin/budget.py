@@ -75,10 +75,12 @@ class _Demand:
         self._since: float | None = None
         self._seconds = 0.0
         self._sums = (0.0, 0.0)
-        self._fresh = (0.0, 0.0)
+        self._fresh_uniform = 0.0
+        self._fresh_opt_in = 0
 
     def observe(self, uniform: float, opt_in: int) -> None:
-        self._fresh = (self._fresh[0] + uniform, self._fresh[1] + opt_in)
+        self._fresh_uniform += uniform
+        self._fresh_opt_in += opt_in
 
     def advance(self, now: float) -> None:
         if self._since is None:
@@ -92,10 +94,10 @@ class _Demand:
         self._since = now
         self._seconds = self._seconds * kept + seconds
         self._sums = (
-            self._sums[0] * kept + self._fresh[0] * share,
-            self._sums[1] * kept + self._fresh[1] * share,
+            self._sums[0] * kept + self._fresh_uniform * share,
+            self._sums[1] * kept + self._fresh_opt_in * share,
         )
-        self._fresh = (0.0, 0.0)
+        self._fresh_uniform, self._fresh_opt_in = 0.0, 0
         self.uniform, self.opt_in = self._sums[0] / self._seconds, self._sums[1] / self._seconds
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from subtext_sidecar.plugin import sampling
-from subtext_sidecar.plugin.budget import Budget
+from subtext_sidecar.plugin.budget import Admitted, Budget
 from subtext_sidecar.plugin.request_args import RequestArgs, read_request_args
 from subtext_sidecar.plugin.request_id import external_id
 from subtext_sidecar.plugin.row import Row
@@ -59,6 +59,7 @@ class Watch:
         "request_id",
         "stop",
         "stratum",
+        "weight",
     )
 
     def __init__(
@@ -69,6 +70,7 @@ class Watch:
         self.stratum = stratum
         self.randomness = randomness
         self.choice = choice
+        self.weight = 1.0 / choice.prompt_probability  # requests that this one stands for
         self.next_position = sampling.next_position(choice, 0)
         self.stop = 0  # first position that was not computed yet for certain
         self.drafted_stop = 0  # first position behind all drafts
@@ -306,27 +308,33 @@ class Watchlist:
             self._count(watch.stratum, "unobservable_past_row_cap", fresh)
 
     def _within_budget(self, picked: Picked, now: float) -> Picked:
-        """Return the rows that the budget admits; of too many those that a lower rate would have kept."""
-        if not self._policy.rows_per_second:
-            # The demand is not even watched: a budget that is set later learns it in a second.
-            return picked
-        watches = [watch for watch, _ in picked.wanted]
-        uniform = [number for number, watch in enumerate(watches) if watch.stratum == UNIFORM]
-        opt_in = [number for number, watch in enumerate(watches) if watch.stratum == OPT_IN]
-        weight = sum(1.0 / watches[number].choice.prompt_probability for number in uniform)
+        """Return the rows that the budget admits. Without one the demand is watched all the same."""
+        weight, opt_in = 0.0, 0
+        for watch, _ in picked.wanted:
+            if watch.stratum == UNIFORM:
+                weight += watch.weight
+            else:
+                opt_in += 1
         self._budget.advance(now)
-        self._budget.observe(weight, len(opt_in))
-        admitted = self._budget.admit(self._policy, uniform=len(uniform), opt_in=len(opt_in), now=now)
-        if sum(admitted) == len(watches):
+        self._budget.observe(weight, opt_in)
+        policy, total = self._policy, len(picked.wanted)
+        if not policy.rows_per_second:
             return picked
-        kept: set[int] = set()
-        for stratum, numbers, room in (
-            (UNIFORM, uniform, admitted.uniform),
-            (OPT_IN, opt_in, admitted.opt_in),
-        ):
-            kept.update(sorted(numbers, key=lambda number: -watches[number].randomness)[:room])
-            if refused := len(numbers) - room:
+        admitted = self._budget.admit(policy, uniform=total - opt_in, opt_in=opt_in, now=now)
+        return picked if sum(admitted) == total else self._refuse(picked, admitted)
+
+    def _refuse(self, picked: Picked, admitted: Admitted) -> Picked:
+        """Draw lots: each row of a stratum has the same chance, however long its request is."""
+        kept: list[int] = []
+        for stratum, room in ((UNIFORM, admitted.uniform), (OPT_IN, admitted.opt_in)):
+            lots = sorted(
+                (hash((watch.randomness, position)), number)
+                for number, (watch, position) in enumerate(picked.wanted)
+                if watch.stratum == stratum
+            )
+            kept += [number for _, number in lots[:room]]
+            if refused := len(lots) - room:
                 self._count(stratum, "rows_sampled", refused)
                 self._count(stratum, "dropped_budget", refused)
-        in_order = sorted(kept)
-        return Picked([picked.indices[n] for n in in_order], [picked.wanted[n] for n in in_order])
+        kept.sort()
+        return Picked([picked.indices[n] for n in kept], [picked.wanted[n] for n in kept])
