@@ -20,6 +20,8 @@ LAYER = 20
 DEPLOY_DIR = Path(__file__).resolve().parent.parent
 SHIPPED_DECODER = DEPLOY_DIR / "decoders" / "smollm2-135m-l20"
 CONCEPTS_FILE = DEPLOY_DIR / "concepts.yaml"
+SCREEN_FILE = DEPLOY_DIR / "screens" / "smollm2-135m-l20.safetensors"
+POLICY_FILE = DEPLOY_DIR / "policy" / "policy.json"  # edit it while the demo runs
 
 # Every request is sampled here, because a visitor wants to see theirs. Few rows a request, because
 # two CPU cores decode only a few rows a second.
@@ -147,6 +149,8 @@ def _subtext(plan: LaunchPlan, name: str, port: int, grace_seconds: float = 10) 
         "SUBTEXT_DECODER_DIR": str(plan.decoder_dir),
         "SUBTEXT_SERVED_MODEL": MODEL_NAME,
         "SUBTEXT_CONCEPTS_FILE": str(CONCEPTS_FILE),
+        "SUBTEXT_SCREEN_FILE": str(SCREEN_FILE),
+        "SUBTEXT_POLICY_FILE": str(POLICY_FILE),
     }
     return ProcessSpec(
         name=name,
