@@ -24,6 +24,7 @@ from subtext_sidecar.record import (
 from subtext_sidecar.stream import DeadLetter, RedisStream
 
 _ENTRIES_PER_BATCH: Final = 256
+_SHIP_SECONDS: Final = 1.0
 _BACK_OFF_SECONDS: Final = 0.1
 _BACK_OFF_MAX_SECONDS: Final = 2.0
 _MAX_WAITING_LETTERS: Final = 256
@@ -65,8 +66,15 @@ class Outbox:
             del self._counts[next(iter(self._counts))]
 
     def ship(self, minute: int, model: str) -> None:
-        """Write what the buffer holds. Trimmed rows are counted for ``minute`` and ``model``."""
-        while time.monotonic() >= self._retry_at and (entries := self._buffer.oldest(_ENTRIES_PER_BATCH)):
+        """Write what the buffer holds, for a second at most: a slow Redis must not stop the loop.
+
+        Trimmed rows are counted for ``minute`` and ``model``.
+        """
+        started = time.monotonic()
+        while self._retry_at <= time.monotonic() < started + _SHIP_SECONDS:
+            entries = self._buffer.oldest(_ENTRIES_PER_BATCH)
+            if not entries:
+                return
             with self._metrics.ship_seconds.time():
                 shipped = self._stream.ship(entries)
             self._settle(entries[: shipped.written], "rows_shipped")
