@@ -26,7 +26,7 @@ from subtext_sidecar.rows import (
 from subtext_sidecar.screening import Screening
 from subtext_sidecar.stream import DeadLetter
 
-_ROWS_TOGETHER: Final = 96  # as float32 they fit into a core's second cache
+_ROWS_TOGETHER: Final = 128  # more of them cost no less each
 _PLAUSIBLE_MINUTES: Final = 24 * 60
 _LETTER_HEADER_BYTES: Final = 4096
 _LETTER_VECTOR_BYTES: Final = 4096  # enough to look at; a bad vector may be of any size
