@@ -1,6 +1,6 @@
 """A decoder on disk: whether its files, its two halves and the audited model belong together.
 
-Nothing here loads weights: a wrong decoder is refused in milliseconds.
+Nothing here loads weights beyond their headers: a wrong decoder is refused in milliseconds.
 """
 
 import json
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from workers.nla.errors import MetaError
 from workers.nla.meta import Meta, Role, load_meta
+from workers.nla.weights import read_layout
 
 HEADS = ("value_head.safetensors", "head.safetensors")
 """Names of the AR's head: the official one, and the one of shipped adapters."""
@@ -47,7 +48,8 @@ def load_pair(av: Path, ar: Path) -> Pair:
     """Check both halves on disk against each other; MetaError names the field and the fix."""
     verbalizer, reconstructor = load_half(av, "av"), load_half(ar, "ar")
     find_head(ar)
-    layer = _check_truncation(reconstructor)
+    _check_not_reconstructor(verbalizer)
+    layer = _check_truncation(reconstructor, verbalizer)
     _check_together(verbalizer, reconstructor, layer)
     return Pair(av=verbalizer, ar=reconstructor, layer=layer)
 
@@ -76,13 +78,14 @@ def check_audited(pair: Pair, *, model: str, layer: int, d_model: int) -> None:
 
 
 def load_half(folder: Path, role: Role) -> Half:
-    """Read and check one half on disk, without its weights."""
+    """Read and check one half on disk: its own files against each other."""
     meta, shape = load_meta(folder, role), load_shape(folder)
     if shape.d_model != meta.d_model:
         raise MetaError(
             f"{folder}: d_model is {meta.d_model} in nla_meta.yaml, hidden_size is {shape.d_model} in"
             " config.json; the two files come from different checkpoints, copy both again"
         )
+    _check_weights(folder, meta, shape)
     return Half(folder=folder, meta=meta, shape=shape)
 
 
@@ -92,15 +95,22 @@ def load_shape(folder: Path) -> Shape:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         config = {**config, **config.get("text_config", {})}
-        return Shape(
+        shape = Shape(
             str(config["model_type"]), int(config["hidden_size"]), int(config["num_hidden_layers"])
         )
+        types = len(config.get("layer_types") or range(shape.num_layers))
     except FileNotFoundError:
         raise MetaError(f"{path}: missing; a checkpoint is a whole Hugging Face directory") from None
     except (ValueError, AttributeError, TypeError) as error:
         raise MetaError(f"{path}: not a model's configuration ({error}); copy it again") from error
     except KeyError as error:
         raise MetaError(f"{path}: {error.args[0]}: missing; copy the file again") from None
+    if types != shape.num_layers:
+        raise MetaError(
+            f"{path}: layer_types: names {types} blocks, num_hidden_layers is {shape.num_layers}; cut the"
+            f" list to its first {shape.num_layers} entries"
+        )
+    return shape
 
 
 def find_head(folder: Path) -> Path:
@@ -114,9 +124,45 @@ def find_head(folder: Path) -> Path:
     )
 
 
-def _check_truncation(ar: Half) -> int:
+def _check_weights(folder: Path, meta: Meta, shape: Shape) -> None:
+    """Refuse weights of another width or depth, or a vocabulary without the injection token."""
+    layout = read_layout(folder)
+    if layout.d_model != meta.d_model:
+        raise MetaError(
+            f"{folder}: d_model is {meta.d_model} in nla_meta.yaml, embeddings in the weights are"
+            f" {layout.d_model} wide; the files come from different checkpoints, copy all of them again"
+        )
+    missing = sorted(set(range(shape.num_layers)) - layout.blocks)
+    if missing:
+        raise MetaError(
+            f"{folder}: num_hidden_layers is {shape.num_layers} in config.json, the weights have nothing"
+            f" for blocks {missing}; the files come from different checkpoints, copy all of them again"
+        )
+    token = meta.tokens.injection_token_id
+    if meta.role == "av" and token is not None and token >= layout.vocabulary:
+        raise MetaError(
+            f"{folder}: tokens.injection_token_id: is {token}, the weights embed tokens below"
+            f" {layout.vocabulary}; nla_meta.yaml is of a model with another vocabulary, copy it again"
+        )
+
+
+def _check_not_reconstructor(av: Half) -> None:
+    found = [name for name in HEADS if (av.folder / name).exists()]
+    if found:
+        raise MetaError(
+            f"{av.folder / found[0]}: role: nla_meta.yaml says av, but only a reconstructor has a head; put"
+            " the verbalizer here and this checkpoint into ar/, each with its own nla_meta.yaml"
+        )
+
+
+def _check_truncation(ar: Half, av: Half) -> int:
     """Return K; an AR holds blocks 0..K and nothing above."""
     kept, layer = ar.shape.num_layers, ar.meta.layer
+    if layer is None and av.meta.layer is None and kept == av.shape.num_layers:
+        raise MetaError(
+            f"{ar.folder}: critic.extraction_layer_index: missing, and the AR has all {kept} blocks of the"
+            " model, so nothing tells the layer; name it, and keep blocks 0..K alone"
+        )
     if layer is not None and kept != layer + 1:
         raise MetaError(
             f"{ar.folder}: num_hidden_layers is {kept} in config.json, but an AR of layer {layer} keeps"

@@ -1,18 +1,19 @@
 """`nla_meta.yaml`: what one half of an NLA pair needs to know about itself, in the official format.
 
-The keys (schema_version 2; version 1 differs in names only, and both names are read):
+The keys (schema_version 2; version 1 differs in names only, and both names are read). What the
+official code and documents write differently from each other is in docs/decisions/0007-official-format.md.
 
     kind: nla_model
-    schema_version: 2
+    schema_version: 2                    # optional: the released client does not look at it
     role: av | ar                        # also actor | critic, the trainer's own words
     base_checkpoint: name of the audited model
     d_model: 3584
     extraction_layer_index: 20           # K: the output of block K (released pairs; optional)
     extraction:
       layer_index: 20                    # K again (optional; every K in the file must agree)
-      injection_scale: 150.0             # L2 norm of the injected vector; null in an AR
-      mse_scale: 59.87 | sqrt_d_model    # training loss only; cancels out of every figure
-    tokens:
+      injection_scale: 150.0 | sqrt_d_model | raw   # L2 norm of the injected vector; null in an AR
+      mse_scale: 59.87 | sqrt_d_model | raw         # the AR's training loss; cancels out of every figure
+    tokens:                              # the injection: an AV's; the AR has no use for it
       injection_char: "㈎"               # one token whose embedding the vector replaces
       injection_token_id: 149705
       injection_left_neighbor_id: 29     # the tokens beside it in the finished prompt
@@ -27,16 +28,25 @@ Beside it stand `config.json`, the weights, the tokenizer and, for an AR, `value
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from workers.nla.errors import MetaError
 
 FILE = "nla_meta.yaml"
 SCHEMA_VERSIONS = (1, 2)
 Role = Literal["av", "ar"]
+_NEIGHBORS = ("injection_left_neighbor_id", "injection_right_neighbor_id")
 _ROLES: dict[str, Role] = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"}
 
 
@@ -46,34 +56,58 @@ class _Part(BaseModel):
 
 
 TokenId = Annotated[int, Field(ge=0)]
-# A YAML writer may turn 150.0 into 150.
+# A YAML writer may turn 150.0 into 150, and YAML reads 1e5 as text.
 Number = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)]
+Scale = Number | Literal["sqrt_d_model", "raw", "none"]
 
 
 class Extraction(_Part):
     """Where vectors come from and at which length they go in."""
 
     layer_index: int | None = Field(None, ge=0, description="the layer K that was read")
-    injection_scale: Number | Literal["sqrt_d_model", "raw", "none"] | None = Field(
-        None, description="the L2 norm at which the AV takes vectors"
+    injection_scale: Scale | None = Field(
+        None, description="the L2 norm at which the AV takes vectors: a number, sqrt_d_model or raw"
+    )
+    mse_scale: Scale | None = Field(
+        "sqrt_d_model", description="the L2 norm in the AR's loss: a number, sqrt_d_model or raw"
     )
 
 
 class Tokens(_Part):
     """Token ids that were fixed when the pair was trained."""
 
-    injection_char: str = Field(min_length=1, description="the character that the vector replaces")
-    injection_token_id: TokenId = Field(description="the id of injection_char")
-    injection_left_neighbor_id: TokenId = Field(description="the id before it in the prompt")
-    injection_right_neighbor_id: TokenId = Field(description="the id after it in the prompt")
+    injection_char: str | None = Field(
+        None, min_length=1, description="the character that the vector replaces"
+    )
+    injection_token_id: TokenId | None = Field(None, description="the id of injection_char")
+    injection_left_neighbor_id: TokenId | None = Field(None, description="the id before it in the prompt")
+    injection_right_neighbor_id: TokenId | None = Field(None, description="the id after it in the prompt")
     critic_suffix_ids: list[TokenId] | None = Field(None, description="the last ids of every AR prompt")
+
+
+class Injection(NamedTuple):
+    """The token whose place the vector takes, and those beside it."""
+
+    char: str
+    token_id: int
+    left_neighbor_id: int
+    right_neighbor_id: int
 
 
 class Templates(_Part):
     """Prompt templates, exactly as in training."""
 
-    av: str | None = Field(None, validation_alias=AliasChoices("av", "actor"))
-    ar: str | None = Field(None, validation_alias=AliasChoices("ar", "critic"))
+    av: str | None = None
+    ar: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_both_names(cls, content: Any) -> Any:
+        # An empty new name leaves the word to the old one, as in the official code.
+        if not isinstance(content, dict):
+            return content
+        names = {"av": "actor", "ar": "critic"}
+        return {new: content.get(new) or content.get(old) for new, old in names.items()}
 
 
 class Truncation(_Part):
@@ -88,7 +122,7 @@ class Meta(_Part):
     """One checked `nla_meta.yaml`."""
 
     kind: Literal["nla_model"] = Field(description="nla_model, for a checkpoint (not a data set)")
-    schema_version: Literal[1, 2] = Field(description="the version of the format, 1 or 2")
+    schema_version: Literal[1, 2] = Field(2, description="the version of the format, 1 or 2")
     role: Annotated[Role, BeforeValidator(lambda role: _ROLES.get(role, role))] = Field(
         description="av (actor) or ar (critic)"
     )
@@ -96,7 +130,7 @@ class Meta(_Part):
     d_model: int = Field(gt=0, description="the width of the audited model's residual stream")
     extraction_layer_index: int | None = Field(None, ge=0)
     extraction: Extraction = Field(default_factory=lambda: Extraction.model_validate({}))
-    tokens: Tokens = Field(description="the injection token and its neighbours")
+    tokens: Tokens = Field(default_factory=lambda: Tokens.model_validate({}))
     prompt_templates: Templates = Field(description="the prompts of the AV and the AR")
     ar: Truncation | None = None
     critic: Truncation | None = None
@@ -107,17 +141,39 @@ class Meta(_Part):
         return next(iter(self._layers().values()), None)
 
     @property
-    def injection_scale(self) -> float:
-        """The L2 norm at which the AV takes vectors; MetaError where a file has none."""
+    def injection(self) -> Injection:
+        """The AV's injection token and its neighbours; MetaError naming what the file lacks."""
+        names = ("injection_char", "injection_token_id", *_NEIGHBORS)
+        values = {name: getattr(self.tokens, name) for name in names}
+        for name, value in values.items():
+            if value is None:
+                purpose = Tokens.model_fields[name].description
+                raise MetaError(
+                    f"tokens.{name}: missing; add it: it is {purpose}; without it nothing tells whether the"
+                    " vector goes to its place"
+                )
+        return Injection(*values.values())
+
+    @property
+    def injection_scale(self) -> float | None:
+        """The L2 norm at which the AV takes vectors, None for vectors as they are.
+
+        MetaError where a file has none: the trainer leaves it out of every half but an AV.
+        """
         scale = self.extraction.injection_scale
-        if scale == "sqrt_d_model":
-            return float(self.d_model**0.5)
-        if scale is None or isinstance(scale, str):
+        if scale is None:
             raise MetaError(
-                f"extraction.injection_scale: {scale!r}; an AV needs the norm that it was trained with"
-                " (Qwen2.5-7B: 150.0), from its publisher"
+                "extraction.injection_scale: missing; an AV needs the norm that it was trained with"
+                " (Qwen2.5-7B: 150.0, Gemma 3 12B: 80000.0), or raw if it was trained on vectors as they"
+                " are; ask its publisher"
             )
-        return scale
+        return _resolve(scale, self.d_model)
+
+    @property
+    def mse_scale(self) -> float | None:
+        """The L2 norm of both sides in the AR's loss, None where it learned magnitudes too."""
+        scale = self.extraction.mse_scale
+        return None if scale is None else _resolve(scale, self.d_model)
 
     def _layers(self) -> dict[str, int]:
         named = {
@@ -127,6 +183,12 @@ class Meta(_Part):
             "critic.extraction_layer_index": self.critic.layer if self.critic else None,
         }
         return {name: layer for name, layer in named.items() if layer is not None}
+
+
+def _resolve(scale: Scale, d_model: int) -> float | None:
+    if scale == "sqrt_d_model":
+        return float(d_model**0.5)
+    return None if isinstance(scale, str) else scale
 
 
 def load_meta(checkpoint: Path, role: Role) -> Meta:
@@ -170,7 +232,7 @@ def _check_role(meta: Meta, role: Role) -> None:
         )
     if role == "av":
         _check_template("av", meta.prompt_templates.av, "injection_char")
-        _ = meta.injection_scale
+        _ = meta.injection, meta.injection_scale
     else:
         _check_template("ar", meta.prompt_templates.ar, "explanation")
 

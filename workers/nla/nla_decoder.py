@@ -17,6 +17,7 @@ from workers.nla.checkpoint import Pair, load_pair
 from workers.nla.decoder import DecoderIdentity, Reading
 from workers.nla.errors import MetaError, PromptError
 from workers.nla.reconstructor import Reconstructor
+from workers.nla.scale import check_scale
 from workers.nla.verbalizer import EngineSettings, Explanation, Verbalizer
 
 
@@ -51,9 +52,10 @@ class NlaDecoder:
         pair = load_pair(folder / "av", folder / "ar")
         digest = pair_digest(folder)
         calibration = None if calibrating else load_calibration(folder, decoder_digest=digest)
-        tokenizer = _load_tokenizer(pair)
+        tokenizer, ar_tokenizer = _load_tokenizers(pair)
         # The AR first: a broken head or prompt shows before the engine takes its time.
-        reconstructor = Reconstructor(pair.ar.folder, pair.ar.meta, tokenizer, device=_device())
+        reconstructor = Reconstructor(pair.ar.folder, pair.ar.meta, ar_tokenizer, device=_device())
+        check_scale(pair.av.meta, layer=pair.layer, typical_norm=reconstructor.typical_norm())
         return cls(
             identity=identify(folder, pair, digest, calibration),
             pair_digest=digest,
@@ -142,7 +144,8 @@ def _load_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def _load_tokenizer(pair: Pair) -> Any:
+def _load_tokenizers(pair: Pair) -> tuple[Any, Any]:
+    """Return the AV's and the AR's: their vocabulary is one, whether they add BOS may differ."""
     import transformers
 
     try:
@@ -156,7 +159,7 @@ def _load_tokenizer(pair: Pair) -> Any:
         ) from error
     if av.get_vocab() != ar.get_vocab():
         raise PromptError("tokenizer: av/ and ar/ hold different vocabularies; use two halves of one pair")
-    return av
+    return av, ar
 
 
 def _device() -> str:

@@ -50,19 +50,19 @@ def build_injection_prompt(meta: Meta, tokenizer: Any) -> InjectionPrompt:
     Raises PromptError when the tokenizer splits the injection token, knows it by another id, puts
     other tokens beside it, finds it elsewhere too, or doubles the BOS.
     """
-    tokens = meta.tokens
-    _check_injection_token(tokens.injection_char, tokens.injection_token_id, tokenizer)
-    ids = chat_ids(tokenizer, (meta.prompt_templates.av or "").format(injection_char=tokens.injection_char))
-    places = [index for index, token in enumerate(ids) if token == tokens.injection_token_id]
+    token = meta.injection
+    _check_injection_token(token.char, token.token_id, tokenizer)
+    ids = chat_ids(tokenizer, (meta.prompt_templates.av or "").format(injection_char=token.char))
+    places = [index for index, found in enumerate(ids) if found == token.token_id]
     if len(places) != 1:
         raise PromptError(
-            f"prompt_templates.av: token {tokens.injection_token_id} occurs {len(places)} times in the"
+            f"prompt_templates.av: token {token.token_id} occurs {len(places)} times in the"
             " prompt, must occur once; template, chat template and tokenizer are not those of the training"
         )
     position = places[0]
     for side, index, expected in (
-        ("left", position - 1, tokens.injection_left_neighbor_id),
-        ("right", position + 1, tokens.injection_right_neighbor_id),
+        ("left", position - 1, token.left_neighbor_id),
+        ("right", position + 1, token.right_neighbor_id),
     ):
         found = ids[index] if 0 <= index < len(ids) else None
         if found != expected:

@@ -15,9 +15,10 @@ from workers.nla.checkpoint import find_head
 from workers.nla.errors import MetaError
 from workers.nla.meta import Meta
 from workers.nla.prompt import ReconstructionPrompt
+from workers.nla.text_model import load_blocks
 
-_FINAL_NORMS = ("norm", "final_layernorm", "ln_f")
 _BATCH = 32
+_ORDINARY_TEXT = "A letter to a friend about the weather, the garden and a train that came too late."
 
 
 class Reconstructor:
@@ -28,35 +29,46 @@ class Reconstructor:
         self._prompt = ReconstructionPrompt(meta, tokenizer)
 
         import torch
-        import transformers
 
         self._torch = torch
         self._device = device
         self._head = load_head(find_head(checkpoint), meta.d_model).to(device)
-        model: Any = transformers.AutoModel.from_pretrained(checkpoint, dtype=torch.float32)
-        self._backbone = without_final_norm(model).to(device).eval()
+        self._backbone = load_blocks(checkpoint).to(device).eval()
 
     def rebuild(self, explanations: Sequence[str]) -> NDArray[np.float32]:
         """Return the vector that each explanation tells, (n, d_model); only directions carry meaning."""
         sequences = [self._prompt.encode(text) for text in explanations]
         rebuilt = np.empty((len(sequences), self._head.shape[0]), np.float32)
-        with self._torch.inference_mode():
-            for rows in batches_by_length(sequences):
-                rebuilt[rows] = self._forward([sequences[row] for row in rows])
+        for rows in batches_by_length(sequences):
+            rebuilt[rows] = self._forward([sequences[row] for row in rows])
         return rebuilt
 
+    def typical_norm(self) -> float:
+        """Return the median norm of block K's output in a short text: that of the vectors, roughly.
+
+        The AR's blocks are the audited model's, trained on; the first token's huge norm does not count.
+        """
+        states, lengths = self._run([self._prompt.encode(_ORDINARY_TEXT)])
+        return float(states[0, 1 : int(lengths[0])].norm(dim=-1).median())
+
     def _forward(self, sequences: list[list[int]]) -> NDArray[np.float32]:
+        states, lengths = self._run(sequences)
+        last = states[self._torch.arange(len(sequences)), lengths - 1]
+        vectors: NDArray[np.float32] = (last @ self._head.T).cpu().numpy()
+        return vectors
+
+    def _run(self, sequences: list[list[int]]) -> tuple[Any, Any]:
+        """Return block K's outputs, (n, longest, d_model), and the lengths of the sequences, (n,)."""
         torch = self._torch
         # Padded on the right, behind the token that is read: causal attention never looks there.
         padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in sequences], batch_first=True)
         lengths = torch.tensor([len(ids) for ids in sequences])
         mask = torch.arange(padded.shape[1])[None] < lengths[:, None]
-        states = self._backbone(
-            input_ids=padded.to(self._device), attention_mask=mask.to(self._device), use_cache=False
-        ).last_hidden_state
-        last = states[torch.arange(len(sequences)), lengths - 1]
-        vectors: NDArray[np.float32] = (last @ self._head.T).cpu().numpy()
-        return vectors
+        with torch.inference_mode():
+            states = self._backbone(
+                input_ids=padded.to(self._device), attention_mask=mask.to(self._device), use_cache=False
+            ).last_hidden_state
+        return states, lengths
 
 
 def batches_by_length(sequences: Sequence[Sequence[int]], size: int = _BATCH) -> Iterator[list[int]]:
@@ -83,17 +95,3 @@ def load_head(path: Path, d_model: int) -> Any:
             " another decoder"
         )
     return weight.float()
-
-
-def without_final_norm(model: Any) -> Any:
-    """Return the text model inside `model`, its last hidden state being the output of its last block."""
-    import torch
-
-    text = getattr(model, "language_model", model)
-    for name in _FINAL_NORMS:
-        if hasattr(text, name):
-            setattr(text, name, torch.nn.Identity())
-            return text
-    raise MetaError(
-        f"model_type: {type(text).__name__} has no final norm named like {_FINAL_NORMS}; add its name there"
-    )

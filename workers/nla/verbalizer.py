@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from workers.nla.meta import Meta
 from workers.nla.prompt import InjectionPrompt, build_injection_prompt
+from workers.nla.text_model import is_wrapped_gemma3
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 _EXPLANATION = re.compile(f"{OPEN}(.*?){CLOSE}", re.DOTALL)
@@ -77,8 +78,8 @@ def parse_explanation(answer: str) -> Explanation:
     return Explanation(text, found is not None and text != "")
 
 
-def rescale(vectors: NDArray[np.float32], norm: float) -> NDArray[np.float32]:
-    """Give every row of (n, d) the L2 norm of the AV's training.
+def rescale(vectors: NDArray[np.float32], norm: float | None) -> NDArray[np.float32]:
+    """Give every row of (n, d) the L2 norm of the AV's training; None leaves them as they are.
 
     Raises ValueError naming the rows that are zero or not finite: they have no direction to read.
     """
@@ -86,7 +87,7 @@ def rescale(vectors: NDArray[np.float32], norm: float) -> NDArray[np.float32]:
     bad = np.flatnonzero(~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0))
     if bad.size:
         raise ValueError(f"vectors: rows {bad.tolist()} are zero or not finite; drop them before reading")
-    return np.asarray(vectors * (norm / lengths), np.float32)
+    return np.asarray(vectors if norm is None else vectors * (norm / lengths), np.float32)
 
 
 class Verbalizer:
@@ -104,6 +105,15 @@ class Verbalizer:
 
         self._torch = torch
         on_cpu = bool(current_platform.is_cpu())
+        overrides = {}
+        if is_wrapped_gemma3(checkpoint):
+            from workers.nla import gemma3
+
+            unwrapped = gemma3.UnwrappedGemma3ForCausalLM
+            vllm.ModelRegistry.register_model(
+                unwrapped.__name__, f"{unwrapped.__module__}:{unwrapped.__name__}"
+            )
+            overrides["hf_overrides"] = gemma3.unwrap
         self._engine: Any = vllm.LLM(
             model=str(checkpoint),
             dtype="float32" if on_cpu else "auto",
@@ -114,6 +124,7 @@ class Verbalizer:
             max_num_seqs=settings.max_batch,
             seed=settings.seed,
             disable_log_stats=True,
+            **overrides,
             **(
                 {"block_size": _CPU_BLOCK}
                 if on_cpu

@@ -48,6 +48,7 @@ def test_the_width_of_meta_and_config_must_agree(pair_dir: Path) -> None:
 
 def test_an_untruncated_reconstructor_is_refused(pair_dir: Path) -> None:
     change_config(pair_dir / "ar", num_hidden_layers=3)
+    toy.write_weights(pair_dir / "ar", blocks=3)
 
     with pytest.raises(MetaError, match=r"num_hidden_layers is 3 .* keeps blocks 0..1, that is 2"):
         load_pair(pair_dir / "av", pair_dir / "ar")
@@ -86,6 +87,62 @@ def test_a_reconstructor_without_its_head_is_refused(pair_dir: Path) -> None:
     (pair_dir / "ar" / "value_head.safetensors").unlink()
 
     with pytest.raises(MetaError, match=r"value_head.safetensors: missing"):
+        load_pair(pair_dir / "av", pair_dir / "ar")
+
+
+def test_a_reconstructor_under_the_name_of_a_verbalizer_is_refused(pair_dir: Path) -> None:
+    (pair_dir / "av" / "value_head.safetensors").touch()
+
+    with pytest.raises(
+        MetaError, match=r"role: nla_meta.yaml says av, but only a reconstructor has a head"
+    ):
+        load_pair(pair_dir / "av", pair_dir / "ar")
+
+
+def test_an_uncut_reconstructor_of_no_named_layer_is_refused(pair_dir: Path) -> None:
+    for role in ("av", "ar"):
+        extraction = {**toy.meta(role)["extraction"], "layer_index": None}
+        change_meta(pair_dir, role, extraction=extraction, critic=None)
+    change_config(pair_dir / "ar", num_hidden_layers=3)
+    toy.write_weights(pair_dir / "ar", blocks=3)
+
+    with pytest.raises(
+        MetaError, match=r"critic.extraction_layer_index: missing, and the AR has all 3 blocks"
+    ):
+        load_pair(pair_dir / "av", pair_dir / "ar")
+
+
+def test_weights_of_another_width_are_refused(pair_dir: Path) -> None:
+    toy.write_weights(pair_dir / "av", blocks=toy.BLOCKS, d_model=32)
+
+    with pytest.raises(
+        MetaError, match=r"d_model is 64 in nla_meta.yaml, embeddings in the weights are 32"
+    ):
+        load_pair(pair_dir / "av", pair_dir / "ar")
+
+
+def test_weights_without_some_blocks_are_refused(pair_dir: Path) -> None:
+    toy.write_weights(pair_dir / "av", blocks=1)
+
+    with pytest.raises(MetaError, match=r"num_hidden_layers is 3 .* nothing for blocks \[1, 2\]"):
+        load_pair(pair_dir / "av", pair_dir / "ar")
+
+
+def test_a_vocabulary_without_the_injection_token_is_refused(pair_dir: Path) -> None:
+    toy.write_weights(pair_dir / "av", blocks=toy.BLOCKS, vocabulary=31854)
+
+    with pytest.raises(
+        MetaError, match=r"injection_token_id: is 31854, the weights embed tokens below 31854"
+    ):
+        load_pair(pair_dir / "av", pair_dir / "ar")
+
+
+def test_a_list_of_layer_types_that_was_not_cut_is_refused(pair_dir: Path) -> None:
+    change_config(pair_dir / "ar", layer_types=["full_attention"] * 3)
+
+    with pytest.raises(
+        MetaError, match=r"layer_types: names 3 blocks, num_hidden_layers is 2; cut the list"
+    ):
         load_pair(pair_dir / "av", pair_dir / "ar")
 
 

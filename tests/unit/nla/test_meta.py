@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.unit.nla import toy
 from workers.nla.errors import MetaError
@@ -53,11 +54,76 @@ def test_the_trainers_own_words_for_roles_templates_and_layers_are_read() -> Non
     assert (meta.role, meta.layer, meta.prompt_templates.ar) == ("ar", 1, toy.AR_TEMPLATE)
 
 
-def test_a_scale_may_be_told_by_name() -> None:
+@pytest.mark.parametrize(
+    ("written", "norm"),
+    [
+        ("sqrt_d_model", 8.0),
+        ("raw", None),
+        ("none", None),
+        (150, 150.0),
+        (59.86, 59.86),
+        # YAML reads 8e4 as text.
+        ("8e4", 80000.0),
+    ],
+)
+def test_a_scale_is_a_number_or_a_word(written: str | float, norm: float | None) -> None:
     content = toy.meta("av")
-    content["extraction"]["injection_scale"] = "sqrt_d_model"
+    content["extraction"].update(injection_scale=written, mse_scale=written)
 
-    assert parse_meta(content, "av").injection_scale == 8.0
+    meta = parse_meta(content, "av")
+
+    assert (meta.injection_scale, meta.mse_scale) == (norm, norm)
+
+
+@pytest.mark.parametrize(("extraction", "norm"), [({}, 8.0), ({"mse_scale": None}, None)])
+def test_the_scale_of_the_loss_has_a_default_and_null_is_raw(
+    extraction: dict[str, Any], norm: float | None
+) -> None:
+    assert parse_meta({**toy.meta("ar"), "extraction": extraction}, "ar").mse_scale == norm
+
+
+DOCUMENTED_AV = """
+kind: nla_model
+role: actor
+base_checkpoint: Qwen/Qwen2.5-7B-Instruct
+d_model: 3584
+extraction: {injection_scale: 150.0}
+tokens:
+  injection_char: "㈎"
+  injection_token_id: 149705
+  injection_left_neighbor_id: 29
+  injection_right_neighbor_id: 522
+prompt_templates: {av: "<concept>{injection_char}</concept>"}
+"""
+DOCUMENTED_AR = """
+kind: nla_model
+role: ar
+base_checkpoint: Qwen/Qwen2.5-7B-Instruct
+d_model: 3584
+extraction: {mse_scale: 59.87}
+ar: {num_hidden_layers: 20}
+tokens: {critic_suffix_ids: [1318, 29, 366, 1708, 29]}
+prompt_templates: {ar: "Summary of the following text: <text>{explanation}</text> <summary>"}
+"""
+
+
+def test_the_fields_that_the_documents_ask_for_are_enough() -> None:
+    av, ar = (
+        parse_meta(yaml.safe_load(DOCUMENTED_AV), "av"),
+        parse_meta(yaml.safe_load(DOCUMENTED_AR), "ar"),
+    )
+
+    assert av.injection == ("㈎", 149705, 29, 522)
+    assert (ar.layer, ar.mse_scale, ar.tokens.critic_suffix_ids) == (20, 59.87, [1318, 29, 366, 1708, 29])
+
+
+def test_an_empty_new_name_leaves_the_word_to_the_old_one() -> None:
+    content = toy.meta("av")
+    content["prompt_templates"] = {"av": None, "actor": toy.AV_TEMPLATE, "ar": "", "critic": None}
+
+    meta = parse_meta(content, "av")
+
+    assert (meta.prompt_templates.av, meta.prompt_templates.ar) == (toy.AV_TEMPLATE, None)
 
 
 def test_a_layer_may_be_left_to_the_other_half() -> None:
@@ -71,13 +137,12 @@ def test_a_layer_may_be_left_to_the_other_half() -> None:
 FAULTS: list[tuple[str, Role, Callable[[dict[str, Any]], object], str]] = [
     ("data set", "av", lambda m: m.update(kind="nla_dataset"), "kind: .*nla_dataset.*checkpoint"),
     ("unknown version", "av", lambda m: m.update(schema_version=3), "schema_version: .*1 or 2"),
-    ("no version", "av", lambda m: m.pop("schema_version"), "schema_version: missing; add it"),
     ("unknown role", "av", lambda m: m.update(role="judge"), "role: .*judge"),
     ("no role", "av", lambda m: m.pop("role"), "role: missing; add it"),
     ("no model", "av", lambda m: m.pop("base_checkpoint"), "base_checkpoint: missing"),
     ("no width", "av", lambda m: m.pop("d_model"), "d_model: missing"),
     ("width as text", "av", lambda m: m.update(d_model="64"), "d_model: .*valid integer"),
-    ("no tokens", "av", lambda m: m.pop("tokens"), "tokens: missing"),
+    ("no tokens", "av", lambda m: m.pop("tokens"), "tokens.injection_char: missing; add it"),
     (
         "no token id",
         "av",
@@ -88,15 +153,32 @@ FAULTS: list[tuple[str, Role, Callable[[dict[str, Any]], object], str]] = [
         "no neighbour",
         "av",
         lambda m: m["tokens"].pop("injection_left_neighbor_id"),
-        "tokens.injection_left_neighbor_id: missing",
+        "tokens.injection_left_neighbor_id: missing; add it: it is the id before it",
+    ),
+    (
+        "no other neighbour",
+        "av",
+        lambda m: m["tokens"].update(injection_right_neighbor_id=None),
+        "tokens.injection_right_neighbor_id: missing; add it: it is the id after it",
     ),
     (
         "no scale",
         "av",
         lambda m: m["extraction"].pop("injection_scale"),
-        "extraction.injection_scale: None",
+        "extraction.injection_scale: missing; .* or raw if",
     ),
-    ("raw scale", "av", lambda m: m["extraction"].update(injection_scale="raw"), "injection_scale: 'raw'"),
+    (
+        "unknown scale",
+        "av",
+        lambda m: m["extraction"].update(injection_scale="mean"),
+        "extraction.injection_scale: .*'mean'.* a number, sqrt_d_model or raw",
+    ),
+    (
+        "unknown scale of the loss",
+        "ar",
+        lambda m: m["extraction"].update(mse_scale=-1),
+        "extraction.mse_scale: .*greater than 0",
+    ),
     (
         "zero scale",
         "av",

@@ -1,0 +1,108 @@
+"""What the official documents define, written out once more from them alone.
+
+Independent of workers.nla on purpose: the tests compare the two. Sources, facts only: docs/inference.md,
+docs/design.md and nla_inference.py of github.com/kitft/natural_language_autoencoders at 047eb8e.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+_SCALED = re.compile(r"gemma\d?(_text)?")
+
+
+def prompt_ids(tokenizer: Any, template: str, char: str) -> list[int]:
+    """Tokenize the AV's prompt through the chat template, in one step."""
+    turn = [{"role": "user", "content": template.format(injection_char=char)}]
+    rendered = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)
+    return list(rendered["input_ids"])
+
+
+def suffix_ids(tokenizer: Any, template: str) -> list[int]:
+    """Tokenize what follows the explanation; the first token may merge with it and is left out."""
+    return list(tokenizer.encode(template.split("{explanation}")[1], add_special_tokens=False))[1:]
+
+
+def target_norm(scale: float | str | None, d_model: int) -> float | None:
+    if scale in {None, "raw", "none"}:
+        return None
+    return math.sqrt(d_model) if scale == "sqrt_d_model" else float(scale)
+
+
+def injected_embeddings(
+    checkpoint: Path, meta: dict[str, Any], tokenizer: Any, vector: np.ndarray, *, model_type: str
+) -> torch.Tensor:
+    """Look the prompt up in the raw table, scale it as the family does, put the vector in raw: (T, d)."""
+    tokens = meta["tokens"]
+    ids = prompt_ids(tokenizer, meta["prompt_templates"]["actor"], tokens["injection_char"])
+    rows = _embedding_table(checkpoint)[torch.tensor(ids)].float()
+    if _SCALED.fullmatch(model_type):
+        rows = rows * math.sqrt(rows.shape[1])
+    norm = target_norm(meta["extraction"]["injection_scale"], meta["d_model"])
+    row = torch.from_numpy(vector).float()
+    placed = 0
+    for place, token in enumerate(ids):
+        sides = (ids[place - 1 : place], ids[place + 1 : place + 2])
+        expected = ([tokens["injection_left_neighbor_id"]], [tokens["injection_right_neighbor_id"]])
+        if token == tokens["injection_token_id"] and sides == expected:
+            rows[place] = row if norm is None else row / row.norm() * norm
+            placed += 1
+    assert placed == 1
+    return rows
+
+
+def _embedding_table(checkpoint: Path) -> torch.Tensor:
+    with safe_open(checkpoint / "model.safetensors", framework="pt") as file:
+        (name,) = [name for name in file.keys() if name.endswith("embed_tokens.weight")]  # noqa: SIM118 - no dict
+        table: torch.Tensor = file.get_tensor(name)
+    return table
+
+
+def verbalize(checkpoint: Path, embeddings: torch.Tensor, tokenizer: Any, *, new_tokens: int) -> str:
+    """Write greedily on from the embeddings alone."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    output = model.generate(
+        inputs_embeds=embeddings[None],
+        attention_mask=torch.ones(1, len(embeddings), dtype=torch.long),
+        do_sample=False,
+        max_new_tokens=new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return str(tokenizer.decode(output[0], skip_special_tokens=True))
+
+
+def reconstruct(base: Path, head: Path, tokenizer: Any, prompts: list[str], *, layer: int) -> np.ndarray:
+    """Multiply the head with block K's output at the last token, taken from the uncut base model."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    weight = load_file(head)["weight"].float()
+    rebuilt = []
+    for prompt in prompts:
+        ids = tokenizer(prompt, add_special_tokens=True, return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            states = model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+        # hidden_states[0] are the embeddings, so block K's output is K + 1.
+        rebuilt.append(weight @ states[layer + 1][0, -1])
+    return np.asarray(torch.stack(rebuilt))
+
+
+def score(rebuilt: np.ndarray, vector: np.ndarray, mse_scale: float) -> tuple[float, float]:
+    """Return MSE and cosine: both sides go to norm `mse_scale`, the square is averaged over d."""
+    left, right = (np.asarray(side, np.float64) for side in (rebuilt, vector))
+    left, right = (side / np.linalg.norm(side) * mse_scale for side in (left, right))
+    cosine = left @ right / (np.linalg.norm(left) * np.linalg.norm(right))
+    return float(np.mean((left - right) ** 2)), float(cosine)
+
+
+def variance(vectors: np.ndarray, mse_scale: float) -> float:
+    """Mean squared distance from the mean of all vectors at norm `mse_scale`, averaged over d."""
+    rows = np.asarray(vectors, np.float64)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True) * mse_scale
+    return float(np.mean((rows - rows.mean(axis=0)) ** 2))
