@@ -1,5 +1,6 @@
 """The sidecar's own HTTP: /metrics, /healthz (the loop turns) and /readyz (Redis answers)."""
 
+import contextlib
 import threading
 import time
 from http import HTTPStatus
@@ -82,5 +83,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # whoever asked has hung up
+            self.end_headers()
+            self.wfile.write(body)

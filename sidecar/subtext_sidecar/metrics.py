@@ -22,7 +22,7 @@ class SidecarMetrics:
         build.labels(version("subtext-sidecar"), "").set(1)
         self.ship_seconds = Histogram(
             "subtext_ship_duration_seconds",
-            "Time to write one batch to the stream.",
+            "Time that the loop spends on sending a batch to the stream and on waiting for it.",
             buckets=_SHIP_BUCKETS,
             registry=registry,
         )

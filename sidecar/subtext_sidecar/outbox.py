@@ -51,6 +51,8 @@ class Outbox:
         self._log = logging.getLogger(NAME)
         self._letters: list[DeadLetter] = []
         self._counts: dict[tuple[str, Cell], CoverageCount] = {}
+        self._under_way: list[Entry] = []  # the first ones in the buffer
+        self._begin_seconds = 0.0
         self._back_off_seconds = 0.0
         self._retry_at = 0.0
 
@@ -68,24 +70,43 @@ class Outbox:
     def ship(self, minute: int, model: str) -> None:
         """Write what the buffer holds, for a second at most: a slow Redis must not stop the loop.
 
-        Trimmed rows are counted for ``minute`` and ``model``.
+        The last batch is still under way on return, so that Redis works while the caller takes the
+        next rows; the next call settles it. Trimmed rows are counted for ``minute`` and ``model``.
         """
         started = time.monotonic()
         while self._retry_at <= time.monotonic() < started + _SHIP_SECONDS:
-            entries = self._buffer.oldest(_ENTRIES_PER_BATCH)
-            if not entries:
-                return
-            with self._metrics.ship_seconds.time():
-                shipped = self._stream.ship(entries)
-            self._settle(entries[: shipped.written], "rows_shipped")
-            if shipped.trimmed:
-                self._ledger.add(Cell(model, UNKNOWN, minute), "dropped_trimmed", shipped.trimmed)
-            self._redis_answered(ACTIVATIONS_STREAM, shipped.error)
-            if len(entries) < _ENTRIES_PER_BATCH:
+            self._finish(minute, model)
+            self._begin()
+            if len(self._buffer) <= _ENTRIES_PER_BATCH:
                 return
 
-    def give_up(self) -> None:
-        """Drop and count what the buffer still holds."""
+    def _begin(self) -> None:
+        entries = self._buffer.oldest(_ENTRIES_PER_BATCH)
+        if not entries or time.monotonic() < self._retry_at:
+            return
+        started = time.monotonic()
+        try:
+            self._stream.begin(entries)
+        except RedisError as error:
+            self._redis_answered(ACTIVATIONS_STREAM, error)
+        else:
+            self._under_way, self._begin_seconds = entries, time.monotonic() - started
+
+    def _finish(self, minute: int, model: str) -> None:
+        if not self._under_way:
+            return
+        started = time.monotonic()
+        shipped = self._stream.finish()
+        self._metrics.ship_seconds.observe(self._begin_seconds + time.monotonic() - started)
+        self._settle(self._under_way[: shipped.written], "rows_shipped")
+        self._under_way = []
+        if shipped.trimmed:
+            self._ledger.add(Cell(model, UNKNOWN, minute), "dropped_trimmed", shipped.trimmed)
+        self._redis_answered(ACTIVATIONS_STREAM, shipped.error)
+
+    def give_up(self, minute: int, model: str) -> None:
+        """Drop and count what the buffer still holds; arguments as for ``ship``."""
+        self._finish(minute, model)
         self._settle(self._buffer.oldest(len(self._buffer)), "dropped_redis_error")
 
     def report(self) -> None:

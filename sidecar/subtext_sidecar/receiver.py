@@ -10,6 +10,9 @@ import zmq
 # runaway peer cannot fill the memory.
 _MAX_FRAME_BYTES: Final = 16 << 20
 _HIGH_WATER_MESSAGES: Final = 256
+# One turn's work: enough to be done together, little enough to keep Redis busy all the time.
+_MESSAGES_AT_ONCE: Final = 128
+_BYTES_AT_ONCE: Final = 1 << 20
 
 
 class Receiver:
@@ -24,16 +27,18 @@ class Receiver:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.bind(address)
 
-    def receive(self, timeout_seconds: float, limit: int) -> list[list[bytes]]:
-        """Return up to ``limit`` messages, waiting only for the first."""
+    def receive(self, timeout_seconds: float) -> list[list[bytes]]:
+        """Return what is there, up to a bound, waiting only for the first message."""
         if not self._socket.poll(int(timeout_seconds * 1000)):
             return []
         messages: list[list[bytes]] = []
-        while len(messages) < limit:
+        size_bytes = 0
+        while len(messages) < _MESSAGES_AT_ONCE and size_bytes < _BYTES_AT_ONCE:
             try:
                 messages.append(self._socket.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
                 break
+            size_bytes += sum(map(len, messages[-1]))
         return messages
 
     def close(self) -> None:

@@ -12,12 +12,14 @@ see them.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+
+_HUGE: Final = 1e15  # norms beyond which a product of float32 could overflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +132,10 @@ class Screen:
 def project(vectors: Floats, norms: npt.NDArray[np.float64], weights: Floats) -> Floats:
     """Return unit vectors times weights^T, (rows, len(weights)); a zero vector gives zeros."""
     with np.errstate(divide="ignore"):
-        inverse = np.where(norms > 0.0, 1.0 / norms, 0.0).astype(np.float32)
-    # Scaled first: huge values would overflow in the product.
-    return np.asarray((vectors * inverse[:, None]) @ weights.T, np.float32)
+        inverse = np.where(norms > 0.0, 1.0 / norms, 0.0).astype(np.float32)[:, None]
+    if norms.max(initial=0.0) > _HUGE:
+        return np.asarray((vectors * inverse) @ weights.T, np.float32)
+    return np.asarray((vectors @ weights.T) * inverse, np.float32)  # a pass over the vectors less
 
 
 def raw_scores(in_subspace: Floats, energy: Floats, variances: Floats) -> Floats:

@@ -13,7 +13,7 @@ from subtext_sidecar import thinning
 from subtext_sidecar.policy import PolicyError, ScreenPolicy
 from subtext_sidecar.rows import Kept, Kind, Rows
 from subtext_sidecar.screen import Screen
-from subtext_sidecar.thinning import Arrivals, Rates
+from subtext_sidecar.thinning import Arrivals, Rates, pass_on
 
 # What the screen says of a row; the first that holds.
 Verdict = Literal["probe", "anomaly", "massive", "ordinary", "unscreened"]
@@ -32,7 +32,7 @@ class Taken(NamedTuple):
 class _Findings(NamedTuple):
     """One entry a finite row; ``scores`` is empty when the rows were not screened."""
 
-    reasons: dict[int, str]  # of the rows that were found, by their number among all
+    reasons: dict[int, str]  # of the rows that were found, by their place among the finite ones
     verdicts: list[Verdict]
     scores: list[list[float]]
 
@@ -79,18 +79,20 @@ class Screening:
         found = self._find(rows, finite)
         self._arrived = Arrivals(self._arrived.rows + len(finite), self._arrived.found + len(found.reasons))
         taken = Taken([], Counter(), Counter(found.verdicts))
+        for place in found.reasons:
+            taken.counts[rows.stratum[finite[place]], f"screened_{found.verdicts[place]}"] += 1
+        drawn, rates, names = self._draws(rows), self.rates, self._names
         thinned = []
-        drawn = self._draws(rows)
         for place, row in enumerate(finite):
-            reason = found.reasons.get(row)
-            scores = dict(zip(self._names, found.scores[place], strict=True)) if found.scores else {}
-            kept = self._pass_on(rows, row, drawn[row], reason, scores)
-            if kept is None:
+            reason = found.reasons.get(place)
+            passed = pass_on(drawn[row], rows.probability[row], rates, is_found=reason is not None)
+            if passed is None:
                 thinned.append((rows.stratum[row], "thinned"))
-            else:
-                taken.kept.append(kept)
-            if reason is not None:
-                taken.counts[rows.stratum[row], f"screened_{found.verdicts[place]}"] += 1
+                continue
+            if reason is None or passed.baseline_probability:
+                reason = rows.reason[row]
+            scores = dict(zip(names, found.scores[place], strict=True)) if found.scores else {}
+            taken.kept.append(Kept(row, *passed, reason, scores))
         taken.counts.update(thinned)
         return taken
 
@@ -106,16 +108,6 @@ class Screening:
         of_requests = {one: thinning.draw(self._policy.seed, one) for one in set(rows.request_id)}
         return [of_requests[one] for one in rows.request_id]
 
-    def _pass_on(
-        self, rows: Rows, row: int, drawn: float, found: str | None, scores: dict[str, float]
-    ) -> Kept | None:
-        passed = thinning.pass_on(drawn, rows.probability[row], self.rates, is_found=found is not None)
-        if passed is None:
-            return None
-        only_found = found if passed.baseline_probability == 0.0 else None
-        reason = only_found or rows.reason[row]
-        return Kept(row, passed.probability, passed.baseline_probability, reason, scores)
-
     def _find(self, rows: Rows, finite: list[int]) -> _Findings:
         if self._screen is None or not finite or not self._fits(rows.kind):
             return _Findings({}, ["unscreened"] * len(finite), [])
@@ -129,11 +121,11 @@ class Screening:
         # A p-value is at most 1, and no policy asks for one below 0: that is how it is switched off.
         wanted = -1.0 if self._policy.anomaly_p_value is None else self._policy.anomaly_p_value
         for place in np.flatnonzero(measured.p_values <= wanted).tolist():
-            reasons[finite[place]], verdicts[place] = "screen_anomaly", "anomaly"
+            reasons[place], verdicts[place] = "screen_anomaly", "anomaly"
         by_probe = self._screen.probes_found(measured)
         for place in np.flatnonzero(by_probe.any(axis=1)).tolist():
             name = self._screen.reference.probes[int(np.argmax(by_probe[place]))].name
-            reasons[finite[place]], verdicts[place] = f"screen_probe_{name}", "probe"
+            reasons[place], verdicts[place] = f"screen_probe_{name}", "probe"
         scores = np.column_stack([measured.anomaly, measured.p_values, measured.probes]).tolist()
         return _Findings(reasons, verdicts, scores)
 

@@ -26,7 +26,6 @@ from subtext_sidecar.screening import Screening
 from subtext_sidecar.stream import RedisStream
 
 _BLOCK_FRAMES: Final = 2  # after the kind
-_MESSAGES_PER_STEP: Final = 64
 _BEAT_SECONDS: Final = 2.0
 _REPEAT_EVERY: Final = 15  # beats
 _UNKNOWN_MODEL: Final = "unknown"
@@ -70,7 +69,7 @@ class Sidecar:
         """Make one turn; wait at most ``timeout_seconds`` for messages. Returns how many came."""
         if time.monotonic() >= self._beat_at:
             self._beat()
-        messages = self._receiver.receive(timeout_seconds, _MESSAGES_PER_STEP)
+        messages = self._receiver.receive(timeout_seconds)
         minute = _minute()
         blocks: list[Frames] = []
         for kind, *frames in messages:
@@ -91,7 +90,7 @@ class Sidecar:
             continue
         while len(self._buffer) and time.monotonic() < deadline:
             self.step(0.05)
-        self._outbox.give_up()
+        self._outbox.give_up(_minute(), self._model)
         self._beat()
 
     def _accept_other(self, kind: bytes, frames: list[bytes]) -> None:

@@ -51,6 +51,11 @@ class Shipped(NamedTuple):
     error: RedisError | None
 
 
+class _UnderWay(NamedTuple):
+    connection: Any
+    entries: int
+
+
 def bound_entries(max_stream_bytes: int, entries: Sequence[Entry]) -> int:
     """Return how many entries of this batch's mean size fit into the stream's bound, at least 1."""
     mean_bytes = sum(entry.size for entry in entries) / len(entries) + _ENTRY_OVERHEAD_BYTES
@@ -101,39 +106,46 @@ class RedisStream:
             socket_connect_timeout=_CONNECT_SECONDS,
             retry=Retry(NoBackoff(), 0),
         )
+        self._under_way: _UnderWay | None = None
 
-    def ship(self, entries: Sequence[Entry]) -> Shipped:
-        """Append the entries, then trim.
+    def begin(self, entries: Sequence[Entry]) -> None:
+        """Send the commands that append the entries and then trim; ``finish`` reads the answers.
+
+        Until then Redis works and the caller may do something else. Only one batch may be under
+        way. redis-py's own pipeline would wait, and spends twice as long on a command as sending
+        it takes. Raises RedisError.
+        """
+        limit = bound_entries(self._max_stream_bytes, entries)
+        trim = _command(b"XTRIM", _ACTIVATIONS, b"MAXLEN", b"~", b"%d" % limit)
+        connection: Any = self._redis.connection_pool.get_connection()  # its methods have no types
+        try:
+            connection.send_packed_command([b"".join([*_pack(entries), trim])])
+        except RedisError:
+            self._redis.connection_pool.release(connection)
+            raise
+        self._under_way = _UnderWay(connection, len(entries))
+
+    def finish(self) -> Shipped:
+        """Wait for what was begun.
 
         Trimming is a command of its own because its answer is the number of entries that were
         lost, which XADD's own MAXLEN does not tell. After an error the batch may be partly
         written; shipping it again only repeats records, which readers know by their identity.
         """
-        limit = bound_entries(self._max_stream_bytes, entries)
-        trim = _command(b"XTRIM", _ACTIVATIONS, b"MAXLEN", b"~", b"%d" % limit)
+        if self._under_way is None:
+            return Shipped(0, 0, None)
+        connection, count = self._under_way
+        self._under_way = None
         try:
-            answers = self._exchange(b"".join([*_pack(entries), trim]), len(entries) + 1)
+            answers = [_answer(connection) for _ in range(count + 1)]
         except RedisError as error:
+            connection.disconnect()  # answers that were not read must not meet the next command
             return Shipped(0, 0, error)
+        finally:
+            self._redis.connection_pool.release(connection)
         errors = [number for number, answer in enumerate(answers) if isinstance(answer, RedisError)]
         trimmed = 0 if isinstance(answers[-1], RedisError) else int(answers[-1])
-        return Shipped(min([*errors, len(entries)]), trimmed, answers[errors[0]] if errors else None)
-
-    def _exchange(self, packed: bytes, answers: int) -> list[Any]:
-        """Send packed commands at once and return that many answers, errors of commands among them.
-
-        redis-py's own pipeline spends twice as long on a command as sending it takes.
-        """
-        pool = self._redis.connection_pool
-        connection: Any = pool.get_connection()  # its methods have no types
-        try:
-            connection.send_packed_command([packed])
-            return [_answer(connection) for _ in range(answers)]
-        except RedisError:
-            connection.disconnect()  # answers that were not read must not meet the next command
-            raise
-        finally:
-            pool.release(connection)
+        return Shipped(min([*errors, count]), trimmed, answers[errors[0]] if errors else None)
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Append to the dead-letter stream; raises RedisError."""
