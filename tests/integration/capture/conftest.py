@@ -1,47 +1,60 @@
-"""Prompts of the capture tests, and the Hugging Face model that judges the captured rows."""
+"""Prompts and models of the capture tests, and the Hugging Face models that judge captured rows."""
 
-from collections.abc import Callable
+from itertools import cycle, product
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.integration.capture import tiny
+from tests.integration.capture.judge import Reference
+
 SUBJECTS = ("the sea", "a slow train", "my first job", "bread", "old maps", "winter", "a lost key", "chess")
 WISHES = ("a short story about", "three facts on", "a letter about", "a careful explanation of")
+VOICES = ("Speak plainly.", "You are a patient teacher of children.")
 
 
 @pytest.fixture(scope="session")
 def prompts(model_dir: Path) -> list[list[int]]:
-    """32 different chat prompts of different lengths, as token ids."""
+    """64 different chat prompts of different lengths, as token ids."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    questions = [
-        f"Write {wish} {subject}." + f" Mention {'very ' * (3 * number)}old friends." * (number % 3)
-        for number, (wish, subject) in enumerate((wish, subject) for subject in SUBJECTS for wish in WISHES)
-    ]
-    chats: list[list[int]] = [
+    wishes = zip(
+        cycle((0, 4, 8, 12, 16)), *zip(*product(VOICES, WISHES, SUBJECTS), strict=True), strict=False
+    )
+    return [
         list(
             tokenizer.apply_chat_template(
-                [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False
+                [
+                    {"role": "system", "content": f"{number}. {voice}"},
+                    {
+                        "role": "user",
+                        "content": f"Write {wish} {subject}.{' Mention friends.' * (number % 5 * 4)}",
+                    },
+                ],
+                add_generation_prompt=True,
+                return_dict=False,
             )
         )
-        for question in questions
+        for number, (length, voice, wish, subject) in enumerate(wishes)
     ]
-    return chats
 
 
 @pytest.fixture(scope="session")
-def hidden_states(model_dir: Path) -> Callable[[list[int]], Any]:
-    """Return the reference: all hidden states of a text, each of shape (tokens, d_model)."""
-    import torch
-    from transformers import AutoModelForCausalLM
+def reference(model_dir: Path) -> Reference:
+    return Reference(model_dir)
 
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
 
-    def run(token_ids: list[int]) -> Any:
-        with torch.inference_mode():
-            states = model(torch.tensor([token_ids]), output_hidden_states=True).hidden_states
-        return [state[0] for state in states]
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_llama(tmp_path_factory.mktemp("llama"))
 
-    return run
+
+@pytest.fixture(scope="session")
+def tiny_gemma3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_gemma3(tmp_path_factory.mktemp("gemma3"))
+
+
+@pytest.fixture(scope="session")
+def tiny_reference(tiny_llama: Path) -> Reference:
+    return Reference(tiny_llama)

@@ -1,49 +1,115 @@
-"""Run in-process vLLM engines over jobs: ``python -m tests.integration.capture.engine JOBS RESULTS``.
+"""Run in-process vLLM engines over jobs: ``python -m tests.integration.capture.engine JOBS``.
 
-A process of its own, because vLLM loads general plugins once in a process and captures or not for
-the configuration that it meets first. Several jobs run one after the other.
+vLLM loads general plugins once in a process, and captures or not for the configuration that it
+meets first. So each job runs in a child of this process, forked after the imports, which are the
+slow part: it is as fresh as a process of its own. Jobs run one after the other; job N runs in the
+directory N and writes ``result.json`` there.
 """
 
+import importlib
 import json
+import os
 import sys
+import traceback
 import types
 from pathlib import Path
 from typing import Any
 
 
-def main(jobs_path: str, results_path: str) -> None:
-    """Answer each job's prompts; write every request's tokens, and vLLM's attributes if asked for."""
+def main(jobs_path: str) -> int:
+    """Run each job in a child; return how many failed."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pretend_triton_compiles_for_the_cpu()
+    import vllm  # noqa: F401  # for the children
+
     jobs: list[dict[str, Any]] = json.loads(Path(jobs_path).read_text())
-    results = [run(job) for job in jobs]
-    Path(results_path).write_text(json.dumps(results))
+    return sum(_in_child(number, job) != 0 for number, job in enumerate(jobs))
+
+
+def pretend_triton_compiles_for_the_cpu() -> None:
+    """Let vLLM take Triton: its kernels run interpreted, which needs no compiler for this processor."""
+    driver = types.SimpleNamespace(is_active=lambda: True)
+    importlib.import_module("triton.backends").backends["cpu"] = types.SimpleNamespace(driver=driver)
+
+
+def _in_child(number: int, job: dict[str, Any]) -> int:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.chdir(str(number))
+            Path("result.json").write_text(json.dumps(run(job)))
+            status = 0
+        except Exception:  # noqa: BLE001  # boundary of the job: its log shows it, its status says so
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Run one engine to its end."""
-    from vllm import LLM, SamplingParams
+    from vllm import EngineArgs, PoolingParams, SamplingParams
+    from vllm.v1.engine.llm_engine import LLMEngine
 
-    llm = LLM(**job["engine"])
-    prompts = [{"prompt_token_ids": token_ids} for token_ids in job["prompts"]]
-    params = SamplingParams(temperature=0.0, **job["sampling"])
-    outputs = [
-        output for _ in range(job["rounds"]) for output in llm.generate(prompts, params, use_tqdm=False)
-    ]
+    config = EngineArgs(**job["engine"]).create_engine_config()
+    if job["asynchronous"]:
+        # vLLM turns this off on a CPU, where it gains nothing; it works there.
+        config.scheduler_config.async_scheduling = True
+    engine = LLMEngine.from_vllm_config(config)
+    if job["engine"].get("runner") == "pooling":
+        params = [PoolingParams(task="embed") for _ in job["requests"]]
+    else:
+        params = [
+            SamplingParams(temperature=0.0, detokenize=False, **request["sampling"])
+            for request in job["requests"]
+        ]
     result = {
-        "texts": {
-            output.request_id: [*(output.prompt_token_ids or []), *output.outputs[0].token_ids]
-            for output in outputs
-        },
-        "preemptions": preemptions(llm) if job["engine"].get("disable_log_stats") is False else 0,
+        **serve(engine, job["requests"], params),
+        "preemptions": preemptions(engine) if job["engine"].get("disable_log_stats") is False else 0,
         "attributes": attributes() if job["attributes"] else {},
         "has_extension": "subtext_sidecar.plugin.extension" in sys.modules,
+        "config_hash": config.compute_hash(),
     }
-    llm.llm_engine.engine_core.shutdown()
+    engine.engine_core.shutdown()
     return result
 
 
-def preemptions(llm: Any) -> int:
+def serve(engine: Any, requests: list[dict[str, Any]], params: list[Any]) -> dict[str, Any]:
+    """Answer the requests: each arrives before its step, and may be aborted after some tokens.
+
+    They are in the order of their arrival. Returns every request's tokens, also of aborted ones;
+    the aborted ids; how many were answered; and how many ran at the same time at most.
+    """
+    scheduler = getattr(getattr(engine.engine_core, "engine_core", None), "scheduler", None)
+    texts = {request["id"]: request["prompt"] for request in requests}
+    waiting = list(zip(requests, params, strict=True))
+    live: dict[str, dict[str, Any]] = {}
+    aborted: list[str] = []
+    step = concurrent = answered = 0
+    while waiting or engine.has_unfinished_requests():
+        while waiting and waiting[0][0]["arrives"] <= step:
+            request, chosen = waiting.pop(0)
+            live[request["id"]] = request
+            engine.add_request(request["id"], {"prompt_token_ids": request["prompt"]}, chosen)
+        for output in engine.step():
+            # A pooling model's output is a vector.
+            generated = list(output.outputs[0].token_ids) if isinstance(output.outputs, list) else []
+            texts[output.request_id] = [*live[output.request_id]["prompt"], *generated]
+            answered += output.finished
+            stop_at = live[output.request_id]["abort_after"]
+            if stop_at is not None and len(generated) >= stop_at and not output.finished:
+                engine.abort_request([output.request_id])
+                aborted.append(output.request_id)
+        concurrent = max(concurrent, len(scheduler.running) if scheduler is not None else 0)
+        step += 1
+    return {"texts": texts, "aborted": aborted, "concurrent": concurrent, "answered": answered}
+
+
+def preemptions(engine: Any) -> int:
     """Return how often the scheduler preempted a request."""
-    return sum(metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions")
+    return sum(metric.value for metric in engine.get_metrics() if metric.name == "vllm:num_preemptions")
 
 
 def attributes() -> dict[str, str]:
@@ -76,4 +142,4 @@ def describe(value: object) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))

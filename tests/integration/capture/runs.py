@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import zmq
+from msgspec.structs import asdict
 
 from subtext_sidecar import wire
 from subtext_sidecar.block import Block, decode_block
+from subtext_sidecar.policy import CapturePolicy
 from subtext_sidecar.record import VERSION, Header, Record, checksum, decode_coverage
 from subtext_sidecar.wire import CaptureStatus
 from tests.conftest import ROOT
@@ -29,6 +32,8 @@ ENGINE: dict[str, Any] = {
     "served_model_name": "smollm2",
 }
 _DEADLINE_SECONDS = 800
+# Relative to the directory in which the job runs, so that jobs need not differ in their configuration.
+_SOCKET = "capture.sock"
 
 
 @dataclass(kw_only=True)
@@ -105,54 +110,77 @@ _ENGINE_ENV = {
 }
 
 
+def request(
+    number: int,
+    prompt: list[int],
+    *,
+    arrives: int = 0,
+    abort_after: int | None = None,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """Return one request: it arrives before that step, and is aborted after so many tokens."""
+    return {
+        "id": str(number),
+        "prompt": prompt,
+        "arrives": arrives,
+        "abort_after": abort_after,
+        "sampling": sampling,
+    }
+
+
 def job(
     model_dir: Path,
-    prompts: list[list[int]],
+    requests: list[dict[str, Any]],
     *,
     subtext: dict[str, Any] | None,
+    policy: CapturePolicy | None = None,
     engine: dict[str, Any] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Return one engine's job. ``subtext``, the plugin's configuration, gets its socket when it runs."""
+    """Return one engine's job. ``subtext`` is the plugin's configuration, None for an engine without."""
     arguments = {**ENGINE, "model": str(model_dir), **(engine or {})}
     if subtext is not None:
-        arguments["additional_config"] = {"subtext": {"layer": LAYER, **subtext}}
-    full = {"engine": arguments, "prompts": prompts, "sampling": {}, "rounds": 1, "attributes": False}
+        chosen = asdict(policy) if policy is not None else {}
+        arguments["additional_config"] = {
+            "subtext": {"layer": LAYER, "socket": f"ipc://{_SOCKET}", **chosen, **subtext}
+        }
+    full = {"engine": arguments, "requests": requests, "attributes": False, "asynchronous": False}
     return {**full, **changes}
 
 
 def run_jobs(
     folder: Path, jobs: list[dict[str, Any]], env: dict[str, str] | None = None
 ) -> list[EngineRun]:
-    """Run the jobs in one process, each with a socket of its own."""
+    """Run the jobs one after the other, each in a process, a directory and with a socket of its own."""
     runs = [EngineRun() for _ in jobs]
     with zmq.Context() as context, contextlib.ExitStack() as stack:
         sockets = []
-        for number, one in enumerate(jobs):
-            address = f"ipc://{folder}/{number}.sock"
+        for number in range(len(jobs)):
+            (folder / str(number)).mkdir()
             sockets.append(stack.enter_context(context.socket(zmq.PULL)))
-            sockets[-1].bind(address)
-            if "subtext" in one["engine"].get("additional_config", {}):
-                one["engine"]["additional_config"]["subtext"]["socket"] = address
+            sockets[-1].bind(f"ipc://{folder}/{number}/{_SOCKET}")
         (folder / "jobs.json").write_text(json.dumps(jobs))
         log = _run_process(folder, env or {}, sockets, runs)
-    results = json.loads((folder / "results.json").read_text())
-    for run, result in zip(runs, results, strict=True):
-        run.result, run.log = result, log
+    for number, run in enumerate(runs):
+        run.result, run.log = json.loads((folder / str(number) / "result.json").read_text()), log
     return runs
 
 
 def _run_process(
     folder: Path, env: dict[str, str], sockets: list["zmq.Socket[bytes]"], runs: list[EngineRun]
 ) -> str:
-    command = [sys.executable, "-m", "tests.integration.capture.engine", "jobs.json", "results.json"]
-    full_env = {**os.environ, **_ENGINE_ENV, "PYTHONPATH": str(ROOT), **env}
+    command = [sys.executable, "-m", "tests.integration.capture.engine", "jobs.json"]
+    full_env = {**os.environ, **_ENGINE_ENV, "PYTHONPATH": f"{ROOT}:{ROOT / 'sidecar'}", **env}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=full_env, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=folder, env=full_env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         _collect(runs, sockets, process)
     finally:
-        process.kill()
+        # Its engines too, which are its children.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     text = (folder / "log").read_text(errors="replace")
     assert process.returncode == 0, text[-5000:]
