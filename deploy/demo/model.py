@@ -21,15 +21,22 @@ def ensure_model(models_dir: Path, *, log: Callable[[str], None] = print) -> Pat
 
     Raises FileNotFoundError when the weights' package is not installed.
     """
-    target = models_dir / MODEL_NAME
-    if is_converted(models_dir):
+    return ensure_converted(models_dir, MODEL_NAME, _find_gguf, log=log)
+
+
+def ensure_converted(
+    models_dir: Path, name: str, find_gguf: Callable[[], Path], *, log: Callable[[str], None] = print
+) -> Path:
+    """Return the directory of a model whose weights ``find_gguf`` finds, converting on first use."""
+    target = models_dir / name
+    if is_converted(models_dir, name):
         return target
-    source = _find_gguf()
-    log(f"converting {_GGUF} to a float32 Hugging Face directory (once)")
-    unfinished = models_dir / f".{MODEL_NAME}.{os.getpid()}"
+    source = find_gguf()
+    log(f"converting {source.name} to a float32 Hugging Face directory (once)")
+    unfinished = models_dir / f".{name}.{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
     _convert(source, unfinished)
-    (unfinished / _DONE).write_text(f"{_GGUF}\n")
+    (unfinished / _DONE).write_text(f"{source.name}\n")
     try:
         unfinished.rename(target)
     except OSError:
@@ -40,9 +47,9 @@ def ensure_model(models_dir: Path, *, log: Callable[[str], None] = print) -> Pat
     return target
 
 
-def is_converted(models_dir: Path) -> bool:
+def is_converted(models_dir: Path, name: str = MODEL_NAME) -> bool:
     """Tell whether the converted model is there, whole."""
-    return (models_dir / MODEL_NAME / _DONE).exists()
+    return (models_dir / name / _DONE).exists()
 
 
 def _find_gguf() -> Path:

@@ -4,6 +4,7 @@ from typing import Any, Final, NamedTuple
 
 # These own the auxiliary hidden states themselves; taking them over would break drafting.
 _AUX_METHODS: Final = frozenset({"eagle3", "dflash", "dspark", "extract_hidden_states"})
+_TRANSFORMERS_MULTIMODAL: Final = "vllm.model_executor.models.transformers.multimodal"
 
 
 class Refusal(NamedTuple):
@@ -57,10 +58,17 @@ def refuse_model(model: Any) -> Refusal | None:
     """Return why this loaded model cannot be captured, or None."""
     from vllm.model_executor.models.interfaces import supports_eagle3
 
+    name = type(model).__name__
     if not supports_eagle3(model):
-        name = type(model).__name__
         return Refusal(
-            "model_class", f"{name} has no auxiliary hidden states; try --model-impl transformers"
+            "model_class",
+            f"{name} has no auxiliary hidden states in this vLLM. For a model of text alone, "
+            "--model-impl transformers serves it by a class that has them",
+        )
+    if any(_TRANSFORMERS_MULTIMODAL in base.__module__ for base in type(model).__mro__):
+        # It says that it has them and returns none (seen with Gemma 3), which would break every step.
+        return Refusal(
+            "model_class", f"{name} returns no auxiliary hidden states; serve it without --model-impl"
         )
     return None
 
