@@ -117,9 +117,13 @@ def _check_bos(prompt: str, ids: Sequence[int], bos: int | None, *, needed: bool
 
 
 def _starts_documents_with_bos(tokenizer: Any) -> bool:
-    """Tell whether BOS opens a document (Llama, Gemma), rather than every turn (SmolLM2)."""
+    """Tell whether BOS opens a document (Llama, Gemma), rather than every turn (SmolLM2).
+
+    Without a chat template nothing speaks for the exception, so the released client's rule holds: a
+    tokenizer that has a BOS adds it.
+    """
     bos = tokenizer.bos_token_id
     if bos is None or not tokenizer.chat_template:
-        return False
+        return bos is not None
     ids = chat_ids(tokenizer, "x")
     return ids[0] == bos and ids.count(bos) == 1

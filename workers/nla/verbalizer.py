@@ -105,15 +105,6 @@ class Verbalizer:
 
         self._torch = torch
         on_cpu = bool(current_platform.is_cpu())
-        overrides = {}
-        if is_wrapped_gemma3(checkpoint):
-            from workers.nla import gemma3
-
-            unwrapped = gemma3.UnwrappedGemma3ForCausalLM
-            vllm.ModelRegistry.register_model(
-                unwrapped.__name__, f"{unwrapped.__module__}:{unwrapped.__name__}"
-            )
-            overrides["hf_overrides"] = gemma3.unwrap
         self._engine: Any = vllm.LLM(
             model=str(checkpoint),
             dtype="float32" if on_cpu else "auto",
@@ -124,7 +115,7 @@ class Verbalizer:
             max_num_seqs=settings.max_batch,
             seed=settings.seed,
             disable_log_stats=True,
-            **overrides,
+            **_unwrapping(checkpoint),
             **(
                 {"block_size": _CPU_BLOCK}
                 if on_cpu
@@ -169,6 +160,19 @@ class Verbalizer:
             "prompt_token_ids": list(ids),
             "prompt_is_token_ids": mask(self._prompt),
         }
+
+
+def _unwrapping(checkpoint: Path) -> dict[str, Any]:
+    """Return the engine arguments for Gemma 3 inside its multimodal wrapper; none for anything else."""
+    if not is_wrapped_gemma3(checkpoint):
+        return {}
+    import vllm
+
+    from workers.nla import gemma3
+
+    unwrapped = gemma3.UnwrappedGemma3ForCausalLM
+    vllm.ModelRegistry.register_model(unwrapped.__name__, f"{unwrapped.__module__}:{unwrapped.__name__}")
+    return {"hf_overrides": gemma3.unwrap}
 
 
 def mask(prompt: InjectionPrompt) -> Sequence[bool]:

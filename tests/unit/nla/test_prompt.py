@@ -86,6 +86,15 @@ def test_drift_of_the_reconstruction_prompt_is_refused(tokenizer: Any) -> None:
         ReconstructionPrompt(meta, tokenizer)
 
 
+def test_a_reconstruction_prompt_without_bos_is_refused_where_no_chat_template_tells_why(
+    tokenizer: Any,
+) -> None:
+    tokenizer.chat_template = None
+
+    with pytest.raises(PromptError, match="bos_token: the AR's prompt must start with token 1"):
+        ReconstructionPrompt(parse_meta(toy.meta("ar"), "ar"), tokenizer)
+
+
 def test_a_reconstruction_prompt_without_the_bos_of_every_document_is_refused(tokenizer: Any) -> None:
     # As in Llama and Gemma: BOS opens the conversation, once, and not every turn.
     tokenizer.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}"
