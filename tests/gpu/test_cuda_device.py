@@ -39,7 +39,9 @@ class Model:
         self._positions.copy_(self._rows + number % 100)
         self._token_ids.copy_(self._positions)
         self._residual.copy_(self._positions[:, None])
-        return Step(["a"], [0, BATCH], [number % 100], self._residual, self._token_ids, self._positions)
+        return Step(
+            ["a"], [0, BATCH], [number % 100], self._residual, D_MODEL, self._token_ids, self._positions
+        )
 
 
 def values_of(ring: Ring, run: Run, dtype: torch.dtype) -> list[int]:

@@ -29,6 +29,7 @@ class Capture:
     def __init__(
         self,
         *,
+        runner: Runner,
         policy: CapturePolicy,
         model: str,
         ledger: Ledger,
@@ -37,6 +38,7 @@ class Capture:
         randomized_ids: bool,
     ) -> None:
         self.overhead = Overhead()
+        self._runner = runner
         self._model = model
         self._ledger = ledger
         self._ring = ring
@@ -55,7 +57,7 @@ class Capture:
         """Decide about later requests by this policy. Safe to call from the sender's thread."""
         self._watchlist.set_policy(policy)
 
-    def after_execute(self, runner: Runner, scheduled: Any) -> None:
+    def after_execute(self, scheduled: Any) -> None:
         """Keep what tells of the launched batch until it was sampled.
 
         ``scheduled`` is vLLM's SchedulerOutput. All work waits for ``after_sample``: the device has
@@ -66,14 +68,14 @@ class Capture:
             # The last step was never sampled.
             self._follow(self._scheduled, started)
         self._scheduled = scheduled
-        self._executed = runner.executed()
+        self._executed = self._runner.executed()
         if self._executed is None:
             # Nothing was launched, and no sampling follows.
             self._follow(scheduled, started)
             self._scheduled = None
         self._spent_seconds = time.perf_counter() - started
 
-    def after_sample(self, runner: Runner) -> None:
+    def after_sample(self) -> None:
         """Gather the wanted rows, now that the sampler has been launched and waits for nothing of ours."""
         started = time.perf_counter()
         scheduled, executed = self._scheduled, self._executed
@@ -83,11 +85,11 @@ class Capture:
         if scheduled.finished_req_ids or scheduled.scheduled_new_reqs:
             self._follow(scheduled, started)
         sampled = False
-        if len(self._watchlist):
+        if self._watchlist.watched:
             per_request, rows = scheduled.num_scheduled_tokens, scheduled.total_num_scheduled_tokens
             longest = 1 if rows == len(per_request) else max(per_request.values())
             if not self._watchlist.can_skip(longest):
-                sampled = self._capture(runner.step(executed, rows), scheduled, started)
+                sampled = self._capture(self._runner.step(executed, rows), scheduled, started)
         self.overhead.observe(self._spent_seconds + time.perf_counter() - started, sampled=sampled)
 
     def _follow(self, scheduled: Any, now: float) -> None:
@@ -109,7 +111,7 @@ class Capture:
         if not picked.indices:
             return False
         ring = self._ring
-        if not ring.fits(step):
+        if step.residual.dtype is not ring.dtype or step.d_model != ring.d_model:
             ring = self._replace_ring(step)
         captured_at = time.time()
         if len(picked.indices) > ring.rows:

@@ -105,9 +105,11 @@ class CpuDevice:
             self._sources = (step.token_ids, step.positions)
             self._token_ids = memoryview(step.token_ids.numpy())
             self._positions = memoryview(step.positions.numpy())
-        ids, at = self._token_ids, self._positions
         self._kept[run.mark] = _Kept(
-            step.residual, indices, [ids[row] for row in indices], [at[row] for row in indices]
+            step.residual,
+            indices,
+            list(map(self._token_ids.__getitem__, indices)),
+            list(map(self._positions.__getitem__, indices)),
         )
         if step.residual.numel() > _MAX_KEPT_VALUES:
             self.wait(run)

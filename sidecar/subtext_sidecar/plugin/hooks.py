@@ -73,7 +73,6 @@ class WorkerHooks:
         self._handover: Handover = Handover()
         self._policy_version = START_VERSION
         self._capture: Capture | None = None
-        self._runner: Runner | None = None
         self._sender: Sender | None = None
 
     def load_model(self, *args: Any, **kwargs: Any) -> Any:
@@ -86,7 +85,10 @@ class WorkerHooks:
         """Execute, then pick rows."""
         result = self._execute_model(scheduler_output, *args, **kwargs)
         try:
-            self._after_execute(scheduler_output)
+            if self._settings.fault is not None:
+                self._raise_fault("execute_model")
+            if self._capture is not None:
+                self._capture.after_execute(scheduler_output)
         except Exception as error:  # noqa: BLE001  # boundary of the hook
             self._fail("execute_model", error)
         return result
@@ -95,7 +97,10 @@ class WorkerHooks:
         """Sample, then gather the picked rows."""
         result = self._sample_tokens(*args, **kwargs)
         try:
-            self._after_sample()
+            if self._settings.fault is not None:
+                self._raise_fault("sample_tokens")
+            if self._capture is not None:
+                self._capture.after_sample()
         except Exception as error:  # noqa: BLE001  # boundary of the hook
             self._fail("sample_tokens", error)
         return result
@@ -112,6 +117,7 @@ class WorkerHooks:
             self._fail(hook, error)
 
     def _fail(self, hook: str, error: Exception) -> None:
+        """Turn capture off; also called from the sender's thread, without which rows would only pile up."""
         self._state.fail(hook, error)
         self._unhook_steps()
 
@@ -159,8 +165,8 @@ class WorkerHooks:
     def _start_capture(self, runner: Runner) -> None:
         """Allocate what capture needs, before vLLM measures what memory is left for its cache."""
         layout = row_layout(self._vllm_config, self._settings)
-        self._runner = runner
         self._capture = Capture(
+            runner=runner,
             policy=self._settings.policy(),
             model=self._identity.model,
             ledger=self._ledger,
@@ -177,7 +183,7 @@ class WorkerHooks:
             handover=self._handover,
             ledger=self._ledger,
             identity=self._identity,
-            state=self._state,
+            fail=self._fail,
             status=self._status,
             set_policy=self._set_policy,
             view=view,
@@ -187,19 +193,6 @@ class WorkerHooks:
         atexit.register(self._sender.close)
         if settings.metrics_port:
             _serve_metrics(view, settings.metrics_port)
-
-    def _after_execute(self, scheduler_output: Any) -> None:
-        self._raise_fault("execute_model")
-        if self._capture is not None and self._runner is not None:
-            self._capture.after_execute(self._runner, scheduler_output)
-
-    def _after_sample(self) -> None:
-        self._raise_fault("sample_tokens")
-        if not self._state.enabled:
-            # The sender failed: rows would only pile up there.
-            self._unhook_steps()
-        elif self._capture is not None and self._runner is not None:
-            self._capture.after_sample(self._runner)
 
     def _set_policy(self, update: PolicyUpdate) -> None:
         """Follow the sidecar's policy; without one, that of the engine's own configuration."""

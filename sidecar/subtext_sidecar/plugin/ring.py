@@ -28,11 +28,11 @@ class Gathered(NamedTuple):
 
 
 class Ring:
-    """``fits`` and ``gather`` belong to the engine's thread, ``read`` and ``release`` to the sender's."""
+    """``gather`` belongs to the engine's thread, ``read`` and ``release`` to the sender's."""
 
     def __init__(self, device: Device, max_steps: int = MAX_STEPS) -> None:
         self._device = device
-        self.rows = device.layout.rows
+        self.rows, self.d_model, self.dtype = device.layout
         self._max_steps = max_steps
         self._row_end = self._row_start = 0
         self._step_end = self._step_start = 0
@@ -42,13 +42,8 @@ class Ring:
         """Return how many rows the ring holds, and of what."""
         return self._device.layout
 
-    def fits(self, step: Step) -> bool:
-        """Tell whether the step's rows are of the ring's kind."""
-        layout = self._device.layout
-        return step.residual.shape[1] == layout.d_model and step.residual.dtype is layout.dtype
-
     def gather(self, step: Step, indices: list[int]) -> Run | Full:
-        """Start copying these rows of the step, which fits, or return why there is no room for them.
+        """Start copying rows of a step of the ring's type, or return why there is no room for them.
 
         Waits for nothing, and drops before it pays for a copy.
         """

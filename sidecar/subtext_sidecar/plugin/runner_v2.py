@@ -7,7 +7,7 @@ which no CPU has.
 from typing import Any
 
 from subtext_sidecar.plugin.aux_output import AuxOutput
-from subtext_sidecar.plugin.step import Step, single_residual, starts_of
+from subtext_sidecar.plugin.step import Step, row_starts, single_residual
 
 
 class RunnerV2(AuxOutput):
@@ -23,11 +23,14 @@ class RunnerV2(AuxOutput):
         """Return its batch; its order is decode first, not the scheduler's."""
         batch = executed.input_batch
         request_ids = batch.req_ids
+        requests = len(request_ids)
+        residual, d_model = single_residual(executed.aux_hidden_states, rows)
         return Step(
             request_ids,
-            starts_of(batch.query_start_loc_np, len(request_ids), rows),
-            batch.num_computed_tokens_np,
-            single_residual(executed.aux_hidden_states, rows),
+            None if rows == requests else row_starts(batch.query_start_loc_np, requests),
+            batch.num_computed_tokens_np.tolist(),
+            residual,
+            d_model,
             batch.input_ids,
             batch.positions,
         )

@@ -19,7 +19,6 @@ from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.plugin.encoding import Encoded, Identity, encode
 from subtext_sidecar.plugin.handover import Batch, Handover
-from subtext_sidecar.plugin.state import CaptureState
 from subtext_sidecar.policy import PolicyUpdate
 from subtext_sidecar.policy_channel import PolicySubscriber
 from subtext_sidecar.record import encode_coverage
@@ -45,7 +44,7 @@ class Sender:
         handover: Handover,
         ledger: Ledger,
         identity: Identity,
-        state: CaptureState,
+        fail: Callable[[str, Exception], None],
         status: Callable[[], CaptureStatus],
         set_policy: Callable[[PolicyUpdate], None],
         view: CaptureView,
@@ -54,7 +53,7 @@ class Sender:
         self._handover = handover
         self._ledger = ledger
         self._identity = identity
-        self._state = state
+        self._fail = fail
         self._status = status
         self._set_policy = set_policy
         self._view = view
@@ -83,7 +82,7 @@ class Sender:
                 try:
                     self._loop(socket, policies)
                 except Exception as error:  # noqa: BLE001  # boundary of the thread: capture goes off, visibly
-                    self._state.fail("sender", error)
+                    self._fail("sender", error)
             socket.setsockopt(zmq.LINGER, _CLOSE_LINGER_MILLISECONDS)
 
     def _loop(self, socket: "zmq.Socket[bytes]", policies: PolicySubscriber) -> None:
@@ -124,7 +123,7 @@ class Sender:
         try:
             return encode(batch, self._identity)
         except Exception as error:  # noqa: BLE001  # boundary of the hook: capture goes off, the heartbeat goes on
-            self._state.fail("sender", error)
+            self._fail("sender", error)
             return Encoded([], {"error": Counter(watch.stratum for watch, _ in batch.picked.wanted)})
 
     def _follow_policy(self, policies: PolicySubscriber) -> None:

@@ -1,17 +1,12 @@
 """What one engine step looks like to the capture code, whichever model runner ran it."""
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
-
-_DIMENSIONS: Final = 2
-
-
-Integers = Sequence[int] | npt.NDArray[np.int32]
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -23,9 +18,10 @@ class Step(msgspec.Struct, frozen=True):
     """
 
     request_ids: Sequence[str]  # internal ids, in batch order, which is not scheduler order
-    row_starts: Integers  # len(request_ids) + 1, and maybe padding
-    first_positions: Integers  # optimistic under speculative decoding, see positions
+    row_starts: Sequence[int] | None  # len(request_ids) + 1; None: every request has one row
+    first_positions: Sequence[int]  # optimistic under speculative decoding, see positions
     residual: torch.Tensor  # (rows, d_model): the output of the captured block
+    d_model: int
     token_ids: torch.Tensor  # (rows,) on the device: the token at each row
     positions: torch.Tensor  # (rows,) on the device: what really ran
 
@@ -56,8 +52,8 @@ class CaptureError(RuntimeError):
     """Capture cannot go on; serving can."""
 
 
-def single_residual(aux_hidden_states: Any, rows: int) -> torch.Tensor:
-    """Return the one auxiliary tensor, or raise CaptureError when it is not what was asked for.
+def single_residual(aux_hidden_states: Any, rows: int) -> tuple[torch.Tensor, int]:
+    """Return the auxiliary tensor and its width; raises CaptureError when it is not what was asked for.
 
     This is the self-check on live steps: a stale compiled graph or a moved attribute shows here.
     """
@@ -65,12 +61,16 @@ def single_residual(aux_hidden_states: Any, rows: int) -> torch.Tensor:
         found = "none" if aux_hidden_states is None else str(len(aux_hidden_states))
         raise CaptureError(f"expected 1 auxiliary hidden state from the model, found {found}")
     residual: torch.Tensor = aux_hidden_states[0]
-    shape: tuple[int, ...] = getattr(residual, "shape", ())
-    if len(shape) != _DIMENSIONS or shape[0] < rows:
-        raise CaptureError(f"auxiliary hidden state has shape {tuple(shape)} for {rows} rows")
-    return residual
+    try:
+        found_rows, d_model = residual.shape
+    except (AttributeError, ValueError) as error:
+        raise CaptureError(f"auxiliary hidden state is no matrix: {type(residual)} {error}") from error
+    if found_rows < rows:
+        raise CaptureError(f"auxiliary hidden state has {found_rows} rows for a batch of {rows}")
+    return residual, d_model
 
 
-def starts_of(row_starts: npt.NDArray[np.int32], requests: int, rows: int) -> Integers:
-    """Return where the requests' rows begin; as many rows as requests are one row each."""
-    return range(requests + 1) if rows == requests else row_starts
+def row_starts(starts: npt.NDArray[np.int32], requests: int) -> Sequence[int]:
+    """Return where each request's rows begin, and the end."""
+    values: list[int] = starts[: requests + 1].tolist()
+    return values

@@ -21,7 +21,6 @@ from subtext_sidecar.plugin.budget import Admitted, Budget
 from subtext_sidecar.plugin.request_args import RequestArgs, read_request_args
 from subtext_sidecar.plugin.request_id import external_id
 from subtext_sidecar.plugin.row import Row
-from subtext_sidecar.plugin.step import Integers
 from subtext_sidecar.plugin.wheel import Wheel
 from subtext_sidecar.policy import CapturePolicy
 from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
@@ -55,6 +54,7 @@ class Watch:
         "due",
         "internal_id",
         "next_position",
+        "number",
         "randomness",
         "request_id",
         "stop",
@@ -70,7 +70,7 @@ class Watch:
         self.stratum = stratum
         self.randomness = randomness
         self.choice = choice
-        self.weight = 1.0 / choice.prompt_probability  # requests that this one stands for
+        self.weight = 1.0 / choice.prompt_probability if stratum == UNIFORM else 0.0
         self.next_position = sampling.next_position(choice, 0)
         self.stop = 0  # first position that was not computed yet for certain
         self.drafted_stop = 0  # first position behind all drafts
@@ -78,6 +78,7 @@ class Watch:
         # in itself, cached by others at any time, but its last token is always computed.
         self.bound = choice.prompt_tokens - 1
         self.due = 0
+        self.number = 0  # in the batch, when it was last looked at
 
 
 Taken = tuple[Watch, int]  # a position of a watched request
@@ -118,6 +119,19 @@ class _Part(NamedTuple):
     usable_stop: int  # rows at and behind it hold drafts
 
 
+def _part(
+    watch: Watch,
+    start: int,
+    number: int,
+    row_starts: Sequence[int] | None,
+    drafted: Collection[str],
+) -> _Part:
+    if row_starts is None:
+        return _Part(number, start, start + 1, start + 1)
+    stop = start + row_starts[number + 1] - row_starts[number]
+    return _Part(row_starts[number], start, stop, start + 1 if watch.internal_id in drafted else stop)
+
+
 class Watchlist:
     """Remembers each live request: a watch when it is sampled, its name alone when it is not."""
 
@@ -127,13 +141,14 @@ class Watchlist:
         self._randomized_ids = randomized_ids
         self._budget = Budget()
         self._known: dict[str, None] = {}
-        self._watched: dict[str, Watch] = {}
+        self.watched: dict[str, Watch] = {}  # for others to look whether it is empty
         self._wheel: Wheel[Watch] = Wheel()
-        self._longest: int | None = None  # of a step that is to be read
+        self._longest: int | None = None  # of the step that is to be read
+        self._due: list[Watch] = []  # who is to be looked at in it
 
     def __len__(self) -> int:
         """Return how many live requests are sampled."""
-        return len(self._watched)
+        return len(self.watched)
 
     @property
     def effective_request_rate(self) -> float:
@@ -158,9 +173,11 @@ class Watchlist:
 
     def forget(self, internal_ids: Iterable[str]) -> None:
         """Drop the state of finished requests."""
+        if self._longest is not None:
+            self._settle()
         for internal_id in internal_ids:
             self._known.pop(internal_id, None)
-            watch = self._watched.pop(internal_id, None)
+            watch = self.watched.pop(internal_id, None)
             if watch is not None:
                 self._wheel.remove(watch)
 
@@ -170,17 +187,18 @@ class Watchlist:
         Ask once a step, and call ``pick`` in that step when the answer is no.
         """
         if self._longest is not None:
-            self._settle(self._longest)
-        if self._wheel.skip(max_scheduled_tokens):
+            self._settle()
+        due = self._wheel.turn(max_scheduled_tokens)
+        if not due:
             return True
-        self._longest = max_scheduled_tokens
+        self._due, self._longest = due, max_scheduled_tokens
         return False
 
     def pick(
         self,
         request_ids: Sequence[str],
-        row_starts: Integers,
-        first_positions: Integers,
+        row_starts: Sequence[int] | None,
+        first_positions: Sequence[int],
         drafted: Collection[str],
         now: float,
     ) -> Picked:
@@ -189,35 +207,37 @@ class Watchlist:
         Of a request in ``drafted`` (draft tokens in this step) only the first row counts: the
         others are guesses that may be rejected.
         """
-        longest = self._longest
+        longest, due = self._longest, self._due
         if longest is None:
-            longest = max(map(sub, row_starts[1:], row_starts), default=0)
-        self._longest = None
-        due = self._wheel.turn(longest)
-        if not due:
-            return Picked([], [])
-        numbers = dict(zip(request_ids, range(len(request_ids)), strict=False))
+            # Nobody asked whether to read this step.
+            longest = 1 if row_starts is None else max(map(sub, row_starts[1:], row_starts), default=0)
+            due = self._wheel.turn(longest)
+        self._longest, self._due = None, []
         picked = Picked([], [])
+        count, numbers = len(request_ids), None
         for watch in due:
-            number = numbers.get(watch.internal_id)
-            if number is None:
-                # It waits, so it came no nearer.
-                self._wheel.put(watch, watch.due + longest)
-                continue
-            first_row, start = int(row_starts[number]), int(first_positions[number])
-            if longest == 1 and watch.stop <= start == watch.next_position:
-                self._take_one(watch, first_row, picked)
-                continue
-            stop = start + int(row_starts[number + 1]) - first_row
-            usable = start + 1 if watch.internal_id in drafted else stop
-            self._visit(watch, _Part(first_row, start, stop, usable), picked)
+            number = watch.number
+            if number >= count or request_ids[number] is not watch.internal_id:
+                # It is not where it was in the batch when it was last looked at.
+                numbers = numbers or dict(zip(request_ids, range(count), strict=False))
+                found = numbers.get(watch.internal_id)
+                if found is None:
+                    # It waits, so it came no nearer.
+                    self._wheel.put(watch, watch.due + longest)
+                    continue
+                number = watch.number = found
+            start = first_positions[number]
+            if row_starts is None and watch.stop <= start == watch.next_position:
+                self._take_one(watch, number, picked)
+            else:
+                self._visit(watch, _part(watch, start, number, row_starts, drafted), picked)
         return self._within_budget(picked, now) if picked.indices else picked
 
-    def _settle(self, longest: int) -> None:
-        """Let the clock run for a step that was to be read and then was not."""
-        self._longest = None
-        for watch in self._wheel.turn(longest):
+    def _settle(self) -> None:
+        """File those again who were due in a step that was to be read and then was not."""
+        for watch in self._due:
             self._wheel.put(watch, watch.due)
+        self._longest, self._due = None, []
 
     def _decide(self, policy: CapturePolicy, request: NewRequest) -> None:
         said = read_request_args(policy, request.extra_args)
@@ -235,7 +255,7 @@ class Watchlist:
         self._count(said.stratum, "requests_sampled", 1)
         if request.is_adapted:
             self._count(said.stratum, "requests_adapted", 1)
-        self._watched[request.internal_id] = watch
+        self.watched[request.internal_id] = watch
         self._file(watch)
 
     def _draw(
@@ -278,9 +298,9 @@ class Watchlist:
         position = watch.next_position
         picked.indices.append(row)
         picked.wanted.append((watch, position))
-        watch.stop = position + 1
-        watch.bound = max(watch.bound, position + 1)
-        watch.next_position = sampling.next_position(watch.choice, position + 1)
+        watch.stop = after = position + 1
+        watch.bound = max(watch.bound, after)
+        watch.next_position = sampling.next_position(watch.choice, after)
         self._file(watch)
 
     def _take(self, watch: Watch, part: _Part, picked: Picked) -> None:
@@ -311,15 +331,13 @@ class Watchlist:
         """Return the rows that the budget admits. Without one the demand is watched all the same."""
         weight, opt_in = 0.0, 0
         for watch, _ in picked.wanted:
-            if watch.stratum == UNIFORM:
-                weight += watch.weight
-            else:
-                opt_in += 1
-        self._budget.advance(now)
+            weight += watch.weight
+            opt_in += not watch.weight
         self._budget.observe(weight, opt_in)
         policy, total = self._policy, len(picked.wanted)
         if not policy.rows_per_second:
             return picked
+        self._budget.advance(now)
         admitted = self._budget.admit(policy, uniform=total - opt_in, opt_in=opt_in, now=now)
         return picked if sum(admitted) == total else self._refuse(picked, admitted)
 

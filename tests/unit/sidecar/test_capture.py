@@ -49,6 +49,7 @@ class OneStepRunner:
             [0, 3, 5],
             [0, 0],
             torch.arange(20.0).reshape(5, 4).to(self._dtype),
+            4,
             torch.arange(5, dtype=torch.int32),
             torch.tensor([0, 1, 2, 0, 1]),
         )
@@ -57,10 +58,14 @@ class OneStepRunner:
 class Plugin:
     """A capture with a ring of its own, and what it counts and hands over."""
 
-    def __init__(self, policy: CapturePolicy = EVERY_ROW, rows: int = 10) -> None:
+    def __init__(
+        self, policy: CapturePolicy = EVERY_ROW, rows: int = 10, runner: OneStepRunner | None = None
+    ) -> None:
+        self.runner = runner or OneStepRunner()
         self.handover: Handover = Handover()
         self.ledger = Ledger(source="s", hop="plugin")
         self.capture = Capture(
+            runner=self.runner,
             policy=policy,
             model="m",
             ledger=self.ledger,
@@ -69,9 +74,9 @@ class Plugin:
             randomized_ids=True,
         )
 
-    def step(self, runner: OneStepRunner, one: Any) -> None:
-        self.capture.after_execute(runner, one)
-        self.capture.after_sample(runner)
+    def step(self, one: Any) -> None:
+        self.capture.after_execute(one)
+        self.capture.after_sample()
 
     def counts(self) -> Counter[tuple[str, str]]:
         total: Counter[tuple[str, str]] = Counter()
@@ -101,11 +106,11 @@ BOTH = {"a-00000000": 3, "b-00000000": 2}
 
 
 def test_picked_rows_are_handed_over_after_sampling_and_counted_when_their_fate_is_known() -> None:
-    plugin, runner = Plugin(), OneStepRunner()
+    plugin = Plugin()
 
-    plugin.capture.after_execute(runner, scheduled(BOTH))
+    plugin.capture.after_execute(scheduled(BOTH))
     assert not plugin.handover
-    plugin.capture.after_sample(runner)
+    plugin.capture.after_sample()
 
     (batch,) = plugin.handover
     assert batch.read().token_ids.tolist() == [1, 2, 3, 4]
@@ -122,13 +127,12 @@ def test_picked_rows_are_handed_over_after_sampling_and_counted_when_their_fate_
 
 def test_rows_without_room_are_dropped_and_counted_and_the_engine_goes_on() -> None:
     plugin = Plugin(rows=4)
-    runner = OneStepRunner()
 
-    plugin.step(runner, scheduled(BOTH))
-    plugin.step(runner, scheduled({"a-00000001": 3}, finished=set(BOTH)))
+    plugin.step(scheduled(BOTH))
+    plugin.step(scheduled({"a-00000001": 3}, finished=set(BOTH)))
     assert len(plugin.handover) == 1
-    plugin.capture.after_execute(runner, scheduled(BOTH))
-    plugin.capture.after_sample(runner)
+    plugin.capture.after_execute(scheduled(BOTH))
+    plugin.capture.after_sample()
 
     assert len(plugin.handover) == 1
     counts = plugin.counts()
@@ -138,7 +142,7 @@ def test_rows_without_room_are_dropped_and_counted_and_the_engine_goes_on() -> N
 def test_of_a_step_with_more_rows_than_the_ring_the_first_are_kept_and_the_others_counted() -> None:
     plugin = Plugin(rows=3)
 
-    plugin.step(OneStepRunner(), scheduled(BOTH))
+    plugin.step(scheduled(BOTH))
 
     (batch,) = plugin.handover
     assert [row.position for row in batch.rows] == [1, 2, 0]
@@ -146,9 +150,9 @@ def test_of_a_step_with_more_rows_than_the_ring_the_first_are_kept_and_the_other
 
 
 def test_a_block_that_returns_another_type_than_foreseen_gets_a_ring_of_its_own() -> None:
-    plugin = Plugin()
+    plugin = Plugin(runner=OneStepRunner(torch.bfloat16))
 
-    plugin.step(OneStepRunner(torch.bfloat16), scheduled(BOTH))
+    plugin.step(scheduled(BOTH))
 
     (batch,) = plugin.handover
     assert batch.ring.layout == Layout(10, 4, torch.bfloat16)
@@ -156,28 +160,28 @@ def test_a_block_that_returns_another_type_than_foreseen_gets_a_ring_of_its_own(
 
 
 def test_a_step_without_sampled_requests_does_not_even_read_the_runner() -> None:
-    plugin, runner = Plugin(NO_ROW), OneStepRunner()
+    plugin = Plugin(NO_ROW)
 
-    plugin.step(runner, scheduled(BOTH))
+    plugin.step(scheduled(BOTH))
 
-    assert runner.steps_read == 0
+    assert plugin.runner.steps_read == 0
     assert plugin.counts() == {("uniform", "requests_seen"): 2}
     assert plugin.steps_measured() == {"none": 1, "some": 0}
 
 
 def test_a_step_in_which_no_wanted_position_can_be_reached_does_not_read_the_runner() -> None:
-    plugin, runner = Plugin(SELDOM), OneStepRunner()
+    plugin = Plugin(SELDOM)
 
-    plugin.step(runner, scheduled(BOTH))
+    plugin.step(scheduled(BOTH))
 
-    assert runner.steps_read == 0
+    assert plugin.runner.steps_read == 0
     assert plugin.steps_measured() == {"none": 1, "some": 0}
 
 
 def test_what_the_client_asked_for_reaches_the_watchlist() -> None:
     plugin = Plugin(NO_ROW)
 
-    plugin.step(OneStepRunner(), scheduled(BOTH, subtext="on"))
+    plugin.step(scheduled(BOTH, subtext="on"))
 
     assert plugin.counts()["opt_in", "requests_sampled"] == 2
     assert {row.stratum for row in plugin.handover[0].rows} == {"opt_in"}
@@ -188,53 +192,53 @@ def test_a_policy_set_while_running_decides_about_later_requests() -> None:
     assert plugin.capture.request_rate == 0.0
 
     plugin.capture.set_policy(EVERY_ROW)
-    plugin.step(OneStepRunner(), scheduled(BOTH))
+    plugin.step(scheduled(BOTH))
 
     assert plugin.capture.request_rate == 1.0
     assert len(plugin.handover) == 1
 
 
 def test_finished_requests_are_not_looked_for_any_more() -> None:
-    plugin, runner = Plugin(), OneStepRunner()
-    plugin.step(runner, scheduled({"a-00000000": 3}))
+    plugin = Plugin()
+    plugin.step(scheduled({"a-00000000": 3}))
 
-    plugin.step(runner, scheduled({}, finished={"a-00000000"}))
+    plugin.step(scheduled({}, finished={"a-00000000"}))
 
-    assert runner.steps_read == 1
+    assert plugin.runner.steps_read == 1
 
 
 def test_a_request_aborted_right_after_its_step_was_launched_keeps_the_row_that_really_ran() -> None:
-    plugin, runner = Plugin(), OneStepRunner()
+    plugin = Plugin()
 
-    plugin.capture.after_execute(runner, scheduled({"a-00000000": 3}))
+    plugin.capture.after_execute(scheduled({"a-00000000": 3}))
     # The abort reaches the worker with the next step only; this step's row was computed from its own text.
-    plugin.capture.after_sample(runner)
-    plugin.step(runner, scheduled({}, finished={"a-00000000"}))
+    plugin.capture.after_sample()
+    plugin.step(scheduled({}, finished={"a-00000000"}))
 
     (batch,) = plugin.handover
     assert [row.position for row in batch.rows] == [1, 2]
     assert batch.read().positions.tolist() == [1, 2]
-    assert runner.steps_read == 1
+    assert plugin.runner.steps_read == 1
 
 
 def test_a_step_that_was_never_sampled_leaves_no_row_and_its_requests_are_followed() -> None:
-    plugin, runner = Plugin(), OneStepRunner()
+    plugin = Plugin()
 
-    plugin.capture.after_execute(runner, scheduled(BOTH))
-    plugin.step(runner, scheduled({}, finished=set(BOTH)))
+    plugin.capture.after_execute(scheduled(BOTH))
+    plugin.step(scheduled({}, finished=set(BOTH)))
 
     assert not plugin.handover
     assert plugin.counts()["uniform", "requests_seen"] == 2
 
 
 def test_requests_that_come_and_go_without_a_launched_batch_are_followed() -> None:
-    plugin, runner = Plugin(), OneStepRunner()
-    runner.state = None
+    plugin = Plugin()
+    plugin.runner.state = None
 
-    plugin.capture.after_execute(runner, scheduled(BOTH))
-    plugin.capture.after_execute(runner, scheduled({}, finished=set(BOTH)))
-    plugin.capture.after_sample(runner)
+    plugin.capture.after_execute(scheduled(BOTH))
+    plugin.capture.after_execute(scheduled({}, finished=set(BOTH)))
+    plugin.capture.after_sample()
 
     assert plugin.counts()["uniform", "requests_sampled"] == 2
     assert plugin.steps_measured() == {"none": 0, "some": 0}
-    assert runner.steps_read == 0
+    assert plugin.runner.steps_read == 0

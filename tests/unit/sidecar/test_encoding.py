@@ -47,6 +47,7 @@ def batch(
         [0, count],
         [0],
         residual,
+        4,
         torch.tensor(token_ids or [7] * count, dtype=torch.int32),
         torch.tensor(positions or [position for _, position in wanted]),
     )

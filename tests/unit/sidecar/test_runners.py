@@ -67,15 +67,17 @@ def test_a_step_is_read_in_batch_order(adapter: Any, recorded: Any) -> None:
     step = step_of(adapter, recorded([residual]), 4)
 
     assert step.request_ids == ["a", "b"]
-    assert (list(step.row_starts[:3]), list(step.first_positions[:2])) == ([0, 3, 4], [0, 7])
+    assert step.row_starts == [0, 3, 4]
+    assert list(step.first_positions[:2]) == [0, 7]
     assert step.residual is residual
+    assert step.d_model == 4
     assert step.token_ids[3].item() == 3
     assert step.positions[3].item() == 7
 
 
 @pytest.mark.parametrize(("adapter", "recorded"), CASES)
 def test_as_many_rows_as_requests_are_one_row_each(adapter: Any, recorded: Any) -> None:
-    assert step_of(adapter, recorded([torch.zeros(8, 4)]), 2).row_starts == range(3)
+    assert step_of(adapter, recorded([torch.zeros(8, 4)]), 2).row_starts is None
 
 
 @pytest.mark.parametrize(("adapter", "recorded"), CASES)

@@ -56,7 +56,7 @@ class Bench:
             handover=self.handover,
             ledger=self.ledger,
             identity=Identity("m", 20, frozenset({2})),
-            state=self.state,
+            fail=self.state.fail,
             status=status,
             set_policy=self.policies.append,
             view=CaptureView(),
@@ -68,6 +68,7 @@ class Bench:
             [0, rows],
             [0],
             torch.ones(rows, 4),
+            4,
             torch.full((rows,), token_id, dtype=torch.int32),
             torch.arange(rows),
         )
