@@ -160,7 +160,7 @@ def _start_sidecar(stack: Stack, plan: launch.LaunchPlan) -> RunningSidecar:
     write_policy(policy_file, IDLE_POLICY)
     stack.start(launch.valkey(plan.home, plan.ports.valkey))
     spec = launch.sidecar(plan)
-    env = {**spec.env, "SUBTEXT_POLICY_FILE": str(policy_file)}
+    env = {**spec.env, "SUBTEXT_POLICY_FILE": str(policy_file), "SUBTEXT_SCREEN_FILE": ""}
     process = stack.start(dataclasses.replace(spec, env=env))
     url = f"http://{HOST}:{plan.ports.sidecar}"
     stack.wait_ready({"sidecar and Valkey": f"{url}/readyz"}, _STORE_DEADLINE_SECONDS)
