@@ -99,17 +99,18 @@ class CpuDevice:
 
     def gather(self, step: Step, indices: list[int], run: Run) -> None:
         """Keep the residual stream, and copy what the runner's own buffers say about the rows."""
-        token_ids, positions = self._sources
-        if step.token_ids is not token_ids or step.positions is not positions:
+        sources = self._sources
+        if step.token_ids is not sources[0] or step.positions is not sources[1]:
             # The runner has the same buffers in every step.
             self._sources = (step.token_ids, step.positions)
             self._token_ids = memoryview(step.token_ids.numpy())
             self._positions = memoryview(step.positions.numpy())
+        token_ids, positions = self._token_ids, self._positions
         self._kept[run.mark] = _Kept(
             step.residual,
             indices,
-            list(map(self._token_ids.__getitem__, indices)),
-            list(map(self._positions.__getitem__, indices)),
+            [token_ids[row] for row in indices],
+            [positions[row] for row in indices],
         )
         if step.residual.numel() > _MAX_KEPT_VALUES:
             self.wait(run)

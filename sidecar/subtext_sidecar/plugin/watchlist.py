@@ -299,9 +299,13 @@ class Watchlist:
         picked.indices.append(row)
         picked.wanted.append((watch, position))
         watch.stop = after = position + 1
-        watch.bound = max(watch.bound, after)
-        watch.next_position = sampling.next_position(watch.choice, after)
-        self._file(watch)
+        if watch.bound < after:
+            watch.bound = after  # noqa: PLR1730  # a call costs more, eight times in a step
+        watch.next_position = wanted = sampling.next_position(watch.choice, after)
+        if wanted == sampling.NEVER:
+            self._file(watch)
+        else:
+            self._wheel.put(watch, self._wheel.now + wanted - watch.bound)
 
     def _take(self, watch: Watch, part: _Part, picked: Picked) -> None:
         position = watch.next_position
