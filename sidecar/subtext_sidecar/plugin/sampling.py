@@ -82,8 +82,8 @@ def choose(policy: CapturePolicy, drawn: Draw, prompt_tokens: int, request_proba
 
 def next_position(choice: Choice, position: int) -> int:
     """Return the first taken position at or after ``position``, NEVER when there is none."""
-    if position < choice.first_position:
-        position = choice.first_position  # noqa: PLR1730  # a call costs more, in every step
+    if position < choice.first_position:  # noqa: PLR1730  # a call costs more, in every step
+        position = choice.first_position
     if position < choice.prompt_tokens:
         return position
     into_stride = (position - choice.prompt_tokens - choice.offset) % choice.stride

@@ -299,8 +299,8 @@ class Watchlist:
         picked.indices.append(row)
         picked.wanted.append((watch, position))
         watch.stop = after = position + 1
-        if watch.bound < after:
-            watch.bound = after  # noqa: PLR1730  # a call costs more, eight times in a step
+        if watch.bound < after:  # noqa: PLR1730  # a call costs more, in every step
+            watch.bound = after
         watch.next_position = wanted = sampling.next_position(watch.choice, after)
         if wanted == sampling.NEVER:
             self._file(watch)
