@@ -132,7 +132,8 @@ class Sidecar:
             self._view.update_coverage(count)
             self._outbox.keep(count)
         self._view.tick(time.monotonic(), minute)
-        self._metrics.show_rates(self._model, self._screening.rates)
+        if self._model != _UNKNOWN_MODEL:
+            self._metrics.show_rates(self._model, self._screening.rates)
         self._outbox.report()
 
 

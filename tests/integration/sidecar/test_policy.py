@@ -44,6 +44,7 @@ def test_a_changed_file_reaches_the_plugin_and_the_screen_without_a_restart(
     file.write_text(json.dumps({"capture": {"request_rate": 0.5}}))
     stage = start(policy_file=file)
     caplog.set_level(logging.INFO, "subtext.sidecar")
+    stage.send(wire.STATUS, wire.encode_status(status()))
 
     with contextlib.closing(stage.subscribe()) as subscriber:
         first = heard(stage, subscriber)
@@ -54,7 +55,7 @@ def test_a_changed_file_reaches_the_plugin_and_the_screen_without_a_restart(
     assert second.capture is None
     assert second.version not in {"", first.version}
     assert caplog.messages.count("policy_loaded") == 2
-    assert stage.value("subtext_screen_keep_ratio", model="unknown", part="baseline") == 1e-9
+    assert stage.value("subtext_screen_keep_ratio", model="m", part="baseline") == 1e-9
     stage.send(wire.BLOCK, *block_frames(rows=4))
     stage.step_until(lambda: over_strata(totals(client, "sidecar")).get("thinned") == 4)
     assert client.xlen(ACTIVATIONS_STREAM) == 0
@@ -66,6 +67,7 @@ def test_a_bad_file_is_counted_and_said_once_and_changes_nothing(
     file = tmp_path / "policy.json"
     file.write_text(json.dumps({"screen": {"baseline_rate": 0.25}}))
     stage = start(policy_file=file)
+    stage.send(wire.STATUS, wire.encode_status(status()))
     with contextlib.closing(stage.subscribe()) as subscriber:
         version = heard(stage, subscriber).version
 
@@ -75,7 +77,7 @@ def test_a_bad_file_is_counted_and_said_once_and_changes_nothing(
         assert heard(stage, subscriber).version == version
 
     assert stage.value("subtext_policy_errors_total") == 1
-    assert stage.value("subtext_screen_keep_ratio", model="unknown", part="baseline") == 0.25
+    assert stage.value("subtext_screen_keep_ratio", model="m", part="baseline") == 0.25
     assert caplog.messages.count("policy_refused") == 1
 
 
