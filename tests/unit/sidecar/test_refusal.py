@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from subtext_sidecar.plugin.refusal import refuse_config
+from subtext_sidecar.plugin.refusal import refuse_config, refuse_runner
 
 
 def config(**changes: Any) -> Any:
@@ -37,6 +37,11 @@ def test_a_plain_engine_is_not_refused() -> None:
         ({"runner_type": "pooling"}, 20, "pooling_model"),
         ({"speculative": SimpleNamespace(method="eagle3")}, 20, "speculative_method"),
         ({"speculative": SimpleNamespace(method="extract_hidden_states")}, 20, "speculative_method"),
+        (
+            {"speculative": SimpleNamespace(method="draft_model", enable_adaptive_verification=True)},
+            20,
+            "adaptive_verification",
+        ),
     ],
 )
 def test_an_engine_that_cannot_be_captured_is_refused_with_its_reason(
@@ -47,3 +52,11 @@ def test_an_engine_that_cannot_be_captured_is_refused_with_its_reason(
     assert refusal is not None
     assert refusal.reason == reason
     assert refusal.detail
+
+
+def test_a_runner_that_uses_the_output_itself_is_refused_whatever_its_method_is_called() -> None:
+    refusal = refuse_runner(SimpleNamespace(use_aux_hidden_state_outputs=True))
+
+    assert refusal is not None
+    assert refusal.reason == "aux_output_in_use"
+    assert refuse_runner(SimpleNamespace(use_aux_hidden_state_outputs=False)) is None
