@@ -1,0 +1,301 @@
+"""One day of simulated traffic, sampled by the plugin's own policy code and the sidecar's own screen.
+
+What is simulated is the world: requests that come, their lengths, which of their positions are
+flagged, and the vectors there. Everything between a request's arrival and the record's
+probabilities is the code that runs in production: Watchlist, Block, Screening.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subtext_sidecar import screen_fit
+from subtext_sidecar.block import MAX_ROWS, Block, BlockHeader, decode_block, encode_block
+from subtext_sidecar.plugin.row import Row
+from subtext_sidecar.plugin.watchlist import NewRequest, Watchlist
+from subtext_sidecar.policy import CapturePolicy, ScreenPolicy
+from subtext_sidecar.record import VERSION, checksum
+from subtext_sidecar.rows import measure
+from subtext_sidecar.screen import Reference, Screen
+from subtext_sidecar.screening import Screening
+from workers.judge.prevalence import SampledRows
+
+D_MODEL: Final = 16
+SKIPPED_POSITIONS: Final = 10
+PROMPT_WINDOW: Final = 2
+
+_MODEL: Final = "simulated"
+_LAYER: Final = 1
+_SHIFT: Final = 3.5  # of a flagged position's vector, along the first axis
+_SHARE_OF_EVENT_REQUESTS: Final = 0.2
+_OPT_IN_SHARE: Final = 0.04
+_OPT_OUT_SHARE: Final = 0.04
+_TRACED_SHARE: Final = 0.3
+_MINUTE_SECONDS: Final = 8  # a short one, because the day is short
+
+_Policy = TypeVar("_Policy")
+
+# Policies in turn, each with its part of the day: unequal probabilities by design.
+_CAPTURE: Final = (
+    CapturePolicy(request_rate=0.25, decode_stride=8, window=2, max_rows_per_request=400),
+    CapturePolicy(request_rate=0.1, decode_stride=4, window=1, max_rows_per_request=400),
+    CapturePolicy(
+        request_rate=0.5, decode_stride=8, window=2, max_rows_per_request=400, rows_per_second=150
+    ),
+)
+_SCREEN: Final = (
+    ScreenPolicy(baseline_rate=0.6, anomaly_p_value=0.05),
+    ScreenPolicy(baseline_rate=1.0, anomaly_p_value=0.02, rows_per_second=100.0, baseline_share=0.6),
+)
+
+
+class Request(NamedTuple):
+    """One request of the traffic."""
+
+    number: int
+    request_id: str
+    prompt_tokens: int
+    is_flagged: NDArray[np.bool_]
+    """By position, (prompt_tokens + generated tokens,)."""
+    extra_args: dict[str, str]
+
+    @property
+    def eligible(self) -> slice:
+        """Positions that can be sampled at all: the end of the prompt, and all that was generated."""
+        return slice(max(SKIPPED_POSITIONS, self.prompt_tokens - PROMPT_WINDOW), len(self.is_flagged))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Day:
+    """What was true of the traffic and what was sampled of it."""
+
+    flagged: int
+    """Eligible positions of requests that did not opt out, flagged."""
+    eligible: int
+    all_rows: SampledRows
+    """Every row that went on, by the probability of getting there in whatever way."""
+    baseline_rows: SampledRows
+    """Those that the random baseline passed, by its probability."""
+    counts: Counter[str]
+
+    @property
+    def prevalence(self) -> float:
+        """The truth."""
+        return self.flagged / self.eligible
+
+
+class _Cell(NamedTuple):
+    """Rows that are lost alike: losses are known by stratum and minute."""
+
+    stratum: str
+    minute: int
+
+
+class _Passed(NamedTuple):
+    """Rows that the screen passed on, in columns."""
+
+    request: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    baseline_probability: NDArray[np.float64]
+    is_flagged: NDArray[np.bool_]
+    cell: NDArray[np.int64]  # index into the day's cells
+
+
+class _Day:
+    """The sampling code at work on one day, and what it counted."""
+
+    def __init__(self, reference: Reference, random: np.random.Generator) -> None:
+        self.counts: Counter[str] = Counter()
+        self.picked: Counter[_Cell] = Counter()
+        self.refused: Counter[_Cell] = Counter()
+        self.cells: dict[_Cell, int] = {}
+        self.passed: list[_Passed] = []
+        self._random = random
+        self._minute = 0
+        self._watchlist = Watchlist(_CAPTURE[0], self._count)
+        self._screening = Screening(Screen(reference), _SCREEN[0], 0.0)
+
+    def follow(self, capture: CapturePolicy, screen: ScreenPolicy) -> None:
+        self._watchlist.set_policy(capture)
+        self._screening.set_policy(screen)
+
+    def serve(self, requests: Sequence[Request], now: float) -> None:
+        """Let requests come, run each in one step of the engine, and finish them."""
+        self._minute = int(now) // _MINUTE_SECONDS
+        ids = [f"{one.request_id}-00000000" for one in requests]
+        self._watchlist.add(
+            [
+                NewRequest(internal_id, one.prompt_tokens, one.extra_args)
+                for internal_id, one in zip(ids, requests, strict=True)
+            ],
+            now,
+        )
+        starts = [0, *itertools.accumulate(len(one.is_flagged) for one in requests)]
+        picked = self._watchlist.pick(ids, starts, [0] * len(ids), {}, now)
+        self._watchlist.forget(ids)
+        self._screening.adapt(now)
+        rows, flags = picked.rows, np.concatenate([one.is_flagged for one in requests])[picked.indices]
+        numbers = {one.request_id: one.number for one in requests}
+        for first in range(0, len(rows), MAX_ROWS):
+            part = slice(first, first + MAX_ROWS)
+            self._screen(rows[part], flags[part], numbers)
+
+    def joined(self) -> _Passed:
+        """Return all rows that passed."""
+        return _Passed(*(np.concatenate(columns) for columns in zip(*self.passed, strict=True)))
+
+    def _screen(self, rows: Sequence[Row], flags: NDArray[np.bool_], numbers: dict[str, int]) -> None:
+        self.picked.update(_Cell(row.stratum, self._minute) for row in rows)
+        taken = self._screening.take(measure(_block(rows, _vectors(self._random, flags))))
+        for (stratum, counter), count in taken.counts.items():
+            self.counts[f"{stratum}.{counter}"] += count
+        kept = [rows[one.row] for one in taken.kept]
+        self.passed.append(
+            _Passed(
+                request=np.array([numbers[row.request_id] for row in kept], np.int64),
+                probability=np.array([one.probability for one in taken.kept]),
+                baseline_probability=np.array([one.baseline_probability for one in taken.kept]),
+                is_flagged=flags[[one.row for one in taken.kept]],
+                cell=np.array([self._cell(row.stratum) for row in kept], np.int64),
+            )
+        )
+
+    def _cell(self, stratum: str) -> int:
+        return self.cells.setdefault(_Cell(stratum, self._minute), len(self.cells))
+
+    def _count(self, stratum: str, counter: str, count: int) -> None:
+        self.counts[f"{stratum}.{counter}"] += count
+        if counter == "dropped_budget":
+            self.refused[_Cell(stratum, self._minute)] += count
+
+
+def fit_reference() -> Reference:
+    """Fit the screen on benign vectors."""
+    vectors = _vectors(np.random.default_rng(0), np.zeros(4000, bool))
+    documents = np.arange(4000) // 8
+    return screen_fit.fit(
+        vectors, documents, model=_MODEL, layer=_LAYER, p_value=0.02, components=8
+    ).reference
+
+
+def simulate(
+    reference: Reference,
+    seed: int,
+    *,
+    seconds: int = 30,
+    requests_per_second: float = 80.0,
+    loss: float = 0.1,
+) -> Day:
+    """Return one day; ``loss`` is the share of the passed rows that get lost at random on the way."""
+    random = np.random.default_rng(seed)
+    day = _Day(reference, random)
+    flagged = eligible = first = 0
+    for second in range(seconds):
+        day.follow(_of_now(_CAPTURE, second, seconds), _of_now(_SCREEN, second, seconds))
+        requests = list(_requests(random, seed, first, int(random.poisson(requests_per_second))))
+        first += len(requests)
+        day.serve(requests, float(second))
+        for one in requests:
+            if one.extra_args.get("subtext") != "off":
+                flagged += int(one.is_flagged[one.eligible].sum())
+                eligible += len(one.is_flagged[one.eligible])
+    passed = day.joined()
+    is_kept = random.random(len(passed.cell)) >= loss
+    retained = _retained(day, passed, is_kept)
+    return Day(
+        flagged=flagged,
+        eligible=eligible,
+        all_rows=_sampled(passed, passed.probability, is_kept, retained),
+        baseline_rows=_sampled(passed, passed.baseline_probability, is_kept, retained),
+        counts=day.counts,
+    )
+
+
+def _of_now(policies: Sequence[_Policy], second: int, seconds: int) -> _Policy:
+    return policies[second * len(policies) // seconds]
+
+
+def _requests(random: np.random.Generator, seed: int, first: int, count: int) -> Iterator[Request]:
+    is_event = random.random(count) < _SHARE_OF_EVENT_REQUESTS
+    # Longer and with more to find: cluster sizes say something about what is in them.
+    shares = np.where(is_event, random.beta(2.0, 4.0, count), random.beta(0.5, 40.0, count))
+    generated = np.minimum(300, random.geometric(np.where(is_event, 1 / 40, 1 / 24)))
+    prompts = random.integers(12, 60, count)
+    wishes = random.random(count)
+    traces = random.integers(1, 1 << 63, (count, 2))
+    for n in range(count):
+        extra_args = {}
+        if wishes[n] < _OPT_IN_SHARE:
+            extra_args["subtext"] = "on"
+        elif wishes[n] < _OPT_IN_SHARE + _OPT_OUT_SHARE:
+            extra_args["subtext"] = "off"
+        elif wishes[n] < _OPT_IN_SHARE + _OPT_OUT_SHARE + _TRACED_SHARE:
+            extra_args["traceparent"] = f"00-{traces[n, 0]:016x}{traces[n, 1]:016x}-00000000000000aa-01"
+        tokens = int(prompts[n] + generated[n])
+        yield Request(
+            number=first + n,
+            request_id=f"day{seed}-{first + n}",
+            prompt_tokens=int(prompts[n]),
+            is_flagged=random.random(tokens) < shares[n],
+            extra_args=extra_args,
+        )
+
+
+def _vectors(random: np.random.Generator, is_flagged: NDArray[np.bool_]) -> NDArray[np.float32]:
+    vectors = random.normal(1.0, 1.0, (len(is_flagged), D_MODEL)).astype(np.float32)
+    vectors[is_flagged, 0] += _SHIFT
+    return vectors
+
+
+def _block(rows: Sequence[Row], vectors: NDArray[np.float32]) -> Block:
+    strata = {row.request_id: row.stratum for row in rows}
+    numbers = {request_id: number for number, request_id in enumerate(strata)}
+    content = vectors.tobytes()
+    header = BlockHeader(
+        v=VERSION,
+        model=_MODEL,
+        layer=_LAYER,
+        dtype="float32",
+        d_model=D_MODEL,
+        captured_at=0.0,
+        checksum=checksum(content),
+        request_ids=list(strata),
+        strata=list(strata.values()),
+        request=[numbers[row.request_id] for row in rows],
+        position=[row.position for row in rows],
+        token_id=[0] * len(rows),
+        is_prefill=[row.is_prefill for row in rows],
+        probability=[row.probability for row in rows],
+        reason=[row.reason for row in rows],
+    )
+    return decode_block(encode_block(header), content)
+
+
+def _retained(day: _Day, passed: _Passed, is_kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the share of sampled rows that were not lost, by cell: at the budget, and on the way."""
+    shape = len(day.cells)
+    on_the_way = np.bincount(passed.cell[is_kept], minlength=shape) / np.bincount(
+        passed.cell, minlength=shape
+    )
+    at_the_budget = [day.picked[cell] / (day.picked[cell] + day.refused[cell]) for cell in day.cells]
+    return np.asarray(on_the_way * at_the_budget, np.float64)
+
+
+def _sampled(
+    passed: _Passed,
+    probability: NDArray[np.float64],
+    is_kept: NDArray[np.bool_],
+    retained: NDArray[np.float64],
+) -> SampledRows:
+    chosen = is_kept & (probability > 0.0)
+    return SampledRows(
+        request=passed.request[chosen],
+        probability=probability[chosen],
+        is_flagged=passed.is_flagged[chosen],
+        retained=retained[passed.cell[chosen]],
+    )

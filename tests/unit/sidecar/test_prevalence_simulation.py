@@ -1,0 +1,65 @@
+"""The bar of the capture: sampling, screening, thinning and losses leave prevalence unbiased."""
+
+import pytest
+
+from bench.prevalence import REPLICATIONS, Outcome, compare, replay
+from bench.prevalence_traffic import Day, fit_reference, simulate
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, Outcome]:
+    return {one.name: one for one in compare(replay(REPLICATIONS, seed=0))}
+
+
+@pytest.fixture(scope="module")
+def day() -> Day:
+    return simulate(fit_reference(), seed=1)
+
+
+@pytest.mark.parametrize("name", ["all rows", "baseline"])
+def test_the_mean_estimate_is_within_two_standard_errors_of_the_truth(
+    outcomes: dict[str, Outcome], name: str
+) -> None:
+    one = outcomes[name]
+
+    assert abs(one.error) <= 2 * one.standard_error
+    assert abs(one.total_error) <= 2 * one.total_standard_error
+    # A test with power: a bias of a tenth of the truth would show.
+    assert one.standard_error < one.truth / 20
+
+
+@pytest.mark.parametrize("name", ["all rows", "baseline"])
+def test_the_interval_covers_the_truth_as_often_as_it_says(outcomes: dict[str, Outcome], name: str) -> None:
+    assert 0.93 <= outcomes[name].coverage <= 0.97
+
+
+def test_the_simulation_has_what_makes_it_hard(day: Day) -> None:
+    probabilities = day.all_rows.probability
+
+    assert probabilities.max() / probabilities.min() > 10
+    for counter in (
+        "opt_in.requests_sampled",
+        "opt_out.requests_seen",
+        "uniform.requests_traced",
+        "uniform.screened_anomaly",
+        "uniform.thinned",
+        "uniform.dropped_budget",
+    ):
+        assert day.counts[counter] > 0
+    # Rows that only the screen kept are flagged more often than those of the baseline.
+    is_baseline = len(day.baseline_rows.is_flagged)
+    assert len(day.all_rows.is_flagged) > is_baseline
+    assert day.all_rows.is_flagged.mean() > day.baseline_rows.is_flagged.mean()
+
+
+def test_ignoring_the_probabilities_would_be_wrong(day: Day) -> None:
+    unweighted = day.all_rows.is_flagged.mean()
+
+    assert abs(unweighted - day.prevalence) > 0.01
+
+
+def test_the_same_seed_gives_the_same_day(day: Day) -> None:
+    again = simulate(fit_reference(), seed=1)
+
+    assert again.counts == day.counts
+    assert (again.all_rows.probability == day.all_rows.probability).all()
