@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from subtext_sidecar.plugin.activation import EXTENSION
-from tests.integration.capture.runs import job, run_jobs
+from tests.integration.capture import tiny
+from tests.integration.capture.runs import job, request, run_jobs
 
 pytestmark = pytest.mark.vllm
 
@@ -16,28 +16,29 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"fault": "load_model"}, "error_load_model"),
     ({"fault": "execute_model"}, "error_execute_model"),
     ({"fault": "sample_tokens"}, "error_sample_tokens"),
-    ({"layer": 30}, "layer_out_of_range"),
+    ({"layer": tiny.LAYERS}, "layer_out_of_range"),
     ({"request_rates": 0.5}, "bad_settings"),
 ]
 
 
 def test_requests_are_answered_and_a_status_says_why_capture_is_off(
-    tmp_path: Path, model_dir: Path, prompts: list[list[int]]
+    tmp_path: Path, tiny_llama: Path
 ) -> None:
-    engine = {"worker_extension_cls": EXTENSION}
+    prompts = tiny.prompts(8)
+    requests = [
+        request(number, prompt, max_tokens=4, ignore_eos=True) for number, prompt in enumerate(prompts)
+    ]
     jobs = [
-        job(model_dir, prompts[:8], subtext=subtext, engine=engine, sampling={"max_tokens": 4})
+        job(tiny_llama, requests, subtext={"layer": 2, **subtext}, engine=tiny.ENGINE)
         for subtext, _ in BROKEN
     ]
-
-    runs = run_jobs(tmp_path, jobs)
+    vanilla, *runs = run_jobs(
+        tmp_path, [job(tiny_llama, requests, subtext=None, engine=tiny.ENGINE), *jobs]
+    )
 
     for run, (subtext, reason) in zip(runs, BROKEN, strict=True):
-        assert len(run.texts) == 8
-        for number, tokens in run.texts.items():
-            prompt = prompts[int(number)]
-            assert tokens[: len(prompt)] == prompt
-            assert len(tokens) > len(prompt)
+        assert run.texts == vanilla.texts
+        assert all(len(run.texts[str(number)]) == len(prompt) + 4 for number, prompt in enumerate(prompts))
         assert run.records == []
         last = run.statuses[-1]
         fault = subtext.get("fault")
@@ -47,21 +48,16 @@ def test_requests_are_answered_and_a_status_says_why_capture_is_off(
 
 
 def test_without_the_key_no_attribute_of_vllm_differs_from_an_installation_without_the_plugin(
-    tmp_path: Path, model_dir: Path, prompts: list[list[int]]
+    tmp_path: Path, tiny_llama: Path
 ) -> None:
     found = []
+    requests = [request(number, prompt, max_tokens=2) for number, prompt in enumerate(tiny.prompts(2))]
     # vLLM brings plugins of its own, which load in both processes.
     others = {point.name for point in entry_points(group="vllm.general_plugins")} - {"subtext"}
     for name, env in (("without", {"VLLM_PLUGINS": ",".join(others)}), ("with", {})):
         (tmp_path / name).mkdir()
-        idle = job(
-            model_dir,
-            prompts[:2],
-            subtext=None,
-            engine={"additional_config": {"other": 1}},
-            attributes=True,
-            sampling={"max_tokens": 2},
-        )
+        engine = {**tiny.ENGINE, "additional_config": {"other": 1}}
+        idle = job(tiny_llama, requests, subtext=None, engine=engine, attributes=True)
         (run,) = run_jobs(tmp_path / name, [idle], env)
         assert not run.result["has_extension"]
         assert run.statuses == []
