@@ -80,6 +80,11 @@ class Watch:
         self.due = 0
         self.number = 0  # in the batch, when it was last looked at
 
+    def reach(self, now: int) -> None:
+        """Raise ``bound`` to where it can have been at ``now``: preempted, it can be there again."""
+        if self.next_position != sampling.NEVER:
+            self.bound = max(self.bound, self.next_position + now - self.due)
+
 
 Taken = tuple[Watch, int]  # a position of a watched request
 
@@ -230,12 +235,15 @@ class Watchlist:
             if row_starts is None and watch.stop <= start == watch.next_position:
                 self._take_one(watch, number, picked)
             else:
+                # In the steps that nobody read it may have come further than it stands now.
+                watch.reach(self._wheel.now - longest)
                 self._visit(watch, _part(watch, start, number, row_starts, drafted), picked)
         return self._within_budget(picked, now) if picked.indices else picked
 
     def _settle(self) -> None:
         """File those again who were due in a step that was to be read and then was not."""
         for watch in self._due:
+            watch.reach(self._wheel.now)
             self._wheel.put(watch, watch.due)
         self._longest, self._due = None, []
 

@@ -339,6 +339,25 @@ def test_chunking_and_preemption_change_nothing_about_what_is_taken(
     assert rows == expected
 
 
+def test_a_request_that_is_preempted_twice_and_gets_its_cache_back_is_not_missed() -> None:
+    policy = CapturePolicy(decode_stride=3, window=1, skip_first=0, prompt_window=0)
+    requests, _ = make(policy)
+    requests.add([new("r0-00000000", 1)], 0.0)
+    # Two steps to position 3 that need no look, then from the start again, then back where it was.
+    steps = [(0, 1), (1, 2), (0, 1), (3, 1)]
+
+    taken = [
+        position
+        for start, rows in steps
+        if not requests.can_skip(rows)
+        for position in pick_one(requests, start, rows, internal_id="r0-00000000")
+    ]
+
+    choice = sampling.choose(policy, sampling.draw(0, "r0"), 1, 1.0)
+    assert sampling.next_position(choice, 0) == 3
+    assert taken == [3]
+
+
 class Engine:
     """Schedules one batch a step with chunks, preemption, cache hits and drafts, as vLLM may."""
 
@@ -411,7 +430,7 @@ def test_a_skipped_step_never_holds_a_wanted_position(
         requests.add([new(ids[number], prompts[number]) for number in started], 0.0)
         if not scheduled:
             continue
-        wanted = set()
+        wanted, before = set(), list(behind)
         for number, (start, rows, drafts) in scheduled.items():
             choice, stop = choices[number], start + rows if not drafts else start + 1
             is_wanted = {p: sampling.next_position(choice, p) == p for p in range(behind[number], stop)}
@@ -424,10 +443,20 @@ def test_a_skipped_step_never_holds_a_wanted_position(
         first_positions = [scheduled[number][0] for number in order]
 
         longest = max(rows for _, rows, _ in scheduled.values())
+        is_plain = longest == 1 and data.draw(st.booleans())
         if requests.can_skip(longest):
             found = Picked([], [])
+        elif data.draw(st.integers(0, 15)) == 0:
+            behind = before  # to be read, and then there was nothing to read
+            continue
         else:
-            found = requests.pick([ids[n] for n in order], row_starts, first_positions, drafted, 0.0)
+            found = requests.pick(
+                [ids[number] for number in order],
+                None if is_plain else row_starts,
+                first_positions,
+                drafted,
+                0.0,
+            )
 
         assert {(row.request_id, row.position) for row in found.rows} == wanted
         assert len(found.rows) == len(wanted)
