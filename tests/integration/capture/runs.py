@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,9 +150,12 @@ def job(
 
 
 def run_jobs(
-    folder: Path, jobs: list[dict[str, Any]], env: dict[str, str] | None = None
+    folder: Path, jobs: list[dict[str, Any]], env: Mapping[str, str | None] | None = None
 ) -> list[EngineRun]:
-    """Run the jobs one after the other, each in a process, a directory and with a socket of its own."""
+    """Run the jobs one after the other, each in a process, a directory and with a socket of its own.
+
+    ``env`` sets variables, or with None takes them away.
+    """
     runs = [EngineRun() for _ in jobs]
     with zmq.Context() as context, contextlib.ExitStack() as stack:
         sockets = []
@@ -167,10 +171,11 @@ def run_jobs(
 
 
 def _run_process(
-    folder: Path, env: dict[str, str], sockets: list["zmq.Socket[bytes]"], runs: list[EngineRun]
+    folder: Path, env: Mapping[str, str | None], sockets: list["zmq.Socket[bytes]"], runs: list[EngineRun]
 ) -> str:
     command = [sys.executable, "-m", "tests.integration.capture.engine", "jobs.json"]
-    full_env = {**os.environ, **_ENGINE_ENV, "PYTHONPATH": f"{ROOT}:{ROOT / 'sidecar'}", **env}
+    wanted = {**os.environ, **_ENGINE_ENV, "PYTHONPATH": f"{ROOT}:{ROOT / 'sidecar'}", **env}
+    full_env = {name: value for name, value in wanted.items() if value is not None}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=full_env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

@@ -18,7 +18,7 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 512,
     "initializer_range": 0.15,
     "bos_token_id": 1,
-    "eos_token_id": 2,
+    "eos_token_id": None,  # so that no token is taken for the end of a text
 }
 LAYERS = 4
 ENGINE: dict[str, Any] = {
