@@ -358,6 +358,24 @@ def test_a_request_that_is_preempted_twice_and_gets_its_cache_back_is_not_missed
     assert taken == [3]
 
 
+def test_what_an_unread_step_may_have_reached_is_remembered() -> None:
+    policy = CapturePolicy(decode_stride=3, window=1, skip_first=0, prompt_window=0)
+    requests, _ = make(policy)
+    requests.add([new("r0-00000000", 1)], 0.0)
+
+    assert requests.can_skip(1)  # position 0
+    assert requests.can_skip(2)
+    assert not requests.can_skip(3)  # 3 to 5, unread; then preempted
+    taken = [
+        position
+        for start in (0, 3, 6)  # again from the start, from the middle, and from where it was
+        if not requests.can_skip(1)
+        for position in pick_one(requests, start, 1, internal_id="r0-00000000")
+    ]
+
+    assert taken == [3, 6]
+
+
 class Engine:
     """Schedules one batch a step with chunks, preemption, cache hits and drafts, as vLLM may."""
 
