@@ -17,7 +17,7 @@ ABORTED = range(0, 64, 9)
 def test_every_row_of_64_concurrent_requests_is_the_row_of_that_request_whatever_the_scheduler_does(
     tmp_path: Path, prompts: list[list[int]], model_dir: Path, reference: Reference
 ) -> None:
-    # 64 requests at once; prompts are cut where 160 tokens a step end; there are too few cache blocks for
+    # 64 requests at once; prompts are cut where 256 tokens a step end; there are too few cache blocks for
     # all to grow, so some are preempted and computed again; every ninth is aborted on its way.
     requests = [
         request(
@@ -25,7 +25,7 @@ def test_every_row_of_64_concurrent_requests_is_the_row_of_that_request_whatever
             prompt,
             max_tokens=44,
             ignore_eos=True,
-            abort_after=16 + number // 4 if number in ABORTED else None,
+            abort_after=32 + number // 16 if number in ABORTED else None,
         )
         for number, prompt in enumerate(prompts)
     ]
@@ -37,9 +37,9 @@ def test_every_row_of_64_concurrent_requests_is_the_row_of_that_request_whatever
     ]
     engine = {
         "max_num_seqs": 64,
-        "max_num_batched_tokens": 160,
+        "max_num_batched_tokens": 256,
         "block_size": 32,
-        "num_gpu_blocks_override": 180,
+        "num_gpu_blocks_override": 200,
         "disable_log_stats": False,
     }
     (run,) = run_jobs(tmp_path, [job(model_dir, requests, subtext={}, policy=SAMPLED, engine=engine)])
