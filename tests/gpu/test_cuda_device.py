@@ -72,7 +72,7 @@ def test_rows_survive_the_next_steps_and_neither_wait_nor_allocate(
         indices = sorted(random.choice(150, size=int(random.integers(1, 40)), replace=False).tolist())
         run = ring.gather(step, indices)
         allocated += own
-        if isinstance(run, Run):
+        if run is not None:
             waiting.append((run, [index + number % 100 for index in indices]))
             taken += 1
         while len(waiting) > int(random.integers(0, 8)):
@@ -87,5 +87,5 @@ def test_a_slow_device_drops_steps_instead_of_making_the_host_wait(device: torch
     ring, model = open_ring(Layout(ROWS, D_MODEL, torch.bfloat16), device), Model(device, torch.bfloat16)
     runs = [ring.gather(model.run(number), list(range(8))) for number in range(40)]
 
-    assert [isinstance(run, Run) for run in runs] == [True] * 32 + [False] * 8
-    assert set(runs[32:]) == {"queue_full"}
+    assert [run is not None for run in runs] == [True] * 32 + [False] * 8
+    assert ring.full == "queue_full"

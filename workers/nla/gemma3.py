@@ -25,7 +25,12 @@ class UnwrappedGemma3ForCausalLM(gemma3.Gemma3ForCausalLM):  # type: ignore[misc
 
 
 def unwrap(config: Any) -> Any:
-    """Turn a wrapper's configuration into that of its text model; vLLM's `hf_overrides`."""
-    text = config.text_config
+    """Turn a wrapper's configuration into that of its text model; vLLM's `hf_overrides`.
+
+    vLLM first asks with an empty configuration whether the model's type changes, which it does not.
+    """
+    text = getattr(config, "text_config", None)
+    if text is None:
+        return config
     text.architectures = [UnwrappedGemma3ForCausalLM.__name__]
     return text

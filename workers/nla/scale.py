@@ -1,8 +1,8 @@
 """Whether `injection_scale` can be the one of this model.
 
 The documented mistake is a scale copied from another model: 150 of Qwen2.5 7B in a Gemma 3 12B, whose
-activations are 74,000 long. The AV then writes fluent text about nothing. Pairs in use inject between an
-eighth of their activations' norm and a little above it, so a factor of 100 tells a mistake from a choice.
+activations are 80,000 long. The AV then writes fluent text about nothing. Pairs in use inject between an
+eighth and twice their activations' norm, so a factor of 100 tells a mistake from a choice.
 """
 
 from workers.nla.errors import MetaError

@@ -9,8 +9,8 @@ so that what a heartbeat carries always adds up.
 """
 
 import logging
-import time
 from collections import Counter
+from time import perf_counter, time
 from typing import Any
 
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
@@ -63,41 +63,41 @@ class Capture:
         ``scheduled`` is vLLM's SchedulerOutput. All work waits for ``after_sample``: the device has
         more to do then, and on a CPU the caches that the model has just emptied are filled once.
         """
-        started = time.perf_counter()
+        started = perf_counter()
         if self._scheduled is not None:
             # The last step was never sampled.
-            self._follow(self._scheduled, started)
+            self._follow(self._scheduled)
         self._scheduled = scheduled
         self._executed = self._runner.executed()
         if self._executed is None:
             # Nothing was launched, and no sampling follows.
-            self._follow(scheduled, started)
             self._scheduled = None
-        self._spent_seconds = time.perf_counter() - started
+            self._follow(scheduled)
+        self._spent_seconds = perf_counter() - started
 
     def after_sample(self) -> None:
         """Gather the wanted rows, now that the sampler has been launched and waits for nothing of ours."""
-        started = time.perf_counter()
+        started = perf_counter()
         scheduled, executed = self._scheduled, self._executed
         if scheduled is None:
             return
         self._scheduled = self._executed = None
         if scheduled.finished_req_ids or scheduled.scheduled_new_reqs:
-            self._follow(scheduled, started)
+            self._follow(scheduled)
         sampled = False
         if self._watchlist.watched:
             per_request, rows = scheduled.num_scheduled_tokens, scheduled.total_num_scheduled_tokens
             longest = 1 if rows == len(per_request) else max(per_request.values())
             if not self._watchlist.can_skip(longest):
                 sampled = self._capture(self._runner.step(executed, rows), scheduled, started)
-        self.overhead.observe(self._spent_seconds + time.perf_counter() - started, sampled=sampled)
+        self.overhead.observe(self._spent_seconds + perf_counter() - started, sampled=sampled)
 
-    def _follow(self, scheduled: Any, now: float) -> None:
+    def _follow(self, scheduled: Any) -> None:
         """Take note of requests that came and went."""
         if scheduled.finished_req_ids:
             self._watchlist.forget(scheduled.finished_req_ids)
         if scheduled.scheduled_new_reqs:
-            self._watchlist.add(map(_new_request, scheduled.scheduled_new_reqs), now)
+            self._watchlist.add(map(_new_request, scheduled.scheduled_new_reqs), perf_counter())
 
     def _capture(self, step: Step, scheduled: Any, now: float) -> bool:
         """Pick rows of the step and hand them over; tell whether there were any."""
@@ -113,12 +113,12 @@ class Capture:
         ring = self._ring
         if step.residual.dtype is not ring.dtype or step.d_model != ring.d_model:
             ring = self._replace_ring(step)
-        captured_at = time.time()
+        captured_at = time()
         if len(picked.indices) > ring.rows:
             picked = self._shorten(picked, ring.rows, captured_at)
         run = ring.gather(step, picked.indices)
-        if isinstance(run, str):
-            self._drop(picked, captured_at, run)
+        if run is None:
+            self._drop(picked, captured_at, ring.full)
         else:
             self._handover.append(Batch(picked, ring, run, captured_at))
         return True
@@ -144,7 +144,7 @@ class Capture:
             self._ledger.add(cell, f"dropped_{reason}", count)
 
     def _count(self, stratum: str, counter: str, count: int) -> None:
-        self._ledger.add(Cell(self._model, stratum, int(time.time()) // SECONDS_PER_MINUTE), counter, count)
+        self._ledger.add(Cell(self._model, stratum, int(time()) // SECONDS_PER_MINUTE), counter, count)
 
 
 def _new_request(new: Any) -> NewRequest:

@@ -33,6 +33,7 @@ class Ring:
     def __init__(self, device: Device, max_steps: int = MAX_STEPS) -> None:
         self._device = device
         self.rows, self.d_model, self.dtype = device.layout
+        self.full: Full = "queue_full"  # why the last gather found no room
         self._max_steps = max_steps
         self._row_end = self._row_start = 0
         self._step_end = self._step_start = 0
@@ -42,13 +43,14 @@ class Ring:
         """Return how many rows the ring holds, and of what."""
         return self._device.layout
 
-    def gather(self, step: Step, indices: list[int]) -> Run | Full:
-        """Start copying rows of a step of the ring's type, or return why there is no room for them.
+    def gather(self, step: Step, indices: list[int]) -> Run | None:
+        """Start copying rows of a step of the ring's type, or return None without room; ``full`` tells why.
 
         Waits for nothing, and drops before it pays for a copy.
         """
         if self._step_end - self._step_start >= self._max_steps:
-            return "ring_full"
+            self.full = "ring_full"
+            return None
         rows = len(indices)
         if self._row_end == self._row_start:
             # Empty, so nobody else looks: begin at the start, where the memory is still in the cache.
@@ -59,7 +61,8 @@ class Ring:
             end += self.rows - first
             first = 0
         if end - self._row_start > self.rows:
-            return "queue_full"
+            self.full = "queue_full"
+            return None
         run = Run(first, first + rows, end, self._step_end % self._max_steps)
         self._device.gather(step, indices, run)
         self._row_end = end

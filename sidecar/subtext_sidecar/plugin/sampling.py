@@ -16,6 +16,8 @@ import hashlib
 import sys
 from typing import Final, Literal, NamedTuple
 
+import msgspec
+
 from subtext_sidecar.policy import CapturePolicy
 
 Reason = Literal["prompt_end", "decode"]
@@ -35,7 +37,7 @@ class Draw(NamedTuple):
     offset: int  # in [0, 2**64): modulo the stride, the shift of the decode windows
 
 
-class Choice(NamedTuple):
+class Choice(msgspec.Struct, frozen=True, gc=False):
     """What is fixed for one taken request."""
 
     prompt_tokens: int

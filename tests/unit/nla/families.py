@@ -33,6 +33,7 @@ _GEMMA = (
     "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m['role'] }}\n{{ m['content'] }}"
     "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
+_LOUDER = ("q_norm", "k_norm", "post_attention_layernorm", "post_feedforward_layernorm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,11 +218,18 @@ def write_pair(family: Family, folder: Path, *, seed: int = 0) -> Path:
     tokenizer = write_tokenizer(family, folder / "av")
     tokenizer.save_pretrained(folder / "ar")
     base = family.build(len(tokenizer))
+    # The family's default would be some letter of the toy's vocabulary.
+    for config in (base.config, base.config.get_text_config(), base.generation_config):
+        config.eos_token_id = tokenizer.eos_token_id
     with torch.no_grad():
         for name, value in base.named_parameters():
             # Norms start at one, biases and Gemma's norms at zero: nobody would miss those.
             if "norm" in name or name.endswith("bias"):
                 value.add_(torch.randn_like(value) * 0.1)
+            # Sharper attention and louder blocks for Gemma, which ties its output to its input: it would
+            # repeat the last token whatever the vector.
+            if family.template == _GEMMA and name.rpartition(".")[0].endswith(_LOUDER):
+                value.add_(3.0)
     base.save_pretrained(folder / "av")
     _write_reconstructor(base, folder / "ar")
     for role, half in (("actor", "av"), ("critic", "ar")):

@@ -36,15 +36,21 @@ def target_norm(scale: float | str | None, d_model: int) -> float | None:
     return math.sqrt(d_model) if scale == "sqrt_d_model" else float(scale)
 
 
+def embed(checkpoint: Path, ids: list[int], model_type: str) -> torch.Tensor:
+    """Look ids up in the raw table and scale the rows as the family does, (T, d)."""
+    with safe_open(checkpoint / "model.safetensors", framework="pt") as file:
+        (name,) = [name for name in file.keys() if name.endswith("embed_tokens.weight")]  # noqa: SIM118 - no dict
+        rows: torch.Tensor = file.get_tensor(name)[torch.tensor(ids)].float()
+    return rows * math.sqrt(rows.shape[1]) if _SCALED.fullmatch(model_type) else rows
+
+
 def injected_embeddings(
     checkpoint: Path, meta: dict[str, Any], tokenizer: Any, vector: np.ndarray, *, model_type: str
 ) -> torch.Tensor:
-    """Look the prompt up in the raw table, scale it as the family does, put the vector in raw: (T, d)."""
+    """Embed the prompt and put the vector in raw, at its norm and between its neighbours, (T, d)."""
     tokens = meta["tokens"]
     ids = prompt_ids(tokenizer, meta["prompt_templates"]["actor"], tokens["injection_char"])
-    rows = _embedding_table(checkpoint)[torch.tensor(ids)].float()
-    if _SCALED.fullmatch(model_type):
-        rows = rows * math.sqrt(rows.shape[1])
+    rows = embed(checkpoint, ids, model_type)
     norm = target_norm(meta["extraction"]["injection_scale"], meta["d_model"])
     row = torch.from_numpy(vector).float()
     placed = 0
@@ -58,25 +64,21 @@ def injected_embeddings(
     return rows
 
 
-def _embedding_table(checkpoint: Path) -> torch.Tensor:
-    with safe_open(checkpoint / "model.safetensors", framework="pt") as file:
-        (name,) = [name for name in file.keys() if name.endswith("embed_tokens.weight")]  # noqa: SIM118 - no dict
-        table: torch.Tensor = file.get_tensor(name)
-    return table
-
-
-def verbalize(checkpoint: Path, embeddings: torch.Tensor, tokenizer: Any, *, new_tokens: int) -> str:
-    """Write greedily on from the embeddings alone."""
+def verbalize(
+    checkpoint: Path, prompts: list[torch.Tensor], tokenizer: Any, *, model_type: str, new_tokens: int
+) -> list[str]:
+    """Write on from embedded prompts, the likeliest token each time, from embeddings alone."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    output = model.generate(
-        inputs_embeds=embeddings[None],
-        attention_mask=torch.ones(1, len(embeddings), dtype=torch.long),
-        do_sample=False,
-        max_new_tokens=new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return str(tokenizer.decode(output[0], skip_special_tokens=True))
+    texts = []
+    for rows in prompts:
+        written: list[int] = []
+        while len(written) < new_tokens and tokenizer.eos_token_id not in written:
+            said = embed(checkpoint, written, model_type) if written else rows[:0]
+            with torch.inference_mode():
+                logits = model(inputs_embeds=torch.cat([rows, said])[None], use_cache=False).logits
+            written.append(int(logits[0, -1].argmax()))
+        texts.append(str(tokenizer.decode(written, skip_special_tokens=True)))
+    return texts
 
 
 def reconstruct(base: Path, head: Path, tokenizer: Any, prompts: list[str], *, layer: int) -> np.ndarray:

@@ -138,7 +138,7 @@ def test_the_last_prompt_tokens_are_always_taken() -> None:
 def test_every_decode_position_has_exactly_the_stated_probability_over_offsets() -> None:
     policy = replace(POLICY, skip_first=0)
     choice = certain_choice(policy, "a", 20)
-    offsets = [choice._replace(offset=offset) for offset in range(policy.decode_stride)]
+    offsets = [replace(choice, offset=offset) for offset in range(policy.decode_stride)]
 
     for position in range(20, choice.decode_stop):
         hits = sum(sampling.next_position(one, position) == position for one in offsets)
@@ -150,7 +150,7 @@ def test_the_row_cap_holds_for_every_offset_and_is_reached() -> None:
     choice = certain_choice(policy, "a", 20)
 
     for offset in range(policy.decode_stride):
-        one = choice._replace(offset=offset)
+        one = replace(choice, offset=offset)
         rows = sum(sampling.next_position(one, position) == position for position in range(1000))
         assert rows == 20
 
