@@ -25,7 +25,7 @@ from subtext_sidecar.record import (
 FIELD_ERROR: Final = b"error"  # dead letters only: the reason's detail
 
 _MAX_DEAD_LETTERS: Final = 1000
-_MAX_COVERAGE_ENTRIES: Final = 10_000
+_MAX_COVERAGE_ENTRIES: Final = 100_000
 _ENTRY_OVERHEAD_BYTES: Final = 128  # ids, field names and node headers; 1.3% at 7 KB was measured
 _SOCKET_SECONDS: Final = 2.0
 _CONNECT_SECONDS: Final = 1.0
