@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subtext_sidecar import screen_fit
-from subtext_sidecar.block import MAX_ROWS, Block, BlockHeader, decode_block, encode_block
+from subtext_sidecar.block import MAX_ROWS, Block, BlockHeader, checksums, decode_block, encode_block
 from subtext_sidecar.plugin.row import Row
 from subtext_sidecar.plugin.watchlist import NewRequest, Watchlist
 from subtext_sidecar.policy import CapturePolicy, ScreenPolicy
-from subtext_sidecar.record import VERSION, checksum
+from subtext_sidecar.record import VERSION
 from subtext_sidecar.rows import measure
 from subtext_sidecar.screen import Reference, Screen
 from subtext_sidecar.screening import Screening
@@ -263,7 +263,7 @@ def _block(rows: Sequence[Row], vectors: NDArray[np.float32]) -> Block:
         dtype="float32",
         d_model=D_MODEL,
         captured_at=0.0,
-        checksum=checksum(content),
+        checksum=checksums(content, len(rows)),
         request_ids=list(strata),
         strata=list(strata.values()),
         request=[numbers[row.request_id] for row in rows],

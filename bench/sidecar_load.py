@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.record import ACTIVATIONS_STREAM, VERSION, checksum
+from subtext_sidecar.record import ACTIVATIONS_STREAM, VERSION
 
 D_MODEL: Final = 3584  # of Qwen2.5-7B: 7 KB a row in bfloat16
 LAYER: Final = 20
@@ -36,7 +36,7 @@ def benign(rows: int, seed: int) -> npt.NDArray[np.float32]:
 
 def block(rows: int, number: int) -> tuple[bytes, bytes]:
     """Return the frames of one engine step: bfloat16 rows of as many requests."""
-    from subtext_sidecar.block import BlockHeader, encode_block
+    from subtext_sidecar.block import BlockHeader, checksums, encode_block
 
     vectors = (benign(rows, seed=1000 + number).view(np.uint32) >> 16).astype("<u2").tobytes()
     header = BlockHeader(
@@ -46,7 +46,7 @@ def block(rows: int, number: int) -> tuple[bytes, bytes]:
         dtype="bfloat16",
         d_model=D_MODEL,
         captured_at=time.time(),
-        checksum=checksum(vectors),
+        checksum=checksums(vectors, rows),
         request_ids=[f"chatcmpl-{number:08x}{row:024x}" for row in range(rows)],
         strata=["uniform"] * rows,
         request=list(range(rows)),

@@ -7,6 +7,7 @@ code, and no import beyond what vLLM itself brings.
 
 import math
 import zlib
+from collections.abc import Sized
 from typing import Final, NamedTuple
 
 import msgspec
@@ -38,7 +39,6 @@ class BlockHeader(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str  # float32 | bfloat16 | float16, little endian
     d_model: int
     captured_at: float  # Unix seconds
-    checksum: int  # CRC-32 of all vector bytes
     request_ids: list[str]  # external ids, distinct
     strata: list[str]  # one a request: record.UNIFORM or record.OPT_IN
     request: list[int]  # index into request_ids
@@ -47,6 +47,7 @@ class BlockHeader(msgspec.Struct, frozen=True, kw_only=True):
     is_prefill: list[bool]
     probability: list[float]  # inclusion probability of the row by the plugin's policy
     reason: list[str]
+    checksum: list[int]  # CRC-32 of the row's bytes, which its record carries on
 
 
 class Block(NamedTuple):
@@ -71,6 +72,12 @@ class Block(NamedTuple):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(BlockHeader)
+
+
+def checksums(vectors: bytes, rows: int) -> list[int]:
+    """Return the CRC-32 of each of the rows that the bytes are divided into."""
+    content, size = memoryview(vectors), len(vectors) // rows
+    return [zlib.crc32(content[row * size : (row + 1) * size]) for row in range(rows)]
 
 
 def encode_block(header: BlockHeader) -> bytes:
@@ -101,17 +108,25 @@ def _check_columns(header: BlockHeader) -> None:
     rows = len(header.position)
     if not 0 < rows <= MAX_ROWS:
         raise RecordError("oversized" if rows else "bad_field", f"block has {rows} rows, limit {MAX_ROWS}")
-    columns = (header.request, header.token_id, header.is_prefill, header.probability, header.reason)
-    if any(len(column) != rows for column in columns) or len(header.strata) != len(header.request_ids):
+    columns: tuple[Sized, ...] = (
+        header.request,
+        header.token_id,
+        header.is_prefill,
+        header.probability,
+        header.reason,
+        header.checksum,
+    )
+    if set(map(len, columns)) != {rows} or len(header.strata) != len(header.request_ids):
         raise RecordError("bad_field", "columns of the block differ in length")
     if not 0 <= min(header.request) <= max(header.request) < len(header.request_ids):
         raise RecordError("bad_field", "request points outside request_ids")
     if not math.isfinite(header.captured_at):
         raise RecordError("not_finite", "captured_at must be finite")
-    if min(header.layer, *header.position, *header.token_id) < 0:
+    if header.layer < 0 or min(header.position) < 0 or min(header.token_id) < 0:
         raise RecordError("bad_field", "layer, position and token_id must not be negative")
-    probabilities = np.asarray(header.probability)
-    if not ((probabilities > 0.0) & (probabilities <= 1.0)).all():
+    probabilities = header.probability
+    # The sum is NaN when one of them is, which least and greatest need not show.
+    if not (min(probabilities) > 0.0 and max(probabilities) <= 1.0) or math.isnan(sum(probabilities)):
         raise RecordError("bad_field", "probability is outside (0, 1]")
     _check_texts(header)
 
@@ -134,5 +149,5 @@ def _check_vectors(header: BlockHeader, vectors: bytes) -> None:
     expected = len(header.position) * header.d_model * BYTES_PER_VALUE[header.dtype]
     if len(vectors) != expected:
         raise RecordError("bad_length", f"vectors have {len(vectors)} bytes, expected {expected}")
-    if zlib.crc32(vectors) != header.checksum:
-        raise RecordError("bad_checksum", "CRC-32 of the vectors differs from the header's")
+    if checksums(vectors, len(header.position)) != header.checksum:
+        raise RecordError("bad_checksum", "CRC-32 of a row differs from the header's")

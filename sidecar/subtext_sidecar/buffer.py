@@ -13,11 +13,8 @@ class Entry(NamedTuple):
     header: bytes
     vector: bytes
     cell: Cell
-
-    @property
-    def size(self) -> int:
-        """Return its payload in bytes."""
-        return len(self.header) + len(self.vector)
+    size: int
+    """Payload in bytes."""
 
 
 class Buffer:
@@ -33,10 +30,11 @@ class Buffer:
 
     def put(self, entry: Entry) -> bool:
         """Add an entry; False when it does not fit."""
-        if self.size_bytes + entry.size > self._limit_bytes:
+        size_bytes = self.size_bytes + entry.size
+        if size_bytes > self._limit_bytes:
             return False
         self._entries.append(entry)
-        self.size_bytes += entry.size
+        self.size_bytes = size_bytes
         return True
 
     def oldest(self, count: int) -> list[Entry]:

@@ -80,7 +80,9 @@ class Intake:
                 self._refuse(header, vectors, error, now)
 
     def _take(self, rows: Rows, minute: int) -> None:
-        counts: _Counts = Counter((stratum, "rows_received") for stratum in rows.stratum)
+        counts: _Counts = Counter(
+            {(stratum, "rows_received"): count for stratum, count in Counter(rows.stratum).items()}
+        )
         for row in not_finite(rows):
             self._drop(
                 rows, unscreened(rows, row), "not_finite", "vector has NaN or infinite values", counts
@@ -92,13 +94,16 @@ class Intake:
         if taken.verdicts["unscreened"]:
             self._tell_unfit(rows.kind)
         cells = {stratum: Cell(rows.kind.model, stratum, minute) for stratum in set(rows.stratum)}
+        put = self._buffer.put
         for kept in taken.kept:
             header, vector = make_record(rows, kept)
-            if len(header) > MAX_HEADER_BYTES:
-                detail = f"header has {len(header)} bytes, limit {MAX_HEADER_BYTES}"
+            size = len(header)
+            stratum = rows.stratum[kept.row]
+            if size > MAX_HEADER_BYTES:
+                detail = f"header has {size} bytes, limit {MAX_HEADER_BYTES}"
                 self._drop(rows, kept, "oversized", detail, counts)
-            elif not self._buffer.put(Entry(header, vector, cells[rows.stratum[kept.row]])):
-                counts[rows.stratum[kept.row], "dropped_buffer_full"] += 1
+            elif not put(Entry(header, vector, cells[stratum], size + len(vector))):
+                counts[stratum, "dropped_buffer_full"] += 1
         for (stratum, counter), count in counts.items():
             self._ledger.add(cells[stratum], counter, count)
 

@@ -9,6 +9,7 @@ import nothing beyond what vLLM itself brings.
 import math
 import uuid
 import zlib
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -97,6 +98,9 @@ class CoverageCount(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]  # e.g. requests_seen, rows_sampled, rows_shipped, dropped_socket_full
 
 
+NO_SCORES: Final = msgspec.Raw(msgspec.msgpack.encode({}))
+
+
 class Record(NamedTuple):
     """A validated record: header plus the vector's raw bytes."""
 
@@ -113,6 +117,7 @@ class Record(NamedTuple):
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _header_encoder = msgspec.msgpack.Encoder()
+_DOUBLE_BYTES: Final = 8  # behind their tag, big endian
 _header_decoder = msgspec.msgpack.Decoder(Header)
 _coverage_decoder = msgspec.msgpack.Decoder(CoverageCount)
 
@@ -120,6 +125,22 @@ _coverage_decoder = msgspec.msgpack.Decoder(CoverageCount)
 def encode_header(header: Header) -> bytes:
     """Return the header as msgpack."""
     return _header_encoder.encode(header)
+
+
+def encode_scores(names: Sequence[str], values: npt.NDArray[np.float64]) -> list[msgspec.Raw]:
+    """Return each row's scores as the msgpack of a header's ``scores``; ``values`` is (rows, names).
+
+    All rows at once, because the same keys again and again would cost more than all else in a header.
+    """
+    one = _header_encoder.encode(dict.fromkeys(names, 0.0))
+    rows = np.tile(np.frombuffer(one, np.uint8), (len(values), 1))
+    numbers = values.astype(">f8").view(np.uint8).reshape(len(values), len(names), _DOUBLE_BYTES)
+    stop = len(one)
+    for column in reversed(range(len(names))):
+        rows[:, stop - _DOUBLE_BYTES : stop] = numbers[:, column]
+        stop -= len(_header_encoder.encode({names[column]: 0.0})) - 1  # its map has a head of one byte
+    content, size = rows.tobytes(), len(one)
+    return [msgspec.Raw(content[at : at + size]) for at in range(0, len(content), size)]
 
 
 def checksum(vector: bytes | memoryview) -> int:

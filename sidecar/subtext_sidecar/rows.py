@@ -7,9 +7,9 @@ is done for its rows; so blocks that came together are taken together.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain, repeat
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Final, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -18,13 +18,13 @@ import numpy.typing as npt
 from subtext_sidecar.block import Block
 from subtext_sidecar.record import (
     BYTES_PER_VALUE,
+    NO_SCORES,
     OPT_IN,
     UNDECODABLE,
     UNIFORM,
     UNKNOWN,
     VERSION,
     Header,
-    checksum,
     encode_header,
     to_float32,
 )
@@ -47,14 +47,15 @@ class Rows:
     contents: bytes  # the raw vectors, one after another
     vectors: npt.NDArray[np.float32]  # (rows, d_model)
     norms: npt.NDArray[np.float64]  # (rows,); not finite where the values are not
-    captured_at: list[float]
-    request_id: list[str]
-    stratum: list[str]
-    position: list[int]
-    token_id: list[int]
-    is_prefill: list[bool]
-    probability: list[float]
-    reason: list[str]
+    captured_at: list[float] = field(default_factory=list)
+    request_id: list[str] = field(default_factory=list)
+    stratum: list[str] = field(default_factory=list)
+    position: list[int] = field(default_factory=list)
+    token_id: list[int] = field(default_factory=list)
+    is_prefill: list[bool] = field(default_factory=list)
+    probability: list[float] = field(default_factory=list)
+    reason: list[str] = field(default_factory=list)
+    checksum: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -68,7 +69,8 @@ class Kept(NamedTuple):
     probability: float
     baseline_probability: float
     reason: str
-    scores: dict[str, float]
+    scores: msgspec.Raw
+    """Encoded, as `record.encode_scores` returns them."""
 
 
 class Estimate(NamedTuple):
@@ -90,20 +92,18 @@ def measure(*blocks: Block) -> Rows:
     kind, headers = kind_of(blocks[0]), [block.header for block in blocks]
     contents = b"".join([block.vectors for block in blocks])
     vectors = to_float32(contents, kind.dtype).reshape(-1, kind.d_model)
-    return Rows(
-        kind=kind,
-        contents=contents,
-        vectors=vectors,
-        norms=_norms(vectors),
-        captured_at=list(chain(*(repeat(one.captured_at, len(one.position)) for one in headers))),
-        request_id=[one.request_ids[request] for one in headers for request in one.request],
-        stratum=[one.strata[request] for one in headers for request in one.request],
-        position=list(chain(*(one.position for one in headers))),
-        token_id=list(chain(*(one.token_id for one in headers))),
-        is_prefill=list(chain(*(one.is_prefill for one in headers))),
-        probability=list(chain(*(one.probability for one in headers))),
-        reason=list(chain(*(one.reason for one in headers))),
-    )
+    rows = Rows(kind=kind, contents=contents, vectors=vectors, norms=_norms(vectors))
+    for one in headers:
+        rows.captured_at.extend(repeat(one.captured_at, len(one.position)))
+        rows.request_id.extend(map(one.request_ids.__getitem__, one.request))
+        rows.stratum.extend(map(one.strata.__getitem__, one.request))
+        rows.position.extend(one.position)
+        rows.token_id.extend(one.token_id)
+        rows.is_prefill.extend(one.is_prefill)
+        rows.probability.extend(one.probability)
+        rows.reason.extend(one.reason)
+        rows.checksum.extend(one.checksum)
+    return rows
 
 
 def _norms(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -124,7 +124,8 @@ def not_finite(rows: Rows) -> list[int]:
 
 def make_record(rows: Rows, kept: Kept) -> tuple[bytes, bytes]:
     """Return a row's record, header and vector; a norm that is not finite becomes 0."""
-    row, kind, norm = kept.row, rows.kind, float(rows.norms[kept.row])
+    row, probability, baseline_probability, reason, scores = kept
+    kind, norm = rows.kind, rows.norms.item(row)
     size = kind.d_model * BYTES_PER_VALUE[kind.dtype]
     vector = rows.contents[row * size : (row + 1) * size]
     header = Header(
@@ -137,21 +138,21 @@ def make_record(rows: Rows, kept: Kept) -> tuple[bytes, bytes]:
         token_id=rows.token_id[row],
         phase="prefill" if rows.is_prefill[row] else "decode",
         norm=norm if math.isfinite(norm) else 0.0,
-        probability=kept.probability,
-        baseline_probability=kept.baseline_probability,
-        reason=kept.reason,
+        probability=probability,
+        baseline_probability=baseline_probability,
+        reason=reason,
         captured_at=rows.captured_at[row],
         dtype=kind.dtype,
         shape=(kind.d_model,),
-        checksum=checksum(vector),
-        scores=kept.scores,
+        checksum=rows.checksum[row],
+        scores=cast("dict[str, float]", scores),  # encoded already
     )
     return encode_header(header), vector
 
 
 def unscreened(rows: Rows, row: int) -> Kept:
     """Return a row as the plugin sent it."""
-    return Kept(row, rows.probability[row], rows.probability[row], rows.reason[row], {})
+    return Kept(row, rows.probability[row], rows.probability[row], rows.reason[row], NO_SCORES)
 
 
 class _Remains(msgspec.Struct):

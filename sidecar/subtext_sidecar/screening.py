@@ -7,10 +7,12 @@ baseline alone and is counted as ``unscreened``.
 from collections import Counter
 from typing import Final, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from subtext_sidecar import thinning
 from subtext_sidecar.policy import PolicyError, ScreenPolicy
+from subtext_sidecar.record import NO_SCORES, encode_scores
 from subtext_sidecar.rows import Kept, Kind, Rows
 from subtext_sidecar.screen import Screen
 from subtext_sidecar.thinning import Arrivals, Rates, pass_on
@@ -30,11 +32,11 @@ class Taken(NamedTuple):
 
 
 class _Findings(NamedTuple):
-    """One entry a finite row; ``scores`` is empty when the rows were not screened."""
+    """One entry a finite row."""
 
     reasons: dict[int, str]  # of the rows that were found, by their place among the finite ones
     verdicts: list[Verdict]
-    scores: list[list[float]]
+    scores: list[msgspec.Raw]
 
 
 class Screening:
@@ -81,7 +83,14 @@ class Screening:
         taken = Taken([], Counter(), Counter(found.verdicts))
         for place in found.reasons:
             taken.counts[rows.stratum[finite[place]], f"screened_{found.verdicts[place]}"] += 1
-        drawn, rates, names = self._draws(rows), self.rates, self._names
+        rates = self.rates
+        if rates.baseline >= 1.0:
+            # Every draw is below it: all rows pass, each by the baseline and as it came.
+            probabilities = [rows.probability[row] for row in finite]
+            reasons = [rows.reason[row] for row in finite]
+            taken.kept.extend(map(Kept, finite, probabilities, probabilities, reasons, found.scores))
+            return taken
+        drawn = self._draws(rows)
         thinned = []
         for place, row in enumerate(finite):
             reason = found.reasons.get(place)
@@ -91,8 +100,7 @@ class Screening:
                 continue
             if reason is None or passed.baseline_probability:
                 reason = rows.reason[row]
-            scores = dict(zip(names, found.scores[place], strict=True)) if found.scores else {}
-            taken.kept.append(Kept(row, *passed, reason, scores))
+            taken.kept.append(Kept(row, *passed, reason, found.scores[place]))
         taken.counts.update(thinned)
         return taken
 
@@ -103,14 +111,12 @@ class Screening:
         return (kind.model, kind.layer, kind.d_model) == (of.model, of.layer, of.d_model)
 
     def _draws(self, rows: Rows) -> list[float]:
-        if self.rates.baseline >= 1.0:
-            return [0.0] * len(rows)  # every draw is below 1
         of_requests = {one: thinning.draw(self._policy.seed, one) for one in set(rows.request_id)}
         return [of_requests[one] for one in rows.request_id]
 
     def _find(self, rows: Rows, finite: list[int]) -> _Findings:
         if self._screen is None or not finite or not self._fits(rows.kind):
-            return _Findings({}, ["unscreened"] * len(finite), [])
+            return _Findings({}, ["unscreened"] * len(finite), [NO_SCORES] * len(finite))
         is_whole = len(finite) == len(rows)
         vectors = rows.vectors if is_whole else rows.vectors[finite]
         measured = self._screen.measure(vectors, rows.norms if is_whole else rows.norms[finite])
@@ -126,8 +132,8 @@ class Screening:
         for place in np.flatnonzero(by_probe.any(axis=1)).tolist():
             name = self._screen.reference.probes[int(np.argmax(by_probe[place]))].name
             reasons[place], verdicts[place] = f"screen_probe_{name}", "probe"
-        scores = np.column_stack([measured.anomaly, measured.p_values, measured.probes]).tolist()
-        return _Findings(reasons, verdicts, scores)
+        scores = np.column_stack([measured.anomaly, measured.p_values, measured.probes])
+        return _Findings(reasons, verdicts, encode_scores(self._names, scores))
 
 
 def check_policy(policy: ScreenPolicy, screen: Screen | None) -> None:

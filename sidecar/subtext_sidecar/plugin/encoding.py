@@ -100,7 +100,7 @@ def _part(
         dtype=layout.dtype_name,
         d_model=layout.d_model,
         captured_at=batch.captured_at,
-        checksum=zlib.crc32(vectors.data),
+        checksum=[zlib.crc32(vector.data) for vector in vectors],
         request_ids=[request_id for request_id, _ in numbers],
         strata=[stratum for _, stratum in numbers],
         request=request,

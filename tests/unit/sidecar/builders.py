@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subtext_sidecar import screen_fit
-from subtext_sidecar.block import BlockHeader, encode_block
+from subtext_sidecar.block import BlockHeader, checksums, encode_block
 from subtext_sidecar.record import VERSION, Header, checksum, encode_header
 from subtext_sidecar.screen import Reference
 
@@ -53,7 +53,7 @@ def block_header(vectors: bytes, rows: int, **changes: Any) -> BlockHeader:
         "dtype": "float32",
         "d_model": len(vectors) // 4 // rows,
         "captured_at": 1_800_000_000.0,
-        "checksum": checksum(vectors),
+        "checksum": checksums(vectors, rows),
         "request_ids": [f"request-{number}" for number in range(requests)],
         "strata": ["opt_in" if number % 2 else "uniform" for number in range(requests)],
         "request": [row // 2 for row in range(rows)],

@@ -104,6 +104,21 @@ def test_garbage_coverage_gives_a_record_error_and_nothing_else(payload: bytes) 
         record.decode_coverage(payload)
 
 
+@given(
+    st.lists(st.text(min_size=1, max_size=40), min_size=1, max_size=40, unique=True),
+    st.integers(0, 4),
+    st.integers(0, 2**32 - 1),
+)
+def test_scores_encoded_together_are_each_rows_scores(names: list[str], rows: int, seed: int) -> None:
+    values = np.random.default_rng(seed).standard_normal((rows, len(names)))
+
+    encoded = record.encode_scores(names, values)
+
+    assert [msgspec.msgpack.decode(one) for one in encoded] == [
+        dict(zip(names, row, strict=True)) for row in values.tolist()
+    ]
+
+
 def test_another_version_is_refused_before_its_fields_are_judged() -> None:
     newer = msgspec.msgpack.encode({"v": 2, "something": "else"})
 

@@ -4,13 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtext_sidecar.block import Block, decode_block
-from subtext_sidecar.record import UNKNOWN, decode
+from subtext_sidecar.record import NO_SCORES, UNKNOWN, decode, encode_scores
 from subtext_sidecar.rows import Kept, estimate, make_record, measure, not_finite
 from tests.unit.sidecar.builders import block_frames, block_header
 
 
 def keep(row: int, **scores: float) -> Kept:
-    return Kept(row, 0.25, 0.25, "decode", scores)
+    (encoded,) = encode_scores(list(scores), np.array([list(scores.values())])) if scores else [NO_SCORES]
+    return Kept(row, 0.25, 0.25, "decode", encoded)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

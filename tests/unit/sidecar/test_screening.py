@@ -1,12 +1,13 @@
 from collections import Counter
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from subtext_sidecar.block import Block, encode_block
 from subtext_sidecar.policy import PolicyError, ScreenPolicy
-from subtext_sidecar.record import decode
+from subtext_sidecar.record import NO_SCORES, decode
 from subtext_sidecar.rows import Rows, make_record, measure
 from subtext_sidecar.screen import Screen
 from subtext_sidecar.screen_fit import Direction
@@ -49,7 +50,7 @@ def test_without_a_reference_and_a_policy_every_row_passes_unchanged() -> None:
         (row, 0.25, 0.25) for row in range(5)
     ]
     assert {kept.reason for kept in taken.kept} == {"decode"}
-    assert all(kept.scores == {} for kept in taken.kept)
+    assert {bytes(kept.scores) for kept in taken.kept} == {bytes(NO_SCORES)}
     assert not taken.counts
     assert taken.verdicts == {"unscreened": 5}
 
@@ -85,8 +86,9 @@ def test_scores_go_with_every_screened_row() -> None:
     taken = Screening(SCREEN, ScreenPolicy(), 0.0).take(rows_of(ordinary(3)))
 
     for kept in taken.kept:
-        assert set(kept.scores) == {"anomaly", "anomaly_p_value", "probe_deceit"}
-        assert 0.05 < kept.scores["anomaly_p_value"] <= 1
+        scores = msgspec.msgpack.decode(kept.scores)
+        assert list(scores) == ["anomaly", "anomaly_p_value", "probe_deceit"]
+        assert 0.05 < scores["anomaly_p_value"] <= 1
 
 
 def test_the_rows_of_one_request_pass_or_go_together() -> None:
