@@ -54,6 +54,7 @@ class Options:
     rounds: int
     seconds: float  # of vanilla, for one run; the work that this takes is every arm's
     arms: Sequence[Arm]
+    concurrencies: Sequence[int]
     seed: int
     is_resumed: bool
     state_dir: Path
@@ -125,7 +126,8 @@ def _warm_up(
     by_server = {arm.server.name: arm for arm in reversed(options.arms)}
     for arm in by_server.values():
         with reporter.step(f"warming up {arm.server.name}"):
-            for concurrency in reversed(CONCURRENCIES):  # what starts slowly does so in the large load
+            for concurrency in reversed(options.concurrencies):
+                # What starts slowly does so in the large load.
                 turns = plan_requests(prompts, count=_WARM_TURNS[concurrency], seed=f"warm-{concurrency}")
                 load = visitor.warm_up(arm, turns, concurrency)
                 if arm.name == BASELINE:
@@ -159,7 +161,13 @@ def _round(visitor: Visitor, options: Options, plan: Plan, prompts: Sequence[str
 
 def _resumed(options: Options, results: ResultsFile) -> tuple[Plan, list[Round]]:
     plan, rounds = results.read()
-    check_same(plan, seed=options.seed, seconds=options.seconds, arms=options.arm_names)
+    check_same(
+        plan,
+        seed=options.seed,
+        seconds=options.seconds,
+        arms=options.arm_names,
+        concurrency=options.concurrencies,
+    )
     results.truncate_to(plan, rounds)
     return plan, rounds[: options.rounds]
 
@@ -172,6 +180,9 @@ def _options(argv: Sequence[str]) -> Options:
     )
     known = ",".join(arm.name for arm in ARMS)
     parser.add_argument("--arms", default=known, help=f"some of {known}; vanilla always runs")
+    parser.add_argument(
+        "--concurrency", type=int, choices=CONCURRENCIES, help="only this many at a time (default both)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of order and prompts (default %(default)s)")
     parser.add_argument(
         "--resume", action="store_true", help="keep the rounds of a run that was interrupted, and go on"
@@ -193,6 +204,7 @@ def _options(argv: Sequence[str]) -> Options:
         rounds=values.rounds,
         seconds=values.seconds,
         arms=arms,
+        concurrencies=[values.concurrency] if values.concurrency else CONCURRENCIES,
         seed=values.seed,
         is_resumed=values.resume,
         state_dir=values.home,

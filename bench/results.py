@@ -48,6 +48,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     arms: list[str]
     turns: dict[int, int]  # requests of a run, by concurrency
 
+    @property
+    def concurrency(self) -> list[int]:
+        """The concurrencies, ascending."""
+        return sorted(self.turns)
+
 
 class ResumeError(RuntimeError):
     """The state cannot be gone on from; the message tells why."""
@@ -86,9 +91,11 @@ class ResultsFile:
         unfinished.rename(self._path)
 
 
-def check_same(plan: Plan, *, seed: int, seconds: float, arms: Sequence[str]) -> None:
+def check_same(
+    plan: Plan, *, seed: int, seconds: float, arms: Sequence[str], concurrency: Sequence[int]
+) -> None:
     """Raise ResumeError when the options differ from those of the rounds that are there."""
-    asked = {"seed": seed, "seconds": seconds, "arms": list(arms)}
+    asked = {"seed": seed, "seconds": seconds, "arms": list(arms), "concurrency": sorted(concurrency)}
     for name, value in asked.items():
         if getattr(plan, name) != value:
             raise ResumeError(f"--resume: --{name} is {value}, the rounds so far had {getattr(plan, name)}")

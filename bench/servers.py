@@ -142,7 +142,8 @@ def vllm(plan: launch.LaunchPlan, server: Server, port: int) -> ProcessSpec:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += [part for option in options.items() for part in option]
     command += ["--enforce-eager"] if server.is_eager else []
-    env = launch.engine_env(plan)
+    # Only one of them works at a time.
+    env = launch.lone_engine_env(plan)
     if server.has_vllm_lens:
         env["PYTHONPATH"] = str(_lens_dir(plan.home))
     return ProcessSpec(name=server.name, command=command, env=env, grace_seconds=15)

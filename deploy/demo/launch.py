@@ -162,6 +162,17 @@ def _subtext(plan: LaunchPlan, name: str, port: int, grace_seconds: float = 10) 
 
 def engine_env(plan: LaunchPlan) -> dict[str, str]:
     """Return what every process with an engine needs here: offline, cached, sharing the cores."""
+    return lone_engine_env(plan) | {
+        # Two engines share the machine. Bound threads of both would land on the same cores, and
+        # threads that spin while they wait would take the other's: ten times fewer readings a second.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(plan.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+
+
+def lone_engine_env(plan: LaunchPlan) -> dict[str, str]:
+    """Return the same for an engine with the cores to itself, which vLLM divides as it always does."""
     return {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -172,11 +183,6 @@ def engine_env(plan: LaunchPlan) -> dict[str, str]:
         # On the CPU, vLLM 0.32 saves ahead-of-time compiled code that it then cannot load, and compiles
         # again. Inductor's own cache works and saves half a minute.
         "VLLM_USE_AOT_COMPILE": "0",
-        # Two engines share the machine. Bound threads of both would land on the same cores, and
-        # threads that spin while they wait would take the other's: ten times fewer readings a second.
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(plan.threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }

@@ -69,8 +69,11 @@ def test_a_new_run_keeps_the_old_one_beside_it(tmp_path: Path) -> None:
 
 
 def test_other_options_cannot_go_on_from_these_rounds(tmp_path: Path) -> None:
-    check_same(PLAN, seed=0, seconds=12.0, arms=["vanilla", "idle"])
+    arms = ["vanilla", "idle"]
+    check_same(PLAN, seed=0, seconds=12.0, arms=arms, concurrency=(1, 32))
     with pytest.raises(ResumeError, match=r"--seconds is 6.0, the rounds so far had 12.0"):
-        check_same(PLAN, seed=0, seconds=6.0, arms=["vanilla", "idle"])
+        check_same(PLAN, seed=0, seconds=6.0, arms=arms, concurrency=(1, 32))
+    with pytest.raises(ResumeError, match=r"--concurrency is \[1\], the rounds so far had \[1, 32\]"):
+        check_same(PLAN, seed=0, seconds=12.0, arms=arms, concurrency=[1])
     with pytest.raises(ResumeError, match="run without it first"):
         ResultsFile(tmp_path / "none").read()
