@@ -152,12 +152,19 @@ def flood(upstream: Upstream, bench: Bench, dead: Bench) -> None:
     upstream.send_block(-1, time.time())  # younger by far: what is older than this must be settled
 
 
+def is_settled(balance: list[dict[str, Any]]) -> bool:
+    """Tell whether every row has an outcome and every outcome was told."""
+    return (
+        bool(balance) and balance[0]["balanced"] and not any(hop["in_flight"] for hop in balance[0]["hops"])
+    )
+
+
 def settle(upstream: Upstream, bench: Bench) -> None:
     deadline = time.monotonic() + 60
     upstream.send_counts()
     upstream.sidecar.step(0.2)
     bench.drain()
-    while not (balance := report(bench)["reconciliation"]) or not balance[0]["balanced"]:
+    while not is_settled(balance := report(bench)["reconciliation"]):
         assert time.monotonic() < deadline, balance
         upstream.sidecar.step(0.1)
         bench.loop.step()
