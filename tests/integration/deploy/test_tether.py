@@ -26,8 +26,10 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 time.sleep(600)
 """
+# A shell lets what it runs in the background ignore SIGINT, the test run included.
 STARTS_A_PROCESS_AND_WAITS = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from deploy.demo.process import DemoProcess, ProcessSpec
 command = (sys.executable, "-c", sys.argv[1], sys.argv[2], "600")
 DemoProcess(ProcessSpec(name="child", command=command, env={}), pathlib.Path(sys.argv[2] + ".log"))
