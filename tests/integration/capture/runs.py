@@ -103,6 +103,7 @@ def records_of(block: Block) -> list[Record]:
 
 
 _ENGINE_ENV = {
+    "VLLM_LOGGING_LEVEL": "INFO",  # a decoder that was opened in this process before has set it lower
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "HF_HUB_OFFLINE": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
