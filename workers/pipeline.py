@@ -7,7 +7,7 @@ import datetime as dt
 import math
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from subtext_sidecar import record
 from workers.errors import PermanentError
 from workers.judge.anomalies import Anomalies
 from workers.judge.concepts import Match
-from workers.nla.decoder import DecoderIdentity, Reading
+from workers.nla.decoder import Claims, DecoderIdentity, Reading
 from workers.queue import Entry
 
 # A key of two indexes: PostgreSQL refuses index rows above 2704 bytes, and clients choose this text.
@@ -190,10 +190,15 @@ def to_rows(
     readings: Sequence[Reading],
     verdicts: Sequence[Judged],
     token_text: Callable[[int], str],
+    *,
+    is_trusted: bool,
 ) -> list[NewReading]:
-    """Return the rows to store, one a work; ValueError when a fidelity is no number."""
-    if not all(math.isfinite(reading.cosine) and math.isfinite(reading.fve) for reading in readings):
-        raise ValueError("readings: the decoder measured a fidelity that is not finite")
+    """Return the rows to store, one a work; ValueError when a fidelity is no number.
+
+    Nothing is verified while the decoder is not trusted, whatever it says itself.
+    """
+    if not all(math.isfinite(figure) for reading in readings for figure in _figures(reading)):
+        raise ValueError("readings: the decoder measured a figure that is not finite")
     return [
         NewReading(
             sample_id=work.sample_id,
@@ -214,7 +219,12 @@ def to_rows(
             well_formed=reading.well_formed,
             cosine=reading.cosine,
             fve=reading.fve,
-            verified=reading.verified,
+            fve_beyond_token=reading.fve_beyond_token,
+            position_class=reading.position_class,
+            verified=reading.verified and is_trusted,
+            claims=None if reading.claims is None else _claims(reading.claims),
+            candidates=reading.candidates,
+            margin=reading.margin,
             anomaly_score=verdict.anomaly_score,
             anomaly_p_value=verdict.anomaly_p_value,
             anomaly_calibration_n=verdict.anomaly_calibration_n,
@@ -223,6 +233,27 @@ def to_rows(
         for work, reading, verdict in zip(works, readings, verdicts, strict=True)
         for header in (work.record.header,)
     ]
+
+
+def _figures(reading: Reading) -> list[float]:
+    claims = reading.claims
+    measured = (reading.cosine, reading.fve, reading.fve_beyond_token, reading.margin)
+    said = (
+        ()
+        if claims is None
+        else (claims.expects_agreement, *claims.areas.values(), *claims.kind_scores.values())
+    )
+    return [figure for figure in (*measured, *said) if figure is not None]
+
+
+def _claims(claims: Claims) -> dict[str, Any]:
+    """Return the claims as JSON."""
+    return claims._asdict() | {
+        "expects": None if claims.expects is None else storable(claims.expects),
+        "kinds": list(claims.kinds),
+        "areas": dict(claims.areas),
+        "kind_scores": dict(claims.kind_scores),
+    }
 
 
 def storable(text: str) -> str:

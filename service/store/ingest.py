@@ -7,7 +7,7 @@ batch, by this worker or another, inserts nothing.
 import datetime as dt
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, update
@@ -31,6 +31,9 @@ class NewDecoder:
     shuffled_fve_p95: float
     calibration_n: int
     card: Mapping[str, Any]
+    verified_above: Mapping[str, float] = field(default_factory=dict)
+    """By position class; empty for a decoder that does not tell classes apart."""
+    candidates: int = 1
 
 
 class NewMatch(NamedTuple):
@@ -63,7 +66,13 @@ class NewReading:
     well_formed: bool
     cosine: float
     fve: float
+    fve_beyond_token: float | None
+    position_class: str
     verified: bool
+    claims: Mapping[str, Any] | None
+    """JSON: what the decoder says in parts; see the keys in `service.readings`."""
+    candidates: int
+    margin: float | None
     anomaly_score: float | None
     anomaly_p_value: float | None
     anomaly_calibration_n: int | None
@@ -104,7 +113,8 @@ class StoredBatch(NamedTuple):
 def register_decoder(session: Session, decoder: NewDecoder) -> tuple[uuid.UUID, uuid.UUID]:
     """Insert model and decoder unless known; return (model id, decoder id).
 
-    Raises ValueError when the model is known with another d_model: it is not the same model.
+    A known decoder keeps its row, but for what only a newer worker could tell. Raises ValueError when
+    the model is known with another d_model: it is not the same model.
     """
     model_id = identity.model_id(decoder.model)
     decoder_id = identity.decoder_id(decoder.digest)
@@ -126,8 +136,15 @@ def register_decoder(session: Session, decoder: NewDecoder) -> tuple[uuid.UUID, 
         "shuffled_fve_p95": decoder.shuffled_fve_p95,
         "calibration_n": decoder.calibration_n,
         "card": dict(decoder.card),
+        "verified_above": dict(decoder.verified_above) or None,
+        "candidates": decoder.candidates,
     }
-    session.execute(insert(Decoder).values(row).on_conflict_do_nothing())
+    insertion = insert(Decoder).values(row)
+    told = {
+        "verified_above": func.coalesce(insertion.excluded.verified_above, Decoder.verified_above),
+        "candidates": insertion.excluded.candidates,
+    }
+    session.execute(insertion.on_conflict_do_update(index_elements=["digest"], set_=told))
     return model_id, decoder_id
 
 
@@ -218,7 +235,12 @@ def _insert_explanations(
             "well_formed": new.well_formed,
             "cosine": new.cosine,
             "fve": new.fve,
+            "fve_beyond_token": new.fve_beyond_token,
+            "position_class": new.position_class,
             "verified": new.verified,
+            "claims": None if new.claims is None else dict(new.claims),
+            "candidates": new.candidates,
+            "margin": new.margin,
             "anomaly_score": new.anomaly_score,
             "anomaly_p_value": new.anomaly_p_value,
             "anomaly_calibration_n": new.anomaly_calibration_n,

@@ -58,6 +58,7 @@ class Decoder(Base):
     """An NLA pair at one version, with the calibration that its verdicts stand on."""
 
     __tablename__ = "decoders"
+    __table_args__ = (CheckConstraint("candidates >= 1", name="candidates"),)
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of digest
     model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"), index=True)
@@ -65,7 +66,12 @@ class Decoder(Base):
     digest: Mapped[str] = mapped_column(unique=True)  # SHA-256 over weights, meta and calibration
     layer: Mapped[int]
     fve_baseline: Mapped[float]  # mean-predictor error on unit vectors: 1 - |mean|^2
-    shuffled_fve_p95: Mapped[float]  # a reading is verified only above this and above 0
+    shuffled_fve_p95: Mapped[float]  # of the FVE; without verified_above, what readings had to exceed
+    # By position class, what a reading must exceed; None for a decoder of before there were any.
+    verified_above: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    candidates: Mapped[int] = mapped_column(
+        default=1
+    )  # readings written of each vector; the best one is kept
     calibration_n: Mapped[int]  # readings that the calibration stands on
     card: Mapped[dict[str, Any]]  # measured figures, as in the model card
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
@@ -110,6 +116,8 @@ class Explanation(Base):
     __tablename__ = "explanations"
     __table_args__ = (
         UniqueConstraint("sample_id", "decoder_id"),
+        CheckConstraint("position_class IN ('template', 'prompt', 'answer')", name="position_class"),
+        CheckConstraint("candidates >= 1", name="candidates"),
         Index("ix_explanations_captured_at_id", "captured_at", "id"),
         Index("ix_explanations_decoder_id", "decoder_id"),
     )
@@ -122,7 +130,14 @@ class Explanation(Base):
     well_formed: Mapped[bool]  # the decoder kept its output format
     cosine: Mapped[float]
     fve: Mapped[float]  # 1 - |u - u_hat|^2 / fve_baseline on unit vectors
-    verified: Mapped[bool]  # fve beats the decoder's shuffled p95
+    fve_beyond_token: Mapped[float | None]  # of what the token's mean leaves open; None: no token means
+    position_class: Mapped[str]  # template | prompt | answer: verified against readings of the same
+    verified: Mapped[
+        bool
+    ]  # above decoders.verified_above; False while its worker did not trust the decoder
+    claims: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # as personal as text
+    candidates: Mapped[int] = mapped_column(default=1)  # of which `text` rebuilds the vector best
+    margin: Mapped[float | None]  # its cosine less the second best's; None for a single one
     anomaly_score: Mapped[float | None]
     anomaly_p_value: Mapped[float | None]  # conformal, floor 1 / (anomaly_calibration_n + 1)
     anomaly_calibration_n: Mapped[int | None]

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
@@ -31,6 +31,8 @@ def add_model(session: Session, name: str = "tiny", layer: int = 20) -> Audited:
         shuffled_fve_p95=0.02,
         calibration_n=512,
         card={"centred_fve": 0.41},
+        verified_above={"template": 0.3, "prompt": 0.2, "answer": 0.1},
+        candidates=4,
     )
     session.add(model)
     session.flush()
@@ -49,6 +51,7 @@ def add_explanation(
     verified: bool = True,
     anomaly_score: float | None = 31.7,
     concept: str | None = None,
+    claims: dict[str, Any] | None = None,
 ) -> Explanation:
     sample = Sample(
         id=uuid.uuid4(),
@@ -76,7 +79,12 @@ def add_explanation(
         well_formed=True,
         cosine=0.87,
         fve=0.41 if verified else -0.1,
+        fve_beyond_token=0.31 if verified else -0.2,
+        position_class="answer",
         verified=verified,
+        claims=claims,
+        candidates=4,
+        margin=0.02,
         anomaly_score=anomaly_score,
         anomaly_p_value=None if anomaly_score is None else 0.013,
         anomaly_calibration_n=None if anomaly_score is None else 512,

@@ -76,6 +76,75 @@ def test_rows_of_the_first_revision_get_a_stratum_and_a_baseline_and_can_go_back
     engine.dispose()
 
 
+SECOND_ROWS = """
+    INSERT INTO models (id, name, d_model) VALUES (gen_random_uuid(), 'tiny', 8);
+    INSERT INTO decoders (id, model_id, name, digest, layer, fve_baseline, shuffled_fve_p95, calibration_n,
+                          card)
+    SELECT gen_random_uuid(), id, 'tiny-l20', 'digest', 20, 0.5, 0.02, 512, '{}' FROM models;
+    INSERT INTO samples (id, model_id, request_id, layer, position, token_id, token_text, phase, norm,
+                         stratum, inclusion_probability, baseline_probability, reason, screen_scores,
+                         captured_at)
+    SELECT gen_random_uuid(), models.id, 'chat-1', 20, position, 7, 'a', phase, 1.0, 'uniform', 0.25, 0.25,
+           'decode', '{}', now()
+    FROM models, (VALUES (3, 'prefill'), (4, 'decode')) AS chosen (position, phase);
+    INSERT INTO explanations (id, sample_id, decoder_id, captured_at, text, well_formed, cosine, fve,
+                              verified)
+    SELECT gen_random_uuid(), samples.id, decoders.id, now(), 'a list', true, 0.9, 0.4, true
+    FROM samples, decoders;
+"""
+EXPLAINED = (
+    "SELECT phase, position_class, candidates, fve_beyond_token, claims, margin"
+    " FROM explanations JOIN samples ON samples.id = sample_id ORDER BY position"
+)
+
+
+def _second(database_url: str) -> Engine:
+    engine = create_engine(database_url)
+    migrate.downgrade(database_url, "0002")
+    _execute(engine, SECOND_ROWS)
+    return engine
+
+
+def test_explanations_of_the_second_revision_get_a_class_from_their_phase_and_can_go_back(
+    database_url: str,
+) -> None:
+    engine = _second(database_url)
+
+    migrate.upgrade(database_url)
+
+    assert _rows(engine, EXPLAINED) == [
+        ("prefill", "prompt", 1, None, None, None),
+        ("decode", "answer", 1, None, None, None),
+    ]
+    assert _rows(engine, "SELECT verified_above, candidates FROM decoders") == [(None, 1)]
+
+    migrate.downgrade(database_url, "0002")
+
+    kept = "SELECT text, fve, verified FROM explanations"
+    assert _rows(engine, kept) == [("a list", 0.4, True), ("a list", 0.4, True)]
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("UPDATE explanations SET position_class = 'tool'", "ck_explanations_position_class"),
+        ("UPDATE explanations SET candidates = 0", "ck_explanations_candidates"),
+        ("UPDATE decoders SET candidates = 0", "ck_decoders_candidates"),
+    ],
+)
+def test_an_unknown_class_or_no_candidate_cannot_be_stored(
+    database_url: str, change: str, constraint: str
+) -> None:
+    engine = _second(database_url)
+    migrate.upgrade(database_url)
+
+    with pytest.raises(IntegrityError, match=constraint):
+        _execute(engine, change)
+
+    engine.dispose()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -1,6 +1,7 @@
 """Every entry of a batch gets exactly one decision, whatever is in it."""
 
 import datetime as dt
+import json
 import uuid
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.store.ingest import NewReading
 from subtext_sidecar import record
 from workers import pipeline
-from workers.nla.decoder import Reading
+from workers.nla.decoder import Claims, Reading
 from workers.nla.fake import fake_identity
 from workers.queue import Entry
 
@@ -120,29 +122,105 @@ def test_a_repetition_and_another_capture_of_one_sample_are_told_apart() -> None
     assert repeated == ([again], [another])
 
 
+CLAIMS = Claims(
+    register="an answer",
+    area="medicine",
+    topic="headaches",
+    kinds=("self-harm",),
+    expects=" to\x00",
+    expects_agreement=0.75,
+    areas={"medicine": 0.8, "cooking": 0.15},
+    kind_scores={"self-harm": 0.6},
+)
+
+
 def reading(**changes: Any) -> Reading:
-    return Reading("text", well_formed=True, cosine=0.9, fve=0.5, verified=True)._replace(**changes)
+    return Reading(
+        "text",
+        well_formed=True,
+        cosine=0.9,
+        fve=0.5,
+        fve_beyond_token=0.3,
+        verified=True,
+        position_class="answer",
+        claims=CLAIMS,
+        candidates=4,
+        margin=0.02,
+    )._replace(**changes)
 
 
 def test_rows_carry_what_was_measured() -> None:
     works = sort(entry(3, stratum=record.OPT_IN, scores={"anomaly": 3.5})).works
     verdicts = pipeline.judged(None, 0, [[]])
 
-    (row,) = pipeline.to_rows(works, [reading()], verdicts, lambda token_id: f"<{token_id}>")
+    (row,) = pipeline.to_rows(
+        works, [reading()], verdicts, lambda token_id: f"<{token_id}>", is_trusted=True
+    )
 
     assert row.sample_id == works[0].sample_id != uuid.UUID(int=0)
     assert (row.position, row.token_text, row.fve, row.verified) == (3, "<7>", 0.5, True)
     assert (row.stratum, row.inclusion_probability, row.baseline_probability) == ("opt_in", 1.0, 0.5)
     assert row.screen_scores == {"anomaly": 3.5}
     assert row.anomaly_p_value is None
+    assert (row.fve_beyond_token, row.position_class, row.candidates, row.margin) == (
+        0.3,
+        "answer",
+        4,
+        0.02,
+    )
 
 
-@pytest.mark.parametrize("field", ["cosine", "fve"])
+def rows_of(*, is_trusted: bool = True, **changes: Any) -> list[NewReading]:
+    verdicts = pipeline.judged(None, 0, [[]])
+    return pipeline.to_rows(sort(entry()).works, [reading(**changes)], verdicts, str, is_trusted=is_trusted)
+
+
+def test_claims_become_json_that_the_store_can_hold() -> None:
+    (row,) = rows_of()
+
+    assert row.claims is not None
+    assert json.loads(json.dumps(row.claims)) == row.claims
+    assert row.claims == {
+        "register": "an answer",
+        "area": "medicine",
+        "topic": "headaches",
+        "kinds": ["self-harm"],
+        "expects": " to\ufffd",
+        "expects_agreement": 0.75,
+        "areas": {"medicine": 0.8, "cooking": 0.15},
+        "kind_scores": {"self-harm": 0.6},
+    }
+
+
+def test_a_decoder_without_labels_claims_nothing() -> None:
+    (row,) = rows_of(claims=None, fve_beyond_token=None, margin=None)
+
+    assert (row.claims, row.fve_beyond_token, row.margin) == (None, None, None)
+
+
+def test_nothing_is_verified_while_the_decoder_is_not_trusted() -> None:
+    assert [row.verified for row in rows_of()] == [True]
+    assert [row.verified for row in rows_of(is_trusted=False)] == [False]
+    assert [row.verified for row in rows_of(verified=False)] == [False]
+
+
+@pytest.mark.parametrize("field", ["cosine", "fve", "fve_beyond_token", "margin"])
 def test_a_fidelity_that_is_no_number_makes_no_row(field: str) -> None:
     with pytest.raises(ValueError, match="not finite"):
-        pipeline.to_rows(
-            sort(entry()).works, [reading(**{field: float("nan")})], pipeline.judged(None, 0, [[]]), str
-        )
+        rows_of(**{field: float("nan")})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"expects_agreement": float("nan")},
+        {"areas": {"a": float("inf")}},
+        {"kind_scores": {"k": float("nan")}},
+    ],
+)
+def test_a_claim_with_a_figure_that_is_no_number_makes_no_row(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        rows_of(claims=CLAIMS._replace(**changes))
 
 
 @given(st.text(st.characters(), max_size=50) | st.just("\x00\ud800"))
