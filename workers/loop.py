@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import coverage, identity, ingest
 from subtext_sidecar import record
-from workers import ledger, pipeline
+from workers import decoder_health, ledger, pipeline
 from workers.errors import STORE_ERRORS, PermanentError, is_outage
 from workers.judge.judge import Judge
 from workers.metrics import WorkerMetrics
@@ -86,6 +86,10 @@ class WorkerLoop:
         self._stop = stop
         self._reached = reached
         self._source = f"worker-{uuid.uuid4().hex}"
+        self._health = decoder_health.DecoderHealth(
+            decoder_health.expected_beyond_token(decoder.identity.card)
+        )
+        self._tell_health()
 
     def run(self) -> None:
         """Work until told to stop; the batch under way is finished first."""
@@ -177,7 +181,8 @@ class WorkerLoop:
         self._metrics.decode_seconds.labels(self._target.model).observe(time.monotonic() - started)
         self._metrics.batch_size.observe(len(works))
         verdicts = self._judge.judge(vectors, [reading.text for reading in readings])
-        return pipeline.to_rows(works, readings, verdicts, self._decoder.token_text)
+        is_trusted = not self._health.failed
+        return pipeline.to_rows(works, readings, verdicts, self._decoder.token_text, is_trusted=is_trusted)
 
     def _store(
         self,
@@ -261,13 +266,15 @@ class WorkerLoop:
     def _observe(self, rows: Sequence[ingest.NewReading], stored: ingest.StoredBatch) -> None:
         now = dt.datetime.now(dt.UTC)
         model, metrics = self._target.model, self._metrics
-        for row in rows:
-            if not self._is_new(row.sample_id, stored):
-                continue  # another worker was first
+        new = [row for row in rows if self._is_new(row.sample_id, stored)]  # else another worker was first
+        self._judge_decoder([row for row in new if row.baseline_probability > 0])
+        for row in new:
             layer, selection = str(row.layer), "baseline" if row.baseline_probability > 0 else "screen"
             status = "verified" if row.verified else "unverified"
-            metrics.stored.labels(model, layer, status, selection).inc()
+            metrics.stored.labels(model, layer, status, selection, row.position_class).inc()
             metrics.fve.labels(model, layer, selection).observe(row.fve)
+            if row.fve_beyond_token is not None:
+                metrics.fve_beyond_token.labels(model, layer, selection).observe(row.fve_beyond_token)
             metrics.cosine.labels(model, layer, selection).observe(row.cosine)
             metrics.latency_seconds.labels(model).observe((now - row.captured_at).total_seconds())
             if row.anomaly_p_value is not None:
@@ -276,6 +283,32 @@ class WorkerLoop:
                     metrics.anomalies.labels(model, "direction", selection).inc()
         for flag in stored.flags:
             metrics.flags.labels(model, flag.concept, flag.severity).inc()
+
+    def _judge_decoder(self, rows: Sequence[ingest.NewReading]) -> None:
+        """Take readings of the baseline into the decoder's health; it counts from the next batch on."""
+        before = self._health.failed
+        self._health.add(
+            [
+                decoder_health.Seen(
+                    hash(row.text), row.well_formed, row.fve_beyond_token, row.position_class
+                )
+                for row in rows
+            ]
+        )
+        failed = self._health.failed
+        if failed != before:
+            log.warning("decoder_health_changed", failed=list(failed), before=list(before))
+        self._tell_health()
+
+    def _tell_health(self) -> None:
+        labels = (self._target.model, str(self._decoder.identity.layer))
+        failed = self._health.failed
+        for name in decoder_health.NAMES:
+            self._metrics.decoder_health_failed.labels(*labels, name).set(name in failed)
+        for found in self._health.checks:
+            self._metrics.decoder_health.labels(*labels, found.name).set(found.value)
+        is_trusted = self._decoder.identity.is_calibrated and not failed
+        self._metrics.decoder_trusted.labels(*labels).set(is_trusted)
 
     def _waiting_out(self, act: Callable[[], T]) -> T | None:
         """Repeat the act until no store is away; None when told to stop meanwhile."""

@@ -21,12 +21,19 @@ class WorkerMetrics:
         self.stored = Counter(
             "subtext_explanations_stored",
             "Explanations committed, by whether they beat shuffled pairs",
-            ["model", "layer", "status", "selection"],
+            ["model", "layer", "status", "selection", "position_class"],
             registry=registry,
         )
         self.fve = Histogram(
             "subtext_explanation_fve_ratio",
             "Fraction of variance explained by each stored explanation; below 0 counts in the first bucket",
+            ["model", "layer", "selection"],
+            buckets=_RATIOS,
+            registry=registry,
+        )
+        self.fve_beyond_token = Histogram(
+            "subtext_explanation_fve_beyond_token_ratio",
+            "Share of what the token's mean leaves open that each stored explanation explains; as above",
             ["model", "layer", "selection"],
             buckets=_RATIOS,
             registry=registry,
@@ -124,7 +131,19 @@ class WorkerMetrics:
         )
         self.decoder_trusted = Gauge(
             "subtext_decoder_trusted",
-            "Whether the decoder has a calibration; without one nothing is verified",
+            "Whether the decoder has a calibration and reads as it did then; otherwise nothing is verified",
             ["model", "layer"],
+            registry=registry,
+        )
+        self.decoder_health = Gauge(
+            "subtext_decoder_health_ratio",
+            "What each check measured over the last readings of the baseline",
+            ["model", "layer", "check"],
+            registry=registry,
+        )
+        self.decoder_health_failed = Gauge(
+            "subtext_decoder_health_failed",
+            "Whether the check is bad: why a calibrated decoder is not trusted",
+            ["model", "layer", "check"],
             registry=registry,
         )
