@@ -40,7 +40,36 @@ class Fidelity(Answer):
         "vectors: 1 is perfect, 0 no better than the mean, negative worse.",
         examples=[0.41],
     )
-    verified: bool = Field(description="`fve` is above `shuffled_fve_p95` and above 0.")
+    verified: bool = Field(
+        description="`fve_beyond_token` is above `verified_above`; for a decoder without thresholds by "
+        "class, `fve` is above `shuffled_fve_p95` and above 0. Never true of readings that were made while "
+        "the worker did not trust its decoder."
+    )
+    fve_beyond_token: float | None = Field(
+        description="How much more than its token the text tells: the share of what the mean of all "
+        "vectors at this token leaves open that the text explains. 0 is what the token alone gives away. "
+        "Null when the decoder knows no token means.",
+        examples=[0.31],
+    )
+    position_class: str = Field(
+        description="What the reading is compared with: positions of the chat `template`, of the `prompt` "
+        "or of the `answer`.",
+        examples=["answer"],
+    )
+    verified_above: float | None = Field(
+        description="The threshold of this position class: 95% of shuffled pairs are below it. Null for a "
+        "decoder without thresholds by class.",
+        examples=[0.08],
+    )
+    candidates: int = Field(
+        description="How many readings of this vector were written; the one that rebuilds it best is "
+        "shown. Thresholds are of decoders that choose among as many.",
+        examples=[4],
+    )
+    margin: float | None = Field(
+        description="Cosine of the best reading less that of the second best; null for a single one.",
+        examples=[0.02],
+    )
     shuffled_fve_p95: float = Field(
         description="95th percentile of the FVE between calibration vectors and the "
         "reconstructions of other vectors' texts. By construction one in twenty of those passes it.",
@@ -50,6 +79,34 @@ class Fidelity(Answer):
         description="How many calibration readings the threshold stands on.", examples=[512]
     )
     decoder: DecoderReference
+
+
+class Claims(Answer):
+    """What the text says, in parts. Each part is a hypothesis like the whole."""
+
+    register_: str = Field(
+        alias="register", description="What kind of text it is of.", examples=["an answer"]
+    )
+    area: str | None = Field(
+        description="The theme; null where the decoder is not sure.", examples=["medicine"]
+    )
+    topic: str | None = Field(
+        description="Within the area; null where it is not sure.", examples=["headaches"]
+    )
+    kinds: list[str] = Field(description="What it touches on.", examples=[["self-harm"]])
+    expects: str | None = Field(
+        description="The token that it expects next; null where the decoder broke its format.",
+        examples=[" to"],
+    )
+    expects_agreement: float | None = Field(
+        description="Share of the candidates that expect the same; null for a single one.", examples=[0.75]
+    )
+    areas: dict[str, float] = Field(
+        description="Probability of each area, those of at least 0.01.", examples=[{"medicine": 0.81}]
+    )
+    kind_scores: dict[str, float] = Field(
+        description="Probability of each kind, those of at least 0.01.", examples=[{"self-harm": 0.04}]
+    )
 
 
 class Anomaly(Answer):
@@ -145,6 +202,10 @@ class Explanation(SampleFields):
     text: str | None = Field(
         description="The explanation; null without the scope `explanations:read_text`."
     )
+    claims: Claims | None = Field(
+        description="The same in parts; null without the scope `explanations:read_text`, and for a decoder "
+        "that does not tell parts apart."
+    )
     well_formed: bool = Field(description="False when the decoder broke its output format.")
     fidelity: Fidelity
     anomaly: Anomaly | None = Field(description="Null when the activation was not scored.")
@@ -189,6 +250,7 @@ def explanation(view: explanations.View, *, with_text: bool) -> Explanation:
         id=row.id,
         sample_id=row.sample_id,
         text=row.text if with_text else None,
+        claims=None if row.claims is None or not with_text else Claims.model_validate(row.claims),
         well_formed=row.well_formed,
         fidelity=_fidelity(row, view.decoder),
         anomaly=_anomaly(row),
@@ -204,6 +266,11 @@ def _fidelity(row: ExplanationRow, decoder: DecoderRow) -> Fidelity:
         cosine=row.cosine,
         fve=row.fve,
         verified=row.verified,
+        fve_beyond_token=row.fve_beyond_token,
+        position_class=row.position_class,
+        verified_above=(decoder.verified_above or {}).get(row.position_class),
+        candidates=row.candidates,
+        margin=row.margin,
         shuffled_fve_p95=decoder.shuffled_fve_p95,
         calibration_n=decoder.calibration_n,
         decoder=DecoderReference.of(decoder),

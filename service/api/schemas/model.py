@@ -39,8 +39,16 @@ class Decoder(Answer):
         examples=[0.49],
     )
     shuffled_fve_p95: float = Field(
-        description="A reading is verified only above this FVE, and above 0.", examples=[0.02]
+        description="95th percentile of the FVE of shuffled pairs; without `verified_above`, a reading is "
+        "verified only above it and above 0.",
+        examples=[0.02],
     )
+    verified_above: dict[str, float] | None = Field(
+        description="What `fve_beyond_token` must exceed, by position class; null for a decoder that does "
+        "not tell classes apart.",
+        examples=[{"template": 0.3, "prompt": 0.12, "answer": 0.08}],
+    )
+    candidates: int = Field(description="How many readings it writes of each vector.", examples=[4])
     calibration_n: int = Field(description="Readings that the calibration stands on.", examples=[512])
     card: dict[str, Any] = Field(description="Measured figures, as in the model card.")
     created_at: dt.datetime = Field(description="When it was first used, UTC.")
@@ -71,6 +79,8 @@ def decoder(view: models.DecoderView) -> Decoder:
         layer=row.layer,
         fve_baseline=row.fve_baseline,
         shuffled_fve_p95=row.shuffled_fve_p95,
+        verified_above=row.verified_above,
+        candidates=row.candidates,
         calibration_n=row.calibration_n,
         card=row.card,
         created_at=row.created_at,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from pydantic import Field
 
+from service import readings
 from service.api.schemas.answer import Answer, Ratio
 from service.api.schemas.blind_spot import ALWAYS_BLIND, BlindSpot
 from service.api.schemas.explanation import Explanation, SampleFields, explanation, sample_fields
@@ -51,12 +52,46 @@ class RequestCoverage(Answer):
     blind_spots: list[BlindSpot]
 
 
+class PooledKind(Answer):
+    """How strongly the readings touch on one kind."""
+
+    kind: str = Field(examples=["self-harm"])
+    mean_score: float = Field(
+        description="Mean probability over the readings; one that gives none counts 0.", examples=[0.05]
+    )
+    max_score: float = Field(description="Its largest probability in any reading.", examples=[0.31])
+    readings: int = Field(description="How many readings name it.", examples=[1])
+
+
+class RequestSummary(Answer):
+    """What the readings say together, verified or not: a hypothesis of the request's theme."""
+
+    text: str = Field(
+        examples=["about medicine (7 of 9 readings)", "no theme: 2 of 9 readings name one"],
+    )
+    area: str | None = Field(
+        description="The area with the highest mean probability; null unless two readings, or the only "
+        "one, name it.",
+        examples=["medicine"],
+    )
+    area_probability: float | None = Field(
+        description="Its mean probability over the readings; one that gives none counts 0.", examples=[0.62]
+    )
+    readings_naming_it: int = Field(description="How many readings name the area.", examples=[7])
+    readings: int = Field(description="How many readings carry claims.", examples=[9])
+    kinds: list[PooledKind] = Field(description="By mean score, highest first.")
+
+
 class RequestReport(Answer):
     """Everything known about one request."""
 
     request_id: str = Field(examples=["chat-7f3a"])
     models: list[str] = Field(
         description="Models of the listed samples; ids need not be unique over models."
+    )
+    summary: RequestSummary | None = Field(
+        description="What the listed readings say together; null without the scope "
+        "`explanations:read_text`, and when no reading carries claims."
     )
     coverage: RequestCoverage
     samples: list[Sample] = Field(description="By model, layer and position.")
@@ -69,6 +104,7 @@ def report(view: requests.View, *, with_text: bool) -> RequestReport:
     return RequestReport(
         request_id=view.request_id,
         models=sorted({sample.model for sample in view.samples}),
+        summary=_summary(view) if with_text else None,
         coverage=_coverage(view),
         samples=[
             Sample(
@@ -80,6 +116,15 @@ def report(view: requests.View, *, with_text: bool) -> RequestReport:
         explanations=[explanation(found, with_text=with_text) for found in view.explanations],
         flags=[flag(found) for found in view.flags],
     )
+
+
+def _summary(view: requests.View) -> RequestSummary | None:
+    claims = [found.explanation.claims for found in view.explanations]
+    pooled = readings.summarize([said for said in claims if said is not None])
+    if pooled is None:
+        return None
+    kinds = [PooledKind(**kind._asdict()) for kind in pooled.kinds]
+    return RequestSummary(**pooled._asdict() | {"kinds": kinds})
 
 
 def _coverage(view: requests.View) -> RequestCoverage:

@@ -12,6 +12,17 @@ START = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.UTC)
 SECRET_TEXT = "THE-SECRET-READING"
 SECRET_TOKEN = "THE-SECRET-TOKEN"
 SECRET_TOKEN_ID = 987_654_321
+SECRET_AREA = "THE-SECRET-AREA"
+CLAIMS: dict[str, Any] = {
+    "register": "an answer",
+    "area": SECRET_AREA,
+    "topic": None,
+    "kinds": ["self-harm"],
+    "expects": " to",
+    "expects_agreement": 0.75,
+    "areas": {SECRET_AREA: 0.8},
+    "kind_scores": {"self-harm": 0.6},
+}
 
 
 class Audited(NamedTuple):

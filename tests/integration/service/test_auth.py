@@ -116,14 +116,14 @@ def test_text_and_tokens_are_withheld_everywhere_without_their_scope(
 ) -> None:
     with sessions.begin() as session:
         audited = seed.add_model(session)
-        stored = seed.add_explanation(session, audited, concept="deception")
+        stored = seed.add_explanation(session, audited, concept="deception", claims=seed.CLAIMS)
         seed.add_flag(session, audited)
         seed.add_coverage(
             session, hop="plugin", minute=NOW.replace(second=0, microsecond=0), rows_sampled=1
         )
     without = headers_for("explanations:read", "flags:read", "coverage:read")
     with_text = headers_for("explanations:read", "explanations:read_text", "flags:read", "coverage:read")
-    secrets = (seed.SECRET_TEXT, seed.SECRET_TOKEN, str(seed.SECRET_TOKEN_ID))
+    secrets = (seed.SECRET_TEXT, seed.SECRET_TOKEN, str(seed.SECRET_TOKEN_ID), seed.SECRET_AREA)
     paths = [*OPERATIONS, f"/v1/explanations/{stored.id}"]
 
     answers = {path: client.get(path, headers=without).text for path in paths}

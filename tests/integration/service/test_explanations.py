@@ -20,7 +20,7 @@ def test_an_explanation_carries_its_fidelity_and_every_denominator(
 ) -> None:
     with sessions.begin() as session:
         audited = seed.add_model(session)
-        stored = seed.add_explanation(session, audited, concept="deception")
+        stored = seed.add_explanation(session, audited, concept="deception", claims=seed.CLAIMS)
 
     [item] = client.get("/v1/explanations", headers=admin).json()["items"]
 
@@ -36,10 +36,16 @@ def test_an_explanation_carries_its_fidelity_and_every_denominator(
         "cosine": 0.87,
         "fve": 0.41,
         "verified": True,
+        "fve_beyond_token": 0.31,
+        "position_class": "answer",
+        "verified_above": 0.1,
+        "candidates": 4,
+        "margin": 0.02,
         "shuffled_fve_p95": 0.02,
         "calibration_n": 512,
         "decoder": {"id": str(audited.decoder.id), "name": "tiny-l20", "digest": audited.decoder.digest},
     }
+    assert item["claims"] == seed.CLAIMS
     assert item["anomaly"] == {
         "score": 31.7,
         "p_value": 0.013,
@@ -47,6 +53,20 @@ def test_an_explanation_carries_its_fidelity_and_every_denominator(
         "calibration_n": 512,
     }
     assert item["matches"] == [{"concept": "deception", "matcher": "regex", "score": 1.0}]
+
+
+def test_an_explanation_of_a_decoder_without_thresholds_by_class_has_none(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        audited.decoder.verified_above = None
+        seed.add_explanation(session, audited)
+
+    [item] = client.get("/v1/explanations", headers=admin).json()["items"]
+
+    assert item["fidelity"]["verified_above"] is None
+    assert item["claims"] is None
 
 
 def test_one_explanation_by_id_is_the_same_object_as_in_the_list(

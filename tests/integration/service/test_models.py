@@ -1,6 +1,10 @@
+import dataclasses
+
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.store import ingest
+from service.store.tables import Decoder
 from tests.integration.service import seed
 
 Headers = dict[str, str]
@@ -32,4 +36,29 @@ def test_decoders_tell_their_calibration_and_card(
     assert len(client.get("/v1/decoders", headers=admin).json()["items"]) == 2
     assert item["id"] == str(audited.decoder.id)
     assert (item["calibration_n"], item["shuffled_fve_p95"], item["fve_baseline"]) == (512, 0.02, 0.49)
+    assert item["verified_above"] == {"template": 0.3, "prompt": 0.2, "answer": 0.1}
+    assert item["candidates"] == 4
     assert item["card"] == {"centred_fve": 0.41}
+
+
+def test_a_known_decoder_learns_what_only_a_newer_worker_tells(sessions: Sessions) -> None:
+    old = ingest.NewDecoder(
+        model="tiny",
+        d_model=576,
+        name="tiny-l20",
+        digest="0" * 64,
+        layer=20,
+        fve_baseline=0.5,
+        shuffled_fve_p95=0.02,
+        calibration_n=512,
+        card={"centred_fve": 0.41},
+    )
+    new = dataclasses.replace(old, verified_above={"answer": 0.1}, candidates=4, card={})
+
+    with sessions.begin() as session:
+        ids = [ingest.register_decoder(session, decoder) for decoder in (old, new, old)]
+
+    with sessions() as session:
+        decoder = session.get_one(Decoder, ids[0][1])
+    assert len(set(ids)) == 1
+    assert (decoder.verified_above, decoder.card) == ({"answer": 0.1}, {"centred_fve": 0.41})

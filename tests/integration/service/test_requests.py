@@ -1,5 +1,6 @@
 import uuid
 
+import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -73,6 +74,27 @@ def test_a_request_tells_samples_explanations_flags_and_what_was_looked_at(
     found = report["samples"][4]
     assert (found["stratum"], found["baseline_probability"]) == ("opt_in", 0.0)
     assert found["screen_scores"] == {"probe_deception": 4.5}
+
+
+def test_a_request_is_summarized_over_its_readings(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    unsure = seed.CLAIMS | {"area": None, "areas": {}, "kinds": [], "kind_scores": {}}
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for position, claims in enumerate([seed.CLAIMS, seed.CLAIMS, unsure, None]):
+            seed.add_explanation(session, audited, position=position, claims=claims)
+        seed.add_explanation(session, audited, request_id="silent")
+
+    summary = client.get("/v1/requests/chat-1", headers=admin).json()["summary"]
+
+    assert summary["text"] == f"about {seed.SECRET_AREA} (2 of 3 readings)"
+    assert (summary["area"], summary["readings_naming_it"], summary["readings"]) == (seed.SECRET_AREA, 2, 3)
+    assert summary["area_probability"] == pytest.approx(1.6 / 3)
+    assert summary["kinds"] == [
+        {"kind": "self-harm", "mean_score": pytest.approx(0.4), "max_score": 0.6, "readings": 2}
+    ]
+    assert client.get("/v1/requests/silent", headers=admin).json()["summary"] is None
 
 
 def test_an_unknown_request_is_not_called_clean(client: TestClient, admin: Headers) -> None:
