@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -26,6 +27,7 @@ class Reading:
     token: str
     text: str
     fve: float
+    fve_beyond_token: float | None  # of what the token leaves open; None when its mean is not known
     is_verified: bool
     calibration_n: int  # shuffled pairs that the verdict stands on; 0 when there is no calibration
     captured_at: dt.datetime
@@ -90,6 +92,14 @@ class Readback:
             flags.setdefault(item["request_id"], []).append(item["concept"])
         return flags
 
+    def request_summary(self, request_id: str) -> str | None:
+        """Return what a request is about by all of its readings; None when none of them says."""
+        response = self._http.get(f"/requests/{quote(request_id, safe='')}")
+        if response.is_client_error:
+            return None  # visitors choose their ids, and not every one survives as a path
+        summary = self._json(response)["summary"]
+        return None if summary is None else str(summary["text"])
+
     def totals(self, since: dt.datetime) -> Totals:
         """Return coverage from the start of ``since``'s minute, over all models."""
         report = self._json(self._http.get("/coverage", params={"from": since.isoformat()}))
@@ -131,6 +141,7 @@ def _reading(item: Mapping[str, Any]) -> Reading:
         token=item["token_text"] or "",
         text=item["text"] or "",
         fve=item["fidelity"]["fve"],
+        fve_beyond_token=item["fidelity"]["fve_beyond_token"],
         is_verified=item["fidelity"]["verified"],
         calibration_n=item["fidelity"]["calibration_n"],
         captured_at=dt.datetime.fromisoformat(item["captured_at"]),

@@ -2,12 +2,13 @@
 
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deploy.demo.readback import Reading, Totals
 
 EXPLANATIONS_NEEDED = 20
 REQUESTS_NEEDED = 5
+_PROMPT_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,8 @@ class Outcome:
     readings: Sequence[Reading]  # of requests of this run
     flags: Mapping[str, Collection[str]]  # concepts by request id
     totals: Totals
+    prompts: Mapping[str, str] = field(default_factory=dict)  # the demo's own, by request id
+    summaries: Mapping[str, str] = field(default_factory=dict)  # by request id, of those that say anything
 
     @property
     def is_enough(self) -> bool:
@@ -65,6 +68,9 @@ def statement(outcome: Outcome) -> str:
 def document(outcome: Outcome, seconds: Seconds, api: str, error: str | None = None) -> dict[str, object]:
     """Return the JSON object that ends ``make demo ONCE=1``."""
     fves = [reading.fve for reading in outcome.readings]
+    beyond = [
+        reading.fve_beyond_token for reading in outcome.readings if reading.fve_beyond_token is not None
+    ]
     body: dict[str, object] = {
         "ok": error is None and outcome.is_enough,
         "requests_seen": outcome.totals.requests_seen,
@@ -74,6 +80,8 @@ def document(outcome: Outcome, seconds: Seconds, api: str, error: str | None = N
         "flags": sum(len(concepts) for concepts in outcome.flags.values()),
         "dropped": outcome.totals.dropped,
         "median_fve": round(statistics.median(fves), 4) if fves else None,
+        "median_fve_beyond_token": round(statistics.median(beyond), 4) if beyond else None,
+        "requests": _requests(outcome),
         "seconds": {
             "setup": round(seconds.setup, 1),
             "first_explanation": None
@@ -84,3 +92,40 @@ def document(outcome: Outcome, seconds: Seconds, api: str, error: str | None = N
         "api": api,
     }
     return body | ({"error": error} if error else {})
+
+
+def best(readings: Sequence[Reading]) -> Reading:
+    """Return the reading that tells most beyond its token: of the verified ones, else of all."""
+    verified = [reading for reading in readings if reading.is_verified]
+    return max(verified or readings, key=_worth)
+
+
+def _worth(reading: Reading) -> tuple[bool, float]:
+    beyond = reading.fve_beyond_token
+    return (False, reading.fve) if beyond is None else (True, beyond)
+
+
+def _requests(outcome: Outcome) -> list[dict[str, object]]:
+    """Return one entry a request of the demo's own prompts, in the order of their capture.
+
+    A visitor's prompt is not the demo's to print, nor is what was read from it.
+    """
+    by_request: dict[str, list[Reading]] = {}
+    for reading in sorted(outcome.readings, key=lambda found: found.captured_at):
+        if reading.request_id in outcome.prompts:
+            by_request.setdefault(reading.request_id, []).append(reading)
+    return [
+        _request(outcome.prompts[request_id], best(readings), outcome.summaries.get(request_id))
+        for request_id, readings in by_request.items()
+    ]
+
+
+def _request(prompt: str, chosen: Reading, summary: str | None) -> dict[str, object]:
+    beyond = chosen.fve_beyond_token
+    return {
+        "prompt": " ".join(prompt.split())[:_PROMPT_CHARS],
+        "reading": chosen.text,
+        "verified": chosen.is_verified,
+        "fve_beyond_token": None if beyond is None else round(beyond, 4),
+        "summary": summary,
+    }

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from deploy.demo.readback import Reading
 
-_OTHER_LINES = 11  # header, title, borders and status
+_OTHER_LINES = 14  # header, title, borders, summaries and status
+_SUMMARIES_SHOWN = 3
 _LINES_A_ROW = 2
 _PROMPT_CHARS = 34
 _LINE_CHARS = 160
@@ -35,7 +36,7 @@ def readings_table(
     table.add_column("prompt", width=_PROMPT_CHARS, no_wrap=True)
     table.add_column("token", width=12, no_wrap=True)
     table.add_column("explanation (a hypothesis)", ratio=1)
-    table.add_column("FVE", width=6, justify="right")
+    table.add_column("beyond token", width=6, justify="right")
     table.add_column("verified", width=8)
     table.add_column("flags", width=18)
     for reading in readings[:rows]:
@@ -43,7 +44,7 @@ def readings_table(
             Text(fragment(prompt_of(reading.request_id))),
             Text(repr(reading.token)),
             Text(" ".join(reading.text.split())),
-            f"{reading.fve:.2f}",
+            "" if reading.fve_beyond_token is None else f"{reading.fve_beyond_token:.2f}",
             Text("yes", style="green") if reading.is_verified else Text("no", style="red"),
             Text(", ".join(sorted(flags.get(reading.request_id, ())))),
         )
@@ -54,11 +55,18 @@ def line(reading: Reading, flags: Collection[str], prompt: str | None) -> str:
     """Return one reading as one plain line, for a stderr that is no terminal."""
     verified = "verified" if reading.is_verified else "unverified"
     flagged = f" flags {','.join(sorted(flags))}" if flags else ""
+    beyond = reading.fve_beyond_token
+    figure = f"FVE {reading.fve:.2f}" if beyond is None else f"beyond the token {beyond:.2f}"
     text = " ".join(reading.text.split())[:_LINE_CHARS]
     return (
-        f"{fragment(prompt):<{_PROMPT_CHARS}} {reading.token!r:<14} FVE {reading.fve:5.2f} {verified:<10} "
+        f"{fragment(prompt):<{_PROMPT_CHARS}} {reading.token!r:<14} {f'{verified}, {figure}':<33} "
         f"{text}{flagged}"
     )
+
+
+def summary_line(summary: str, prompt: str | None) -> str:
+    """Return what one whole request is about, as its readings have it."""
+    return f"{fragment(prompt):<{_PROMPT_CHARS}} the request: {summary}"
 
 
 class Screen:
@@ -70,6 +78,7 @@ class Screen:
         self._header = header
         self._prompt_of = prompt_of
         self._shown: set[str] = set()
+        self._summaries: dict[str, str] = {}  # by request, as last shown; the newest at the end
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def start(self) -> None:
@@ -79,12 +88,26 @@ class Screen:
         else:
             self._live.start()
 
-    def show(self, readings: Sequence[Reading], flags: Mapping[str, Collection[str]], status: str) -> None:
-        """Show the newest readings; ``status`` is one line below the table."""
+    def show(
+        self,
+        readings: Sequence[Reading],
+        flags: Mapping[str, Collection[str]],
+        status: str,
+        summaries: Mapping[str, str],
+    ) -> None:
+        """Show the newest readings; below them ``summaries`` by request, then the line ``status``."""
+        changed = [
+            (request, text) for request, text in summaries.items() if self._summaries.get(request) != text
+        ]
+        for request, text in changed:
+            self._summaries.pop(request, None)
+            self._summaries[request] = text
         if self._live is not None:
             rows = max(3, (self._console.height - _OTHER_LINES) // _LINES_A_ROW)
             table = readings_table(readings, flags, self._prompt_of, rows)
-            shown: RenderableType = Group(Text(self._header), table, Text(status, style="dim"))
+            newest = list(self._summaries.items())[-_SUMMARIES_SHOWN:]
+            lines = [Text(summary_line(text, self._prompt_of(request))) for request, text in newest]
+            shown: RenderableType = Group(Text(self._header), table, *lines, Text(status, style="dim"))
             self._live.update(shown, refresh=True)
             return
         for reading in reversed(readings):
@@ -93,6 +116,9 @@ class Screen:
                 self._print(
                     line(reading, flags.get(reading.request_id, ()), self._prompt_of(reading.request_id))
                 )
+
+        for request, text in changed:
+            self._print(summary_line(text, self._prompt_of(request)))
 
     def stop(self) -> None:
         """Leave what is shown on the screen."""

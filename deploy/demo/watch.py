@@ -2,8 +2,9 @@
 
 import datetime as dt
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import httpx
 
@@ -20,10 +21,40 @@ _POLL_SECONDS = 1.0
 _WINDOW = dt.timedelta(minutes=10)
 _COVERAGE_GRACE_SECONDS = 45.0
 _FAILURES_TOLERATED = 5
+# Nothing tells which of a request's activations is the last one to be decoded: silence has to.
+_COMPLETE_AFTER_SECONDS = 20.0
 
 
 class TrafficFailedError(RuntimeError):
     """No request was answered."""
+
+
+class Arrivals:
+    """Which requests have all of their readings: those that have had no new one for a while."""
+
+    def __init__(self) -> None:
+        """Start with nothing seen."""
+        self._last: dict[str, tuple[int, float]] = {}  # readings so far, and since when
+        self._settled: dict[str, int] = {}  # with how many readings
+
+    def complete(self, counts: Mapping[str, int], now: float, wait_seconds: float) -> list[str]:
+        """Return requests without a new reading for ``wait_seconds`` that are not settled with these.
+
+        A count that falls is no news: the demo looks at a window of time.
+        """
+        for request_id, count in counts.items():
+            if count > self._last.get(request_id, (0, now))[0]:
+                self._last[request_id] = (count, now)
+        return [
+            request_id
+            for request_id in counts
+            for most, since in (self._last[request_id],)
+            if now - since >= wait_seconds and self._settled.get(request_id) != most
+        ]
+
+    def settle(self, request_id: str) -> None:
+        """Do not return the request again before it has more readings."""
+        self._settled[request_id] = self._last[request_id][0]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +63,8 @@ class Watched:
 
     outcome: Outcome
     first_explanation_at: float | None = None  # Unix time
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    summaries: dict[str, str] = field(default_factory=dict)  # by request id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +93,23 @@ def watch(
             stack.check()
             _check_traffic(traffic)
             _look(pipeline, watched, is_whole_run=plan.is_once)
-            screen.show(watched.outcome.readings, watched.outcome.flags, _status(watched.outcome, traffic))
+            _summarize(pipeline.readback, watched, traffic, wait_seconds=_COMPLETE_AFTER_SECONDS)
+            _show(screen, watched.outcome, traffic)
             if plan.is_once:
                 now = time.time()
                 enough_at = enough_at or (now if watched.outcome.is_enough else None)
                 if now > plan.deadline_at or _is_counted(watched.outcome, traffic, enough_at, now):
+                    _summarize(pipeline.readback, watched, traffic, wait_seconds=0.0)
+                    _show(screen, watched.outcome, traffic)
                     return
             time.sleep(_POLL_SECONDS)
     finally:
         screen.stop()
         traffic.stop()
+
+
+def _show(screen: Screen, outcome: Outcome, traffic: Traffic) -> None:
+    screen.show(outcome.readings, outcome.flags, _status(outcome, traffic), outcome.summaries)
 
 
 def _look(pipeline: Pipeline, watched: Watched, *, is_whole_run: bool) -> None:
@@ -83,6 +123,29 @@ def _look(pipeline: Pipeline, watched: Watched, *, is_whole_run: bool) -> None:
         return
     if watched.outcome.readings and watched.first_explanation_at is None:
         watched.first_explanation_at = time.time()
+
+
+def _summarize(readback: Readback, watched: Watched, traffic: Traffic, *, wait_seconds: float) -> None:
+    """Ask for the summary of every request that is complete; what times out is asked for again."""
+    outcome, now = watched.outcome, time.monotonic()
+    counts = Counter(reading.request_id for reading in outcome.readings)
+    for request_id in watched.arrivals.complete(counts, now, wait_seconds):
+        try:
+            summary = readback.request_summary(request_id)
+        except httpx.TimeoutException:
+            break
+        watched.arrivals.settle(request_id)
+        if summary is not None:
+            watched.summaries[request_id] = summary
+    prompts = {request_id: traffic.prompt_of(request_id) for request_id in counts}
+    watched.outcome = replace(
+        outcome,
+        prompts={request_id: prompt for request_id, prompt in prompts.items() if prompt is not None},
+        summaries={
+            request_id: watched.summaries[request_id]
+            for request_id in counts.keys() & watched.summaries.keys()
+        },
+    )
 
 
 def _read(readback: Readback, pipeline: Pipeline, since: dt.datetime) -> Outcome:

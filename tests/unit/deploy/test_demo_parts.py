@@ -1,5 +1,6 @@
 """The demo's small parts: prompts, ports, home, table, command lines."""
 
+import dataclasses
 import datetime as dt
 import io
 import json
@@ -16,7 +17,21 @@ from deploy.demo.ports import HOST, Ports, choose_ports
 from deploy.demo.progress import Reporter
 from deploy.demo.prompts import by_turns, load_prompts
 from deploy.demo.readback import Reading
-from deploy.demo.table import VISITOR, Screen, fragment
+from deploy.demo.table import VISITOR, Screen, fragment, line, readings_table
+from deploy.demo.watch import Arrivals
+
+READING = Reading(
+    id="e1",
+    request_id="r1",
+    position=3,
+    token="\n",
+    text="[red]a list[/red]\nof things",
+    fve=0.25,
+    fve_beyond_token=0.31,
+    is_verified=False,
+    calibration_n=100,
+    captured_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+)
 
 
 def plan(home: Home, *, is_eager: bool = False) -> launch.LaunchPlan:
@@ -134,28 +149,53 @@ def test_a_prompt_is_cut_to_one_short_line_and_a_visitors_is_marked() -> None:
 def test_without_a_terminal_each_reading_is_printed_once_and_as_plain_text() -> None:
     console = Console(file=io.StringIO(), width=150)
     screen = Screen(console, "addresses", {"r1": "What is [bold]this[/bold]?"}.get)
-    shown = Reading(
-        id="e1",
-        request_id="r1",
-        position=3,
-        token="\n",
-        text="[red]a list[/red]\nof things",
-        fve=0.25,
-        is_verified=False,
-        calibration_n=100,
-        captured_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-    )
 
     screen.start()
-    screen.show([shown], {"r1": ["medical"]}, "")
-    screen.show([shown], {"r1": ["medical"]}, "")
+    screen.show([READING], {"r1": ["medical"]}, "", {})
+    screen.show([READING], {"r1": ["medical"]}, "", {"r1": "about [b]law[/b] (1 of 1 reading)"})
+    screen.show([READING], {"r1": ["medical"]}, "", {"r1": "about [b]law[/b] (1 of 1 reading)"})
 
     assert isinstance(console.file, io.StringIO)
     written = console.file.getvalue()
     assert written.count("[red]a list[/red] of things") == 1
     assert re.search(
-        r"What is \[bold\]this\[/bold\]\? .*'\\n' .*FVE  0\.25 unverified .*flags medical", written
+        r"What is \[bold\]this\[/bold\]\? .*'\\n' .*unverified, beyond the token 0\.31 .*flags medical",
+        written,
     )
+    assert (
+        written.count("What is [bold]this[/bold]?         the request: about [b]law[/b] (1 of 1 reading)")
+        == 1
+    )
+
+
+def test_a_line_shows_the_fve_of_a_decoder_that_knows_no_token_means() -> None:
+    shown = dataclasses.replace(READING, is_verified=True, fve_beyond_token=None)
+
+    assert "verified, FVE 0.25 " in line(shown, (), None)
+
+
+def test_the_table_has_the_figure_beyond_the_token_beside_verified() -> None:
+    console = Console(file=io.StringIO(), width=150)
+
+    console.print(readings_table([READING], {}, lambda _: None, rows=3))
+
+    assert isinstance(console.file, io.StringIO)
+    written = console.file.getvalue()
+    assert re.search(r"beyond\b", written)
+    assert re.search(r"token ┃ verified", written)
+    assert re.search(r"0\.31.*no", written)
+
+
+def test_a_request_is_complete_after_a_silence_and_again_after_more_readings() -> None:
+    arrivals = Arrivals()
+
+    assert arrivals.complete({"r1": 3}, now=0.0, wait_seconds=20.0) == []
+    assert arrivals.complete({"r1": 4, "r2": 1}, now=19.0, wait_seconds=20.0) == []
+    assert arrivals.complete({"r1": 4, "r2": 2}, now=39.0, wait_seconds=20.0) == ["r1"]
+    arrivals.settle("r1")
+    assert arrivals.complete({"r1": 2, "r2": 2}, now=58.0, wait_seconds=20.0) == []
+    assert arrivals.complete({"r1": 5, "r2": 2}, now=60.0, wait_seconds=20.0) == ["r2"]
+    assert arrivals.complete({"r1": 5}, now=80.0, wait_seconds=20.0) == ["r1"]
 
 
 def test_the_commands_help_names_its_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,12 +214,18 @@ def test_on_a_terminal_steps_then_the_table_then_steps_again_share_the_screen() 
     with reporter.step("starting"):
         pass
     screen.start()
-    screen.show([], {}, "3 requests answered")
+    screen.show([], {}, "3 requests answered", {"r1": "about law (2 of 3 readings)"})
     screen.stop()
     with reporter.step("stopping"):
         pass
 
     assert isinstance(console.file, io.StringIO)
     written = console.file.getvalue()
-    for part in ("✓ starting", "addresses", "3 requests answered", "✓ stopping"):
+    for part in (
+        "✓ starting",
+        "addresses",
+        "about law (2 of 3 readings)",
+        "3 requests answered",
+        "✓ stopping",
+    ):
         assert part in written

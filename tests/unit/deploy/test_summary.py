@@ -6,21 +6,28 @@ import json
 import pytest
 
 from deploy.demo.readback import Reading, Totals
-from deploy.demo.summary import Outcome, Seconds, document, statement
+from deploy.demo.summary import Outcome, Seconds, best, document, statement
 
 SECONDS = Seconds(setup=1.0, first_explanation=60.04, total=90.0)
 
 
 def reading(
-    number: int, *, request: int = 0, fve: float = 0.5, is_verified: bool = True, calibration_n: int = 100
+    number: int,
+    *,
+    request: int = 0,
+    fve: float = 0.5,
+    beyond: float | None = 0.3,
+    is_verified: bool = True,
+    calibration_n: int = 100,
 ) -> Reading:
     return Reading(
         id=f"e{number}",
         request_id=f"r{request}",
         position=number,
         token=" the",
-        text="a list",
+        text=f"a list {number}",
         fve=fve,
+        fve_beyond_token=beyond,
         is_verified=is_verified,
         calibration_n=calibration_n,
         captured_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
@@ -63,9 +70,55 @@ def test_the_document_has_every_field_and_is_one_json_line() -> None:
         "flags": 2,
         "dropped": 2,
         "median_fve": 0.5,
+        "median_fve_beyond_token": 0.3,
+        "requests": [],
         "seconds": {"setup": 1.0, "first_explanation": 60.0, "total": 90.0},
         "api": "http://127.0.0.1:8100",
     }
+
+
+def test_each_request_of_the_demo_shows_its_best_reading_and_its_theme() -> None:
+    found = Outcome(
+        readings=[
+            reading(1, request=1, beyond=0.2),
+            reading(2, request=1, beyond=0.31456),
+            reading(3, request=1, beyond=0.9, is_verified=False),
+            reading(4, request=2, beyond=None, is_verified=False),
+            reading(5, request=9),
+        ],
+        flags={},
+        totals=Totals(),
+        prompts={"r1": "My head\n hurts.", "r2": "x" * 500},
+        summaries={"r1": "about medicine (2 of 3 readings)"},
+    )
+
+    requests = document(found, SECONDS, "")["requests"]
+
+    assert requests == [
+        {
+            "prompt": "My head hurts.",
+            "reading": "a list 2",
+            "verified": True,
+            "fve_beyond_token": 0.3146,
+            "summary": "about medicine (2 of 3 readings)",
+        },
+        {
+            "prompt": "x" * 200,
+            "reading": "a list 4",
+            "verified": False,
+            "fve_beyond_token": None,
+            "summary": None,
+        },
+    ]
+
+
+def test_without_a_verified_reading_the_best_is_the_best_of_all() -> None:
+    unverified = [
+        reading(n, beyond=beyond, is_verified=False) for n, beyond in enumerate([None, -0.4, -0.2])
+    ]
+
+    assert best(unverified) == unverified[2]
+    assert best(unverified[:1]) == unverified[0]
 
 
 def test_a_run_without_explanations_is_not_ok_and_has_no_median() -> None:
@@ -75,6 +128,8 @@ def test_a_run_without_explanations_is_not_ok_and_has_no_median() -> None:
 
     assert body["ok"] is False
     assert body["median_fve"] is None
+    assert body["median_fve_beyond_token"] is None
+    assert body["requests"] == []
     assert body["error"] == "the worker died"
 
 
