@@ -41,9 +41,8 @@ class Fidelity(Answer):
         examples=[0.41],
     )
     verified: bool = Field(
-        description="`fve_beyond_token` is above `verified_above`; for a decoder without thresholds by "
-        "class, `fve` is above `shuffled_fve_p95` and above 0. Never true of readings that were made while "
-        "the worker did not trust its decoder."
+        description="`fve_beyond_token`, or `fve` where that is null, is above `verified_above`. Never "
+        "true of readings that were made while the worker did not trust its decoder."
     )
     fve_beyond_token: float | None = Field(
         description="How much more than its token the text tells: the share of what the mean of all "
@@ -56,9 +55,9 @@ class Fidelity(Answer):
         "or of the `answer`.",
         examples=["answer"],
     )
-    verified_above: float | None = Field(
-        description="The threshold of this position class: 95% of shuffled pairs are below it. Null for a "
-        "decoder without thresholds by class.",
+    verified_above: float = Field(
+        description="The threshold that applied: that of this position class, below which 95% of shuffled "
+        "pairs are, else `shuffled_fve_p95`; never below 0.",
         examples=[0.08],
     )
     candidates: int = Field(
@@ -268,13 +267,19 @@ def _fidelity(row: ExplanationRow, decoder: DecoderRow) -> Fidelity:
         verified=row.verified,
         fve_beyond_token=row.fve_beyond_token,
         position_class=row.position_class,
-        verified_above=(decoder.verified_above or {}).get(row.position_class),
+        verified_above=_verified_above(row, decoder),
         candidates=row.candidates,
         margin=row.margin,
         shuffled_fve_p95=decoder.shuffled_fve_p95,
         calibration_n=decoder.calibration_n,
         decoder=DecoderReference.of(decoder),
     )
+
+
+def _verified_above(row: ExplanationRow, decoder: DecoderRow) -> float:
+    # As the worker does: see `threshold` of the decoder's identity.
+    thresholds = decoder.verified_above or {}
+    return max(float(thresholds.get(row.position_class, decoder.shuffled_fve_p95)), 0.0)
 
 
 def _anomaly(row: ExplanationRow) -> Anomaly | None:

@@ -39,13 +39,13 @@ class Decoder(Answer):
         examples=[0.49],
     )
     shuffled_fve_p95: float = Field(
-        description="95th percentile of the FVE of shuffled pairs; without `verified_above`, a reading is "
-        "verified only above it and above 0.",
+        description="95th percentile of shuffled pairs; a reading whose position class has no threshold of "
+        "its own is verified only above it and above 0.",
         examples=[0.02],
     )
     verified_above: dict[str, float] | None = Field(
-        description="What `fve_beyond_token` must exceed, by position class; null for a decoder that does "
-        "not tell classes apart.",
+        description="What a reading must exceed, by position class; null for a decoder that does not tell "
+        "classes apart.",
         examples=[{"template": 0.3, "prompt": 0.12, "answer": 0.08}],
     )
     candidates: int = Field(description="How many readings it writes of each vector.", examples=[4])

@@ -55,17 +55,25 @@ def test_an_explanation_carries_its_fidelity_and_every_denominator(
     assert item["matches"] == [{"concept": "deception", "matcher": "regex", "score": 1.0}]
 
 
-def test_an_explanation_of_a_decoder_without_thresholds_by_class_has_none(
-    client: TestClient, sessions: Sessions, admin: Headers
+@pytest.mark.parametrize(
+    ("thresholds", "applied"),
+    [(None, 0.02), ({"prompt": 0.2}, 0.02), ({"prompt": 0.2, "answer": 0.1}, 0.1), ({"answer": -0.1}, 0.0)],
+)
+def test_an_explanation_shows_the_threshold_that_applied_to_it(
+    client: TestClient,
+    sessions: Sessions,
+    admin: Headers,
+    thresholds: dict[str, float] | None,
+    applied: float,
 ) -> None:
     with sessions.begin() as session:
         audited = seed.add_model(session)
-        audited.decoder.verified_above = None
+        audited.decoder.verified_above = thresholds
         seed.add_explanation(session, audited)
 
     [item] = client.get("/v1/explanations", headers=admin).json()["items"]
 
-    assert item["fidelity"]["verified_above"] is None
+    assert item["fidelity"]["verified_above"] == applied
     assert item["claims"] is None
 
 
