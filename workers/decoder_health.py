@@ -53,8 +53,7 @@ def expected_beyond_token(card: Mapping[str, Any]) -> float | None:
     calibration = card.get("calibration")
     figure = calibration.get("fve_beyond_token") if isinstance(calibration, Mapping) else None
     value = figure.get("value") if isinstance(figure, Mapping) else figure
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None
+    return float(value) if isinstance(value, int | float) else None
 
 
 def check(

@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.store.tables import CoverageMinute, Explanation, Flag, Sample
 from subtext_sidecar import record
 from tests.integration.workers.conftest import D_MODEL, MODEL, Bench, make_record
-from workers.nla.decoder import Reading
-from workers.nla.fake import FakeDecoder
+from workers.decoder_health import FEWEST, WINDOW
+from workers.nla.decoder import Claims, Given, Reading
+from workers.nla.fake import FakeDecoder, describe
 
 
 def count(bench: Bench, table: type[Explanation | Sample | Flag]) -> int:
@@ -47,6 +48,7 @@ def test_every_sample_becomes_one_explanation(bench: Bench) -> None:
         layer="1",
         status="verified",
         selection="baseline",
+        position_class="answer",
     ) == pytest.approx(10)
 
 
@@ -93,7 +95,7 @@ def test_a_sample_keeps_its_stratum_its_probabilities_and_its_scores(bench: Benc
         "screen_probe_deception",
         {"anomaly": 31.5, "probe_deception": -0.25},
     )
-    stored = {"model": MODEL, "layer": "1", "status": "verified"}
+    stored = {"model": MODEL, "layer": "1", "status": "verified", "position_class": "answer"}
     assert bench.metric("subtext_explanations_stored_total", selection="screen", **stored) == 1
     assert bench.metric("subtext_explanations_stored_total", selection="baseline", **stored) == 0
 
@@ -149,10 +151,10 @@ class TrimmingDecoder(FakeDecoder):
 
     trim: Callable[[], object] | None = None
 
-    def read(self, vectors: NDArray[np.float32]) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
         if self.trim is not None:
             self.trim()
-        return super().read(vectors)
+        return super().read(vectors, given)
 
 
 def test_rows_that_were_trimmed_while_they_were_read_are_told(make_bench: Callable[..., Bench]) -> None:
@@ -255,10 +257,10 @@ def test_the_dead_letter_says_which_decoder_is_needed(bench: Bench) -> None:
 class PoisonedDecoder(FakeDecoder):
     """Fails on any batch that holds the vector of position 2."""
 
-    def read(self, vectors: NDArray[np.float32]) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
         if (vectors[:, 1] == 3.0).any():
             raise RuntimeError("cannot read this one")
-        return super().read(vectors)
+        return super().read(vectors, given)
 
 
 def test_one_poisonous_sample_does_not_stop_its_batch(make_bench: Callable[..., Bench]) -> None:
@@ -390,6 +392,78 @@ def test_unverified_explanations_raise_no_flag(make_bench: Callable[..., Bench])
 
     assert count(bench, Explanation) == 4
     assert count(bench, Flag) == 0
+
+
+CLAIMS = Claims(
+    register="an answer",
+    area="medicine",
+    topic=None,
+    kinds=("self-harm",),
+    expects=" to",
+    expects_agreement=None,
+    areas={"medicine": 0.8},
+    kind_scores={"self-harm": 0.6},
+)
+
+
+def test_what_a_reading_tells_beyond_its_token_is_stored_with_it(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(fve_beyond_token=0.31, position_class="template", claims=CLAIMS))
+    bench.add_samples(1)
+
+    bench.drain()
+
+    with bench.sessions() as session:
+        stored = session.execute(select(Explanation)).scalar_one()
+    assert (stored.fve, stored.fve_beyond_token, stored.position_class) == (0.5, 0.31, "template")
+    assert (stored.candidates, stored.margin) == (1, None)
+    assert stored.claims == CLAIMS._asdict() | {"kinds": ["self-harm"]}
+    labels = {"model": MODEL, "layer": "1", "selection": "baseline"}
+    assert bench.metric("subtext_explanation_fve_beyond_token_ratio_sum", **labels) == pytest.approx(0.31)
+
+
+def test_a_decoder_that_repeats_itself_is_not_trusted_until_it_reads_again(
+    make_bench: Callable[..., Bench],
+) -> None:
+    says = {"broken": True}
+    bench = make_bench(FakeDecoder(text=lambda row: "the same" if says["broken"] else describe(row)))
+    labels = {"model": MODEL, "layer": "1"}
+    assert bench.metric("subtext_decoder_trusted", **labels) == 1
+
+    bench.add_samples(FEWEST, request_id="broken")
+    bench.drain()
+
+    assert bench.metric("subtext_decoder_trusted", **labels) == 0
+    assert bench.metric("subtext_decoder_health_ratio", **labels, check="commonest_text") == 1
+    assert bench.metric("subtext_decoder_health_failed", **labels, check="commonest_text") == 1
+    assert bench.metric("subtext_decoder_health_failed", **labels, check="well_formed") == 0
+
+    bench.add_samples(1, request_id="meanwhile")
+    bench.drain()
+    says["broken"] = False
+    bench.add_samples(WINDOW, request_id="recovering")
+    bench.drain()
+    bench.add_samples(1, request_id="after")
+    bench.drain()
+
+    assert bench.metric("subtext_decoder_trusted", **labels) == 1
+    assert (verified(bench, "meanwhile"), verified(bench, "after")) == ([False], [True])
+
+
+def verified(bench: Bench, request_id: str) -> list[bool]:
+    query = select(Explanation.verified).join(Sample, Sample.id == Explanation.sample_id)
+    with bench.sessions() as session:
+        return list(session.scalars(query.where(Sample.request_id == request_id)))
+
+
+def test_the_screens_choice_says_nothing_about_the_decoders_health(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(FakeDecoder(text=lambda _: "the same"))
+    bench.add_samples(FEWEST, baseline_probability=0.0, reason="screen_anomaly")
+
+    bench.drain()
+
+    assert bench.metric("subtext_decoder_trusted", model=MODEL, layer="1") == 1
 
 
 def test_nul_and_lone_surrogates_in_a_text_are_stored_as_replacements(
