@@ -69,7 +69,8 @@ def test_the_alerts_that_the_audit_needs_exist() -> None:
     blind = {"AuditBlind", "CaptureOff", "CaptureAbsent", "RequestsUnseen", "DecodingStopped"}
     loss = {"Dropping", "BacklogOld", "DeadLetters"}
     verdicts = {"FlagRateHigh", "AnomalyRateHigh", "DecoderUnverified", "DecoderFidelityDropped"}
-    assert blind | loss | verdicts <= names
+    trust = {"DecoderNotTrusted", "DecoderUncalibrated"}
+    assert blind | loss | verdicts | trust <= names
 
 
 def test_an_annotation_uses_only_labels_that_its_expression_keeps() -> None:
@@ -177,6 +178,8 @@ def test_no_two_panels_of_the_dashboard_overlap() -> None:
         "subtext_activations_dropped_total",
         "subtext_stream_oldest_unsettled_age_seconds",
         "subtext_explanation_fve_ratio_bucket",
+        "subtext_explanation_fve_beyond_token_ratio_bucket",
+        "subtext_decoder_health_ratio",
         "subtext_concept_flags_total",
         "subtext_anomaly_discoveries_total",
         "subtext_capture_overhead_seconds_bucket",
