@@ -26,7 +26,7 @@ from workers import decoder_health, ledger, pipeline
 from workers.errors import STORE_ERRORS, PermanentError, is_outage
 from workers.judge.judge import Judge
 from workers.metrics import WorkerMetrics
-from workers.nla.decoder import Decoder
+from workers.nla.decoder import Decoder, Given
 from workers.queue import Entry, Queue
 
 log = structlog.get_logger()
@@ -176,8 +176,10 @@ class WorkerLoop:
         if not works:
             return []
         vectors = pipeline.stack(works)
+        headers = [work.record.header for work in works]
+        given = Given([header.token_id for header in headers], [header.phase for header in headers])
         started = time.monotonic()
-        readings = self._decoder.read(vectors)
+        readings = self._decoder.read(vectors, given)
         self._metrics.decode_seconds.labels(self._target.model).observe(time.monotonic() - started)
         self._metrics.batch_size.observe(len(works))
         verdicts = self._judge.judge(vectors, [reading.text for reading in readings])

@@ -19,6 +19,9 @@ class WorkerSettings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8103, ge=0, le=65535)
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    candidates: int = Field(
+        default=4, ge=1, le=16, description="readings of a vector; as in the calibration"
+    )
     batch_entries: int = Field(default=16, ge=1, le=1024)
     max_deliveries: int = Field(default=5, ge=1, le=100)
     reclaim_idle_seconds: float = Field(default=60.0, ge=1.0)

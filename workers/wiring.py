@@ -24,7 +24,7 @@ from workers.judge.judge import Judge
 from workers.judge.policy import JudgePolicy
 from workers.loop import Checkpoint, LoopSettings, Target, WorkerLoop
 from workers.metrics import WorkerMetrics
-from workers.nla.decoder import Decoder
+from workers.nla.decoder import Decoder, Given
 from workers.queue import QueueSettings, StreamQueue
 from workers.settings import WorkerSettings
 
@@ -127,7 +127,7 @@ class Parts:
         import numpy as np
 
         identity = decoder.identity
-        decoder.read(np.eye(1, identity.d_model, dtype=np.float32))
+        decoder.read(np.eye(1, identity.d_model, dtype=np.float32), Given(token_ids=[0], phases=["decode"]))
         trusted = self.metrics.decoder_trusted.labels(identity.model, str(identity.layer))
         trusted.set(1 if identity.calibration_n else 0)
         size = 0 if judge.reference is None else judge.reference.calibration_n

@@ -1,6 +1,7 @@
 """Turn shipped adapters into the full checkpoints of a decoder directory, once.
 
-Shipped:    av/ and ar/ with PEFT adapters and `nla_meta.yaml`, ar/head.safetensors, calibration, card
+Shipped:    av/ and ar/ with PEFT adapters and `nla_meta.yaml`, ar/head.safetensors, calibration, card, and
+            av/projector.safetensors and av/labels.* where the pair has them
 Assembled:  av/ and ar/ as official checkpoints (ar/ truncated, with value_head.safetensors), the
             same calibration and card, and `assembled.json` with the digest of what was shipped
 """
@@ -102,6 +103,7 @@ def _build(shipped: Path, base_model: Path, target: Path, metas: dict[Role, Meta
     for half in ("av", "ar"):
         _copy(_matching(base_model, _TOKENIZER), target / half)
         _copy(_matching(shipped / half, (FILE, *_TOKENIZER)), target / half)
+    _copy((shipped / "av" / name for name in metas["av"].extra_files), target / "av")
     _copy(_matching(shipped, _EXTRAS), target)
     load_pair(target / "av", target / "ar")
 
@@ -166,4 +168,7 @@ def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
 
 def _copy(files: Iterable[Path], target: Path) -> None:
     for file in files:
-        shutil.copyfile(file, target / file.name)
+        try:
+            shutil.copyfile(file, target / file.name)
+        except FileNotFoundError:
+            raise MetaError(f"{file}: missing; it ships with the pair, copy the pair again") from None

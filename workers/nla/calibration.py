@@ -15,9 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from workers.nla import fidelity
+from workers.nla.decoder import PositionClass
 from workers.nla.errors import CalibrationError
+from workers.nla.positions import POSITION_CLASSES
+from workers.nla.token_means import TokenMeans
 
-FORMAT = 1
+FORMAT = 2
 FIGURES, ARRAYS = "calibration.json", "calibration.safetensors"
 _ANOMALY = "anomaly."
 Array = NDArray[Any]
@@ -38,8 +42,18 @@ class Figures:
     """Mean-predictor error on unit vectors, 1 - |mean|^2."""
     n: int
     """Vectors that were read; every figure about readings stands on them."""
+    candidates: int
+    """Readings of every vector; the thresholds hold for the best of as many."""
+    verified_above: dict[PositionClass, float]
+    """What a reading must exceed, by position class; of FVE beyond the token, or of FVE where the
+    calibration vectors came without tokens."""
     shuffled_fve_p95: float
-    """A reading is verified above this."""
+    """The largest of `verified_above`."""
+    typical_spread_p1: float | None
+    """A vector nearer to the mean direction than this (squared distance) is never verified; None where the
+    layer's mean itself is not."""
+    typical_spread_p99: float | None
+    """The same for one farther from it; None where random directions are not verified."""
     measured: dict[str, Any]
     """Estimates with 95% intervals: {name: {value, ci95, n}}."""
 
@@ -56,13 +70,36 @@ class Calibration:
     shuffled_fve: NDArray[np.float32]
     """FVE between every vector and the rebuilt explanation of another document's vector, (n,)."""
     random_fve: NDArray[np.float32]
-    """FVE of readings of random directions, (m,)."""
+    """FVE of readings of random directions, one each."""
+    token_means: TokenMeans | None = None
+    """What each token alone says of a vector; None where the calibration vectors came without tokens."""
     anomaly: Mapping[str, Array] = field(default_factory=dict)
     """Arrays of the anomaly reference, for `AnomalyReference.from_arrays`."""
+
+    def is_typical(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Tell which rows lie as far from the mean direction as benign ones do, where that is asked."""
+        figures = self.figures
+        return is_typical(
+            vectors, self.mean, low=figures.typical_spread_p1, high=figures.typical_spread_p99
+        )
 
     def quantile_of(self, fve: float) -> float:
         """Return the share of calibration readings with a lower FVE, 0 to 1."""
         return float(np.mean(self.real_fve < fve))
+
+
+def is_typical(
+    vectors: NDArray[np.float32],
+    mean: NDArray[np.float32] | NDArray[np.float64],
+    *,
+    low: float | None,
+    high: float | None,
+) -> NDArray[np.bool_]:
+    """Tell which rows have a squared distance from the mean direction within what limits there are."""
+    spread = fidelity.spread(vectors, mean)
+    return np.asarray(
+        (spread >= (0.0 if low is None else low)) & (spread <= (np.inf if high is None else high)), bool
+    )
 
 
 def save_calibration(calibration: Calibration, folder: Path) -> None:
@@ -70,6 +107,7 @@ def save_calibration(calibration: Calibration, folder: Path) -> None:
     from safetensors.numpy import save
 
     arrays = {name: getattr(calibration, name) for name in _SHAPES}
+    arrays |= calibration.token_means._asdict() if calibration.token_means else {}
     arrays |= {f"{_ANOMALY}{name}": value for name, value in calibration.anomaly.items()}
     content = save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
     figures = {"format": FORMAT, "arrays_sha256": hashlib.sha256(content).hexdigest()}
@@ -97,7 +135,12 @@ def load_calibration(folder: Path, *, decoder_digest: str) -> Calibration | None
     anomaly = {
         name.removeprefix(_ANOMALY): value for name, value in arrays.items() if name.startswith(_ANOMALY)
     }
-    return Calibration(figures=figures, anomaly=anomaly, **{name: arrays[name] for name in _SHAPES})
+    return Calibration(
+        figures=figures,
+        token_means=_take_token_means(folder / ARRAYS, arrays, figures.d_model),
+        anomaly=anomaly,
+        **{name: arrays[name] for name in _SHAPES},
+    )
 
 
 _SHAPES = {"mean": "d_model", "real_fve": "n", "shuffled_fve": "n", "random_fve": None}
@@ -108,6 +151,8 @@ def _load_figures(path: Path) -> tuple[Figures, str]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version, checksum = content.pop("format"), content.pop("arrays_sha256")
+        # Before the fields: another format has others.
+        _check_format(path, version)
         figures = TypeAdapter(Figures).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
@@ -115,16 +160,26 @@ def _load_figures(path: Path) -> tuple[Figures, str]:
         raise CalibrationError(f"{path}: {field_name}: {first['msg'].lower()}; calibrate again") from None
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise CalibrationError(f"{path}: not a calibration ({error!r}); calibrate again") from error
-    if version != FORMAT:
-        raise CalibrationError(
-            f"{path}: format: is {version!r}, this release reads {FORMAT}; calibrate again"
-        )
     if not (figures.n > 0 and 0 < figures.fve_baseline <= 1 and figures.shuffled_fve_p95 <= 1):
         raise CalibrationError(
             f"{path}: n, fve_baseline, shuffled_fve_p95: out of range ({figures.n}, {figures.fve_baseline},"
             f" {figures.shuffled_fve_p95}); calibrate again"
         )
+    if set(figures.verified_above) != set(POSITION_CLASSES) or not all(
+        0 <= threshold <= 1 for threshold in figures.verified_above.values()
+    ):
+        raise CalibrationError(
+            f"{path}: verified_above: must be 0 to 1 for each of {', '.join(POSITION_CLASSES)}, is"
+            f" {figures.verified_above}; calibrate again"
+        )
     return figures, checksum
+
+
+def _check_format(path: Path, version: object) -> None:
+    if version != FORMAT:
+        raise CalibrationError(
+            f"{path}: format: is {version!r}, this release reads {FORMAT}; calibrate again"
+        )
 
 
 def _load_arrays(path: Path, checksum: str) -> dict[str, Array]:
@@ -152,6 +207,18 @@ def _check_arrays(path: Path, arrays: dict[str, Array], figures: Figures) -> Non
                 f"{path}: {name}: has {len(array)} entries, {length} is {getattr(figures, length)};"
                 " calibrate again"
             )
+
+
+def _take_token_means(path: Path, arrays: dict[str, Array], d_model: int) -> TokenMeans | None:
+    found = [arrays.get(name) for name in TokenMeans._fields]
+    if all(array is None for array in found):
+        return None
+    m = len(arrays.get("token_ids", ()))
+    shapes = ((m,), (m,), (m, d_model), (d_model + 1, d_model))
+    for name, array, shape in zip(TokenMeans._fields, found, shapes, strict=True):
+        if array is None or array.shape != shape or not m or not np.isfinite(array).all():
+            raise CalibrationError(f"{path}: {name}: must be {shape} finite numbers; calibrate again")
+    return TokenMeans(*(arrays[name] for name in TokenMeans._fields))
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from workers.nla.errors import MetaError
-from workers.nla.meta import Meta, Role, load_meta
+from workers.nla.meta import TOKEN, Meta, Role, load_meta, split_template
 from workers.nla.weights import read_layout
 
 HEADS = ("value_head.safetensors", "head.safetensors")
@@ -190,6 +190,17 @@ def _check_together(av: Half, ar: Half, layer: int) -> None:
     ):
         if mine != other:
             raise MetaError(f"{field}: {mine!r} in the AV, {other!r} in the AR; use two halves of one pair")
+    halves: dict[Role, Half] = {"av": av, "ar": ar}
+    takes = {
+        role: TOKEN in split_template(role, getattr(half.meta.prompt_templates, role))
+        for role, half in halves.items()
+    }
+    if takes["av"] != takes["ar"]:
+        has, lacks = ("av", "ar") if takes["av"] else ("ar", "av")
+        raise MetaError(
+            f"prompt_templates.{lacks}: has no {{token}}, prompt_templates.{has} has; both halves of a pair"
+            " are given the read token or neither, use two halves of one pair"
+        )
 
 
 def _last_part(name: str) -> str:

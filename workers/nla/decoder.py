@@ -1,10 +1,42 @@
 """The port that the worker reads vectors through."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+PositionClass = Literal["template", "prompt", "answer"]
+"""Kinds of positions whose readings are compared with each other: special tokens, the client's words and
+the model's own."""
+
+
+class Given(NamedTuple):
+    """What the record tells about every vector of a batch besides the vector: nothing to guess."""
+
+    token_ids: Sequence[int]
+    """The token at whose position each vector was read."""
+    phases: Sequence[str]
+    """`prefill` or `decode`."""
+
+
+class Claims(NamedTuple):
+    """What one reading says, in parts."""
+
+    register: str
+    area: str | None
+    """The theme; None where the decoder is not sure."""
+    topic: str | None
+    kinds: tuple[str, ...]
+    expects: str | None
+    """The token that it expects next; None where the AV broke the format."""
+    expects_agreement: float | None
+    """Share of the candidates that expect the same; None for a single one."""
+    areas: Mapping[str, float]
+    """Probabilities of areas, those of at least 0.01: requests pool them."""
+    kind_scores: Mapping[str, float]
+    """Probabilities of kinds, those of at least 0.01."""
 
 
 class Reading(NamedTuple):
@@ -17,8 +49,19 @@ class Reading(NamedTuple):
     """Of the vector with the one rebuilt from the text alone."""
     fve: float
     """Fraction of variance explained against predicting the calibration mean; at most 1."""
+    fve_beyond_token: float | None
+    """The share of what the token's mean leaves open that the text explains: 1 - (1 - fve) / (1 - fve of
+    the token's mean); None for a decoder whose calibration knows no token means."""
     verified: bool
-    """Whether `fve` is above the identity's `verified_above`. Never: that a claim is true."""
+    """Whether its figure is above the threshold of its position class; see `DecoderIdentity.threshold`.
+    Never: that a claim is true."""
+    position_class: PositionClass
+    claims: Claims | None
+    """None for a decoder without labels."""
+    candidates: int
+    """How many readings of this vector were written; this is the one that rebuilds it best."""
+    margin: float | None
+    """Its cosine less that of the second best; None for a single one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,19 +78,22 @@ class DecoderIdentity:
     d_model: int
     fve_baseline: float
     shuffled_fve_p95: float
-    """1.0, which no reading exceeds, while the decoder is uncalibrated."""
+    """The largest of `verified_above`; 1.0, which no reading exceeds, while the decoder is uncalibrated."""
     calibration_n: int
     """Readings that the calibration stands on; 0 for an uncalibrated decoder."""
+    verified_above: Mapping[PositionClass, float] = field(default_factory=dict)
+    """What a reading must exceed, by position class; empty for `shuffled_fve_p95` everywhere."""
+    candidates: int = 1
+    """Readings of every vector that the thresholds were measured with."""
     card: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def verified_above(self) -> float:
-        """Return the FVE that a reading must exceed: that of 95% of shuffled pairs, and that of no text.
+    def threshold(self, position_class: PositionClass) -> float:
+        """Return what `fve_beyond_token`, or `fve` where token means are not known, must exceed.
 
-        A weak pair's shuffled readings all lie below 0. Beating them while predicting worse than the
+        Never below 0: a weak pair's nulls all lie there, and beating them while predicting worse than the
         mean would verify a text that says less than nothing.
         """
-        return max(self.shuffled_fve_p95, 0.0)
+        return max(self.verified_above.get(position_class, self.shuffled_fve_p95), 0.0)
 
     @property
     def is_calibrated(self) -> bool:
@@ -63,7 +109,7 @@ class Decoder(Protocol):
         """Say which decoder this is."""
         ...
 
-    def read(self, vectors: NDArray[np.float32]) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
         """Return one reading a row of (n, d_model), in order; ValueError on rows that nothing can read."""
         ...
 

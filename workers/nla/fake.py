@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.nla.decoder import DecoderIdentity, Reading
+from workers.nla.decoder import Claims, DecoderIdentity, Given, PositionClass, Reading
 
 FAKE_P95 = 0.1
 
@@ -41,23 +41,45 @@ class FakeDecoder:
         *,
         text: Callable[[NDArray[np.float32]], str] = describe,
         fve: float = 0.5,
+        fve_beyond_token: float | None = None,
+        position_class: PositionClass = "answer",
+        claims: Claims | None = None,
     ) -> None:
-        """Give every reading this FVE, and `verified` accordingly."""
+        """Give every reading these figures and claims, and `verified` accordingly.
+
+        ``fve_beyond_token`` is ``fve`` where none is given.
+        """
         self.identity = identity or fake_identity()
         self._text = text
         self._fve = fve
+        self._fve_beyond_token = fve if fve_beyond_token is None else fve_beyond_token
+        self._position_class: PositionClass = position_class
+        self._claims = claims
 
-    def read(self, vectors: NDArray[np.float32]) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
         """Return one reading a row; ValueError on rows that the real decoder could not read either."""
         if vectors.ndim != 2 or vectors.shape[1] != self.identity.d_model:  # noqa: PLR2004 - rows and columns
             raise ValueError(f"vectors: expected (n, {self.identity.d_model}), got {vectors.shape}")
         if not np.isfinite(vectors).all() or (np.abs(vectors).sum(axis=1) == 0).any():
             raise ValueError("vectors: some rows are zero or not finite; drop them before reading")
+        if len(given.token_ids) != len(vectors) or len(given.phases) != len(vectors):
+            raise ValueError(f"token_ids, phases: must be one of each for {len(vectors)} vectors")
         # 1 - fve = 2 (1 - cosine) / baseline
         cosine = 1 - (1 - self._fve) * self.identity.fve_baseline / 2
-        verified = self.identity.is_calibrated and self._fve > self.identity.verified_above
+        above = self._fve_beyond_token > self.identity.threshold(self._position_class)
         return [
-            Reading(self._text(row), well_formed=True, cosine=cosine, fve=self._fve, verified=verified)
+            Reading(
+                text=self._text(row),
+                well_formed=True,
+                cosine=cosine,
+                fve=self._fve,
+                fve_beyond_token=self._fve_beyond_token,
+                verified=self.identity.is_calibrated and above,
+                position_class=self._position_class,
+                claims=self._claims,
+                candidates=1,
+                margin=None,
+            )
             for row in vectors
         ]
 

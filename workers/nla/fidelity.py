@@ -2,8 +2,9 @@
 
 FVE is measured on unit vectors against predicting the calibration mean:
 `1 - |u - u_hat|^2 / baseline` with `baseline = mean |u - mean(u)|^2 = 1 - |mean(u)|^2`.
-1 is perfect, 0 is no better than the mean. It tells that a decoder works on a vector, never that
-a claim in the text is true.
+1 is perfect, 0 is no better than the mean. FVE beyond the token is the same against predicting the mean
+of vectors at that token, which the record names anyway. Both tell that a decoder works on a vector, never
+that a claim in the text is true.
 """
 
 from typing import NamedTuple
@@ -15,6 +16,7 @@ Vectors = NDArray[np.float32]
 Values = NDArray[np.float64]
 _TINY = 1e-12
 _Z95 = 1.959964
+_LEAST_OPEN = 1e-3
 
 
 class Interval(NamedTuple):
@@ -34,7 +36,7 @@ class Interval(NamedTuple):
         }
 
 
-def to_unit(vectors: Vectors) -> Values:
+def to_unit(vectors: Vectors | Values) -> Values:
     """Rescale every row of (n, d) to norm 1, in double precision; zero rows stay zero."""
     rows = np.asarray(vectors, np.float64)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), _TINY))
@@ -66,6 +68,21 @@ def fve_baseline(vectors: Vectors) -> float:
 def fve(vectors: Vectors, rebuilt: Vectors, *, baseline: float) -> Values:
     """Fraction of variance explained of every row, (n,): at most 1, below 0 when worse than the mean."""
     return 1.0 - unit_mse(vectors, rebuilt) / baseline
+
+
+def fve_of_prediction(vectors: Vectors, predicted: Values, *, baseline: float) -> Values:
+    """FVE of predicted directions as they are, (n,): a mean is shorter than 1, and best left so."""
+    return np.asarray(1.0 - np.square(to_unit(vectors) - predicted).sum(axis=-1) / baseline)
+
+
+def fve_beyond_token(fves: Values, fves_of_token_mean: Values) -> Values:
+    """Return the share of what the token's mean leaves open that a reading explains, (n,)."""
+    return np.asarray(1.0 - (1.0 - fves) / np.maximum(1.0 - fves_of_token_mean, _LEAST_OPEN))
+
+
+def spread(vectors: Vectors, mean: Vectors | Values) -> Values:
+    """Squared distance of every unit row from the mean direction, (n,)."""
+    return np.asarray(np.square(to_unit(vectors) - mean).sum(axis=-1))
 
 
 def other_documents(documents: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -24,9 +24,21 @@ official code and documents write differently from each other is in docs/decisio
       ar: "... {explanation} ..."        # also `critic`; plain text, read at its last token
     critic: {extraction_layer_index: 20} # also `ar`, also num_hidden_layers; always K, not K+1
 
+Ours add what docs/decisions/0008-pair-format.md explains; without them a file is an official one:
+
+    projector: {file: projector.safetensors, rows: 8, scale: 0.03, mean: mean}   # AV: a vector is 8 rows
+    labels: {file: labels.safetensors, names: labels.json}                       # AV: writes {labels}
+    prompt_templates:
+      av: '... {injection_char} Token:{token} ... {labels} Expects "'   # {token}: id of the read token
+      ar: "... {explanation}{token}"     # read at the token itself
+      chat: false                        # av is the whole prompt, its special tokens written out
+      end: "<|endoftext|>"               # ends the AV's answer in the place of </explanation>
+
 Beside it stand `config.json`, the weights, the tokenizer and, for an AR, `value_head.safetensors`.
 """
 
+import string
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -41,6 +53,7 @@ from pydantic import (
     model_validator,
 )
 
+from workers.nla.claims import EXPECTS
 from workers.nla.errors import MetaError
 
 FILE = "nla_meta.yaml"
@@ -85,6 +98,25 @@ class Tokens(_Part):
     critic_suffix_ids: list[TokenId] | None = Field(None, description="the last ids of every AR prompt")
 
 
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+
+
+class ProjectorFile(_Part):
+    """Where the linear layer from a vector to the AV's soft tokens is; see `workers.nla.projector`."""
+
+    file: FileName = Field(description="the projector's file, beside nla_meta.yaml")
+    rows: int = Field(gt=0, le=64, description="how many soft tokens a vector becomes")
+    scale: Number = Field(description="what the centred unit vector is divided by")
+    mean: str = Field("mean", min_length=1, description="the tensor that holds the mean direction")
+
+
+class LabelFiles(_Part):
+    """Where the label head is; see `workers.nla.labels`."""
+
+    file: FileName = Field(description="the label head's weights, beside nla_meta.yaml")
+    names: FileName = Field(description="what the label head's outputs are called, beside nla_meta.yaml")
+
+
 class Injection(NamedTuple):
     """The token whose place the vector takes, and those beside it."""
 
@@ -99,6 +131,8 @@ class Templates(_Part):
 
     av: str | None = None
     ar: str | None = None
+    chat: bool = Field(default=True, description="whether av is one user turn of the chat template")
+    end: str | None = Field(None, min_length=1, description="the token that ends the AV's answer")
 
     @model_validator(mode="before")
     @classmethod
@@ -107,7 +141,8 @@ class Templates(_Part):
         if not isinstance(content, dict):
             return content
         names = {"av": "actor", "ar": "critic"}
-        return {new: content.get(new) or content.get(old) for new, old in names.items()}
+        both = {new: content.get(new) or content.get(old) for new, old in names.items()}
+        return both | {name: content[name] for name in ("chat", "end") if name in content}
 
 
 class Truncation(_Part):
@@ -132,6 +167,8 @@ class Meta(_Part):
     extraction: Extraction = Field(default_factory=lambda: Extraction.model_validate({}))
     tokens: Tokens = Field(default_factory=lambda: Tokens.model_validate({}))
     prompt_templates: Templates = Field(description="the prompts of the AV and the AR")
+    projector: ProjectorFile | None = None
+    labels: LabelFiles | None = None
     ar: Truncation | None = None
     critic: Truncation | None = None
 
@@ -139,6 +176,12 @@ class Meta(_Part):
     def layer(self) -> int | None:
         """K, where the file tells it; the two halves of a pair tell it together."""
         return next(iter(self._layers().values()), None)
+
+    @property
+    def extra_files(self) -> list[str]:
+        """Names of the files that an AV needs besides its checkpoint."""
+        projector = [self.projector.file] if self.projector else []
+        return projector + ([self.labels.file, self.labels.names] if self.labels else [])
 
     @property
     def injection(self) -> Injection:
@@ -231,26 +274,92 @@ def _check_role(meta: Meta, role: Role) -> None:
             " reconstructor to ar/"
         )
     if role == "av":
-        _check_template("av", meta.prompt_templates.av, "injection_char")
-        _ = meta.injection, meta.injection_scale
+        _check_verbalizer(meta)
     else:
-        _check_template("ar", meta.prompt_templates.ar, "explanation")
+        split_template("ar", meta.prompt_templates.ar)
 
 
-def _check_template(name: str, template: str | None, placeholder: str) -> None:
-    field = f"prompt_templates.{name}"
-    if template is None:
-        raise MetaError(f"{field}: missing; it is the exact prompt of the {name.upper()}'s training")
-    try:
-        with_mark = template.format(**{placeholder: "\x00"})
-    except (KeyError, IndexError, ValueError) as error:
+def _check_verbalizer(meta: Meta) -> None:
+    pieces = split_template("av", meta.prompt_templates.av)
+    _ = meta.injection
+    if meta.projector is None:
+        _ = meta.injection_scale
+    if meta.prompt_templates.chat and (TOKEN in pieces or LABELS in pieces):
         raise MetaError(
-            f"{field}: has a placeholder other than {{{placeholder}}} ({error!r}); double other braces"
-        ) from None
-    if with_mark.count("\x00") != 1:
-        raise MetaError(
-            f"{field}: must hold {{{placeholder}}} exactly once, holds it {with_mark.count(chr(0))} times"
+            "prompt_templates.chat: must be false where av holds {token} or {labels}; write the whole"
+            " prompt out, with its special tokens"
         )
+    if (LABELS in pieces) != (meta.labels is not None):
+        found, lacking = (
+            ("{labels} in av", "section") if LABELS in pieces else ("the section", "{labels} in av")
+        )
+        raise MetaError(
+            f"labels: there is {found} and no {lacking}; add the section labels: {{file, names}} and"
+            " {labels} to prompt_templates.av, or remove both"
+        )
+    if meta.labels is None:
+        return
+    if meta.projector is None:
+        raise MetaError("projector: missing; add it: labels are told from vectors that it has centred")
+    if pieces[-2:] != [LABELS, Piece(EXPECTS)]:
+        raise MetaError(
+            f"prompt_templates.av: must end with '{{labels}}{EXPECTS}'; what the AV writes continues that"
+        )
+
+
+class Piece(NamedTuple):
+    """A part of a template: literal text, or the name of a placeholder."""
+
+    value: str
+    is_place: bool = False
+
+
+INJECTION, TOKEN, LABELS = (Piece(name, is_place=True) for name in ("injection_char", "token", "labels"))
+_PLACES: dict[Role, dict[str, bool]] = {
+    "av": {"injection_char": True, "token": False, "labels": False},
+    "ar": {"explanation": True, "token": False},
+}
+"""What each template may hold, and whether it must."""
+
+
+def split_template(role: Role, template: str | None) -> list[Piece]:
+    """Return a template's pieces in order.
+
+    MetaError names what is missing, strange, there twice or in the wrong place.
+    """
+    field, places = f"prompt_templates.{role}", _PLACES[role]
+    if template is None:
+        raise MetaError(f"{field}: missing; it is the exact prompt of the {role.upper()}'s training")
+    try:
+        pieces = _parse(template, places)
+    except ValueError as error:
+        names = " and ".join(f"{{{name}}}" for name in places)
+        raise MetaError(
+            f"{field}: has a placeholder other than {names} ({error}); double other braces"
+        ) from None
+    for name, needed in places.items():
+        count = pieces.count(Piece(name, is_place=True))
+        if count > 1 or count < needed:
+            wanted = "exactly once" if needed else "at most once"
+            raise MetaError(f"{field}: must hold {{{name}}} {wanted}, holds it {count} times")
+    if role == "ar" and TOKEN in pieces[:-1]:
+        raise MetaError(f"{field}: must end with {{token}}; the vector is read at that token")
+    return pieces
+
+
+def _parse(template: str, places: Iterable[str]) -> list[Piece]:
+    pieces: list[Piece] = []
+    for text, name, style, conversion in string.Formatter().parse(template):
+        if text and pieces and not pieces[-1].is_place:
+            pieces[-1] = Piece(pieces[-1].value + text)  # a doubled brace ends what is parsed at once
+        elif text:
+            pieces.append(Piece(text))
+        if name is None:
+            continue
+        if name not in places or style or conversion:
+            raise ValueError(repr(name))
+        pieces.append(Piece(name, is_place=True))
+    return pieces
 
 
 def _describe(error: ValidationError) -> str:

@@ -5,28 +5,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.nla import fidelity
+from workers.nla import claims, fidelity
 from workers.nla.assemble import pair_digest
 from workers.nla.calibration import Calibration, load_calibration
+from workers.nla.candidates import Choice, RoundTrip, agreement, choose
 from workers.nla.checkpoint import Pair, load_pair
-from workers.nla.decoder import DecoderIdentity, Reading
-from workers.nla.errors import MetaError, PromptError
+from workers.nla.decoder import Claims, DecoderIdentity, Given, PositionClass, Reading
+from workers.nla.errors import CalibrationError, MetaError, PromptError
+from workers.nla.positions import classify
 from workers.nla.reconstructor import Reconstructor
 from workers.nla.scale import check_scale
 from workers.nla.verbalizer import EngineSettings, Explanation, Verbalizer
 
-
-class RoundTrip(NamedTuple):
-    """What a batch of vectors said, and what was rebuilt from that."""
-
-    explanations: list[Explanation]
-    rebuilt: NDArray[np.float32]
-    """(n, d_model)."""
+_WORTH_KEEPING = 0.01
+"""Probabilities below it are not handed on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +37,7 @@ class NlaDecoder:
     verbalizer: Verbalizer
     reconstructor: Reconstructor
     tokenizer: Any
+    special_ids: frozenset[int]
 
     @classmethod
     def open(cls, folder: Path, settings: EngineSettings, *, calibrating: bool = False) -> Self:
@@ -52,28 +50,62 @@ class NlaDecoder:
         pair = load_pair(folder / "av", folder / "ar")
         digest = pair_digest(folder)
         calibration = None if calibrating else load_calibration(folder, decoder_digest=digest)
+        _check_candidates(calibration, settings)
         tokenizer, ar_tokenizer = _load_tokenizers(pair)
         # The AR first: a broken head or prompt shows before the engine takes its time.
         reconstructor = Reconstructor(pair.ar.folder, pair.ar.meta, ar_tokenizer, device=_device())
-        check_scale(pair.av.meta, layer=pair.layer, typical_norm=reconstructor.typical_norm())
+        if pair.av.meta.projector is None:
+            check_scale(pair.av.meta, layer=pair.layer, typical_norm=reconstructor.typical_norm())
         return cls(
-            identity=identify(folder, pair, digest, calibration),
+            identity=identify(folder, pair, digest, calibration, candidates=settings.candidates),
             pair_digest=digest,
             calibration=calibration,
             verbalizer=Verbalizer(pair.av.folder, pair.av.meta, tokenizer, settings),
             reconstructor=reconstructor,
             tokenizer=tokenizer,
+            special_ids=frozenset(tokenizer.all_special_ids),
         )
 
-    def read(self, vectors: NDArray[np.float32]) -> list[Reading]:
-        """Return one reading a row of (n, d_model), in order; see `Decoder`."""
-        explanations, rebuilt = self.round_trip(vectors)
-        return judge(vectors, explanations, rebuilt, self.identity)
+    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+        """Return one reading a row of (n, d_model), in order; see `Decoder`.
 
-    def round_trip(self, vectors: NDArray[np.float32]) -> RoundTrip:
-        """Verbalize every row and rebuild it from the text alone."""
-        explanations = self.verbalizer.verbalize(vectors)
-        return RoundTrip(explanations, self.reconstructor.rebuild([said.text for said in explanations]))
+        1. The label head says what each vector is about, and the AV writes its candidates.
+        2. The AR rebuilds every candidate, and of each vector the best is kept.
+        3. That one is measured, and compared with what nulls of its position class reach.
+        """
+        trip = self.round_trip(vectors, given)
+        if not len(vectors):
+            return []
+        calibration = self.calibration
+        return judge(
+            vectors,
+            trip,
+            choose(vectors, trip.rebuilt),
+            classes=classify(given, self.special_ids),
+            tokens=[self.token_text(token_id) for token_id in given.token_ids],
+            expected=self.predict_token_means(given),
+            is_typical=calibration.is_typical(vectors) if calibration else np.ones(len(vectors), bool),
+            identity=self.identity,
+        )
+
+    def round_trip(self, vectors: NDArray[np.float32], given: Given) -> RoundTrip:
+        """Write candidates for every row and rebuild each from its text and the read token alone."""
+        candidates = self.verbalizer.verbalize(vectors, given)
+        texts = [said.text for of_one in candidates for said in of_one]
+        token_ids = [
+            token_id for token_id, of_one in zip(given.token_ids, candidates, strict=True) for _ in of_one
+        ]
+        rebuilt = self.reconstructor.rebuild(texts, token_ids)
+        shape = (len(candidates), self.verbalizer.candidates, self.identity.d_model)
+        return RoundTrip(candidates, rebuilt.reshape(shape))
+
+    def predict_token_means(self, given: Given) -> NDArray[np.float64] | None:
+        """Return what the read tokens alone say of vectors; None where the calibration knows no tokens."""
+        if self.calibration is None or self.calibration.token_means is None:
+            return None
+        return self.calibration.token_means.predict(
+            given.token_ids, self.reconstructor.embed(given.token_ids)
+        )
 
     def token_text(self, token_id: int) -> str:
         """Return the text of a token of the audited model."""
@@ -86,26 +118,75 @@ class NlaDecoder:
 
 def judge(
     vectors: NDArray[np.float32],
-    explanations: Sequence[Explanation],
-    rebuilt: NDArray[np.float32],
+    trip: RoundTrip,
+    choice: Choice,
+    *,
+    classes: Sequence[PositionClass],
+    tokens: Sequence[str],
+    expected: NDArray[np.float64] | None,
+    is_typical: NDArray[np.bool_],
     identity: DecoderIdentity,
 ) -> list[Reading]:
-    """Measure every row's fidelity and say whether it beats the shuffled pairs; pure."""
-    cosines = fidelity.cosine(vectors, rebuilt)
-    fves = fidelity.fve(vectors, rebuilt, baseline=identity.fve_baseline)
-    return [
-        Reading(
-            text=said.text,
-            well_formed=said.well_formed,
-            cosine=float(cosine),
-            fve=float(fve),
-            verified=identity.is_calibrated and bool(fve > identity.verified_above),
+    """Measure every row's chosen candidate and say whether it beats the nulls of its class; pure."""
+    fves = fidelity.fve(vectors, choice.rebuilt, baseline=identity.fve_baseline)
+    beyond = measure_beyond_token(vectors, fves, expected, baseline=identity.fve_baseline)
+    scores = fves if beyond is None else beyond
+    readings = []
+    for row, (candidates, best) in enumerate(zip(trip.candidates, choice.best.tolist(), strict=True)):
+        said = candidates[best]
+        above = bool(scores[row] > identity.threshold(classes[row]))
+        readings.append(
+            Reading(
+                text=claims.shown(said.text, tokens[row]) if said.continuation else said.text,
+                well_formed=said.well_formed,
+                cosine=float(choice.cosine[row]),
+                fve=float(fves[row]),
+                fve_beyond_token=None if beyond is None else float(beyond[row]),
+                verified=identity.is_calibrated and above and said.well_formed and bool(is_typical[row]),
+                position_class=classes[row],
+                claims=to_claims(said, agreement(candidates, best)),
+                candidates=len(candidates),
+                margin=None if choice.margin is None else float(choice.margin[row]),
+            )
         )
-        for said, cosine, fve in zip(explanations, cosines, fves, strict=True)
-    ]
+    return readings
 
 
-def identify(folder: Path, pair: Pair, digest: str, calibration: Calibration | None) -> DecoderIdentity:
+def measure_beyond_token(
+    vectors: NDArray[np.float32],
+    fves: NDArray[np.float64],
+    expected: NDArray[np.float64] | None,
+    *,
+    baseline: float,
+) -> NDArray[np.float64] | None:
+    """Return FVE beyond the token, (n,); None where nothing is expected of tokens."""
+    if expected is None:
+        return None
+    return fidelity.fve_beyond_token(fves, fidelity.fve_of_prediction(vectors, expected, baseline=baseline))
+
+
+def to_claims(said: Explanation, expects_agreement: float | None) -> Claims | None:
+    """Return the parts of what was said; None for a pair without labels."""
+    labelled, continuation = said.labelled, said.continuation
+    if labelled is None:
+        return None
+    return Claims(
+        register=labelled.register,
+        area=labelled.area,
+        topic=labelled.topic,
+        kinds=labelled.kinds,
+        expects=continuation.expects if continuation else None,
+        expects_agreement=expects_agreement,
+        areas={name: share for name, share in labelled.areas.items() if share >= _WORTH_KEEPING},
+        kind_scores={
+            name: score for name, score in labelled.kind_scores.items() if score >= _WORTH_KEEPING
+        },
+    )
+
+
+def identify(
+    folder: Path, pair: Pair, digest: str, calibration: Calibration | None, *, candidates: int
+) -> DecoderIdentity:
     """Name a decoder by its contents, calibration included."""
     figures = calibration.figures if calibration else None
     if figures is not None and (figures.layer, figures.d_model) != (pair.layer, pair.av.meta.d_model):
@@ -128,7 +209,21 @@ def identify(folder: Path, pair: Pair, digest: str, calibration: Calibration | N
         fve_baseline=figures.fve_baseline if figures else 1.0,
         shuffled_fve_p95=figures.shuffled_fve_p95 if figures else 1.0,
         calibration_n=figures.n if figures else 0,
+        verified_above=figures.verified_above if figures else {},
+        candidates=figures.candidates if figures else candidates,
         card=card,
+    )
+
+
+def _check_candidates(calibration: Calibration | None, settings: EngineSettings) -> None:
+    """Refuse thresholds of another choice: the best of many reaches more than the best of few."""
+    if calibration is None or calibration.figures.candidates == settings.candidates:
+        return
+    calibrated = calibration.figures.candidates
+    raise CalibrationError(
+        f"calibration.json: candidates: calibrated with {calibrated}, this decoder writes"
+        f" {settings.candidates}; set SUBTEXT_CANDIDATES={calibrated}, or run"
+        f" `subtext calibrate --candidates {settings.candidates}`"
     )
 
 

@@ -7,17 +7,110 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from workers.nla.errors import PromptError
-from workers.nla.meta import Meta
+from workers.nla.meta import INJECTION, LABELS, TOKEN, Injection, Meta, split_template
 
 _PROBES = ("A short text.", 'It ends with "quotes"', "")
 
 
-class InjectionPrompt(NamedTuple):
-    """The AV's prompt, the same for every vector."""
+class InjectedPrompt(NamedTuple):
+    """The AV's prompt for one vector."""
 
     ids: tuple[int, ...]
     position: int
-    """Index of the token whose embedding the vector replaces."""
+    """Index of the first token whose embedding a row of the vector replaces."""
+    rows: int = 1
+    """How many tokens in a row are replaced."""
+
+
+class InjectionPrompt:
+    """Builds the AV's prompts: where the vector goes, the read token's id and the labels' sentence."""
+
+    def __init__(self, meta: Meta, tokenizer: Any) -> None:
+        """Check one prompt at once.
+
+        PromptError when the tokenizer splits the injection token, knows it by another id, puts other
+        tokens beside it, finds it elsewhere too, doubles the BOS, or knows no single token as `end`.
+        """
+        token, templates = meta.injection, meta.prompt_templates
+        _check_injection_token(token.char, token.token_id, tokenizer)
+        # Templates are checked when the meta is read.
+        self._pieces = split_template("av", templates.av)
+        self._tokenizer = tokenizer
+        self._injection = token
+        self._rows = meta.projector.rows if meta.projector else 1
+        self._chat = templates.chat
+        self.takes_token = TOKEN in self._pieces
+        self.end = None if templates.end is None else _find_end(templates.end, tokenizer)
+        # Any token but the injected one: its neighbours must not depend on it.
+        _check_injection(self.build(token.left_neighbor_id, ""), token)
+        _check_bos("the AV's prompt", self.build(0, "").ids, tokenizer.bos_token_id, needed=False)
+
+    def build(self, token_id: int, sentence: str) -> InjectedPrompt:
+        """Return the prompt of a vector read at `token_id`, whose labels say `sentence`."""
+        if self._chat:
+            return self._build_turn()
+        ids: list[int] = []
+        position, text = 0, ""
+        for piece in self._pieces:
+            if piece == TOKEN:
+                ids += [*self._encode(text), token_id]
+                text = ""
+            elif piece == INJECTION:
+                ids += self._encode(text)
+                position, text = len(ids), ""
+                ids += [self._injection.token_id] * self._rows
+            else:
+                text += sentence if piece == LABELS else piece.value
+        return InjectedPrompt((*ids, *self._encode(text)), position, self._rows)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False)) if text else []
+
+    def _build_turn(self) -> InjectedPrompt:
+        char, token_id = self._injection.char, self._injection.token_id
+        content = "".join(char if piece.is_place else piece.value for piece in self._pieces)
+        ids = chat_ids(self._tokenizer, content)
+        places = [index for index, found in enumerate(ids) if found == token_id]
+        if len(places) != 1:
+            raise _occurs(token_id, len(places), once=1)
+        position = places[0]
+        copies = [token_id] * self._rows
+        return InjectedPrompt((*ids[:position], *copies, *ids[position + 1 :]), position, self._rows)
+
+
+def _find_end(end: str, tokenizer: Any) -> int:
+    ids = list(tokenizer.encode(end, add_special_tokens=False))
+    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+        raise PromptError(
+            f"prompt_templates.end: {end!r} is {ids} in the live tokenizer, must be one token; name the"
+            " token that ended the answers of the training"
+        )
+    return int(ids[0])
+
+
+def _check_injection(prompt: InjectedPrompt, token: Injection) -> None:
+    ids, position, rows = prompt
+    count = ids.count(token.token_id)
+    if count != rows:
+        raise _occurs(token.token_id, count, once=rows)
+    for side, index, expected in (
+        ("left", position - 1, token.left_neighbor_id),
+        ("right", position + rows, token.right_neighbor_id),
+    ):
+        found = ids[index] if 0 <= index < len(ids) else None
+        if found != expected:
+            raise PromptError(
+                f"tokens.injection_{side}_neighbor_id: {expected} in nla_meta.yaml, {found} in the live"
+                " prompt; the template or the tokenizer drifted, restore the checkpoint's own files"
+            )
+
+
+def _occurs(token_id: int, count: int, *, once: int) -> PromptError:
+    wanted = "once" if once == 1 else f"{once} times"
+    return PromptError(
+        f"prompt_templates.av: token {token_id} occurs {count} times in the"
+        f" prompt, must occur {wanted}; template, chat template and tokenizer are not those of the training"
+    )
 
 
 class ReconstructionPrompt:
@@ -26,52 +119,28 @@ class ReconstructionPrompt:
     def __init__(self, meta: Meta, tokenizer: Any) -> None:
         """Check some prompts at once: PromptError on drift."""
         # Templates are checked when the meta is read.
-        self._template = meta.prompt_templates.ar or ""
+        self._pieces = split_template("ar", meta.prompt_templates.ar)
         self._tokenizer = tokenizer
-        needs_bos = _starts_documents_with_bos(tokenizer)
+        self.takes_token = TOKEN in self._pieces
+        # A template with the token says all that stands before it, a BOS included.
+        needs_bos = not self.takes_token and _starts_documents_with_bos(tokenizer)
         for text in _PROBES:
-            ids = self.encode(text)
+            ids = self.encode(text, 0)
             _check_suffix(ids, meta.tokens.critic_suffix_ids)
             _check_bos("the AR's prompt", ids, tokenizer.bos_token_id, needed=needs_bos)
 
-    def encode(self, explanation: str) -> list[int]:
-        """Return the prompt of one explanation.
+    def encode(self, explanation: str, token_id: int) -> list[int]:
+        """Return the prompt of one explanation of a vector read at `token_id`.
 
-        Special tokens are added: ARs of Llama and Gemma are trained behind one BOS, and
-        reconstruction falls apart without it (published FVE 0.31 instead of 0.77).
+        Where the template has a place for the token, the prompt ends on it. Elsewhere special tokens are
+        added: ARs of Llama and Gemma are trained behind one BOS, and reconstruction falls apart without
+        it (published FVE 0.31 instead of 0.77).
         """
-        text = self._template.format(explanation=explanation)
-        return list(self._tokenizer.encode(text, add_special_tokens=True))
-
-
-def build_injection_prompt(meta: Meta, tokenizer: Any) -> InjectionPrompt:
-    """Build the AV's prompt through the chat template and find the one place of injection.
-
-    Raises PromptError when the tokenizer splits the injection token, knows it by another id, puts
-    other tokens beside it, finds it elsewhere too, or doubles the BOS.
-    """
-    token = meta.injection
-    _check_injection_token(token.char, token.token_id, tokenizer)
-    ids = chat_ids(tokenizer, (meta.prompt_templates.av or "").format(injection_char=token.char))
-    places = [index for index, found in enumerate(ids) if found == token.token_id]
-    if len(places) != 1:
-        raise PromptError(
-            f"prompt_templates.av: token {token.token_id} occurs {len(places)} times in the"
-            " prompt, must occur once; template, chat template and tokenizer are not those of the training"
+        text = "".join(
+            explanation if piece.is_place else piece.value for piece in self._pieces if piece != TOKEN
         )
-    position = places[0]
-    for side, index, expected in (
-        ("left", position - 1, token.left_neighbor_id),
-        ("right", position + 1, token.right_neighbor_id),
-    ):
-        found = ids[index] if 0 <= index < len(ids) else None
-        if found != expected:
-            raise PromptError(
-                f"tokens.injection_{side}_neighbor_id: {expected} in nla_meta.yaml, {found} in the live"
-                " prompt; the template or the tokenizer drifted, restore the checkpoint's own files"
-            )
-    _check_bos("the AV's prompt", ids, tokenizer.bos_token_id, needed=False)
-    return InjectionPrompt(tuple(ids), position)
+        ids = list(self._tokenizer.encode(text, add_special_tokens=not self.takes_token))
+        return [*ids, token_id] if self.takes_token else ids
 
 
 def chat_ids(tokenizer: Any, content: str) -> list[int]:

@@ -1,7 +1,8 @@
 """The activation reconstructor (AR): text back to a vector.
 
 Blocks 0..K of the audited model, no final norm, no lm_head, and a square head that reads the last
-token of the prompt. It sees the text alone, so what it rebuilds is what the text tells.
+token of the prompt. It sees the text alone, and the read token where the pair's prompt ends on that, so
+what it rebuilds is what the text tells.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,9 +36,20 @@ class Reconstructor:
         self._head = load_head(find_head(checkpoint), meta.d_model).to(device)
         self._backbone = load_blocks(checkpoint).to(device).eval()
 
-    def rebuild(self, explanations: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vector that each explanation tells, (n, d_model); only directions carry meaning."""
-        sequences = [self._prompt.encode(text) for text in explanations]
+    @property
+    def takes_token(self) -> bool:
+        """Whether what is rebuilt depends on the read token."""
+        return self._prompt.takes_token
+
+    def rebuild(self, explanations: Sequence[str], token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return the vector that each explanation tells at its read token, (n, d_model).
+
+        Only directions carry meaning.
+        """
+        sequences = [
+            self._prompt.encode(text, token_id)
+            for text, token_id in zip(explanations, token_ids, strict=True)
+        ]
         rebuilt = np.empty((len(sequences), self._head.shape[0]), np.float32)
         for rows in batches_by_length(sequences):
             rebuilt[rows] = self._forward([sequences[row] for row in rows])
@@ -48,8 +60,15 @@ class Reconstructor:
 
         The AR's blocks are the audited model's, trained on; the first token's huge norm does not count.
         """
-        states, lengths = self._run([self._prompt.encode(_ORDINARY_TEXT)])
+        states, lengths = self._run([self._prompt.encode(_ORDINARY_TEXT, 0)])
         return float(states[0, 1 : int(lengths[0])].norm(dim=-1).median())
+
+    def embed(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return the AR's embeddings of tokens, (n, d_model)."""
+        with self._torch.inference_mode():
+            ids = self._torch.tensor(list(token_ids), dtype=self._torch.long, device=self._device)
+            rows: NDArray[np.float32] = self._backbone.get_input_embeddings()(ids).float().cpu().numpy()
+        return rows
 
     def _forward(self, sequences: list[list[int]]) -> NDArray[np.float32]:
         states, lengths = self._run(sequences)

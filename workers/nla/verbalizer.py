@@ -1,8 +1,9 @@
 """The activation verbalizer (AV): vectors to explanations, on vLLM with prompt embeddings.
 
-The prompt goes in as token ids with one row of `prompt_embeds` filled, so the model embeds every
-other token itself (Gemma's embedding scale included) and vLLM's prefix cache keeps what stands
-before the vector; vLLM hashes the rows into the cache keys, so vectors never share their blocks.
+The prompt goes in as token ids with the injected rows of `prompt_embeds` filled, so the model embeds
+every other token itself (Gemma's embedding scale included) and vLLM's prefix cache keeps what stands
+before the vector; vLLM hashes the rows into the cache keys, so vectors never share their blocks, and the
+candidates of one vector share all of its prompt.
 """
 
 import os
@@ -15,8 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.nla import claims
+from workers.nla.claims import Continuation, Labelled
+from workers.nla.decoder import Given
+from workers.nla.injector import Injector, check_directions
 from workers.nla.meta import Meta
-from workers.nla.prompt import InjectionPrompt, build_injection_prompt
+from workers.nla.prompt import InjectedPrompt
 from workers.nla.text_model import is_wrapped_gemma3
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
@@ -24,6 +29,7 @@ _EXPLANATION = re.compile(f"{OPEN}(.*?){CLOSE}", re.DOTALL)
 # The CPU backend takes multiples of 32; its default of 128 is longer than whole prompts, so nothing
 # would ever be cached (measured: 2.2 instead of 4.1 readings a second).
 _CPU_BLOCK = 32
+_NEW_TOKENS, _NEW_TOKENS_BEHIND_LABELS = 96, 40
 
 _ENVIRONMENT = {
     # One process: no second copy of the settings, no child to lose, and closing frees everything.
@@ -40,24 +46,37 @@ _ENVIRONMENT = {
 
 
 class Explanation(NamedTuple):
-    """What the AV said about one vector."""
+    """What the AV said about one vector, once."""
 
     text: str
+    """What the AR is shown."""
     well_formed: bool
-    """Whether it stood between the tags; otherwise `text` is all that was said."""
+    """Whether it kept the pair's format to its end; otherwise `text` is all that was said."""
+    labelled: Labelled | None = None
+    """What the label head says about the vector; None for a pair without one."""
+    continuation: Continuation | None = None
+    """The parts of what a pair with labels wrote; None where it lost the format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """How the AV runs."""
 
-    max_new_tokens: int = 96
-    """Tags included; official pairs write about 150."""
-    max_batch: int = 32
-    """Vectors that are read at the same time."""
+    max_new_tokens: int | None = None
+    """None: 96, tags included (official pairs write about 150), and 40 for a pair with labels."""
+    candidates: int = 4
+    """Readings of every vector, of which the one that rebuilds it best is kept."""
+    temperature: float = 0.8
+    """Of more than one candidate; a single one is the likeliest text."""
+    max_batch: int = 64
+    """Candidates that are written at the same time."""
     gpu_memory_share: float = 0.7
     """Share of a GPU's memory for the AV; the AR needs the rest. Unused on the CPU."""
     seed: int = 0
+
+    def new_tokens(self, *, has_labels: bool) -> int:
+        """Return the longest answer."""
+        return self.max_new_tokens or (_NEW_TOKENS_BEHIND_LABELS if has_labels else _NEW_TOKENS)
 
 
 def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -78,32 +97,35 @@ def parse_explanation(answer: str) -> Explanation:
     return Explanation(text, found is not None and text != "")
 
 
-def rescale(vectors: NDArray[np.float32], norm: float | None) -> NDArray[np.float32]:
-    """Give every row of (n, d) the L2 norm of the AV's training; None leaves them as they are.
-
-    Raises ValueError naming the rows that are zero or not finite: they have no direction to read.
-    """
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    bad = np.flatnonzero(~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0))
-    if bad.size:
-        raise ValueError(f"vectors: rows {bad.tolist()} are zero or not finite; drop them before reading")
-    return np.asarray(vectors if norm is None else vectors * (norm / lengths), np.float32)
+def parse_labelled(answer: str, labelled: Labelled, *, is_finished: bool) -> Explanation:
+    """Put the sentence of the labels before what the AV wrote behind it; cut off is not well formed."""
+    answer, sentence = answer.replace("\x00", ""), claims.first_sentence(labelled)
+    continuation = claims.parse_continuation(answer)
+    if continuation is None:
+        return Explanation(f"{sentence}{claims.EXPECTS}{answer}", well_formed=False, labelled=labelled)
+    return Explanation(claims.explanation(sentence, continuation), is_finished, labelled, continuation)
 
 
 class Verbalizer:
     """A loaded AV. One instance belongs to one thread."""
 
     def __init__(self, checkpoint: Path, meta: Meta, tokenizer: Any, settings: EngineSettings) -> None:
-        """Check the prompt, then load the engine (7-14 s on a CPU); PromptError before that on drift."""
-        self._prompt = build_injection_prompt(meta, tokenizer)
-        self._norm = meta.injection_scale
+        """Check prompt, projector and labels, then load the engine (7-14 s on a CPU).
+
+        PromptError or MetaError before that on what does not fit.
+        """
+        self._injector = Injector(checkpoint, meta, tokenizer)
+        self._end = meta.prompt_templates.end
         self._d_model = meta.d_model
+        self._settings = settings
+        self._new_tokens = settings.new_tokens(has_labels=meta.labels is not None)
 
         import torch
         import vllm
         from vllm.platforms import current_platform
 
         self._torch = torch
+        self._vllm = vllm
         on_cpu = bool(current_platform.is_cpu())
         self._engine: Any = vllm.LLM(
             model=str(checkpoint),
@@ -111,7 +133,7 @@ class Verbalizer:
             enforce_eager=on_cpu,
             enable_prompt_embeds=True,
             enable_prefix_caching=True,
-            max_model_len=len(self._prompt.ids) + settings.max_new_tokens,
+            max_model_len=self._injector.longest_prompt + self._new_tokens,
             max_num_seqs=settings.max_batch,
             seed=settings.seed,
             disable_log_stats=True,
@@ -123,25 +145,71 @@ class Verbalizer:
             ),
         )
         self._dtype = self._engine.llm_engine.model_config.dtype
-        self._sampling = vllm.SamplingParams(
-            temperature=0.0,
-            max_tokens=settings.max_new_tokens,
-            stop=[CLOSE],
-            include_stop_str_in_output=True,
-        )
 
-    def verbalize(self, vectors: NDArray[np.float32]) -> list[Explanation]:
-        """Return the likeliest explanation of every row of (n, d_model), in order.
+    @property
+    def candidates(self) -> int:
+        """How many explanations of a vector are written where nobody asks for another number."""
+        return self._settings.candidates
 
-        Raises ValueError on rows of another width, of norm zero, or not finite.
+    def verbalize(
+        self, vectors: NDArray[np.float32], given: Given, n: int | None = None
+    ) -> list[list[Explanation]]:
+        """Return `n` explanations of every row of (rows, d_model), in order; by default `candidates`.
+
+        The same vector at the same token always gets the same ones. Raises ValueError on rows of another
+        width, of norm zero, or not finite.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self._d_model:  # noqa: PLR2004 - rows and columns
             raise ValueError(f"vectors: expected (n, {self._d_model}), got {vectors.shape}")
+        if len(given.token_ids) != len(vectors):
+            raise ValueError(f"token_ids: {len(given.token_ids)} for {len(vectors)} vectors")
+        check_directions(vectors)
         if not len(vectors):
             return []
-        prompts = [self._inject(row) for row in rescale(vectors, self._norm)]
-        outputs = self._engine.generate(prompts, self._sampling, use_tqdm=False)
-        return [parse_explanation(output.outputs[0].text) for output in outputs]
+        labelled = self._injector.label(vectors)
+        prompts = [
+            self._inject(rows, token_id, said)
+            for rows, token_id, said in zip(
+                self._injector.project(vectors), given.token_ids, labelled, strict=True
+            )
+        ]
+        sampling = self._sampling(n or self._settings.candidates)
+        outputs = self._engine.generate(prompts, sampling, use_tqdm=False)
+        return [
+            [self._parse(answer, said) for answer in output.outputs]
+            for output, said in zip(outputs, labelled, strict=True)
+        ]
+
+    def _sampling(self, n: int) -> Any:
+        settings, end_id = self._settings, self._injector.prompt.end
+        if end_id is None:
+            ends: dict[str, Any] = {"stop": [CLOSE], "include_stop_str_in_output": True}
+        else:
+            # Quotes may hold every special token but the last.
+            ends = {
+                "stop_token_ids": [end_id],
+                "ignore_eos": True,
+                "skip_special_tokens": False,
+                "spaces_between_special_tokens": False,
+            }
+        return self._vllm.SamplingParams(
+            n=n,
+            temperature=settings.temperature if n > 1 else 0.0,
+            # Every request draws from its own seed, so that what it gets does not depend on its batch.
+            seed=settings.seed,
+            max_tokens=self._new_tokens,
+            **ends,
+        )
+
+    def _parse(self, answer: Any, labelled: Labelled | None) -> Explanation:
+        if self._end is None and labelled is None:
+            return parse_explanation(answer.text)
+        text = answer.text.removesuffix(self._end or "")
+        is_finished = answer.finish_reason == "stop"
+        if labelled is not None:
+            return parse_labelled(text, labelled, is_finished=is_finished)
+        text = text.replace("\x00", "").strip()
+        return Explanation(text, well_formed=is_finished and text != "")
 
     def close(self) -> None:
         """Free the engine's memory; the instance is of no use afterwards."""
@@ -151,14 +219,17 @@ class Verbalizer:
         del self._engine
         cleanup_dist_env_and_memory()
 
-    def _inject(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        ids, place = self._prompt
-        embeddings = self._torch.zeros((len(ids), self._d_model), dtype=self._dtype)
-        embeddings[place] = self._torch.from_numpy(row)
+    def _inject(
+        self, rows: NDArray[np.float32], token_id: int, labelled: Labelled | None
+    ) -> dict[str, Any]:
+        sentence = "" if labelled is None else claims.first_sentence(labelled)
+        prompt = self._injector.prompt.build(token_id, sentence)
+        embeddings = self._torch.zeros((len(prompt.ids), self._d_model), dtype=self._dtype)
+        embeddings[prompt.position : prompt.position + prompt.rows] = self._torch.from_numpy(rows)
         return {
             "prompt_embeds": embeddings,
-            "prompt_token_ids": list(ids),
-            "prompt_is_token_ids": mask(self._prompt),
+            "prompt_token_ids": list(prompt.ids),
+            "prompt_is_token_ids": mask(prompt),
         }
 
 
@@ -175,6 +246,6 @@ def _unwrapping(checkpoint: Path) -> dict[str, Any]:
     return {"hf_overrides": gemma3.unwrap}
 
 
-def mask(prompt: InjectionPrompt) -> Sequence[bool]:
-    """Tell vLLM which positions are tokens (True) and which is the vector (False)."""
-    return [index != prompt.position for index in range(len(prompt.ids))]
+def mask(prompt: InjectedPrompt) -> Sequence[bool]:
+    """Tell vLLM which positions are tokens (True) and which are the vector's (False)."""
+    return [not 0 <= index - prompt.position < prompt.rows for index in range(len(prompt.ids))]

@@ -7,43 +7,84 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from workers.nla.calibrate import Nulls, Vectors, load_vectors, summarize
+from workers.nla import fidelity
+from workers.nla.calibrate import load_vectors, mean_vectors, random_vectors, split_documents
 from workers.nla.calibration import Calibration, load_calibration, save_calibration
+from workers.nla.candidates import RoundTrip
+from workers.nla.decoder import PositionClass
 from workers.nla.errors import CalibrationError
 from workers.nla.fake import fake_identity
-from workers.nla.nla_decoder import RoundTrip
+from workers.nla.nulls import draw_pairs
+from workers.nla.summary import Evidence, Nulls, Vectors, summarize
+from workers.nla.token_means import TokenMeans
 from workers.nla.verbalizer import Explanation
 
 D_MODEL = 8
+N = 120
+CANDIDATES = 2
+TOKEN_MEANS = TokenMeans(
+    np.array([3, 5]),
+    np.array([1, 2]),
+    np.ones((2, D_MODEL), np.float16),
+    np.ones((D_MODEL + 1, D_MODEL), np.float16),
+)
 
 
-def round_trip(rebuilt: Any) -> RoundTrip:
-    said = [Explanation("said", well_formed=index % 2 == 0) for index in range(len(rebuilt))]
-    return RoundTrip(said, np.asarray(rebuilt, np.float32))
+def read(vectors: Vectors, rebuilt: Any, expected: Any = None) -> Evidence:
+    """Return evidence whose second candidate rebuilds nothing."""
+    said = [
+        [Explanation("said", well_formed=index % 2 == 0), Explanation("else", well_formed=True)]
+        for index in range(len(rebuilt))
+    ]
+    away = -vectors.rows
+    classes: list[PositionClass] = ["prompt" if index % 3 else "answer" for index in range(len(rebuilt))]
+    stacked = np.stack([np.asarray(rebuilt, np.float32), away], axis=1)
+    return Evidence(vectors, classes, expected, RoundTrip(said, stacked))
 
 
-def calibrate_on(rebuild: Any) -> Calibration:
+def calibrate_on(rebuild: Any, *, expected: Any = None, rebuild_null: Any = None) -> Calibration:
     """Calibrate a decoder that rebuilds vectors with `rebuild(rows, rng)`."""
     rng = np.random.default_rng(0)
-    rows = rng.standard_normal((60, D_MODEL)).astype(np.float32) + 1
-    vectors = Vectors(rows, np.repeat(np.arange(20), 3))
-    noise = rng.standard_normal((30, D_MODEL)).astype(np.float32)
-    guesses = rng.standard_normal((30, D_MODEL))
-    nulls = Nulls(noise, round_trip(guesses), rows.mean(axis=0, keepdims=True))
+    rows = rng.standard_normal((N, D_MODEL)).astype(np.float32) + 1
+    vectors = Vectors(rows, np.repeat(np.arange(N // 3), 3))
+    real = read(vectors, rebuild(rows, rng), expected)
+    pairs = draw_pairs(vectors.documents, real.classes)
+    taken = vectors.take(pairs.rows)
+    other = Evidence(
+        taken,
+        [real.classes[row] for row in pairs.rows],
+        None if expected is None else expected[pairs.rows],
+        RoundTrip(
+            [real.trip.candidates[partner] for partner in pairs.partners], real.trip.rebuilt[pairs.partners]
+        ),
+    )
+    nothing = rebuild_null or (lambda rows, rng: rng.standard_normal(rows.shape))
+    noise, mean = random_vectors(vectors), mean_vectors(vectors, vectors)
+    guess = None if expected is None else np.zeros((128, D_MODEL))
+    nulls = Nulls(
+        other=other,
+        random=read(noise, nothing(noise.rows, rng), guess),
+        mean=read(mean, nothing(mean.rows, rng), None if guess is None else guess[: len(mean.rows)]),
+        empty=np.repeat(rows.mean(axis=0, keepdims=True), N, axis=0),
+    )
     return summarize(
         vectors,
-        vectors,
-        round_trip(rebuild(rows, rng)),
+        real,
         nulls,
         identity=fake_identity(d_model=D_MODEL),
         pair_digest="a" * 64,
+        token_means=TOKEN_MEANS,
         anomaly={"precision": np.eye(D_MODEL)},
     )
 
 
+def well(rows: Any, rng: Any) -> Any:
+    return rows + 0.3 * rng.standard_normal(rows.shape)
+
+
 @pytest.fixture
 def calibration() -> Calibration:
-    return calibrate_on(lambda rows, rng: rows + 0.3 * rng.standard_normal(rows.shape))
+    return calibrate_on(well)
 
 
 def test_a_decoder_that_tells_vectors_apart_verifies_them_and_not_its_nulls(
@@ -52,17 +93,85 @@ def test_a_decoder_that_tells_vectors_apart_verifies_them_and_not_its_nulls(
     measured = calibration.figures.measured
 
     assert measured["fve"]["value"] > 0.7
-    assert measured["verified_share"]["value"] > 0.9
+    # Half of the readings lost the format.
+    assert measured["verified_share"]["value"] > 0.45
     assert measured["shuffled_fve"]["value"] < 0
-    assert measured["random_vector_verified_share"]["value"] < 0.2
-    assert measured["well_formed_share"] == {"value": 0.5, "ci95": [0.3774, 0.6226], "n": 60}
+    assert measured["same_token_null_fve"]["value"] < measured["fve"]["value"] - 0.5
+    assert measured["other_reading_verified_share"]["value"] < 0.1
+    assert measured["random_vector_verified_share"]["value"] < 0.1
+    assert measured["well_formed_share"]["value"] == pytest.approx(0.5, abs=0.05)
     assert calibration.quantile_of(1.0) == 1.0
+    assert (calibration.figures.candidates, calibration.figures.n) == (CANDIDATES, N)
+    assert calibration.figures.shuffled_fve_p95 == max(calibration.figures.verified_above.values())
+
+
+def test_shares_are_told_of_every_class_that_was_read(calibration: Calibration) -> None:
+    measured = calibration.figures.measured
+
+    for name in ("verified_share", "other_reading_verified_share", "random_vector_verified_share"):
+        assert {f"{name}_prompt", f"{name}_answer"} <= set(measured)
+        assert f"{name}_template" not in measured
+    assert sum(measured[f"verified_share_{kind}"]["n"] for kind in ("prompt", "answer")) == N
 
 
 def test_a_decoder_that_says_the_same_of_everything_verifies_about_its_false_positive_rate() -> None:
     calibration = calibrate_on(lambda rows, _rng: np.repeat(rows.mean(axis=0, keepdims=True), len(rows), 0))
 
-    assert calibration.figures.measured["verified_share"]["value"] == pytest.approx(0.05, abs=0.02)
+    assert calibration.figures.measured["verified_share"]["value"] < 0.06
+
+
+def test_only_what_goes_beyond_the_token_is_compared_where_tokens_are_known() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((N, D_MODEL)) + 1  # those of `calibrate_on`
+    expected = 0.9 * rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    calibration = calibrate_on(well, expected=expected)
+
+    measured = calibration.figures.measured
+    assert measured["token_mean_fve"]["value"] > measured["fve"]["value"]
+    assert measured["fve_beyond_token"]["value"] < 0 < measured["fve"]["value"]
+    # A good reading of what the token tells already is worth nothing.
+    assert measured["verified_share"]["value"] < 0.1
+    assert set(calibration.figures.verified_above.values()) == {0.0}
+
+
+def test_vectors_that_nobody_had_are_kept_out_by_their_distance_from_the_mean() -> None:
+    calibration = calibrate_on(well, rebuild_null=lambda rows, _rng: rows)
+
+    figures = calibration.figures
+    assert figures.typical_spread_p1 is not None
+    assert figures.typical_spread_p99 is not None
+    assert 0 < figures.typical_spread_p1 < figures.typical_spread_p99
+    assert figures.measured["mean_vector_verified_share"]["value"] == 0
+    assert figures.measured["random_vector_verified_share"]["value"] < 0.5
+    assert not calibration.is_typical(calibration.mean[None]).any()
+    assert calibrate_on(well).figures.typical_spread_p1 is None
+
+
+def test_half_of_the_documents_are_read_and_the_other_half_sets_token_means() -> None:
+    documents = np.repeat(np.arange(9), 4)
+
+    is_read = split_documents(documents)
+
+    assert len(set(documents[is_read])) == 5
+    assert not set(documents[is_read]) & set(documents[~is_read])
+
+
+def test_nulls_are_put_at_real_tokens() -> None:
+    rows = np.random.default_rng(0).standard_normal((9, D_MODEL)).astype(np.float32) + 1
+    vectors = Vectors(rows, np.arange(9), np.arange(9) + 50, np.array([0, 1, 0] * 3, np.uint8))
+
+    for null in (random_vectors(vectors), mean_vectors(vectors, vectors)):
+        assert set(null.given.token_ids) <= set(range(50, 59))
+        assert set(null.given.phases) == {"prefill", "decode"}
+        norms = np.linalg.norm(null.rows, axis=1)
+        assert norms == pytest.approx(
+            np.full(len(norms), np.median(np.linalg.norm(rows, axis=1))), rel=0.02
+        )
+    spread = fidelity.spread(
+        mean_vectors(vectors, vectors).rows, fidelity.to_unit(rows.mean(axis=0)[None])[0]
+    )
+    assert spread.max() < 0.1
 
 
 def test_a_calibration_comes_back_as_it_was_saved(calibration: Calibration, tmp_path: Path) -> None:
@@ -74,6 +183,20 @@ def test_a_calibration_comes_back_as_it_was_saved(calibration: Calibration, tmp_
     assert loaded.figures == calibration.figures
     assert np.array_equal(loaded.mean, calibration.mean)
     assert np.array_equal(loaded.anomaly["precision"], np.eye(D_MODEL))
+    assert loaded.token_means is not None
+    for name, kept in loaded.token_means._asdict().items():
+        assert np.array_equal(kept, getattr(TOKEN_MEANS, name)), name
+
+
+def test_a_calibration_without_tokens_knows_no_token_means(
+    calibration: Calibration, tmp_path: Path
+) -> None:
+    save_calibration(replace(calibration, token_means=None), tmp_path)
+
+    loaded = load_calibration(tmp_path, decoder_digest="a" * 64)
+
+    assert loaded is not None
+    assert loaded.token_means is None
 
 
 def test_a_decoder_without_calibration_has_none(tmp_path: Path) -> None:
@@ -92,14 +215,20 @@ def test_a_calibration_of_another_decoder_is_refused(calibration: Calibration, t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format: is 2"),
+        ({"format": 1}, "format: is 1, this release reads 2; calibrate again"),
+        (
+            {"verified_above": {"answer": 0.1}},
+            "verified_above: must be 0 to 1 for each of template, prompt",
+        ),
+        ({"verified_above": {"template": 0, "prompt": 0, "answer": 2}}, "verified_above: must be 0 to 1"),
+        ({"candidates": None}, "candidates: input should be a valid integer"),
         ({"n": "many"}, "n: input should be a valid integer"),
         ({"n": 0}, "out of range"),
         ({"fve_baseline": 0.0}, "out of range"),
         ({"fve_baseline": float("nan")}, "out of range"),
         ({"shuffled_fve_p95": 1.5}, "out of range"),
         ({"arrays_sha256": "0"}, "does not belong to its"),
-        ({"n": 59}, "real_fve: has 60 entries, n is 59"),
+        ({"n": 59}, "real_fve: has 120 entries, n is 59"),
         ({"d_model": 9}, "mean: has 8 entries, d_model is 9"),
     ],
 )
@@ -139,7 +268,16 @@ def test_arrays_that_are_not_finite_are_refused(calibration: Calibration, tmp_pa
         load_calibration(tmp_path, decoder_digest="a" * 64)
 
 
+def test_token_means_of_another_width_are_refused(calibration: Calibration, tmp_path: Path) -> None:
+    broken = TOKEN_MEANS._replace(token_means=np.ones((2, 3), np.float16))
+    save_calibration(replace(calibration, token_means=broken), tmp_path)
+
+    with pytest.raises(CalibrationError, match=r"token_means: must be \(2, 8\) finite numbers"):
+        load_calibration(tmp_path, decoder_digest="a" * 64)
+
+
 ROWS = np.ones((40, 4), np.float32)
+TOKENS, PHASES = np.arange(40), np.zeros(40, np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +288,11 @@ ROWS = np.ones((40, 4), np.float32)
         ({"vectors": ROWS, "documents": np.zeros(3, np.int64)}, "documents: must be one number a row"),
         ({"vectors": ROWS * 0}, "zero or not finite"),
         ({"vectors": ROWS * np.nan}, "zero or not finite"),
+        ({"vectors": ROWS, "tokens": TOKENS}, "phases: must be one whole number a row"),
+        ({"vectors": ROWS, "phases": PHASES}, "tokens: must be one whole number a row"),
+        ({"vectors": ROWS, "tokens": TOKENS[:3], "phases": PHASES}, "tokens: must be one whole number"),
+        ({"vectors": ROWS, "tokens": TOKENS - 1, "phases": PHASES}, "tokens: must be one whole number"),
+        ({"vectors": ROWS, "tokens": TOKENS, "phases": PHASES + 2}, "phases: must be 0 for prefill and 1"),
     ],
 )
 def test_broken_calibration_vectors_are_named(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
@@ -163,3 +306,13 @@ def test_rows_without_documents_count_as_one_document_each(tmp_path: Path) -> No
     save_file({"vectors": ROWS}, tmp_path / "vectors.safetensors")
 
     assert load_vectors(tmp_path / "vectors.safetensors").documents.tolist() == list(range(40))
+
+
+def test_tokens_and_phases_are_what_a_record_would_tell(tmp_path: Path) -> None:
+    phases = np.array([0, 1] * 20, np.uint8)
+    save_file({"vectors": ROWS, "tokens": TOKENS, "phases": phases}, tmp_path / "vectors.safetensors")
+
+    given = load_vectors(tmp_path / "vectors.safetensors").given
+
+    assert given.token_ids == list(range(40))
+    assert given.phases == ["prefill", "decode"] * 20

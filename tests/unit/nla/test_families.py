@@ -13,11 +13,12 @@ from tests.unit.nla import families, reference
 from workers.nla import fidelity
 from workers.nla.checkpoint import load_pair
 from workers.nla.errors import MetaError
-from workers.nla.prompt import build_injection_prompt
+from workers.nla.prompt import InjectionPrompt
 from workers.nla.reconstructor import Reconstructor
 from workers.nla.text_model import load_blocks
 
 TEXTS = ["A cat.", "", 'It ends in a quote: "so be it"', "two\n\nparagraphs, " * 9]
+NO_TOKENS = [0] * len(TEXTS)
 
 
 @pytest.fixture(scope="module", params=families.FAMILIES, ids=lambda family: family.name)
@@ -46,7 +47,7 @@ def test_the_verbalizers_prompt_is_the_documented_one(pair_dir: Path) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(pair_dir / "av")
     char = pair.av.meta.injection.char
 
-    prompt = build_injection_prompt(pair.av.meta, tokenizer)
+    prompt = InjectionPrompt(pair.av.meta, tokenizer).build(0, "")
 
     assert list(prompt.ids) == reference.prompt_ids(tokenizer, families.AV_TEMPLATE, char)
     assert prompt.ids.count(tokenizer.bos_token_id) == (tokenizer.bos_token_id is not None)
@@ -56,7 +57,7 @@ def test_the_verbalizers_prompt_is_the_documented_one(pair_dir: Path) -> None:
 def test_rebuilt_vectors_are_the_documented_ones(pair_dir: Path) -> None:
     expected = rebuild_by_definition(pair_dir)
 
-    rebuilt = open_reconstructor(pair_dir).rebuild(TEXTS)
+    rebuilt = open_reconstructor(pair_dir).rebuild(TEXTS, NO_TOKENS)
 
     assert np.abs(rebuilt - expected).max() < 1e-4
     # Otherwise any vector would do.
@@ -76,7 +77,7 @@ def test_cosine_mse_and_fve_are_the_documented_ones(pair_dir: Path) -> None:
     ]
     variance = reference.variance(vectors, scale)
 
-    rebuilt = open_reconstructor(pair_dir).rebuild(TEXTS)
+    rebuilt = open_reconstructor(pair_dir).rebuild(TEXTS, NO_TOKENS)
 
     baseline = fidelity.fve_baseline(vectors)
     assert fidelity.unit_mse(vectors, rebuilt) == pytest.approx([mse for mse, _ in documented], abs=1e-4)
@@ -104,7 +105,7 @@ def test_a_wrappers_text_weights_are_found_under_every_name(tmp_path: Path, pref
 
     rename_weights(pair_dir / "ar", "language_model.model.", prefix)
 
-    assert np.abs(open_reconstructor(pair_dir).rebuild(TEXTS) - expected).max() < 1e-4
+    assert np.abs(open_reconstructor(pair_dir).rebuild(TEXTS, NO_TOKENS) - expected).max() < 1e-4
 
 
 def test_weights_that_would_be_random_are_refused(tmp_path: Path) -> None:

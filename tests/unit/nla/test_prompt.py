@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from tests.unit.nla import toy
 from workers.nla.errors import PromptError
 from workers.nla.meta import Role, parse_meta
-from workers.nla.prompt import ReconstructionPrompt, build_injection_prompt
+from workers.nla.prompt import InjectionPrompt, ReconstructionPrompt
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def changed(role: Role, change: Callable[[dict[str, Any]], object]) -> Any:
 
 
 def test_the_vector_takes_the_place_of_the_injection_token(tokenizer: Any) -> None:
-    prompt = build_injection_prompt(parse_meta(toy.meta("av"), "av"), tokenizer)
+    prompt = InjectionPrompt(parse_meta(toy.meta("av"), "av"), tokenizer).build(0, "")
 
     before = tokenizer.decode(prompt.ids[: prompt.position])
     after = tokenizer.decode(prompt.ids[prompt.position + 1 :])
@@ -52,27 +52,27 @@ def test_drift_of_the_injection_prompt_is_refused(
     tokenizer: Any, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     with pytest.raises(PromptError, match=message):
-        build_injection_prompt(changed("av", change), tokenizer)
+        InjectionPrompt(changed("av", change), tokenizer)
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer: Any) -> None:
     tokenizer.chat_template = None
 
     with pytest.raises(PromptError, match="chat_template: missing"):
-        build_injection_prompt(parse_meta(toy.meta("av"), "av"), tokenizer)
+        InjectionPrompt(parse_meta(toy.meta("av"), "av"), tokenizer)
 
 
 def test_a_chat_template_that_doubles_bos_is_refused(tokenizer: Any) -> None:
     tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
 
     with pytest.raises(PromptError, match="bos_token: the AV's prompt starts with two of them"):
-        build_injection_prompt(parse_meta(toy.meta("av"), "av"), tokenizer)
+        InjectionPrompt(parse_meta(toy.meta("av"), "av"), tokenizer)
 
 
 def test_the_reconstruction_prompt_ends_with_its_suffix(tokenizer: Any) -> None:
     prompt = ReconstructionPrompt(parse_meta(toy.meta("ar"), "ar"), tokenizer)
 
-    ids = prompt.encode("a {brace} and 'quotes'")
+    ids = prompt.encode("a {brace} and 'quotes'", 0)
 
     assert tokenizer.decode(ids) == (
         "Summary of the following text: <text>a {brace} and 'quotes'</text> <summary>"

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.nla.decoder import Given, PositionClass
+from workers.nla.nulls import LEAST_NULLS, draw_pairs, thresholds, upper_percentile
+from workers.nla.positions import classify, position_class
+
+KINDS: list[PositionClass] = ["template", "prompt", "answer"]
+
+
+@pytest.mark.parametrize(
+    ("token_id", "phase", "expected"),
+    [
+        (2, "prefill", "template"),
+        (2, "decode", "template"),
+        (9, "prefill", "prompt"),
+        (9, "decode", "answer"),
+    ],
+)
+def test_a_position_is_a_special_token_the_clients_or_the_models(
+    token_id: int, phase: str, expected: str
+) -> None:
+    assert position_class(token_id, phase, {1, 2}) == expected
+
+
+def test_positions_are_classified_in_order() -> None:
+    assert classify(Given([9, 1, 9], ["decode", "decode", "prefill"]), {1}) == [
+        "answer",
+        "template",
+        "prompt",
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(KINDS)), min_size=1, max_size=40))
+def test_readings_are_tried_on_other_documents_of_their_class_only(
+    rows: list[tuple[int, PositionClass]],
+) -> None:
+    documents = np.array([document for document, _ in rows])
+    classes = [kind for _, kind in rows]
+
+    pairs = draw_pairs(documents, classes, partners=3)
+
+    assert len(set(zip(pairs.rows.tolist(), pairs.partners.tolist(), strict=True))) == len(pairs.rows)
+    assert (documents[pairs.rows] != documents[pairs.partners]).all()
+    assert all(classes[row] == classes[partner] for row, partner in zip(*pairs, strict=True))
+    assert np.bincount(pairs.rows, minlength=1).max() <= 3
+
+
+def test_the_percentile_of_many_values_is_a_little_above_their_own() -> None:
+    values = np.arange(1000, dtype=np.float64)
+
+    # Binomial(1000, 0.95) is below 962 with probability 0.954, below 961 with 0.936.
+    assert upper_percentile(values) == 961
+
+
+@pytest.mark.parametrize("count", [1, 5, 58])
+def test_the_percentile_of_few_values_is_the_largest(count: int) -> None:
+    assert upper_percentile(np.arange(count, dtype=np.float64)[::-1]) == count - 1
+
+
+def test_the_percentile_covers_the_true_one_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+
+    covered = [upper_percentile(rng.random(200)) >= 0.95 for _ in range(400)]
+
+    assert np.mean(covered) >= 0.94
+
+
+def test_every_class_has_a_threshold_of_its_own_and_small_ones_the_largest() -> None:
+    scores = np.concatenate([np.full(50, 0.1), np.full(50, 0.3), np.full(LEAST_NULLS - 1, 0.9)])
+    classes = ["prompt"] * 50 + ["answer"] * 50 + ["template"] * (LEAST_NULLS - 1)
+
+    assert thresholds(scores, classes) == {"template": 0.3, "prompt": 0.1, "answer": 0.3}
+
+
+def test_classes_that_are_all_small_share_one_threshold() -> None:
+    found = thresholds(np.array([0.1, 0.4, 0.2]), ["prompt", "answer", "answer"])
+
+    assert found == dict.fromkeys(KINDS, 0.4)
+
+
+def test_no_threshold_is_below_what_the_token_alone_tells() -> None:
+    assert thresholds(np.full(100, -0.5), ["answer"] * 100) == dict.fromkeys(KINDS, 0.0)
