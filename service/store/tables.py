@@ -132,9 +132,7 @@ class Explanation(Base):
     fve: Mapped[float]  # 1 - |u - u_hat|^2 / fve_baseline on unit vectors
     fve_beyond_token: Mapped[float | None]  # of what the token's mean leaves open; None: no token means
     position_class: Mapped[str]  # template | prompt | answer: verified against readings of the same
-    verified: Mapped[
-        bool
-    ]  # above decoders.verified_above; False while its worker did not trust the decoder
+    verified: Mapped[bool]  # at least above decoders.verified_above, by a decoder that was trusted
     claims: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # as personal as text
     candidates: Mapped[int] = mapped_column(default=1)  # of which `text` rebuilds the vector best
     margin: Mapped[float | None]  # its cosine less the second best's; None for a single one

@@ -43,8 +43,8 @@ class Fidelity(Answer):
     verified: bool = Field(
         description="True only when `fve_beyond_token`, or `fve` where that is null, is above "
         "`verified_above`. The decoder must also have kept its format, and the vector must lie about as "
-        "far from the mean as the calibration's where the calibration asks for it. Never true of readings that "
-        "were made while the worker did not trust its decoder."
+        "far from the mean as the calibration's where the calibration asks for it. Never true of readings "
+        "that were made while the worker did not trust its decoder."
     )
     fve_beyond_token: float | None = Field(
         description="How much more than its token the text tells: the share of what the mean of all "
