@@ -1,10 +1,12 @@
-"""Read the residual stream of whole chats with Hugging Face; one forward a chat, no padding."""
+"""Read the residual stream of whole chats with Hugging Face, chats of like length together."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from workers.training import precision
 
 TOP = 3
 """How many of the model's own next tokens are kept."""
@@ -28,21 +30,33 @@ class ActivationReader:
         import transformers
 
         self._torch = torch
-        self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            model, dtype=torch.float32
-        ).eval()
+        self._device = precision.device()
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        self._model = loaded.eval().to(self._device)
         last = self._model.config.num_hidden_layers - 1
         if not 0 <= layer < last:
             # Transformers returns the last block's output only after the final norm.
             raise ValueError(f"layer: {layer} must be one of the model's blocks 0..{last - 1}")
         self._layer = layer
 
-    def read(self, tokens: Sequence[int], positions: Sequence[int]) -> ChatReading:
-        """Return block K's output and the likeliest next tokens at `positions`."""
-        with self._torch.inference_mode():
-            output = self._model.model(self._torch.tensor([list(tokens)]), output_hidden_states=True)
-            # hidden_states[0] is the embedding, so the output of block K is entry K+1.
-            vectors = output.hidden_states[self._layer + 1][0, list(positions)]
-            logits = self._model.lm_head(output.last_hidden_state[0, list(positions)])
-            next_tokens = logits.topk(TOP, dim=-1).indices
-        return ChatReading(vectors.float().numpy(), next_tokens.numpy())
+    def read(self, chats: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> list[ChatReading]:
+        """Return block K's output and the likeliest next tokens at each chat's positions."""
+        torch = self._torch
+        rows = [torch.tensor(list(tokens)) for tokens in chats]
+        # Padded on the right, behind every position that is read: causal attention never looks there.
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self._device)
+        with torch.inference_mode():
+            output = self._model.model(padded, output_hidden_states=True)
+            return [
+                self._at(
+                    output.hidden_states[self._layer + 1][row], output.last_hidden_state[row], list(places)
+                )
+                for row, places in enumerate(positions)
+            ]
+
+    def _at(self, states: Any, last: Any, places: list[int]) -> ChatReading:
+        # hidden_states[0] is the embedding, so the output of block K is entry K+1.
+        logits = self._model.lm_head(last[places])
+        return ChatReading(
+            states[places].float().cpu().numpy(), logits.float().topk(TOP, dim=-1).indices.cpu().numpy()
+        )

@@ -6,32 +6,60 @@ from typing import Any
 
 from workers.training.config import RunConfig
 
-_LABELS = {
-    "reconstructor": {
-        "true_text_fve": "AR on true explanations, centred FVE",
-        "shuffled_text_fve": "AR on another chat's explanations (null)",
-        "empty_text_fve": "AR on empty text (null)",
-        "token_mean_baseline_fve": "no decoder: mean of each token's training vectors (baseline)",
-    },
-    "verbalizer": {
-        "last_token_right": "AV names the read token, words before given",
-        "last_token_right_shuffled": "the same with another chat's vector (null)",
-        "next_token_right": "AV names the model's likeliest next token, words before given",
-        "next_token_right_shuffled": "the same with another chat's vector (null)",
-        "loss_gap_shuffled_minus_real": "loss of the quotes, other chat's vector minus own, nats a token",
-    },
-    "round_trip": {
-        "fve": "vector to text to vector, writing freely, centred FVE",
-        "shuffled_fve": "the same against another chat's vector (null)",
-        "random_vector_fve": "the same for random Gaussian vectors (null)",
-        "last_token_quoted_right": "read token quoted exactly, writing freely",
-        "well_formed": "readings with both tags",
-    },
+_ROUND_TRIP = {
+    "same_token_null_best_fve": "null: another chat's readings with this token at their end, best of {n}",
+    "same_token_null_best_beyond_token": "the same, beyond the token",
+    "same_token_null_greedy_fve": "null: another chat's one reading with this token at its end",
+    "same_token_null_greedy_beyond_token": "the same, beyond the token",
+    "shuffled_fve": "null: another chat's reading as it is",
+    "token_mean_baseline_fve": "no decoder: the mean of each token's training vectors",
+    "greedy_fve": "one reading, the likeliest",
+    "greedy_beyond_token": "the same, beyond the token",
+    "one_sampled_fve": "one reading, sampled",
+    "one_sampled_beyond_token": "the same, beyond the token",
+    "best_fve": "best of {n} readings",
+    "best_beyond_token": "the same, beyond the token",
+    "best_fve_prompt": "best of {n}, at the client's words",
+    "best_beyond_token_prompt": "the same, beyond the token",
+    "best_fve_answer": "best of {n}, at the model's own words",
+    "best_beyond_token_answer": "the same, beyond the token",
+    "pairs_won_greedy": "share of vectors whose own reading beats that null",
+    "well_formed": "vectors whose readings all keep the format",
+}
+_RECONSTRUCTOR = {
+    "shuffled_text_fve": "AR on another chat's true reading (null)",
+    "empty_text_fve": "AR on the token alone, without words (null)",
+    "true_text_fve": "AR on true readings",
+    "true_text_beyond_token": "the same, beyond the token",
+}
+_VERBALIZER = {
+    "next_token_right": "AV names the model's likeliest next token",
+    "next_token_right_shuffled": "the same with another chat's vector (null)",
+    "token_before_right": "AV names the token before the read one, words before given",
+    "token_before_right_shuffled": "the same with another chat's vector (null)",
+    "second_before_right": "AV names the second before it",
+    "fourth_before_right": "AV names the fourth before it",
+    "loss_of_the_quote": "loss of the quoted words, nats a token",
+    "loss_gap_shuffled_minus_real": "other chat's vector minus own",
+}
+_ORIGINS = {"sets": "prompts of evaluation sets", "real": "prompts that people once typed"}
+_THEMES = {
+    "area_right_{origin}": "the likeliest area is the labeller's: all answer positions",
+    "area_right_surest_30_{origin}": "the same, surest 30%",
+    "area_named_{origin}": "share of positions where an area is named at all; the others abstain",
+    "area_right_where_named_{origin}": "right where named",
+    "pooled_area_right_{origin}": "pooled over a request's answer",
+    "pooled_area_right_surest_40_{origin}": "the same, surest 40% of requests",
+    "labeller_on_answer_{origin}": "for comparison: the labeller, given the text of the same answer",
 }
 
 
 def build_card(
-    config: RunConfig, figures: dict[str, Any], training: dict[str, Any], data: dict[str, Any]
+    config: RunConfig,
+    figures: dict[str, Any],
+    training: dict[str, Any],
+    data: dict[str, Any],
+    examples: list[dict[str, str]],
 ) -> dict[str, Any]:
     """Return the card as JSON-ready values."""
     return {
@@ -39,14 +67,15 @@ def build_card(
         "model": config.model_name,
         "model_licence": config.model_licence,
         "layer": config.layer,
-        "targets": 'It has read "X" after "<words before>" and expects "a", "b" or "c". '
-        "This is <register> about <topic>, touching on <kinds>.",
+        "candidates": config.evaluation.candidates,
         "figures": figures,
         "training": training,
         "data": data,
+        "examples": examples,
         "fve": "1 - |u-v|^2 / baseline on unit vectors; baseline = 1 - |mean u|^2 over the calibration set",
+        "beyond_token": "1 - (1 - FVE) / (1 - FVE of the token's mean), over all rows together",
         "notes": list(config.notes),
-        "intervals": "95% bootstrap over whole chats",
+        "intervals": "95% bootstrap over whole chats, Wilson for shares of requests",
     }
 
 
@@ -58,25 +87,35 @@ def write_card(card: dict[str, Any], config: RunConfig, target: Path) -> None:
 
 def render(card: dict[str, Any], config: RunConfig) -> str:
     """Return the model card as Markdown."""
+    figures, count = card["figures"], card["candidates"]
     return _TEMPLATE.format(
-        **{
-            name: card[name]
-            for name in ("name", "model", "model_licence", "layer", "targets", "fve", "intervals")
-        },
-        figures="\n".join(
-            f"| {label} | {_value(card['figures'][part][name])} | {card['figures'][part][name]['n']} |"
-            for part, labels in _LABELS.items()
-            for name, label in labels.items()
+        **{name: card[name] for name in ("name", "model", "model_licence", "layer", "fve", "intervals")},
+        beyond_token=card["beyond_token"],
+        round_trip=_table(figures["round_trip"], _ROUND_TRIP, n=count),
+        reconstructor=_table(figures["reconstructor"], _RECONSTRUCTOR),
+        verbalizer=_table(figures["verbalizer"], _VERBALIZER),
+        themes="\n".join(
+            f"| {title} | | |\n{_table(figures['themes'], _labels_of(origin))}"
+            for origin, title in _ORIGINS.items()
+        ),
+        kinds="\n".join(
+            f"| {kind} | {found['requests_with']} of {found['requests']} | {found['auroc']:.3f} |"
+            f" {_value(found['recall_at_1pct_fpr'])} |"
+            for kind, found in figures["kinds"].items()
+        ),
+        examples="\n".join(
+            f"- `{_line(one['words'])}`  \n  -> {_line(one['reading'])}" for one in card["examples"]
         ),
         chats=card["data"]["chats"],
         vectors=card["data"]["train"],
         temperature=config.chats.temperature,
         costs="\n".join(
-            f"- {name}: {cost['examples']} examples, {cost['minutes']:.0f} minutes on the CPU"
+            f"- {name}: {cost['examples']} examples, {cost['minutes']:.0f} minutes"
             for name, cost in card["training"].items()
         ),
         sources="\n".join(
-            f"| `{source.wheel}` ({source.licence}) | `{source.member}` | up to {source.count} |"
+            f"| `{source.wheel}` ({source.licence}) | `{source.member}` | {source.origin} |"
+            f" up to {source.count} |"
             for source in config.prompts.sources
         ),
         own=config.prompts.own,
@@ -84,52 +123,97 @@ def render(card: dict[str, Any], config: RunConfig) -> str:
     )
 
 
-_TEMPLATE = """\
-# {name}: an NLA pair for {model}, layer {layer}
+def _labels_of(origin: str) -> dict[str, str]:
+    return {name.format(origin=origin): label for name, label in _THEMES.items()}
 
-LoRA adapters (float16) and a head; `workers.nla.assemble` merges them into the base model.
-Base model: {model} ({model_licence}). Adapters, head and card: Apache-2.0.
 
-## What it says
-`{targets}`
-
-## Measured on held-out chats
-{fve}; {intervals}.
-
-| figure | value [95%] | n |
-|---|---|---|
-{figures}
-
-`calibration.json` holds the same round trip on the calibration chats, read by the worker's own engine,
-with the threshold of `verified`.
-
-{notes}
-
-## What it can and cannot do
-- It names the token that was read, guesses the likeliest next tokens, and recalls a little of the text
-  before. The first is mostly right, the second sometimes; the quoted text is often invented.
-- It does not describe intentions, plans, feelings or facts, and was never trained to.
-- A reading is a hypothesis. `verified` tells that the text carries the vector better than 95% of
-  shuffled readings and better than the mean; it never tells that a statement in it is true.
-- It knows short chats of this one model at this one layer. Other formats, long contexts and the
-  first ten tokens were not measured.
-
-## Training
-{chats} chats, answered by the model itself at temperature {temperature}; {vectors} training vectors;
-whole chats are held out. Cost:
-
-{costs}
-
-| wheel (declared licence) | file | prompts |
-|---|---|---|
-{sources}
-| own | `{own}` | all |
-
-The prompts' texts are not shipped. The licences are those that the packages declare; data sets inside
-them keep their authors' terms. Reproduce with `subtext train --config run.yaml`.
-"""
+def _table(figures: dict[str, Any], labels: dict[str, str], **words: Any) -> str:
+    return "\n".join(
+        f"| {label.format(**words)} | {_value(figures[name])} | {figures[name]['n']} |"
+        for name, label in labels.items()
+        if name in figures
+    )
 
 
 def _value(figure: dict[str, Any]) -> str:
     low, high = figure["ci95"]
     return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _line(text: str) -> str:
+    return text.replace("\n", "\\n").replace("`", "'")
+
+
+_TEMPLATE = """\
+# {name}: an NLA pair for {model}, layer {layer}
+
+LoRA adapters, a projector, a label head and the reconstructor's head, all float16; `workers.nla.assemble`
+merges the adapters into the base model.
+Base model: {model} ({model_licence}). Everything else here: Apache-2.0.
+
+## What it says
+`<Register> about <area> (<topic>), touching on <kinds>. Expects "<token>". Reads "<words> <read token>"`
+
+The first sentence is the label head's: areas, topics and kinds are named only from a threshold on that was
+set on calibration chats; below it the pair abstains. The rest is the verbalizer's. The read token is known
+from the record and closes the quote; figures beyond the token give no credit for it.
+
+What held-out vectors hold, and the likeliest reading of each:
+
+{examples}
+
+## Measured on held-out chats
+FVE: {fve}. Beyond the token: {beyond_token}. Intervals: {intervals}.
+
+| vector to text to vector, writing freely | value [95%] | n |
+|---|---|---|
+{round_trip}
+
+| reconstructor | value [95%] | n |
+|---|---|---|
+{reconstructor}
+
+| verbalizer, teacher-forced | value [95%] | n |
+|---|---|---|
+{verbalizer}
+
+| themes | value [95%] | n |
+|---|---|---|
+{themes}
+
+| kind, pooled over a request | requests with it | AUROC | recall at 1% false positives |
+|---|---|---|---|
+{kinds}
+
+Kinds with fewer than 20 held-out requests are left out, and a kind with fewer than 20 calibration
+positions is never named. `calibration.json` holds the same round trip on the calibration chats, read by the
+worker's own engine, with the threshold of `verified` for every position class and what its nulls reach.
+
+{notes}
+
+## What it can and cannot do
+- It says what a text is about where that is clear, what the model expects next, and recalls some of the
+  words before the read token. The nearest words are often right; farther ones are mostly invented in the
+  same vein.
+- It does not describe intentions, plans, feelings or facts, and was never trained to.
+- A reading is a hypothesis. `verified` tells that the text carries the vector better than 95% of other
+  vectors' readings with the same token, and better than the token's mean; it never tells that a statement in
+  it is true.
+- It knows short chats of this one model at this one layer. Other formats, long contexts and the
+  first ten tokens were not measured.
+
+## Training
+{chats} chats, answered by the model itself at temperature {temperature}; {vectors} training vectors;
+whole chats are held out. Cost on two cores, beside other work:
+
+{costs}
+
+| wheel (declared licence) | file | origin | prompts |
+|---|---|---|---|
+{sources}
+| own | `{own}` | sets | all |
+
+The prompts' texts are not shipped, and examples above show none that a person once typed. The licences are
+those that the packages declare; data sets inside them keep their authors' terms. Reproduce with
+`subtext train --config run.yaml`.
+"""

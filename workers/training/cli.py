@@ -11,7 +11,9 @@ def train(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="subtext train", description=train.__doc__)
     parser.add_argument("--config", type=Path, required=True, help="run.yaml of the pair")
     parser.add_argument("--finish", action="store_true", help="end each training at its last checkpoint")
-    parser.add_argument("--until", choices=("data", "ar", "av", "readings"), help="stop after this step")
+    parser.add_argument(
+        "--until", choices=("data", "labels", "ar", "av", "readings"), help="stop after this step"
+    )
     arguments = parser.parse_args(argv)
     home = Path(os.environ.get("SUBTEXT_HOME", ".subtext"))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -29,16 +31,20 @@ def train(argv: list[str]) -> int:
     steps.collect_data(run)
     if arguments.until == "data":
         return 0
+    steps.fit_labels(run)
+    if arguments.until == "labels":
+        return 0
     ar = steps.train_reconstructor(run)
     if arguments.until == "ar":
         return 0
     av = steps.train_verbalizer(run)
     if arguments.until == "av":
         return 0
-    steps.read_vectors(run, ar, av)
+    found = steps.read_vectors(run, av)
     if arguments.until == "readings":
         return 0
-    steps.adapt_reconstructor(run, ar)
+    cosines = steps.adapt_reconstructor(run, ar, found)
+    steps.train_on_winners(run, av, found, cosines)
     steps.evaluate(run, ar, av, steps.export(run, ar, av))
     return 0
 

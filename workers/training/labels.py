@@ -7,7 +7,7 @@ language model's opinion enters the targets. A pair that learns them has to find
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pydantic
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from workers.judge.embedder import Embedder
 from workers.training.config import Part
 
+_SHARPNESS = 30.0
+"""How fast a topic's weight falls with its cosine: 0.1 less is a twentieth."""
 OTHER_TOPIC = "something else"
 QUESTION, ANSWER = "a request", "an answer"
 """Registers of texts that no pattern claims: the user's words, and the model's."""
@@ -45,8 +47,28 @@ class Taxonomy(Part):
     topics: dict[str, str]
     """Name to words that describe it."""
     topic_floor: float = pydantic.Field(ge=0, lt=1)
+    areas: dict[str, tuple[str, ...]]
+    """Name to the topics that belong to it; every topic belongs to exactly one area."""
     registers: tuple[Register, ...]
     kinds: tuple[Kind, ...] = pydantic.Field(max_length=62)
+
+    @pydantic.model_validator(mode="after")
+    def _divides_topics(self) -> Self:
+        named = [topic for topics in self.areas.values() for topic in topics]
+        if sorted(named) != sorted(self.topics):
+            wrong = sorted(set(named) ^ set(self.topics)) or sorted(
+                {topic for topic in named if named.count(topic) > 1}
+            )
+            raise ValueError(
+                f"areas: every topic must stand in exactly one area; wrong: {', '.join(wrong)}"
+            )
+        return self
+
+    @property
+    def area_of_topics(self) -> dict[str, str]:
+        """Return each topic's area, in the topics' order."""
+        areas = {topic: area for area, topics in self.areas.items() for topic in topics}
+        return {topic: areas[topic] for topic in self.topics}
 
     @property
     def topic_names(self) -> tuple[str, ...]:
@@ -62,6 +84,8 @@ class Taxonomy(Part):
 class Labels(NamedTuple):
     """Indices into a taxonomy, one entry a text."""
 
+    areas: NDArray[np.float32]
+    """(n, areas): a soft choice, rows sum to 1."""
     topic: NDArray[np.int64]
     register: NDArray[np.int64]
     kinds: NDArray[np.int64]
@@ -81,6 +105,11 @@ class Labeller:
         self._taxonomy = taxonomy
         self._embedder = embedder
         self._topics = embedder.embed([f"{name}: {words}" for name, words in taxonomy.topics.items()])
+        area_names = list(taxonomy.areas)
+        self._membership = np.zeros((len(taxonomy.topics), len(area_names)), np.float32)
+        for index, area in enumerate(taxonomy.area_of_topics.values()):
+            # Divided by the area's size, so that an area of many topics is not likelier for that alone.
+            self._membership[index, area_names.index(area)] = 1 / len(taxonomy.areas[area]) ** 0.5
         flags = re.IGNORECASE | re.MULTILINE
         self._registers = [re.compile(one.pattern, flags) for one in taxonomy.registers]
         self._kinds = [re.compile(one.pattern, flags) for one in taxonomy.kinds]
@@ -92,8 +121,10 @@ class Labeller:
         `subjects` are the words that say what the text is about: the request, or its part so far.
         """
         embedded = self._embed_distinct(subjects)
+        similarity = embedded @ self._topics.T
         return Labels(
-            self._topic(embedded),
+            self._areas(similarity),
+            self._topic(similarity),
             np.array([self._register(*one) for one in zip(texts, is_request, strict=True)], np.int64),
             np.array([self._bits(*one) for one in zip(texts, embedded, strict=True)], np.int64),
         )
@@ -103,8 +134,13 @@ class Labeller:
         places = {text: place for place, text in enumerate(distinct)}
         return self._embedder.embed(distinct)[[places[text] for text in texts]]
 
-    def _topic(self, embedded: NDArray[np.float32]) -> NDArray[np.int64]:
-        similarity = embedded @ self._topics.T
+    def _areas(self, similarity: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Add up what an area's topics have of a softmax over all: near synonyms share, not compete."""
+        weights = np.exp(_SHARPNESS * (similarity - similarity.max(axis=1, keepdims=True)))
+        summed = weights @ self._membership
+        return np.asarray(summed / summed.sum(axis=1, keepdims=True), np.float32)
+
+    def _topic(self, similarity: NDArray[np.float32]) -> NDArray[np.int64]:
         best = similarity.argmax(axis=1)
         found = similarity[np.arange(len(best)), best] >= self._taxonomy.topic_floor
         return np.where(found, best, len(self._taxonomy.topics)).astype(np.int64)

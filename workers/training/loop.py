@@ -1,8 +1,8 @@
 """The training loop of both halves: resumable, ended by examples or by minutes."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,11 @@ class Task:
     parameters: dict[str, Any]
     lengths: list[int]
     """Length of every training example, in tokens."""
-    loss: Callable[[NDArray[np.int64]], Any]
-    """Loss of a batch of rows."""
+    loss: Callable[[NDArray[np.int64], np.random.Generator], Any]
+    """Loss of a batch of rows; whatever it draws, it draws from the generator, so that a resumed run
+    repeats itself."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Factor on the learning rate by the first part of a parameter's name; 1 where nothing is said."""
     check: Callable[[], dict[str, float]]
     """Cheap held-out figures, taken at every checkpoint."""
 
@@ -49,7 +52,7 @@ def train(
     """
     import torch
 
-    optimizer: Any = torch.optim.AdamW(task.parameters.values(), lr=config.learning_rate, weight_decay=0.0)
+    optimizer: Any = torch.optim.AdamW(_groups(task), lr=config.learning_rate, weight_decay=0.0)
     position = load_checkpoint(checkpoint, task.parameters, optimizer)
     order = batch_order(task.lengths, batch=config.batch, examples=config.max_examples, seed=seed)
     progress = Progress(task.title, total=1000, log=log, done=round(_share(position, config) * 1000))
@@ -57,7 +60,9 @@ def train(
     started = saved - position.minutes * 60
     while not (position.done or finish):
         rows = order[position.batches]
-        loss = _step(task, optimizer, rows, config.learning_rate * rate_factor(_share(position, config)))
+        rng = np.random.default_rng([seed, position.batches])
+        factor = rate_factor(_share(position, config))
+        loss = _step(task, optimizer, rows, rng, factor)
         position.loss = (
             loss if position.batches == 0 else _SMOOTHING * position.loss + (1 - _SMOOTHING) * loss
         )
@@ -91,13 +96,24 @@ def _figures(task: Task, position: Position) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in figures.items()}
 
 
-def _step(task: Task, optimizer: Any, rows: NDArray[np.int64], rate: float) -> float:
+def _groups(task: Task) -> list[dict[str, Any]]:
+    """Divide the parameters by how fast they learn."""
+    rates = {name: task.rates.get(name.partition(".")[0], 1.0) for name in task.parameters}
+    return [
+        {"params": [value for name, value in task.parameters.items() if rates[name] == rate], "speed": rate}
+        for rate in sorted(set(rates.values()))
+    ]
+
+
+def _step(
+    task: Task, optimizer: Any, rows: NDArray[np.int64], rng: np.random.Generator, factor: float
+) -> float:
     import torch
 
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = optimizer.defaults["lr"] * group["speed"] * factor
     optimizer.zero_grad()
-    loss = task.loss(rows)
+    loss = task.loss(rows, rng)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(task.parameters.values(), _CLIP)
     optimizer.step()

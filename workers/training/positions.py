@@ -1,5 +1,6 @@
 """Choose which positions of a chat are read, and which chats train, test and calibrate; pure."""
 
+import hashlib
 import random
 from collections.abc import Sequence
 from typing import Literal
@@ -31,13 +32,15 @@ def choose_positions(
     )
 
 
-def split_chats(count: int, config: Activations, *, rng: random.Random) -> list[Split]:
-    """Assign every chat to one split: whole chats, so that no text is on both sides."""
-    held_out = max(1, round(count * config.held_out_share))
-    calibration = max(1, round(count * config.calibration_share))
-    splits: list[Split] = []
-    splits.extend("held_out" for _ in range(held_out))
-    splits.extend("calibration" for _ in range(calibration))
-    splits.extend("train" for _ in range(count - len(splits)))
-    rng.shuffle(splits)
-    return splits
+def split_of(prompt: Sequence[int], config: Activations) -> Split:
+    """Assign a chat to one split by a hash of its prompt: equal prompts never stand on two sides."""
+    digest = hashlib.sha256(" ".join(map(str, prompt)).encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    if share < config.held_out_share:
+        return "held_out"
+    return "calibration" if share < config.held_out_share + config.calibration_share else "train"
+
+
+def chat_random(prompt: Sequence[int], seed: int) -> random.Random:
+    """Return what draws one chat's positions: the same ones whatever else a run holds."""
+    return random.Random(f"{seed}:{' '.join(map(str, prompt))}")  # noqa: S311 - a choice of data, not a secret

@@ -4,36 +4,48 @@ import csv
 import io
 import json
 import random
+import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from workers.training.config import Prompts, Source
+from workers.training.config import Origin, Prompts, Source
 
+_ITEM_START = re.compile(r"[\s,]*\{")
 _READABLE = 8
 """Shorter strings are fragments, not requests."""
 
 
-def gather_prompts(config: Prompts, *, wheels: Path, beside: Path, seed: int) -> list[str]:
+class Prompt(NamedTuple):
+    """One user's turn."""
+
+    text: str
+    origin: Origin
+
+
+def gather_prompts(config: Prompts, *, wheels: Path, beside: Path, seed: int) -> list[Prompt]:
     """Return the run's distinct prompts, shuffled.
 
     Raises FileNotFoundError with the download command when a wheel is missing, ValueError when a
     source holds no usable prompt.
     """
-    prompts: list[str] = []
+    found: dict[str, Origin] = {}
     if config.own is not None:
-        prompts += (beside / config.own).read_text().splitlines()
+        own = (beside / config.own).read_text().splitlines()
+        found |= dict.fromkeys(usable(own, max_bytes=config.max_bytes), "sets")
     for source in config.sources:
-        found = usable(read_source(source, wheels), max_bytes=config.max_bytes)
-        if not found:
+        texts = usable(read_source(source, wheels), max_bytes=config.max_bytes)
+        if not texts:
             raise ValueError(f"prompts.sources: {source.wheel}:{source.member} holds no usable prompt")
-        prompts += random.Random(f"{seed}:{source.member}").sample(found, min(source.count, len(found)))  # noqa: S311 - a choice of data, not a secret
-    chosen = usable(prompts, max_bytes=config.max_bytes)
-    random.Random(seed).shuffle(chosen)  # noqa: S311 - same reason
-    return chosen
+        chosen = random.Random(f"{seed}:{source.member}").sample(texts, min(source.count, len(texts)))  # noqa: S311 - a choice of data, not a secret
+        # A prompt that two sources share belongs to the first.
+        found = dict.fromkeys(chosen, source.origin) | found
+    prompts = [Prompt(text, origin) for text, origin in sorted(found.items())]
+    random.Random(seed).shuffle(prompts)  # noqa: S311 - same reason
+    return prompts
 
 
 def usable(texts: Iterable[str], *, max_bytes: int) -> list[str]:
@@ -68,6 +80,29 @@ def parse_texts(content: str, source: Source) -> list[str]:
             return _field(list(csv.DictReader(io.StringIO("".join(rest)))), source.field)
         case "seeds":
             return _field(yaml.safe_load(content)["seeds"], "value")
+        case "sharegpt":
+            return [turn for conversation in iterate_items(content) for turn in _first_turn(conversation)]
+
+
+def iterate_items(content: str) -> Iterator[Any]:
+    """Yield the items of a JSON list that may be cut short: what follows the last whole item is dropped."""
+    decoder = json.JSONDecoder()
+    position = content.index("[") + 1
+    while True:
+        found = _ITEM_START.match(content, position)
+        if found is None:
+            return
+        try:
+            item, position = decoder.raw_decode(content, found.end() - 1)
+        except ValueError:
+            return
+        yield item
+
+
+def _first_turn(conversation: Any) -> list[str]:
+    """Return what the user said first; nothing when a conversation begins with the model."""
+    turns = conversation.get("conversations") or [{}]
+    return [turns[0]["value"]] if turns[0].get("from") == "human" else []
 
 
 def _field(rows: Sequence[dict[str, Any]], name: str) -> list[str]:

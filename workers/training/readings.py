@@ -1,94 +1,108 @@
-"""What the trained verbalizer writes freely: about training vectors, held-out vectors and noise.
+"""What the trained verbalizer writes freely, kept in files so that a killed run goes on.
 
-The reconstructor is adapted to the first and the pair is measured on the others. Everything is kept
-in files, so that a killed run goes on and the engine's memory is free again for training.
+The reconstructor is adapted to readings of training vectors, the verbalizer to the best of them, and the
+pair is measured on readings of held-out vectors.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.nla.verbalizer import EngineSettings, Explanation, parse_explanation
-from workers.training import tasks
-from workers.training.config import RunConfig
-from workers.training.dataset import Samples
+from workers.nla.claims import explanation, parse_continuation
+from workers.training.material import Material
 from workers.training.progress import Progress
+from workers.training.targets import ReadingWriter
 from workers.training.verbalizer import Verbalizer
 
-Reader = Callable[[NDArray[np.float32]], list[Explanation]]
-_MAX_NEW_TOKENS = 96
-_KEPT_EVERY = 64
-"""Readings between two writes of their file: what a kill can lose."""
-_NOISE = 64
+MAX_NEW_TOKENS = 32
+_TOGETHER = 64
+"""Vectors between two writes of the file: what a kill can lose."""
 
 
-class Readings(NamedTuple):
-    """Which rows of a split were read, and what was said about each."""
+class Candidates(NamedTuple):
+    """All readings of one vector."""
 
-    rows: NDArray[np.int64]
-    explanations: list[Explanation]
-
-    @property
-    def texts(self) -> list[str]:
-        """The explanations alone."""
-        return [said.text for said in self.explanations]
-
-
-def train_rows(config: RunConfig, train: Samples) -> NDArray[np.int64]:
-    """Return the training rows that are read."""
-    return tasks.spread(len(train), config.adaptation.readings)
-
-
-def held_out_rows(config: RunConfig, held_out: Samples) -> NDArray[np.int64]:
-    """Return the held-out rows that are read."""
-    return tasks.spread(len(held_out), config.evaluation.round_trip_vectors)
-
-
-def noise(config: RunConfig, d_model: int) -> NDArray[np.float32]:
-    """Return random directions: vectors that mean nothing."""
-    return np.random.default_rng(config.seed).standard_normal((_NOISE, d_model)).astype(np.float32)
+    answers: list[list[int]]
+    """Token ids as the AV wrote them, end token excluded."""
+    texts: list[str]
+    """The AR's texts: the first sentence and what was written, without the read token."""
+    well_formed: list[bool]
 
 
 def keep_readings(
-    path: Path, vectors: NDArray[np.float32], reader: Reader, *, log: Callable[[str], None]
-) -> None:
-    """Read `vectors` into a file, one JSON line each, going on behind what it already holds."""
+    path: Path,
+    av: Verbalizer,
+    writer: ReadingWriter,
+    material: Material,
+    *,
+    candidates: int,
+    temperature: float,
+    seed: int,
+    log: Callable[[str], None],
+) -> list[Candidates]:
+    """Read every row `candidates` times into a file, going on behind what it already holds."""
+    import torch
+
     done = len(load_readings(path)) if path.exists() else 0
-    progress = Progress(path.stem, total=len(vectors), log=log, done=done)
-    for start in range(done, len(vectors), _KEPT_EVERY):
-        said = reader(vectors[start : start + _KEPT_EVERY])
+    progress = Progress(f"reading {path.stem}", total=len(material.sentences), log=log, done=done)
+    for start in range(done, len(material.sentences), _TOGETHER):
+        # Seeded by place, so that a run that went on reads what an undisturbed one would have.
+        torch.manual_seed(seed + start)
+        portion = material.take(np.arange(start, min(start + _TOGETHER, len(material.sentences))))
+        found = read(av, writer, portion, candidates=candidates, temperature=temperature)
         with path.open("a") as file:
-            file.write("".join(json.dumps(explanation._asdict()) + "\n" for explanation in said))
-        progress.advance(start + len(said))
+            file.write("".join(json.dumps(one._asdict()) + "\n" for one in found))
+        progress.advance(start + len(found))
+    return load_readings(path)
 
 
-def load_readings(path: Path) -> list[Explanation]:
-    """Return what `keep_readings` wrote."""
-    return [Explanation(**json.loads(line)) for line in path.read_text().splitlines()]
-
-
-def hugging_face_reader(av: Verbalizer) -> Reader:
-    """Read with the verbalizer in memory: slow, and needs nothing else."""
-    return lambda vectors: [
-        parse_explanation(answer) for answer in av.write(vectors, max_new_tokens=_MAX_NEW_TOKENS)
+def read(
+    av: Verbalizer, writer: ReadingWriter, material: Material, *, candidates: int, temperature: float
+) -> list[Candidates]:
+    """Read every row of a small set: greedily at temperature 0."""
+    prompts = [
+        writer.prompt(int(context[-1]), sentence)
+        for sentence, context in zip(material.sentences, material.context, strict=True)
+    ]
+    rounds = [
+        av.write(prompts, material.centred, max_new_tokens=MAX_NEW_TOKENS, temperature=temperature)
+        for _ in range(candidates)
+    ]
+    return [
+        _candidates(writer, sentence, [answers[row] for answers in rounds])
+        for row, sentence in enumerate(material.sentences)
     ]
 
 
-@contextmanager
-def engine_reader(shipped: Path, base_model: Path, assembled: Path, tokenizer: Any) -> Iterator[Reader]:
-    """Read as the worker does: the shipped adapters merged, on vLLM."""
-    from workers.nla import assemble, meta, verbalizer
+def load_readings(path: Path) -> list[Candidates]:
+    """Return what `keep_readings` wrote; a line that a kill cut short is left out."""
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole)
+    return [Candidates(**json.loads(line)) for line in whole.splitlines()]
 
-    verbalizer.prepare_environment()
-    av = assemble.assemble(shipped, base_model, assembled) / "av"
-    settings = EngineSettings(max_new_tokens=_MAX_NEW_TOKENS)
-    engine = verbalizer.Verbalizer(av, meta.load_meta(av, "av"), tokenizer, settings)
-    try:
-        yield engine.verbalize
-    finally:
-        engine.close()
+
+def sequences(
+    writer: ReadingWriter, found: Sequence[Candidates], tokens: NDArray[np.int64]
+) -> list[list[int]]:
+    """Return the AR's prompts of all candidates, all of one vector after those of the one before."""
+    return [
+        writer.ar_ids(text, int(token))
+        for one, token in zip(found, tokens, strict=True)
+        for text in one.texts
+    ]
+
+
+def _candidates(writer: ReadingWriter, sentence: str, answers: list[list[int]]) -> Candidates:
+    ended = [writer.cut(answer) for answer in answers]
+    parsed = [parse_continuation(writer.decode(answer)) for answer in ended]
+    texts = [
+        explanation(sentence, said) if said else f"{sentence} {writer.decode(answer)}"
+        for said, answer in zip(parsed, ended, strict=True)
+    ]
+    return Candidates(ended, texts, [said is not None for said in parsed])

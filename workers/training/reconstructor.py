@@ -1,37 +1,37 @@
 """The activation reconstructor (AR) in training: text to vector."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.training.adapters import common_prefix, prefixed_forward, with_adapters
+from workers.nla.reconstructor import batches_by_length
+from workers.training import precision
+from workers.training.adapters import with_adapters
 from workers.training.config import Training
 
-TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summary>"
-"""The official prompt; the vector is read at its last token."""
-_BATCH = 32
+_BATCH = 48
 
 
 class Reconstructor:
     """Blocks 0..K of the audited model with adapters, no final norm, and a square head."""
 
-    def __init__(self, model: str, tokenizer: Any, config: Training, *, layer: int) -> None:
+    def __init__(self, model: str, config: Training, *, layer: int) -> None:
         """Start at the model itself: the head is the identity and the adapters are zero."""
         import torch
         import transformers
 
         self._torch = torch
-        self._tokenizer = tokenizer
+        self._device = precision.device()
         backbone: Any = transformers.AutoModel.from_pretrained(
             model, num_hidden_layers=layer + 1, dtype=torch.float32
         )
         backbone.norm = torch.nn.Identity()
-        self.peft = with_adapters(backbone, config)
-        self._backbone = self.peft.get_base_model()
         width = backbone.config.hidden_size
-        self.head = torch.nn.Linear(width, width, bias=False)
+        self.peft = with_adapters(backbone, config).to(self._device)
+        self._backbone = self.peft.get_base_model()
+        self.head = torch.nn.Linear(width, width, bias=False).to(self._device)
         torch.nn.init.eye_(self.head.weight)
 
     def parameters(self) -> dict[str, Any]:
@@ -39,33 +39,66 @@ class Reconstructor:
         trained = {name: value for name, value in self.peft.named_parameters() if value.requires_grad}
         return {**trained, "head.weight": self.head.weight}
 
-    def encode(self, explanation: str) -> list[int]:
-        """Tokenise an explanation inside the official prompt."""
-        return list(self._tokenizer.encode(TEMPLATE.format(explanation=explanation)))
+    def head_weight(self) -> NDArray[np.float64]:
+        """Return the head, (d, d)."""
+        return np.asarray(self.head.weight.detach().float().cpu().numpy(), np.float64)
+
+    def set_head(self, weight: NDArray[np.float32]) -> None:
+        """Replace the head."""
+        with self._torch.no_grad():
+            self.head.weight.copy_(self._torch.from_numpy(np.ascontiguousarray(weight)))
 
     def forward(self, sequences: Sequence[list[int]]) -> Any:
-        """Return the (n, d) predicted vectors of encoded explanations, with gradients."""
-        torch = self._torch
-        shared = common_prefix(sequences)
-        rest = [torch.tensor(sequence[shared:]) for sequence in sequences]
-        padded = torch.nn.utils.rnn.pad_sequence(rest, batch_first=True)
-        prefix = torch.tensor(sequences[0][:shared])
-        hidden = prefixed_forward(self._backbone, prefix, self._backbone.embed_tokens(padded))
-        last = torch.tensor([len(own) - 1 for own in rest])
-        return self.head(hidden[torch.arange(len(rest)), last])
+        """Return the (n, d) predicted vectors of prompts, with gradients."""
+        with precision.autocast():
+            return self.head(self._read(sequences)).float()
 
     def loss(self, sequences: Sequence[list[int]], vectors: NDArray[np.float32]) -> Any:
         """Return the official loss: squared distance of unit vectors, 2(1 - cos), 0 to 4."""
         predicted = self.forward(sequences)
-        wanted = self._torch.from_numpy(vectors)
+        wanted = self._torch.from_numpy(vectors).to(self._device)
         return 2 * (1 - self._torch.cosine_similarity(predicted, wanted, dim=-1)).mean()
 
-    def rebuild(self, explanations: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vectors of explanations, without gradients."""
-        sequences = [self.encode(text) for text in explanations]
-        with self._torch.inference_mode():
-            parts = [
-                self.forward(sequences[start : start + _BATCH]).numpy()
-                for start in range(0, len(sequences), _BATCH)
-            ]
-        return np.concatenate(parts)
+    def features(self, sequences: Sequence[list[int]]) -> NDArray[np.float32]:
+        """Return what the head reads, (n, d), without gradients."""
+        return self._collect(sequences, self._read)
+
+    def rebuild(self, sequences: Sequence[list[int]]) -> NDArray[np.float32]:
+        """Return the vectors of prompts, without gradients."""
+        return self._collect(sequences, self.forward)
+
+    def _collect(self, sequences: Sequence[list[int]], act: Any) -> NDArray[np.float32]:
+        found = np.empty((len(sequences), self.head.in_features), np.float32)
+        with self._torch.inference_mode(), precision.autocast():
+            for rows in _batches(sequences):
+                found[rows] = act([sequences[row] for row in rows]).float().cpu().numpy()
+        return found
+
+    def _read(self, sequences: Sequence[list[int]]) -> Any:
+        torch = self._torch
+        padded = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(sequence) for sequence in sequences], batch_first=True
+        )
+        hidden = self._backbone(input_ids=padded.to(self._device), use_cache=False).last_hidden_state
+        last = torch.tensor([len(sequence) - 1 for sequence in sequences])
+        return hidden[torch.arange(len(sequences)), last]
+
+
+def refit_head(
+    head: NDArray[np.float64], features: NDArray[np.float32], units: NDArray[np.float64], *, ridge: float
+) -> NDArray[np.float64]:
+    """Return the head that fits unit vectors to features best, drawn back to `head`; closed form.
+
+    Features are scaled to unit length on average first, so that `ridge` means the same for every model.
+    """
+    rows = np.asarray(features, np.float64)
+    rows = rows / np.sqrt(np.square(rows).sum(axis=1).mean())
+    predicted = rows @ head.T
+    # The head's length is free, because only directions count: take the one that fits these rows.
+    head = head * (predicted * units).sum() / np.square(predicted).sum()
+    gram = rows.T @ rows + ridge * np.eye(rows.shape[1])
+    return np.asarray(head + np.linalg.solve(gram, rows.T @ (units - rows @ head.T)).T)
+
+
+def _batches(sequences: Sequence[list[int]]) -> Iterator[list[int]]:
+    return batches_by_length(sequences, _BATCH)

@@ -1,56 +1,54 @@
 """The life of one run, step by step; a step whose result exists is skipped.
 
-prompts -> chats -> samples -> AR -> AV -> export -> evaluation and card
+prompts -> chats -> samples -> labels -> AR -> AV -> readings -> AR on readings -> AV on winners -> card
 """
 
-import random
+import json
 import zlib
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from workers.judge.embedder import MiniLmEmbedder
 from workers.nla import fidelity
-from workers.nla.verbalizer import Explanation
+from workers.nla.claims import first_sentence
+from workers.nla.labels import LabelHead, load_labels
+from workers.nla.projector import centre
 from workers.training import (
     activations,
     card,
     chats,
     collect,
     evaluation,
+    label_fit,
     lines,
     loop,
+    projection_fit,
     prompts,
     readings,
     tasks,
 )
-from workers.training.checkpoint import load_weights, read_position
+from workers.training.checkpoint import read_position
 from workers.training.config import RunConfig
 from workers.training.dataset import Samples
 from workers.training.export import export_pair
 from workers.training.labels import Labeller, Taxonomy, load_taxonomy
-from workers.training.reconstructor import Reconstructor
-from workers.training.targets import Target, TargetWriter
+from workers.training.material import Material
+from workers.training.readings import Candidates
+from workers.training.reconstructor import Reconstructor, refit_head
+from workers.training.targets import ReadingWriter
 from workers.training.verbalizer import Verbalizer
 
 CALIBRATION = "calibration_vectors.safetensors"
 
 
-class Split:
-    """One split's samples with their explanations."""
-
-    def __init__(self, path: Path, writer: TargetWriter, taxonomy: Taxonomy) -> None:
-        """Load the samples and write their targets."""
-        self.samples = Samples.load(path)
-        self.targets: list[Target] = tasks.write_targets(writer, self.samples, taxonomy)
-        self.texts = [target.text for target in self.targets]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """Where a run reads and writes, and how far it may go."""
 
@@ -72,257 +70,337 @@ class Run:
         """The audited model's directory."""
         return str(self.home / self.config.model)
 
+    @cached_property
     def tokenizer(self) -> Any:
-        """Load the model's tokenizer."""
+        """The model's tokenizer."""
         import transformers
 
         return transformers.AutoTokenizer.from_pretrained(self.model)
 
-    def order_seed(self, training: str) -> int:
-        """Return what orders a training's examples: another order in every run and every half."""
-        return zlib.crc32(f"{self.config.seed}:{self.config.name}:{training}".encode())
+    @cached_property
+    def writer(self) -> ReadingWriter:
+        """What writes this run's readings."""
+        return ReadingWriter(self.tokenizer, self.config.prompting)
 
-    def writer(self) -> TargetWriter:
-        """Return what writes this run's explanations."""
-        return TargetWriter(self.tokenizer(), self.config.targets)
-
+    @cached_property
     def taxonomy(self) -> Taxonomy:
-        """Load the labels that explanations may name."""
+        """The labels that readings may name."""
         return load_taxonomy(self.config_file.parent / self.config.targets.taxonomy)
 
-    def start(self, half: str, parameters: dict[str, Any]) -> None:
-        """Begin with the weights of the earlier run, if there is one."""
-        if self.config.start_from is not None:
-            load_weights(self.home / "runs" / self.config.start_from / f"{half}.safetensors", parameters)
+    @cached_property
+    def frame(self) -> tuple[NDArray[np.float32], float]:
+        """Mean direction and scale of the training vectors."""
+        return projection_fit.fit_frame(self.samples("train"))
 
-    def split(self, name: str) -> Split:
-        """Load one split."""
-        return Split(self.folder / f"{name}.safetensors", self.writer(), self.taxonomy())
-
-    def samples(self, name: str) -> Samples:
-        """Load one split's samples alone."""
-        return Samples.load(self.folder / f"{name}.safetensors")
-
-    def readings_file(self, name: str) -> Path:
-        """Return where the readings of one set of vectors are kept."""
-        return self.folder / f"readings_{name}.jsonl"
-
-    def readings(self, name: str) -> list[Explanation]:
-        """Load the readings of one set of vectors; none before they were made."""
-        path = self.readings_file(name)
-        return readings.load_readings(path) if path.exists() else []
-
+    @cached_property
     def baseline(self) -> float:
         """FVE baseline of the calibration split."""
         return fidelity.fve_baseline(self.samples("calibration").vectors)
+
+    def order_seed(self, training: str) -> int:
+        """Return what orders a training's examples: another order in every run and every training."""
+        return zlib.crc32(f"{self.config.seed}:{self.config.name}:{training}".encode())
+
+    def samples(self, name: str) -> Samples:
+        """Load one split."""
+        return Samples.load(self.folder / f"{name}.safetensors")
+
+    def centre(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return vectors as projector and label head take them."""
+        return centre(vectors, *self.frame)
+
+    def material(self, name: str) -> Material:
+        """Load one split with its sentences."""
+        samples = self.samples(name)
+        sentences = json.loads((self.folder / f"sentences_{name}.json").read_text())
+        return Material(
+            sentences,
+            samples.context,
+            samples.next_tokens[:, 0],
+            samples.vectors,
+            self.centre(samples.vectors),
+        )
+
+    def labels(self) -> LabelHead:
+        """Load the run's label head."""
+        return load_labels(self.folder, d_model=len(self.frame[0]))
+
+    def train(self, task: loop.Task, config: Any, name: str) -> None:
+        """Train a task from its last checkpoint to its end."""
+        loop.train(
+            task,
+            config,
+            self.folder / f"{name}.safetensors",
+            seed=self.order_seed(name),
+            log=self.log,
+            finish=self.finish,
+        )
 
 
 def collect_data(run: Run) -> None:
     """Prompts, chats and samples."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    sampled_file, prompts_file, chats_file = (
-        run.folder / f"{name}.jsonl" for name in ("sampled", "prompts", "chats")
-    )
+    chats_file = run.folder / "chats.jsonl"
     if not chats_file.exists():
-        # A resumed run must not draw again what it has drawn.
-        drawn = sum(len(lines.read_lines(lines.unfinished(path))) for path in (sampled_file, chats_file))
-        writer = chats.load_writer(run.config.engine, run.model, seed=run.config.seed + drawn)
-        if not prompts_file.exists():
-            run.log("choosing prompts")
-            chosen = _choose_prompts(run, writer, sampled_file)
-            lines.grow_lines(prompts_file, lambda written: None if written else chosen)
-        texts = lines.read_lines(prompts_file)
-        collect.collect_chats(
-            run.config.chats, writer, run.tokenizer(), texts, path=chats_file, log=run.log
+        run.log("choosing prompts")
+        settings = run.config.prompts
+        chosen = prompts.gather_prompts(
+            settings,
+            wheels=run.home / settings.wheels,
+            beside=run.config_file.parent,
+            seed=run.config.seed,
         )
+        # A resumed run must not draw again what it has drawn.
+        drawn = len(lines.read_lines(lines.unfinished(chats_file)))
+        writer = chats.load_writer(run.config.engine, run.model, seed=run.config.seed + drawn)
+        collect.collect_chats(run.config.chats, writer, run.tokenizer, chosen, path=chats_file, log=run.log)
         # The engine's memory must be gone before training starts.
         del writer
     if not all((run.folder / f"{split}.safetensors").exists() for split in collect.SPLITS):
         run.log("loading the model and the labels")
         collect.collect_samples(
             run.config,
-            chats_file,
+            lines.read_lines(chats_file),
             run.folder,
             reader=activations.ActivationReader(run.model, layer=run.config.layer),
-            labeller=Labeller(run.taxonomy(), MiniLmEmbedder()),
-            tokenizer=run.tokenizer(),
+            labeller=Labeller(run.taxonomy, MiniLmEmbedder()),
+            tokenizer=run.tokenizer,
             log=run.log,
         )
     if not (run.folder / CALIBRATION).exists():
         _export_calibration(run)
 
 
-def _choose_prompts(run: Run, writer: chats.Writer, sampled_file: Path) -> list[str]:
-    settings = run.config.prompts
-    chosen = prompts.gather_prompts(
-        settings, wheels=run.home / settings.wheels, beside=run.config_file.parent, seed=run.config.seed
+def fit_labels(run: Run) -> None:
+    """Train the label head and let it write the first sentence of every sample's reading."""
+    done = run.folder / "sentences_train.json"
+    if done.exists():
+        return
+    run.log("fitting the label head")
+    settings, seed = run.config.labels, run.config.seed
+    train, calibration = run.samples("train"), run.samples("calibration")
+    wanted = label_fit.wanted_of(train, run.taxonomy)
+    centred = run.centre(train.vectors)
+    head = label_fit.fit(centred, wanted, run.taxonomy, settings, seed=seed)
+    head = label_fit.set_thresholds(
+        head, run.centre(calibration.vectors), label_fit.wanted_of(calibration, run.taxonomy), settings
     )
-    if settings.sampled is not None:
-        chosen += collect.sample_prompts(
-            settings.sampled,
-            writer,
-            run.tokenizer(),
-            max_bytes=settings.max_bytes,
-            path=sampled_file,
-            log=run.log,
-        )
-    chosen = prompts.usable(chosen, max_bytes=settings.max_bytes)
-    random.Random(run.config.seed).shuffle(chosen)  # noqa: S311 - a choice of data, not a secret
-    return chosen
+    label_fit.save_labels(head, run.folder)
+    for name in ("held_out", "calibration"):
+        _write_sentences(run, name, [head.label(run.centre(run.samples(name).vectors))])
+    folds = label_fit.cross_fit(centred, wanted, train.documents, run.taxonomy, settings, seed=seed)
+    unseen = [fold._replace(names=head.names).label(centred) for fold in folds]
+    _write_sentences(run, "train", unseen, train.documents)
+
+
+def _write_sentences(
+    run: Run, name: str, labelled: list[Any], documents: NDArray[np.int64] | None = None
+) -> None:
+    rows = range(len(labelled[0]))
+    fold = np.zeros(len(labelled[0]), np.int64) if documents is None else documents % 2
+    sentences = [first_sentence(labelled[fold[row]][row]) for row in rows]
+    unfinished = run.folder / f"sentences_{name}.unfinished"
+    unfinished.write_text(json.dumps(sentences))
+    unfinished.replace(run.folder / f"sentences_{name}.json")
 
 
 def train_reconstructor(run: Run) -> Reconstructor:
-    """Train the AR on true explanations and return it."""
-    ar = Reconstructor(run.model, run.tokenizer(), run.config.ar, layer=run.config.layer)
-    run.start("ar", ar.parameters())
-    train, held_out = run.split("train"), run.split("held_out")
+    """Train the AR on true readings and return it."""
+    ar = Reconstructor(run.model, run.config.ar, layer=run.config.layer)
     task = tasks.reconstructor_task(
         ar,
-        train.texts,
-        train.samples.vectors,
-        held_out_texts=held_out.texts,
-        held_out=held_out.samples.vectors,
-        baseline=run.baseline(),
-    )
-    loop.train(
-        task,
+        run.writer,
+        run.material("train"),
+        run.material("held_out"),
         run.config.ar,
-        run.folder / "ar.safetensors",
-        seed=run.order_seed("ar"),
-        log=run.log,
-        finish=run.finish,
+        baseline=run.baseline,
     )
+    run.train(task, run.config.ar, "ar")
     return ar
 
 
 def train_verbalizer(run: Run) -> Verbalizer:
-    """Train the AV on true explanations and return it."""
-    tokenizer = run.tokenizer()
-    writer = run.writer()
-    av = Verbalizer(run.model, tokenizer, run.config.av, run.config.injection)
-    run.start("av", av.parameters())
-    train, held_out = run.split("train"), run.split("held_out")
+    """Train the AV on true readings and return it."""
+    av = load_verbalizer(run)
     task = tasks.verbalizer_task(
         av,
-        [writer.wrap(target) for target in train.targets],
-        train.samples,
-        held_out_targets=[writer.wrap(target) for target in held_out.targets],
-        held_out=held_out.samples,
-    )
-    loop.train(
-        task,
+        run.writer,
+        run.material("train"),
+        run.material("held_out"),
         run.config.av,
-        run.folder / "av.safetensors",
-        seed=run.order_seed("av"),
-        log=run.log,
-        finish=run.finish,
+        projector_rate=run.config.projection.learning_rate / run.config.av.learning_rate,
     )
+    run.train(task, run.config.av, "av")
     return av
 
 
-def read_vectors(run: Run, ar: Reconstructor, av: Verbalizer) -> None:
-    """Let the AV write freely about training vectors, held-out vectors and noise."""
-    train, held_out = run.samples("train"), run.samples("held_out")
-    vectors = {
-        "train": train.vectors[readings.train_rows(run.config, train)],
-        "held_out": held_out.vectors[readings.held_out_rows(run.config, held_out)],
-        "noise": readings.noise(run.config, train.vectors.shape[1]),
-    }
-    counts = {name: len(run.readings(name)) for name in vectors}
-    if all(counts[name] == len(rows) for name, rows in vectors.items()):
-        return
-    with ExitStack() as stack:
-        reader = readings.hugging_face_reader(av)
-        if run.config.engine == "vllm":
-            draft = run.folder / "draft"
-            export_pair(run.config, av, ar, run.tokenizer(), draft)
-            reader = stack.enter_context(
-                readings.engine_reader(draft, Path(run.model), run.folder / "assembled", run.tokenizer())
-            )
-        for name, rows in vectors.items():
-            readings.keep_readings(run.readings_file(name), rows, reader, log=run.log)
+def load_verbalizer(run: Run) -> Verbalizer:
+    """Return an untrained AV behind the projector's closed-form start."""
+    import safetensors.torch
 
-
-def adapt_reconstructor(run: Run, ar: Reconstructor) -> None:
-    """Train the AR on readings of training vectors, so that it weighs what the AV gets wrong."""
-    train, held_out = run.split("train"), run.samples("held_out")
-    rows = readings.train_rows(run.config, train.samples)
-    others = np.setdiff1d(np.arange(len(train.samples)), rows)
-    true_rows = others[tasks.spread(len(others), round(len(rows) * run.config.adaptation.true_share))]
-    task = tasks.reconstructor_task(
-        ar,
-        [*(said.text for said in run.readings("train")), *(train.texts[row] for row in true_rows)],
-        train.samples.vectors[np.concatenate([rows, true_rows])],
-        held_out_texts=[said.text for said in run.readings("held_out")],
-        held_out=held_out.vectors[readings.held_out_rows(run.config, held_out)],
-        baseline=run.baseline(),
-        title="AR on readings",
+    table = safetensors.torch.load_file(Path(run.model) / "model.safetensors")["model.embed_tokens.weight"]
+    projector = projection_fit.fit_projector(
+        run.samples("train"), table.float().numpy(), *run.frame, run.config.projection
     )
-    loop.train(
-        task,
-        run.config.adaptation,
-        run.folder / "ar_adapted.safetensors",
-        seed=run.order_seed("ar_adapted"),
+    return Verbalizer(run.model, run.writer, run.config.av, projection_fit.to_linear(projector))
+
+
+def read_vectors(run: Run, av: Verbalizer) -> list[Candidates]:
+    """Let the AV write freely about training vectors."""
+    settings, material = run.config.adaptation, run.material("train")
+    return readings.keep_readings(
+        run.folder / "readings_train.jsonl",
+        av,
+        run.writer,
+        material.take(tasks.spread(len(material.sentences), settings.vectors)),
+        candidates=settings.candidates,
+        temperature=settings.temperature,
+        seed=run.order_seed("readings"),
         log=run.log,
-        finish=run.finish,
     )
+
+
+def adapt_reconstructor(run: Run, ar: Reconstructor, found: list[Candidates]) -> NDArray[np.float32]:
+    """Train the AR on readings, refit its head in closed form, and return cosines, (vectors, candidates).
+
+    They tell how well it rebuilds each reading.
+    """
+    settings, material = run.config.adaptation, run.material("train")
+    rows = tasks.spread(len(material.sentences), settings.vectors)
+    chosen = material.take(rows)
+    sequences = readings.sequences(run.writer, found, chosen.context[:, -1])
+    task = tasks.adaptation_task(ar, run.writer, sequences, chosen.vectors, material, settings)
+    run.train(task, settings, "ar_adapted")
+    others = material.take(np.setdiff1d(np.arange(len(material.sentences)), rows))
+    true = others.take(tasks.spread(len(others.sentences), round(len(sequences) * settings.true_share)))
+    path = run.folder / "head.safetensors"
+    repeated = np.repeat(chosen.vectors, len(sequences) // len(rows), axis=0)
+    if not path.exists():
+        run.log("refitting the AR's head")
+        every = [*sequences, *tasks.true_sequences(run.writer, true)]
+        units = fidelity.to_unit(np.concatenate([repeated, true.vectors]))
+        features = ar.features(every)
+        head = refit_head(ar.head_weight(), features, units, ridge=settings.head_ridge)
+        cosines = fidelity.cosine(repeated, (features[: len(sequences)] @ head.T).astype(np.float32))
+        save_arrays(path, {"weight": head.astype(np.float32), "cosines": cosines.astype(np.float32)})
+    arrays = load_file(path)
+    ar.set_head(arrays["weight"])
+    return np.asarray(arrays["cosines"].reshape(len(rows), -1), np.float32)
+
+
+def train_on_winners(
+    run: Run, av: Verbalizer, found: list[Candidates], cosines: NDArray[np.float32]
+) -> None:
+    """Train the AV on the readings that the AR rebuilds best, true ones mixed in."""
+    material = run.material("train")
+    rows = tasks.spread(len(material.sentences), run.config.adaptation.vectors)
+    task = tasks.winners_task(av, run.writer, material, rows, found, cosines, run.config.winners)
+    run.train(task, run.config.winners, "av_winners")
 
 
 def export(run: Run, ar: Reconstructor, av: Verbalizer) -> Path:
-    """Ship adapters and head in half precision; the weights in memory become the shipped ones."""
+    """Ship everything in half precision; the weights in memory become the shipped ones."""
     target = Path(run.config.export)
     for parameters in (ar.parameters(), av.parameters()):
         for value in parameters.values():
             # What is measured next must be what is shipped.
             value.data = value.data.half().float()
-    export_pair(run.config, av, ar, run.tokenizer(), target)
+    projector = projection_fit.from_linear(av.projector, *run.frame)
+    export_pair(run.config, av, ar, projector, run.labels(), run.writer, target)
     return target
 
 
 def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
     """Measure the pair on held-out chats and write its card."""
-    train, held_out = run.samples("train"), run.split("held_out")
+    settings = run.config.evaluation
+    samples, train = run.samples("held_out"), run.samples("train")
     known = evaluation.HeldOut(
-        held_out.samples, held_out.targets, run.baseline(), run.config.evaluation.bootstrap_rounds
+        samples,
+        run.material("held_out"),
+        run.baseline,
+        evaluation.predict_token_means(train.vectors, train.tokens, samples.tokens),
+        settings.bootstrap_rounds,
     )
-    writer = run.writer()
-    run.log("measuring the reconstructor")
+    wanted = label_fit.wanted_of(samples, run.taxonomy)
+    head = run.labels()
     figures: dict[str, Any] = {"fve_baseline": round(known.baseline, 4)}
-    figures["reconstructor"] = evaluation.measure_reconstructor(ar, known, train)
+    figures["themes"] = {
+        **evaluation.measure_themes(head, known, wanted),
+        **evaluation.measure_labeller(known, wanted, _label_answers(run, samples)),
+    }
+    figures["kinds"] = evaluation.measure_kinds(head, known, wanted)
+    chosen = known.take(tasks.spread(len(samples), settings.round_trip_vectors))
+    run.log("measuring the reconstructor")
+    figures["reconstructor"] = evaluation.measure_reconstructor(ar, run.writer, chosen)
     run.log("measuring the verbalizer")
-    figures["verbalizer"] = evaluation.measure_verbalizer(
-        av,
-        known,
-        [writer.wrap(item) for item in held_out.targets],
-        limit=run.config.evaluation.teacher_forced_vectors,
+    figures["verbalizer"] = evaluation.measure_verbalizer(av, run.writer, chosen)
+    written = evaluation.Written(
+        *(
+            readings.keep_readings(
+                run.folder / f"readings_{name}.jsonl",
+                av,
+                run.writer,
+                chosen.material,
+                candidates=count,
+                temperature=temperature,
+                seed=run.order_seed(name),
+                log=run.log,
+            )
+            for name, count, temperature in (
+                ("held_out_greedy", 1, 0.0),
+                ("held_out", settings.candidates, run.config.adaptation.temperature),
+            )
+        )
     )
-    rows = readings.held_out_rows(run.config, held_out.samples)
-    figures["round_trip"] = evaluation.measure_round_trip(
-        ar,
-        known,
-        readings.Readings(rows, run.readings("held_out")),
-        evaluation.Noise(readings.noise(run.config, train.vectors.shape[1]), run.readings("noise")),
-    )
-    counts = {"chats": len((run.folder / "chats.jsonl").read_text().splitlines())}
+    figures["round_trip"] = evaluation.measure_round_trip(ar, run.writer, chosen, written)
+    counts = {"chats": len(lines.read_lines(run.folder / "chats.jsonl"))}
     counts |= {name: len(run.samples(name)) for name in collect.SPLITS}
-    card.write_card(card.build_card(run.config, figures, _costs(run), counts), run.config, target)
+    examples = evaluation.examples(run.writer, chosen, written)
+    card.write_card(card.build_card(run.config, figures, _costs(run), counts, examples), run.config, target)
+
+
+def _label_answers(run: Run, samples: Samples) -> dict[int, int]:
+    """Return the area that the labeller finds in the text of each chat's answer alone, by document."""
+    rows = lines.read_lines(run.folder / "chats.jsonl")
+    documents = np.unique(samples.documents).tolist()
+    texts = [
+        run.tokenizer.decode(
+            rows[document]["tokens"][rows[document]["prompt_tokens"] :], skip_special_tokens=True
+        )
+        for document in documents
+    ]
+    found = Labeller(run.taxonomy, MiniLmEmbedder()).label(texts, texts, [False] * len(texts))
+    return dict(zip(documents, found.areas.argmax(axis=1).tolist(), strict=True))
 
 
 def _costs(run: Run) -> dict[str, Any]:
     """Return each training's last progress record."""
-    names = {"AR": "ar", "AV": "av", "AR on readings": "ar_adapted"}
+    names = {"AR": "ar", "AV": "av", "AR on readings": "ar_adapted", "AV on winners": "av_winners"}
     positions = {title: read_position(run.folder / f"{name}.safetensors") for title, name in names.items()}
     return {
-        title: {"examples": at.seen, "minutes": at.minutes, "history": at.history}
+        title: {"examples": at.seen, "minutes": round(at.minutes, 1), "history": at.history}
         for title, at in positions.items()
     }
 
 
-def _export_calibration(run: Run) -> None:
+def save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write arrays atomically."""
     from safetensors.numpy import save_file
 
-    samples = Samples.load(run.folder / "calibration.safetensors")
-    arrays = {"vectors": samples.vectors, "positions": samples.positions, "documents": samples.documents}
-    save_file(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, run.folder / CALIBRATION
+    unfinished = path.with_suffix(".unfinished")
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, unfinished)
+    unfinished.replace(path)
+
+
+def _export_calibration(run: Run) -> None:
+    samples = run.samples("calibration")
+    save_arrays(
+        run.folder / CALIBRATION,
+        {
+            "vectors": samples.vectors,
+            "documents": samples.documents,
+            "tokens": samples.tokens,
+            "phases": samples.is_answer.astype(np.uint8),
+            "positions": samples.positions,
+        },
     )

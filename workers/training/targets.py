@@ -1,134 +1,125 @@
-"""The explanation that a vector should get: short, one format, most determined part first.
+"""The reading that a vector should get, as prompt and answer of the AV and as text of the AR.
 
-    It has read " cat" after "sat on the" and expects " mat", " floor" or ".". This is an answer about
-    pets, touching on medical advice.
+    An answer about medicine. Expects " to". Reads "I'm so sorry for you. It's completely normal to"
 
-Only what the vector can determine is said, because a small model trained on free summaries learns the
-format and ignores the vector. Segments keep the exact token ids of what they quote, so that the
-verbalizer learns to copy a token, not to spell it.
+The first sentence is the label head's (`workers.nla.labels`) and stands in the AV's prompt; the AV writes
+the rest. Quotes keep the exact token ids of the text, so that the AV learns to copy tokens, not to spell.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from workers.training.config import Targets
-from workers.training.labels import Taxonomy
+import numpy as np
+from numpy.typing import NDArray
 
-Kind = Literal["frame", "last", "text", "next", "register", "topic", "kind"]
+from workers.nla.claims import EXPECTS, READS, Continuation, explanation
+from workers.training.config import Prompting
 
-FRAME_WEIGHT = 0.2
-WEIGHTS: dict[Kind, float] = {
-    "frame": FRAME_WEIGHT,
-    "last": 4.0,
-    "text": 1.0,
-    "next": 3.0,
-    "register": 1.0,
-    "topic": 2.0,
-    "kind": 2.0,
-}
-"""Loss weight of a token by what it says: the frame is learned by itself, the rest is the message."""
-
-OPEN, CLOSE = "<explanation>", "</explanation>"
-"""The official format's tags around a verbalizer's explanation."""
+_NEXT_WEIGHT, _FRAME_WEIGHT, _END_WEIGHT = 3.0, 0.2, 0.5
+_NEAREST_WEIGHT, _FARTHEST_WEIGHT, _FALL = 3.0, 0.4, 0.75
+_BLANK_FACTOR = 0.4
+"""White space is half of what is easy to say: at full weight the AV learns to say nothing else."""
 
 
-class Facts(NamedTuple):
-    """What is known about one vector, in words and token ids."""
+class AvExample(NamedTuple):
+    """One prompt and its answer; the vector's rows stand between `before` and `prompt`."""
 
-    context: Sequence[int]
-    """The last tokens up to and with the read one."""
-    next_tokens: Sequence[int]
-    """The model's likeliest next tokens, best first."""
-    register: str
-    topic: str
-    kinds: Sequence[str]
-
-
-def facts_of(
-    taxonomy: Taxonomy,
-    context: Sequence[int],
-    next_tokens: Sequence[int],
-    labels: tuple[int, int, int],
-) -> Facts:
-    """Return the facts of one sample; `labels` are its topic, register and kinds as stored."""
-    topic, register, bits = labels
-    kinds = [kind.name for index, kind in enumerate(taxonomy.kinds) if bits >> index & 1]
-    return Facts(
-        context, next_tokens, taxonomy.register_names[register], taxonomy.topic_names[topic], kinds
-    )
+    prompt: list[int]
+    """Token ids behind the rows."""
+    answer: list[int]
+    weights: list[float]
+    """Loss weight of every answer token."""
+    tail: slice
+    """Where the quoted words stand in the answer."""
 
 
-class Target(NamedTuple):
-    """One explanation as tokens; `text` is what a reader and the reconstructor get."""
+class ReadingWriter:
+    """Writes examples of both halves in one tokenizer's terms."""
 
-    ids: list[int]
-    kinds: list[Kind]
-    text: str
-
-
-class TargetWriter:
-    """Writes targets in one tokenizer's terms."""
-
-    def __init__(self, tokenizer: Any, config: Targets) -> None:
-        """Look up once what every target repeats."""
-        self._config = config
+    def __init__(self, tokenizer: Any, prompting: Prompting) -> None:
+        """Split the templates; ValueError when one does not hold what it must."""
         self._tokenizer = tokenizer
-        self._special = {
-            index: f"[{text.strip('<|>')}]"
-            for index, text in zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
-        }
+        before, _, rest = prompting.av.partition("{injection_char}")
+        between, _, after = rest.partition("{token}")
+        ar_before, _, ar_after = prompting.ar.partition("{token}")
+        end = self.encode(prompting.end)
+        if (
+            not after.endswith("{labels}" + EXPECTS)
+            or ar_after
+            or "{explanation}" not in ar_before
+            or len(end) != 1
+        ):
+            raise ValueError(
+                f"prompting: av must end with {{labels}}{EXPECTS}, ar with {{token}} behind"
+                " {explanation}, and end must be one token"
+            )
+        self.before = self.encode(before)
+        self.between = self.encode(between)
+        self._after, self._ar_before = after, ar_before
+        self.end = end[0]
+        self._middle = self.encode(READS)
+        blank = {token for token in range(len(tokenizer)) if not tokenizer.decode([token]).strip()}
+        self._blank = frozenset(blank)
 
-    def write(self, facts: Facts) -> Target:
-        """Describe one vector."""
-        before = facts.context[-self._config.context_tokens : -1]
-        pieces: list[tuple[Kind, list[int]]] = [
-            ("frame", self._encode('It has read "')),
-            ("last", self.quote(facts.context[-1])),
-            ("frame", self._encode('" after "')),
-            *(("text", self.quote(token)) for token in before),
-            ("frame", self._encode('" and expects "')),
-            *self._quotes(facts.next_tokens[: self._config.next_tokens]),
-            ("frame", self._encode('". This is')),
-            ("register", self._encode(f" {facts.register}")),
-            ("frame", self._encode(" about")),
-            ("topic", self._encode(f" {facts.topic}")),
-            *self._touches(facts.kinds),
-            ("frame", self._encode(".")),
+    def prompt(self, token: int, sentence: str) -> list[int]:
+        """Return the AV's prompt behind the rows."""
+        return [*self.between, token, *self.encode(self._after.replace("{labels}", sentence))]
+
+    def av_example(self, sentence: str, context: Sequence[int], next_token: int) -> AvExample:
+        """Return what the AV should write about a vector; `context` ends with the read token."""
+        tail = [int(token) for token in context[:-1]]
+        answer = [int(next_token), *self._middle, *tail, self.end]
+        weights = [
+            _NEXT_WEIGHT,
+            *(_FRAME_WEIGHT for _ in self._middle),
+            *(self._tail_weight(token, len(tail) - 1 - place) for place, token in enumerate(tail)),
+            _END_WEIGHT,
         ]
-        ids = [token for _, piece in pieces for token in piece]
-        kinds = [kind for kind, piece in pieces for _ in piece]
-        return Target(ids, kinds, self._tokenizer.decode(ids).strip())
+        start = 1 + len(self._middle)
+        return AvExample(
+            self.prompt(int(context[-1]), sentence), answer, weights, slice(start, start + len(tail))
+        )
 
-    def wrap(self, target: Target) -> Target:
-        """Put the official tags around a target, as the verbalizer has to write it."""
-        opening, closing = self._encode(OPEN), [*self._encode(CLOSE), self._tokenizer.eos_token_id]
-        frame: list[Kind] = ["frame"]
-        kinds = frame * len(opening) + target.kinds + frame * len(closing)
-        return Target([*opening, *target.ids, *closing], kinds, f"{OPEN}{target.text}{CLOSE}")
+    def true_text(self, sentence: str, context: Sequence[int], next_token: int) -> str:
+        """Return the true reading without its read token."""
+        return explanation(
+            sentence, Continuation(self.decode([next_token]), self.decode(list(context[:-1])))
+        )
 
-    def quote(self, token: int) -> list[int]:
-        """Return the ids that quote a token: itself, unless it would break the line or end the turn."""
-        if token in self._special:
-            return self._encode(self._special[token])
-        text = self._tokenizer.decode([token])
-        escaped = text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-        return [token] if escaped == text else self._encode(escaped)
+    def ar_ids(self, text: str, token: int) -> list[int]:
+        """Return the AR's prompt of a reading and its read token."""
+        return [*self.encode(self._ar_before.replace("{explanation}", text)), int(token)]
 
-    def _quotes(self, tokens: Sequence[int]) -> list[tuple[Kind, list[int]]]:
-        pieces: list[tuple[Kind, list[int]]] = []
-        for index, token in enumerate(tokens):
-            if index:
-                joint = '" or "' if index == len(tokens) - 1 else '", "'
-                pieces.append(("frame", self._encode(joint)))
-            pieces.append(("next", self.quote(token)))
-        return pieces
+    def cut(self, ids: Sequence[int]) -> list[int]:
+        """Return an answer up to its end token."""
+        ids = list(ids)
+        return ids[: ids.index(self.end)] if self.end in ids else ids
 
-    def _touches(self, kinds: Sequence[str]) -> list[tuple[Kind, list[int]]]:
-        pieces: list[tuple[Kind, list[int]]] = []
-        for index, kind in enumerate(kinds):
-            joint = ", touching on" if index == 0 else " and" if index == len(kinds) - 1 else ","
-            pieces += [("frame", self._encode(joint)), ("kind", self._encode(f" {kind}"))]
-        return pieces
+    def tail_of(self, answer: Sequence[int]) -> list[int] | None:
+        """Return the quoted words of an answer; None where it lost the format."""
+        start = 1 + len(self._middle)
+        return list(answer[start:]) if list(answer[1:start]) == self._middle else None
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
+        """Return a text's ids, special tokens read as such and none added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, special tokens written out."""
+        return str(self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=False))
+
+    def _tail_weight(self, token: int, distance: int) -> float:
+        weight = _NEAREST_WEIGHT * _FALL**distance + _FARTHEST_WEIGHT
+        return weight * _BLANK_FACTOR if token in self._blank else weight
+
+
+def damage_far(
+    context: NDArray[np.int64], vocabulary: NDArray[np.int64], damage: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Replace words by others, the more the farther from the read token, which stays; pure.
+
+    Readings are right near the read token and invented far from it; the AR must learn to trust accordingly.
+    """
+    distance = np.arange(len(context) - 1, -1, -1)
+    hit = rng.random(len(context)) < np.minimum(0.8, damage * distance / 3)
+    return np.where(hit, rng.choice(vocabulary, len(context)), context)

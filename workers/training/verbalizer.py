@@ -6,104 +6,126 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.training.adapters import prefixed_forward, with_adapters
-from workers.training.config import Injection, Training
-from workers.training.targets import WEIGHTS, Target
+from workers.training import precision
+from workers.training.adapters import with_adapters
+from workers.training.config import Training
+from workers.training.targets import AvExample, ReadingWriter
 
-
-class Prompt(NamedTuple):
-    """The fixed prompt, and where the vector enters it."""
-
-    ids: list[int]
-    position: int
+Centred = NDArray[np.float32]
+"""(n, d_model), as `Projector.centre` gives them."""
 
 
 class TokenLosses(NamedTuple):
-    """One entry a target token of a batch, all targets one after another."""
+    """One entry an answer token of a batch, all answers one after another."""
 
     losses: Any
     hits: Any
     """Whether the likeliest token was the right one."""
 
 
-def build_prompt(tokenizer: Any, injection: Injection) -> Prompt:
-    """Tokenise the injection prompt; ValueError unless its character is exactly one token in it."""
-    content = injection.template.format(injection_char=injection.character)
-    ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True, return_dict=False
-    )
-    own = tokenizer.encode(injection.character, add_special_tokens=False)
-    places = [index for index, token in enumerate(ids) if [token] == own]
-    if len(places) != 1:
-        raise ValueError(
-            f"injection.character: {injection.character!r} must be one token that occurs once in the prompt"
-        )
-    return Prompt(list(ids), places[0])
-
-
 class Verbalizer:
-    """The audited model with adapters; the vector replaces one token's embedding."""
+    """The audited model with adapters, behind a projector that turns a vector into soft tokens."""
 
-    def __init__(self, model: str, tokenizer: Any, config: Training, injection: Injection) -> None:
-        """Start at the model itself."""
+    def __init__(self, model: str, writer: ReadingWriter, config: Training, projector: Any) -> None:
+        """Start at the model itself and the given projector, a linear layer of (rows * d) outputs."""
         import torch
         import transformers
 
         self._torch = torch
-        self._tokenizer = tokenizer
-        self._scale = injection.scale
-        self.prompt = build_prompt(tokenizer, injection)
+        self._device = precision.device()
+        self._writer = writer
         causal: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-        self.peft = with_adapters(causal, config, task="CAUSAL_LM")
+        self.width = causal.config.hidden_size
+        self.peft = with_adapters(causal, config, task="CAUSAL_LM").to(self._device)
         self._causal = self.peft.get_base_model()
+        self._embed = causal.get_input_embeddings()
+        self.projector = projector.to(self._device)
 
     def parameters(self) -> dict[str, Any]:
         """Return what is trained, by name."""
-        return {name: value for name, value in self.peft.named_parameters() if value.requires_grad}
+        adapters = {name: value for name, value in self.peft.named_parameters() if value.requires_grad}
+        return {
+            **adapters,
+            **{f"projector.{name}": value for name, value in self.projector.named_parameters()},
+        }
 
-    def token_losses(self, targets: Sequence[Target], vectors: NDArray[np.float32]) -> TokenLosses:
-        """Return the loss of every target token, given its vector and the tokens before it."""
+    def token_losses(
+        self, examples: Sequence[AvExample], centred: Centred, seen: Sequence[list[int]] | None = None
+    ) -> TokenLosses:
+        """Return the loss of every answer token, given its vector and the answer tokens before it.
+
+        `seen` are the answers as the model sees them, where they differ from what it must say.
+        """
         torch = self._torch
-        prefix, tail = self._split_prompt()
-        rest = [torch.tensor([*tail, *target.ids]) for target in targets]
-        padded = torch.nn.utils.rnn.pad_sequence(rest, batch_first=True)
-        embeddings = self._inject(self._causal.model.embed_tokens(padded), vectors)
-        hidden = prefixed_forward(self._causal.model, torch.tensor(prefix), embeddings)
-        # The vocabulary is the widest layer by far: logits only where a target token is predicted.
-        wanted = torch.cat([torch.tensor(target.ids) for target in targets])
-        states = torch.cat([hidden[row, len(tail) - 1 : len(own) - 1] for row, own in enumerate(rest)])
-        logits = self._causal.lm_head(states)
+        before = len(self._writer.before)
+        rows = self._soft_tokens(centred)
+        offset = before + rows.shape[1]
+        sequences = [
+            torch.tensor([*example.prompt, *shown])
+            for example, shown in zip(examples, seen or [one.answer for one in examples], strict=True)
+        ]
+        padded = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True).to(self._device)
+        with precision.autocast():
+            hidden = self._causal.model(
+                inputs_embeds=torch.cat([self._start(len(examples)), rows, self._embed(padded)], dim=1),
+                use_cache=False,
+            ).last_hidden_state
+            # The vocabulary is the widest layer by far: logits only where an answer token is predicted.
+            states = torch.cat(
+                [
+                    hidden[
+                        row, offset + len(one.prompt) - 1 : offset + len(one.prompt) + len(one.answer) - 1
+                    ]
+                    for row, one in enumerate(examples)
+                ]
+            )
+            logits = self._causal.lm_head(states).float()
+        wanted = torch.tensor([token for one in examples for token in one.answer]).to(self._device)
         losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
         return TokenLosses(losses, logits.detach().argmax(dim=-1) == wanted)
 
-    def loss(self, targets: Sequence[Target], vectors: NDArray[np.float32]) -> Any:
+    def loss(self, examples: Sequence[AvExample], centred: Centred, seen: Sequence[list[int]]) -> Any:
         """Return the mean loss weighted by what each token says."""
-        weights = self._torch.tensor([WEIGHTS[kind] for target in targets for kind in target.kinds])
-        return (self.token_losses(targets, vectors).losses * weights).sum() / weights.sum()
+        weights = self._torch.tensor([weight for one in examples for weight in one.weights]).to(
+            self._device
+        )
+        return (self.token_losses(examples, centred, seen).losses * weights).sum() / weights.sum()
 
-    def write(self, vectors: NDArray[np.float32], *, max_new_tokens: int) -> list[str]:
-        """Return the likeliest continuation for every vector (greedy), tags included."""
+    def write(
+        self, prompts: Sequence[list[int]], centred: Centred, *, max_new_tokens: int, temperature: float
+    ) -> list[list[int]]:
+        """Return the answer to every prompt as token ids; the likeliest one at temperature 0."""
         torch = self._torch
-        ids = torch.tensor([self.prompt.ids] * len(vectors))
-        embeddings = self._causal.model.embed_tokens(ids)
-        start = self.prompt.position
-        embeddings = torch.cat([embeddings[:, :start], self._inject(embeddings[:, start:], vectors)], dim=1)
-        with torch.inference_mode():
+        longest = max(map(len, prompts))
+        # Padded on the left: generation goes on at the right end.
+        padding = torch.tensor([longest - len(prompt) for prompt in prompts])
+        ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+        with torch.inference_mode(), precision.autocast():
+            rows = self._soft_tokens(centred)
+            head = torch.cat([self._start(len(prompts)), rows], dim=1)
+            rest = self._embed(ids.to(self._device))
+            embeddings = torch.cat([head, rest], dim=1)
+            for row, pad in enumerate(padding.tolist()):
+                # Vector and words stay neighbours: the padding moves in front of both.
+                embeddings[row] = torch.cat([rest[row, :pad], head[row], rest[row, pad:]])
+            mask = torch.arange(embeddings.shape[1])[None] >= padding[:, None]
+            warmth = (
+                {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+            )
             output = self._causal.generate(
                 inputs_embeds=embeddings,
-                attention_mask=torch.ones_like(ids),
-                do_sample=False,
+                attention_mask=mask.long().to(self._device),
                 max_new_tokens=max_new_tokens,
-                pad_token_id=self._tokenizer.eos_token_id,
-                eos_token_id=self._tokenizer.eos_token_id,
+                eos_token_id=self._writer.end,
+                pad_token_id=self._writer.end,
+                **warmth,
             )
-        return list(self._tokenizer.batch_decode(output, skip_special_tokens=True))
+        return [row.tolist() for row in output]
 
-    def _split_prompt(self) -> tuple[list[int], list[int]]:
-        return self.prompt.ids[: self.prompt.position], self.prompt.ids[self.prompt.position :]
+    def _soft_tokens(self, centred: Centred) -> Any:
+        vectors = self._torch.from_numpy(np.ascontiguousarray(centred)).to(self._device)
+        return self.projector(vectors).view(len(centred), -1, self.width).float()
 
-    def _inject(self, embeddings: Any, vectors: NDArray[np.float32]) -> Any:
-        """Replace each row's first embedding by its vector at the configured norm."""
-        rows = self._torch.from_numpy(np.ascontiguousarray(vectors))
-        rows = rows / rows.norm(dim=-1, keepdim=True) * self._scale
-        return self._torch.cat([rows[:, None], embeddings[:, 1:]], dim=1)
+    def _start(self, count: int) -> Any:
+        ids = self._torch.tensor(self._writer.before, device=self._device)
+        return self._embed(ids)[None].expand(count, -1, -1)
