@@ -40,7 +40,7 @@ Beside it stand `config.json`, the weights, the tokenizer and, for an AR, `value
 import string
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import (
@@ -379,5 +379,7 @@ def _purpose(names: list[str]) -> str:
         if name not in getattr(model, "model_fields", {}):
             break
         info = model.model_fields[name]
-        description, model = info.description, info.annotation
+        description = info.description
+        parts = [part for part in get_args(info.annotation) if hasattr(part, "model_fields")]
+        model = parts[0] if parts else info.annotation
     return f": it is {description}" if description else ""

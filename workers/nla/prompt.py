@@ -80,7 +80,8 @@ class InjectionPrompt:
 
 def _find_end(end: str, tokenizer: Any) -> int:
     ids = list(tokenizer.encode(end, add_special_tokens=False))
-    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+    # Not by unk_token_id: SmolLM2 has one token for both.
+    if len(ids) != 1 or tokenizer.decode(ids) != end:
         raise PromptError(
             f"prompt_templates.end: {end!r} is {ids} in the live tokenizer, must be one token; name the"
             " token that ended the answers of the training"

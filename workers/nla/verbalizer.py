@@ -8,7 +8,9 @@ candidates of one vector share all of its prompt.
 
 import os
 import re
-from collections.abc import MutableMapping, Sequence
+import tempfile
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,7 +116,7 @@ class Verbalizer:
 
         PromptError or MetaError before that on what does not fit.
         """
-        self._injector = Injector(checkpoint, meta, tokenizer)
+        self.injector = Injector(checkpoint, meta, tokenizer)
         self._end = meta.prompt_templates.end
         self._d_model = meta.d_model
         self._settings = settings
@@ -127,23 +129,24 @@ class Verbalizer:
         self._torch = torch
         self._vllm = vllm
         on_cpu = bool(current_platform.is_cpu())
-        self._engine: Any = vllm.LLM(
-            model=str(checkpoint),
-            dtype="float32" if on_cpu else "auto",
-            enforce_eager=on_cpu,
-            enable_prompt_embeds=True,
-            enable_prefix_caching=True,
-            max_model_len=self._injector.longest_prompt + self._new_tokens,
-            max_num_seqs=settings.max_batch,
-            seed=settings.seed,
-            disable_log_stats=True,
-            **_unwrapping(checkpoint),
-            **(
-                {"block_size": _CPU_BLOCK}
-                if on_cpu
-                else {"gpu_memory_utilization": settings.gpu_memory_share}
-            ),
-        )
+        with _without(checkpoint, meta.extra_files) as model:
+            self._engine: Any = vllm.LLM(
+                model=str(model),
+                dtype="float32" if on_cpu else "auto",
+                enforce_eager=on_cpu,
+                enable_prompt_embeds=True,
+                enable_prefix_caching=True,
+                max_model_len=self.injector.longest_prompt + self._new_tokens,
+                max_num_seqs=settings.max_batch,
+                seed=settings.seed,
+                disable_log_stats=True,
+                **_unwrapping(checkpoint),
+                **(
+                    {"block_size": _CPU_BLOCK}
+                    if on_cpu
+                    else {"gpu_memory_utilization": settings.gpu_memory_share}
+                ),
+            )
         self._dtype = self._engine.llm_engine.model_config.dtype
 
     @property
@@ -166,11 +169,11 @@ class Verbalizer:
         check_directions(vectors)
         if not len(vectors):
             return []
-        labelled = self._injector.label(vectors)
+        labelled = self.injector.label(vectors)
         prompts = [
             self._inject(rows, token_id, said)
             for rows, token_id, said in zip(
-                self._injector.project(vectors), given.token_ids, labelled, strict=True
+                self.injector.project(vectors), given.token_ids, labelled, strict=True
             )
         ]
         sampling = self._sampling(n or self._settings.candidates)
@@ -181,7 +184,7 @@ class Verbalizer:
         ]
 
     def _sampling(self, n: int) -> Any:
-        settings, end_id = self._settings, self._injector.prompt.end
+        settings, end_id = self._settings, self.injector.prompt.end
         if end_id is None:
             ends: dict[str, Any] = {"stop": [CLOSE], "include_stop_str_in_output": True}
         else:
@@ -223,7 +226,7 @@ class Verbalizer:
         self, rows: NDArray[np.float32], token_id: int, labelled: Labelled | None
     ) -> dict[str, Any]:
         sentence = "" if labelled is None else claims.first_sentence(labelled)
-        prompt = self._injector.prompt.build(token_id, sentence)
+        prompt = self.injector.prompt.build(token_id, sentence)
         embeddings = self._torch.zeros((len(prompt.ids), self._d_model), dtype=self._dtype)
         embeddings[prompt.position : prompt.position + prompt.rows] = self._torch.from_numpy(rows)
         return {
@@ -231,6 +234,19 @@ class Verbalizer:
             "prompt_token_ids": list(prompt.ids),
             "prompt_is_token_ids": mask(prompt),
         }
+
+
+@contextmanager
+def _without(checkpoint: Path, extra_files: Sequence[str]) -> Iterator[Path]:
+    """Show vLLM a checkpoint without a pair's own files: it would load every safetensors as weights."""
+    if not extra_files:
+        yield checkpoint
+        return
+    with tempfile.TemporaryDirectory(prefix="subtext-av-") as folder:
+        for path in checkpoint.iterdir():
+            if path.name not in extra_files:
+                (Path(folder) / path.name).symlink_to(path.resolve())
+        yield Path(folder)
 
 
 def _unwrapping(checkpoint: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.nla import toy
+from workers.nla.decoder import Given
 from workers.nla.nla_decoder import NlaDecoder
 from workers.nla.verbalizer import EngineSettings, prepare_environment
 
@@ -17,6 +18,11 @@ NEW_TOKENS = 16
 TEMPLATE = "Write a short story about <concept>{injection_char}</concept>"
 SCALE = 4.0
 prepare_environment()
+
+
+def given(count: int, token_id: int = 0) -> Given:
+    """What records would tell of `count` vectors of an answer."""
+    return Given([token_id] * count, ["decode"] * count)
 
 
 def write_half(folder: Path, role: str, model_dir: Path, *, blocks: int) -> None:
@@ -42,6 +48,6 @@ def untrained_pair(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def decoder(untrained_pair: Path) -> Iterator[NlaDecoder]:
     """The untrained pair, loaded for real; it babbles, but exactly as the model does."""
-    opened = NlaDecoder.open(untrained_pair, EngineSettings(max_new_tokens=NEW_TOKENS))
+    opened = NlaDecoder.open(untrained_pair, EngineSettings(max_new_tokens=NEW_TOKENS, candidates=1))
     yield opened
     opened.close()

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.integration.nla.conftest import given
 from tests.unit.nla import toy
 from workers.judge.anomalies import AnomalyReference
 from workers.nla.assemble import assemble
 from workers.nla.calibrate import calibrate
+from workers.nla.decoder import Given
+from workers.nla.errors import CalibrationError
 from workers.nla.nla_decoder import NlaDecoder
 from workers.nla.verbalizer import EngineSettings
 
@@ -26,26 +29,64 @@ def test_a_shipped_pair_is_assembled_calibrated_and_read(
     vectors = tmp_path / "vectors.safetensors"
     save_file({"vectors": rows, "documents": np.repeat(np.arange(VECTORS // 3), 3)}, vectors)
 
-    arguments = ["--decoder-dir", str(decoder_dir), "--vectors", str(vectors)]
+    arguments = ["--decoder-dir", str(decoder_dir), "--vectors", str(vectors), "--candidates", "2"]
     status = calibrate([*arguments, "--limit", "20", "--max-new-tokens", "8"])
 
     assert status == 0
     assert "random_vector_verified_share: " in capsys.readouterr().err
-    decoder = NlaDecoder.open(decoder_dir, EngineSettings(max_new_tokens=8))
+    with pytest.raises(CalibrationError, match=r"set SUBTEXT_CANDIDATES=2, or run"):
+        NlaDecoder.open(decoder_dir, EngineSettings(candidates=3))
+    decoder = NlaDecoder.open(decoder_dir, EngineSettings(max_new_tokens=8, candidates=2))
     try:
-        readings = decoder.read(rows[:4])
+        readings = decoder.read(rows[:4], given(4))
     finally:
         decoder.close()
     assert decoder.identity.is_calibrated
     assert decoder.identity.calibration_n == 20
     assert decoder.identity.digest != decoder.pair_digest
     assert decoder.identity.card["calibration"]["verified_share"]["n"] == 20
-    assert [reading.verified for reading in readings] == [
-        reading.fve > decoder.identity.shuffled_fve_p95 for reading in readings
-    ]
+    assert {reading.candidates for reading in readings} == {2}
+    assert [reading.fve_beyond_token for reading in readings] == [None] * 4
+    # Random adapters keep no format.
+    assert not any(reading.verified for reading in readings)
     assert decoder.calibration is not None
     scores = AnomalyReference.from_arrays(decoder.calibration.anomaly).score(rows).p_values
     assert scores.shape == (VECTORS,)
+
+
+def test_a_pair_of_our_own_is_calibrated_beyond_its_tokens(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = toy.write_base(tmp_path / "base", model_dir)
+    folder = toy.write_own_pair(tmp_path / "own", base)
+    rng = np.random.default_rng(0)
+    arrays = {
+        "vectors": rng.standard_normal((VECTORS, toy.D_MODEL)).astype(np.float32) + 1,
+        "documents": np.repeat(np.arange(VECTORS // 3), 3),
+    }
+    save_file(arrays, tmp_path / "vectors.safetensors")
+    arguments = ["--decoder-dir", str(folder), "--vectors", str(tmp_path / "vectors.safetensors")]
+    arguments += ["--limit", "20", "--max-new-tokens", "6", "--candidates", "2"]
+    assert calibrate(arguments) == 2
+    assert "tokens: missing; this decoder is given the token" in capsys.readouterr().err
+
+    arrays["tokens"] = rng.integers(0, 40, VECTORS)
+    arrays["phases"] = rng.integers(0, 2, VECTORS).astype(np.uint8)
+    save_file(arrays, tmp_path / "vectors.safetensors")
+    assert calibrate(arguments) == 0
+
+    decoder = NlaDecoder.open(folder, EngineSettings(max_new_tokens=6, candidates=2))
+    try:
+        taken = Given(arrays["tokens"][:4].tolist(), ["prefill", "decode"] * 2)
+        readings = decoder.read(arrays["vectors"][:4], taken)
+    finally:
+        decoder.close()
+    identity = decoder.identity
+    assert {"template", "prompt", "answer"} == set(identity.verified_above)
+    assert identity.candidates == 2
+    assert all(reading.fve_beyond_token is not None for reading in readings)
+    measured = identity.card["calibration"]
+    assert {"fve_beyond_token", "token_mean_fve", "same_token_null_fve"} <= set(measured)
 
 
 def test_a_decoder_that_does_not_fit_ends_the_command_with_its_reason(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from tests.integration.nla.conftest import given
 from tests.unit.nla import families, reference
 from workers.nla.nla_decoder import NlaDecoder
 from workers.nla.verbalizer import CLOSE, EngineSettings, prepare_environment
@@ -32,7 +33,7 @@ class Opened:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder / "av")
         ids = reference.prompt_ids(self.tokenizer, families.AV_TEMPLATE, family.injection_char)
         self.position = ids.index(self.av_meta["tokens"]["injection_token_id"])
-        self.decoder = NlaDecoder.open(folder, EngineSettings(max_new_tokens=NEW_TOKENS))
+        self.decoder = NlaDecoder.open(folder, EngineSettings(max_new_tokens=NEW_TOKENS, candidates=1))
 
     def embeddings(self, vector: np.ndarray) -> torch.Tensor:
         return reference.injected_embeddings(
@@ -72,7 +73,7 @@ def test_the_engine_computes_on_the_documented_embeddings(opened: Opened) -> Non
     """Token rows behind the family's own scale, the vector as it is, at its place."""
     for vector in UNREAD:
         with noted_inputs() as seen:
-            opened.decoder.verbalizer.verbalize(vector[None])
+            opened.decoder.verbalizer.verbalize(vector[None], given(1))
 
         # What stands before the vector is computed once and cached.
         expected, computed = opened.embeddings(vector), seen[0]
@@ -89,7 +90,7 @@ def test_every_reading_is_what_the_model_writes_on_from_the_documented_embedding
         new_tokens=NEW_TOKENS,
     )
 
-    said = opened.decoder.verbalizer.verbalize(VECTORS)
+    said = [only for [only] in opened.decoder.verbalizer.verbalize(VECTORS, given(len(VECTORS)))]
 
     assert [explanation.text for explanation in said] == [
         text.split(CLOSE)[0].replace("<explanation>", "").strip() for text in expected
@@ -99,7 +100,7 @@ def test_every_reading_is_what_the_model_writes_on_from_the_documented_embedding
 
 
 def test_every_reading_is_scored_as_documented(opened: Opened) -> None:
-    readings = opened.decoder.read(VECTORS)
+    readings = opened.decoder.read(VECTORS, given(len(VECTORS)))
 
     rebuilt = reference.reconstruct(
         opened.folder / "av",

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.integration.nla.conftest import NEW_TOKENS, SCALE, TEMPLATE
+from tests.integration.nla.conftest import NEW_TOKENS, SCALE, TEMPLATE, given
 from tests.unit.nla import toy
 from workers.nla.nla_decoder import NlaDecoder
 from workers.nla.verbalizer import CLOSE
@@ -63,7 +63,7 @@ def test_every_vector_is_read_as_hugging_face_reads_it(
 ) -> None:
     expected = [greedy(model, tokenizer, vector) for vector in vectors]
 
-    said = decoder.verbalizer.verbalize(vectors)
+    said = [only for [only] in decoder.verbalizer.verbalize(vectors, given(len(vectors)))]
 
     assert [explanation.text for explanation in said] == [
         text.split(CLOSE)[0].replace("<explanation>", "").strip() for text in expected
@@ -72,14 +72,16 @@ def test_every_vector_is_read_as_hugging_face_reads_it(
     assert len({explanation.text for explanation in said}) > len(vectors) / 2
 
 
-def test_the_same_vector_gives_the_same_text_alone_in_a_batch_and_at_any_length(
-    decoder: NlaDecoder, vectors: NDArray[np.float32]
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_same_vector_gives_the_same_texts_alone_in_a_batch_and_at_any_length(
+    decoder: NlaDecoder, vectors: NDArray[np.float32], n: int
 ) -> None:
-    batch = decoder.verbalizer.verbalize(vectors)
+    batch = decoder.verbalizer.verbalize(vectors, given(len(vectors)), n)
 
-    assert decoder.verbalizer.verbalize(vectors[2:3]) == [batch[2]]
-    assert decoder.verbalizer.verbalize(vectors[::-1].copy()) == batch[::-1]
-    assert decoder.verbalizer.verbalize(vectors[2:3] * 7) == [batch[2]]
+    assert {len(candidates) for candidates in batch} == {n}
+    assert decoder.verbalizer.verbalize(vectors[2:3], given(1), n) == [batch[2]]
+    assert decoder.verbalizer.verbalize(vectors[::-1].copy(), given(len(vectors)), n) == batch[::-1]
+    assert decoder.verbalizer.verbalize(vectors[2:3] * 7, given(1), n) == [batch[2]]
 
 
 def test_the_untrained_reconstructor_is_the_output_of_block_k_at_the_last_token(
@@ -87,7 +89,7 @@ def test_the_untrained_reconstructor_is_the_output_of_block_k_at_the_last_token(
 ) -> None:
     texts = ["A cat.", "", 'Last token " the"; next likely " cat" and some more words', "A cat."]
 
-    rebuilt = decoder.reconstructor.rebuild(texts)
+    rebuilt = decoder.reconstructor.rebuild(texts, [0] * len(texts))
 
     for text, vector in zip(texts, rebuilt, strict=True):
         ids = tokenizer(toy.AR_TEMPLATE.format(explanation=text), return_tensors="pt")
@@ -104,7 +106,7 @@ def test_the_untrained_reconstructor_is_the_output_of_block_k_at_the_last_token(
 def test_an_uncalibrated_decoder_says_so_and_verifies_nothing(
     decoder: NlaDecoder, vectors: NDArray[np.float32]
 ) -> None:
-    readings = decoder.read(vectors[:2])
+    readings = decoder.read(vectors[:2], given(2))
 
     assert not decoder.identity.is_calibrated
     assert (decoder.identity.model, decoder.identity.layer) == ("toys/Toy-Instruct", 20)
@@ -117,9 +119,12 @@ def test_vectors_that_cannot_be_read_are_refused_and_the_engine_goes_on(
     decoder: NlaDecoder, vectors: NDArray[np.float32]
 ) -> None:
     with pytest.raises(ValueError, match=r"vectors: expected \(n, 576\)"):
-        decoder.read(np.ones((2, 64), np.float32))
+        decoder.read(np.ones((2, 64), np.float32), given(2))
     with pytest.raises(ValueError, match=r"rows \[1\] are zero or not finite"):
-        decoder.read(np.stack([vectors[0], np.zeros(576, np.float32)]))
+        decoder.read(np.stack([vectors[0], np.zeros(576, np.float32)]), given(2))
 
-    assert decoder.read(np.empty((0, 576), np.float32)) == []
-    assert len(decoder.read(vectors[:1])) == 1
+    with pytest.raises(ValueError, match=r"token_ids: 1 for 2 vectors"):
+        decoder.read(vectors[:2], given(1))
+
+    assert decoder.read(np.empty((0, 576), np.float32), given(0)) == []
+    assert len(decoder.read(vectors[:1], given(1))) == 1

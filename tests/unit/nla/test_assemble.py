@@ -123,3 +123,26 @@ def test_a_head_of_another_width_is_refused(base: Path, shipped: Path, tmp_path:
 
     with pytest.raises(MetaError, match=r"must hold one tensor 'weight' of \(64, 64\)"):
         assemble(shipped, base, tmp_path / "decoder")
+
+
+def test_projector_and_labels_come_along(base: Path, shipped: Path, tmp_path: Path) -> None:
+    toy.write_stages(shipped / "av")
+    for role in ("av", "ar"):
+        toy.write_meta(shipped / role, toy.own_meta(role))
+
+    target = assemble(shipped, base, tmp_path / "decoder")
+
+    for name in ("projector.safetensors", "labels.safetensors", "labels.json"):
+        assert (target / "av" / name).read_bytes() == (shipped / "av" / name).read_bytes()
+        assert not (target / "ar" / name).exists()
+    before = digest_pair(shipped)
+    (shipped / "av" / "projector.safetensors").write_bytes(b"another")
+    assert digest_pair(shipped) != before
+
+
+def test_a_shipped_pair_without_its_projector_is_refused(base: Path, shipped: Path, tmp_path: Path) -> None:
+    for role in ("av", "ar"):
+        toy.write_meta(shipped / role, toy.own_meta(role))
+
+    with pytest.raises(MetaError, match=r"projector.safetensors: missing; it ships with the pair"):
+        assemble(shipped, base, tmp_path / "decoder")

@@ -76,6 +76,16 @@ def test_halves_of_two_families_are_refused(pair_dir: Path) -> None:
         load_pair(pair_dir / "av", pair_dir / "ar")
 
 
+@pytest.mark.parametrize(("given", "other"), [("av", "ar"), ("ar", "av")])
+def test_halves_of_which_one_is_given_the_token_are_refused(pair_dir: Path, given: str, other: str) -> None:
+    toy.write_meta(pair_dir / given, toy.own_meta(given))
+
+    with pytest.raises(
+        MetaError, match=rf"prompt_templates.{other}: has no {{token}}, prompt_templates.{given} has"
+    ):
+        load_pair(pair_dir / "av", pair_dir / "ar")
+
+
 def test_halves_of_two_models_are_refused(pair_dir: Path) -> None:
     change_meta(pair_dir, "ar", base_checkpoint="toys/Other")
 

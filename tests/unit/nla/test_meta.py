@@ -7,7 +7,7 @@ import yaml
 
 from tests.unit.nla import toy
 from workers.nla.errors import MetaError
-from workers.nla.meta import Role, load_meta, parse_meta
+from workers.nla.meta import Piece, Role, load_meta, parse_meta, split_template
 
 RELEASED_AV = """
 kind: nla_model
@@ -230,3 +230,117 @@ def test_a_file_that_is_no_mapping_is_refused_with_its_path(tmp_path: Path, cont
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MetaError, match=r"nla_meta.yaml: missing"):
         load_meta(tmp_path, "av")
+
+
+def test_our_own_file_is_read(tmp_path: Path) -> None:
+    toy.write_meta(tmp_path, toy.own_meta("av"))
+
+    meta = load_meta(tmp_path, "av")
+
+    assert meta.projector is not None
+    assert (meta.projector.rows, meta.projector.scale, meta.projector.mean) == (toy.ROWS, toy.SCALE, "mean")
+    assert (meta.prompt_templates.chat, meta.prompt_templates.end) == (False, toy.END)
+    assert meta.extra_files == ["projector.safetensors", "labels.safetensors", "labels.json"]
+    assert parse_meta(toy.meta("av"), "av").extra_files == []
+
+
+def test_a_template_is_split_at_its_placeholders_and_keeps_doubled_braces() -> None:
+    pieces = split_template("ar", "{{a}} {explanation}{{}}{token}")
+
+    assert pieces == [
+        Piece("{a} "),
+        Piece("explanation", is_place=True),
+        Piece("{}"),
+        Piece("token", is_place=True),
+    ]
+
+
+def set_templates(**templates: str | bool) -> Callable[[dict[str, Any]], object]:
+    return lambda m: m["prompt_templates"].update(templates)
+
+
+AV = toy.OWN_AV_TEMPLATE
+OWN_FAULTS: list[tuple[str, Role, Callable[[dict[str, Any]], object], str]] = [
+    (
+        "token twice",
+        "av",
+        set_templates(av=AV.replace("{token}", "{token}{token}")),
+        "{token} at most once, ",
+    ),
+    ("labels twice", "av", set_templates(av=f"{{labels}}{AV}"), "{labels} at most once, holds it 2 times"),
+    (
+        "injection twice",
+        "av",
+        set_templates(av=f"{{injection_char}}{AV}"),
+        "{injection_char} exactly once, holds it 2 times",
+    ),
+    (
+        "token in a chat",
+        "av",
+        set_templates(chat=True),
+        "prompt_templates.chat: must be false .* write the whole",
+    ),
+    (
+        "labels without section",
+        "av",
+        lambda m: m.pop("labels"),
+        "there is {labels} in av and no section; add",
+    ),
+    (
+        "section without labels",
+        "av",
+        set_templates(av=AV.replace("{labels}", "")),
+        "there is the section and no {labels} in av; add",
+    ),
+    ("labels elsewhere", "av", set_templates(av=f"{AV} now"), """must end with '{labels} Expects "'"""),
+    (
+        "labels without projector",
+        "av",
+        lambda m: (m.pop("projector"), m["extraction"].update(injection_scale=1)),
+        "projector: missing; add it: labels are told from",
+    ),
+    ("no rows", "av", lambda m: m["projector"].update(rows=0), "projector.rows: .*how many soft tokens"),
+    ("no scale", "av", lambda m: m["projector"].pop("scale"), "projector.scale: missing; add it"),
+    (
+        "file elsewhere",
+        "av",
+        lambda m: m["projector"].update(file="../x"),
+        "projector.file: .*beside nla_meta",
+    ),
+    (
+        "token before the end",
+        "ar",
+        set_templates(ar="{token}{explanation}"),
+        "prompt_templates.ar: must end with {token}; the vector is read at that token",
+    ),
+    (
+        "labels in the AR",
+        "ar",
+        set_templates(ar="{labels}{explanation}"),
+        "has a placeholder other than {explanation} and {token}",
+    ),
+    ("style", "ar", set_templates(ar="{explanation!r}"), "has a placeholder other than {explanation}"),
+    ("brace", "ar", set_templates(ar="{explanation} {"), "double other braces"),
+]
+
+
+@pytest.mark.parametrize(
+    ("role", "break_it", "message"), [pytest.param(*f[1:], id=f[0]) for f in OWN_FAULTS]
+)
+def test_each_fault_of_our_own_file_names_its_field(
+    role: Role, break_it: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    content = toy.own_meta(role)
+    break_it(content)
+
+    with pytest.raises(MetaError, match=message):
+        parse_meta(content, role)
+
+
+def test_an_av_without_projector_still_needs_its_scale() -> None:
+    content = toy.own_meta("av")
+    content["prompt_templates"]["av"] = "{injection_char} and{token}"
+    del content["projector"], content["labels"]
+
+    with pytest.raises(MetaError, match=r"extraction.injection_scale: missing"):
+        parse_meta(content, "av")

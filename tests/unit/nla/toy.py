@@ -125,3 +125,92 @@ def write_shipped(folder: Path, base: Path, *, seed: int = 1) -> Path:
     write_head(folder / "ar" / "head.safetensors")
     (folder / "card.json").write_text(json.dumps({"name": "toy"}))
     return folder
+
+
+ROWS = 3
+OWN_AV_TEMPLATE = (
+    "<|im_start|>user\nActivation: {injection_char} Token:{token}<|im_end|>\n"
+    '<|im_start|>assistant\n{labels} Expects "'
+)
+OWN_AR_TEMPLATE = "<|im_start|>assistant\n{explanation}{token}"
+END = "<|endoftext|>"
+SCALE = 0.5
+
+
+def own_meta(role: str, *, d_model: int = D_MODEL, layer: int = LAYER) -> dict[str, Any]:
+    """Return the `nla_meta.yaml` of a pair with a projector, the read token and labels."""
+    content = meta(role, d_model=d_model, layer=layer)
+    content["extraction"]["injection_scale"] = None
+    content["tokens"].update(
+        injection_left_neighbor_id=216, injection_right_neighbor_id=33135, critic_suffix_ids=None
+    )
+    content["prompt_templates"] = {"av": OWN_AV_TEMPLATE, "ar": OWN_AR_TEMPLATE, "chat": False, "end": END}
+    if role == "av":
+        content["projector"] = {
+            "file": "projector.safetensors",
+            "rows": ROWS,
+            "scale": SCALE,
+            "mean": "mean",
+        }
+        content["labels"] = {"file": "labels.safetensors", "names": "labels.json"}
+    return content
+
+
+LABEL_NAMES: dict[str, Any] = {
+    "areas": ["medicine", "law"],
+    "topics": {"headaches": "medicine", "contracts": "law", "law": "law"},
+    "registers": ["a question", "an answer"],
+    "kinds": ["self-harm", "fraud"],
+    "area_above": 0.5,
+    "topic_above": 0.3,
+    "kind_above": {"self-harm": 0.6, "fraud": 1.1},
+    "hidden": 5,
+}
+
+
+def write_stages(folder: Path, *, d_model: int = D_MODEL, rows: int = ROWS, seed: int = 0) -> None:
+    """Write a random projector and label head into an AV's folder."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(seed)
+
+    def random(*shape: int) -> Any:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    save_file(
+        {
+            "weight": random(rows * d_model, d_model) / d_model,
+            "bias": random(rows * d_model) / 10,
+            "mean": random(d_model) / d_model,
+        },
+        folder / "projector.safetensors",
+    )
+    save_file(
+        {
+            "hidden_weight": random(5, d_model),
+            "hidden_bias": random(5),
+            "out_weight": random(9, 5),
+            "out_bias": random(9),
+        },
+        folder / "labels.safetensors",
+    )
+    (folder / "labels.json").write_text(json.dumps(LABEL_NAMES))
+
+
+def write_own_pair(folder: Path, base: Path) -> Path:
+    """Write a pair of our own format whose AV is `base` and whose AR is its blocks 0..K."""
+    import torch
+    import transformers
+
+    for role, loader, blocks in (
+        ("av", transformers.AutoModelForCausalLM, BLOCKS),
+        ("ar", transformers.AutoModel, LAYER + 1),
+    ):
+        model = loader.from_pretrained(base, num_hidden_layers=blocks, dtype=torch.float32)
+        model.save_pretrained(folder / role)
+        copy_tokenizer(base, folder / role)
+        write_meta(folder / role, own_meta(role))
+    write_stages(folder / "av")
+    write_head(folder / "ar" / "value_head.safetensors")
+    return folder
