@@ -1,4 +1,4 @@
-"""Let the model write: answers to prompts, and prompts of its own."""
+"""Let the model write the answers to prompts."""
 
 import os
 from collections.abc import Sequence
@@ -11,58 +11,54 @@ class Writer(Protocol):
     """The loaded model as a generator of text."""
 
     def write(
-        self, starts: Sequence[TokenIds], *, max_new_tokens: int, temperature: float
+        self, starts: Sequence[TokenIds], *, max_new_tokens: int, temperature: float, seed: int
     ) -> list[list[int]]:
-        """Return the continuation of every start as token ids, in order, the end token included."""
+        """Return the continuation of every start as token ids, in order, the end token included.
+
+        The same starts and seed give the same texts, whatever was written before.
+        """
 
 
-def load_writer(engine: Literal["vllm", "transformers"], model: str, *, seed: int) -> Writer:
+def load_writer(engine: Literal["vllm", "transformers"], model: str) -> Writer:
     """Load the model in float32 with one of the two engines."""
-    return VllmWriter(model, seed=seed) if engine == "vllm" else TransformersWriter(model, seed=seed)
-
-
-def user_turn(tokenizer: Any) -> list[int]:
-    """Return the tokens of a chat up to where the user's words begin.
-
-    An aligned model that continues them writes a prompt of its own, of the kind that it was tuned
-    on (Magpie, arXiv 2406.08464). ValueError when the chat template changes what the user says.
-    """
-    return list(tokenizer.encode(_around(tokenizer)[0], add_special_tokens=False))
+    return VllmWriter(model) if engine == "vllm" else TransformersWriter(model)
 
 
 def turn_end(tokenizer: Any) -> list[int]:
-    """Return the tokens between the user's words and the answer; ValueError like `user_turn`."""
-    return list(tokenizer.encode(_around(tokenizer)[1], add_special_tokens=False))
+    """Return the tokens between the user's words and the answer.
 
-
-def _around(tokenizer: Any) -> tuple[str, str]:
+    ValueError when the chat template changes what the user says.
+    """
     mark = "\u241f"
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
     )
-    before, found, after = text.partition(mark)
+    _, found, after = text.partition(mark)
     if not found:
         raise ValueError("the tokenizer's chat template does not show the user's words")
-    return before, after
+    return list(tokenizer.encode(after, add_special_tokens=False))
 
 
 class VllmWriter:
     """vLLM in this process, so that its memory is gone with the process before training starts."""
 
-    def __init__(self, model: str, *, seed: int) -> None:
-        """Start the engine; the seed is the engine's, because the CPU's generator refuses one a request."""
+    def __init__(self, model: str) -> None:
+        """Start the engine."""
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         from vllm import LLM
 
-        self._engine = LLM(model=model, dtype="float32", enforce_eager=True, max_model_len=1024, seed=seed)
+        self._engine = LLM(model=model, dtype="float32", enforce_eager=True, max_model_len=1024)
 
     def write(
-        self, starts: Sequence[TokenIds], *, max_new_tokens: int, temperature: float
+        self, starts: Sequence[TokenIds], *, max_new_tokens: int, temperature: float, seed: int
     ) -> list[list[int]]:
         """Return the continuations; see Writer."""
+        import torch
         from vllm import SamplingParams, TokensPrompt
 
+        # The engine draws in this process; the CPU's generator refuses a seed of each request's own.
+        torch.manual_seed(seed)
         sampling = SamplingParams(temperature=temperature, max_tokens=max_new_tokens, detokenize=False)
         prompts = [TokensPrompt(prompt_token_ids=list(ids)) for ids in starts]
         results = self._engine.generate(prompts, sampling, use_tqdm=False)
@@ -72,19 +68,19 @@ class VllmWriter:
 class TransformersWriter:
     """Hugging Face `generate`, one start at a time: for models too small to start an engine for."""
 
-    def __init__(self, model: str, *, seed: int) -> None:
+    def __init__(self, model: str) -> None:
         """Load the model."""
         import torch
         import transformers
 
-        torch.manual_seed(seed)
         self._torch = torch
         self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
 
     def write(
-        self, starts: Sequence[TokenIds], *, max_new_tokens: int, temperature: float
+        self, starts: Sequence[TokenIds], *, max_new_tokens: int, temperature: float, seed: int
     ) -> list[list[int]]:
         """Return the continuations; see Writer."""
+        self._torch.manual_seed(seed)
         warmth = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         written = []
         for ids in starts:

@@ -30,6 +30,7 @@ def collect_chats(
     chosen: Sequence[prompts.Prompt],
     *,
     path: Path,
+    seed: int,
     log: Log,
 ) -> None:
     """Write one JSON line a chat: its token ids, how many of them are the prompt, and its origin."""
@@ -50,7 +51,11 @@ def collect_chats(
         if not encoded[portion]:
             return None
         answers = writer.write(
-            encoded[portion], max_new_tokens=config.max_new_tokens, temperature=config.temperature
+            encoded[portion],
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            # By place, so that a run that went on draws what an undisturbed one would have.
+            seed=seed + len(written),
         )
         return [
             {"origin": prompt.origin, "prompt_tokens": len(ids), "tokens": [*ids, *answer]}
@@ -104,6 +109,8 @@ def collect_samples(
         path = folder / f"{split}.safetensors"
         if path.exists():
             continue
+        if not found:
+            raise ValueError(f"activations.{split}_share: no chat fell to {split}; more prompts are needed")
         progress = Progress(f"reading activations: {split}", total=len(found), log=log)
         found.sort(key=lambda chat: len(chat.tokens))
         parts = []

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.nla.claims import explanation, parse_continuation
+from workers.nla.claims import EXPECTS, explanation, parse_continuation
 from workers.training.material import Material
 from workers.training.progress import Progress
 from workers.training.targets import ReadingWriter
@@ -47,7 +47,7 @@ def keep_readings(
     """Read every row `candidates` times into a file, going on behind what it already holds."""
     import torch
 
-    done = len(load_readings(path)) if path.exists() else 0
+    done = _keep_portions(path, len(material.sentences))
     progress = Progress(f"reading {path.stem}", total=len(material.sentences), log=log, done=done)
     for start in range(done, len(material.sentences), _TOGETHER):
         # Seeded by place, so that a run that went on reads what an undisturbed one would have.
@@ -55,7 +55,7 @@ def keep_readings(
         portion = material.take(np.arange(start, min(start + _TOGETHER, len(material.sentences))))
         found = read(av, writer, portion, candidates=candidates, temperature=temperature)
         with path.open("a") as file:
-            file.write("".join(json.dumps(one._asdict()) + "\n" for one in found))
+            file.write(_lines(found))
         progress.advance(start + len(found))
     return load_readings(path)
 
@@ -76,6 +76,20 @@ def read(
         _candidates(writer, sentence, [answers[row] for answers in rounds])
         for row, sentence in enumerate(material.sentences)
     ]
+
+
+def _keep_portions(path: Path, total: int) -> int:
+    """Return how many rows are read, after dropping those of a portion that a kill cut short."""
+    found = load_readings(path) if path.exists() else []
+    done = len(found) if len(found) == total else len(found) - len(found) % _TOGETHER
+    if done < len(found):
+        # Rows are sampled together: the others of this portion come out the same only beside these.
+        path.write_text(_lines(found[:done]))
+    return done
+
+
+def _lines(found: Sequence[Candidates]) -> str:
+    return "".join(json.dumps(one._asdict()) + "\n" for one in found)
 
 
 def load_readings(path: Path) -> list[Candidates]:
@@ -100,9 +114,12 @@ def sequences(
 
 def _candidates(writer: ReadingWriter, sentence: str, answers: list[list[int]]) -> Candidates:
     ended = [writer.cut(answer) for answer in answers]
+    is_finished = [writer.end in answer for answer in answers]
     parsed = [parse_continuation(writer.decode(answer)) for answer in ended]
     texts = [
-        explanation(sentence, said) if said else f"{sentence} {writer.decode(answer)}"
+        # What lost the format is shown to the AR as the worker shows it.
+        explanation(sentence, said) if said else f"{sentence}{EXPECTS}{writer.decode(answer)}"
         for said, answer in zip(parsed, ended, strict=True)
     ]
-    return Candidates(ended, texts, [said is not None for said in parsed])
+    formed = [said is not None and finished for said, finished in zip(parsed, is_finished, strict=True)]
+    return Candidates(ended, texts, formed)

@@ -101,6 +101,12 @@ class Run:
         """Return what orders a training's examples: another order in every run and every training."""
         return zlib.crc32(f"{self.config.seed}:{self.config.name}:{training}".encode())
 
+    def seed_weights(self, half: str) -> None:
+        """Let a half start at the same adapters, whatever this process drew before."""
+        import torch
+
+        torch.manual_seed(self.order_seed(f"{half} weights"))
+
     def samples(self, name: str) -> Samples:
         """Load one split."""
         return Samples.load(self.folder / f"{name}.safetensors")
@@ -150,10 +156,16 @@ def collect_data(run: Run) -> None:
             beside=run.config_file.parent,
             seed=run.config.seed,
         )
-        # A resumed run must not draw again what it has drawn.
-        drawn = len(lines.read_lines(lines.unfinished(chats_file)))
-        writer = chats.load_writer(run.config.engine, run.model, seed=run.config.seed + drawn)
-        collect.collect_chats(run.config.chats, writer, run.tokenizer, chosen, path=chats_file, log=run.log)
+        writer = chats.load_writer(run.config.engine, run.model)
+        collect.collect_chats(
+            run.config.chats,
+            writer,
+            run.tokenizer,
+            chosen,
+            path=chats_file,
+            seed=run.config.seed,
+            log=run.log,
+        )
         # The engine's memory must be gone before training starts.
         del writer
     if not all((run.folder / f"{split}.safetensors").exists() for split in collect.SPLITS):
@@ -206,6 +218,7 @@ def _write_sentences(
 
 def train_reconstructor(run: Run) -> Reconstructor:
     """Train the AR on true readings and return it."""
+    run.seed_weights("ar")
     ar = Reconstructor(run.model, run.config.ar, layer=run.config.layer)
     task = tasks.reconstructor_task(
         ar,
@@ -242,6 +255,7 @@ def load_verbalizer(run: Run) -> Verbalizer:
     projector = projection_fit.fit_projector(
         run.samples("train"), table.float().numpy(), *run.frame, run.config.projection
     )
+    run.seed_weights("av")
     return Verbalizer(run.model, run.writer, run.config.av, projection_fit.to_linear(projector))
 
 
