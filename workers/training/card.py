@@ -197,8 +197,8 @@ worker's own engine, with the threshold of `verified` for every position class a
   same vein.
 - It does not describe intentions, plans, feelings or facts, and was never trained to.
 - A reading is a hypothesis. `verified` tells that the text carries the vector better than 95% of other
-  vectors' readings with the same token, and better than the token's mean; it never tells that a statement in
-  it is true.
+  vectors' readings with the same token, and better than the token's mean; it never tells that a statement
+  in it is true.
 - It knows short chats of this one model at this one layer. Other formats, long contexts and the
   first ten tokens were not measured.
 

@@ -65,8 +65,8 @@ class Activations(Part):
 class Targets(Part):
     """The reading that the pair learns to speak."""
 
-    tail_tokens: int = pydantic.Field(default=12, gt=1)
-    """Length of the quoted text, the read token included."""
+    tail_tokens: int = pydantic.Field(default=12, ge=5)
+    """Length of the quoted text, the read token included; the card tells of the fourth word before it."""
     taxonomy: str = "../taxonomy.yaml"
     """The labels that a reading may name; beside the run file."""
 

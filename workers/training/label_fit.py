@@ -128,9 +128,9 @@ def accuracy_threshold(scores: NDArray[Any], is_right: NDArray[np.bool_], accura
 def false_positive_threshold(scores: NDArray[Any], is_there: NDArray[np.bool_], rate: float) -> float:
     """Return the score that at most `rate` of the rows without the kind exceed; pure.
 
-    A kind of which too few rows are known is never named, and one is never named below even odds.
+    A kind that too few rows have, or all, is never named, and none is ever named below even odds.
     """
-    if is_there.sum() < _FEWEST:
+    if is_there.sum() < _FEWEST or is_there.all():
         return _NEVER
     others = np.sort(scores[~is_there])
     above = others[min(int(np.ceil(len(others) * (1 - rate))), len(others) - 1)]

@@ -48,7 +48,7 @@ def train(
 ) -> Position:
     """Train from the last checkpoint to the end of the budget; the weights are left in the task.
 
-    With `finish` the last checkpoint is taken as the end.
+    With `finish` the last checkpoint is taken as the end, where there is one.
     """
     import torch
 
@@ -58,7 +58,7 @@ def train(
     progress = Progress(task.title, total=1000, log=log, done=round(_share(position, config) * 1000))
     saved = clock()
     started = saved - position.minutes * 60
-    while not (position.done or finish):
+    while not (position.done or (finish and position.batches)):
         rows = order[position.batches]
         rng = np.random.default_rng([seed, position.batches])
         factor = rate_factor(_share(position, config))

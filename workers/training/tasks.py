@@ -166,9 +166,11 @@ def winners_task(  # noqa: PLR0917  # the columns of one table
         example = winner(writer, material, row, candidates.answers[int(scores.argmax())])
         if example is not None:
             won.append((row, example))
+    # A verbalizer that keeps the format nowhere learns it from true readings.
+    pairs = won or [(row, true_example(writer, material, row)) for row in rows.tolist()]
 
     def loss(picked: NDArray[np.int64], rng: np.random.Generator) -> object:
-        batch = [won[one] for one in picked]
+        batch = [pairs[one] for one in picked]
         for place in np.flatnonzero(rng.random(len(batch)) < config.true_share):
             other = int(rng.integers(len(material.sentences)))
             batch[place] = (other, true_example(writer, material, other))
@@ -179,7 +181,7 @@ def winners_task(  # noqa: PLR0917  # the columns of one table
     return Task(
         title="AV on winners",
         parameters=av.parameters(),
-        lengths=[len(example.prompt) + len(example.answer) for _, example in won],
+        lengths=[len(example.prompt) + len(example.answer) for _, example in pairs],
         loss=loss,
         check=lambda: {"winners": float(len(won))},
     )
