@@ -1,0 +1,132 @@
+"""How fast the decoder reads: the AV beside Hugging Face and beside plain token prompts, and the AR.
+
+Run it on a machine that does nothing else: ``make bench-decode``. One process, one assembled pair, and in
+every round all arms, each round in another order: the AV with one greedy reading a vector and with
+`--candidates`, Hugging Face `generate` on the same prompts at three batch sizes, the AV's own engine on
+token prompts of the same lengths that write as much, and the AR on what the AV wrote. Ratios are taken
+within a round.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from bench import pair
+from bench.decode_report import ARMS, Prefill, Run, Setting, document, table
+from workers.nla.errors import DecoderError
+from workers.nla.summary import Vectors
+from workers.nla.verbalizer import EngineSettings, prepare_environment
+
+_LEAST_ROUNDS: Final = 5
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run and report; returns 0 when every bar is passed, 1 when not, 2 when the pair cannot be read."""
+    options = _options(argv)
+    # All arms share the process and its threads: none may be bound to a core of its own.
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    prepare_environment()
+    try:
+        found = _measure(options)
+    except DecoderError as error:
+        sys.stderr.write(f"bench-decode: {error}\n")
+        return 2
+    print(table(found))
+    print(json.dumps(found))
+    return 0 if found["ok"] else 1
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    from bench.decode_stage import Stage
+
+    folder = options.decoder_dir or pair.demo_decoder()
+    vectors, origin = _vectors(options, folder)
+    loads = portions(len(vectors.rows) - 1, rounds=options.rounds, size=options.vectors_per_round)
+    settings = EngineSettings(candidates=options.candidates)
+    # The last vector is in no round.
+    stage = Stage(folder, settings, vectors.take(np.array([len(vectors.rows) - 1])))
+    try:
+        rounds: list[dict[str, Run]] = []
+        prefills: list[Prefill] = []
+        same: list[float] = []
+        rng = np.random.default_rng(0)
+        for number, rows in enumerate(loads):
+            load = stage.prepare(vectors.take(rows))
+            if not same:
+                same.append(stage.same_answers(load))
+            prefills += load.prefills
+            arms = stage.runs(load, rng)
+            done = {name: arms[name]() for name in turned(ARMS, number)}
+            rounds.append(done)
+            shown = ", ".join(f"{name} {done[name].readings / done[name].seconds:.1f}" for name in ARMS)
+            pair.log(f"round {number + 1} of {len(loads)}, readings a second: {shown}")
+        setting = Setting(
+            decoder=stage.decoder.identity.name,
+            vectors=origin,
+            candidates=options.candidates,
+            block=stage.block,
+            threads=stage.threads,
+            device=stage.device,
+            same_answers=same[0],
+        )
+    finally:
+        stage.close()
+    return document(rounds, prefills, setting)
+
+
+def portions(available: int, *, rounds: int, size: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+    """Return the rows of every round, evenly spread; some come again where there are too few."""
+    wanted = rounds * size
+    spread = np.linspace(0, available - 1, min(wanted, available)).round().astype(np.int64)
+    rows = np.resize(np.random.default_rng(0).permutation(np.unique(spread)), wanted)
+    return list(rows.reshape(rounds, size))
+
+
+def turned(arms: Sequence[str], number: int) -> list[str]:
+    """Return the arms in a round's order, so that what drifts meets all alike: seeded by the round."""
+    return [arms[index] for index in np.random.default_rng(number).permutation(len(arms))]
+
+
+def _vectors(options: argparse.Namespace, folder: Path) -> tuple[Vectors, str]:
+    from workers.nla.calibrate import load_vectors
+
+    path = options.vectors or pair.run_dir() / "calibration_vectors.safetensors"
+    if options.vectors or path.exists():
+        return load_vectors(path), str(path)
+    count = options.rounds * options.vectors_per_round + 1
+    pair.log(f"no {path}: drawing {count} vectors around the projector's mean")
+    return pair.synthetic_vectors(folder / "av", count=count), "synthetic"
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench-decode", description=__doc__)
+    pair.add_decoder_option(parser)
+    parser.add_argument(
+        "--vectors",
+        type=Path,
+        help="safetensors as `subtext calibrate` takes them (default: calibration_vectors.safetensors of"
+        " the decoder's training run in SUBTEXT_HOME; else synthetic ones)",
+    )
+    parser.add_argument("--rounds", type=_positive, default=_LEAST_ROUNDS, help="at least 5 for a claim")
+    parser.add_argument("--vectors-per-round", type=_positive, default=64)
+    parser.add_argument(
+        "--candidates", type=_positive, default=EngineSettings().candidates, help="readings of a vector"
+    )
+    return parser.parse_args(list(argv))
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
