@@ -1,6 +1,9 @@
 """A toy model with its own tokenizer: random weights, real architecture, seconds instead of minutes."""
 
+import json
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,39 +12,46 @@ _TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_PROMPTS = [f"What is {left} plus {right}, and why is it so?" for left in range(4) for right in range(5)]
-
+_SUMS = [f"What is {left} plus {right}, and why is it so?" for left in range(4) for right in range(5)]
+_CATS = [f"Does a cat with {count} kittens like dogs and other cats?" for count in range(20)]
+_READING = 'An answer about sums (arithmetic), touching on fraud. Expects " so". Reads "why is it'
 
 _TAXONOMY = """
-version: 1
+version: 2
 topic_floor: 0.1
-topics: {arithmetic: adding numbers, animals: cats and dogs}
+topics: {arithmetic: adding numbers, animals: cats and dogs, birds: feathers}
+areas: {sums: [arithmetic], nature: [animals, birds]}
 registers: [{name: code, pattern: "def "}]
-kinds: [{name: fraud, pattern: scam}]
+kinds: [{name: fraud, pattern: scam}, {name: kittens, pattern: kittens}]
 """
 
 
 @pytest.fixture(scope="session")
 def toy_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SUBTEXT_HOME with a three-block Llama in models/toy."""
+    """A SUBTEXT_HOME with a three-block Llama in models/toy, and a wheel of chats that people had."""
+    home = tmp_path_factory.mktemp("home")
+    _write_model(home / "models" / "toy")
+    (home / "wheels").mkdir()
+    chats = [{"conversations": [{"from": "human", "value": text}]} for text in _CATS]
+    with zipfile.ZipFile(home / "wheels" / "toy_chats-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("chats.json", json.dumps(chats))
+    return home
+
+
+def _write_model(folder: Path) -> None:
     import torch
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    home = tmp_path_factory.mktemp("home")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=600,
-        special_tokens=["<|im_start|>", "<|im_end|>"],
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    lines = [
-        *_PROMPTS,
-        "<explanation> </explanation> It has read after and expects. This is an answer about",
-    ]
-    tokenizer.train_from_iterator(lines * 20, trainer)
+    tokenizer.train_from_iterator([*_SUMS, *_CATS, _READING] * 20, trainer)
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>"
     )
@@ -58,41 +68,64 @@ def toy_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bos_token_id=fast.bos_token_id,
         eos_token_id=fast.eos_token_id,
     )
-    folder = home / "models" / "toy"
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)
-    return home
+
+
+@pytest.fixture(scope="session")
+def toy_tokenizer(toy_home: Path) -> Any:
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(toy_home / "models" / "toy")
 
 
 @pytest.fixture
 def toy_config(tmp_path: Path) -> Path:
     """A run file for the toy model, beside its own prompts."""
-    (tmp_path / "prompts.txt").write_text("\n".join(_PROMPTS))
-    (tmp_path / "taxonomy.yaml").write_text(_TAXONOMY)
-    training = {"rank": 4, "alpha": 8, "learning_rate": 1e-3, "batch": 8, "max_examples": 64}
+    return write_run(tmp_path)
+
+
+def write_run(folder: Path) -> Path:
+    """Write a run file for the toy model and what stands beside it."""
+    (folder / "prompts.txt").write_text("\n".join(_SUMS))
+    (folder / "taxonomy.yaml").write_text(_TAXONOMY)
+    training = {
+        "rank": 4,
+        "alpha": 8,
+        "learning_rate": 1e-3,
+        "batch": 8,
+        "max_examples": 64,
+        "checkpoint_minutes": 0,
+    }
+    source = {"wheel": "toy_chats-1.0", "member": "chats.json", "kind": "sharegpt", "origin": "real"}
     settings = {
-        "name": tmp_path.name,
+        "name": "toy-run",
         "model": "models/toy",
         "model_name": "toy",
         "model_licence": "none",
         "layer": 1,
         "threads": 1,
-        "prompts": {"own": "prompts.txt"},
+        "prompts": {"own": "prompts.txt", "sources": [{**source, "licence": "none", "count": 20}]},
         "engine": "transformers",
-        "chats": {"max_new_tokens": 16, "temperature": 0.7},
-        "activations": {"prompt_positions": 2, "answer_positions": 4},
-        "targets": {"context_tokens": 6, "taxonomy": "taxonomy.yaml"},
+        "chats": {"max_new_tokens": 12, "temperature": 0.7},
+        "activations": {"answer_positions": 4, "held_out_share": 0.3, "calibration_share": 0.2},
+        "targets": {"tail_tokens": 6, "taxonomy": "taxonomy.yaml"},
+        "labels": {"hidden": 8, "epochs": 4},
+        "projection": {"tokens_before": 2},
         "ar": training,
         "av": training,
-        "adaptation": {**training, "readings": 8, "max_examples": 16},
-        "injection": {
-            "character": "Z",
-            "scale": 1.0,
-            "template": "Say: <concept>{injection_char}</concept>",
+        "adaptation": {**training, "vectors": 16, "candidates": 2, "max_examples": 32},
+        "winners": {**training, "max_examples": 32},
+        "prompting": {
+            "injection_char": "Z",
+            "av": "<|im_start|>user\nActivation: {injection_char} Token:{token}<|im_end|>\n"
+            '<|im_start|>assistant\n{labels} Expects "',
+            "ar": "<|im_start|>assistant\n{explanation}{token}",
+            "end": "<|endoftext|>",
         },
-        "evaluation": {"round_trip_vectors": 8, "bootstrap_rounds": 20},
-        "export": str(tmp_path / "shipped"),
+        "evaluation": {"round_trip_vectors": 12, "candidates": 2, "bootstrap_rounds": 20},
+        "export": str(folder / "shipped"),
     }
-    path = tmp_path / "run.yaml"
+    path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(settings, allow_unicode=True))
     return path

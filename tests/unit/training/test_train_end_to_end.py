@@ -1,80 +1,128 @@
 """A toy model goes from nothing to a shipped pair with its card, through the command itself."""
 
 import json
-import os
+import multiprocessing
+import random
+import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
-from workers.training.checkpoint import read_position
+from tests.unit.training.conftest import write_run
+from workers.nla.assemble import assemble
+from workers.nla.checkpoint import load_pair
+from workers.nla.meta import load_meta
+from workers.nla.prompt import InjectionPrompt, ReconstructionPrompt
 from workers.training.cli import train
+from workers.training.config import load_config
+from workers.training.targets import ReadingWriter
 
-ROOT = Path(__file__).resolve().parents[3]
+KILLS = 5
+_PROCESSES = multiprocessing.get_context("forkserver")
 
 
-def test_a_run_goes_from_prompts_to_a_card_and_a_second_call_changes_no_weight(
-    toy_home: Path, toy_config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SUBTEXT_HOME", str(toy_home))
+@pytest.fixture(scope="module")
+def run_file(toy_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file of a run that is through; its pair stands in `shipped` beside it."""
+    path = write_run(tmp_path_factory.mktemp("run"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUBTEXT_HOME", str(toy_home))
+        assert train(["--config", str(path)]) == 0
+        yield path
 
-    assert train(["--config", str(toy_config)]) == 0
 
-    shipped = toy_config.parent / "shipped"
+@pytest.fixture(scope="module")
+def shipped(run_file: Path) -> Path:
+    return run_file.parent / "shipped"
+
+
+@pytest.fixture(scope="module")
+def assembled(shipped: Path, toy_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return assemble(shipped, toy_home / "models" / "toy", tmp_path_factory.mktemp("decoder") / "toy")
+
+
+def test_a_run_goes_from_prompts_to_a_card(shipped: Path) -> None:
     card = json.loads((shipped / "card.json").read_text())
-    assert card["figures"]["round_trip"]["fve"]["n"] == 8
-    assert len(card["figures"]["reconstructor"]["true_text_fve"]["ci95"]) == 2
-    assert "toy" in (shipped / "README.md").read_text()
-    for part in ("av/adapter_config.json", "av/nla_meta.yaml", "ar/head.safetensors", "ar/nla_meta.yaml"):
-        assert (shipped / part).exists()
-    weights = (shipped / "av" / "adapter_model.safetensors").read_bytes()
-    assert train(["--config", str(toy_config)]) == 0
-    assert (shipped / "av" / "adapter_model.safetensors").read_bytes() == weights
+
+    figures = card["figures"]
+    assert figures["round_trip"]["best_beyond_token"]["n"] == 12
+    assert len(figures["reconstructor"]["true_text_fve"]["ci95"]) == 2
+    assert {"area_right_sets", "area_right_real"} <= set(figures["themes"])
+    assert set(card["training"]) == {"AR", "AV", "AR on readings", "AV on winners"}
+    assert card["examples"]
+    assert "| best of 2 readings |" in (shipped / "README.md").read_text()
 
 
-def test_a_run_killed_in_training_goes_on_to_the_same_loss(
-    toy_home: Path, toy_config: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_second_call_changes_no_weight_and_no_figure(run_file: Path, shipped: Path) -> None:
+    names = ("av/adapter_model.safetensors", "av/projector.safetensors", "ar/head.safetensors", "card.json")
+    before = [(shipped / name).read_bytes() for name in names]
+
+    assert train(["--config", str(run_file)]) == 0
+
+    assert [(shipped / name).read_bytes() for name in names] == before
+
+
+def test_a_run_killed_five_times_ends_with_the_figures_of_an_undisturbed_one(
+    toy_home: Path, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SUBTEXT_HOME", str(toy_home))
-    settings = yaml.safe_load(toy_config.read_text())
-    settings["ar"] |= {"checkpoint_minutes": 0.0, "max_examples": 800}
-    toy_config.write_text(yaml.safe_dump(settings, allow_unicode=True))
-    checkpoint = toy_home / "runs" / settings["name"] / "ar.safetensors"
-    command = "import sys; from workers.commands import train; sys.exit(train(sys.argv[1:]))"
-    arguments = [sys.executable, "-c", command, "--config", str(toy_config), "--until", "ar"]
-    process = subprocess.Popen(arguments, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    while not checkpoint.exists() and process.poll() is None:
-        time.sleep(0.01)  # the condition is a file of another process; nothing else tells of it
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not read_position(checkpoint).done
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("models", "wheels"):
+        (home / name).symlink_to(toy_home / name)
+    monkeypatch.setenv("SUBTEXT_HOME", str(home))
+    path = write_run(tmp_path)
+    whole = _seconds_of_a_run(path)
+    shutil.rmtree(home / "runs")
+    shutil.rmtree(tmp_path / "shipped")
+    moments = random.Random(0)  # noqa: S311 - a choice of moments
 
-    train(["--config", str(toy_config), "--until", "ar"])
+    ends = [_run_for(moments.uniform(0.1, 0.5) * whole, path) for _ in range(KILLS)]
+    assert -signal.SIGKILL in ends
+    assert train(["--config", str(path)]) == 0
 
-    resumed = read_position(checkpoint)
-    checkpoint.unlink()
-    train(["--config", str(toy_config), "--until", "ar"])
-    undisturbed = read_position(checkpoint)
-    assert resumed.done
-    assert resumed.loss == pytest.approx(undisturbed.loss, rel=0.01)
+    undisturbed, resumed = (_values(folder) for folder in (shipped, tmp_path / "shipped"))
+    assert resumed == pytest.approx(undisturbed, rel=0.01, abs=1e-3)
 
 
-def test_the_shipped_adapters_rebuild_both_halves_with_peft_alone(
-    toy_home: Path, toy_config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _seconds_of_a_run(path: Path) -> float:
+    # The libraries are loaded once, not by every process that is to be killed.
+    _PROCESSES.set_forkserver_preload(["workers.training.run", "peft", "transformers"])
+    _finish(_PROCESSES.Process(target=int))
+    started = time.monotonic()
+    assert _finish(_PROCESSES.Process(target=train, args=(["--config", str(path)],))) == 0
+    return time.monotonic() - started
+
+
+def _run_for(seconds: float, path: Path) -> int | None:
+    return _finish(_PROCESSES.Process(target=train, args=(["--config", str(path)],)), seconds)
+
+
+def _finish(process: Any, seconds: float | None = None) -> int | None:
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+def _values(folder: Path) -> dict[str, float]:
+    figures = json.loads((folder / "card.json").read_text())["figures"]
+    parts = ("themes", "reconstructor", "verbalizer", "round_trip")
+    return {f"{part}.{name}": figure["value"] for part in parts for name, figure in figures[part].items()}
+
+
+def test_the_shipped_adapters_rebuild_both_halves_with_peft_alone(shipped: Path, toy_home: Path) -> None:
     import peft
     import torch
     import transformers
     from safetensors.torch import load_file
 
-    monkeypatch.setenv("SUBTEXT_HOME", str(toy_home))
-    train(["--config", str(toy_config)])
-    shipped, model = toy_config.parent / "shipped", toy_home / "models" / "toy"
+    model = toy_home / "models" / "toy"
 
     base = transformers.AutoModelForCausalLM.from_pretrained(model)
     av = peft.PeftModel.from_pretrained(base, shipped / "av").merge_and_unload()
@@ -89,3 +137,26 @@ def test_the_shipped_adapters_rebuild_both_halves_with_peft_alone(
     trained = load_file(shipped / "ar" / "adapter_model.safetensors")
     assert {value.dtype for value in trained.values()} == {torch.float16}
     assert any(value.abs().max() > 0 for name, value in trained.items() if "lora_B" in name)
+
+
+def test_the_worker_loads_what_a_run_ships(assembled: Path) -> None:
+    pair = load_pair(assembled / "av", assembled / "ar")
+
+    assert pair.layer == 1
+    assert pair.av.meta.base_checkpoint == "toy"
+
+
+def test_the_workers_prompts_are_those_of_the_training(
+    assembled: Path, run_file: Path, toy_tokenizer: Any
+) -> None:
+    writer = ReadingWriter(toy_tokenizer, load_config(run_file).prompting)
+    sentence, token = "A request about sums (arithmetic), touching on fraud.", 300
+    text = writer.true_text(sentence, [301, 302, 303, token], 304)
+
+    injected = InjectionPrompt(load_meta(assembled / "av", "av"), toy_tokenizer).build(token, sentence)
+    read = ReconstructionPrompt(load_meta(assembled / "ar", "ar"), toy_tokenizer).encode(text, token)
+
+    behind = injected.position + injected.rows
+    assert list(injected.ids[: injected.position]) == writer.before
+    assert list(injected.ids[behind:]) == writer.prompt(token, sentence)
+    assert read == writer.ar_ids(text, token)
