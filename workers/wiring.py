@@ -106,6 +106,8 @@ class Parts:
             fve_baseline=identity.fve_baseline,
             shuffled_fve_p95=identity.shuffled_fve_p95,
             calibration_n=identity.calibration_n,
+            verified_above={str(kind): limit for kind, limit in identity.verified_above.items()},
+            candidates=identity.candidates,
             card=identity.card,
         )
         while not self.stop.is_set():

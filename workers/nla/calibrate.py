@@ -54,6 +54,8 @@ def calibrate(argv: list[str]) -> int:
     parser.add_argument(
         "--candidates",
         type=int,
+        choices=range(1, 17),
+        metavar="N",
         default=EngineSettings().candidates,
         help=f"readings of a vector; the worker's SUBTEXT_CANDIDATES must be the same"
         f" (default: {EngineSettings().candidates})",

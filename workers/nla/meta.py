@@ -299,6 +299,8 @@ def _check_verbalizer(meta: Meta) -> None:
         )
     if meta.labels is None:
         return
+    if meta.prompt_templates.end is None:
+        raise MetaError("prompt_templates.end: missing; add it: it is the token that ends the AV's answer")
     if meta.projector is None:
         raise MetaError("projector: missing; add it: labels are told from vectors that it has centred")
     if pieces[-2:] != [LABELS, Piece(EXPECTS)]:

@@ -66,6 +66,11 @@ class InjectionPrompt:
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False)) if text else []
 
+    def decode(self, answer: Sequence[int]) -> str:
+        """Return what an answer says before its end, special tokens written out."""
+        ids = [token_id for token_id in answer if token_id != self.end]
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+
     def _build_turn(self) -> InjectedPrompt:
         char, token_id = self._injection.char, self._injection.token_id
         content = "".join(char if piece.is_place else piece.value for piece in self._pieces)

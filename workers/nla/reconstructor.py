@@ -50,10 +50,13 @@ class Reconstructor:
             self._prompt.encode(text, token_id)
             for text, token_id in zip(explanations, token_ids, strict=True)
         ]
-        rebuilt = np.empty((len(sequences), self._head.shape[0]), np.float32)
-        for rows in batches_by_length(sequences):
-            rebuilt[rows] = self._forward([sequences[row] for row in rows])
-        return rebuilt
+        # Candidates of one vector are often the same text.
+        places = {ids: place for place, ids in enumerate(dict.fromkeys(map(tuple, sequences)))}
+        distinct = list(places)
+        rebuilt = np.empty((len(distinct), self._head.shape[0]), np.float32)
+        for rows in batches_by_length(distinct):
+            rebuilt[rows] = self._forward([distinct[row] for row in rows])
+        return rebuilt[np.array([places[tuple(ids)] for ids in sequences], np.int64)]
 
     def typical_norm(self) -> float:
         """Return the median norm of block K's output in a short text: that of the vectors, roughly.
@@ -70,13 +73,13 @@ class Reconstructor:
             rows: NDArray[np.float32] = self._backbone.get_input_embeddings()(ids).float().cpu().numpy()
         return rows
 
-    def _forward(self, sequences: list[list[int]]) -> NDArray[np.float32]:
+    def _forward(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         states, lengths = self._run(sequences)
         last = states[self._torch.arange(len(sequences)), lengths - 1]
         vectors: NDArray[np.float32] = (last @ self._head.T).cpu().numpy()
         return vectors
 
-    def _run(self, sequences: list[list[int]]) -> tuple[Any, Any]:
+    def _run(self, sequences: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         """Return block K's outputs, (n, longest, d_model), and the lengths of the sequences, (n,)."""
         torch = self._torch
         # Padded on the right, behind the token that is read: causal attention never looks there.

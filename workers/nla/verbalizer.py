@@ -117,7 +117,6 @@ class Verbalizer:
         PromptError or MetaError before that on what does not fit.
         """
         self.injector = Injector(checkpoint, meta, tokenizer)
-        self._end = meta.prompt_templates.end
         self._d_model = meta.d_model
         self._settings = settings
         self._new_tokens = settings.new_tokens(has_labels=meta.labels is not None)
@@ -188,13 +187,9 @@ class Verbalizer:
         if end_id is None:
             ends: dict[str, Any] = {"stop": [CLOSE], "include_stop_str_in_output": True}
         else:
-            # Quotes may hold every special token but the last.
-            ends = {
-                "stop_token_ids": [end_id],
-                "ignore_eos": True,
-                "skip_special_tokens": False,
-                "spaces_between_special_tokens": False,
-            }
+            # Quotes may hold every special token but this one. The text is made of the ids at once, as in
+            # training: a detokenizer that streams drops half a character at the end.
+            ends = {"stop_token_ids": [end_id], "ignore_eos": True, "detokenize": False}
         return self._vllm.SamplingParams(
             n=n,
             temperature=settings.temperature if n > 1 else 0.0,
@@ -205,10 +200,10 @@ class Verbalizer:
         )
 
     def _parse(self, answer: Any, labelled: Labelled | None) -> Explanation:
-        if self._end is None and labelled is None:
+        prompt = self.injector.prompt
+        if prompt.end is None:
             return parse_explanation(answer.text)
-        text = answer.text.removesuffix(self._end or "")
-        is_finished = answer.finish_reason == "stop"
+        text, is_finished = prompt.decode(answer.token_ids), answer.finish_reason == "stop"
         if labelled is not None:
             return parse_labelled(text, labelled, is_finished=is_finished)
         text = text.replace("\x00", "").strip()

@@ -299,6 +299,12 @@ OWN_FAULTS: list[tuple[str, Role, Callable[[dict[str, Any]], object], str]] = [
         lambda m: (m.pop("projector"), m["extraction"].update(injection_scale=1)),
         "projector: missing; add it: labels are told from",
     ),
+    (
+        "labels without end",
+        "av",
+        lambda m: m["prompt_templates"].pop("end"),
+        "prompt_templates.end: missing; add it: it is the token",
+    ),
     ("no rows", "av", lambda m: m["projector"].update(rows=0), "projector.rows: .*how many soft tokens"),
     ("no scale", "av", lambda m: m["projector"].pop("scale"), "projector.scale: missing; add it"),
     (

@@ -133,6 +133,14 @@ def test_the_read_token_is_never_tokenized_again(tokenizer: Any) -> None:
         assert len(ids) == len(own_prompt(tokenizer).build(777, SENTENCE).ids)
 
 
+def test_an_answer_is_read_up_to_its_end_with_its_special_tokens(tokenizer: Any) -> None:
+    ids = encode(tokenizer, ' to". Reads "<|im_start|>it is<|im_end|>☃')
+
+    assert own_prompt(tokenizer).decode([*ids, 0]) == ' to". Reads "<|im_start|>it is<|im_end|>☃'
+    # A part of the snowman, as in training.
+    assert own_prompt(tokenizer).decode(ids[:-1]).endswith("<|im_end|>�")
+
+
 def test_the_end_of_an_answer_is_one_token(tokenizer: Any) -> None:
     assert own_prompt(tokenizer).end == 0
     assert InjectionPrompt(parse_meta(toy.meta("av"), "av"), tokenizer).end is None
