@@ -11,7 +11,7 @@ class HuggingFace:
     """`generate` on the prompts of the AV, in the AV's own precision."""
 
     def __init__(
-        self, checkpoint: Path, *, tokenizer: Any, dtype: Any, device: str, end: str | None, new_tokens: int
+        self, checkpoint: Path, *, tokenizer: Any, dtype: Any, device: str, end: int | None, new_tokens: int
     ) -> None:
         """Load a second copy of the AV, which ends answers with the token `end` or the closing tag."""
         import torch
@@ -24,8 +24,7 @@ class HuggingFace:
             checkpoint, dtype=dtype, local_files_only=True
         )
         self._model = loaded.eval().to(device)
-        self._end = None if end is None else int(tokenizer.encode(end, add_special_tokens=False)[0])
-        self._pad = tokenizer.eos_token_id if self._end is None else self._end
+        self._pad = int(tokenizer.eos_token_id) if end is None else end
         ends = {"stop_strings": [CLOSE], "tokenizer": tokenizer} if end is None else {}
         self._options = {
             "do_sample": False,

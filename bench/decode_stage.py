@@ -39,10 +39,12 @@ class Recorder:
         self.llm_engine = engine.llm_engine
         self.prompts: list[dict[str, Any]] = []
         self.outputs: list[Any] = []
+        self.sampling: Any = None
 
     def generate(self, prompts: list[dict[str, Any]], sampling: Any, **options: Any) -> list[Any]:
         """Let the engine answer."""
-        self.prompts, self.outputs = prompts, self.engine.generate(prompts, sampling, **options)
+        self.prompts, self.sampling = prompts, sampling
+        self.outputs = self.engine.generate(prompts, sampling, **options)
         return self.outputs
 
 
@@ -70,14 +72,13 @@ class Stage:
         self._temperature = settings.temperature
         special = np.array(self.decoder.tokenizer.all_special_ids, np.int64)
         self._ordinary = np.setdiff1d(np.arange(len(self.decoder.tokenizer), dtype=np.int64), special)
-        meta_end = verbalizer._end  # noqa: SLF001 - Hugging Face must end where the AV ends
         self._hugging_face = HuggingFace(
             folder / "av",
             tokenizer=self.decoder.tokenizer,
             dtype=config.model_config.dtype,
             device=self.device,
-            end=meta_end,
-            new_tokens=verbalizer._new_tokens,  # noqa: SLF001 - as above
+            end=verbalizer.injector.prompt.end,
+            new_tokens=verbalizer._new_tokens,  # noqa: SLF001 - Hugging Face must stop there, too
         )
 
     def prepare(self, vectors: Vectors) -> Load:
@@ -176,8 +177,7 @@ class Stage:
             seed=self._seed,
             max_tokens=length,
             ignore_eos=True,
-            skip_special_tokens=False,
-            spaces_between_special_tokens=False,
+            detokenize=self._recorder.sampling.detokenize,
         )
 
 
