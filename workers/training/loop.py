@@ -58,7 +58,8 @@ def train(
     progress = Progress(task.title, total=1000, log=log, done=round(_share(position, config) * 1000))
     saved = clock()
     started = saved - position.minutes * 60
-    while not (position.done or (finish and position.batches)):
+    is_over = position.done or (finish and position.batches > 0)
+    while not is_over:
         rows = order[position.batches]
         rng = np.random.default_rng([seed, position.batches])
         factor = rate_factor(_share(position, config))
@@ -70,7 +71,7 @@ def train(
         position.seen += len(rows)
         position.minutes = (clock() - started) / 60
         share = _share(position, config)
-        position.done = share >= 1
+        position.done = is_over = share >= 1
         progress.advance(round(share * 1000), f"examples {position.seen} loss {position.loss:.3f}")
         if position.done or clock() - saved >= config.checkpoint_minutes * 60:
             position.history.append(_figures(task, position))
