@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from workers.training.config import Prompting
+from workers.training.targets import ReadingWriter
+
 _TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -24,6 +27,13 @@ areas: {sums: [arithmetic], nature: [animals, birds]}
 registers: [{name: code, pattern: "def "}]
 kinds: [{name: fraud, pattern: scam}, {name: kittens, pattern: kittens}]
 """
+PROMPTING = {
+    "injection_char": "Z",
+    "av": "<|im_start|>user\nActivation: {injection_char} Token:{token}<|im_end|>\n"
+    '<|im_start|>assistant\n{labels} Expects "',
+    "ar": "<|im_start|>assistant\n{explanation}{token}",
+    "end": "<|endoftext|>",
+}
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +89,11 @@ def toy_tokenizer(toy_home: Path) -> Any:
     return transformers.AutoTokenizer.from_pretrained(toy_home / "models" / "toy")
 
 
+@pytest.fixture(scope="session")
+def toy_writer(toy_tokenizer: Any) -> ReadingWriter:
+    return ReadingWriter(toy_tokenizer, Prompting(**PROMPTING))
+
+
 @pytest.fixture
 def toy_config(tmp_path: Path) -> Path:
     """A run file for the toy model, beside its own prompts."""
@@ -116,13 +131,7 @@ def write_run(folder: Path) -> Path:
         "av": training,
         "adaptation": {**training, "vectors": 16, "candidates": 2, "max_examples": 32},
         "winners": {**training, "max_examples": 32},
-        "prompting": {
-            "injection_char": "Z",
-            "av": "<|im_start|>user\nActivation: {injection_char} Token:{token}<|im_end|>\n"
-            '<|im_start|>assistant\n{labels} Expects "',
-            "ar": "<|im_start|>assistant\n{explanation}{token}",
-            "end": "<|endoftext|>",
-        },
+        "prompting": PROMPTING,
         "evaluation": {"round_trip_vectors": 12, "candidates": 2, "bootstrap_rounds": 20},
         "export": str(folder / "shipped"),
     }

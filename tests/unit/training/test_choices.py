@@ -3,6 +3,7 @@
 import json
 import random
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.training import adapters, collect, positions, prompts
+from tests.conftest import ROOT
+from workers.training import positions, prompts
 from workers.training.batching import batch_order
-from workers.training.config import Activations, Prompts, Source, load_config
+from workers.training.config import Activations, Prompts, Source, Targets, load_config
 from workers.training.schedule import rate_factor, run_progress
 
 
-@given(count=st.integers(3, 400), seed=st.integers(0, 9))
-def test_every_chat_belongs_to_exactly_one_split_and_none_is_empty(count: int, seed: int) -> None:
-    splits = positions.split_chats(count, Activations(), rng=random.Random(seed))  # noqa: S311 - a choice of data
+def test_a_prompts_split_and_draws_are_its_own_whatever_else_a_run_holds() -> None:
+    config = Activations(held_out_share=0.1, calibration_share=0.1)
 
-    assert len(splits) == count
-    assert set(splits) == {"train", "held_out", "calibration"}
+    # Fixed: a newer version must hold out the same chats.
+    splits = ["train", "calibration", "held_out"]
+    assert [positions.split_of([number], config) for number in (0, 8, 9)] == splits
+    assert positions.chat_random([1, 2], 0).random() == positions.chat_random([1, 2], 0).random()
+    assert positions.chat_random([1, 2], 0).random() != positions.chat_random([1, 2], 1).random()
+
+
+def test_the_splits_have_the_shares_that_were_asked_for() -> None:
+    config = Activations(held_out_share=0.1, calibration_share=0.2)
+
+    found = Counter(positions.split_of([number, 7], config) for number in range(3000))
+
+    assert found["held_out"] / 3000 == pytest.approx(0.1, abs=0.02)
+    assert found["calibration"] / 3000 == pytest.approx(0.2, abs=0.02)
+
+
+@given(first=st.floats(0.05, 0.4), second=st.floats(0.05, 0.4), prompt=st.lists(st.integers(0, 99)))
+def test_a_larger_held_out_share_takes_no_chat_away_from_it(
+    first: float, second: float, prompt: list[int]
+) -> None:
+    small, large = (Activations(held_out_share=share) for share in sorted((first, second)))
+
+    if positions.split_of(prompt, small) == "held_out":
+        assert positions.split_of(prompt, large) == "held_out"
 
 
 @given(
@@ -42,14 +65,19 @@ def test_positions_are_distinct_sorted_and_never_before_the_first_allowed(
     assert all(first <= position < prompt + answer for position in chosen)
 
 
+def test_the_end_of_the_prompt_is_always_read() -> None:
+    config = Activations(prompt_end_positions=2, prompt_positions=1, answer_positions=3)
+
+    chosen = positions.choose_positions(20, 40, config, first=10, rng=random.Random(0))  # noqa: S311 - a choice of data
+
+    assert {18, 19} <= set(chosen)
+    assert len([place for place in chosen if place < 18]) == 1
+    assert len([place for place in chosen if place >= 20]) == 3
+
+
 def test_the_text_that_all_chats_share_is_found() -> None:
     assert positions.shared_prefix([[1, 2, 3], [1, 2, 4, 5], [1, 2, 3, 9]]) == 2
     assert positions.shared_prefix([[1, 2], [1, 2, 3]]) == 2
-
-
-def test_a_shared_prefix_leaves_every_sequence_a_token_of_its_own() -> None:
-    assert adapters.common_prefix([[1, 2, 3], [1, 2, 3]]) == 2
-    assert adapters.common_prefix([[1, 5, 3], [1, 2, 3]]) == 1
 
 
 @given(rows=st.integers(1, 90), batch=st.integers(1, 9), examples=st.integers(1, 200))
@@ -80,22 +108,47 @@ def test_prompts_come_from_pinned_wheels_once_each_and_within_the_size(tmp_path:
 
     chosen = prompts.gather_prompts(Prompts(sources=(source,)), wheels=tmp_path, beside=tmp_path, seed=0)
 
-    assert chosen == ["tell me a story"]
+    assert chosen == [prompts.Prompt("tell me a story", "sets")]
 
 
-def test_prompts_of_one_source_fall_on_every_side_of_the_split(tmp_path: Path) -> None:
-    (tmp_path / "own.txt").write_text("\n".join(f"our own prompt {index}" for index in range(60)))
-    (tmp_path / "more.txt").write_text("\n".join(f"prompt number {index}" for index in range(500)))
+def test_a_prompt_that_two_sources_share_belongs_to_the_first(tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("our own prompt\n")
     with zipfile.ZipFile(tmp_path / "toy_set-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.write(tmp_path / "more.txt", "more.txt")
-    source = Source(wheel="toy_set-1.0", member="more.txt", kind="lines", count=500, licence="MIT")
-    config = Prompts(own="own.txt", sources=(source,))
+        wheel.writestr("typed.txt", "our own prompt\nas somebody typed it\n")
+        wheel.writestr("set.txt", "as somebody typed it\nout of a set\n")
+    typed, of_set = (
+        Source(wheel="toy_set-1.0", member=member, kind="lines", count=9, licence="MIT", origin=origin)
+        for member, origin in (("typed.txt", "real"), ("set.txt", "sets"))
+    )
 
-    chosen = prompts.gather_prompts(config, wheels=tmp_path, beside=tmp_path, seed=0)
-    splits = positions.split_chats(len(chosen), Activations(), rng=collect.split_random(0))
+    def chosen(*sources: Source) -> dict[str, str]:
+        config = Prompts(own="own.txt", sources=sources)
+        return dict(prompts.gather_prompts(config, wheels=tmp_path, beside=tmp_path, seed=0))
 
-    own = [split for split, text in zip(splits, chosen, strict=True) if text.startswith("our own")]
-    assert own.count("train") > 30
+    assert chosen(typed, of_set) == {
+        "our own prompt": "sets",
+        "as somebody typed it": "real",
+        "out of a set": "sets",
+    }
+    assert chosen(of_set, typed)["as somebody typed it"] == "sets"
+
+
+def test_the_draw_of_one_source_does_not_depend_on_the_others(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "toy_set-1.0-py3-none-any.whl", "w") as wheel:
+        for name in ("one.txt", "two.txt"):
+            wheel.writestr(name, "\n".join(f"{name} prompt {number}" for number in range(50)))
+    one, two = (
+        Source(wheel="toy_set-1.0", member=member, kind="lines", count=5, licence="MIT")
+        for member in ("one.txt", "two.txt")
+    )
+
+    alone, beside = (
+        prompts.gather_prompts(Prompts(sources=sources), wheels=tmp_path, beside=tmp_path, seed=0)
+        for sources in ((one,), (two, one))
+    )
+
+    assert set(alone) <= set(beside)
+    assert len(beside) == 10
 
 
 def test_a_missing_wheel_names_the_command_that_fetches_it(tmp_path: Path) -> None:
@@ -116,6 +169,24 @@ def test_csv_json_seed_and_line_files_are_read() -> None:
     assert read("lines", "hello\n") == ["hello"]
 
 
+def test_conversations_give_what_the_user_said_first_even_from_a_file_that_is_cut_short() -> None:
+    turns = [
+        [{"from": "human", "value": 'a "quoted" start'}, {"from": "gpt", "value": "an answer"}],
+        [{"from": "gpt", "value": "the model begins"}, {"from": "human", "value": "a late word"}],
+        [],
+        [{"from": "human", "value": "the last one"}],
+    ]
+    content = json.dumps([{"id": "x", "conversations": found} for found in turns], indent=1)
+    source = Source(wheel="w-1", member="m", kind="sharegpt", count=1, licence="none", origin="real")
+
+    def texts(length: int) -> list[str]:
+        return prompts.parse_texts(content[:length], source)
+
+    assert texts(len(content)) == ['a "quoted" start', "the last one"]
+    assert texts(content.index("last one")) == ['a "quoted" start']
+    assert texts(2) == []
+
+
 def test_a_wrong_key_in_a_run_file_is_named(toy_config: Path) -> None:
     toy_config.write_text(toy_config.read_text() + "\ncolour: blue\n")
 
@@ -123,7 +194,10 @@ def test_a_wrong_key_in_a_run_file_is_named(toy_config: Path) -> None:
         load_config(toy_config)
 
 
-def test_the_shipped_run_file_is_valid() -> None:
-    root = Path(__file__).resolve().parents[3]
+def test_a_tail_too_short_for_the_cards_figures_is_refused() -> None:
+    with pytest.raises(ValueError, match="tail_tokens"):
+        Targets(tail_tokens=4)
 
-    assert load_config(root / "deploy/decoders/smollm2-135m-l20/run.yaml").layer == 20
+
+def test_the_shipped_run_file_is_valid() -> None:
+    assert load_config(ROOT / "deploy/decoders/smollm2-135m-l23/run.yaml").layer == 23
