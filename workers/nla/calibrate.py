@@ -186,6 +186,10 @@ def _check(decoder: "NlaDecoder", vectors: Vectors) -> None:
             "tokens: missing; this decoder is given the token that each vector was read at, add `tokens`"
             " and `phases` to the file"
         )
+    try:
+        decoder.reconstructor.check_tokens(vectors.given.token_ids)
+    except ValueError as error:
+        raise CalibrationError(f"tokens: {error}; they are of another model") from None
     least = 2 if vectors.tokens is None else 4
     if len(np.unique(vectors.documents)) < least:
         raise CalibrationError(

@@ -90,6 +90,7 @@ class NlaDecoder:
 
     def round_trip(self, vectors: NDArray[np.float32], given: Given) -> RoundTrip:
         """Write candidates for every row and rebuild each from its text and the read token alone."""
+        self.reconstructor.check_tokens(given.token_ids)
         candidates = self.verbalizer.verbalize(vectors, given)
         texts = [said.text for of_one in candidates for said in of_one]
         token_ids = [

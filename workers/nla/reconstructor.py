@@ -66,6 +66,16 @@ class Reconstructor:
         states, lengths = self._run([self._prompt.encode(_ORDINARY_TEXT, 0)])
         return float(states[0, 1 : int(lengths[0])].norm(dim=-1).median())
 
+    def check_tokens(self, token_ids: Sequence[int]) -> None:
+        """Raise ValueError naming the rows whose token the model does not have.
+
+        On a GPU, looking one up would end the process's use of the device.
+        """
+        size = self._backbone.get_input_embeddings().num_embeddings
+        bad = [row for row, token_id in enumerate(token_ids) if not 0 <= token_id < size]
+        if bad:
+            raise ValueError(f"token_ids: rows {bad} are none of the model's {size} tokens")
+
     def embed(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the AR's embeddings of tokens, (n, d_model)."""
         with self._torch.inference_mode():

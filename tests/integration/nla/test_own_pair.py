@@ -85,6 +85,11 @@ def test_a_reading_of_all_stages_tells_its_parts(own: NlaDecoder) -> None:
         assert (reading.well_formed, reading.verified, reading.fve_beyond_token) == (False, False, None)
 
 
+def test_a_token_that_the_model_does_not_have_is_refused_before_it_is_looked_up(own: NlaDecoder) -> None:
+    with pytest.raises(ValueError, match=r"token_ids: rows \[1, 2\] are none of the model's 49152 tokens"):
+        own.read(DIRECTIONS, Given([5, 49152, -1], ["decode"] * 3))
+
+
 def test_the_reconstructor_reads_at_the_token_that_it_is_given(own: NlaDecoder, base: Path) -> None:
     text = 'Prose. Expects " a". Reads "it is'
 
