@@ -120,9 +120,12 @@ def set_thresholds(head: LabelHead, centred: Centred, wanted: Wanted, config: La
 def accuracy_threshold(scores: NDArray[Any], is_right: NDArray[np.bool_], accuracy: float) -> float:
     """Return the lowest score from which on at least `accuracy` of the rows are right; pure."""
     order = np.argsort(-scores, kind="stable")
-    right = np.cumsum(is_right[order]) / np.arange(1, len(order) + 1)
-    enough = np.flatnonzero((right >= accuracy) & (np.arange(len(order)) + 1 >= _FEWEST))
-    return float(scores[order[enough[-1]]]) if len(enough) else _NEVER
+    ranked, count = scores[order], np.arange(1, len(order) + 1)
+    right = np.cumsum(is_right[order]) / count
+    # Rows of one score are named together or not at all.
+    is_last = np.append(ranked[1:] != ranked[:-1], True)
+    enough = np.flatnonzero((right >= accuracy) & (count >= _FEWEST) & is_last)
+    return float(ranked[enough[-1]]) if len(enough) else _NEVER
 
 
 def false_positive_threshold(scores: NDArray[Any], is_there: NDArray[np.bool_], rate: float) -> float:
