@@ -107,7 +107,8 @@ def _finish(process: Any, seconds: float | None = None) -> int | None:
     process.join(seconds)
     process.kill()
     process.join()
-    return process.exitcode
+    code: int | None = process.exitcode
+    return code
 
 
 def _values(folder: Path) -> dict[str, float]:
