@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 
 from tests.unit.training.conftest import write_run
+from workers.nla import fidelity
 from workers.nla.assemble import assemble
 from workers.nla.checkpoint import load_pair
 from workers.nla.meta import load_meta
 from workers.nla.prompt import InjectionPrompt, ReconstructionPrompt
+from workers.nla.reconstructor import Reconstructor
 from workers.training.cli import train
 from workers.training.config import load_config
+from workers.training.run import Run
 from workers.training.targets import ReadingWriter
+from workers.training.tasks import spread
 
 KILLS = 5
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -46,6 +50,17 @@ def assembled(shipped: Path, toy_home: Path, tmp_path_factory: pytest.TempPathFa
     return assemble(shipped, toy_home / "models" / "toy", tmp_path_factory.mktemp("decoder") / "toy")
 
 
+@pytest.fixture
+def other_home(toy_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A SUBTEXT_HOME without runs."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("models", "wheels"):
+        (home / name).symlink_to(toy_home / name)
+    monkeypatch.setenv("SUBTEXT_HOME", str(home))
+    return home
+
+
 def test_a_run_goes_from_prompts_to_a_card(shipped: Path) -> None:
     card = json.loads((shipped / "card.json").read_text())
 
@@ -67,17 +82,28 @@ def test_a_second_call_changes_no_weight_and_no_figure(run_file: Path, shipped: 
     assert [(shipped / name).read_bytes() for name in names] == before
 
 
-def test_a_run_killed_five_times_ends_with_the_figures_of_an_undisturbed_one(
-    toy_home: Path, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_in_several_calls_gives_the_figures_of_one_call(
+    other_home: Path, shipped: Path, tmp_path: Path
 ) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    for name in ("models", "wheels"):
-        (home / name).symlink_to(toy_home / name)
-    monkeypatch.setenv("SUBTEXT_HOME", str(home))
+    import torch
+
+    assert not (other_home / "runs").exists()
+    path = write_run(tmp_path)
+
+    for step in ("data", "labels", "ar", "av", "readings"):
+        torch.manual_seed(len(step))
+        assert train(["--config", str(path), "--until", step]) == 0
+    assert train(["--config", str(path)]) == 0
+
+    assert _values(tmp_path / "shipped") == _values(shipped)
+
+
+def test_a_run_killed_five_times_ends_with_the_figures_of_an_undisturbed_one(
+    other_home: Path, shipped: Path, tmp_path: Path
+) -> None:
     path = write_run(tmp_path)
     whole = _seconds_of_a_run(path)
-    shutil.rmtree(home / "runs")
+    shutil.rmtree(other_home / "runs")
     shutil.rmtree(tmp_path / "shipped")
     moments = random.Random(0)  # noqa: S311 - a choice of moments
 
@@ -161,3 +187,20 @@ def test_the_workers_prompts_are_those_of_the_training(
     assert list(injected.ids[: injected.position]) == writer.before
     assert list(injected.ids[behind:]) == writer.prompt(token, sentence)
     assert read == writer.ar_ids(text, token)
+
+
+def test_the_worker_rebuilds_as_well_as_the_card_says(
+    assembled: Path, run_file: Path, shipped: Path, toy_home: Path, toy_tokenizer: Any
+) -> None:
+    run = Run(config=load_config(run_file), config_file=run_file, home=toy_home, log=lambda _: None)
+    known = run.material("held_out")
+    known = known.take(spread(len(known.sentences), run.config.evaluation.round_trip_vectors))
+    rows = zip(known.sentences, known.context.tolist(), known.next_tokens.tolist(), strict=True)
+    texts = [run.writer.true_text(*row) for row in rows]
+
+    reconstructor = Reconstructor(assembled / "ar", load_meta(assembled / "ar", "ar"), toy_tokenizer)
+    rebuilt = reconstructor.rebuild(texts, known.context[:, -1].tolist())
+
+    card = json.loads((shipped / "card.json").read_text())
+    explained = fidelity.fve(known.vectors, rebuilt, baseline=run.baseline).mean()
+    assert explained == pytest.approx(card["figures"]["reconstructor"]["true_text_fve"]["value"], abs=5e-3)
