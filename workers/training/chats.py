@@ -81,11 +81,14 @@ class TransformersWriter:
     ) -> list[list[int]]:
         """Return the continuations; see Writer."""
         self._torch.manual_seed(seed)
-        warmth = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+        # All tokens, as the other engine samples.
+        warmth = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
         written = []
         for ids in starts:
             output = self._model.generate(
-                self._torch.tensor([list(ids)]), max_new_tokens=max_new_tokens, **warmth
+                self._torch.tensor([list(ids)]),
+                max_new_tokens=max_new_tokens,
+                **({"do_sample": False} | warmth),
             )
             written.append(output[0, len(ids) :].tolist())
         return written

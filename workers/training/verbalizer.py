@@ -109,16 +109,15 @@ class Verbalizer:
                 # Vector and words stay neighbours: the padding moves in front of both.
                 embeddings[row] = torch.cat([rest[row, :pad], head[row], rest[row, pad:]])
             mask = torch.arange(embeddings.shape[1])[None] >= padding[:, None]
-            warmth = (
-                {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
-            )
+            # All tokens, as the worker's engine samples: this library takes the likeliest 50 by default.
+            warmth = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
             output = self._causal.generate(
                 inputs_embeds=embeddings,
                 attention_mask=mask.long().to(self._device),
                 max_new_tokens=max_new_tokens,
                 eos_token_id=self._writer.end,
                 pad_token_id=self._writer.end,
-                **warmth,
+                **({"do_sample": False} | warmth),
             )
         return [row.tolist() for row in output]
 

@@ -67,6 +67,15 @@ def test_what_is_written_follows_from_the_vector(verbalizer: Verbalizer, example
     assert len({tuple(answer) for answer in written}) > 1
 
 
+def test_every_token_can_be_sampled(verbalizer: Verbalizer, examples: list[AvExample]) -> None:
+    prompts = [examples[0].prompt] * 200
+    same = np.repeat(vectors(1), 200, axis=0)
+
+    written = verbalizer.write(prompts, same, max_new_tokens=1, temperature=1000.0)
+
+    assert len({answer[0] for answer in written}) > 60
+
+
 def test_losses_are_those_of_a_plain_forward_pass(
     verbalizer: Verbalizer, examples: list[AvExample], toy_writer: ReadingWriter
 ) -> None:
