@@ -49,6 +49,12 @@ def calibrate(argv: list[str]) -> int:
         help="safetensors with `vectors` (n, d_model) and, optionally, `documents` (n,), `tokens` (n,) and"
         " `phases` (n,), 0 for prefill and 1 for decode",
     )
+    parser.add_argument(
+        "--token-vectors",
+        type=Path,
+        help="the same of other requests, for the token means: the more, the better they know rare tokens"
+        " (default: half of --vectors)",
+    )
     parser.add_argument("--limit", type=int, default=400, help="read at most this many (default: 400)")
     parser.add_argument("--max-new-tokens", type=int, help="longest answer (default: the decoder's own)")
     parser.add_argument(
@@ -83,6 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
             vectors,
             anomaly=anomalies.fit(vectors.rows, vectors.documents).to_arrays(),
             limit=arguments.limit,
+            token_source=load_vectors(arguments.token_vectors) if arguments.token_vectors else None,
             log=_log,
         )
     finally:
@@ -140,22 +147,26 @@ def measure(
     anomaly: dict[str, NDArray[Any]],
     limit: int,
     log: Callable[[str], None],
+    token_source: Vectors | None = None,
 ) -> Calibration:
     """Read `limit` of the vectors, evenly spread, and as many nulls as it takes.
 
-    1. Baseline, mean and anomaly reference stand on all vectors; so do the token means that are kept.
-    2. Vectors of one half of the documents are read, and measured against token means of the other half.
+    1. Baseline, mean and anomaly reference stand on all vectors; so do the token means that are kept,
+       unless `token_source` has vectors of other requests for them.
+    2. Vectors are read and measured against token means of requests that are not: those of the source,
+       or one half of the documents, whose other half is read.
     3. Their readings are tried on other documents' vectors, and vectors that nobody had are read as well.
     """
     _check(decoder, vectors)
-    is_read = (
-        split_documents(vectors.documents)
-        if vectors.tokens is not None
-        else np.ones(len(vectors.rows), bool)
-    )
-    chosen = spread_evenly(vectors.take(np.flatnonzero(is_read)), limit)
     embed = decoder.reconstructor.embed
-    means = _fit(vectors.take(np.flatnonzero(~is_read)), embed)
+    is_read = np.ones(len(vectors.rows), bool)
+    if token_source is not None:
+        means = kept_means = _fit(token_source, embed)
+    else:
+        if vectors.tokens is not None:
+            is_read = split_documents(vectors.documents)
+        means, kept_means = _fit(vectors.take(np.flatnonzero(~is_read)), embed), _fit(vectors, embed)
+    chosen = spread_evenly(vectors.take(np.flatnonzero(is_read)), limit)
     reader = Reader(decoder, means, log)
     real = reader.read(chosen, "held-out vectors")
     nulls = Nulls(
@@ -170,7 +181,7 @@ def measure(
         nulls,
         identity=decoder.identity,
         pair_digest=decoder.pair_digest,
-        token_means=_fit(vectors, embed),
+        token_means=kept_means,
         anomaly=anomaly,
     )
 
@@ -256,7 +267,7 @@ class Reader(NamedTuple):
             self.log(f"reading {what}: {min(start + _CHUNK, len(vectors.rows))} of {len(vectors.rows)}")
         return Evidence(
             vectors,
-            classify(given, self.decoder.special_ids),
+            classify(given, self.decoder.template),
             self._expect(given.token_ids),
             RoundTrip(
                 [said for part in parts for said in part.candidates],

@@ -2,9 +2,9 @@
 
 FVE is measured on unit vectors against predicting the calibration mean:
 `1 - |u - u_hat|^2 / baseline` with `baseline = mean |u - mean(u)|^2 = 1 - |mean(u)|^2`.
-1 is perfect, 0 is no better than the mean. FVE beyond the token is the same against predicting the mean
-of vectors at that token, which the record names anyway. Both tell that a decoder works on a vector, never
-that a claim in the text is true.
+1 is perfect, 0 is no better than the mean. FVE beyond the token is the share of what the direction of the
+token's own mean leaves open; the record names the token anyway. Both tell that a decoder works on a
+vector, never that a claim in the text is true.
 """
 
 from typing import NamedTuple
@@ -47,7 +47,7 @@ def cosine(vectors: Vectors, rebuilt: Vectors) -> Values:
     return np.asarray((to_unit(vectors) * to_unit(rebuilt)).sum(axis=-1))
 
 
-def unit_mse(vectors: Vectors, rebuilt: Vectors) -> Values:
+def unit_mse(vectors: Vectors, rebuilt: Vectors | Values) -> Values:
     """Squared distance of unit rows, `2 (1 - cosine)`: 0 to 4, the official training loss."""
     return np.asarray(np.square(to_unit(vectors) - to_unit(rebuilt)).sum(axis=-1))
 
@@ -65,14 +65,9 @@ def fve_baseline(vectors: Vectors) -> float:
     return baseline
 
 
-def fve(vectors: Vectors, rebuilt: Vectors, *, baseline: float) -> Values:
+def fve(vectors: Vectors, rebuilt: Vectors | Values, *, baseline: float) -> Values:
     """Fraction of variance explained of every row, (n,): at most 1, below 0 when worse than the mean."""
     return 1.0 - unit_mse(vectors, rebuilt) / baseline
-
-
-def fve_of_prediction(vectors: Vectors, predicted: Values, *, baseline: float) -> Values:
-    """FVE of predicted directions as they are, (n,): a mean is shorter than 1, and best left so."""
-    return np.asarray(1.0 - np.square(to_unit(vectors) - predicted).sum(axis=-1) / baseline)
 
 
 def fve_beyond_token(fves: Values, fves_of_token_mean: Values) -> Values:

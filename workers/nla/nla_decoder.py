@@ -17,7 +17,7 @@ from workers.nla.candidates import Choice, RoundTrip, agreement, choose
 from workers.nla.checkpoint import Pair, load_pair
 from workers.nla.decoder import Claims, DecoderIdentity, Given, PositionClass, Reading
 from workers.nla.errors import CalibrationError, MetaError, PromptError
-from workers.nla.positions import classify
+from workers.nla.positions import TemplateIds, classify, template_ids
 from workers.nla.reconstructor import Reconstructor
 from workers.nla.scale import check_scale
 from workers.nla.verbalizer import EngineSettings, Explanation, Verbalizer
@@ -37,7 +37,7 @@ class NlaDecoder:
     verbalizer: Verbalizer
     reconstructor: Reconstructor
     tokenizer: Any
-    special_ids: frozenset[int]
+    template: TemplateIds
 
     @classmethod
     def open(cls, folder: Path, settings: EngineSettings, *, calibrating: bool = False) -> Self:
@@ -63,7 +63,7 @@ class NlaDecoder:
             verbalizer=Verbalizer(pair.av.folder, pair.av.meta, tokenizer, settings),
             reconstructor=reconstructor,
             tokenizer=tokenizer,
-            special_ids=frozenset(tokenizer.all_special_ids),
+            template=template_ids(tokenizer),
         )
 
     def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
@@ -81,7 +81,7 @@ class NlaDecoder:
             vectors,
             trip,
             choose(vectors, trip.rebuilt),
-            classes=classify(given, self.special_ids),
+            classes=classify(given, self.template),
             tokens=[self.token_text(token_id) for token_id in given.token_ids],
             expected=self.predict_token_means(given),
             is_typical=calibration.is_typical(vectors) if calibration else np.ones(len(vectors), bool),
@@ -163,7 +163,7 @@ def measure_beyond_token(
     """Return FVE beyond the token, (n,); None where nothing is expected of tokens."""
     if expected is None:
         return None
-    return fidelity.fve_beyond_token(fves, fidelity.fve_of_prediction(vectors, expected, baseline=baseline))
+    return fidelity.fve_beyond_token(fves, fidelity.fve(vectors, expected, baseline=baseline))
 
 
 def to_claims(said: Explanation, expects_agreement: float | None) -> Claims | None:

@@ -172,9 +172,7 @@ def score(evidence: Evidence, *, baseline: float) -> Scored:
     choice = choose(vectors.rows, trip.rebuilt)
     chosen = [said[best] for said, best in zip(trip.candidates, choice.best.tolist(), strict=True)]
     fves = fidelity.fve(vectors.rows, choice.rebuilt, baseline=baseline)
-    token_fves = (
-        None if expected is None else fidelity.fve_of_prediction(vectors.rows, expected, baseline=baseline)
-    )
+    token_fves = None if expected is None else fidelity.fve(vectors.rows, expected, baseline=baseline)
     return Scored(
         rows=vectors.rows,
         documents=vectors.documents,

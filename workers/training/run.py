@@ -45,7 +45,8 @@ from workers.training.reconstructor import Reconstructor, refit_head
 from workers.training.targets import ReadingWriter
 from workers.training.verbalizer import Verbalizer
 
-CALIBRATION = "calibration_vectors.safetensors"
+CALIBRATION, TOKENS = "calibration_vectors.safetensors", "token_vectors.safetensors"
+"""What `subtext calibrate` takes as --vectors and as --token-vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +180,7 @@ def collect_data(run: Run) -> None:
             tokenizer=run.tokenizer,
             log=run.log,
         )
-    if not (run.folder / CALIBRATION).exists():
+    if not all((run.folder / name).exists() for name in (CALIBRATION, TOKENS)):
         _export_calibration(run)
 
 
@@ -407,9 +408,14 @@ def save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 
 def _export_calibration(run: Run) -> None:
-    samples = run.samples("calibration")
+    for name, path in (("calibration", CALIBRATION), ("train", TOKENS)):
+        _export_vectors(run.samples(name), run.folder / path)
+
+
+def _export_vectors(samples: Samples, path: Path) -> None:
+    """Write what `subtext calibrate` takes."""
     save_arrays(
-        run.folder / CALIBRATION,
+        path,
         {
             "vectors": samples.vectors,
             "documents": samples.documents,

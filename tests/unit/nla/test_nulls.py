@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from workers.nla.decoder import Given, PositionClass
 from workers.nla.nulls import LEAST_NULLS, draw_pairs, thresholds, upper_percentile
-from workers.nla.positions import classify, position_class
+from workers.nla.positions import TemplateIds, classify, position_class
 
+TEMPLATE = TemplateIds(frozenset({1, 2}), frozenset({7}))
 KINDS: list[PositionClass] = ["template", "prompt", "answer"]
 
 
@@ -15,18 +16,20 @@ KINDS: list[PositionClass] = ["template", "prompt", "answer"]
     [
         (2, "prefill", "template"),
         (2, "decode", "template"),
+        (7, "prefill", "template"),
+        (7, "decode", "answer"),
         (9, "prefill", "prompt"),
         (9, "decode", "answer"),
     ],
 )
-def test_a_position_is_a_special_token_the_clients_or_the_models(
+def test_a_position_is_the_templates_the_clients_or_the_models(
     token_id: int, phase: str, expected: str
 ) -> None:
-    assert position_class(token_id, phase, {1, 2}) == expected
+    assert position_class(token_id, phase, TEMPLATE) == expected
 
 
 def test_positions_are_classified_in_order() -> None:
-    assert classify(Given([9, 1, 9], ["decode", "decode", "prefill"]), {1}) == [
+    assert classify(Given([9, 1, 9], ["decode", "decode", "prefill"]), TEMPLATE) == [
         "answer",
         "template",
         "prompt",

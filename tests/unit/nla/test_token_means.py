@@ -58,13 +58,11 @@ def test_a_token_that_was_never_seen_gets_what_its_embedding_tells() -> None:
     vectors = draw(unseen, seed=4)
     baseline = fidelity.fve_baseline(vectors)
 
-    fves = fidelity.fve_of_prediction(
-        vectors, means.predict(unseen.tolist(), embed(unseen.tolist())), baseline=baseline
-    )
+    fves = fidelity.fve(vectors, means.predict(unseen.tolist(), embed(unseen.tolist())), baseline=baseline)
 
     assert fves.mean() > 0.5
     shuffled = means.predict(unseen[::-1].tolist(), embed(unseen[::-1].tolist()))
-    assert fidelity.fve_of_prediction(vectors, shuffled, baseline=baseline).mean() < 0
+    assert fidelity.fve(vectors, shuffled, baseline=baseline).mean() < 0
 
 
 def test_only_the_commonest_tokens_are_kept_in_half_precision() -> None:
