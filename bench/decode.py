@@ -113,19 +113,14 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         help="safetensors as `subtext calibrate` takes them (default: calibration_vectors.safetensors of"
         " the decoder's training run in SUBTEXT_HOME; else synthetic ones)",
     )
-    parser.add_argument("--rounds", type=_positive, default=_LEAST_ROUNDS, help="at least 5 for a claim")
-    parser.add_argument("--vectors-per-round", type=_positive, default=64)
     parser.add_argument(
-        "--candidates", type=_positive, default=EngineSettings().candidates, help="readings of a vector"
+        "--rounds", type=pair.positive, default=_LEAST_ROUNDS, help="at least 5 for a claim"
+    )
+    parser.add_argument("--vectors-per-round", type=pair.positive, default=64)
+    parser.add_argument(
+        "--candidates", type=pair.positive, default=EngineSettings().candidates, help="readings of a vector"
     )
     return parser.parse_args(list(argv))
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def synthetic_vectors(checkpoint: Path, *, count: int, seed: int = 0) -> Vectors
     special = np.array(tokenizer.all_special_ids, np.int64)
     ordinary = np.setdiff1d(np.arange(len(tokenizer), dtype=np.int64), special)
     rng = np.random.default_rng(seed)
-    mean, spread = _frame(checkpoint, meta)
+    mean, spread = frame(checkpoint, meta)
     rows = mean + spread * rng.standard_normal((count, meta.d_model))
     return Vectors(
         rows=np.asarray(rows, np.float32),
@@ -74,13 +74,22 @@ def synthetic_vectors(checkpoint: Path, *, count: int, seed: int = 0) -> Vectors
     )
 
 
+def positive(text: str) -> int:
+    """Read an option that counts something."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
 def log(line: str) -> None:
     """Tell progress: stdout is for results."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
 
-def _frame(checkpoint: Path, meta: Meta) -> tuple[NDArray[np.float32], float]:
+def frame(checkpoint: Path, meta: Meta) -> tuple[NDArray[np.float32], float]:
+    """Return the mean and scale that a pair centres vectors with; 0 and 1 for one without a projector."""
     part = meta.projector
     if part is None:
         return np.zeros(meta.d_model, np.float32), 1.0

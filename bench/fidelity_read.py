@@ -1,0 +1,166 @@
+"""Read vectors for bench-fidelity with the real decoder, together with everything that reads nothing."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.fidelity_data import Source
+from workers.nla import claims
+from workers.nla.calibrate import Reader, mean_vectors, random_vectors
+from workers.nla.candidates import RoundTrip, choose
+from workers.nla.decoder import Given
+from workers.nla.nla_decoder import NlaDecoder, judge
+from workers.nla.nulls import Pairs, draw_pairs
+from workers.nla.summary import Evidence, Vectors
+from workers.nla.token_means import TokenMeans
+from workers.nla.verbalizer import Explanation, Verbalizer
+
+Rebuilt = NDArray[np.float32]
+
+
+class Mode(NamedTuple):
+    """Readings of one kind, the best of several or single greedy ones, and the nulls that fit them."""
+
+    real: Evidence
+    other: Evidence
+    """The same-token null: other documents' readings before a vector's own token; see `Reads.pairs`."""
+    permuted: Evidence
+    """Readings of other positions of the same document before a vector's own token; see `Reads.inside`."""
+
+
+class Reads(NamedTuple):
+    """Everything that was read of one source."""
+
+    source: Source
+    best: Mode
+    greedy: Mode
+    pairs: Pairs
+    inside: Pairs
+    random: Evidence
+    mean: Evidence
+    empty: Rebuilt
+    """What the AR makes of no text at the rows' tokens."""
+    true: Rebuilt | None
+    """What it makes of the true readings; None for a pair without labels, which has no such form."""
+    verified: dict[str, NDArray[np.bool_]]
+    """Which readings the decoder verifies, by evidence; empty for an uncalibrated one."""
+
+
+def read_all(
+    decoder: NlaDecoder, means: TokenMeans, source: Source, layer: Vectors, log: Callable[[str], None]
+) -> Reads:
+    """Read the rows of a source in both modes and their nulls.
+
+    `layer` are vectors whose mean is read, too; `means` tell what tokens alone say.
+    """
+    vectors = source.vectors
+    reader, single = Reader(decoder, means, log), Reader(greedily(decoder), means, log)
+    inside = permute_inside(source.samples.documents)
+    best, greedy = (
+        _read_mode(one, vectors, inside, name)
+        for one, name in ((reader, "candidates"), (single, "greedily"))
+    )
+    random = reader.read(random_vectors(vectors), "random vectors")
+    mean = reader.read(mean_vectors(layer, vectors), "the mean vector")
+    real = {"real": best.real, "same_token": best.other, "random": random, "layer_mean": mean}
+    real["permuted"] = best.permuted
+    given = vectors.given
+    log("rebuilding true and empty texts")
+    true = true_texts(decoder, source, [one[0] for one in best.real.trip.candidates])
+    return Reads(
+        source=source,
+        best=best,
+        greedy=greedy,
+        pairs=draw_pairs(vectors.documents, best.real.classes),
+        inside=inside,
+        random=random,
+        mean=mean,
+        empty=decoder.reconstructor.rebuild([""] * len(vectors.rows), given.token_ids),
+        true=None if true is None else decoder.reconstructor.rebuild(true, given.token_ids),
+        verified={name: verify(decoder, one) for name, one in real.items()} if decoder.calibration else {},
+    )
+
+
+def greedily(decoder: NlaDecoder) -> NlaDecoder:
+    """Return the same decoder with one greedy reading a vector."""
+    return dataclasses.replace(decoder, verbalizer=cast("Verbalizer", _Greedy(decoder.verbalizer)))
+
+
+class _Greedy:
+    """A verbalizer that is always asked for one."""
+
+    candidates = 1
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def verbalize(self, vectors: Rebuilt, given: Given) -> list[list[Explanation]]:
+        found: list[list[Explanation]] = self._inner.verbalize(vectors, given, 1)
+        return found
+
+
+def _read_mode(reader: Reader, vectors: Vectors, inside: Pairs, name: str) -> Mode:
+    real = reader.read(vectors, f"vectors, {name}")
+    return Mode(real, reader.try_on_others(real), borrow(reader, real, inside))
+
+
+def borrow(reader: Reader, real: Evidence, pairs: Pairs) -> Evidence:
+    """Put each row's token behind the readings of its partner, and rebuild those."""
+    vectors = real.vectors.take(pairs.rows)
+    candidates = [real.trip.candidates[partner] for partner in pairs.partners]
+    each = real.trip.rebuilt.shape[1]
+    texts = [said.text for of_one in candidates for said in of_one]
+    token_ids = np.repeat(np.array(vectors.given.token_ids, np.int64), each).tolist()
+    rebuilt = reader.decoder.reconstructor.rebuild(texts, token_ids)
+    classes = [real.classes[row] for row in pairs.rows]
+    expected = None if real.expected is None else real.expected[pairs.rows]
+    shape = (len(candidates), each, vectors.rows.shape[1])
+    return Evidence(vectors, classes, expected, RoundTrip(candidates, rebuilt.reshape(shape)))
+
+
+def permute_inside(documents: NDArray[np.int64], *, seed: int = 0) -> Pairs:
+    """Give every row of a document with several the place of another one of them; pure."""
+    rng = np.random.default_rng(seed)
+    rows, partners = [], []
+    for name in np.unique(documents):
+        own = rng.permutation(np.flatnonzero(documents == name))
+        if len(own) > 1:
+            rows += own.tolist()
+            partners += np.roll(own, 1).tolist()
+    return Pairs(np.array(rows, np.int64), np.array(partners, np.int64))
+
+
+def true_texts(decoder: NlaDecoder, source: Source, said: Sequence[Explanation]) -> list[str] | None:
+    """Return the readings that the vectors should get, under their own labels."""
+    samples, decode = source.samples, decoder.tokenizer.decode
+    texts = []
+    for one, context, after in zip(
+        said, samples.context.tolist(), samples.next_tokens[:, 0].tolist(), strict=True
+    ):
+        if one.labelled is None:
+            return None
+        continuation = claims.Continuation(decode([after]), decode(context[:-1]))
+        texts.append(claims.explanation(claims.first_sentence(one.labelled), continuation))
+    return texts
+
+
+def verify(decoder: NlaDecoder, evidence: Evidence) -> NDArray[np.bool_]:
+    """Tell which readings the decoder would mark as verified."""
+    vectors, classes, expected, trip = evidence
+    calibration = decoder.calibration
+    if not len(vectors.rows) or calibration is None:
+        return np.zeros(len(vectors.rows), bool)
+    readings = judge(
+        vectors.rows,
+        trip,
+        choose(vectors.rows, trip.rebuilt),
+        classes=classes,
+        tokens=[""] * len(classes),
+        expected=expected,
+        is_typical=calibration.is_typical(vectors.rows),
+        identity=decoder.identity,
+    )
+    return np.array([reading.verified for reading in readings], bool)

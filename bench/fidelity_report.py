@@ -1,0 +1,136 @@
+"""Hold the figures of bench-fidelity to their bars; a table and one JSON object. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from bench.ratios import Bar, Estimate, judge
+from workers.nla.fidelity import Interval
+from workers.nla.nulls import LEAST_NULLS
+from workers.nla.positions import POSITION_CLASSES
+
+HELD_OUT, LIVE = "held-out documents", "live chats"
+_NULLS: Final = ("same_token", "random", "layer_mean")
+
+BARS: Final[dict[str, Bar]] = {
+    "true_text_fve": Bar("at_least", 0.78),
+    "best_beyond_token": Bar("at_least", 0.30),
+    "greedy_beyond_token": Bar("at_least", 0.15),
+    "best_fve": Bar("at_least", 0.56),
+    "shuffled_best_fve": Bar("at_most", 0.0),
+    "shuffled_greedy_fve": Bar("at_most", 0.0),
+    # The own token alone explains what the token's mean does, and no more.
+    "empty_beyond_token": Bar("at_most", 0.0),
+    "area_right_surest_30_sets": Bar("at_least", 0.60),
+    "area_right_surest_30_real": Bar("at_least", 0.45),
+    "pooled_area_right_surest_40_sets": Bar("at_least", 0.70),
+    "pooled_area_right_surest_40_real": Bar("at_least", 0.55),
+    "pooled_area_to_labeller_sets": Bar("at_least", 0.95),
+    "pooled_area_to_labeller_real": Bar("at_least", 0.95),
+    "kind_auroc": Bar("at_least", 0.95),
+    "kind_recall": Bar("at_least", 0.60),
+    **{f"verified_{null}": Bar("at_most", 0.05) for null in _NULLS},
+}
+"""What held-out documents must reach; `verified_*` in every position class, too."""
+_OF_VECTORS: Final = frozenset(
+    {
+        "best_beyond_token",
+        "greedy_beyond_token",
+        "shuffled_best_fve",
+        "shuffled_greedy_fve",
+        "empty_beyond_token",
+        *(f"verified_{null}" for null in _NULLS),
+    }
+)
+"""Bars that live chats are held to, as well."""
+_VERIFIED: Final = BARS["verified_same_token"]
+
+
+class Judged(NamedTuple):
+    """A bar and what was found; `found` is None where the figure could not be measured."""
+
+    source: str
+    figure: str
+    bar: Bar
+    found: Interval | None
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether the figure is there and reaches its bar."""
+        return self.found is not None and judge(self.bar, _estimate(self.found)).is_passed
+
+
+Table = Mapping[str, Interval]
+
+
+def judge_all(tables: Mapping[str, Table]) -> list[Judged]:
+    """Hold every source to its bars; classes with too few nulls for a threshold are left out."""
+    judged = []
+    for source, table in tables.items():
+        for figure, bar in BARS.items():
+            if source == HELD_OUT or figure in _OF_VECTORS:
+                judged.append(Judged(source, figure, bar, table.get(figure)))
+        for null in _NULLS:
+            for kind in POSITION_CLASSES:
+                found = table.get(f"verified_{null}/{kind}")
+                if found is not None and found.n >= LEAST_NULLS:
+                    judged.append(Judged(source, f"verified_{null}/{kind}", _VERIFIED, found))
+    return judged
+
+
+def document(tables: Mapping[str, Table], setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything as one JSON object; ``ok``: every bar was measured and passed."""
+    judged = judge_all(tables)
+    return {
+        "bench": "fidelity",
+        **setting,
+        "sources": {
+            source: {name: figure.as_dict() for name, figure in table.items()}
+            for source, table in tables.items()
+        },
+        "bars": [
+            {
+                "source": one.source,
+                "figure": one.figure,
+                "kind": one.bar.kind,
+                "bar": one.bar.value,
+                "found": None if one.found is None else one.found.as_dict(),
+                "passed": one.is_passed,
+            }
+            for one in judged
+        ],
+        "ok": all(one.is_passed for one in judged),
+    }
+
+
+def table(tables: Mapping[str, Table]) -> str:
+    """Return the same for people: figures of all rows, then those of their groups, then the bars."""
+    lines = []
+    for source, figures in tables.items():
+        lines += ["", f"{source}: value [95% interval], n"]
+        lines += [_line(name, figures[name]) for name in figures if "/" not in name]
+        lines += ["  by class, length, kind or distance:"]
+        lines += [_line(name, figures[name]) for name in figures if "/" in name]
+    lines += ["", "bars:"]
+    lines += [_bar_line(one) for one in judge_all(tables)]
+    return "\n".join(lines[1:])
+
+
+def _line(name: str, figure: Interval) -> str:
+    return f"  {name:44}{_shown(figure):>26}{figure.n:>8}"
+
+
+def _bar_line(one: Judged) -> str:
+    verdict = "pass" if one.is_passed else "MISS"
+    found = "not measured" if one.found is None else _shown(one.found)
+    is_open = one.found is not None and judge(one.bar, _estimate(one.found)).is_open
+    openness = ", but the interval contains the bar" if is_open else ""
+    wanted = f"{one.bar.kind.replace('_', ' ')} {one.bar.value:g}"
+    return f"  {verdict}  {one.source}: {one.figure}: {found}, {wanted}{openness}"
+
+
+def _estimate(found: Interval) -> Estimate:
+    return Estimate(found.value, found.low, found.high)
+
+
+def _shown(figure: Interval) -> str:
+    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"

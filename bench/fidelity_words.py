@@ -1,0 +1,61 @@
+"""What readings say in words, held against the true words: quotes, the expected token, the format; pure."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import quotes
+from bench.fidelity_read import Reads
+from workers.nla import fidelity
+from workers.nla.candidates import choose
+from workers.nla.fidelity import Interval
+from workers.nla.summary import Evidence
+from workers.nla.verbalizer import Explanation
+
+Decode = Callable[[list[int]], str]
+Table = dict[str, Interval]
+
+
+def measure(reads: Reads, decode: Decode, *, rounds: int) -> Table:
+    """Return the share of right quoted words and expected tokens, and of readings that kept the format.
+
+    The null of all of them is another document's reading.
+    """
+    samples = reads.source.samples
+    documents = samples.documents
+    true = [decode(context[:-1]) for context in samples.context.tolist()]
+    after = [decode([token]) for token in samples.next_tokens[:, 0].tolist()]
+    partners = fidelity.other_documents(documents)
+    best, greedy = chosen(reads.best.real), chosen(reads.greedy.real)
+    table: Table = {}
+    for name, said in (
+        ("best", best),
+        ("greedy", greedy),
+        ("shuffled", [best[partner] for partner in partners.tolist()]),
+    ):
+        quoted = [one.continuation.quote if one.continuation else "" for one in said]
+        table |= quotes.measure(quoted, true, documents, name=f"quote_{name}", rounds=rounds)
+        right = expects_right(said, after)
+        table[f"expects_right_{name}"] = fidelity.mean_interval(right, documents, rounds=rounds)
+    for name, said in (("best", best), ("greedy", greedy)):
+        formed = np.array([one.well_formed for one in said], bool)
+        table[f"well_formed_{name}"] = fidelity.share_interval(formed)
+    return table
+
+
+def chosen(evidence: Evidence) -> list[Explanation]:
+    """Return each row's best candidate."""
+    best = choose(evidence.vectors.rows, evidence.trip.rebuilt).best.tolist()
+    return [said[index] for said, index in zip(evidence.trip.candidates, best, strict=True)]
+
+
+def expects_right(said: Sequence[Explanation], after: Sequence[str]) -> NDArray[np.float64]:
+    """Tell which readings expect the model's own likeliest next token."""
+    return np.array(
+        [
+            one.continuation is not None and one.continuation.expects == token
+            for one, token in zip(said, after, strict=True)
+        ],
+        np.float64,
+    )
