@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-_NAMING_NEEDED: Final = 2
+NAMED_FROM: Final = 0.3
+"""Mean probability from which on a request's area is named. On 465 held-out chats of the shipped pair this
+names 37% of the requests, and 74% of the names are the labeller's; from 0.45 on it is 11% and 89%."""
 
 
 class Kind(NamedTuple):
@@ -26,10 +28,11 @@ class Summary(NamedTuple):
 
     text: str
     area: str | None
-    """The likeliest one; None where fewer than two readings name it, unless there is but one reading."""
+    """The likeliest one; None where its mean probability is below `NAMED_FROM`, or no reading agrees."""
     area_probability: float | None
     """Its mean probability over all readings."""
     readings_naming_it: int
+    """How many have it as their own likeliest area."""
     readings: int
     """Readings with claims."""
     kinds: list[Kind]
@@ -46,18 +49,17 @@ def summarize(claims: Sequence[Mapping[str, Any]]) -> Summary | None:
         return None
     total = len(claims)
     mean = _means([said["areas"] for said in claims])
-    likeliest = min(mean, key=lambda area: (-mean[area], area)) if mean else None
-    naming = sum(said["area"] is not None and said["area"] == likeliest for said in claims)
+    likeliest = _likeliest(mean)
+    naming = sum(_likeliest(said["areas"]) == likeliest for said in claims)
     kinds = _kinds(claims)
-    if likeliest is None or naming < min(_NAMING_NEEDED, total):
-        named = sum(said["area"] is not None for said in claims)
-        return Summary(_no_theme(named, total), None, None, 0, total, kinds)
+    if likeliest is None or naming == 0 or mean[likeliest] < NAMED_FROM:
+        return Summary(f"no clear theme in {total} {_readings(total)}", None, None, 0, total, kinds)
     text = f"about {likeliest} ({naming} of {total} {_readings(total)})"
     return Summary(text, likeliest, mean[likeliest], naming, total, kinds)
 
 
-def _no_theme(named: int, total: int) -> str:
-    return f"no theme: {named} of {total} {_readings(total)} {'names' if named == 1 else 'name'} one"
+def _likeliest(areas: Mapping[str, float]) -> str | None:
+    return min(areas, key=lambda area: (-areas[area], area)) if areas else None
 
 
 def _readings(count: int) -> str:

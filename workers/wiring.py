@@ -130,10 +130,9 @@ class Parts:
 
         identity = decoder.identity
         decoder.read(np.eye(1, identity.d_model, dtype=np.float32), Given(token_ids=[0], phases=["decode"]))
-        trusted = self.metrics.decoder_trusted.labels(identity.model, str(identity.layer))
-        trusted.set(1 if identity.calibration_n else 0)
         size = 0 if judge.reference is None else judge.reference.calibration_n
-        self.metrics.anomaly_calibration.labels(identity.model).set(size)
+        served = self.settings.served_model or identity.model
+        self.metrics.anomaly_calibration.labels(served).set(size)
         self.warm.set()
 
 

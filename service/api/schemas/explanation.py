@@ -22,7 +22,7 @@ class DecoderReference(Answer):
     """Which decoder spoke."""
 
     id: uuid.UUID
-    name: str = Field(examples=["smollm2-135m-l20"])
+    name: str = Field(examples=["smollm2-135m-l23"])
     digest: str = Field(description="SHA-256 over its weights, meta file and calibration.")
 
     @classmethod

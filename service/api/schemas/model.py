@@ -31,7 +31,7 @@ class Decoder(Answer):
 
     id: uuid.UUID
     model: str = Field(description="The model that it reads.", examples=["SmolLM2-135M-Instruct"])
-    name: str = Field(examples=["smollm2-135m-l20"])
+    name: str = Field(examples=["smollm2-135m-l23"])
     digest: str = Field(description="SHA-256 over its weights, meta file and calibration.")
     layer: int = Field(description="K: it reads the output of block K.", examples=[20])
     fve_baseline: float = Field(

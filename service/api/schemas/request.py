@@ -67,7 +67,7 @@ class RequestSummary(Answer):
     """What the readings say together, verified or not: a hypothesis of the request's theme."""
 
     text: str = Field(
-        examples=["about medicine (7 of 9 readings)", "no theme: 2 of 9 readings name one"],
+        examples=["about medicine (7 of 9 readings)", "no clear theme in 9 readings"],
     )
     area: str | None = Field(
         description="The area with the highest mean probability; null unless two readings, or the only "
@@ -77,7 +77,7 @@ class RequestSummary(Answer):
     area_probability: float | None = Field(
         description="Its mean probability over the readings; one that gives none counts 0.", examples=[0.62]
     )
-    readings_naming_it: int = Field(description="How many readings name the area.", examples=[7])
+    readings_naming_it: int = Field(description="How many readings have the area as their likeliest.", examples=[7])
     readings: int = Field(description="How many readings carry claims.", examples=[9])
     kinds: list[PooledKind] = Field(description="By mean score, highest first.")
 

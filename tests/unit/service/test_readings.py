@@ -1,4 +1,4 @@
-"""Readings of a request are pooled; what too few of them name is not called its theme."""
+"""Readings of a request are pooled; what they are not sure of together is not called its theme."""
 
 from typing import Any
 
@@ -30,13 +30,13 @@ def test_the_likeliest_area_over_all_readings_is_named_with_its_support() -> Non
     assert pooled.area_probability == pytest.approx(7 * 0.8 / 9)
 
 
-def test_two_readings_that_name_different_areas_name_none_together() -> None:
+def test_readings_that_disagree_have_no_theme_together() -> None:
     claims = [said("medicine", medicine=0.6), said("cooking", cooking=0.7), *[said(None, law=0.1)] * 7]
 
     pooled = summarize(claims)
 
     assert pooled is not None
-    assert pooled.text == "no theme: 2 of 9 readings name one"
+    assert pooled.text == "no clear theme in 9 readings"
     assert (pooled.area, pooled.area_probability, pooled.readings_naming_it) == (None, None, 0)
 
 
@@ -44,22 +44,23 @@ def test_two_readings_that_name_different_areas_name_none_together() -> None:
     ("claims", "text"),
     [
         ([said("law", law=0.9)], "about law (1 of 1 reading)"),
-        ([said(None, law=0.2)], "no theme: 0 of 1 reading name one"),
-        ([said("law", law=0.9), said(None)], "no theme: 1 of 2 readings names one"),
-        ([said(None), said(None)], "no theme: 0 of 2 readings name one"),
+        ([said(None, law=0.2)], "no clear theme in 1 reading"),
+        ([said("law", law=0.9), said(None)], "about law (1 of 2 readings)"),
+        ([said(None), said(None)], "no clear theme in 2 readings"),
+        ([said(None, law=0.4)] * 3, "about law (3 of 3 readings)"),
     ],
 )
-def test_one_reading_names_a_theme_only_when_it_is_the_only_one(
-    claims: list[dict[str, Any]], text: str
-) -> None:
+def test_weak_readings_that_agree_name_a_theme(claims: list[dict[str, Any]], text: str) -> None:
     pooled = summarize(claims)
 
     assert pooled is not None
     assert pooled.text == text
 
 
-def test_an_area_that_is_likeliest_and_that_nobody_names_is_none() -> None:
-    pooled = summarize([said(None, law=0.4), said("art", law=0.3, art=0.31), said(None, law=0.4)])
+def test_an_area_that_is_no_readings_likeliest_is_not_named() -> None:
+    claims = [said(None, law=0.4, art=0.5), said(None, law=0.4, code=0.5)]
+
+    pooled = summarize(claims)
 
     assert pooled is not None
     assert pooled.area is None
