@@ -104,11 +104,18 @@ def kinds(found: Mapping[str, Mapping[str, Any]]) -> Table:
         table[f"kind_auroc/{kind}"] = auroc_interval(figures["auroc"], there, total - there)
         table[f"kind_recall/{kind}"] = to_interval(figures["recall_at_1pct_fpr"])
     for name in ("auroc", "recall"):
-        values = np.array([table[f"kind_{name}/{kind}"].value for kind in found])
-        if len(values):
-            # Over kinds: each is one draw of what an auditor may ask for.
-            table[f"kind_{name}"] = fidelity.mean_interval(values, np.arange(len(values)))
+        if found:
+            table[f"kind_{name}"] = average([table[f"kind_{name}/{kind}"] for kind in found])
     return table
+
+
+def average(parts: Sequence[Interval]) -> Interval:
+    """Return the mean of independent estimates; its n is how many there are."""
+    value, low, high = (float(np.mean([part[index] for part in parts])) for index in range(3))
+    below, above = (
+        float(np.linalg.norm([part[index] - part.value for part in parts])) / len(parts) for index in (1, 2)
+    )
+    return Interval(value, max(value - below, low), min(value + above, high), len(parts))
 
 
 def auroc_interval(auroc: float, positives: int, negatives: int) -> Interval:

@@ -35,6 +35,9 @@ def test_kinds_are_averaged_over_kinds() -> None:
     assert table["kind_auroc"].value == pytest.approx(0.95)
     assert table["kind_recall"].value == pytest.approx(0.7)
     assert table["kind_recall"].n == 2
+    # Two intervals of 0.1 to either side, independent of each other.
+    assert table["kind_recall"].low == pytest.approx(0.7 - 0.1 / 2**0.5)
+    assert fidelity_themes.kinds({"code": figure(1.0, 0.9)})["kind_recall"].low == pytest.approx(0.8)
     assert table["kind_recall/fraud"].low == 0.4
     assert fidelity_themes.kinds({}) == {}
 
