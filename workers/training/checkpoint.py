@@ -66,6 +66,10 @@ def load_checkpoint(path: Path, parameters: dict[str, Any], optimizer: Any) -> P
             kinds = ("step", "exp_avg", "exp_avg_sq")
             state = {kind: file.get_tensor(f"{kind}.{name}") for kind in kinds if f"{kind}.{name}" in keys}
             if state:
-                optimizer.state[value] = state
+                # The step count stays where the optimizer keeps it: on the CPU.
+                optimizer.state[value] = {
+                    kind: saved if kind == "step" else saved.to(value.device)
+                    for kind, saved in state.items()
+                }
         torch.set_rng_state(file.get_tensor("random"))
     return read_position(path)

@@ -11,6 +11,11 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def sized(*, cpu: int, cuda: int) -> int:
+    """Return how many rows are worked on at a time: a GPU is idle at what a CPU is fastest with."""
+    return cuda if device() == "cuda" else cpu
+
+
 def autocast() -> AbstractContextManager[Any]:
     """Return a context in which matrix products run in bfloat16, where the processor can.
 

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.nla.claims import EXPECTS, explanation, parse_continuation
+from workers.training import precision
 from workers.training.material import Material
 from workers.training.progress import Progress
 from workers.training.targets import ReadingWriter
 from workers.training.verbalizer import Verbalizer
 
 MAX_NEW_TOKENS = 32
-_TOGETHER = 64
+_TOGETHER, _TOGETHER_CUDA = 64, 256
 """Vectors between two writes of the file: what a kill can lose."""
 
 
@@ -47,12 +48,13 @@ def keep_readings(
     """Read every row `candidates` times into a file, going on behind what it already holds."""
     import torch
 
-    done = _keep_portions(path, len(material.sentences))
+    together = precision.sized(cpu=_TOGETHER, cuda=_TOGETHER_CUDA)
+    done = _keep_portions(path, len(material.sentences), together)
     progress = Progress(f"reading {path.stem}", total=len(material.sentences), log=log, done=done)
-    for start in range(done, len(material.sentences), _TOGETHER):
+    for start in range(done, len(material.sentences), together):
         # Seeded by place, so that a run that went on reads what an undisturbed one would have.
         torch.manual_seed(seed + start)
-        portion = material.take(np.arange(start, min(start + _TOGETHER, len(material.sentences))))
+        portion = material.take(np.arange(start, min(start + together, len(material.sentences))))
         found = read(av, writer, portion, candidates=candidates, temperature=temperature)
         with path.open("a") as file:
             file.write(_lines(found))
@@ -68,20 +70,27 @@ def read(
         writer.prompt(int(context[-1]), sentence)
         for sentence, context in zip(material.sentences, material.context, strict=True)
     ]
-    rounds = [
-        av.write(prompts, material.centred, max_new_tokens=MAX_NEW_TOKENS, temperature=temperature)
-        for _ in range(candidates)
-    ]
+    # All rounds at once on a GPU, where a step costs the same for many rows as for few.
+    at_once = precision.sized(cpu=1, cuda=candidates)
+    rounds: list[list[list[int]]] = []
+    for _ in range(0, candidates, at_once):
+        written = av.write(
+            prompts * at_once,
+            np.tile(material.centred, (at_once, 1)),
+            max_new_tokens=MAX_NEW_TOKENS,
+            temperature=temperature,
+        )
+        rounds += [written[start : start + len(prompts)] for start in range(0, len(written), len(prompts))]
     return [
         _candidates(writer, sentence, [answers[row] for answers in rounds])
         for row, sentence in enumerate(material.sentences)
     ]
 
 
-def _keep_portions(path: Path, total: int) -> int:
+def _keep_portions(path: Path, total: int, together: int) -> int:
     """Return how many rows are read, after dropping those of a portion that a kill cut short."""
     found = load_readings(path) if path.exists() else []
-    done = len(found) if len(found) == total else len(found) - len(found) % _TOGETHER
+    done = len(found) if len(found) == total else len(found) - len(found) % together
     if done < len(found):
         # Rows are sampled together: the others of this portion come out the same only beside these.
         path.write_text(_lines(found[:done]))

@@ -11,7 +11,7 @@ from workers.training import precision
 from workers.training.adapters import with_adapters
 from workers.training.config import Training
 
-_BATCH = 48
+_BATCH, _BATCH_CUDA = 48, 512
 
 
 class Reconstructor:
@@ -80,8 +80,8 @@ class Reconstructor:
             [torch.tensor(sequence) for sequence in sequences], batch_first=True
         )
         hidden = self._backbone(input_ids=padded.to(self._device), use_cache=False).last_hidden_state
-        last = torch.tensor([len(sequence) - 1 for sequence in sequences])
-        return hidden[torch.arange(len(sequences)), last]
+        last = torch.tensor([len(sequence) - 1 for sequence in sequences], device=self._device)
+        return hidden[torch.arange(len(sequences), device=self._device), last]
 
 
 def refit_head(
@@ -101,4 +101,4 @@ def refit_head(
 
 
 def _batches(sequences: Sequence[list[int]]) -> Iterator[list[int]]:
-    return batches_by_length(sequences, _BATCH)
+    return batches_by_length(sequences, precision.sized(cpu=_BATCH, cuda=_BATCH_CUDA))

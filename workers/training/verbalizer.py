@@ -71,14 +71,17 @@ class Verbalizer:
                 use_cache=False,
             ).last_hidden_state
             # The vocabulary is the widest layer by far: logits only where an answer token is predicted.
-            states = torch.cat(
+            # One gather instead of a slice a row, whose gradients would each be as large as `hidden`.
+            starts = [
+                row * hidden.shape[1] + offset + len(one.prompt) - 1 for row, one in enumerate(examples)
+            ]
+            places = torch.cat(
                 [
-                    hidden[
-                        row, offset + len(one.prompt) - 1 : offset + len(one.prompt) + len(one.answer) - 1
-                    ]
-                    for row, one in enumerate(examples)
+                    torch.arange(start, start + len(one.answer))
+                    for start, one in zip(starts, examples, strict=True)
                 ]
             )
+            states = hidden.flatten(0, 1).index_select(0, places.to(self._device))
             logits = self._causal.lm_head(states).float()
         wanted = torch.tensor([token for one in examples for token in one.answer]).to(self._device)
         losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
