@@ -4,20 +4,20 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from workers.training import activations, chats, lines, positions, precision, prompts
 from workers.training.config import Chats, RunConfig
 from workers.training.dataset import Samples
-from workers.training.labels import Labeller, Labels
+from workers.training.labels import Labels
 from workers.training.progress import Progress
 
 PORTION = 512
 """How many texts the model writes at a time; a killed run loses at most one portion."""
 
-_READ_TOGETHER = 16
+_READ_TOGETHER, _READ_TOGETHER_CUDA = 16, 128
 Log = Callable[[str], None]
 
 SPLITS: tuple[positions.Split, ...] = ("train", "held_out", "calibration")
@@ -65,7 +65,7 @@ def collect_chats(
     lines.grow_lines(path, step)
 
 
-class _Chat(NamedTuple):
+class Chat(NamedTuple):
     """One chat with the positions that are read."""
 
     tokens: list[int]
@@ -75,24 +75,18 @@ class _Chat(NamedTuple):
     chosen: list[int]
 
 
-def collect_samples(
-    config: RunConfig,
-    rows: Sequence[dict[str, Any]],
-    folder: Path,
-    *,
-    reader: activations.ActivationReader,
-    labeller: Labeller,
-    tokenizer: Any,
-    log: Log,
-) -> None:
-    """Read and label every chat's chosen positions and write `<split>.safetensors` into `folder`.
+class Labelling(Protocol):
+    """Where the labels of chosen positions come from."""
 
-    A split that is there already is skipped. Those that figures stand on are read in float32.
-    """
+    def label(self, split: positions.Split, found: Sequence[Chat]) -> Labels:
+        """Return the labels of every chosen position of the chats, one chat after another."""
+
+
+def choose_chats(config: RunConfig, rows: Sequence[dict[str, Any]]) -> dict[positions.Split, list[Chat]]:
+    """Divide the chats and choose their positions; chats of like length stand together."""
     shared = positions.shared_prefix([row["tokens"] for row in rows])
     first = max(config.activations.min_position, config.targets.tail_tokens - 1, shared)
-    closing = len(chats.turn_end(tokenizer))
-    by_split: dict[positions.Split, list[_Chat]] = {split: [] for split in SPLITS}
+    by_split: dict[positions.Split, list[Chat]] = {split: [] for split in SPLITS}
     for document, row in enumerate(rows):
         prompt = row["tokens"][: row["prompt_tokens"]]
         chosen = positions.choose_positions(
@@ -103,45 +97,47 @@ def collect_samples(
             rng=positions.chat_random(prompt, config.seed),
         )
         if chosen:
-            chat = _Chat(row["tokens"], len(prompt), row["origin"] == "real", document, chosen)
+            chat = Chat(row["tokens"], len(prompt), row["origin"] == "real", document, chosen)
             by_split[positions.split_of(prompt, config.activations)].append(chat)
-    for split, found in by_split.items():
+    for found in by_split.values():
+        found.sort(key=lambda chat: len(chat.tokens))
+    return by_split
+
+
+def collect_samples(
+    config: RunConfig,
+    rows: Sequence[dict[str, Any]],
+    folder: Path,
+    *,
+    reader: activations.ActivationReader,
+    labelling: Labelling,
+    log: Log,
+) -> None:
+    """Read and label every chat's chosen positions and write `<split>.safetensors` into `folder`.
+
+    A split that is there already is skipped. Those that figures stand on are read in float32.
+    """
+    together = precision.sized(cpu=_READ_TOGETHER, cuda=_READ_TOGETHER_CUDA)
+    for split, found in choose_chats(config, rows).items():
         path = folder / f"{split}.safetensors"
         if path.exists():
             continue
         if not found:
             raise ValueError(f"activations.{split}_share: no chat fell to {split}; more prompts are needed")
         progress = Progress(f"reading activations: {split}", total=len(found), log=log)
-        found.sort(key=lambda chat: len(chat.tokens))
         parts = []
         with precision.autocast() if split == "train" else nullcontext():
-            for start in range(0, len(found), _READ_TOGETHER):
-                portion = found[start : start + _READ_TOGETHER]
+            for start in range(0, len(found), together):
+                portion = found[start : start + together]
                 readings = reader.read([chat.tokens for chat in portion], [chat.chosen for chat in portion])
                 parts += [_samples(*pair, config) for pair in zip(portion, readings, strict=True)]
                 progress.advance(start + len(portion))
         log(f"labelling {split}")
-        labels = _label_chats(labeller, tokenizer, found, shared, closing)
+        labels = labelling.label(split, found)
         dataclasses.replace(Samples.join(parts), **labels._asdict()).save(path)
 
 
-def _label_chats(
-    labeller: Labeller, tokenizer: Any, found: list[_Chat], shared: int, closing: int
-) -> Labels:
-    """Label each position by what the model has seen of the chat by then."""
-    texts, subjects, requests = [], [], []
-    for chat in found:
-        subject_tokens = chat.prompt_tokens - closing
-        for position in chat.chosen:
-            end = position + 1
-            texts.append(tokenizer.decode(chat.tokens[shared:end], skip_special_tokens=True))
-            subject = chat.tokens[shared : max(min(end, subject_tokens), shared + 1)]
-            subjects.append(tokenizer.decode(subject, skip_special_tokens=True))
-            requests.append(end <= chat.prompt_tokens)
-    return labeller.label(texts, subjects, requests)
-
-
-def _samples(chat: _Chat, reading: activations.ChatReading, config: RunConfig) -> Samples:
+def _samples(chat: Chat, reading: activations.ChatReading, config: RunConfig) -> Samples:
     """Return a chat's rows with labels still to be filled in."""
     length, count = config.targets.tail_tokens, len(chat.chosen)
     unknown = np.zeros(count, np.int64)

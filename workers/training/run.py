@@ -27,6 +27,7 @@ from workers.training import (
     collect,
     evaluation,
     label_fit,
+    labelling,
     lines,
     loop,
     projection_fit,
@@ -132,6 +133,14 @@ class Run:
         """Load the run's label head."""
         return load_labels(self.folder, d_model=len(self.frame[0]))
 
+    def labelling(self) -> labelling.TextLabelling | labelling.StoredLabelling:
+        """Return what labels the chats: a file, where they were labelled elsewhere."""
+        stored = self.folder / labelling.FILE
+        if stored.exists():
+            return labelling.StoredLabelling(stored)
+        rows = lines.read_lines(self.folder / "chats.jsonl")
+        return labelling.TextLabelling(Labeller(self.taxonomy, MiniLmEmbedder()), self.tokenizer, rows)
+
     def train(self, task: loop.Task, config: Any, name: str) -> None:
         """Train a task from its last checkpoint to its end."""
         loop.train(
@@ -176,8 +185,7 @@ def collect_data(run: Run) -> None:
             lines.read_lines(chats_file),
             run.folder,
             reader=activations.ActivationReader(run.model, layer=run.config.layer),
-            labeller=Labeller(run.taxonomy, MiniLmEmbedder()),
-            tokenizer=run.tokenizer,
+            labelling=run.labelling(),
             log=run.log,
         )
     if not all((run.folder / name).exists() for name in (CALIBRATION, TOKENS)):
@@ -339,9 +347,10 @@ def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
     wanted = label_fit.wanted_of(samples, run.taxonomy)
     head = run.labels()
     figures: dict[str, Any] = {"fve_baseline": round(known.baseline, 4)}
+    answers = run.labelling().answers(np.unique(samples.documents).tolist())
     figures["themes"] = {
         **evaluation.measure_themes(head, known, wanted),
-        **evaluation.measure_labeller(known, wanted, _label_answers(run, samples)),
+        **evaluation.measure_labeller(known, wanted, answers),
     }
     figures["kinds"] = evaluation.measure_kinds(head, known, wanted)
     chosen = known.take(tasks.spread(len(samples), settings.round_trip_vectors))
@@ -372,20 +381,6 @@ def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
     counts |= {name: len(run.samples(name)) for name in collect.SPLITS}
     examples = evaluation.examples(run.writer, chosen, written)
     card.write_card(card.build_card(run.config, figures, _costs(run), counts, examples), run.config, target)
-
-
-def _label_answers(run: Run, samples: Samples) -> dict[int, int]:
-    """Return the area that the labeller finds in the text of each chat's answer alone, by document."""
-    rows = lines.read_lines(run.folder / "chats.jsonl")
-    documents = np.unique(samples.documents).tolist()
-    texts = [
-        run.tokenizer.decode(
-            rows[document]["tokens"][rows[document]["prompt_tokens"] :], skip_special_tokens=True
-        )
-        for document in documents
-    ]
-    found = Labeller(run.taxonomy, MiniLmEmbedder()).label(texts, texts, [False] * len(texts))
-    return dict(zip(documents, found.areas.argmax(axis=1).tolist(), strict=True))
 
 
 def _costs(run: Run) -> dict[str, Any]:
