@@ -119,6 +119,7 @@ def render(card: dict[str, Any], config: RunConfig) -> str:
             for source in config.prompts.sources
         ),
         own=config.prompts.own,
+        machine=config.machine,
         notes="\n".join(f"- {note}" for note in config.notes),
     )
 
@@ -204,7 +205,7 @@ worker's own engine, with the threshold of `verified` for every position class a
 
 ## Training
 {chats} chats, answered by the model itself at temperature {temperature}; {vectors} training vectors;
-whole chats are held out. Cost on two cores, beside other work:
+whole chats are held out. Cost on {machine}:
 
 {costs}
 

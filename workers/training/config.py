@@ -1,7 +1,7 @@
 """One training run as a file: every choice that shapes the pair, checked before anything is computed."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 import yaml
@@ -182,6 +182,8 @@ class RunConfig(Part):
     winners: Winners
     prompting: Prompting
     evaluation: Evaluation = Evaluation()
+    machine: str = "two cores, beside other work"
+    """What the trainings ran on, as the card tells it."""
     notes: tuple[str, ...] = ()
     """What a reader of the card should know about this run."""
     export: str
@@ -189,5 +191,22 @@ class RunConfig(Part):
 
 
 def load_config(path: Path) -> RunConfig:
-    """Read and check a run file; ValueError names every wrong field."""
-    return RunConfig.model_validate(yaml.safe_load(path.read_text()))
+    """Read and check a run file; ValueError names every wrong field.
+
+    With `base`, the name of a run file beside it, the file holds only what differs from that one.
+    """
+    return RunConfig.model_validate(_read(path))
+
+
+def _read(path: Path) -> Any:
+    settings = yaml.safe_load(path.read_text())
+    if not isinstance(settings, dict) or "base" not in settings:
+        return settings
+    return _overlay(_read(path.parent / settings.pop("base")), settings)
+
+
+def _overlay(below: Any, above: Any) -> Any:
+    """Replace what `above` names, section by section."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {name: _overlay(below.get(name), value) for name, value in above.items()}
