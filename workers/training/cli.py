@@ -20,6 +20,7 @@ def train(argv: list[str]) -> int:
     # Threads that spin while they wait lose most of their time on a shared machine (12-fold, measured).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+    from workers.training import precision
     from workers.training import run as steps
     from workers.training.config import load_config
 
@@ -28,6 +29,7 @@ def train(argv: list[str]) -> int:
         config=config, config_file=arguments.config, home=home, log=_log, finish=arguments.finish
     )
     _prepare_libraries(config.threads)
+    _log(f"training on {precision.device()}")
     steps.collect_data(run)
     if arguments.until == "data":
         return 0

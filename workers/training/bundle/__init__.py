@@ -1,0 +1,1 @@
+"""Trainings on another machine: what one needs travels in pieces, and so does the pair that comes back."""

@@ -1,0 +1,106 @@
+"""Pack what a training needs on a machine without network: token ids, labels, weights, and no texts."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from workers.training import collect, labelling, lines, positions
+from workers.training.bundle import token_ids, weights
+from workers.training.bundle.pieces import BundleError, write_pieces
+from workers.training.collect import Chat
+from workers.training.config import load_config
+from workers.training.labels import Labels
+from workers.training.run import Run
+
+RUN, TAXONOMY, MODEL, PACKAGES = "run.yaml", "taxonomy.yaml", "model", "packages"
+"""What stands in a bundle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """What is packed, and where to."""
+
+    config_file: Path
+    home: Path
+    """SUBTEXT_HOME with the run's chats and the model."""
+    out: Path
+    gguf: Path | None
+    """The file that the model was converted from, where there is one."""
+    packages: Path | None
+    """Directory of wheels that the target lacks."""
+    piece_bytes: int
+
+
+def pack(packing: Packing, log: Callable[[str], None]) -> list[Path]:
+    """Write the bundle's pieces and return them; BundleError where the run has no chats yet."""
+    config = load_config(packing.config_file)
+    run = Run(config=config, config_file=packing.config_file, home=packing.home, log=log)
+    rows = lines.read_lines(run.folder / "chats.jsonl")
+    if not rows:
+        raise BundleError(
+            f"{run.folder}: no chats; run `subtext train --config {packing.config_file} --until data` first"
+        )
+    with tempfile.TemporaryDirectory(prefix="subtext-bundle-") as staging:
+        folder = Path(staging)
+        log(f"packing {len(rows)} chats and their labels")
+        _save(token_ids.pack_chats(rows), folder / token_ids.FILE)
+        _write_labels(run, rows, folder / labelling.FILE)
+        settings = config.model_dump(mode="json", exclude_defaults=True)
+        settings["targets"] = settings.get("targets", {}) | {"taxonomy": TAXONOMY}
+        (folder / RUN).write_text(yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
+        shutil.copy(packing.config_file.parent / config.targets.taxonomy, folder / TAXONOMY)
+        _copy_model(Path(run.model), folder / MODEL, packing.gguf, log)
+        if packing.packages is not None:
+            shutil.copytree(packing.packages, folder / PACKAGES, ignore=_all_but_wheels)
+        return write_pieces(folder, packing.out, piece_bytes=packing.piece_bytes)
+
+
+def _write_labels(run: Run, rows: Sequence[dict[str, object]], path: Path) -> None:
+    chosen = collect.choose_chats(run.config, rows)
+    known = run.labelling()
+    labels = {
+        split: (found, _known_labels(run, split, found) or known.label(split, found))
+        for split, found in chosen.items()
+    }
+    held_out = sorted({chat.document for chat in chosen["held_out"]})
+    labelling.store(path, labels, known.answers(held_out))
+
+
+def _known_labels(run: Run, split: positions.Split, found: Sequence[Chat]) -> Labels | None:
+    """Return the labels of a split that was collected before; None where it holds other positions."""
+    from safetensors import safe_open
+
+    path = run.folder / f"{split}.safetensors"
+    if not path.exists():
+        return None
+    with safe_open(path, framework="numpy") as file:
+        stored = (file.get_tensor("documents"), file.get_tensor("positions"))
+        if not all(np.array_equal(*pair) for pair in zip(stored, labelling.places(found), strict=True)):
+            return None
+        return Labels(*(file.get_tensor(name) for name in Labels._fields))
+
+
+def _copy_model(model: Path, target: Path, gguf: Path | None, log: Callable[[str], None]) -> None:
+    target.mkdir()
+    for path in model.iterdir():
+        if path.is_file() and path.name != weights.FILE:
+            shutil.copy(path, target)
+    quantised = weights.pack_weights(model, target / weights.FILE, gguf)
+    log(f"packed the weights, {quantised} of them as the GGUF file holds them")
+
+
+def _all_but_wheels(_: str, names: list[str]) -> list[str]:
+    return [name for name in names if not name.endswith(".whl")]
+
+
+def _save(arrays: dict[str, NDArray[Any]], path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(arrays, path)
