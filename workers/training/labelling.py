@@ -1,6 +1,6 @@
 """The labels of a run's chats: from their texts, or from a file where they were labelled before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class StoredLabelling:
 
 
 def store(
-    path: Path, labels: dict[positions.Split, tuple[Sequence[Chat], Labels]], answers: dict[int, int]
+    path: Path, labels: Mapping[positions.Split, tuple[Sequence[Chat], Labels]], answers: dict[int, int]
 ) -> None:
     """Write every split's labels and the areas of held-out answers."""
     from safetensors.numpy import save_file
