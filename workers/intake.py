@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import coverage
-from subtext_sidecar import record
+from subtext_sidecar import record, streams
 from workers.errors import STORE_ERRORS, is_outage
 from workers.ledger import MAX_TEXT, STRATA
 from workers.queue import Entry, Queue, QueueSettings
@@ -15,9 +15,9 @@ from workers.queue import Entry, Queue, QueueSettings
 log = structlog.get_logger()
 
 COVERAGE_QUEUE = QueueSettings(
-    stream=record.COVERAGE_STREAM,
-    dead_stream=f"{record.COVERAGE_STREAM}:dead",
-    group="subtext-coverage",
+    stream=streams.COVERAGE_STREAM,
+    dead_stream=streams.COVERAGE_DEAD_LETTER_STREAM,
+    group=streams.COVERAGE_GROUP,
 )
 _BATCH = 200
 _BLOCK_MS = 1000
@@ -63,7 +63,7 @@ class CoverageIntake:
 
 
 def _source_counts(entry: Entry) -> list[coverage.SourceCount]:
-    count = record.decode_coverage(entry.fields.get(record.FIELD_HEADER, b""))
+    count = record.decode_coverage(entry.fields.get(streams.FIELD_HEADER, b""))
     try:
         minute = dt.datetime.fromtimestamp(count.minute * 60, dt.UTC)
     except (OverflowError, ValueError, OSError) as error:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from service.store.coverage import SourceCount
-from subtext_sidecar import record
+from subtext_sidecar import record, streams
 from workers.queue import Entry
 
 STRATA: Final = frozenset({record.UNIFORM, record.OPT_IN, record.OPT_OUT, record.UNKNOWN})
@@ -53,7 +53,7 @@ def cell_of(entry: Entry, served_model: str) -> Cell:
     """
     shipped = shipped_minute(entry)
     try:
-        origin = _origin_decoder.decode(entry.fields.get(record.FIELD_HEADER, b""))
+        origin = _origin_decoder.decode(entry.fields.get(streams.FIELD_HEADER, b""))
         captured = int(origin.captured_at // _SECONDS_PER_MINUTE)
     except (msgspec.ValidationError, *record.UNDECODABLE, OverflowError, ValueError):
         return Cell(served_model, record.UNKNOWN, shipped)

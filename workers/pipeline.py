@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.store.ingest import NewMatch, NewReading
-from subtext_sidecar import record
+from subtext_sidecar import record, streams
 from workers.errors import PermanentError
 from workers.judge.anomalies import Anomalies
 from workers.judge.concepts import Match
@@ -86,11 +86,11 @@ def sort_entries(entries: Sequence[Entry], identity: DecoderIdentity, *, served_
 
 def _check(entry: Entry, identity: DecoderIdentity, served_model: str) -> Work:
     missing = [
-        name.decode() for name in (record.FIELD_HEADER, record.FIELD_VECTOR) if name not in entry.fields
+        name.decode() for name in (streams.FIELD_HEADER, streams.FIELD_VECTOR) if name not in entry.fields
     ]
     if missing:
         raise PermanentError("missing_field", f"the entry has no field {' and '.join(missing)}")
-    decoded = record.decode(entry.fields[record.FIELD_HEADER], entry.fields[record.FIELD_VECTOR])
+    decoded = record.decode(entry.fields[streams.FIELD_HEADER], entry.fields[streams.FIELD_VECTOR])
     _check_decoder(decoded.header, identity, served_model)
     _check_storable(decoded.header)
     if float(np.abs(decoded.values()).max()) == 0.0:

@@ -14,9 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import redis
 
-from subtext_sidecar import record
-
-FIELD_ERROR = b"error"
+from subtext_sidecar import streams
 
 
 class Entry(NamedTuple):
@@ -77,11 +75,10 @@ class Queue(Protocol):
 class QueueSettings:
     """Names and limits."""
 
-    stream: str = record.ACTIVATIONS_STREAM
-    dead_stream: str = record.DEAD_LETTER_STREAM
-    group: str = record.WORKER_GROUP
+    stream: str = streams.ACTIVATIONS_STREAM
+    dead_stream: str = streams.DEAD_LETTER_STREAM
+    group: str = streams.WORKER_GROUP
     idle_ms: int = 60_000  # a consumer silent for so long is taken for dead
-    dead_stream_entries: int = 10_000
 
 
 class StreamQueue:
@@ -118,13 +115,15 @@ class StreamQueue:
 
     def dead_letter(self, entry: Entry, reason: str, error: str) -> int:
         """See Queue. The dead-letter stream is bounded; its oldest entries go first."""
-        fields = {name: entry.fields.get(name, b"") for name in (record.FIELD_HEADER, record.FIELD_VECTOR)}
-        fields |= {record.FIELD_REASON: reason.encode(), FIELD_ERROR: error.encode()[:2000]}
+        fields = {
+            name: entry.fields.get(name, b"") for name in (streams.FIELD_HEADER, streams.FIELD_VECTOR)
+        }
+        fields |= {streams.FIELD_REASON: reason.encode(), streams.FIELD_ERROR: error.encode()[:2000]}
         with self._redis.pipeline(transaction=True) as transaction:
             transaction.xadd(
                 self._settings.dead_stream,
                 fields,
-                maxlen=self._settings.dead_stream_entries,
+                maxlen=streams.MAX_DEAD_LETTERS,
                 approximate=True,
             )
             self._add_settle(transaction, [entry.id])

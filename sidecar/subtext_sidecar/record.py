@@ -1,9 +1,9 @@
 """The record: one sampled activation on its way from the plugin to the decode workers.
 
-This module is a contract: the plugin, the sidecar and the workers meet only here. A record is
-two byte strings, a msgpack header and the raw vector, carried as two ZeroMQ frames and later as
-two fields of one Redis stream entry. It holds no pickle, no base64 and no code, and it must
-import nothing beyond what vLLM itself brings.
+This module is a contract: the plugin, the sidecar and the workers meet only here and in ``streams``.
+A record is two byte strings, a msgpack header and the raw vector, which are the two fields of one
+stream entry. It holds no pickle, no base64 and no code, and it must import nothing beyond what vLLM
+itself brings.
 """
 
 import math
@@ -16,16 +16,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from subtext_sidecar import streams
+
 VERSION: Final = 1
 
-# Stream layout. One stream a deployment; shards would append ":{k}".
-ACTIVATIONS_STREAM: Final = "subtext:activations"
-DEAD_LETTER_STREAM: Final = "subtext:activations:dead"
-COVERAGE_STREAM: Final = "subtext:coverage"
-WORKER_GROUP: Final = "subtext-workers"
-FIELD_HEADER: Final = b"h"
-FIELD_VECTOR: Final = b"a"
-FIELD_REASON: Final = b"reason"  # dead letters only
+ACTIVATIONS_STREAM: Final = streams.ACTIVATIONS_STREAM  # by this name for `bench`
 
 MAX_HEADER_BYTES: Final = 4096
 MAX_DIMENSIONS: Final = 65_536

@@ -1,8 +1,6 @@
 """The Redis side of the sidecar: three streams, each written in one pipelined round trip.
 
-subtext:activations       h, a                  bounded by bytes, see bound_entries
-subtext:activations:dead  h, a, reason, error   bounded by entries
-subtext:coverage          h                     bounded by entries
+``streams`` says what they hold and how much of it; activations are bounded by bytes, see bound_entries.
 """
 
 from collections.abc import Sequence
@@ -13,19 +11,18 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from subtext_sidecar.buffer import Entry
-from subtext_sidecar.record import (
+from subtext_sidecar.streams import (
     ACTIVATIONS_STREAM,
     COVERAGE_STREAM,
     DEAD_LETTER_STREAM,
+    FIELD_ERROR,
     FIELD_HEADER,
     FIELD_REASON,
     FIELD_VECTOR,
+    MAX_COVERAGE_ENTRIES,
+    MAX_DEAD_LETTERS,
 )
 
-FIELD_ERROR: Final = b"error"  # dead letters only: the reason's detail
-
-_MAX_DEAD_LETTERS: Final = 1000
-_MAX_COVERAGE_ENTRIES: Final = 100_000
 _ENTRY_OVERHEAD_BYTES: Final = 128  # ids, field names and node headers; 1.3% at 7 KB was measured
 _SOCKET_SECONDS: Final = 2.0
 _CONNECT_SECONDS: Final = 1.0
@@ -157,7 +154,7 @@ class RedisStream:
                 FIELD_REASON: letter.reason,
                 FIELD_ERROR: letter.detail,
             }
-            pipeline.xadd(DEAD_LETTER_STREAM, fields, maxlen=_MAX_DEAD_LETTERS, approximate=True)
+            pipeline.xadd(DEAD_LETTER_STREAM, fields, maxlen=MAX_DEAD_LETTERS, approximate=True)
         pipeline.execute()
 
     def report(self, counts: Sequence[bytes]) -> None:
@@ -165,7 +162,7 @@ class RedisStream:
         pipeline = self._redis.pipeline(transaction=False)
         for count in counts:
             pipeline.xadd(
-                COVERAGE_STREAM, {FIELD_HEADER: count}, maxlen=_MAX_COVERAGE_ENTRIES, approximate=True
+                COVERAGE_STREAM, {FIELD_HEADER: count}, maxlen=MAX_COVERAGE_ENTRIES, approximate=True
             )
         pipeline.execute()
 

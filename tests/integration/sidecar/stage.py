@@ -18,11 +18,12 @@ from subtext_sidecar.policy_channel import PolicyPublisher, PolicySubscriber
 from subtext_sidecar.policy_file import PolicyFile
 from subtext_sidecar.policy_follower import PolicyFollower
 from subtext_sidecar.receiver import Receiver
-from subtext_sidecar.record import ACTIVATIONS_STREAM, COVERAGE_STREAM, Record, decode, decode_coverage
+from subtext_sidecar.record import Record, decode, decode_coverage
 from subtext_sidecar.screen import Screen
 from subtext_sidecar.screening import Screening
 from subtext_sidecar.sidecar import Sidecar
 from subtext_sidecar.stream import RedisStream
+from subtext_sidecar.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM
 
 MIB = 1 << 20
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.engine import session_factory
-from subtext_sidecar import record
+from subtext_sidecar import record, streams
 from workers import wiring
 from workers.judge.embedder import WordEmbedder
 from workers.loop import WorkerLoop
@@ -72,7 +72,7 @@ class Bench:
 
     def add(self, header: bytes, vector: bytes) -> None:
         self.client.xadd(
-            record.ACTIVATIONS_STREAM, {record.FIELD_HEADER: header, record.FIELD_VECTOR: vector}
+            streams.ACTIVATIONS_STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}
         )
 
     def add_samples(self, count: int, **changes: Any) -> None:
@@ -86,7 +86,7 @@ class Bench:
             self.loop.step()
 
     def dead_letters(self) -> list[dict[bytes, bytes]]:
-        entries: Any = self.client.xrange(record.DEAD_LETTER_STREAM)
+        entries: Any = self.client.xrange(streams.DEAD_LETTER_STREAM)
         return [fields for _, fields in entries]
 
     def metric(self, name: str, **labels: str) -> float:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from service.store.engine import create_engine, session_factory
 from service.store.tables import CoverageMinute, Explanation, Sample
-from subtext_sidecar import record
+from subtext_sidecar import record, streams
 from tests.integration.workers.conftest import make_record
 from workers.loop import Checkpoint
 
@@ -66,7 +66,7 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
 
 
 def _ship(client: redis.Redis, header: bytes, vector: bytes) -> None:
-    client.xadd(record.ACTIVATIONS_STREAM, {record.FIELD_HEADER: header, record.FIELD_VECTOR: vector})
+    client.xadd(streams.ACTIVATIONS_STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector})
 
 
 def _counted(database_url: str, stratum: str) -> dict[str, int]:
@@ -90,9 +90,9 @@ def _outcome(database_url: str, client: redis.Redis) -> tuple[set[Any], int, set
         stored = set(session.execute(select(Sample.id)).scalars())
         rows = session.execute(select(func.count()).select_from(Explanation)).scalar_one()
     engine.dispose()
-    letters: Any = client.xrange(record.DEAD_LETTER_STREAM)
+    letters: Any = client.xrange(streams.DEAD_LETTER_STREAM)
     dead = {
-        record.sample_id(record.decode(fields[record.FIELD_HEADER], fields[record.FIELD_VECTOR]).header)
+        record.sample_id(record.decode(fields[streams.FIELD_HEADER], fields[streams.FIELD_VECTOR]).header)
         for _, fields in letters
     }
     client.close()

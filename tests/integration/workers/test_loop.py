@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.tables import CoverageMinute, Explanation, Flag, Sample
-from subtext_sidecar import record
+from subtext_sidecar import record, streams
 from tests.integration.workers.conftest import D_MODEL, MODEL, Bench, make_record
 from workers.decoder_health import FEWEST, WINDOW
 from workers.nla.decoder import Claims, Given, Reading
@@ -160,7 +160,7 @@ class TrimmingDecoder(FakeDecoder):
 def test_rows_that_were_trimmed_while_they_were_read_are_told(make_bench: Callable[..., Bench]) -> None:
     decoder = TrimmingDecoder()
     bench = make_bench(decoder)
-    decoder.trim = lambda: bench.client.xtrim(record.ACTIVATIONS_STREAM, maxlen=1, approximate=False)
+    decoder.trim = lambda: bench.client.xtrim(streams.ACTIVATIONS_STREAM, maxlen=1, approximate=False)
     bench.add_samples(3)
 
     bench.drain()
@@ -228,7 +228,7 @@ def test_a_bad_record_goes_to_the_dead_letters_with_its_reason_and_the_rest_goes
 
     bench.drain()
 
-    assert [letter[record.FIELD_REASON] for letter in bench.dead_letters()] == [reason.encode()]
+    assert [letter[streams.FIELD_REASON] for letter in bench.dead_letters()] == [reason.encode()]
     assert count(bench, Explanation) == 1
     assert coverage(bench)[f"dead_lettered_{reason}"] == 1
     assert coverage(bench)["rows_consumed"] == 2
@@ -236,11 +236,11 @@ def test_a_bad_record_goes_to_the_dead_letters_with_its_reason_and_the_rest_goes
 
 
 def test_an_entry_of_another_kind_is_dead_lettered(bench: Bench) -> None:
-    bench.client.xadd(record.ACTIVATIONS_STREAM, {b"surprise": b"1"})
+    bench.client.xadd(streams.ACTIVATIONS_STREAM, {b"surprise": b"1"})
 
     bench.drain()
 
-    assert bench.dead_letters()[0][record.FIELD_REASON] == b"missing_field"
+    assert bench.dead_letters()[0][streams.FIELD_REASON] == b"missing_field"
 
 
 def test_the_dead_letter_says_which_decoder_is_needed(bench: Bench) -> None:
@@ -271,7 +271,7 @@ def test_one_poisonous_sample_does_not_stop_its_batch(make_bench: Callable[..., 
 
     assert count(bench, Explanation) == 5
     letters = bench.dead_letters()
-    assert [letter[record.FIELD_REASON] for letter in letters] == [b"decode_failed"]
+    assert [letter[streams.FIELD_REASON] for letter in letters] == [b"decode_failed"]
     assert b"cannot read this one" in letters[0][b"error"]
     assert bench.metric("subtext_stream_redeliveries_total") == 4
 
@@ -283,7 +283,7 @@ def test_a_fidelity_that_is_no_number_is_never_stored(make_bench: Callable[..., 
     bench.drain()
 
     assert count(bench, Explanation) == 0
-    assert [letter[record.FIELD_REASON] for letter in bench.dead_letters()] == [b"decode_failed"]
+    assert [letter[streams.FIELD_REASON] for letter in bench.dead_letters()] == [b"decode_failed"]
 
 
 def test_a_dead_letter_that_redis_has_no_room_for_waits_while_the_others_go_on(bench: Bench) -> None:
@@ -300,7 +300,7 @@ def test_a_dead_letter_that_redis_has_no_room_for_waits_while_the_others_go_on(b
 
     bench.drain()
 
-    assert [letter[record.FIELD_REASON] for letter in bench.dead_letters()] == [b"bad_length"]
+    assert [letter[streams.FIELD_REASON] for letter in bench.dead_letters()] == [b"bad_length"]
     assert coverage(bench)["dead_lettered_bad_length"] == 1
 
 
@@ -340,7 +340,7 @@ def test_what_a_dead_worker_held_and_the_stream_lost_is_counted_by_a_metric_alon
     dead, alive = make_bench(), make_bench()
     dead.add_samples(4)
     assert len(dead.parts.queue.fetch(4, 100).entries or dead.parts.queue.fetch(4, 100).entries) == 4
-    dead.client.xtrim(record.ACTIVATIONS_STREAM, maxlen=1, approximate=False)
+    dead.client.xtrim(streams.ACTIVATIONS_STREAM, maxlen=1, approximate=False)
 
     wait_steps(alive, lambda: alive.metric("subtext_stream_trimmed_pending_total") == 3)
     alive.drain()
@@ -489,7 +489,7 @@ def test_coverage_counts_are_kept_once_however_often_they_arrive(bench: Bench) -
             minute=29_000_000,
             counts={"requests_seen": total},
         )
-        bench.client.xadd(record.COVERAGE_STREAM, {record.FIELD_HEADER: record.encode_coverage(counts)})
+        bench.client.xadd(streams.COVERAGE_STREAM, {streams.FIELD_HEADER: record.encode_coverage(counts)})
     unstorable: tuple[dict[str, Any], ...] = (
         {"source": token_hex(2000)},
         {"counts": {"a\x00b": 1}},
@@ -501,8 +501,8 @@ def test_coverage_counts_are_kept_once_however_often_they_arrive(bench: Bench) -
     )
     for change in unstorable:
         bad = msgspec.structs.replace(counts, **change)
-        bench.client.xadd(record.COVERAGE_STREAM, {record.FIELD_HEADER: record.encode_coverage(bad)})
-    bench.client.xadd(record.COVERAGE_STREAM, {record.FIELD_HEADER: b"garbage"})
+        bench.client.xadd(streams.COVERAGE_STREAM, {streams.FIELD_HEADER: record.encode_coverage(bad)})
+    bench.client.xadd(streams.COVERAGE_STREAM, {streams.FIELD_HEADER: b"garbage"})
 
     bench.parts.intake.step(block_ms=50)
     bench.parts.intake.step(block_ms=50)
@@ -510,4 +510,4 @@ def test_coverage_counts_are_kept_once_however_often_they_arrive(bench: Bench) -
     assert coverage(bench) == {"requests_seen": 9}
     with bench.sessions() as session:
         assert session.execute(select(CoverageMinute.stratum)).scalar_one() == "opt_out"
-    assert bench.client.xlen(f"{record.COVERAGE_STREAM}:dead") == 1 + len(unstorable)
+    assert bench.client.xlen(streams.COVERAGE_DEAD_LETTER_STREAM) == 1 + len(unstorable)

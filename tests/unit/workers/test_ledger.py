@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.store import coverage
-from subtext_sidecar import record
+from subtext_sidecar import streams
 from workers import ledger
 from workers.ledger import Cell
 from workers.queue import Entry
@@ -18,7 +18,7 @@ SHIPPED = b"%d-0" % (MINUTE * 60_000 + 4_000)
 
 
 def entry(header: bytes) -> Entry:
-    return Entry(SHIPPED, {record.FIELD_HEADER: header}, 1)
+    return Entry(SHIPPED, {streams.FIELD_HEADER: header}, 1)
 
 
 def header(**changes: Any) -> bytes:

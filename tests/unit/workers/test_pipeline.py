@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.store.ingest import NewReading
-from subtext_sidecar import record
+from subtext_sidecar import record, streams
 from workers import pipeline
 from workers.nla.decoder import Claims, Reading
 from workers.nla.fake import fake_identity
@@ -42,7 +42,7 @@ def entry(number: int = 0, *, deliveries: int = 1, **changes: Any) -> Entry:
         "checksum": record.checksum(vector),
     }
     header = record.encode_header(record.Header(**(fields | changes)))
-    return Entry(b"%d-0" % number, {record.FIELD_HEADER: header, record.FIELD_VECTOR: vector}, deliveries)
+    return Entry(b"%d-0" % number, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}, deliveries)
 
 
 def sort(*entries: Entry) -> pipeline.Sorted:
@@ -56,7 +56,7 @@ def sort(*entries: Entry) -> pipeline.Sorted:
             st.builds(lambda field: entry(layer=field), st.integers(0, 3)),
             st.builds(
                 lambda header, vector: Entry(
-                    b"0-0", {record.FIELD_HEADER: header, record.FIELD_VECTOR: vector}, 1
+                    b"0-0", {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}, 1
                 ),
                 st.binary(max_size=200),
                 st.binary(max_size=40),

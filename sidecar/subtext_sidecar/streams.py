@@ -1,0 +1,31 @@
+"""The streams between sidecar and workers: their names, fields and bounds, stated here and nowhere else.
+
+This module is a contract: whoever writes or reads a stream takes it from here, because two writers that
+trim one stream to different lengths delete each other's entries. It imports nothing.
+
+subtext:activations       h, a                  one sample; its writer bounds it by bytes
+subtext:activations:dead  h, a, reason, error   a sample that must not be used; sidecar and workers write it
+subtext:coverage          h                     one count
+subtext:coverage:dead     h, a, reason, error   a count that must not be used; ``a`` is empty
+
+One of each a deployment; shards would append ":{k}".
+"""
+
+from typing import Final
+
+ACTIVATIONS_STREAM: Final = "subtext:activations"
+DEAD_LETTER_STREAM: Final = "subtext:activations:dead"
+COVERAGE_STREAM: Final = "subtext:coverage"
+COVERAGE_DEAD_LETTER_STREAM: Final = "subtext:coverage:dead"
+
+WORKER_GROUP: Final = "subtext-workers"  # reads ACTIVATIONS_STREAM
+COVERAGE_GROUP: Final = "subtext-coverage"  # reads COVERAGE_STREAM
+
+FIELD_HEADER: Final = b"h"
+FIELD_VECTOR: Final = b"a"
+FIELD_REASON: Final = b"reason"  # dead letters only: a bounded label
+FIELD_ERROR: Final = b"error"  # dead letters only: the reason's detail
+
+# The newest entries that a stream keeps at least; Redis trims whole nodes, so it may hold some more.
+MAX_DEAD_LETTERS: Final = 10_000  # of each dead-letter stream
+MAX_COVERAGE_ENTRIES: Final = 100_000
