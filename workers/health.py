@@ -1,4 +1,7 @@
-"""The worker's own HTTP: /metrics, /healthz (this process answers) and /readyz (its parts answer)."""
+"""The worker's own HTTP: /metrics, /healthz (this process answers) and /readyz (its parts answer).
+
+Whoever reaches the port may ask, so /readyz names what fails; what is wrong with it is in the log.
+"""
 
 import json
 import threading
@@ -7,7 +10,10 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
+
+log = structlog.get_logger()
 
 Check = Callable[[], None]
 """Raises when its part is not ready."""
@@ -45,6 +51,7 @@ class _App:
     def __init__(self, registry: CollectorRegistry, checks: Mapping[str, Check]) -> None:
         self._metrics: Any = make_wsgi_app(registry)
         self._checks = checks
+        self._failures: dict[str, str] = {}  # as last logged: probes come every few seconds
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
@@ -54,7 +61,7 @@ class _App:
         if path == "/healthz":
             return _json(start_response, "200 OK", {"status": "ok"})
         if path == "/readyz":
-            results = {name: _result(check) for name, check in self._checks.items()}
+            results = {name: self._result(name, check) for name, check in self._checks.items()}
             is_ready = all(result == "ok" for result in results.values())
             status = "200 OK" if is_ready else "503 Service Unavailable"
             return _json(
@@ -62,13 +69,17 @@ class _App:
             )
         return _json(start_response, "404 Not Found", {"status": "not found"})
 
-
-def _result(check: Check) -> str:
-    try:
-        check()
-    except Exception as error:  # noqa: BLE001  # the boundary of a request: any failure is an answer
-        return f"{type(error).__name__}: {error}"
-    return "ok"
+    def _result(self, name: str, check: Check) -> str:
+        try:
+            check()
+        except Exception as error:  # noqa: BLE001  # the boundary of a request: any failure is an answer
+            failure = f"{type(error).__name__}: {error}"  # may hold addresses and accounts
+            if self._failures.get(name) != failure:
+                self._failures[name] = failure
+                log.warning("readiness_check_failed", check=name, error=failure)
+            return "failed"
+        self._failures.pop(name, None)
+        return "ok"
 
 
 def _json(start_response: Callable[..., Any], status: str, body: object) -> list[bytes]:
