@@ -55,6 +55,7 @@ class Target:
     """What this worker decodes for, as registered in the store."""
 
     model: str
+    """The served name, which records, counts and metrics carry; the decoder's own may be another."""
     model_id: uuid.UUID
     decoder_id: uuid.UUID
 

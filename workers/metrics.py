@@ -9,6 +9,7 @@ _SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
 class WorkerMetrics:
     """Counters, gauges and histograms on one registry. Labels are bounded; no ids, no text.
 
+    ``model`` is the served name, as on the records and at the other processes, never the decoder's own.
     ``selection`` is "baseline" for what was taken at random and "screen" for what only the screen
     chose: that is strange by choice, so shares and distributions of traffic are those of the baseline.
     """

@@ -71,7 +71,7 @@ class Parts:
         target = self._register(decoder)
         if target is None:
             return None
-        self._warm_up(decoder, judge)
+        self._warm_up(decoder, judge, target)
         return WorkerLoop(
             queue=self.queue,
             decoder=decoder,
@@ -124,15 +124,14 @@ class Parts:
                 return Target(model=served, model_id=model_id, decoder_id=decoder_id)
         return None
 
-    def _warm_up(self, decoder: Decoder, judge: Judge) -> None:
+    def _warm_up(self, decoder: Decoder, judge: Judge, target: Target) -> None:
         """Read one vector that belongs to nobody, so that the first real one does not pay for it."""
         import numpy as np
 
         identity = decoder.identity
         decoder.read(np.eye(1, identity.d_model, dtype=np.float32), Given(token_ids=[0], phases=["decode"]))
         size = 0 if judge.reference is None else judge.reference.calibration_n
-        served = self.settings.served_model or identity.model
-        self.metrics.anomaly_calibration.labels(served).set(size)
+        self.metrics.anomaly_calibration.labels(target.model).set(size)
         self.warm.set()
 
 

@@ -3,13 +3,14 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
+from numpy.typing import NDArray
 from pydantic import SecretStr
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -119,10 +120,10 @@ def worker_settings(
 def make_bench(worker_settings: WorkerSettings) -> Iterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
-    def make(decoder: Decoder | None = None) -> Bench:
+    def make(decoder: Decoder | None = None, anomaly: Mapping[str, NDArray[Any]] | None = None) -> Bench:
         stop = threading.Event()
         parts = wiring.build(worker_settings, stop, version="test")
-        loop = parts.connect(decoder or FakeDecoder(), None, embedder=WordEmbedder())
+        loop = parts.connect(decoder or FakeDecoder(), anomaly, embedder=WordEmbedder())
         assert loop is not None
         loop._settings = dataclasses.replace(loop._settings, block_ms=100, first_backoff_seconds=0.05)
         client = redis.Redis.from_url(worker_settings.redis_url.get_secret_value())

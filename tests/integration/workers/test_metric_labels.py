@@ -1,0 +1,55 @@
+"""Metrics name a model as records do, so that a query over all processes finds the same one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.integration.workers.conftest import D_MODEL, MODEL, Bench, make_record
+from workers.judge import anomalies
+from workers.metrics import WorkerMetrics
+from workers.nla.fake import FakeDecoder
+from workers.settings import WorkerSettings
+
+SERVED = "served-name"
+
+
+@pytest.fixture
+def served_name(worker_settings: WorkerSettings) -> str:
+    object.__setattr__(worker_settings, "served_model", SERVED)
+    return SERVED
+
+
+def bombs(_: NDArray[np.float32]) -> str:
+    return "talks of a bomb"
+
+
+def usual_traffic() -> dict[str, NDArray[Any]]:
+    """A reference to which the records of these tests are strange."""
+    noise = np.random.default_rng(0).standard_normal((400, D_MODEL))
+    return anomalies.fit(0.01 * noise + np.eye(D_MODEL)[0]).to_arrays()
+
+
+def families_with_a_model(metrics: WorkerMetrics) -> set[str]:
+    return {
+        metric._name for metric in vars(metrics).values() if "model" in getattr(metric, "_labelnames", ())
+    }
+
+
+def test_every_model_label_is_the_served_name(served_name: str, make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs), usual_traffic())
+    assert served_name != MODEL
+    for position in range(2):
+        bench.add(*make_record(position=position, model=served_name))
+
+    bench.drain()
+
+    found = {
+        (family.name, sample.labels["model"])
+        for family in bench.parts.metrics.registry.collect()
+        for sample in family.samples
+        if "model" in sample.labels
+    }
+    assert found == {(name, served_name) for name in families_with_a_model(bench.parts.metrics)}
