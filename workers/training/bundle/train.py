@@ -87,14 +87,14 @@ def shipped(home: Path) -> Path:
 
 
 def add_packages(wheels: Path, site: Path) -> None:
-    """Let wheels be imported, behind whatever is installed."""
+    """Let wheels be imported, in front of whatever is installed in another version."""
     if not wheels.is_dir():
         return
     for wheel in sorted(wheels.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)
     if str(site) not in sys.path:
-        sys.path.append(str(site))
+        sys.path.insert(0, str(site))
     importlib.invalidate_caches()
 
 
