@@ -30,7 +30,7 @@ class Check(Answer):
     """One thing that must work before requests can be answered."""
 
     ok: bool
-    detail: str = Field(examples=["at 0001, head is 0001"])
+    detail: str = Field(examples=["at 0003, head is 0003"])
 
 
 class Readiness(Answer):

@@ -29,7 +29,7 @@ class Counts(Answer):
 class Loss(Answer):
     """How much was lost for one reason at one hop over the whole range."""
 
-    hop: str = Field(examples=["sidecar"])
+    hop: str = Field(examples=["plugin"])
     model: str = Field(examples=["SmolLM2-135M-Instruct"])
     stratum: str = Field(
         description="`unknown` for rows that no longer told theirs: invalid and trimmed ones.",

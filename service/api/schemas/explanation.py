@@ -73,8 +73,9 @@ class Fidelity(Answer):
     )
     shuffled_fve_p95: float = Field(
         description="95th percentile of the FVE between calibration vectors and the "
-        "reconstructions of other vectors' texts. By construction one in twenty of those passes it.",
-        examples=[0.02],
+        "reconstructions of other vectors' texts. By construction one in twenty of those passes it. Of a "
+        "decoder that tells position classes apart, the largest of their thresholds.",
+        examples=[0.3],
     )
     calibration_n: int = Field(
         description="How many calibration readings the threshold stands on.", examples=[512]
@@ -91,10 +92,8 @@ class Claims(Answer):
     area: str | None = Field(
         description="The theme; null where the decoder is not sure.", examples=["medicine"]
     )
-    topic: str | None = Field(
-        description="Within the area; null where it is not sure.", examples=["headaches"]
-    )
-    kinds: list[str] = Field(description="What it touches on.", examples=[["self-harm"]])
+    topic: str | None = Field(description="Within the area; null where it is not sure.", examples=["pain"])
+    kinds: list[str] = Field(description="What it touches on.", examples=[["medical advice"]])
     expects: str | None = Field(
         description="The token that it expects next; null where the decoder broke its format.",
         examples=[" to"],
@@ -106,7 +105,7 @@ class Claims(Answer):
         description="Probability of each area, those of at least 0.01.", examples=[{"medicine": 0.81}]
     )
     kind_scores: dict[str, float] = Field(
-        description="Probability of each kind, those of at least 0.01.", examples=[{"self-harm": 0.04}]
+        description="Probability of each kind, those of at least 0.01.", examples=[{"medical advice": 0.64}]
     )
 
 
@@ -114,15 +113,16 @@ class Anomaly(Answer):
     """How unlike the calibration traffic the activation is, whatever its text says."""
 
     score: float = Field(
-        description="Distance from the calibration traffic; larger is stranger.", examples=[31.7]
+        description="0 to 1: how far out of the calibration traffic it lies, by rank; larger is stranger.",
+        examples=[0.991],
     )
     p_value: float | None = Field(
         description="Conformal p-value of one activation, not corrected for how many were tested.",
-        examples=[0.013],
+        examples=[0.0136],
     )
     p_value_floor: float | None = Field(
         description="The smallest p-value that this calibration can give, 1 / (calibration_n + 1).",
-        examples=[0.0019],
+        examples=[0.00195],
     )
     calibration_n: int | None = Field(
         description="How many activations the p-value stands on.", examples=[512]
@@ -132,7 +132,7 @@ class Anomaly(Answer):
 class ConceptMatch(Answer):
     """A concept that the text matched. A match alone is no flag."""
 
-    concept: str = Field(examples=["deception"])
+    concept: str = Field(examples=["weapons"])
     matcher: str = Field(description="How it matched.", examples=["regex", "semantic"])
     score: float = Field(description="1 for a regex; the similarity for a semantic match.", examples=[0.72])
 
@@ -144,7 +144,7 @@ class SampleFields(Answer):
         description="The audited model, by its served name.", examples=["SmolLM2-135M-Instruct"]
     )
     request_id: str = Field(description="The audited request.", examples=["chat-7f3a"])
-    layer: int = Field(description="K: the activation is the output of block K.", examples=[20])
+    layer: int = Field(description="K: the activation is the output of block K.", examples=[23])
     position: int = Field(description="Token position; 0 is the first prompt token.", examples=[41])
     phase: str = Field(
         description="`prefill` for prompt tokens, `decode` for generated ones.", examples=["decode"]
@@ -182,14 +182,14 @@ class SampleFields(Answer):
         examples=[0.25],
     )
     reason: str = Field(
-        description="Why it was chosen: by the sampling policy (`prompt_end`, `decode`, ...) or, when the "
+        description="Why it was chosen: by the sampling policy (`prompt_end` or `decode`) or, when the "
         "baseline left it out, `screen_anomaly` or `screen_probe_<name>`.",
         examples=["decode"],
     )
     screen_scores: dict[str, float] = Field(
         description="What the sidecar's screen measured: `anomaly`, `anomaly_p_value`, `probe_<name>`; "
         "empty without a screen. Rows that were chosen at random carry them too.",
-        examples=[{"anomaly": 31.7}],
+        examples=[{"anomaly": 1.21, "anomaly_p_value": 0.0064}],
     )
 
 

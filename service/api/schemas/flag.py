@@ -19,10 +19,10 @@ class Flag(Answer):
         description="The audited model, by its served name.", examples=["SmolLM2-135M-Instruct"]
     )
     request_id: str = Field(description="The audited request.", examples=["chat-7f3a"])
-    layer: int = Field(examples=[20])
-    concept: str = Field(examples=["deception"])
+    layer: int = Field(examples=[23])
+    concept: str = Field(examples=["weapons"])
     concepts_digest: str = Field(description="SHA-256 of the concept definitions in force.")
-    severity: str = Field(examples=["high"])
+    severity: str = Field(description="`info`, `warning` or `critical`.", examples=["critical"])
     hypothesis: Literal[True] = Field(
         default=True, description="Always true: a flag rests on explanations."
     )

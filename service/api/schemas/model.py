@@ -16,7 +16,7 @@ class Model(Answer):
     id: uuid.UUID
     name: str = Field(description="The name that it is served under.", examples=["SmolLM2-135M-Instruct"])
     d_model: int = Field(description="Width of its residual stream.", examples=[576])
-    layers: list[int] = Field(description="Layers that some decoder reads.", examples=[[20]])
+    layers: list[int] = Field(description="Layers that some decoder reads.", examples=[[23]])
     created_at: dt.datetime = Field(description="When it was first seen, UTC.")
 
 
@@ -33,15 +33,15 @@ class Decoder(Answer):
     model: str = Field(description="The model that it reads.", examples=["SmolLM2-135M-Instruct"])
     name: str = Field(examples=["smollm2-135m-l23"])
     digest: str = Field(description="SHA-256 over its weights, meta file and calibration.")
-    layer: int = Field(description="K: it reads the output of block K.", examples=[20])
+    layer: int = Field(description="K: it reads the output of block K.", examples=[23])
     fve_baseline: float = Field(
         description="Error of predicting the calibration mean on unit vectors; FVE is measured against it.",
         examples=[0.49],
     )
     shuffled_fve_p95: float = Field(
-        description="95th percentile of shuffled pairs; a reading whose position class has no threshold of "
-        "its own is verified only above it and above 0.",
-        examples=[0.02],
+        description="95th percentile of shuffled pairs, or the largest of `verified_above`; a reading "
+        "whose position class has no threshold of its own is verified only above it and above 0.",
+        examples=[0.3],
     )
     verified_above: dict[str, float] | None = Field(
         description="What a reading must exceed, by position class; null for a decoder that does not tell "

@@ -23,7 +23,7 @@ class Sample(SampleFields):
 class ReasonCount(Answer):
     """Positions chosen for one reason."""
 
-    reason: str = Field(examples=["uniform"])
+    reason: str = Field(examples=["decode"])
     positions: int = Field(examples=[6])
     probability_min: float = Field(
         description="Smallest inclusion probability among them.", examples=[0.25]
@@ -55,11 +55,11 @@ class RequestCoverage(Answer):
 class PooledKind(Answer):
     """How strongly the readings touch on one kind."""
 
-    kind: str = Field(examples=["self-harm"])
+    kind: str = Field(examples=["medical advice"])
     mean_score: float = Field(
-        description="Mean probability over the readings; one that gives none counts 0.", examples=[0.05]
+        description="Mean probability over the readings; one that gives none counts 0.", examples=[0.12]
     )
-    max_score: float = Field(description="Its largest probability in any reading.", examples=[0.31])
+    max_score: float = Field(description="Its largest probability in any reading.", examples=[0.64])
     readings: int = Field(description="How many readings name it.", examples=[1])
 
 
@@ -70,14 +70,16 @@ class RequestSummary(Answer):
         examples=["about medicine (7 of 9 readings)", "no clear theme in 9 readings"],
     )
     area: str | None = Field(
-        description="The area with the highest mean probability; null unless two readings, or the only "
-        "one, name it.",
+        description="The area with the highest mean probability; null where that is below "
+        f"{readings.NAMED_FROM}, or no reading has it as its likeliest.",
         examples=["medicine"],
     )
     area_probability: float | None = Field(
         description="Its mean probability over the readings; one that gives none counts 0.", examples=[0.62]
     )
-    readings_naming_it: int = Field(description="How many readings have the area as their likeliest.", examples=[7])
+    readings_naming_it: int = Field(
+        description="How many readings have the area as their likeliest.", examples=[7]
+    )
     readings: int = Field(description="How many readings carry claims.", examples=[9])
     kinds: list[PooledKind] = Field(description="By mean score, highest first.")
 

@@ -1,0 +1,159 @@
+"""What the REST description shows as examples can occur: some process says every word in them."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import jsonschema_rs
+import pytest
+import yaml
+
+from service.api import openapi
+from service.api.schemas import blind_spot
+from service.store import coverage, migrate
+from subtext_sidecar import record
+from subtext_sidecar.plugin import ring, sampling
+from subtext_sidecar.screening import _ANOMALY_SCORES
+from workers.judge.concepts import Concept, MatcherKind
+from workers.nla.decoder import PositionClass
+from workers.training.labels import ANSWER, QUESTION
+
+ROOT = Path(__file__).resolve().parents[3]
+TAXONOMY = yaml.safe_load((ROOT / "deploy/decoders/taxonomy.yaml").read_text())
+CONCEPTS = yaml.safe_load((ROOT / "deploy/concepts.yaml").read_text())["concepts"]
+
+AREAS = set(TAXONOMY["areas"])
+KINDS = {kind["name"] for kind in TAXONOMY["kinds"]}
+REASONS = {*get_args(sampling.Reason), "screen_anomaly"}
+CONCEPT_NAMES = {concept["name"] for concept in CONCEPTS}
+
+# By field, every value that the code can answer with; of a mapping, its keys; of a list, its entries.
+WORDS: dict[str, set[str]] = {
+    "area": AREAS,
+    "areas": AREAS,
+    "concept": CONCEPT_NAMES,
+    "hop": set(get_args(record.Hop)),
+    "kind": KINDS,
+    "kind_scores": KINDS,
+    "kinds": KINDS,
+    "matcher": set(get_args(MatcherKind)),
+    "phase": set(get_args(record.Phase)),
+    "position_class": set(get_args(PositionClass)),
+    "reason": REASONS,
+    "register": {QUESTION, ANSWER, *(register["name"] for register in TAXONOMY["registers"])},
+    "screen_scores": set(_ANOMALY_SCORES),
+    "severity": set(get_args(Concept.model_fields["severity"].annotation)),
+    "stratum": set(get_args(coverage.Stratum)),
+    "topic": set(TAXONOMY["topics"]),
+    "verified_above": set(get_args(PositionClass)),
+}
+WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
+    ("BlindSpot", "code"): {*blind_spot._ALWAYS, *blind_spot._COUNTED},
+    ("Loss", "reason"): set(get_args(ring.Full)),
+}
+# Names, ids, counters and prose: no vocabulary has them.
+FREE = {
+    "code",
+    "counters",
+    "detail",
+    "expects",
+    "field",
+    "location",  # its schema lists them
+    "model",
+    "name",
+    "request_id",
+    "rows_in",
+    "rows_out",
+    "text",
+    "title",
+    "token_text",
+    "type",
+}
+
+
+class Example(NamedTuple):
+    """One example of one field, and the schema of the field."""
+
+    schema: str
+    field: str
+    value: Any
+    rule: dict[str, Any]
+
+
+def examples() -> Iterator[Example]:
+    for schema, described in json.loads(openapi.document())["components"]["schemas"].items():
+        for field, rule in described.get("properties", {}).items():
+            for value in rule.get("examples", []):
+                yield Example(schema, field, value, rule)
+
+
+EXAMPLES = list(examples())
+
+
+def examples_of(field: str, schema: str | None = None) -> list[Any]:
+    found = [one.value for one in EXAMPLES if one.field == field and schema in {None, one.schema}]
+    assert found
+    return found
+
+
+def words_of(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [word for word in value if isinstance(word, str)] if isinstance(value, dict | list) else []
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: f"{one.schema}.{one.field}")
+def test_an_example_is_of_its_type_and_says_nothing_that_cannot_be_said(example: Example) -> None:
+    jsonschema_rs.validate(example.rule, example.value)
+    words = set(words_of(example.value))
+    known = WORDS_OF_SCHEMA.get((example.schema, example.field)) or WORDS.get(example.field)
+
+    if known is None:
+        assert not words or example.field in FREE, f"say in WORDS or FREE what {example.field} may hold"
+    else:
+        assert words <= known
+
+
+def test_every_screened_row_shows_both_measures_of_the_anomaly() -> None:
+    for scores in examples_of("screen_scores"):
+        assert set(scores) >= set(_ANOMALY_SCORES)
+
+
+def test_the_anomaly_is_one_that_its_calibration_can_give() -> None:
+    fields = ("score", "p_value", "p_value_floor", "calibration_n")
+    score, p_value, floor, calibration_n = (examples_of(field, "Anomaly")[0] for field in fields)
+
+    assert 0 <= score <= 1
+    assert floor == pytest.approx(1 / (calibration_n + 1), rel=0.01)
+    rank = p_value * (calibration_n + 1)
+    assert rank == pytest.approx(round(rank), abs=0.05)
+
+
+def test_the_decoder_reads_the_layer_of_its_run_file() -> None:
+    for name in examples_of("name", "Decoder") + examples_of("name", "DecoderReference"):
+        run = yaml.safe_load((ROOT / f"deploy/decoders/{name}/run.yaml").read_text())
+        assert {*examples_of("layer")} == {run["layer"]}
+        assert examples_of("layers") == [[run["layer"]]]
+        assert {*examples_of("name", "Model"), *examples_of("model")} == {run["model_name"]}
+
+
+def test_thresholds_are_those_of_one_decoder() -> None:
+    (thresholds,) = examples_of("verified_above", "Decoder")
+    (position_class,) = examples_of("position_class", "Fidelity")
+
+    assert examples_of("verified_above", "Fidelity") == [thresholds[position_class]]
+    assert {*examples_of("shuffled_fve_p95")} == {max(thresholds.values())}
+
+
+def test_a_flag_has_the_severity_of_its_concept() -> None:
+    severities = {concept["name"]: concept["severity"] for concept in CONCEPTS}
+
+    assert examples_of("severity", "Flag") == [severities[name] for name in examples_of("concept", "Flag")]
+
+
+def test_the_schema_is_shown_at_its_head() -> None:
+    (detail,) = examples_of("detail", "Check")
+
+    assert re.findall(r"\d+", detail) == [migrate.head_revision()] * 2
