@@ -66,7 +66,7 @@ class Verbalizer:
         ]
         padded = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True).to(self._device)
         with precision.autocast():
-            hidden = self._causal.model(
+            hidden = self._causal.get_decoder()(
                 inputs_embeds=torch.cat([self._start(len(examples)), rows, self._embed(padded)], dim=1),
                 use_cache=False,
             ).last_hidden_state
@@ -82,7 +82,7 @@ class Verbalizer:
                 ]
             )
             states = hidden.flatten(0, 1).index_select(0, places.to(self._device))
-            logits = self._causal.lm_head(states).float()
+            logits = self._causal.get_output_embeddings()(states).float()
         wanted = torch.tensor([token for one in examples for token in one.answer]).to(self._device)
         losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
         return TokenLosses(losses, logits.detach().argmax(dim=-1) == wanted)
@@ -101,19 +101,24 @@ class Verbalizer:
         torch = self._torch
         longest = max(map(len, prompts))
         # Padded on the left: generation goes on at the right end.
-        padding = torch.tensor([longest - len(prompt) for prompt in prompts])
-        ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+        padding = [longest - len(prompt) for prompt in prompts]
+        ids = torch.tensor([[0] * pad + list(one) for pad, one in zip(padding, prompts, strict=True)])
         with torch.inference_mode(), precision.autocast():
             rows = self._soft_tokens(centred)
             head = torch.cat([self._start(len(prompts)), rows], dim=1)
             rest = self._embed(ids.to(self._device))
             embeddings = torch.cat([head, rest], dim=1)
-            for row, pad in enumerate(padding.tolist()):
+            for row, pad in enumerate(padding):
                 # Vector and words stay neighbours: the padding moves in front of both.
                 embeddings[row] = torch.cat([rest[row, :pad], head[row], rest[row, pad:]])
-            mask = torch.arange(embeddings.shape[1])[None] >= padding[:, None]
-            # All tokens, as the worker's engine samples: this library takes the likeliest 50 by default.
-            warmth = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
+            mask = torch.arange(embeddings.shape[1])[None] >= torch.tensor(padding)[:, None]
+            # All tokens, as the worker's engine samples: this library takes the likeliest 50, or what the
+            # model's own settings say.
+            warmth: dict[str, Any] = (
+                {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+                if temperature
+                else {}
+            )
             output = self._causal.generate(
                 inputs_embeds=embeddings,
                 attention_mask=mask.long().to(self._device),
