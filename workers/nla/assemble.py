@@ -22,6 +22,7 @@ from workers.nla.digest import digest_files, digest_pair
 from workers.nla.errors import MetaError
 from workers.nla.meta import FILE, Meta, Role, load_meta
 from workers.nla.reconstructor import load_head
+from workers.nla.text_model import first_blocks
 
 _RECORD = "assembled.json"
 _EXTRAS = (FIGURES, ARRAYS, "card.json", "README.md")
@@ -97,7 +98,7 @@ def _build(shipped: Path, base_model: Path, target: Path, metas: dict[Role, Meta
         base_model,
         target / "ar",
         transformers.AutoModel,
-        num_hidden_layers=(metas["ar"].layer or 0) + 1,
+        **first_blocks(base_model, (metas["ar"].layer or 0) + 1),
     )
     safetensors.torch.save_file({"weight": head}, target / "ar" / HEADS[0])
     for half in ("av", "ar"):

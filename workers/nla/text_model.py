@@ -65,7 +65,15 @@ def load_blocks(folder: Path) -> Any:
             f" {min(random)!r}; their names or config.json do not fit each other,"
             " save it again with save_pretrained"
         )
-    return _without_final_norm(model)
+    return without_final_norm(model)
+
+
+def first_blocks(folder: Path, count: int) -> dict[str, Any]:
+    """Return what `from_pretrained` must be told to keep a checkpoint's first `count` blocks alone."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kinds = config.get("layer_types")
+    # Families that mix kinds of attention name each block's: a longer list is another model's.
+    return {"num_hidden_layers": count, **({"layer_types": kinds[:count]} if kinds else {})}
 
 
 @contextmanager
@@ -81,7 +89,8 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _without_final_norm(model: Any) -> Any:
+def without_final_norm(model: Any) -> Any:
+    """Put nothing in the place of a text model's final norm; MetaError where none is found."""
     import torch
 
     for name in _FINAL_NORMS:

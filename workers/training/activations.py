@@ -46,7 +46,7 @@ class ActivationReader:
         # Padded on the right, behind every position that is read: causal attention never looks there.
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self._device)
         with torch.inference_mode():
-            output = self._model.model(padded, output_hidden_states=True)
+            output = self._model.get_decoder()(padded, output_hidden_states=True)
             return [
                 self._at(
                     output.hidden_states[self._layer + 1][row], output.last_hidden_state[row], list(places)
@@ -56,7 +56,7 @@ class ActivationReader:
 
     def _at(self, states: Any, last: Any, places: list[int]) -> ChatReading:
         # hidden_states[0] is the embedding, so the output of block K is entry K+1.
-        logits = self._model.lm_head(last[places])
+        logits = self._model.get_output_embeddings()(last[places])
         return ChatReading(
             states[places].float().cpu().numpy(), logits.float().topk(TOP, dim=-1).indices.cpu().numpy()
         )

@@ -82,7 +82,9 @@ class TransformersWriter:
         """Return the continuations; see Writer."""
         self._torch.manual_seed(seed)
         # All tokens, as the other engine samples.
-        warmth = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
+        warmth: dict[str, Any] = (
+            {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+        )
         written = []
         for ids in starts:
             output = self._model.generate(

@@ -48,6 +48,8 @@ class Chats(Part):
 
     max_new_tokens: int = pydantic.Field(default=80, gt=0)
     temperature: float = pydantic.Field(default=0.7, ge=0)
+    template: str | None = None
+    """Chat template, a Jinja file beside the configuration; without one it is the tokenizer's own."""
 
 
 class Activations(Part):
@@ -188,6 +190,8 @@ class RunConfig(Part):
     """What a reader of the card should know about this run."""
     export: str
     """Where the pair is shipped to, relative to the working directory."""
+    card: str | None = None
+    """Where a copy of the card goes, for a pair whose weights must not be passed on."""
 
 
 def load_config(path: Path) -> RunConfig:

@@ -4,6 +4,8 @@ An AV that begins with soft tokens near the true words learns in minutes what ra
 hours (self-interpretation adapters, arXiv 2602.10352, found the same).
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,12 @@ from numpy.typing import NDArray
 
 from workers.nla import fidelity
 from workers.nla.projector import Projector, centre
+from workers.nla.text_model import first_blocks
 from workers.training.config import Projection
 from workers.training.dataset import Samples
 
+Embed = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+"""From n token ids to the (n, d) rows that the model's first block gets for them."""
 _RAW_LENGTH = 5.0
 """How many embeddings long the row is that holds the vector itself."""
 
@@ -28,23 +33,20 @@ def fit_frame(samples: Samples) -> tuple[NDArray[np.float32], float]:
 
 def fit_projector(
     samples: Samples,
-    embeddings: NDArray[np.float32],
+    embed: Embed,
     mean: NDArray[np.float32],
     scale: float,
     config: Projection,
 ) -> Projector:
-    """Return rows for the tokens before the read one, farthest first, for the next token, and the vector.
-
-    `embeddings` is the model's (vocabulary, d) table.
-    """
+    """Return rows: the tokens before the read one, farthest first, then the next token and the vector."""
     centred = centre(samples.vectors, mean, scale)
-    length = float(np.linalg.norm(embeddings[samples.tokens], axis=1).mean())
+    length = float(np.linalg.norm(embed(samples.tokens), axis=1).mean())
     before = [samples.context[:, -1 - back] for back in range(config.tokens_before, 0, -1)]
     design = np.concatenate([centred, np.ones((len(centred), 1), np.float32)], axis=1).astype(np.float64)
     gram = design.T @ design + config.ridge * np.eye(design.shape[1])
     maps = []
     for tokens in (*before, samples.next_tokens[:, 0]):
-        solved = np.linalg.solve(gram, design.T @ embeddings[tokens])
+        solved = np.linalg.solve(gram, design.T @ embed(tokens))
         # As long as an embedding: ridge shrinks what it does not know.
         maps.append(solved * (length / np.linalg.norm(design @ solved, axis=1).mean()))
     width = centred.shape[1]
@@ -52,6 +54,24 @@ def fit_projector(
     maps.append(raw * (_RAW_LENGTH * length / np.linalg.norm(centred, axis=1).mean()))
     full = np.concatenate(maps, axis=1).astype(np.float32)
     return Projector(np.ascontiguousarray(full[:-1].T), full[-1], mean, scale)
+
+
+def load_embed(model: str) -> Embed:
+    """Load the model's embeddings, behind the scale that its family gives them (Gemma: sqrt(d))."""
+    import torch
+    import transformers
+
+    loaded: Any = transformers.AutoModel.from_pretrained(
+        model, dtype=torch.float32, **first_blocks(Path(model), 1)
+    )
+    table = loaded.get_input_embeddings()
+
+    def embed(tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            rows: NDArray[np.float32] = table(torch.from_numpy(np.ascontiguousarray(tokens))).numpy()
+        return rows
+
+    return embed
 
 
 def to_linear(projector: Projector) -> Any:

@@ -1,12 +1,14 @@
 """The activation reconstructor (AR) in training: text to vector."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workers.nla.reconstructor import batches_by_length
+from workers.nla.text_model import first_blocks, without_final_norm
 from workers.training import precision
 from workers.training.adapters import with_adapters
 from workers.training.config import Training
@@ -25,9 +27,9 @@ class Reconstructor:
         self._torch = torch
         self._device = precision.device()
         backbone: Any = transformers.AutoModel.from_pretrained(
-            model, num_hidden_layers=layer + 1, dtype=torch.float32
+            model, dtype=torch.float32, **first_blocks(Path(model), layer + 1)
         )
-        backbone.norm = torch.nn.Identity()
+        without_final_norm(backbone)
         width = backbone.config.hidden_size
         self.peft = with_adapters(backbone, config).to(self._device)
         self._backbone = self.peft.get_base_model()

@@ -77,7 +77,10 @@ class Run:
         """The model's tokenizer."""
         import transformers
 
-        return transformers.AutoTokenizer.from_pretrained(self.model)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(self.model)
+        if (template := self.config.chats.template) is not None:
+            tokenizer.chat_template = (self.config_file.parent / template).read_text()
+        return tokenizer
 
     @cached_property
     def writer(self) -> ReadingWriter:
@@ -258,12 +261,8 @@ def train_verbalizer(run: Run) -> Verbalizer:
 
 def load_verbalizer(run: Run) -> Verbalizer:
     """Return an untrained AV behind the projector's closed-form start."""
-    import safetensors.torch
-
-    table = safetensors.torch.load_file(Path(run.model) / "model.safetensors")["model.embed_tokens.weight"]
-    projector = projection_fit.fit_projector(
-        run.samples("train"), table.float().numpy(), *run.frame, run.config.projection
-    )
+    embed = projection_fit.load_embed(run.model)
+    projector = projection_fit.fit_projector(run.samples("train"), embed, *run.frame, run.config.projection)
     run.seed_weights("av")
     return Verbalizer(run.model, run.writer, run.config.av, projection_fit.to_linear(projector))
 
@@ -330,6 +329,10 @@ def export(run: Run, ar: Reconstructor, av: Verbalizer) -> Path:
             value.data = value.data.half().float()
     projector = projection_fit.from_linear(av.projector, *run.frame)
     export_pair(run.config, av, ar, projector, run.labels(), run.writer, target)
+    if run.config.chats.template is not None:
+        # The worker tells by it which tokens are the template's.
+        for half in ("av", "ar"):
+            (target / half / "chat_template.jinja").write_text(run.tokenizer.chat_template)
     return target
 
 
@@ -380,7 +383,10 @@ def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
     counts = {"chats": len(lines.read_lines(run.folder / "chats.jsonl"))}
     counts |= {name: len(run.samples(name)) for name in collect.SPLITS}
     examples = evaluation.examples(run.writer, chosen, written)
-    card.write_card(card.build_card(run.config, figures, _costs(run), counts, examples), run.config, target)
+    content = card.build_card(run.config, figures, _costs(run), counts, examples)
+    for folder in (target, *([Path(run.config.card)] if run.config.card else [])):
+        folder.mkdir(parents=True, exist_ok=True)
+        card.write_card(content, run.config, folder)
 
 
 def _costs(run: Run) -> dict[str, Any]:

@@ -58,8 +58,7 @@ class ReadingWriter:
         self._after, self._ar_before = after, ar_before
         self.end = end[0]
         self._middle = self.encode(READS)
-        blank = {token for token in range(len(tokenizer)) if not tokenizer.decode([token]).strip()}
-        self._blank = frozenset(blank)
+        self._blank: dict[int, bool] = {}
 
     def prompt(self, token: int, sentence: str) -> list[int]:
         """Return the AV's prompt behind the rows."""
@@ -110,7 +109,13 @@ class ReadingWriter:
 
     def _tail_weight(self, token: int, distance: int) -> float:
         weight = _NEAREST_WEIGHT * _FALL**distance + _FARTHEST_WEIGHT
-        return weight * _BLANK_FACTOR if token in self._blank else weight
+        return weight * _BLANK_FACTOR if self._is_blank(token) else weight
+
+    def _is_blank(self, token: int) -> bool:
+        # Token by token: a vocabulary of 262,144 takes seconds.
+        if token not in self._blank:
+            self._blank[token] = not self.decode([token]).strip()
+        return self._blank[token]
 
 
 def damage_far(

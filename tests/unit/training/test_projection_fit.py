@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.unit.training.conftest import in_every_family
 from workers.nla import fidelity
 from workers.nla.projector import load_projector
 from workers.training.config import Projection
 from workers.training.dataset import Samples
-from workers.training.projection_fit import fit_frame, fit_projector, from_linear, to_linear
+from workers.training.projection_fit import fit_frame, fit_projector, from_linear, load_embed, to_linear
 
 D_MODEL, VOCABULARY, ROWS = 24, 8, 600
 CONFIG = Projection(tokens_before=2, ridge=1.0)
@@ -60,7 +61,7 @@ def test_the_frame_centres_directions_and_gives_them_unit_spread() -> None:
 def test_rows_point_to_the_tokens_before_farthest_first_and_to_the_next() -> None:
     samples = planted()
 
-    projector = fit_projector(samples, EMBEDDINGS, *fit_frame(samples), CONFIG)
+    projector = fit_projector(samples, EMBEDDINGS.__getitem__, *fit_frame(samples), CONFIG)
 
     rows = projector.project(samples.vectors)
     assert projector.rows == 4
@@ -73,7 +74,7 @@ def test_rows_point_to_the_tokens_before_farthest_first_and_to_the_next() -> Non
 def test_rows_are_as_long_as_embeddings_and_the_last_holds_the_vector() -> None:
     samples = planted()
     mean, scale = fit_frame(samples)
-    projector = fit_projector(samples, EMBEDDINGS, mean, scale, CONFIG)
+    projector = fit_projector(samples, EMBEDDINGS.__getitem__, mean, scale, CONFIG)
 
     rows = projector.project(samples.vectors)
 
@@ -88,7 +89,7 @@ def test_a_layer_and_a_projector_are_the_same_map(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     samples = planted()
-    projector = fit_projector(samples, EMBEDDINGS, *fit_frame(samples), CONFIG)
+    projector = fit_projector(samples, EMBEDDINGS.__getitem__, *fit_frame(samples), CONFIG)
 
     layer = to_linear(projector)
     again = from_linear(layer, projector.mean, projector.scale)
@@ -103,3 +104,18 @@ def test_a_layer_and_a_projector_are_the_same_map(tmp_path: Path) -> None:
     save_file(arrays, tmp_path / "projector.safetensors")
     loaded = load_projector(tmp_path / "projector.safetensors", d_model=D_MODEL, rows=4, scale=again.scale)
     assert (loaded.project(samples.vectors) == projector.project(samples.vectors)).all()
+
+
+@in_every_family
+def test_embeddings_are_what_the_first_block_gets(toy_model: Path) -> None:
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(toy_model)
+    tokens = np.array([40, 7, 40, 99])
+    states = model(torch.from_numpy(tokens)[None], output_hidden_states=True).hidden_states
+
+    rows = load_embed(str(toy_model))(tokens)
+
+    assert rows == pytest.approx(states[0][0].detach().numpy(), abs=1e-6)
+    assert rows.shape == (4, 32)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.unit.training.conftest import in_every_family
 from workers.nla import fidelity
 from workers.training.config import Training
 from workers.training.reconstructor import Reconstructor, refit_head
@@ -69,17 +70,18 @@ def test_the_penalty_does_not_depend_on_how_long_features_are() -> None:
 
 
 @pytest.fixture(scope="module")
-def toy(toy_home: Path) -> Reconstructor:
-    return Reconstructor(str(toy_home / "models" / "toy"), CONFIG, layer=1)
+def toy(toy_model: Path) -> Reconstructor:
+    return Reconstructor(str(toy_model), CONFIG, layer=1)
 
 
+@in_every_family
 def test_an_untrained_reconstructor_gives_the_models_own_activations(
-    toy: Reconstructor, toy_home: Path
+    toy: Reconstructor, toy_model: Path
 ) -> None:
     import torch
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(toy_home / "models" / "toy")
+    model = transformers.AutoModelForCausalLM.from_pretrained(toy_model)
     sequences = [[5, 6, 7, 8], [9, 10], [11]]
 
     rebuilt = toy.rebuild(sequences)

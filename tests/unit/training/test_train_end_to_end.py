@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.training.conftest import write_run
+from tests.unit.training.conftest import Family, in_every_family, write_run
 from workers.nla import fidelity
 from workers.nla.assemble import assemble
 from workers.nla.checkpoint import load_pair
 from workers.nla.meta import load_meta
+from workers.nla.positions import template_ids
 from workers.nla.prompt import InjectionPrompt, ReconstructionPrompt
 from workers.nla.reconstructor import Reconstructor
 from workers.training.cli import train
@@ -31,9 +32,11 @@ _PROCESSES = multiprocessing.get_context("forkserver")
 
 
 @pytest.fixture(scope="module")
-def run_file(toy_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run_file(
+    toy_home: Path, toy_family: Family, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """The file of a run that is through; its pair stands in `shipped` beside it."""
-    path = write_run(tmp_path_factory.mktemp("run"))
+    path = write_run(tmp_path_factory.mktemp("run"), toy_family)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUBTEXT_HOME", str(toy_home))
         assert train(["--config", str(path)]) == 0
@@ -46,8 +49,8 @@ def shipped(run_file: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def assembled(shipped: Path, toy_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return assemble(shipped, toy_home / "models" / "toy", tmp_path_factory.mktemp("decoder") / "toy")
+def assembled(shipped: Path, toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return assemble(shipped, toy_model, tmp_path_factory.mktemp("decoder") / "toy")
 
 
 @pytest.fixture
@@ -61,6 +64,7 @@ def other_home(toy_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return home
 
 
+@in_every_family
 def test_a_run_goes_from_prompts_to_a_card(shipped: Path) -> None:
     card = json.loads((shipped / "card.json").read_text())
 
@@ -71,6 +75,24 @@ def test_a_run_goes_from_prompts_to_a_card(shipped: Path) -> None:
     assert set(card["training"]) == {"AR", "AV", "AR on readings", "AV on winners"}
     assert card["examples"]
     assert "| best of 2 readings |" in (shipped / "README.md").read_text()
+
+
+def test_the_card_stands_alone_where_the_weights_must_not_be(shipped: Path) -> None:
+    cards = shipped.parent / "cards"
+
+    assert {path.name for path in cards.iterdir()} == {"card.json", "README.md"}
+    assert all(path.read_text() == (shipped / path.name).read_text() for path in cards.iterdir())
+
+
+@in_every_family
+def test_the_worker_knows_the_chat_template_of_the_run(assembled: Path, toy_family: Family) -> None:
+    import transformers
+
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(assembled / "av")
+
+    turn = tokenizer.encode(toy_family.prompting["ar"].partition("{")[0], add_special_tokens=False)
+    assert tokenizer.chat_template == toy_family.template
+    assert template_ids(tokenizer).words >= set(turn[-2:])
 
 
 def test_a_second_call_changes_no_weight_and_no_figure(run_file: Path, shipped: Path) -> None:
@@ -143,17 +165,16 @@ def _values(folder: Path) -> dict[str, float]:
     return {f"{part}.{name}": figure["value"] for part in parts for name, figure in figures[part].items()}
 
 
-def test_the_shipped_adapters_rebuild_both_halves_with_peft_alone(shipped: Path, toy_home: Path) -> None:
+@in_every_family
+def test_the_shipped_adapters_rebuild_both_halves_with_peft_alone(shipped: Path, toy_model: Path) -> None:
     import peft
     import torch
     import transformers
     from safetensors.torch import load_file
 
-    model = toy_home / "models" / "toy"
-
-    base = transformers.AutoModelForCausalLM.from_pretrained(model)
+    base = transformers.AutoModelForCausalLM.from_pretrained(toy_model)
     av = peft.PeftModel.from_pretrained(base, shipped / "av").merge_and_unload()
-    truncated = transformers.AutoModel.from_pretrained(model, num_hidden_layers=2)
+    truncated = transformers.AutoModel.from_pretrained(toy_model, num_hidden_layers=2)
     truncated.norm = torch.nn.Identity()
     ar = peft.PeftModel.from_pretrained(truncated, shipped / "ar").merge_and_unload()
     head = load_file(shipped / "ar" / "head.safetensors")["weight"].float()
@@ -166,6 +187,7 @@ def test_the_shipped_adapters_rebuild_both_halves_with_peft_alone(shipped: Path,
     assert any(value.abs().max() > 0 for name, value in trained.items() if "lora_B" in name)
 
 
+@in_every_family
 def test_the_worker_loads_what_a_run_ships(assembled: Path) -> None:
     pair = load_pair(assembled / "av", assembled / "ar")
 
@@ -173,6 +195,7 @@ def test_the_worker_loads_what_a_run_ships(assembled: Path) -> None:
     assert pair.av.meta.base_checkpoint == "toy"
 
 
+@in_every_family
 def test_the_workers_prompts_are_those_of_the_training(
     assembled: Path, run_file: Path, toy_tokenizer: Any
 ) -> None:
@@ -189,6 +212,7 @@ def test_the_workers_prompts_are_those_of_the_training(
     assert read == writer.ar_ids(text, token)
 
 
+@in_every_family
 def test_the_worker_rebuilds_as_well_as_the_card_says(
     assembled: Path, run_file: Path, shipped: Path, toy_home: Path, toy_tokenizer: Any
 ) -> None:

@@ -8,23 +8,23 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tests.unit.training.conftest import in_every_family
 from workers.training import precision
 from workers.training.config import Training
 from workers.training.targets import AvExample, ReadingWriter
 from workers.training.verbalizer import Verbalizer
 
+pytestmark = in_every_family
 WIDTH, ROWS = 32, 3
 CONFIG = Training(rank=4, alpha=8, learning_rate=1e-3, max_examples=8)
 
 
 @pytest.fixture
-def verbalizer(toy_home: Path, toy_writer: ReadingWriter, monkeypatch: pytest.MonkeyPatch) -> Verbalizer:
+def verbalizer(toy_model: Path, toy_writer: ReadingWriter, monkeypatch: pytest.MonkeyPatch) -> Verbalizer:
     """In float32, so that results can be compared, and with adapters that do something."""
     monkeypatch.setattr(precision, "autocast", nullcontext)
     torch.manual_seed(0)
-    av = Verbalizer(
-        str(toy_home / "models" / "toy"), toy_writer, CONFIG, torch.nn.Linear(WIDTH, ROWS * WIDTH)
-    )
+    av = Verbalizer(str(toy_model), toy_writer, CONFIG, torch.nn.Linear(WIDTH, ROWS * WIDTH))
     with torch.no_grad():
         for name, value in av.parameters().items():
             if "lora_B" in name:
