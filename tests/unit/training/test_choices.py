@@ -199,5 +199,12 @@ def test_a_tail_too_short_for_the_cards_figures_is_refused() -> None:
         Targets(tail_tokens=4)
 
 
-def test_the_shipped_run_file_is_valid() -> None:
-    assert load_config(ROOT / "deploy/decoders/smollm2-135m-l23/run.yaml").layer == 23
+@pytest.mark.parametrize(("name", "layer"), [("smollm2-135m-l23", 23), ("gemma3-270m", 12)])
+def test_the_run_files_are_valid_and_what_they_name_is_there(name: str, layer: int) -> None:
+    folder = ROOT / "deploy/decoders" / name
+
+    config = load_config(folder / "run.yaml")
+
+    assert config.layer == layer
+    beside = (config.prompts.own, config.targets.taxonomy, config.chats.template)
+    assert all((folder / file).exists() for file in beside if file)
