@@ -7,7 +7,7 @@ that weight again; everything else travels as it is. So the model that is traine
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,7 @@ def pack_weights(model: Path, target: Path, gguf_file: Path | None) -> int:
         wanted = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     for name, array in wanted.items():
         arrays[name] = array
-        if name in sources:
-            rows, kind = sources[name]
+        for rows, kind in sources.get(name, ()):
             if np.array_equal(dequantise(rows, kind), array):
                 arrays[name], formats[name] = rows, kind
     header = {"formats": formats, "metadata": metadata, "sha256": _digest(wanted)}
@@ -81,15 +80,16 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _read_gguf(path: Path, config: Mapping[str, Any]) -> dict[str, tuple[NDArray[np.uint8], str]]:
-    """Return quantised rows and their format by the name that Hugging Face gives the weight."""
+def _read_gguf(path: Path, config: Mapping[str, Any]) -> dict[str, list[tuple[NDArray[np.uint8], str]]]:
+    """Return what a weight may be, quantised rows and their format, by the name Hugging Face gives it."""
     import gguf
 
     found = {}
     for tensor in gguf.GGUFReader(path).tensors:
         kind, name = tensor.tensor_type.name, _hugging_face_name(tensor.name)
         if kind in FORMATS and name is not None:
-            found[name] = (_unpaired(np.array(tensor.data), name, config), kind)
+            rows = np.array(tensor.data)
+            found[name] = [(rows, kind), *((other, kind) for other in _unpaired(rows, name, config))]
     return found
 
 
@@ -101,13 +101,12 @@ def _hugging_face_name(name: str) -> str | None:
     return f"{within}{_NAMES[match[2]]}.weight"
 
 
-def _unpaired(rows: NDArray[np.uint8], name: str, config: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """Undo GGUF's order of the rows that rotary embeddings pair; whole rows move, so their bytes do."""
-    counts: Iterable[tuple[str, str]] = (
-        ("q_proj.weight", "num_attention_heads"),
-        ("k_proj.weight", "num_key_value_heads"),
-    )
-    for ending, heads in counts:
-        if name.endswith(ending):
-            return rows.reshape(config[heads], -1, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
-    return rows
+def _unpaired(rows: NDArray[np.uint8], name: str, config: Mapping[str, Any]) -> Iterator[NDArray[np.uint8]]:
+    """Undo the order in which GGUF keeps some families' rows that rotary embeddings pair.
+
+    Whole rows move, so their bytes do.
+    """
+    counts = {"q_proj.weight": "num_attention_heads", "k_proj.weight": "num_key_value_heads"}
+    for ending, heads in counts.items():
+        if name.endswith(ending) and heads in config:
+            yield rows.reshape(config[heads], -1, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
