@@ -2,11 +2,12 @@
 
 A message is a kind frame followed by its payload:
 
-    b  header, vectors  block.encode_block: sampled rows of one engine step
+    b  header, vectors  block.encode_block: sampled rows of one engine step, block.MAX_ROWS at most
     c  coverage         record.encode_coverage
     s  status           CaptureStatus, the plugin's heartbeat
 
-One message for many rows costs one system call and one queue slot. No pickle, no code.
+One message for many rows costs one system call and one queue slot. Policies go the other way, on
+a socket of their own: see policy_channel. No pickle, no code.
 """
 
 from typing import Final, Literal
@@ -63,13 +64,13 @@ class CaptureStatus(msgspec.Struct, frozen=True, kw_only=True):
     v: int
     source: str  # the same as in its coverage counts
     model: str
-    layer: int  # K, -1 when the configuration could not be read
+    layer: int  # K; 0 when the configuration could not be read
     enabled: bool
     reason: str  # "ok", or why capture is off: a bounded label
     detail: str  # the same for people
     policy_version: str  # of the policy in force; "" is the one the engine started with
     sampling_probability: float  # of a request of the uniform stratum, by the policy in force
-    errors: dict[str, int]  # by the hook that raised
+    errors: dict[str, int]  # by the hook that raised, or "sender"
     overhead: dict[Sampled, OverheadCounts]
 
 

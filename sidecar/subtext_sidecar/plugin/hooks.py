@@ -1,12 +1,13 @@
-"""The boundary between vLLM and capture: wraps three methods of one worker instance.
+"""The boundary between vLLM and capture: wraps four methods of one worker instance.
 
 1. ``load_model``: afterwards, ask the model for the residual stream at our layer. This is before
    profiling, compilation and graph capture, which therefore include it.
-2. ``execute_model``: afterwards, the batch is in its final order: pick rows.
-3. ``sample_tokens``: afterwards, the sampler is launched: gather the picked rows.
+2. ``execute_model``: afterwards, the batch is in its final order: remember it.
+3. ``sample_tokens``: afterwards, the sampler is launched: pick rows and gather them.
+4. ``shutdown``: before it, send what is queued.
 
-The original always runs first and its result is always returned. Whatever fails on our side
-turns capture off, counts, logs and restores the original methods; it never reaches serving.
+vLLM's own method always runs and its result is always returned. Whatever fails on our side turns
+capture off, counts, logs and gives the worker its own step methods back; it never reaches serving.
 """
 
 import atexit
@@ -82,7 +83,7 @@ class WorkerHooks:
         return result
 
     def execute_model(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
-        """Execute, then pick rows."""
+        """Execute, then remember the batch."""
         result = self._execute_model(scheduler_output, *args, **kwargs)
         try:
             if self._settings.fault is not None:
@@ -94,7 +95,7 @@ class WorkerHooks:
         return result
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """Sample, then gather the picked rows."""
+        """Sample, then pick rows and gather them."""
         result = self._sample_tokens(*args, **kwargs)
         try:
             if self._settings.fault is not None:

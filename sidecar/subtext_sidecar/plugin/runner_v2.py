@@ -1,7 +1,7 @@
 """Adapter for vLLM's V2 model runner (vllm/v1/worker/gpu/model_runner.py), the default on GPUs.
 
-Written from the source of vLLM 0.32.0 and checked against recorded shapes only: V2 needs Triton,
-which no CPU has.
+V2 needs Triton. The tests run it on a CPU, where Triton's kernels are interpreted, and with
+``pytest -m gpu`` on a CUDA device, with graphs.
 """
 
 from typing import Any

@@ -1,6 +1,8 @@
 import pytest
 
+from subtext_sidecar.plugin.hooks import _read_settings
 from subtext_sidecar.plugin.settings import SettingsError, parse_settings
+from subtext_sidecar.plugin.state import CaptureState
 from subtext_sidecar.policy import CapturePolicy
 
 GOOD = {"layer": 20, "socket": "ipc:///tmp/s.sock"}
@@ -52,3 +54,12 @@ def test_a_bad_value_is_refused_by_name(changes: dict[str, object], named: str) 
 def test_a_value_of_another_shape_is_refused(value: object) -> None:
     with pytest.raises(SettingsError, match=r"additional_config\.subtext"):
         parse_settings(value)
+
+
+def test_of_settings_that_cannot_be_read_the_socket_is_kept_and_the_layer_is_0() -> None:
+    state = CaptureState()
+
+    settings = _read_settings({**GOOD, "request_rate": 2}, state)
+
+    assert settings is not None
+    assert (settings.socket, settings.layer, state.reason) == (GOOD["socket"], 0, "bad_settings")
