@@ -1,0 +1,218 @@
+"""What the documents say about the code in numbers and names is what the code does."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from pydantic_core import PydanticUndefined
+
+from service import readings
+from service.auth import Scope
+from service.settings import ServiceSettings
+from subtext_sidecar import policy_channel, screen_fit, settings, streams, thinning
+from subtext_sidecar.plugin import budget, refusal
+from subtext_sidecar.plugin import settings as plugin_settings
+from subtext_sidecar.plugin.settings import CaptureSettings
+from subtext_sidecar.plugin.watchlist import PAST_CAP_TOKENS
+from subtext_sidecar.policy import CapturePolicy, ScreenPolicy
+from workers import decoder_health
+from workers.settings import WorkerSettings
+
+ROOT = Path(__file__).resolve().parents[3]
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+FIDELITY = (ROOT / "docs/runbooks/decoder-fidelity.md").read_text()
+TEXTS = (
+    "*.toml",
+    "sidecar/*.toml",
+    "service/**/*.py",
+    "workers/**/*.py",
+    "sidecar/**/*.py",
+    "deploy/**/*.py",
+)
+ROWS_NEEDED = screen_fit.rows_needed(screen_fit.P_VALUE)
+PER_PROCESS = {"SUBTEXT_HTTP_PORT"}  # one default each
+
+
+def section(title: str) -> str:
+    return OPERATIONS.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def rows(text: str, columns: int) -> Iterator[list[str]]:
+    """The rows of tables with so many columns, without their heads."""
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if line.startswith("| `") and len(cells) == columns:
+            yield cells
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def value(text: str) -> Any:
+    """A default as the tables write it."""
+    return {"true": True, "false": False, "served name": ""}.get(text, text)
+
+
+def zip_defaults(keys: list[str], given: list[str]) -> list[tuple[str, str]]:
+    """Several keys have a default each, or one for all."""
+    return list(zip(keys, given * len(keys) if len(given) == 1 else given, strict=True))
+
+
+def documented(text: str) -> dict[str, Any]:
+    return {
+        name: value(default)
+        for keys, given, _ in rows(text, 3)
+        for name, default in zip_defaults(names(keys), given.split(", "))
+    }
+
+
+def defaults(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return {
+        field.name: "required" if field.required else field.default
+        for field in msgspec.structs.fields(kind)
+    }
+
+
+def same(said: Mapping[str, Any], real: Mapping[str, Any]) -> None:
+    assert set(said) == set(real)
+    for name, default in real.items():
+        number = isinstance(default, int | float) and not isinstance(default, bool)
+        assert (float(said[name]) if number else said[name]) == default, name
+
+
+def test_the_plugins_keys_and_their_defaults() -> None:
+    real = defaults(CaptureSettings)
+    start_policy = defaults(CapturePolicy)
+    own = {name: real[name] for name in real if name not in start_policy and name != "fault"}
+
+    plugin = section("Plugin").split("**What can be captured.**")[0]
+    same(documented(plugin), own)
+    same(documented(section("Sampling")), start_policy)
+
+
+def test_the_screens_keys_and_their_defaults() -> None:
+    same(documented(section("Screen")), defaults(ScreenPolicy))
+
+
+class Asked(dict[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(SUBTEXT_SOCKET="ipc:///s", SUBTEXT_REDIS_URL="redis://r")
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names.add(name)
+        return super().get(name, default)
+
+
+def real_variables() -> dict[str, dict[str, Any]]:
+    """Every variable with its default by process; None where there is none."""
+    asked = Asked()
+    sidecar = settings.parse_settings([], asked)
+    found: dict[str, dict[str, Any]] = {
+        name: {"sidecar": getattr(sidecar, name.removeprefix("SUBTEXT_").lower())} for name in asked.names
+    }
+    for name in asked:
+        found[name]["sidecar"] = None
+    for process, kind in (("worker", WorkerSettings), ("service", ServiceSettings)):
+        for name, field in kind.model_fields.items():
+            default = None if field.default is PydanticUndefined else field.default
+            found.setdefault(f"SUBTEXT_{name.upper()}", {})[process] = default
+    return found
+
+
+VARIABLES = real_variables()
+
+
+def said_of_variables() -> dict[str, tuple[str, str]]:
+    return {name: (used, meaning) for keys, used, meaning in rows(OPERATIONS, 3) for name in names(keys)}
+
+
+def test_every_variable_is_listed_with_the_processes_that_read_it() -> None:
+    said = {name: used for name, (used, _) in said_of_variables().items() if name.startswith("SUBTEXT_")}
+
+    assert set(said) == set(VARIABLES)
+    for name, by_process in VARIABLES.items():
+        used = "sidecar, worker, service" if said[name] == "all three" else said[name]
+        assert {"sidecar", "worker", "service"} & set(re.findall(r"\w+", used)) == set(by_process), name
+
+
+@pytest.mark.parametrize("name", sorted(VARIABLES))
+def test_a_variables_default_is_the_one_that_is_listed(name: str) -> None:
+    _, meaning = said_of_variables()[name]
+
+    for process, default in VARIABLES[name].items():
+        if default is not None:
+            shown = f"{default:g}" if isinstance(default, float) else str(default)
+            stated = f"{process} {shown}" if name in PER_PROCESS else shown
+            assert re.search(rf"(?<![\w.]){re.escape(stated)}(?![\w.])", meaning), (name, stated)
+
+
+def test_every_reason_for_which_capture_is_off_is_listed() -> None:
+    source = Path(refusal.__file__).read_text()
+    given = {*re.findall(r'Refusal\(\s*"(\w+)"', source), "bad_settings"}
+
+    listed = {name for reason, _ in rows(section("Plugin"), 2) for name in names(reason)}
+
+    assert listed == given
+
+
+def test_every_scope_is_listed() -> None:
+    (line,) = re.findall(r"Scopes: (.+?)\.\n", OPERATIONS, re.DOTALL)
+
+    assert {name for name in names(line) if name in set(Scope)} == set(Scope)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        f"newest {streams.MAX_DEAD_LETTERS:,} of each stream are kept",
+        f"`{streams.DEAD_LETTER_STREAM}`, and `{streams.COVERAGE_DEAD_LETTER_STREAM}` for counts",
+        f"path may have {plugin_settings._MAX_IPC_PATH_BYTES - len(policy_channel.SUFFIX)} bytes",
+        f"looked at every {PAST_CAP_TOKENS} tokens, so up to {PAST_CAP_TOKENS - 1} tokens",
+        f"a norm above {screen_fit._NORM_FACTOR:g} times the median",
+        f"1 at its {100 * screen_fit._HIGH:g}th percentile",
+        f"{screen_fit._ROWS_BEYOND} held-out rows beyond the threshold",
+        f"{2 * ROWS_NEEDED:,} rows in all for a p-value of {screen_fit.P_VALUE}",
+        f"named from a mean of {readings.NAMED_FROM} on",
+    ],
+)
+def test_a_number_of_the_operations_guide_is_the_codes(sentence: str) -> None:
+    assert sentence in " ".join(OPERATIONS.split())
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        f"last {decoder_health.WINDOW} readings of the random baseline, from {decoder_health.FEWEST} on",
+        f"one text is above {100 * decoder_health._COMMONEST_ABOVE:g}%",
+        f"below {100 * decoder_health._WELL_FORMED_BELOW:g}% keep the format",
+        f"by half of it, and by {decoder_health._DROP_AT_LEAST} at least",
+    ],
+)
+def test_a_number_of_the_fidelity_runbook_is_the_codes(sentence: str) -> None:
+    assert sentence in " ".join(FIDELITY.split())
+
+
+def test_numbers_that_are_written_as_words() -> None:
+    prose = " ".join(OPERATIONS.split())
+
+    assert ("within half of the budget" in prose) == (budget.OPT_IN_SHARE == 0.5)
+    assert ("adapt once a second" in prose) == (thinning.ADAPT_SECONDS == 1)
+    assert ("over the next ten seconds" in prose) == (thinning._REPAY_SECONDS == 10)
+    assert (decoder_health._UNIQUE_BELOW, decoder_health._DROP_SHARE) == (0.5, 0.5)
+    assert "fewer than half of the texts differ" in FIDELITY
+
+
+def test_sections_of_the_readme_that_are_pointed_to_are_there() -> None:
+    headings = set(re.findall(r"^#+ (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE))
+
+    for pattern in TEXTS:
+        for path in ROOT.glob(pattern):
+            for title in re.findall(r'README, "([^"]+)"', path.read_text()):
+                assert title in headings, f"{path.relative_to(ROOT)} points to {title!r}"
