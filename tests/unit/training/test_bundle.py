@@ -51,7 +51,8 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     budgets = {name: getattr(real, name) for name in ("ar", "av", "adaptation", "winners", "evaluation")}
     small = {name: part.model_dump(mode="json", exclude_defaults=True) for name, part in budgets.items()}
     path = folder / "run-gpu.yaml"
-    path.write_text(yaml.safe_dump({"base": base.name, **small}))
+    beside = {"chats": {"template": "chat.jinja"}, "card": str(folder / "card")}
+    path.write_text(yaml.safe_dump({"base": base.name, **small, **beside}))
     return path
 
 
@@ -115,7 +116,8 @@ def test_what_is_unpacked_is_what_was_packed(bundle: Path, home: Path, tmp_path:
     assert lines.read_lines(tmp_path / chats) == lines.read_lines(home / chats)
     config = load_config(path)
     assert config.ar == load_config(GPU_RUN).ar
-    assert config.export == str(tmp_path / "shipped")
+    assert (config.export, config.card) == (str(tmp_path / "shipped"), None)
+    assert (tmp_path / str(config.chats.template)).exists()
 
 
 def test_a_run_elsewhere_reads_the_samples_and_labels_of_a_run_here(

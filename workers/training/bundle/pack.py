@@ -15,11 +15,12 @@ from workers.training import collect, labelling, lines, positions
 from workers.training.bundle import token_ids, weights
 from workers.training.bundle.pieces import BundleError, write_pieces
 from workers.training.collect import Chat
-from workers.training.config import load_config
+from workers.training.config import RunConfig, load_config
 from workers.training.labels import Labels
 from workers.training.run import Run
 
-RUN, TAXONOMY, MODEL, PACKAGES = "run.yaml", "taxonomy.yaml", "model", "packages"
+RUN, TAXONOMY, TEMPLATE = "run.yaml", "taxonomy.yaml", "chat_template.jinja"
+MODEL, PACKAGES = "model", "packages"
 """What stands in a bundle."""
 
 
@@ -52,14 +53,24 @@ def pack(packing: Packing, log: Callable[[str], None]) -> list[Path]:
         log(f"packing {len(rows)} chats and their labels")
         _save(token_ids.pack_chats(rows), folder / token_ids.FILE)
         _write_labels(run, rows, folder / labelling.FILE)
-        settings = config.model_dump(mode="json", exclude_defaults=True)
-        settings["targets"] = settings.get("targets", {}) | {"taxonomy": TAXONOMY}
-        (folder / RUN).write_text(yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
-        shutil.copy(packing.config_file.parent / config.targets.taxonomy, folder / TAXONOMY)
+        _write_run(config, packing.config_file.parent, folder)
         _copy_model(Path(run.model), folder / MODEL, packing.gguf, log)
         if packing.packages is not None:
             shutil.copytree(packing.packages, folder / PACKAGES, ignore=_all_but_wheels)
         return write_pieces(folder, packing.out, piece_bytes=packing.piece_bytes)
+
+
+def _write_run(config: RunConfig, beside: Path, folder: Path) -> None:
+    """Write the run file, and beside it the files that it names."""
+    settings = config.model_dump(mode="json", exclude_defaults=True)
+    # The card goes where the pair goes; a second place is this machine's.
+    settings.pop("card", None)
+    settings["targets"] = settings.get("targets", {}) | {"taxonomy": TAXONOMY}
+    shutil.copy(beside / config.targets.taxonomy, folder / TAXONOMY)
+    if config.chats.template is not None:
+        settings["chats"]["template"] = TEMPLATE
+        shutil.copy(beside / config.chats.template, folder / TEMPLATE)
+    (folder / RUN).write_text(yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
 
 
 def _write_labels(run: Run, rows: Sequence[dict[str, object]], path: Path) -> None:

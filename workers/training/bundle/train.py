@@ -114,7 +114,9 @@ def place(parts: Path, home: Path, *, share: float) -> Path:
     shutil.copy(parts / "text_labels.safetensors", run)
     rows = token_ids.unpack_chats(load_file(parts / token_ids.FILE))
     (run / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    shutil.copy(parts / "taxonomy.yaml", home)
+    for name in ("taxonomy.yaml", "chat_template.jinja"):
+        if (parts / name).exists():
+            shutil.copy(parts / name, home)
     run_file = home / "run.yaml"
     settings |= {"export": str(shipped(home).resolve())}
     text = yaml.safe_dump(scaled(settings, share), allow_unicode=True, sort_keys=False)
