@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 from service import readings
 from service.auth import Scope
 from service.settings import ServiceSettings
-from subtext_sidecar import policy_channel, screen_fit, settings, streams, thinning
+from subtext_sidecar import policy_channel, record, screen_fit, settings, streams, thinning
 from subtext_sidecar.plugin import budget, refusal
 from subtext_sidecar.plugin import settings as plugin_settings
 from subtext_sidecar.plugin.settings import CaptureSettings
@@ -159,6 +159,26 @@ def test_every_reason_for_which_capture_is_off_is_listed() -> None:
 
     listed = {name for reason, _ in rows(section("Plugin"), 2) for name in names(reason)}
 
+    assert listed == given
+
+
+def test_every_reason_of_a_dead_letter_is_explained() -> None:
+    source = "".join((ROOT / path).read_text() for path in ("workers/pipeline.py", "workers/loop.py"))
+    given = {
+        *get_args(record.RejectReason),
+        *re.findall(r'PermanentError\(\s*"(\w+)"', source),
+        *re.findall(r'Rejection\(\s*\S+\s*"(\w+)"', source),
+        *re.findall(r'PermanentError\) else "(\w+)"', source),
+    }
+    runbook = (ROOT / "docs/runbooks/dead-letters.md").read_text()
+
+    listed = {
+        reason
+        for reasons in re.findall(r"^- (`.+?):", runbook, re.MULTILINE | re.DOTALL)
+        for reason in names(reasons)
+    }
+
+    assert {"decode_failed", "too_many_deliveries", "wrong_decoder"} <= given
     assert listed == given
 
 
