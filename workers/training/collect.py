@@ -130,20 +130,25 @@ def collect_samples(
             for start in range(0, len(found), together):
                 portion = found[start : start + together]
                 readings = reader.read([chat.tokens for chat in portion], [chat.chosen for chat in portion])
-                parts += [_samples(*pair, config) for pair in zip(portion, readings, strict=True)]
+                parts += [
+                    to_samples(*pair, tail_tokens=config.targets.tail_tokens)
+                    for pair in zip(portion, readings, strict=True)
+                ]
                 progress.advance(start + len(portion))
         log(f"labelling {split}")
         labels = labelling.label(split, found)
         dataclasses.replace(Samples.join(parts), **labels._asdict()).save(path)
 
 
-def _samples(chat: Chat, reading: activations.ChatReading, config: RunConfig) -> Samples:
+def to_samples(chat: Chat, reading: activations.ChatReading, *, tail_tokens: int) -> Samples:
     """Return a chat's rows with labels still to be filled in."""
-    length, count = config.targets.tail_tokens, len(chat.chosen)
+    count = len(chat.chosen)
     unknown = np.zeros(count, np.int64)
     return Samples(
         vectors=reading.vectors,
-        context=np.array([chat.tokens[place + 1 - length : place + 1] for place in chat.chosen], np.int64),
+        context=np.array(
+            [chat.tokens[place + 1 - tail_tokens : place + 1] for place in chat.chosen], np.int64
+        ),
         next_tokens=reading.next_tokens,
         areas=np.zeros((count, 1), np.float32),
         topic=unknown,
