@@ -1,0 +1,97 @@
+"""Which chat a captured row belongs to, and what stands before it there; pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subtext_sidecar.record import Record
+from workers.training.collect import Chat
+
+LEFT_OUT: Final = ("another client's", "redelivered", "chosen by the screen alone", "too early in the chat")
+"""Why a row of the stream is not used."""
+
+
+class JoinError(ValueError):
+    """A row contradicts the chat that it names; the message says where."""
+
+
+class LiveChat(NamedTuple):
+    """A chat as the server saw it."""
+
+    tokens: list[int]
+    """Prompt and answer."""
+    prompt_tokens: int
+    is_real: bool
+    """Whether somebody once typed the prompt."""
+
+
+class Joined(NamedTuple):
+    """Chats with their captured positions."""
+
+    chats: list[Chat]
+    """In the order they were sent; those without a row are missing. `document` counts those sent."""
+    vectors: list[NDArray[np.float32]]
+    """Each chat's rows, in the order of its `chosen`."""
+    left_out: Counter[str]
+    """Rows that are not used, by reason."""
+
+
+def join(
+    records: Iterable[Record], chats: Mapping[str, LiveChat], *, model: str, layer: int, tail_tokens: int
+) -> Joined:
+    """Bring records to their chats, which are named by request id, in the order they were sent.
+
+    A row whose context has fewer than `tail_tokens` tokens is left out, as in training; so is one that the
+    screen chose, because a sample of the unusual measures something else. Raises JoinError on a row of
+    another model or layer, or with another token than the chat has at its position.
+    """
+    found: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in chats}
+    left_out: Counter[str] = Counter()
+    stranger, again, screened, early = LEFT_OUT
+    for record in records:
+        header = record.header
+        chat = chats.get(header.request_id)
+        if chat is None:
+            left_out[stranger] += 1
+            continue
+        if (header.model, header.layer) != (model, layer):
+            raise JoinError(
+                f"{header.request_id}: a row of {header.model} at layer {header.layer}, expected {model} at"
+                f" layer {layer}"
+            )
+        _check_token(header.request_id, chat.tokens, header.position, header.token_id)
+        rows = found[header.request_id]
+        if header.position in rows:
+            left_out[again] += 1
+        elif not header.baseline_probability:
+            left_out[screened] += 1
+        elif header.position + 1 < tail_tokens:
+            left_out[early] += 1
+        else:
+            rows[header.position] = record.values()
+    return _ordered(chats, found, left_out)
+
+
+def _check_token(request_id: str, tokens: Sequence[int], position: int, token_id: int) -> None:
+    there = tokens[position] if position < len(tokens) else None
+    if there != token_id:
+        raise JoinError(
+            f"{request_id}: the row at position {position} is of token {token_id}, but the chat has {there}"
+        )
+
+
+def _ordered(
+    chats: Mapping[str, LiveChat],
+    found: Mapping[str, Mapping[int, NDArray[np.float32]]],
+    left_out: Counter[str],
+) -> Joined:
+    joined = Joined([], [], left_out)
+    for document, (name, chat) in enumerate(chats.items()):
+        chosen = sorted(found[name])
+        if chosen:
+            joined.chats.append(Chat(chat.tokens, chat.prompt_tokens, chat.is_real, document, chosen))
+            joined.vectors.append(np.stack([found[name][position] for position in chosen]))
+    return joined

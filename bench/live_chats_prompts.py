@@ -1,0 +1,62 @@
+"""Prompts for live chats that no training saw: the demo's own, and those that a run held out; pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from workers.training import positions
+from workers.training.config import Activations
+
+Chats = Sequence[Mapping[str, Any]]
+"""Lines of a run's chats.jsonl."""
+
+
+class Ask(NamedTuple):
+    """One request to send."""
+
+    text: str
+    tokens: list[int]
+    """What the server must make of it."""
+    is_real: bool
+
+
+def to_ask(text: str, tokenizer: Any, *, is_real: bool) -> Ask:
+    """Return a prompt behind the tokenizer's chat template."""
+    turn = [{"role": "user", "content": text}]
+    tokens = tokenizer.apply_chat_template(
+        turn, tokenize=True, add_generation_prompt=True, return_dict=False
+    )
+    return Ask(text, list(tokens), is_real)
+
+
+def held_out(chats: Chats, tokenizer: Any, config: Activations) -> list[Ask]:
+    """Return the prompts of a run's held-out chats, read back from their tokens.
+
+    Those that do not come out as the same tokens are left out: they might be other prompts.
+    """
+    mark = "\u241f"
+    turn = [{"role": "user", "content": mark}]
+    rendered = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    before, _, after = rendered.partition(mark)
+    asks = []
+    for chat in chats:
+        tokens = _prompt(chat)
+        if positions.split_of(tokens, config) != "held_out":
+            continue
+        whole = tokenizer.decode(tokens, skip_special_tokens=False)
+        text = whole.removeprefix(before).removesuffix(after)
+        ask = to_ask(text, tokenizer, is_real=chat["origin"] == "real")
+        if ask.tokens == tokens:
+            asks.append(ask)
+    return asks
+
+
+def unseen(asks: Iterable[Ask], chats: Chats, config: Activations) -> list[Ask]:
+    """Return those that a run neither trained nor calibrated on, each once."""
+    prompts = [_prompt(chat) for chat in chats]
+    seen = {tuple(tokens) for tokens in prompts if positions.split_of(tokens, config) != "held_out"}
+    distinct = {tuple(ask.tokens): ask for ask in asks}
+    return [ask for tokens, ask in distinct.items() if tokens not in seen]
+
+
+def _prompt(chat: Mapping[str, Any]) -> list[int]:
+    return list(chat["tokens"][: chat["prompt_tokens"]])

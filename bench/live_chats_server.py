@@ -1,0 +1,140 @@
+"""Send prompts to the audited server and read what capture puts on the stream meanwhile."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import openai
+from redis import Redis
+
+from bench.live_chats_join import LiveChat
+from bench.live_chats_prompts import Ask
+from deploy.demo import launch
+from deploy.demo.model import MODEL_NAME
+from deploy.demo.ports import HOST
+from deploy.demo.stack import Stack
+from subtext_sidecar.record import Record, RecordError, decode
+from subtext_sidecar.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
+
+_STORE_DEADLINE_SECONDS: Final = 60.0
+_ENGINE_DEADLINE_SECONDS: Final = 900.0
+_REQUEST_SECONDS: Final = 300.0
+_QUIET_SECONDS: Final = 3.0
+"""Nothing came for so long, so nothing comes: plugin and sidecar hold rows for less than one."""
+_WAIT_MILLISECONDS: Final = 200
+
+
+class ServerError(RuntimeError):
+    """The server did not do what it should."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How answers are asked for."""
+
+    concurrency: int
+    max_tokens: int
+    temperature: float
+
+
+class Captured(NamedTuple):
+    """What a server answered and what was captured of it."""
+
+    chats: dict[str, LiveChat]
+    """By request id, in the order they were sent."""
+    records: list[Record]
+    unreadable: int
+    """Entries of the stream that are no records."""
+
+
+def start(stack: Stack, plan: launch.LaunchPlan) -> None:
+    """Start the demo's Valkey, sidecar and audited server, and wait until all answer."""
+    ports = plan.ports
+    for spec in (launch.valkey(plan.home, ports.valkey), launch.sidecar(plan), launch.vllm(plan)):
+        stack.start(spec)
+    stack.wait_ready(
+        {"sidecar and Valkey": f"http://{HOST}:{ports.sidecar}/readyz"}, _STORE_DEADLINE_SECONDS
+    )
+    stack.wait_ready(
+        {"audited vLLM server": f"http://{HOST}:{ports.openai}/health"}, _ENGINE_DEADLINE_SECONDS
+    )
+
+
+def capture(base_url: str, redis_url: str, asks: Sequence[Ask], sampling: Sampling) -> Captured:
+    """Send every prompt once and return the chats with all that the stream got meanwhile.
+
+    `base_url` ends in /v1. Raises ServerError when a request fails, or when the server read other tokens
+    than the prompt's.
+    """
+    run_id = uuid.uuid4().hex[:8]
+    names = [f"live-{run_id}-{number}" for number in range(len(asks))]
+    # No retries: one request id stands for one text.
+    client = openai.OpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=_REQUEST_SECONDS)
+    with client, Redis.from_url(redis_url) as redis, ThreadPoolExecutor(sampling.concurrency) as pool:
+        last = _newest(redis)
+        sent = [
+            pool.submit(_chat, client, name, ask, sampling, seed=number)
+            for number, (name, ask) in enumerate(zip(names, asks, strict=True))
+        ]
+        try:
+            records, unreadable = _follow(redis, last, sent)
+            chats = [one.result() for one in sent]
+        except openai.OpenAIError as error:
+            raise ServerError(f"a request failed: {type(error).__name__}: {error}") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return Captured(dict(zip(names, chats, strict=True)), records, unreadable)
+
+
+def _chat(client: openai.OpenAI, name: str, ask: Ask, sampling: Sampling, *, seed: int) -> LiveChat:
+    answer = client.chat.completions.create(
+        model=MODEL_NAME,
+        messages=[{"role": "user", "content": ask.text}],
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        seed=seed,
+        extra_headers={"X-Request-Id": name},
+        extra_body={"return_token_ids": True},
+    )
+    prompt: Any = (answer.model_extra or {}).get("prompt_token_ids")
+    written: Any = (answer.choices[0].model_extra or {}).get("token_ids")
+    if prompt is None or written is None:
+        raise ServerError("the server returns no token ids; this vLLM does not know return_token_ids")
+    if prompt != ask.tokens:
+        raise ServerError(
+            f"{name}: the server read other tokens than the prompt's; it has another template"
+        )
+    return LiveChat([*prompt, *written], len(prompt), ask.is_real)
+
+
+def _newest(redis: Redis) -> bytes:
+    """Return the id behind which everything is ours to read."""
+    if not redis.exists(ACTIVATIONS_STREAM):
+        return b"0"
+    info: Any = redis.xinfo_stream(ACTIVATIONS_STREAM)
+    newest: bytes = info["last-generated-id"]
+    return newest
+
+
+def _follow(redis: Redis, last: bytes, sent: Sequence["Future[LiveChat]"]) -> tuple[list[Record], int]:
+    """Return what is appended until all have answered and nothing more comes, and how much is no record."""
+    records: list[Record] = []
+    unreadable = 0
+    changed = time.monotonic()
+    while time.monotonic() < changed + _QUIET_SECONDS:
+        answers: Any = redis.xread({ACTIVATIONS_STREAM: last}, block=_WAIT_MILLISECONDS)
+        for _, entries in answers:
+            for entry, fields in entries:
+                last = entry
+                try:
+                    records.append(decode(fields[FIELD_HEADER], fields[FIELD_VECTOR]))
+                except (KeyError, RecordError):
+                    unreadable += 1
+        if answers or not all(one.done() for one in sent):
+            changed = time.monotonic()
+        if any(one.done() and one.exception() for one in sent):
+            break
+    return records, unreadable
