@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
         plan = launch.LaunchPlan(
             home=home,
             ports=choose_ports(Ports()),
-            model_dir=model_dir.resolve(),
+            model_dir=home.models_dir / MODEL_NAME,
             decoder_dir=home.decoders_dir,
             database_url="",
             threads=len(os.sched_getaffinity(0)),
