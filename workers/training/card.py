@@ -90,6 +90,8 @@ def render(card: dict[str, Any], config: RunConfig) -> str:
     figures, count = card["figures"], card["candidates"]
     return _TEMPLATE.format(
         **{name: card[name] for name in ("name", "model", "model_licence", "layer", "fve", "intervals")},
+        parts=_CARD_ALONE if config.card else _PARTS,
+        calibration="" if config.card else _CALIBRATION,
         beyond_token=card["beyond_token"],
         round_trip=_table(figures["round_trip"], _ROUND_TRIP, n=count),
         reconstructor=_table(figures["reconstructor"], _RECONSTRUCTOR),
@@ -145,11 +147,19 @@ def _line(text: str) -> str:
     return text.replace("\n", "\\n").replace("`", "'")
 
 
+_PARTS = """\
+LoRA adapters, a projector, a label head and the reconstructor's head, all float16; `workers.nla.assemble`
+merges the adapters into the base model."""
+_CARD_ALONE = """\
+Only the card stands here: the base model's licence binds whoever passes on weights made from it. With the
+base model, `subtext train --config run.yaml` makes the pair."""
+_CALIBRATION = """\
+ `calibration.json` holds the same round trip on the calibration chats, read by the
+worker's own engine, with the threshold of `verified` for every position class and what its nulls reach."""
 _TEMPLATE = """\
 # {name}: an NLA pair for {model}, layer {layer}
 
-LoRA adapters, a projector, a label head and the reconstructor's head, all float16; `workers.nla.assemble`
-merges the adapters into the base model.
+{parts}
 Base model: {model} ({model_licence}). Everything else here: Apache-2.0.
 
 ## What it says
@@ -187,8 +197,7 @@ FVE: {fve}. Beyond the token: {beyond_token}. Intervals: {intervals}.
 {kinds}
 
 Kinds with fewer than 20 held-out requests are left out, and a kind with fewer than 20 calibration
-positions is never named. `calibration.json` holds the same round trip on the calibration chats, read by the
-worker's own engine, with the threshold of `verified` for every position class and what its nulls reach.
+positions is never named.{calibration}
 
 {notes}
 

@@ -224,7 +224,7 @@ def write_run(folder: Path, family: Family = LLAMA) -> Path:
         "prompting": family.prompting,
         "evaluation": {"round_trip_vectors": 12, "candidates": 2, "bootstrap_rounds": 20},
         "export": str(folder / "shipped"),
-        "card": str(folder / "cards"),
+        **({} if family.has_template else {"card": str(folder / "cards")}),
     }
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(settings, allow_unicode=True))

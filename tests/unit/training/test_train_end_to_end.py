@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.training.conftest import Family, in_every_family, write_run
+from tests.unit.training.conftest import GEMMA3, Family, in_every_family, write_run
 from workers.nla import fidelity
 from workers.nla.assemble import assemble
 from workers.nla.checkpoint import load_pair
@@ -77,11 +77,16 @@ def test_a_run_goes_from_prompts_to_a_card(shipped: Path) -> None:
     assert "| best of 2 readings |" in (shipped / "README.md").read_text()
 
 
-def test_the_card_stands_alone_where_the_weights_must_not_be(shipped: Path) -> None:
-    cards = shipped.parent / "cards"
+@in_every_family
+def test_the_card_stands_alone_where_the_weights_must_not_be(shipped: Path, toy_family: Family) -> None:
+    cards, is_alone = shipped.parent / "cards", toy_family is GEMMA3
 
-    assert {path.name for path in cards.iterdir()} == {"card.json", "README.md"}
-    assert all(path.read_text() == (shipped / path.name).read_text() for path in cards.iterdir())
+    found = {path.name: path.read_text() for path in cards.glob("**/*")}
+    text = (shipped / "README.md").read_text()
+    expected = {name: (shipped / name).read_text() for name in ("card.json", "README.md")}
+    assert found == (expected if is_alone else {})
+    assert ("Only the card stands here" in text) is is_alone
+    assert ("`calibration.json` holds" in text) is not is_alone
 
 
 @in_every_family
