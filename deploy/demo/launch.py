@@ -16,11 +16,12 @@ from deploy.demo.model import MODEL_NAME
 from deploy.demo.ports import HOST, Ports
 from deploy.demo.process import ProcessSpec
 
-LAYER = 20
+LAYER = 23
 DEPLOY_DIR = Path(__file__).resolve().parent.parent
-SHIPPED_DECODER = DEPLOY_DIR / "decoders" / "smollm2-135m-l20"
+SHIPPED_DECODER = DEPLOY_DIR / "decoders" / "smollm2-135m-l23"
 CONCEPTS_FILE = DEPLOY_DIR / "concepts.yaml"
-SCREEN_FILE = DEPLOY_DIR / "screens" / "smollm2-135m-l20.safetensors"
+SCREEN_FILE = DEPLOY_DIR / "screens" / "smollm2-135m-l23.safetensors"
+CANDIDATES = 4  # as the shipped decoder's calibration
 POLICY_FILE = DEPLOY_DIR / "policy" / "policy.json"  # edit it while the demo runs
 
 # Every request is sampled here, because a visitor wants to see theirs. Few rows a request, because
@@ -148,6 +149,7 @@ def _subtext(plan: LaunchPlan, name: str, port: int, grace_seconds: float = 10) 
         "SUBTEXT_HTTP_PORT": str(port),
         "SUBTEXT_DECODER_DIR": str(plan.decoder_dir),
         "SUBTEXT_SERVED_MODEL": MODEL_NAME,
+        "SUBTEXT_CANDIDATES": str(CANDIDATES),
         "SUBTEXT_CONCEPTS_FILE": str(CONCEPTS_FILE),
         "SUBTEXT_SCREEN_FILE": str(SCREEN_FILE),
         "SUBTEXT_POLICY_FILE": str(POLICY_FILE),

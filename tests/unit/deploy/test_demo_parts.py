@@ -111,7 +111,7 @@ def test_the_audited_server_gets_the_plugins_configuration_and_production_defaul
         command = list(launch.vllm(plan(home)).command)
         config = json.loads(command[command.index("--additional-config") + 1])
 
-    assert config["subtext"]["layer"] == 20
+    assert config["subtext"]["layer"] == 23
     assert config["subtext"]["socket"] == home.socket
     assert "--enforce-eager" not in command
 
