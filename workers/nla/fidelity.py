@@ -17,6 +17,7 @@ Values = NDArray[np.float64]
 _TINY = 1e-12
 _Z95 = 1.959964
 _LEAST_OPEN = 1e-3
+_WORST = -1.0
 
 
 class Interval(NamedTuple):
@@ -71,8 +72,13 @@ def fve(vectors: Vectors, rebuilt: Vectors | Values, *, baseline: float) -> Valu
 
 
 def fve_beyond_token(fves: Values, fves_of_token_mean: Values) -> Values:
-    """Return the share of what the token's mean leaves open that a reading explains, (n,)."""
-    return np.asarray(1.0 - (1.0 - fves) / np.maximum(1.0 - fves_of_token_mean, _LEAST_OPEN))
+    """Return the share of what the token's mean leaves open that a reading explains, (n,): -1 to 1.
+
+    Where the token's mean is nearly right, being a little off is many times what was left open: such rows
+    would drown every average, so that twice what was left open is the worst there is.
+    """
+    left = (1.0 - fves) / np.maximum(1.0 - fves_of_token_mean, _LEAST_OPEN)
+    return np.asarray(np.maximum(1.0 - left, _WORST))
 
 
 def spread(vectors: Vectors, mean: Vectors | Values) -> Values:

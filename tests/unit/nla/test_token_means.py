@@ -89,3 +89,9 @@ def test_fve_beyond_the_token_is_the_share_of_what_it_leaves_open() -> None:
     assert beyond == pytest.approx([0, 0.5, -1 / 3, 1])
     # A token that tells all leaves next to nothing open, and nothing is divided by zero.
     assert np.isfinite(fidelity.fve_beyond_token(np.array([0.9]), np.array([1.0]))).all()
+
+
+def test_a_row_whose_token_says_nearly_all_cannot_drown_an_average() -> None:
+    beyond = fidelity.fve_beyond_token(np.array([0.5, 0.9, 0.99]), np.array([0.99, 0.98, 0.98]))
+
+    assert beyond == pytest.approx([-1.0, -1.0, 0.5])
