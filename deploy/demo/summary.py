@@ -40,7 +40,7 @@ class Outcome:
 
     @property
     def verified(self) -> int:
-        """How many explanations beat shuffled pairs."""
+        """How many explanations beat other readings before the same token."""
         return sum(reading.is_verified for reading in self.readings)
 
 
@@ -61,7 +61,8 @@ def statement(outcome: Outcome) -> str:
         )
     return (
         f"{verified} of {count} explanations verified: their text rebuilds the activation better than 95% "
-        "of shuffled pairs do. Verified tells that the decoder works on them, not that a claim is true."
+        "of other activations' texts before the same token do, and better than the token alone. Verified "
+        "tells that the decoder works on them, not that a claim is true."
     )
 
 

@@ -58,8 +58,8 @@ class Fidelity(Answer):
         examples=["answer"],
     )
     verified_above: float = Field(
-        description="The threshold that applied: that of this position class, below which 95% of shuffled "
-        "pairs are, else `shuffled_fve_p95`; never below 0.",
+        description="The threshold that applied: that of this position class, below which 95% of "
+        "other vectors' readings before the same token are, else `shuffled_fve_p95`; never below 0.",
         examples=[0.08],
     )
     candidates: int = Field(
