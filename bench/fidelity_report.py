@@ -5,7 +5,6 @@ from typing import Any, Final, NamedTuple
 
 from bench.ratios import Bar, Estimate, judge
 from workers.nla.fidelity import Interval
-from workers.nla.nulls import LEAST_NULLS
 from workers.nla.positions import POSITION_CLASSES
 
 HELD_OUT, LIVE = "held-out documents", "live chats"
@@ -18,8 +17,7 @@ BARS: Final[dict[str, Bar]] = {
     "best_fve": Bar("at_least", 0.56),
     "shuffled_best_fve": Bar("at_most", 0.0),
     "shuffled_greedy_fve": Bar("at_most", 0.0),
-    # The own token alone explains what the token's mean does, and no more.
-    "empty_beyond_token": Bar("at_most", 0.0),
+    "empty_fve": Bar("at_most", 0.0),
     "area_right_surest_30_sets": Bar("at_least", 0.60),
     "area_right_surest_30_real": Bar("at_least", 0.45),
     "pooled_area_right_surest_40_sets": Bar("at_least", 0.70),
@@ -37,7 +35,7 @@ _OF_VECTORS: Final = frozenset(
         "greedy_beyond_token",
         "shuffled_best_fve",
         "shuffled_greedy_fve",
-        "empty_beyond_token",
+        "empty_fve",
         *(f"verified_{null}" for null in _NULLS),
     }
 )
@@ -63,7 +61,7 @@ Table = Mapping[str, Interval]
 
 
 def judge_all(tables: Mapping[str, Table]) -> list[Judged]:
-    """Hold every source to its bars; classes with too few nulls for a threshold are left out."""
+    """Hold every source to its bars, every class of positions that occurs included."""
     judged = []
     for source, table in tables.items():
         for figure, bar in BARS.items():
@@ -72,7 +70,7 @@ def judge_all(tables: Mapping[str, Table]) -> list[Judged]:
         for null in _NULLS:
             for kind in POSITION_CLASSES:
                 found = table.get(f"verified_{null}/{kind}")
-                if found is not None and found.n >= LEAST_NULLS:
+                if found is not None:
                     judged.append(Judged(source, f"verified_{null}/{kind}", _VERIFIED, found))
     return judged
 
