@@ -53,7 +53,9 @@ class NlaDecoder:
         _check_candidates(calibration, settings)
         tokenizer, ar_tokenizer = _load_tokenizers(pair)
         # The AR first: a broken head or prompt shows before the engine takes its time.
-        reconstructor = Reconstructor(pair.ar.folder, pair.ar.meta, ar_tokenizer, device=_device())
+        reconstructor = Reconstructor(
+            pair.ar.folder, pair.ar.meta, ar_tokenizer, device=_device(), products=settings.products
+        )
         if pair.av.meta.projector is None:
             check_scale(pair.av.meta, layer=pair.layer, typical_norm=reconstructor.typical_norm())
         return cls(

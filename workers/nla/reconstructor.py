@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from workers.nla.checkpoint import find_head
 from workers.nla.errors import MetaError
 from workers.nla.meta import Meta
+from workers.nla.precision import ProductType, autocast, chooses_bfloat16, halve_products
 from workers.nla.prompt import ReconstructionPrompt
 from workers.nla.text_model import load_blocks
 
@@ -23,10 +24,21 @@ _ORDINARY_TEXT = "A letter to a friend about the weather, the garden and a train
 
 
 class Reconstructor:
-    """A loaded AR, in float32. One instance belongs to one thread."""
+    """A loaded AR. One instance belongs to one thread."""
 
-    def __init__(self, checkpoint: Path, meta: Meta, tokenizer: Any, *, device: str = "cpu") -> None:
-        """Check prompt and head, then load; PromptError or MetaError name what does not fit."""
+    def __init__(
+        self,
+        checkpoint: Path,
+        meta: Meta,
+        tokenizer: Any,
+        *,
+        device: str = "cpu",
+        products: ProductType = "float32",
+    ) -> None:
+        """Check prompt and head, then load; PromptError or MetaError name what does not fit.
+
+        Matrix products of the blocks run in the precision `products`, the head's in float32.
+        """
         self._prompt = ReconstructionPrompt(meta, tokenizer)
 
         import torch
@@ -35,6 +47,9 @@ class Reconstructor:
         self._device = device
         self._head = load_head(find_head(checkpoint), meta.d_model).to(device)
         self._backbone = load_blocks(checkpoint).to(device).eval()
+        self._is_halved = chooses_bfloat16(products, device)
+        if self._is_halved:
+            halve_products(self._backbone)
 
     @property
     def takes_token(self) -> bool:
@@ -96,11 +111,11 @@ class Reconstructor:
         padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in sequences], batch_first=True)
         lengths = torch.tensor([len(ids) for ids in sequences])
         mask = torch.arange(padded.shape[1])[None] < lengths[:, None]
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(self._device, is_halved=self._is_halved):
             states = self._backbone(
                 input_ids=padded.to(self._device), attention_mask=mask.to(self._device), use_cache=False
             ).last_hidden_state
-        return states, lengths
+        return states.float(), lengths
 
 
 def batches_by_length(sequences: Sequence[Sequence[int]], size: int = _BATCH) -> Iterator[list[int]]:

@@ -23,6 +23,7 @@ from workers.nla.claims import Continuation, Labelled
 from workers.nla.decoder import Given
 from workers.nla.injector import Injector, check_directions
 from workers.nla.meta import Meta
+from workers.nla.precision import ProductType
 from workers.nla.prompt import InjectedPrompt
 from workers.nla.text_model import is_wrapped_gemma3
 
@@ -62,7 +63,7 @@ class Explanation(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """How the AV runs."""
+    """How the AV runs, and in which precision the AR."""
 
     max_new_tokens: int | None = None
     """None: 96, tags included (official pairs write about 150), and 40 for a pair with labels."""
@@ -75,6 +76,8 @@ class EngineSettings:
     gpu_memory_share: float = 0.7
     """Share of a GPU's memory for the AV; the AR needs the rest. Unused on the CPU."""
     seed: int = 0
+    products: ProductType = "auto"
+    """Precision of the AR's matrix products; what is compared to the last digit needs float32."""
 
     def new_tokens(self, *, has_labels: bool) -> int:
         """Return the longest answer."""

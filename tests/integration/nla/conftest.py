@@ -14,6 +14,8 @@ from workers.nla.verbalizer import EngineSettings, prepare_environment
 LAYER = 20
 D_MODEL = 576
 NEW_TOKENS = 16
+SETTINGS = EngineSettings(max_new_tokens=NEW_TOKENS, candidates=1, products="float32")
+"""Scores are compared to the last digits."""
 # A prompt to which the untrained model's answer depends on the vector, as when it is a word's embedding.
 TEMPLATE = "Write a short story about <concept>{injection_char}</concept>"
 SCALE = 4.0
@@ -48,6 +50,6 @@ def untrained_pair(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def decoder(untrained_pair: Path) -> Iterator[NlaDecoder]:
     """The untrained pair, loaded for real; it babbles, but exactly as the model does."""
-    opened = NlaDecoder.open(untrained_pair, EngineSettings(max_new_tokens=NEW_TOKENS, candidates=1))
+    opened = NlaDecoder.open(untrained_pair, SETTINGS)
     yield opened
     opened.close()

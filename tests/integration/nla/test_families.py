@@ -17,6 +17,8 @@ from workers.nla.verbalizer import CLOSE, EngineSettings, prepare_environment
 
 pytestmark = pytest.mark.vllm
 NEW_TOKENS = 12
+SETTINGS = EngineSettings(max_new_tokens=NEW_TOKENS, candidates=1, products="float32")
+"""Scores are compared to the last digits."""
 VECTORS = np.random.default_rng(5).standard_normal((6, families.D_MODEL)).astype(np.float32) * 10
 # Read by no other test: what one has read comes from the prefix cache.
 UNREAD = np.random.default_rng(6).standard_normal((6, families.D_MODEL)).astype(np.float32) * 10
@@ -33,7 +35,7 @@ class Opened:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder / "av")
         ids = reference.prompt_ids(self.tokenizer, families.AV_TEMPLATE, family.injection_char)
         self.position = ids.index(self.av_meta["tokens"]["injection_token_id"])
-        self.decoder = NlaDecoder.open(folder, EngineSettings(max_new_tokens=NEW_TOKENS, candidates=1))
+        self.decoder = NlaDecoder.open(folder, SETTINGS)
 
     def embeddings(self, vector: np.ndarray) -> torch.Tensor:
         return reference.injected_embeddings(

@@ -13,6 +13,7 @@ from tests.unit.nla import families, reference
 from workers.nla import fidelity
 from workers.nla.checkpoint import load_pair
 from workers.nla.errors import MetaError
+from workers.nla.precision import ProductType
 from workers.nla.prompt import InjectionPrompt
 from workers.nla.reconstructor import Reconstructor
 from workers.nla.text_model import load_blocks
@@ -26,10 +27,10 @@ def pair_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return families.write_pair(request.param, tmp_path_factory.mktemp(request.param.name))
 
 
-def open_reconstructor(pair_dir: Path) -> Reconstructor:
+def open_reconstructor(pair_dir: Path, *, products: ProductType = "float32") -> Reconstructor:
     pair = load_pair(pair_dir / "av", pair_dir / "ar")
     tokenizer = AutoTokenizer.from_pretrained(pair_dir / "ar")
-    return Reconstructor(pair_dir / "ar", pair.ar.meta, tokenizer)
+    return Reconstructor(pair_dir / "ar", pair.ar.meta, tokenizer, products=products)
 
 
 def rebuild_by_definition(pair_dir: Path) -> np.ndarray:
@@ -62,6 +63,16 @@ def test_rebuilt_vectors_are_the_documented_ones(pair_dir: Path) -> None:
     assert np.abs(rebuilt - expected).max() < 1e-4
     # Otherwise any vector would do.
     assert fidelity.cosine(expected[:-1], expected[1:]).max() < 0.95
+
+
+def test_products_in_bfloat16_rebuild_nearly_the_same_vectors(pair_dir: Path) -> None:
+    exact = open_reconstructor(pair_dir).rebuild(TEXTS, NO_TOKENS)
+
+    rebuilt = open_reconstructor(pair_dir, products="bfloat16").rebuild(TEXTS, NO_TOKENS)
+
+    assert rebuilt.dtype == np.float32
+    assert np.abs(rebuilt - exact).max() > 0
+    assert fidelity.cosine(exact, rebuilt).min() > 0.99
 
 
 def test_cosine_mse_and_fve_are_the_documented_ones(pair_dir: Path) -> None:
