@@ -176,7 +176,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--config",
         type=Path,
-        default=launch.SHIPPED_DECODER / "run.yaml",
+        default=pair.RUN_FILE,
         help="run file of that run: splits, context length and taxonomy (default: the demo's decoder's)",
     )
     parser.add_argument("--requests", type=pair.positive, default=400, help="at most (default %(default)s)")

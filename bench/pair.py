@@ -15,6 +15,10 @@ from deploy.demo.prepare import decoder_target
 from workers.nla.meta import Meta, load_meta
 from workers.nla.projector import load_projector
 from workers.nla.summary import Vectors
+from workers.training.config import load_config
+
+RUN_FILE = launch.SHIPPED_DECODER / "run-gpu.yaml"
+"""How the demo's decoder was trained."""
 
 
 def state_dir() -> Path:
@@ -24,7 +28,8 @@ def state_dir() -> Path:
 
 def run_dir() -> Path:
     """Return the training run of the demo's decoder, whether it is there or not."""
-    return state_dir() / "runs" / launch.SHIPPED_DECODER.name
+    config = load_config(RUN_FILE)
+    return state_dir() / "runs" / (config.folder or config.name)
 
 
 def base_model() -> Path:

@@ -1,10 +1,17 @@
-"""The pair's card: what was measured, on what, at what cost, and what it cannot do."""
+"""The pair's card: what was measured, on what, at what cost, and what it cannot do.
 
+`python -m workers.training.card --config RUN_FILE --pair FOLDER` writes a pair's README.md anew from its
+card.json, with the notes of the run file.
+"""
+
+import argparse
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from workers.training.config import RunConfig
+from workers.training.config import RunConfig, load_config
 
 _ROUND_TRIP = {
     "same_token_null_best_fve": "null: another chat's readings with this token at their end, best of {n}",
@@ -79,32 +86,40 @@ def build_card(
     }
 
 
-def write_card(card: dict[str, Any], config: RunConfig, target: Path) -> None:
+def write_card(
+    card: dict[str, Any], config: RunConfig, target: Path, beside: dict[str, Any] | None = None
+) -> None:
     """Write card.json and the model card README.md."""
     (target / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-    (target / "README.md").write_text(render(card, config))
+    (target / "README.md").write_text(render(card, config, beside))
 
 
-def render(card: dict[str, Any], config: RunConfig) -> str:
-    """Return the model card as Markdown."""
-    figures, count = card["figures"], card["candidates"]
+def load_beside(config: RunConfig, folder: Path) -> dict[str, Any] | None:
+    """Return the card to compare with, where the run file in `folder` names one."""
+    if config.beside is None:
+        return None
+    return dict(json.loads((folder / config.beside.card).read_text()))
+
+
+def render(card: dict[str, Any], config: RunConfig, beside: dict[str, Any] | None = None) -> str:
+    """Return the model card as Markdown; `beside` is another run's card, for a column of its own."""
+    tables = _Tables(card["figures"], beside["figures"] if beside else None, card["candidates"])
+    title = f" {config.beside.title} |" if config.beside and beside else ""
     return _TEMPLATE.format(
         **{name: card[name] for name in ("name", "model", "model_licence", "layer", "fve", "intervals")},
         parts=_CARD_ALONE if config.card else _PARTS,
         calibration="" if config.card else _CALIBRATION,
         beyond_token=card["beyond_token"],
-        round_trip=_table(figures["round_trip"], _ROUND_TRIP, n=count),
-        reconstructor=_table(figures["reconstructor"], _RECONSTRUCTOR),
-        verbalizer=_table(figures["verbalizer"], _VERBALIZER),
+        beside=title,
+        rule="---|" if title else "",
+        round_trip=tables.rows("round_trip", _ROUND_TRIP),
+        reconstructor=tables.rows("reconstructor", _RECONSTRUCTOR),
+        verbalizer=tables.rows("verbalizer", _VERBALIZER),
         themes="\n".join(
-            f"| {title} | | |\n{_table(figures['themes'], _labels_of(origin))}"
-            for origin, title in _ORIGINS.items()
+            f"| {origin_title} | | |{' |' if title else ''}\n{tables.rows('themes', _labels_of(origin))}"
+            for origin, origin_title in _ORIGINS.items()
         ),
-        kinds="\n".join(
-            f"| {kind} | {found['requests_with']} of {found['requests']} | {found['auroc']:.3f} |"
-            f" {_value(found['recall_at_1pct_fpr'])} |"
-            for kind, found in figures["kinds"].items()
-        ),
+        kinds=tables.kinds(),
         examples="\n".join(
             f"- `{_line(one['words'])}`  \n  -> {_line(one['reading'])}" for one in card["examples"]
         ),
@@ -112,7 +127,7 @@ def render(card: dict[str, Any], config: RunConfig) -> str:
         vectors=card["data"]["train"],
         temperature=config.chats.temperature,
         costs="\n".join(
-            f"- {name}: {cost['examples']} examples, {cost['minutes']:.0f} minutes"
+            f"- {name}: {cost['examples']} examples, {cost['minutes']:.1f} minutes"
             for name, cost in card["training"].items()
         ),
         sources="\n".join(
@@ -122,20 +137,50 @@ def render(card: dict[str, Any], config: RunConfig) -> str:
         ),
         own=config.prompts.own,
         machine=config.machine,
+        recipe=config.recipe,
         notes="\n".join(f"- {note}" for note in config.notes),
     )
 
 
+class _Tables(NamedTuple):
+    """Rows of figures, with a column more where another run's are known."""
+
+    figures: dict[str, Any]
+    beside: dict[str, Any] | None
+    candidates: int
+
+    def rows(self, section: str, labels: dict[str, str]) -> str:
+        """Return a section's rows in the order of their labels."""
+        own = self.figures[section]
+        return "\n".join(
+            f"| {label.format(n=self.candidates)} | {_value(own[name])} | {own[name]['n']} |"
+            + self._other(section, name, lambda found: f"{_value(found)} ({found['n']})")
+            for name, label in labels.items()
+            if name in own
+        )
+
+    def kinds(self) -> str:
+        """Return a row a kind."""
+        return "\n".join(
+            f"| {kind} | {found['requests_with']} of {found['requests']} | {found['auroc']:.3f} |"
+            f" {_value(found['recall_at_1pct_fpr'])} |"
+            + self._other(
+                "kinds",
+                kind,
+                lambda other: f"{other['auroc']:.3f}, {_value(other['recall_at_1pct_fpr'])}",
+            )
+            for kind, found in self.figures["kinds"].items()
+        )
+
+    def _other(self, section: str, name: str, shown: Callable[[dict[str, Any]], str]) -> str:
+        if self.beside is None:
+            return ""
+        found = self.beside[section].get(name)
+        return f" {shown(found) if found else '-'} |"
+
+
 def _labels_of(origin: str) -> dict[str, str]:
     return {name.format(origin=origin): label for name, label in _THEMES.items()}
-
-
-def _table(figures: dict[str, Any], labels: dict[str, str], **words: Any) -> str:
-    return "\n".join(
-        f"| {label.format(**words)} | {_value(figures[name])} | {figures[name]['n']} |"
-        for name, label in labels.items()
-        if name in figures
-    )
 
 
 def _value(figure: dict[str, Any]) -> str:
@@ -176,24 +221,24 @@ What held-out vectors hold, and the likeliest reading of each:
 ## Measured on held-out chats
 FVE: {fve}. Beyond the token: {beyond_token}. Intervals: {intervals}.
 
-| vector to text to vector, writing freely | value [95%] | n |
-|---|---|---|
+| vector to text to vector, writing freely | value [95%] | n |{beside}
+|---|---|---|{rule}
 {round_trip}
 
-| reconstructor | value [95%] | n |
-|---|---|---|
+| reconstructor | value [95%] | n |{beside}
+|---|---|---|{rule}
 {reconstructor}
 
-| verbalizer, teacher-forced | value [95%] | n |
-|---|---|---|
+| verbalizer, teacher-forced | value [95%] | n |{beside}
+|---|---|---|{rule}
 {verbalizer}
 
-| themes | value [95%] | n |
-|---|---|---|
+| themes | value [95%] | n |{beside}
+|---|---|---|{rule}
 {themes}
 
-| kind, pooled over a request | requests with it | AUROC | recall at 1% false positives |
-|---|---|---|---|
+| kind, pooled over a request | requests with it | AUROC | recall at 1% false positives |{beside}
+|---|---|---|---|{rule}
 {kinds}
 
 Kinds with fewer than 20 held-out requests are left out, and a kind with fewer than 20 calibration
@@ -225,5 +270,21 @@ whole chats are held out. Cost on {machine}:
 
 The prompts' texts are not shipped, and examples above show none that a person once typed. The licences are
 those that the packages declare; data sets inside them keep their authors' terms. Reproduce with
-`subtext train --config run.yaml`.
+`{recipe}`.
 """
+
+
+def main(argv: list[str]) -> int:
+    """Write a pair's README.md and the notes in its card.json anew."""
+    parser = argparse.ArgumentParser(prog="python -m workers.training.card", description=main.__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="run file of the pair")
+    parser.add_argument("--pair", type=Path, required=True, help="folder with its card.json")
+    arguments = parser.parse_args(argv)
+    config = load_config(arguments.config)
+    card = json.loads((arguments.pair / "card.json").read_text()) | {"notes": list(config.notes)}
+    write_card(card, config, arguments.pair, load_beside(config, arguments.config.parent))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

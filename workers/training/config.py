@@ -158,10 +158,22 @@ class Evaluation(Part):
     bootstrap_rounds: int = 1000
 
 
+class Beside(Part):
+    """Another run of the same pair, whose figures stand beside this one's."""
+
+    title: str
+    """What the card calls it."""
+    card: str
+    """Its card.json, beside the configuration."""
+
+
 class RunConfig(Part):
     """The whole run."""
 
     name: str
+    folder: str | None = None
+    """Where under `$SUBTEXT_HOME/runs` the run stands, when not by its name: two run files of one pair may
+    differ in their chats."""
     model: str
     """Hugging Face directory, relative to SUBTEXT_HOME."""
     model_name: str
@@ -186,8 +198,12 @@ class RunConfig(Part):
     evaluation: Evaluation = Evaluation()
     machine: str = "two cores, beside other work"
     """What the trainings ran on, as the card tells it."""
+    recipe: str = "subtext train --config run.yaml"
+    """The command that repeats this run, as the card tells it."""
     notes: tuple[str, ...] = ()
     """What a reader of the card should know about this run."""
+    beside: Beside | None = None
+    """A run to compare with, in the card."""
     export: str
     """Where the pair is shipped to, relative to the working directory."""
     card: str | None = None

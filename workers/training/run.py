@@ -65,7 +65,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """The run's own directory."""
-        return self.home / "runs" / self.config.name
+        return self.home / "runs" / (self.config.folder or self.config.name)
 
     @property
     def model(self) -> str:
@@ -384,9 +384,10 @@ def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
     counts |= {name: len(run.samples(name)) for name in collect.SPLITS}
     examples = evaluation.examples(run.writer, chosen, written)
     content = card.build_card(run.config, figures, _costs(run), counts, examples)
+    beside = card.load_beside(run.config, run.config_file.parent)
     for folder in (target, *([Path(run.config.card)] if run.config.card else [])):
         folder.mkdir(parents=True, exist_ok=True)
-        card.write_card(content, run.config, folder)
+        card.write_card(content, run.config, folder, beside)
 
 
 def _costs(run: Run) -> dict[str, Any]:

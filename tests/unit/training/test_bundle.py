@@ -155,7 +155,7 @@ def test_the_pair_comes_back_in_few_small_pieces(results: Path, home: Path, tmp_
     assert main(["open", "--results", str(results), "--into", str(tmp_path / "pair")]) == 0
 
     card = json.loads((tmp_path / "pair" / "card.json").read_text())
-    assert card["training"]["AR"]["examples"] == 600
+    assert card["training"]["AR"]["examples"] == 2000
     assert card["training"]["AV"]["examples"] == 1200
     assert (tmp_path / "pair" / "run.yaml").read_text() == "kept"
     assembled = assemble(tmp_path / "pair", home / "models" / "toy", tmp_path / "decoder" / "toy")
@@ -334,8 +334,8 @@ def test_a_share_shrinks_examples_and_measured_vectors_alone() -> None:
 
     small = train.scaled(settings, 0.01)
 
-    assert small["av"] == settings["av"] | {"max_examples": 1200}
-    assert (small["adaptation"]["vectors"], small["evaluation"]["round_trip_vectors"]) == (20, 12)
+    assert small["av"] == settings["av"] | {"max_examples": 3200}
+    assert (small["adaptation"]["vectors"], small["evaluation"]["round_trip_vectors"]) == (40, 12)
     assert {name for name in small if small[name] != settings.get(name)} == {
         *("ar", "av", "adaptation", "winners", "evaluation")
     }

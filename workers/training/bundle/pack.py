@@ -63,8 +63,9 @@ def pack(packing: Packing, log: Callable[[str], None]) -> list[Path]:
 def _write_run(config: RunConfig, beside: Path, folder: Path) -> None:
     """Write the run file, and beside it the files that it names."""
     settings = config.model_dump(mode="json", exclude_defaults=True)
-    # The card goes where the pair goes; a second place is this machine's.
+    # The card goes where the pair goes; a second place, and another run's card, are this machine's.
     settings.pop("card", None)
+    settings.pop("beside", None)
     settings["targets"] = settings.get("targets", {}) | {"taxonomy": TAXONOMY}
     shutil.copy(beside / config.targets.taxonomy, folder / TAXONOMY)
     if config.chats.template is not None:

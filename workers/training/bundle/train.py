@@ -103,7 +103,8 @@ def place(parts: Path, home: Path, *, share: float) -> Path:
     from safetensors.numpy import load_file
 
     settings = yaml.safe_load((parts / "run.yaml").read_text())
-    model, run = home / settings["model"], home / "runs" / settings["name"]
+    model = home / settings["model"]
+    run = home / "runs" / (settings.get("folder") or settings["name"])
     if not (model / weights.FILE).exists():
         unfinished = model.with_name(f"{model.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
