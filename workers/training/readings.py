@@ -51,14 +51,15 @@ def keep_readings(
     together = precision.sized(cpu=_TOGETHER, cuda=_TOGETHER_CUDA)
     done = _keep_portions(path, len(material.sentences), together)
     progress = Progress(f"reading {path.stem}", total=len(material.sentences), log=log, done=done)
-    for start in range(done, len(material.sentences), together):
-        # Seeded by place, so that a run that went on reads what an undisturbed one would have.
-        torch.manual_seed(seed + start)
-        portion = material.take(np.arange(start, min(start + together, len(material.sentences))))
-        found = read(av, writer, portion, candidates=candidates, temperature=temperature)
-        with path.open("a") as file:
-            file.write(_lines(found))
-        progress.advance(start + len(found))
+    with av.merged():
+        for start in range(done, len(material.sentences), together):
+            # Seeded by place, so that a run that went on reads what an undisturbed one would have.
+            torch.manual_seed(seed + start)
+            portion = material.take(np.arange(start, min(start + together, len(material.sentences))))
+            found = read(av, writer, portion, candidates=candidates, temperature=temperature)
+            with path.open("a") as file:
+                file.write(_lines(found))
+            progress.advance(start + len(found))
     return load_readings(path)
 
 
@@ -70,17 +71,14 @@ def read(
         writer.prompt(int(context[-1]), sentence)
         for sentence, context in zip(material.sentences, material.context, strict=True)
     ]
-    # All rounds at once on a GPU, where a step costs the same for many rows as for few.
-    at_once = precision.sized(cpu=1, cuda=candidates)
-    rounds: list[list[list[int]]] = []
-    for _ in range(0, candidates, at_once):
-        written = av.write(
-            prompts * at_once,
-            np.tile(material.centred, (at_once, 1)),
-            max_new_tokens=MAX_NEW_TOKENS,
-            temperature=temperature,
-        )
-        rounds += [written[start : start + len(prompts)] for start in range(0, len(written), len(prompts))]
+    # All candidates of all rows at once: a step costs little more for many rows than for few.
+    written = av.write(
+        prompts * candidates,
+        np.tile(material.centred, (candidates, 1)),
+        max_new_tokens=MAX_NEW_TOKENS,
+        temperature=temperature,
+    )
+    rounds = [written[start : start + len(prompts)] for start in range(0, len(written), len(prompts))]
     return [
         _candidates(writer, sentence, [answers[row] for answers in rounds])
         for row, sentence in enumerate(material.sentences)

@@ -1,11 +1,14 @@
 """The activation verbalizer (AV) in training: vector to text."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.nla.precision import halve_products, is_native
 from workers.training import precision
 from workers.training.adapters import with_adapters
 from workers.training.config import Training
@@ -37,7 +40,7 @@ class Verbalizer:
         causal: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
         self.width = causal.config.hidden_size
         self.peft = with_adapters(causal, config, task="CAUSAL_LM").to(self._device)
-        self._causal = self.peft.get_base_model()
+        self._causal = self._writing = self.peft.get_base_model()
         self._embed = causal.get_input_embeddings()
         self.projector = projector.to(self._device)
 
@@ -94,6 +97,21 @@ class Verbalizer:
         )
         return (self.token_losses(examples, centred, seen).losses * weights).sum() / weights.sum()
 
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Let `write` use a copy with the adapters merged in, as the worker's engine reads; for many texts.
+
+        What is trained meanwhile does not reach the copy.
+        """
+        self._writing = copy.deepcopy(self.peft).merge_and_unload()
+        if is_native(self._device):
+            # The blocks alone: the embeddings share their weights with the output layer.
+            halve_products(self._writing.get_decoder())
+        try:
+            yield
+        finally:
+            self._writing = self._causal
+
     def write(
         self, prompts: Sequence[list[int]], centred: Centred, *, max_new_tokens: int, temperature: float
     ) -> list[list[int]]:
@@ -119,7 +137,7 @@ class Verbalizer:
                 if temperature
                 else {}
             )
-            output = self._causal.generate(
+            output = self._writing.generate(
                 inputs_embeds=embeddings,
                 attention_mask=mask.long().to(self._device),
                 max_new_tokens=max_new_tokens,

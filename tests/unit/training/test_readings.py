@@ -1,7 +1,8 @@
 """What the verbalizer wrote is kept, and a killed run goes on as if nothing had happened."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,10 @@ class DrawingVerbalizer:
     def __init__(self, *, die_at: int | None = None) -> None:
         self.calls = 0
         self._die_at = die_at
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        yield
 
     def write(self, prompts: Sequence[list[int]], centred: Any, **_: Any) -> list[list[int]]:
         if self.calls == self._die_at:
@@ -82,7 +87,7 @@ def test_every_row_gets_its_candidates_in_order(undisturbed: list[readings.Candi
     ]
 
 
-@pytest.mark.parametrize("die_at", [0, 1, 2, 5])
+@pytest.mark.parametrize("die_at", [0, 1, 2])
 def test_readings_go_on_behind_what_a_killed_run_kept(
     die_at: int, tmp_path: Path, undisturbed: list[readings.Candidates]
 ) -> None:

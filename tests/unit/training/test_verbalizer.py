@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tests.unit.training.conftest import in_every_family
 from workers.training import precision
+from workers.training import verbalizer as training_verbalizer
 from workers.training.config import Training
 from workers.training.targets import AvExample, ReadingWriter
 from workers.training.verbalizer import Verbalizer
@@ -57,6 +58,23 @@ def test_several_prompts_are_written_as_each_would_be_alone(
     for row, prompt in enumerate(prompts):
         alone = verbalizer.write([prompt], centred[row : row + 1], max_new_tokens=8, temperature=0.0)
         assert toy_writer.cut(together[row]) == toy_writer.cut(alone[0])
+
+
+def test_merged_adapters_write_the_same(
+    verbalizer: Verbalizer, examples: list[AvExample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_verbalizer, "is_native", lambda _: False)
+    prompts, before = [one.prompt for one in examples], verbalizer.parameters()
+    apart = verbalizer.write(prompts, vectors(3), max_new_tokens=8, temperature=0.0)
+
+    with verbalizer.merged():
+        merged = verbalizer.write(prompts, vectors(3), max_new_tokens=8, temperature=0.0)
+        with torch.no_grad():
+            next(iter(before.values())).zero_()
+        assert verbalizer.write(prompts, vectors(3), max_new_tokens=8, temperature=0.0) == merged
+
+    assert merged == apart
+    assert list(verbalizer.parameters()) == list(before)
 
 
 def test_what_is_written_follows_from_the_vector(verbalizer: Verbalizer, examples: list[AvExample]) -> None:
