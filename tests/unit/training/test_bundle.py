@@ -156,7 +156,7 @@ def test_the_pair_comes_back_in_few_small_pieces(results: Path, home: Path, tmp_
 
     card = json.loads((tmp_path / "pair" / "card.json").read_text())
     assert card["training"]["AR"]["examples"] == 2000
-    assert card["training"]["AV"]["examples"] == 1200
+    assert card["training"]["AV"]["examples"] == 3200
     assert (tmp_path / "pair" / "run.yaml").read_text() == "kept"
     assembled = assemble(tmp_path / "pair", home / "models" / "toy", tmp_path / "decoder" / "toy")
     assert load_pair(assembled / "av", assembled / "ar").layer == 1
