@@ -19,9 +19,9 @@ import numpy as np
 
 from bench import pair
 from bench.decode_report import ARMS, Prefill, Run, Setting, document, table
+from workers.calibrate.summary import Vectors
+from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
 from workers.nla.errors import DecoderError
-from workers.nla.summary import Vectors
-from workers.nla.verbalizer import EngineSettings, prepare_environment
 
 _LEAST_ROUNDS: Final = 5
 
@@ -94,7 +94,7 @@ def turned(arms: Sequence[str], number: int) -> list[str]:
 
 
 def _vectors(options: argparse.Namespace, folder: Path) -> tuple[Vectors, str]:
-    from workers.nla.calibrate import load_vectors
+    from workers.calibrate.measure import load_vectors
 
     path = options.vectors or pair.run_dir() / "calibration_vectors.safetensors"
     if options.vectors or path.exists():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.nla.verbalizer import CLOSE
+from workers.nla.engine.verbalizer import CLOSE
 
 
 class HuggingFace:

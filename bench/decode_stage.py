@@ -11,9 +11,9 @@ import numpy as np
 from bench import decode_report as report
 from bench.decode_hugging_face import HuggingFace
 from bench.decode_report import Mode, Prefill, Run
-from workers.nla.nla_decoder import NlaDecoder
-from workers.nla.summary import Vectors
-from workers.nla.verbalizer import EngineSettings, Explanation
+from workers.calibrate.summary import Vectors
+from workers.nla.engine.nla_decoder import NlaDecoder
+from workers.nla.engine.verbalizer import EngineSettings, Explanation
 
 
 class Load(NamedTuple):

@@ -18,13 +18,13 @@ from bench.fidelity_report import HELD_OUT, LIVE, document, table
 from bench.patch import ChatsError
 from workers.nla import fidelity, token_means
 from workers.nla.calibration import FIGURES
+from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
 from workers.nla.errors import DecoderError
 from workers.nla.fidelity import Interval
-from workers.nla.verbalizer import EngineSettings, prepare_environment
 
 if TYPE_CHECKING:
     from bench.fidelity_run import Bench
-    from workers.nla.nla_decoder import NlaDecoder
+    from workers.nla.engine.nla_decoder import NlaDecoder
 
 TAXONOMY = Path(__file__).resolve().parent.parent / "deploy" / "decoders" / "taxonomy.yaml"
 
@@ -46,8 +46,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _measure(options: argparse.Namespace) -> tuple[dict[str, dict[str, Interval]], dict[str, Any]]:
     from bench.fidelity_run import check_chats
-    from workers.nla.nla_decoder import NlaDecoder
-    from workers.training.lines import read_lines
+    from workers.nla.engine.nla_decoder import NlaDecoder
+    from workers.training.data.lines import read_lines
 
     files = {HELD_OUT: options.vectors or pair.run_dir() / "held_out.safetensors"}
     if options.live:
@@ -81,9 +81,9 @@ def _prepare(
 ) -> "Bench":
     """Gather what figures stand on: the calibration, or the training vectors of a pair without one."""
     from bench.fidelity_run import Bench, Sizes, check_names
-    from workers.nla.labels import load_labels
-    from workers.nla.meta import load_meta
-    from workers.training.labels import load_taxonomy
+    from workers.nla.checkpoint.labels import load_labels
+    from workers.nla.checkpoint.meta import load_meta
+    from workers.training.data.labels import load_taxonomy
 
     meta, calibration = load_meta(folder / "av", "av"), decoder.calibration
     means = calibration.token_means if calibration else None

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.nla.summary import Vectors
-from workers.training.dataset import Samples
+from workers.calibrate.summary import Vectors
+from workers.training.data.dataset import Samples
 
 _NEEDED = ("vectors", "documents", "context", "next_tokens")
 _LABELS = ("areas", "topic", "register", "kinds")

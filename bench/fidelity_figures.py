@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.fidelity_read import Mode, Reads, Rebuilt
+from workers.calibrate.summary import Evidence
 from workers.nla import fidelity
 from workers.nla.candidates import choose
 from workers.nla.fidelity import Interval
 from workers.nla.positions import POSITION_CLASSES
-from workers.nla.summary import Evidence
-from workers.training.evaluation import one_minus_ratio
+from workers.training.measure.evaluation import one_minus_ratio
 
 Table = dict[str, Interval]
 Values = NDArray[np.float64]

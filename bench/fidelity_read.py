@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.fidelity_data import Source
+from workers.calibrate.measure import Reader, mean_vectors, random_vectors
+from workers.calibrate.nulls import Pairs, draw_pairs
+from workers.calibrate.summary import Evidence, Vectors
 from workers.nla import claims
-from workers.nla.calibrate import Reader, mean_vectors, random_vectors
 from workers.nla.candidates import RoundTrip, choose
 from workers.nla.decoder import Given
-from workers.nla.nla_decoder import NlaDecoder, judge
-from workers.nla.nulls import Pairs, draw_pairs
-from workers.nla.summary import Evidence, Vectors
+from workers.nla.engine.nla_decoder import NlaDecoder, judge
+from workers.nla.engine.verbalizer import Explanation, Verbalizer
 from workers.nla.token_means import TokenMeans
-from workers.nla.verbalizer import Explanation, Verbalizer
 
 Rebuilt = NDArray[np.float32]
 

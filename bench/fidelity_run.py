@@ -14,13 +14,13 @@ from bench.fidelity_read import Reads, read_all
 from bench.pair import log
 from workers.judge.embedder import MiniLmEmbedder
 from workers.nla import fidelity
+from workers.nla.checkpoint.labels import LabelHead, Names
+from workers.nla.checkpoint.projector import centre
+from workers.nla.engine.nla_decoder import NlaDecoder
 from workers.nla.fidelity import Interval
-from workers.nla.labels import LabelHead, Names
-from workers.nla.nla_decoder import NlaDecoder
-from workers.nla.projector import centre
 from workers.nla.token_means import TokenMeans
-from workers.training.label_fit import wanted_of
-from workers.training.labels import Labeller, Taxonomy
+from workers.training.data.labels import Labeller, Taxonomy
+from workers.training.fit.labels import wanted_of
 
 Table = dict[str, Interval]
 Chats = Sequence[Mapping[str, Any]]

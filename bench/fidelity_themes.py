@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.nla import fidelity
+from workers.nla.checkpoint.labels import LabelHead
 from workers.nla.claims import Labelled
 from workers.nla.fidelity import Interval
-from workers.nla.labels import LabelHead
-from workers.training import evaluation
-from workers.training.dataset import Samples
-from workers.training.label_fit import Wanted
-from workers.training.material import Material
+from workers.training.data.dataset import Samples
+from workers.training.data.material import Material
+from workers.training.fit.labels import Wanted
+from workers.training.measure import evaluation
 
 Table = dict[str, Interval]
 ORIGINS: Final = {"sets": 0, "real": 1}

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from bench import quotes
 from bench.fidelity_read import Reads
+from workers.calibrate.summary import Evidence
 from workers.nla import fidelity
 from workers.nla.candidates import choose
+from workers.nla.engine.verbalizer import Explanation
 from workers.nla.fidelity import Interval
-from workers.nla.summary import Evidence
-from workers.nla.verbalizer import Explanation
 
 Decode = Callable[[list[int]], str]
 Table = dict[str, Interval]

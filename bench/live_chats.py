@@ -36,9 +36,9 @@ from deploy.demo.progress import Reporter
 from deploy.demo.prompts import load_prompts
 from deploy.demo.stack import Stack, StartTimeoutError
 from workers.nla import fidelity
-from workers.training import activations, collect, lines
 from workers.training.config import RunConfig, load_config
-from workers.training.dataset import Samples
+from workers.training.data import activations, collect, lines
+from workers.training.data.dataset import Samples
 
 SAME: Final = 0.99
 """Cosine to Hugging Face's vector from which on a row is that of its chat; 0.9999 is usual in float32."""
@@ -158,8 +158,8 @@ def read(
 def label(samples: Samples, joined: Joined, config: RunConfig, folder: Path, tokenizer: Any) -> Samples:
     """Return the rows with the labels that the trainer would give them."""
     from workers.judge.embedder import MiniLmEmbedder
-    from workers.training.labelling import TextLabelling
-    from workers.training.labels import Labeller, load_taxonomy
+    from workers.training.data.labelling import TextLabelling
+    from workers.training.data.labels import Labeller, load_taxonomy
 
     labeller = Labeller(load_taxonomy(folder / config.targets.taxonomy), MiniLmEmbedder())
     rows = [{"tokens": chat.tokens, "prompt_tokens": chat.prompt_tokens} for chat in joined.chats]

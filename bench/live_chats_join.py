@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subtext_sidecar.record import Record
-from workers.training.collect import Chat
+from workers.training.data.collect import Chat
 
 LEFT_OUT: Final = ("another client's", "redelivered", "chosen by the screen alone", "too early in the chat")
 """Why a row of the stream is not used."""

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from workers.training import positions
 from workers.training.config import Activations
+from workers.training.data import positions
 
 Chats = Sequence[Mapping[str, Any]]
 """Lines of a run's chats.jsonl."""

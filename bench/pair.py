@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from deploy.demo import launch
 from deploy.demo.model import ensure_model
 from deploy.demo.prepare import decoder_target
-from workers.nla.meta import Meta, load_meta
-from workers.nla.projector import load_projector
-from workers.nla.summary import Vectors
+from workers.calibrate.summary import Vectors
+from workers.nla.checkpoint.meta import Meta, load_meta
+from workers.nla.checkpoint.projector import load_projector
 from workers.training.config import load_config
 
 RUN_FILE = launch.SHIPPED_DECODER / "run-gpu.yaml"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from workers.nla import fidelity
 from workers.nla.fidelity import Interval
-from workers.training.evaluation import one_minus_ratio
+from workers.training.measure.evaluation import one_minus_ratio
 
 MEAN = "mean"
 """Name of the replacement that ablates: the layer's mean direction."""

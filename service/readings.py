@@ -1,6 +1,7 @@
 """What a request's readings say together. Pure: plain values in, plain values out, no database and no HTTP.
 
-`claims` are as `workers.pipeline` stores them: `area`, `areas`, `kinds` and `kind_scores` among others.
+`claims` are as `workers.consumer.pipeline` stores them: `area`, `areas`, `kinds` and `kind_scores` among
+others.
 """
 
 import math

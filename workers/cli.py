@@ -49,11 +49,11 @@ def worker(argv: list[str]) -> int:
 
 def _run(settings: WorkerSettings, stop: threading.Event) -> int:
     # Before vLLM is imported: it reads its environment once.
-    from workers.nla.verbalizer import EngineSettings, prepare_environment
+    from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
 
     prepare_environment()
-    from workers import serving, wiring
-    from workers.nla.nla_decoder import NlaDecoder
+    from workers.consumer import serving, wiring
+    from workers.nla.engine.nla_decoder import NlaDecoder
 
     parts = wiring.build(settings, stop, version=metadata.version("subtext"))
     with contextlib.ExitStack() as stack:

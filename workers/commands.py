@@ -17,6 +17,6 @@ def worker(argv: list[str]) -> int:
 
 def calibrate(argv: list[str]) -> int:
     """Calibrate a decoder."""
-    from workers.nla.calibrate import calibrate as run
+    from workers.calibrate.measure import calibrate as run
 
     return run(argv)

@@ -28,7 +28,7 @@ def decoder_target(shipped: Path, decoders_dir: Path) -> Path:
 
 def assemble_decoder(shipped: Path, base_model: Path, target: Path) -> None:
     """Merge the shipped adapters into the model, once."""
-    from workers.nla.assemble import assemble
+    from workers.nla.checkpoint.assemble import assemble
 
     assemble(shipped, base_model, target)
 

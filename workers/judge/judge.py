@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.store.ingest import FlagRule, Verdicts
-from workers import pipeline
+from workers.consumer import pipeline
 from workers.judge.anomalies import AnomalyReference
 from workers.judge.concepts import ConceptMatcher, ConceptSet
 from workers.judge.policy import JudgePolicy

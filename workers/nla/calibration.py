@@ -32,7 +32,7 @@ class Figures:
     """The scalar part, as in `calibration.json`."""
 
     decoder_digest: str
-    """Digest of the pair's files; see `workers.nla.digest`."""
+    """Digest of the pair's files; see `workers.nla.checkpoint.digest`."""
     model: str
     layer: int
     d_model: int

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.nla import fidelity
-from workers.nla.verbalizer import Explanation
+from workers.nla.engine.verbalizer import Explanation
 
 
 class RoundTrip(NamedTuple):

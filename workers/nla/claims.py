@@ -2,9 +2,9 @@
 
     An answer about medicine (headaches), touching on self-harm. Expects " to". Reads "It's quite normal to"
 
-A pair with labels (`workers.nla.labels`) writes the first sentence from them; the AV continues behind
-`Expects "` and ends before the read token, which is known. The closing quote is for the reader alone: the
-AR's prompt ends on the read token.
+A pair with labels (`workers.nla.checkpoint.labels`) writes the first sentence from them; the AV continues
+behind `Expects "` and ends before the read token, which is known. The closing quote is for the reader
+alone: the AR's prompt ends on the read token.
 """
 
 import re

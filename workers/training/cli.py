@@ -20,9 +20,9 @@ def train(argv: list[str]) -> int:
     # Threads that spin while they wait lose most of their time on a shared machine (12-fold, measured).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    from workers.training import precision
-    from workers.training import run as steps
+    from workers.training import steps
     from workers.training.config import load_config
+    from workers.training.fit import precision
 
     config = load_config(arguments.config)
     run = steps.Run(

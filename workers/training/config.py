@@ -74,7 +74,7 @@ class Targets(Part):
 
 
 class LabelFit(Part):
-    """The label head; see `workers.nla.labels`."""
+    """The label head; see `workers.nla.checkpoint.labels`."""
 
     hidden: int = pydantic.Field(default=384, gt=0)
     epochs: int = pydantic.Field(default=8, gt=0)
@@ -111,7 +111,7 @@ class Denoised(Training):
 
 
 class Projection(Part):
-    """The projector: soft tokens that start as ridge maps; see `workers.nla.projector`."""
+    """The projector: soft tokens that start as ridge maps; see `workers.nla.checkpoint.projector`."""
 
     tokens_before: int = pydantic.Field(default=6, ge=0)
     """One row for each of so many tokens before the read one; two more hold next token and vector."""
@@ -141,7 +141,7 @@ class Winners(Training):
 
 
 class Prompting(Part):
-    """The prompts of both halves, special tokens written out; see `workers.nla.meta`."""
+    """The prompts of both halves, special tokens written out; see `workers.nla.checkpoint.meta`."""
 
     injection_char: str
     av: str

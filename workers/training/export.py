@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from workers.nla import labels as label_head
-from workers.nla.projector import FILE as PROJECTOR
-from workers.nla.projector import Projector
+from workers.nla.checkpoint import labels as label_head
+from workers.nla.checkpoint.projector import FILE as PROJECTOR
+from workers.nla.checkpoint.projector import Projector
 from workers.training.config import RunConfig
-from workers.training.label_fit import save_labels
-from workers.training.reconstructor import Reconstructor
-from workers.training.targets import ReadingWriter
-from workers.training.verbalizer import Verbalizer
+from workers.training.data.targets import ReadingWriter
+from workers.training.fit.labels import save_labels
+from workers.training.fit.reconstructor import Reconstructor
+from workers.training.fit.verbalizer import Verbalizer
 
 ADAPTER = "adapter_model.safetensors"
 HEAD = "head.safetensors"

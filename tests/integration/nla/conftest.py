@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.nla import toy
 from workers.nla.decoder import Given
-from workers.nla.nla_decoder import NlaDecoder
-from workers.nla.verbalizer import EngineSettings, prepare_environment
+from workers.nla.engine.nla_decoder import NlaDecoder
+from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
 
 LAYER = 20
 D_MODEL = 576

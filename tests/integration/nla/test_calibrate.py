@@ -8,13 +8,13 @@ from safetensors.numpy import save_file
 
 from tests.integration.nla.conftest import given
 from tests.unit.nla import toy
+from workers.calibrate.measure import calibrate
 from workers.judge.anomalies import AnomalyReference
-from workers.nla.assemble import assemble
-from workers.nla.calibrate import calibrate
+from workers.nla.checkpoint.assemble import assemble
 from workers.nla.decoder import Given
+from workers.nla.engine.nla_decoder import NlaDecoder
+from workers.nla.engine.verbalizer import EngineSettings
 from workers.nla.errors import CalibrationError
-from workers.nla.nla_decoder import NlaDecoder
-from workers.nla.verbalizer import EngineSettings
 
 pytestmark = pytest.mark.vllm
 VECTORS = 60

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 
 from tests.integration.nla.conftest import given
 from tests.unit.nla import families, reference
-from workers.nla.nla_decoder import NlaDecoder
-from workers.nla.verbalizer import CLOSE, EngineSettings, prepare_environment
+from workers.nla.engine.nla_decoder import NlaDecoder
+from workers.nla.engine.verbalizer import CLOSE, EngineSettings, prepare_environment
 
 pytestmark = pytest.mark.vllm
 NEW_TOKENS = 12
@@ -120,7 +120,7 @@ def test_every_reading_is_scored_as_documented(opened: Opened) -> None:
 
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model.", "model."])
 def test_the_engine_finds_a_wrappers_text_weights_under_every_name(prefix: str) -> None:
-    from workers.nla.gemma3 import UnwrappedGemma3ForCausalLM
+    from workers.nla.engine.gemma3 import UnwrappedGemma3ForCausalLM
 
     mapper = UnwrappedGemma3ForCausalLM.hf_to_vllm_mapper
 

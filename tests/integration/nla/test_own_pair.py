@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from tests.unit.nla import toy
 from workers.nla import claims
 from workers.nla.decoder import Given
-from workers.nla.nla_decoder import NlaDecoder
-from workers.nla.verbalizer import EngineSettings, prepare_environment
+from workers.nla.engine.nla_decoder import NlaDecoder
+from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
 
 pytestmark = pytest.mark.vllm
 NEW_TOKENS = 12

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.integration.nla.conftest import NEW_TOKENS, SCALE, TEMPLATE, given
 from tests.unit.nla import toy
-from workers.nla.nla_decoder import NlaDecoder
-from workers.nla.verbalizer import CLOSE
+from workers.nla.engine.nla_decoder import NlaDecoder
+from workers.nla.engine.verbalizer import CLOSE
 
 pytestmark = pytest.mark.vllm
 

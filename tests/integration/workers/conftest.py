@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.engine import session_factory
 from subtext_sidecar import record, streams
-from workers import wiring
+from workers.consumer import wiring
+from workers.consumer.loop import WorkerLoop
 from workers.judge.embedder import WordEmbedder
-from workers.loop import WorkerLoop
 from workers.nla.decoder import Decoder
 from workers.nla.fake import FakeDecoder
 from workers.settings import WorkerSettings

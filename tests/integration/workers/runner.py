@@ -11,9 +11,10 @@ import signal
 import sys
 import threading
 
-from workers import cli, log, serving, wiring
+from workers import cli, log
+from workers.consumer import serving, wiring
+from workers.consumer.loop import Checkpoint
 from workers.judge.embedder import WordEmbedder
-from workers.loop import Checkpoint
 from workers.nla.fake import FakeDecoder
 from workers.settings import WorkerSettings
 

@@ -8,7 +8,7 @@ import redis
 
 from subtext_sidecar import streams
 from subtext_sidecar.stream import DeadLetter, RedisStream
-from workers.queue import Entry, QueueSettings, StreamQueue
+from workers.consumer.queue import Entry, QueueSettings, StreamQueue
 
 WORKER_LETTERS = 2000
 

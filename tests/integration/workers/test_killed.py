@@ -14,7 +14,7 @@ from service.store.engine import create_engine, session_factory
 from service.store.tables import CoverageMinute, Explanation, Sample
 from subtext_sidecar import record, streams
 from tests.integration.workers.conftest import make_record
-from workers.loop import Checkpoint
+from workers.consumer.loop import Checkpoint
 
 KILLS_AT_EACH_STEP = 4
 SAMPLES_BEFORE_EACH_KILL = 5

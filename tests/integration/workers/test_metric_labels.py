@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.integration.workers.conftest import D_MODEL, MODEL, Bench, make_record
+from workers.consumer.metrics import WorkerMetrics
 from workers.judge import anomalies
-from workers.metrics import WorkerMetrics
 from workers.nla.fake import FakeDecoder
 from workers.settings import WorkerSettings
 

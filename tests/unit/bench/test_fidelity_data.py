@@ -7,8 +7,8 @@ from bench.fidelity_data import SourceError, choose_rows, to_source
 from bench.fidelity_read import permute_inside
 from bench.fidelity_run import answer_of, check_chats, check_names, prefix_of
 from tests.unit.nla import toy
-from workers.nla.labels import Names
-from workers.training.labels import Kind, Taxonomy
+from workers.nla.checkpoint.labels import Names
+from workers.training.data.labels import Kind, Taxonomy
 
 CONTEXT = np.array([[1, 2, 3], [2, 3, 4], [7, 8, 9]])
 

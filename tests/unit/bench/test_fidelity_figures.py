@@ -4,12 +4,12 @@ import pytest
 from bench import fidelity_figures, fidelity_words, quotes
 from bench.fidelity_data import to_source
 from bench.fidelity_read import Mode, Reads
+from workers.calibrate.nulls import Pairs
+from workers.calibrate.summary import Evidence, Vectors
 from workers.nla.candidates import RoundTrip
 from workers.nla.claims import Continuation
 from workers.nla.decoder import PositionClass
-from workers.nla.nulls import Pairs
-from workers.nla.summary import Evidence, Vectors
-from workers.nla.verbalizer import Explanation
+from workers.nla.engine.verbalizer import Explanation
 
 N, WIDTH = 8, 16
 VECTORS = np.eye(N, WIDTH, dtype=np.float32)

@@ -3,7 +3,7 @@ import pytest
 
 from bench import fidelity_themes, probes
 from workers.nla.claims import Labelled
-from workers.training.label_fit import Wanted
+from workers.training.fit.labels import Wanted
 
 
 def labelled(topic: str | None, kinds: tuple[str, ...] = ()) -> Labelled:

@@ -12,10 +12,10 @@ from bench.live_chats_prompts import Ask, held_out, to_ask, unseen
 from subtext_sidecar.record import Record
 from tests.unit.bench.records import LAYER, MODEL, WIDTH, make
 from tests.unit.nla import families
-from workers.training import activations
-from workers.training.collect import Chat
 from workers.training.config import Activations
-from workers.training.positions import split_of
+from workers.training.data import activations
+from workers.training.data.collect import Chat
+from workers.training.data.positions import split_of
 
 CHATS = {
     "first": LiveChat([10, 11, 12, 13, 14, 15], 4, is_real=False),

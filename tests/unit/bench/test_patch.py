@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bench.patch import MEAN, ChatsError, Patcher, measure_kl, measure_removed, replacements
 from tests.unit.nla import toy
-from workers.training.activations import ActivationReader
+from workers.training.data.activations import ActivationReader
 
 TOKENS = [4000, 5000, 6000, 7000, 8000]
 

@@ -18,7 +18,7 @@ from subtext_sidecar.plugin import settings as plugin_settings
 from subtext_sidecar.plugin.settings import CaptureSettings
 from subtext_sidecar.plugin.watchlist import PAST_CAP_TOKENS
 from subtext_sidecar.policy import CapturePolicy, ScreenPolicy
-from workers import decoder_health
+from workers.consumer import decoder_health
 from workers.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -163,7 +163,9 @@ def test_every_reason_for_which_capture_is_off_is_listed() -> None:
 
 
 def test_every_reason_of_a_dead_letter_is_explained() -> None:
-    source = "".join((ROOT / path).read_text() for path in ("workers/pipeline.py", "workers/loop.py"))
+    source = "".join(
+        (ROOT / "workers" / "consumer" / name).read_text() for name in ("pipeline.py", "loop.py")
+    )
     given = {
         *get_args(record.RejectReason),
         *re.findall(r'PermanentError\(\s*"(\w+)"', source),

@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM
 
 from tests.unit.nla import toy
-from workers.nla.assemble import assemble, pair_digest
-from workers.nla.checkpoint import load_pair
-from workers.nla.digest import digest_pair
+from workers.nla.checkpoint.assemble import assemble, pair_digest
+from workers.nla.checkpoint.digest import digest_pair
+from workers.nla.checkpoint.pair import load_pair
 from workers.nla.errors import MetaError
 
 

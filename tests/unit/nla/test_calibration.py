@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from workers.calibrate.measure import load_vectors, mean_vectors, random_vectors, split_documents
+from workers.calibrate.nulls import draw_pairs
+from workers.calibrate.summary import Evidence, Nulls, Vectors, summarize
 from workers.nla import fidelity
-from workers.nla.calibrate import load_vectors, mean_vectors, random_vectors, split_documents
 from workers.nla.calibration import Calibration, load_calibration, save_calibration
 from workers.nla.candidates import RoundTrip
 from workers.nla.decoder import PositionClass
+from workers.nla.engine.verbalizer import Explanation
 from workers.nla.errors import CalibrationError
 from workers.nla.fake import fake_identity
-from workers.nla.nulls import draw_pairs
-from workers.nla.summary import Evidence, Nulls, Vectors, summarize
 from workers.nla.token_means import TokenMeans
-from workers.nla.verbalizer import Explanation
 
 D_MODEL = 8
 N = 120

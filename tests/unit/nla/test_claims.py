@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.nla import claims
+from workers.nla.checkpoint.labels import pool_areas
 from workers.nla.claims import Continuation, Labelled
-from workers.nla.labels import pool_areas
 
 
 def labelled(area: str | None, topic: str | None = None, *kinds: str) -> Labelled:

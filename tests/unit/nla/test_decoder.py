@@ -7,11 +7,11 @@ import pytest
 from workers.nla.candidates import RoundTrip, agreement, choose
 from workers.nla.claims import Continuation, Labelled
 from workers.nla.decoder import Decoder, DecoderIdentity, Given, Reading
+from workers.nla.engine.nla_decoder import _check_candidates, judge
+from workers.nla.engine.reconstructor import batches_by_length
+from workers.nla.engine.verbalizer import EngineSettings, Explanation
 from workers.nla.errors import CalibrationError
 from workers.nla.fake import FakeDecoder, fake_identity
-from workers.nla.nla_decoder import _check_candidates, judge
-from workers.nla.reconstructor import batches_by_length
-from workers.nla.verbalizer import EngineSettings, Explanation
 
 VECTORS = np.eye(3, dtype=np.float32)
 GIVEN = Given([7, 8, 9], ["prefill", "decode", "decode"])

@@ -11,12 +11,12 @@ from transformers import AutoTokenizer
 
 from tests.unit.nla import families, reference
 from workers.nla import fidelity
-from workers.nla.checkpoint import load_pair
+from workers.nla.checkpoint.pair import load_pair
+from workers.nla.checkpoint.text_model import load_blocks
+from workers.nla.engine.precision import ProductType
+from workers.nla.engine.prompt import InjectionPrompt
+from workers.nla.engine.reconstructor import Reconstructor
 from workers.nla.errors import MetaError
-from workers.nla.precision import ProductType
-from workers.nla.prompt import InjectionPrompt
-from workers.nla.reconstructor import Reconstructor
-from workers.nla.text_model import load_blocks
 
 TEXTS = ["A cat.", "", 'It ends in a quote: "so be it"', "two\n\nparagraphs, " * 9]
 NO_TOKENS = [0] * len(TEXTS)

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from tests.unit.nla import toy
+from workers.nla.checkpoint.meta import Piece, Role, load_meta, parse_meta, split_template
 from workers.nla.errors import MetaError
-from workers.nla.meta import Piece, Role, load_meta, parse_meta, split_template
 
 RELEASED_AV = """
 kind: nla_model

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.calibrate.nulls import LEAST_NULLS, draw_pairs, thresholds, upper_percentile
 from workers.nla.decoder import Given, PositionClass
-from workers.nla.nulls import LEAST_NULLS, draw_pairs, thresholds, upper_percentile
 from workers.nla.positions import TemplateIds, classify, position_class
 
 TEMPLATE = TemplateIds(frozenset({1, 2}), frozenset({7}))

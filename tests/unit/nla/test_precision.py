@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workers.nla import precision
+from workers.nla.engine import precision
 
 
 @pytest.mark.parametrize("is_native", [True, False])

@@ -6,9 +6,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.unit.nla import toy
+from workers.nla.checkpoint.meta import Role, parse_meta
+from workers.nla.engine.prompt import InjectionPrompt, ReconstructionPrompt
 from workers.nla.errors import PromptError
-from workers.nla.meta import Role, parse_meta
-from workers.nla.prompt import InjectionPrompt, ReconstructionPrompt
 
 
 @pytest.fixture

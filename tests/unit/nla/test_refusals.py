@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.unit.nla import families
+from workers.nla.engine.nla_decoder import NlaDecoder
+from workers.nla.engine.verbalizer import EngineSettings
 from workers.nla.errors import DecoderError
-from workers.nla.nla_decoder import NlaDecoder
-from workers.nla.verbalizer import EngineSettings
 
 
 @pytest.fixture(scope="module")

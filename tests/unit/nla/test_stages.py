@@ -11,12 +11,12 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
 from tests.unit.nla import toy
+from workers.nla.checkpoint.labels import load_labels
+from workers.nla.checkpoint.meta import parse_meta
+from workers.nla.checkpoint.projector import Projector, load_projector
 from workers.nla.claims import first_sentence
+from workers.nla.engine.injector import Injector
 from workers.nla.errors import MetaError
-from workers.nla.injector import Injector
-from workers.nla.labels import load_labels
-from workers.nla.meta import parse_meta
-from workers.nla.projector import Projector, load_projector
 
 VECTORS = np.random.default_rng(1).standard_normal((20, toy.D_MODEL)).astype(np.float32) * 7
 

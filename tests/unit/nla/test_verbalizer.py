@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from workers.nla.claims import Continuation, Labelled
-from workers.nla.injector import check_directions, rescale
-from workers.nla.prompt import InjectedPrompt
-from workers.nla.verbalizer import (
+from workers.nla.engine.injector import check_directions, rescale
+from workers.nla.engine.prompt import InjectedPrompt
+from workers.nla.engine.verbalizer import (
     EngineSettings,
     Explanation,
     mask,

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from workers.nla.checkpoint.weights import read_layout
 from workers.nla.errors import MetaError
-from workers.nla.weights import read_layout
 
 TABLE = np.zeros((10, 4), np.float32)
 NORM = np.ones(4, np.float32)

@@ -18,7 +18,7 @@ from subtext_sidecar.plugin import ring, sampling
 from subtext_sidecar.screening import _ANOMALY_SCORES
 from workers.judge.concepts import Concept, MatcherKind
 from workers.nla.decoder import PositionClass
-from workers.training.labels import ANSWER, QUESTION
+from workers.training.data.labels import ANSWER, QUESTION
 
 ROOT = Path(__file__).resolve().parents[3]
 TAXONOMY = yaml.safe_load((ROOT / "deploy/decoders/taxonomy.yaml").read_text())

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from workers.training.config import Prompting
-from workers.training.targets import ReadingWriter
+from workers.training.data.targets import ReadingWriter
 
 _TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"

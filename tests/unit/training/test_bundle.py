@@ -13,15 +13,15 @@ import pytest
 import yaml
 
 from tests.unit.training.conftest import write_run
-from workers.nla.assemble import assemble
-from workers.nla.checkpoint import load_pair
-from workers.training import lines
+from workers.nla.checkpoint.assemble import assemble
+from workers.nla.checkpoint.pair import load_pair
 from workers.training.bundle import token_ids, train, weights
 from workers.training.bundle.__main__ import main
 from workers.training.bundle.dequantise import dequantise
 from workers.training.bundle.pieces import MANIFEST, BundleError, join_pieces, write_pieces
 from workers.training.cli import train as train_here
 from workers.training.config import load_config
+from workers.training.data import lines
 
 REPOSITORY = Path(__file__).parents[3]
 GPU_RUN = REPOSITORY / "deploy/decoders/smollm2-135m-l23/run-gpu.yaml"
@@ -128,7 +128,7 @@ def test_a_run_elsewhere_reads_the_samples_and_labels_of_a_run_here(
     train.unpack(bundle, tmp_path / "bundle")
     path = train.place(tmp_path / "bundle", tmp_path, share=1)
     monkeypatch.setenv("SUBTEXT_HOME", str(tmp_path))
-    monkeypatch.setattr("workers.training.run.MiniLmEmbedder", _refuse)
+    monkeypatch.setattr("workers.training.steps.MiniLmEmbedder", _refuse)
 
     assert train_here(["--config", str(path), "--until", "data"]) == 0
 
@@ -291,8 +291,8 @@ def test_weights_of_another_model_are_refused(toy_home: Path, tmp_path: Path) ->
 
 
 def test_labels_of_other_positions_are_refused(bundle: Path, tmp_path: Path) -> None:
-    from workers.training import collect
-    from workers.training.labelling import StoredLabelling
+    from workers.training.data import collect
+    from workers.training.data.labelling import StoredLabelling
 
     train.unpack(bundle, tmp_path / "bundle")
     config = load_config(train.place(tmp_path / "bundle", tmp_path, share=1))

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
-from workers.training import positions, prompts
-from workers.training.batching import batch_order
 from workers.training.config import Activations, Prompts, Source, Targets, load_config
-from workers.training.schedule import rate_factor, run_progress
+from workers.training.data import positions, prompts
+from workers.training.fit.batching import batch_order
+from workers.training.fit.schedule import rate_factor, run_progress
 
 
 def test_a_prompts_split_and_draws_are_its_own_whatever_else_a_run_holds() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.training.evaluation import (
+from workers.training.measure.evaluation import (
     choose_best,
     one_minus_ratio,
     other_of_class,

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from workers.nla.labels import LabelHead, load_labels
-from workers.training import label_fit
+from workers.nla.checkpoint.labels import LabelHead, load_labels
 from workers.training.config import LabelFit
-from workers.training.dataset import Samples
-from workers.training.label_fit import Wanted
-from workers.training.labels import Kind, Register, Taxonomy
+from workers.training.data.dataset import Samples
+from workers.training.data.labels import Kind, Register, Taxonomy
+from workers.training.fit import labels as label_fit
+from workers.training.fit.labels import Wanted
 
 CONFIG = LabelFit(hidden=16, epochs=30, batch=32)
 NEVER = 2.0

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tests.conftest import ROOT
 from workers.judge.embedder import MiniLmEmbedder
-from workers.training.labels import Labeller, Taxonomy, load_taxonomy
+from workers.training.data.labels import Labeller, Taxonomy, load_taxonomy
 
 SHIPPED = ROOT / "deploy" / "decoders" / "taxonomy.yaml"
 

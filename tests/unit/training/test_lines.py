@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.training import lines
+from workers.training.data import lines
 
 
 class KilledError(Exception):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from workers.training.checkpoint import load_weights
 from workers.training.config import Training
-from workers.training.loop import Task, train
+from workers.training.fit.checkpoint import load_weights
+from workers.training.fit.loop import Task, train
 
 _CONFIG = Training(learning_rate=0.05, batch=4, max_examples=200, checkpoint_minutes=0.0)
 

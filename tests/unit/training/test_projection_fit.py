@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from tests.unit.training.conftest import in_every_family
 from workers.nla import fidelity
-from workers.nla.projector import load_projector
+from workers.nla.checkpoint.projector import load_projector
 from workers.training.config import Projection
-from workers.training.dataset import Samples
-from workers.training.projection_fit import fit_frame, fit_projector, from_linear, load_embed, to_linear
+from workers.training.data.dataset import Samples
+from workers.training.fit.projection import fit_frame, fit_projector, from_linear, load_embed, to_linear
 
 D_MODEL, VOCABULARY, ROWS = 24, 8, 600
 CONFIG = Projection(tokens_before=2, ridge=1.0)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from workers.nla.claims import EXPECTS, READS
-from workers.training import readings
-from workers.training.material import Material
-from workers.training.targets import ReadingWriter
-from workers.training.verbalizer import Verbalizer
+from workers.training.data.material import Material
+from workers.training.data.targets import ReadingWriter
+from workers.training.fit.verbalizer import Verbalizer
+from workers.training.measure import readings
 
 ROWS = 150
 

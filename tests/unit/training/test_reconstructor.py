@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tests.unit.training.conftest import in_every_family
 from workers.nla import fidelity
 from workers.training.config import Training
-from workers.training.reconstructor import Reconstructor, refit_head
+from workers.training.fit.reconstructor import Reconstructor, refit_head
 
 D_MODEL = 12
 CONFIG = Training(rank=4, alpha=8, learning_rate=1e-3, max_examples=8)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from workers.nla.claims import READS, parse_continuation
 from workers.training.config import Prompting
-from workers.training.targets import ReadingWriter, damage_far
+from workers.training.data.targets import ReadingWriter, damage_far
 
 AV = '<|im_start|>user\nRead {injection_char} Token:{token}<|im_end|>\n{labels} Expects "'
 AR = "<|im_start|>assistant\n{explanation}{token}"

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.nla.claims import READS
-from workers.training import tasks
 from workers.training.config import Adaptation, Winners
-from workers.training.material import Material
-from workers.training.readings import Candidates
-from workers.training.reconstructor import Reconstructor
-from workers.training.targets import AvExample, ReadingWriter
-from workers.training.verbalizer import Verbalizer
+from workers.training.data.material import Material
+from workers.training.data.targets import AvExample, ReadingWriter
+from workers.training.fit import tasks
+from workers.training.fit.reconstructor import Reconstructor
+from workers.training.fit.verbalizer import Verbalizer
+from workers.training.measure.readings import Candidates
 
 WINNERS = Winners(learning_rate=1e-3, max_examples=8, true_share=0.0)
 

@@ -15,17 +15,17 @@ import pytest
 
 from tests.unit.training.conftest import GEMMA3, Family, in_every_family, write_run
 from workers.nla import fidelity
-from workers.nla.assemble import assemble
-from workers.nla.checkpoint import load_pair
-from workers.nla.meta import load_meta
+from workers.nla.checkpoint.assemble import assemble
+from workers.nla.checkpoint.meta import load_meta
+from workers.nla.checkpoint.pair import load_pair
+from workers.nla.engine.prompt import InjectionPrompt, ReconstructionPrompt
+from workers.nla.engine.reconstructor import Reconstructor
 from workers.nla.positions import template_ids
-from workers.nla.prompt import InjectionPrompt, ReconstructionPrompt
-from workers.nla.reconstructor import Reconstructor
 from workers.training.cli import train
 from workers.training.config import load_config
-from workers.training.run import Run
-from workers.training.targets import ReadingWriter
-from workers.training.tasks import spread
+from workers.training.data.targets import ReadingWriter
+from workers.training.fit.tasks import spread
+from workers.training.steps import Run
 
 KILLS = 5
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -144,7 +144,7 @@ def test_a_run_killed_five_times_ends_with_the_figures_of_an_undisturbed_one(
 
 def _seconds_of_a_run(path: Path) -> float:
     # The libraries are loaded once, not by every process that is to be killed.
-    _PROCESSES.set_forkserver_preload(["workers.training.run", "peft", "transformers"])
+    _PROCESSES.set_forkserver_preload(["workers.training.steps", "peft", "transformers"])
     _finish(_PROCESSES.Process(target=int))
     started = time.monotonic()
     assert _finish(_PROCESSES.Process(target=train, args=(["--config", str(path)],))) == 0

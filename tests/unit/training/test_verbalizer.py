@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from tests.unit.training.conftest import in_every_family
-from workers.training import precision
-from workers.training import verbalizer as training_verbalizer
 from workers.training.config import Training
-from workers.training.targets import AvExample, ReadingWriter
-from workers.training.verbalizer import Verbalizer
+from workers.training.data.targets import AvExample, ReadingWriter
+from workers.training.fit import precision
+from workers.training.fit import verbalizer as training_verbalizer
+from workers.training.fit.verbalizer import Verbalizer
 
 pytestmark = in_every_family
 WIDTH, ROWS = 32, 3

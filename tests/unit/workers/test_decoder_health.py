@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers import decoder_health
-from workers.decoder_health import FEWEST, WINDOW, DecoderHealth, Seen, check, expected_beyond_token
+from workers.consumer import decoder_health
+from workers.consumer.decoder_health import (
+    FEWEST,
+    WINDOW,
+    DecoderHealth,
+    Seen,
+    check,
+    expected_beyond_token,
+)
 
 
 def seen(number: int = 0, **changes: Any) -> Seen:

@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from workers.health import Check, _App
+from workers.consumer.health import Check, _App
 
 SECRET = "connection to 10.1.2.3 as auditor failed"
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from service.store import coverage
 from subtext_sidecar import streams
-from workers import ledger
-from workers.ledger import Cell
-from workers.queue import Entry
+from workers.consumer import ledger
+from workers.consumer.ledger import Cell
+from workers.consumer.queue import Entry
 
 MINUTE = 30_000_000
 SHIPPED = b"%d-0" % (MINUTE * 60_000 + 4_000)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from service.store.ingest import NewReading
 from subtext_sidecar import record, streams
-from workers import pipeline
+from workers.consumer import pipeline
+from workers.consumer.queue import Entry
 from workers.nla.decoder import Claims, Reading
 from workers.nla.fake import fake_identity
-from workers.queue import Entry
 
 IDENTITY = fake_identity(model="base", layer=1, d_model=4)
 SERVED = "served"

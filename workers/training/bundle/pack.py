@@ -11,13 +11,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from workers.training import collect, labelling, lines, positions
 from workers.training.bundle import token_ids, weights
 from workers.training.bundle.pieces import BundleError, write_pieces
-from workers.training.collect import Chat
 from workers.training.config import RunConfig, load_config
-from workers.training.labels import Labels
-from workers.training.run import Run
+from workers.training.data import collect, labelling, lines, positions
+from workers.training.data.collect import Chat
+from workers.training.data.labels import Labels
+from workers.training.steps import Run
 
 RUN, TAXONOMY, TEMPLATE = "run.yaml", "taxonomy.yaml", "chat_template.jinja"
 MODEL, PACKAGES = "model", "packages"

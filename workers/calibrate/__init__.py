@@ -1,0 +1,1 @@
+"""`subtext calibrate`: what is normal for a decoder on benign traffic."""

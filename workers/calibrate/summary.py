@@ -1,0 +1,230 @@
+"""The figures and thresholds of a calibration, from its readings; pure."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.calibrate.nulls import thresholds
+from workers.nla import fidelity
+from workers.nla.calibration import Calibration, Figures, is_typical
+from workers.nla.candidates import RoundTrip, choose
+from workers.nla.decoder import DecoderIdentity, Given, PositionClass
+from workers.nla.positions import POSITION_CLASSES
+from workers.nla.token_means import TokenMeans
+
+_TOO_OFTEN = 0.05
+"""Share of vectors that nobody ever had that may be verified before distance from the mean counts."""
+
+
+class Vectors(NamedTuple):
+    """Calibration traffic."""
+
+    rows: NDArray[np.float32]
+    """(n, d_model), raw residual stream."""
+    documents: NDArray[np.int64]
+    """Which request each row comes from, (n,)."""
+    tokens: NDArray[np.int64] | None = None
+    """The token that each row was read at, (n,); None where that was not kept."""
+    phases: NDArray[np.uint8] | None = None
+    """0 for prefill and 1 for decode, (n,); None as tokens."""
+
+    def take(self, chosen: NDArray[np.int64]) -> "Vectors":
+        """Return some rows."""
+        parts: list[Any] = [None if part is None else part[chosen] for part in self]
+        return Vectors(*parts)
+
+    @property
+    def given(self) -> Given:
+        """What a record would tell besides the vectors; of rows without tokens, nothing true."""
+        if self.tokens is None or self.phases is None:
+            return Given([0] * len(self.rows), ["decode"] * len(self.rows))
+        return Given(self.tokens.tolist(), [("prefill", "decode")[phase] for phase in self.phases])
+
+
+class Evidence(NamedTuple):
+    """Vectors of one kind, and how they were read."""
+
+    vectors: Vectors
+    classes: Sequence[PositionClass]
+    expected: NDArray[np.float64] | None
+    """What each token alone says, by means of other documents, (n, d_model)."""
+    trip: RoundTrip
+
+
+class Nulls(NamedTuple):
+    """What readings that tell nothing look like."""
+
+    other: Evidence
+    """Vectors with the readings of another document's vector, put before their own tokens."""
+    random: Evidence
+    """Random directions of the layer's norm."""
+    mean: Evidence
+    """The layer's mean direction."""
+    empty: NDArray[np.float32]
+    """What the AR makes of no text at the real rows' tokens, (n, d_model)."""
+
+
+class Scored(NamedTuple):
+    """How well the chosen candidates of one kind of vectors do."""
+
+    rows: NDArray[np.float32]
+    documents: NDArray[np.int64]
+    classes: NDArray[np.str_]
+    rebuilt: NDArray[np.float32]
+    is_well_formed: NDArray[np.bool_]
+    fve: NDArray[np.float64]
+    token_fve: NDArray[np.float64] | None
+    """FVE of the tokens' means."""
+    score: NDArray[np.float64]
+    """What thresholds are about: FVE beyond the token, or FVE where no token is known."""
+
+    def take(self, chosen: NDArray[np.bool_]) -> "Scored":
+        """Return some rows."""
+        parts: list[Any] = [None if part is None else part[chosen] for part in self]
+        return Scored(*parts)
+
+
+class Bar(NamedTuple):
+    """What a reading has to take to be verified."""
+
+    limits: dict[PositionClass, float]
+    low: float | None = None
+    high: float | None = None
+
+    def is_taken(self, scored: Scored, mean: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which rows would be verified."""
+        limits = np.array([self.limits[kind] for kind in scored.classes.tolist()])
+        typical = is_typical(scored.rows, mean, low=self.low, high=self.high)
+        return np.asarray((scored.score > limits) & scored.is_well_formed & typical, bool)
+
+
+def summarize(
+    vectors: Vectors,
+    real: Evidence,
+    nulls: Nulls,
+    *,
+    identity: DecoderIdentity,
+    pair_digest: str,
+    token_means: TokenMeans | None,
+    anomaly: dict[str, NDArray[Any]],
+) -> Calibration:
+    """Compute every figure of a calibration.
+
+    Thresholds are set by the nulls of one half of the documents; those of the other half tell how often
+    such readings are verified.
+    """
+    baseline, mean = fidelity.fve_baseline(vectors.rows), fidelity.mean_direction(vectors.rows)
+    own, other, random, middle = (
+        score(part, baseline=baseline) for part in (real, nulls.other, nulls.random, nulls.mean)
+    )
+    is_setting = _is_first_half(other.documents)
+    setting = other.take(is_setting)
+    bar = set_bar(thresholds(setting.score, setting.classes), random, middle, vectors, mean)
+    shuffled = fidelity.fve(
+        own.rows, own.rebuilt[fidelity.other_documents(own.documents)], baseline=baseline
+    )
+    empty = fidelity.fve(own.rows, nulls.empty, baseline=baseline)
+    measured = {
+        **_means(own, other),
+        "shuffled_fve": fidelity.mean_interval(shuffled, own.documents),
+        "empty_text_fve": fidelity.mean_interval(empty, own.documents),
+        "random_vector_fve": fidelity.mean_interval(random.fve, random.documents),
+        "mean_vector_fve": fidelity.mean_interval(middle.fve, middle.documents),
+        "well_formed_share": fidelity.share_interval(own.is_well_formed),
+    }
+    for name, part in (
+        ("verified_share", own),
+        ("other_reading_verified_share", other.take(~is_setting)),
+        ("random_vector_verified_share", random),
+        ("mean_vector_verified_share", middle),
+    ):
+        measured |= _shares(name, bar.is_taken(part, mean), part.classes)
+    return Calibration(
+        figures=Figures(
+            decoder_digest=pair_digest,
+            model=identity.model,
+            layer=identity.layer,
+            d_model=identity.d_model,
+            vectors=len(vectors.rows),
+            fve_baseline=baseline,
+            n=len(own.rows),
+            candidates=real.trip.rebuilt.shape[1],
+            verified_above=bar.limits,
+            shuffled_fve_p95=max(bar.limits.values()),
+            typical_spread_p1=bar.low,
+            typical_spread_p99=bar.high,
+            measured={name: figure.as_dict() for name, figure in measured.items()},
+        ),
+        mean=mean.astype(np.float32),
+        real_fve=own.fve.astype(np.float32),
+        shuffled_fve=shuffled.astype(np.float32),
+        random_fve=random.fve.astype(np.float32),
+        token_means=token_means,
+        anomaly=anomaly,
+    )
+
+
+def score(evidence: Evidence, *, baseline: float) -> Scored:
+    """Choose and measure one candidate of every vector."""
+    vectors, classes, expected, trip = evidence
+    choice = choose(vectors.rows, trip.rebuilt)
+    chosen = [said[best] for said, best in zip(trip.candidates, choice.best.tolist(), strict=True)]
+    fves = fidelity.fve(vectors.rows, choice.rebuilt, baseline=baseline)
+    token_fves = None if expected is None else fidelity.fve(vectors.rows, expected, baseline=baseline)
+    return Scored(
+        rows=vectors.rows,
+        documents=vectors.documents,
+        classes=np.asarray(classes, np.str_),
+        rebuilt=choice.rebuilt,
+        is_well_formed=np.array([said.well_formed for said in chosen], bool),
+        fve=fves,
+        token_fve=token_fves,
+        score=fves if token_fves is None else fidelity.fve_beyond_token(fves, token_fves),
+    )
+
+
+def set_bar(
+    limits: dict[PositionClass, float],
+    random: Scored,
+    middle: Scored,
+    vectors: Vectors,
+    mean: NDArray[np.float64],
+) -> Bar:
+    """Ask for a benign distance from the mean where vectors that nobody ever had would pass otherwise."""
+    bar = Bar(limits)
+    spread = fidelity.spread(vectors.rows, mean)
+    if bar.is_taken(middle, mean).mean() > _TOO_OFTEN:
+        bar = bar._replace(low=float(np.percentile(spread, 1)))
+    if bar.is_taken(random, mean).mean() > _TOO_OFTEN:
+        bar = bar._replace(high=float(np.percentile(spread, 99)))
+    return bar
+
+
+def _means(own: Scored, other: Scored) -> dict[str, fidelity.Interval]:
+    figures = {
+        "fve": fidelity.mean_interval(own.fve, own.documents),
+        "cosine": fidelity.mean_interval(fidelity.cosine(own.rows, own.rebuilt), own.documents),
+        "same_token_null_fve": fidelity.mean_interval(other.fve, other.documents),
+    }
+    if own.token_fve is not None:
+        figures["fve_beyond_token"] = fidelity.mean_interval(own.score, own.documents)
+        figures["token_mean_fve"] = fidelity.mean_interval(own.token_fve, own.documents)
+        figures["same_token_null_fve_beyond_token"] = fidelity.mean_interval(other.score, other.documents)
+    return figures
+
+
+def _shares(
+    name: str, verdict: NDArray[np.bool_], classes: NDArray[np.str_]
+) -> dict[str, fidelity.Interval]:
+    """Return the share of all rows and of each class that has any."""
+    parts = {name: np.ones(len(verdict), bool)}
+    parts |= {f"{name}_{kind}": classes == kind for kind in POSITION_CLASSES}
+    return {part: fidelity.share_interval(verdict[rows]) for part, rows in parts.items() if rows.any()}
+
+
+def _is_first_half(documents: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which rows belong to every other document, the first one included."""
+    _, rank = np.unique(documents, return_inverse=True)
+    return np.asarray(rank % 2 == 0, bool)

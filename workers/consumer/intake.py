@@ -1,0 +1,97 @@
+"""Coverage counts of plugin and sidecar, from their stream to the store."""
+
+import datetime as dt
+import threading
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.store import coverage
+from subtext_sidecar import record, streams
+from workers.consumer.ledger import MAX_TEXT, STRATA
+from workers.consumer.queue import Entry, Queue, QueueSettings
+from workers.errors import STORE_ERRORS, is_outage
+
+log = structlog.get_logger()
+
+COVERAGE_QUEUE = QueueSettings(
+    stream=streams.COVERAGE_STREAM,
+    dead_stream=streams.COVERAGE_DEAD_LETTER_STREAM,
+    group=streams.COVERAGE_GROUP,
+)
+_BATCH = 200
+_BLOCK_MS = 1000
+_PAUSE_SECONDS = 2.0
+_MAX_COUNTERS = 256
+
+
+class CoverageIntake:
+    """Moves counts into the store. Any number of workers may do so at once: the largest value wins."""
+
+    def __init__(self, queue: Queue, sessions: sessionmaker[Session]) -> None:
+        """``queue`` reads COVERAGE_QUEUE."""
+        self._queue = queue
+        self._sessions = sessions
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until told to stop; an outage is waited out."""
+        while not stop.is_set():
+            try:
+                self.step()
+            except STORE_ERRORS as error:
+                if not is_outage(error):
+                    raise
+                log.warning("coverage_intake_waits", error=repr(error))
+                stop.wait(_PAUSE_SECONDS)
+
+    def step(self, block_ms: int = _BLOCK_MS) -> int:
+        """Store one batch, then settle it; return how many counts were stored."""
+        counts: list[coverage.SourceCount] = []
+        good: list[Entry] = []
+        for entry in self._queue.fetch(_BATCH, block_ms).entries:
+            try:
+                counts += _source_counts(entry)
+            except record.RecordError as error:
+                self._queue.dead_letter(entry, error.reason, str(error))
+            else:
+                good.append(entry)
+        with self._sessions() as session:
+            coverage.upsert_counts(session, counts)
+            session.commit()
+        self._queue.settle([entry.id for entry in good])
+        return len(counts)
+
+
+def _source_counts(entry: Entry) -> list[coverage.SourceCount]:
+    count = record.decode_coverage(entry.fields.get(streams.FIELD_HEADER, b""))
+    try:
+        minute = dt.datetime.fromtimestamp(count.minute * 60, dt.UTC)
+    except (OverflowError, ValueError, OSError) as error:
+        raise record.RecordError("bad_field", f"minute: {count.minute} is no time") from error
+    texts = (count.source, count.model, *count.counts)
+    if any("\x00" in text or len(text) > MAX_TEXT for text in texts):
+        raise record.RecordError(
+            "bad_field", f"source, model, counts: texts must be NUL-free, at most {MAX_TEXT} characters"
+        )
+    if count.stratum not in STRATA:
+        raise record.RecordError(
+            "bad_field", f"stratum: {count.stratum[:MAX_TEXT]!r} is not one of {', '.join(sorted(STRATA))}"
+        )
+    if len(count.counts) > _MAX_COUNTERS:
+        raise record.RecordError(
+            "oversized", f"counts: {len(count.counts)} counters, limit {_MAX_COUNTERS}"
+        )
+    if any(not 0 <= value < 2**63 for value in count.counts.values()):
+        raise record.RecordError("bad_field", "counts: values must fit a bigint and not be negative")
+    return [
+        coverage.SourceCount(
+            minute=minute,
+            source=count.source,
+            hop=count.hop,
+            model=count.model,
+            stratum=count.stratum,
+            counter=name,
+            count=value,
+        )
+        for name, value in count.counts.items()
+    ]

@@ -1,0 +1,91 @@
+"""What became of stream entries, counted under the model, stratum and minute that they came from.
+
+The minute is that of the capture, as at plugin and sidecar, so that the hops' sums can be compared
+minute by minute however long an entry waited. A worker keeps no counts of its own: it adds them in
+the transaction that stores what they count.
+"""
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from service.store.coverage import SourceCount
+from subtext_sidecar import record, streams
+from workers.consumer.queue import Entry
+
+STRATA: Final = frozenset({record.UNIFORM, record.OPT_IN, record.OPT_OUT, record.UNKNOWN})
+MAX_TEXT: Final = 256  # of what is an index key: PostgreSQL bounds those
+_SECONDS_PER_MINUTE: Final = 60
+_PLAUSIBLE_MINUTES: Final = 24 * 60
+
+
+class Cell(NamedTuple):
+    """What one set of counts is about."""
+
+    model: str
+    stratum: str  # one of STRATA
+    minute: int  # Unix time // 60
+
+
+Counts = Counter[tuple[Cell, str]]  # by counter
+
+
+class _Origin(msgspec.Struct):
+    """The part of a header that tells where its counts belong."""
+
+    model: str
+    stratum: str
+    captured_at: float
+
+
+_origin_decoder = msgspec.msgpack.Decoder(_Origin)
+
+
+def cell_of(entry: Entry, served_model: str) -> Cell:
+    """Return where an entry counts, which may hold anything.
+
+    A header that tells nothing, or nothing believable, leaves the served model, the stratum
+    ``unknown`` and the minute in which the sidecar wrote the entry; the same rule there keeps both
+    in step.
+    """
+    shipped = shipped_minute(entry)
+    try:
+        origin = _origin_decoder.decode(entry.fields.get(streams.FIELD_HEADER, b""))
+        captured = int(origin.captured_at // _SECONDS_PER_MINUTE)
+    except (msgspec.ValidationError, *record.UNDECODABLE, OverflowError, ValueError):
+        return Cell(served_model, record.UNKNOWN, shipped)
+    is_storable = 0 < len(origin.model) <= MAX_TEXT and "\x00" not in origin.model
+    return Cell(
+        origin.model if is_storable else served_model,
+        origin.stratum if origin.stratum in STRATA else record.UNKNOWN,
+        captured if abs(shipped - captured) <= _PLAUSIBLE_MINUTES else shipped,
+    )
+
+
+def shipped_minute(entry: Entry) -> int:
+    """Return the minute in which the entry was added to the stream, from its id."""
+    return int(entry.id.split(b"-")[0]) // (1000 * _SECONDS_PER_MINUTE)
+
+
+def tally(outcomes: Mapping[str, Iterable[Cell]]) -> Counts:
+    """Count the cells by counter."""
+    return Counter((cell, counter) for counter, cells in outcomes.items() for cell in cells)
+
+
+def to_rows(source: str, counts: Counts) -> list[SourceCount]:
+    """Return the counts as this worker's rows."""
+    return [
+        SourceCount(
+            minute=dt.datetime.fromtimestamp(cell.minute * _SECONDS_PER_MINUTE, dt.UTC),
+            source=source,
+            hop="worker",
+            model=cell.model,
+            stratum=cell.stratum,
+            counter=counter,
+            count=count,
+        )
+        for (cell, counter), count in counts.items()
+    ]

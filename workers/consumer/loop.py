@@ -1,0 +1,351 @@
+"""The worker's loop: fetch, decode, judge, commit, settle. The only place in `workers` that commits.
+
+Order is what makes it safe: rows are committed before their entries are settled, and every insert is
+idempotent, so a crash between any two steps costs a second delivery and nothing else.
+"""
+
+import datetime as dt
+import operator
+import threading
+import time
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import redis
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.store import coverage, identity, ingest
+from subtext_sidecar import record
+from workers.consumer import decoder_health, ledger, pipeline
+from workers.consumer.metrics import WorkerMetrics
+from workers.consumer.queue import Entry, Queue
+from workers.errors import STORE_ERRORS, PermanentError, is_outage
+from workers.judge.judge import Judge
+from workers.nla.decoder import Decoder, Given
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+Checkpoint = Literal["fetched", "decoded", "stored", "committed", "settled"]
+"""Names of the moments between two steps, for tests that kill the process there."""
+
+_LONGEST_BACKOFF_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """Limits of one loop."""
+
+    batch: int = 16
+    block_ms: int = 1000
+    max_deliveries: int = 5
+    keep_alive_seconds: float = 15.0
+    first_backoff_seconds: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What this worker decodes for, as registered in the store."""
+
+    model: str
+    """The served name, which records, counts and metrics carry; the decoder's own may be another."""
+    model_id: uuid.UUID
+    decoder_id: uuid.UUID
+
+
+class WorkerLoop:
+    """One worker: a queue on one side, a store on the other, a decoder and a judge between."""
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        decoder: Decoder,
+        judge: Judge,
+        sessions: sessionmaker[Session],
+        target: Target,
+        metrics: WorkerMetrics,
+        settings: LoopSettings,
+        stop: threading.Event,
+        reached: Callable[[Checkpoint], None] = lambda _: None,
+    ) -> None:
+        """``reached`` is called at each Checkpoint."""
+        self._queue = queue
+        self._decoder = decoder
+        self._judge = judge
+        self._sessions = sessions
+        self._target = target
+        self._metrics = metrics
+        self._settings = settings
+        self._stop = stop
+        self._reached = reached
+        self._source = f"worker-{uuid.uuid4().hex}"
+        self._health = decoder_health.DecoderHealth(
+            decoder_health.expected_beyond_token(decoder.identity.card)
+        )
+        self._tell_health()
+
+    def run(self) -> None:
+        """Work until told to stop; the batch under way is finished first."""
+        while not self._stop.is_set():
+            self.step()
+
+    def step(self) -> int:
+        """Take one batch to its end; return how many entries it had. Waits out every outage."""
+        batch = self._waiting_out(lambda: self._queue.fetch(self._settings.batch, self._settings.block_ms))
+        if batch is None:
+            return 0
+        self._metrics.trimmed.inc(batch.trimmed)
+        if not batch.entries:
+            return 0
+        self._metrics.redeliveries.inc(sum(entry.deliveries > 1 for entry in batch.entries))
+        self._reached("fetched")
+        with self._kept_alive(batch.entries):
+            self._handle(batch.entries)
+        return len(batch.entries)
+
+    def _handle(self, entries: Sequence[Entry]) -> None:
+        """Dead-letter what cannot be read, then take the rest through; repeats settle with the rest."""
+        sorted_ = pipeline.sort_entries(entries, self._decoder.identity, served_model=self._target.model)
+        worn = self._worn_out(sorted_.works)
+        for rejection in (*sorted_.rejections, *worn):
+            self._dead_letter(rejection)
+        given_up = {rejection.entry.id for rejection in worn}
+        self._attempt([work for work in sorted_.works if work.entry.id not in given_up])
+        # After their first copies: had those failed, these would be the ones that are left.
+        for work in sorted_.repeats:
+            self._attempt([work])
+
+    def _worn_out(self, works: Sequence[pipeline.Work]) -> list[pipeline.Rejection]:
+        limit = self._settings.max_deliveries
+        suspects = [work for work in works if work.entry.deliveries > limit]
+        if not suspects:
+            return []
+        known = self._waiting_out(lambda: self._known(suspects))
+        if known is None:
+            return []
+        return pipeline.worn_out(suspects, known, max_deliveries=limit)
+
+    def _known(self, works: Sequence[pipeline.Work]) -> dict[uuid.UUID, dt.datetime]:
+        with self._sessions() as session:
+            return ingest.list_known_explanations(
+                session, [work.sample_id for work in works], self._target.decoder_id
+            )
+
+    def _attempt(self, works: Sequence[pipeline.Work]) -> None:
+        """Process; when it fails as a whole, one by one, so that one entry cannot stop the others."""
+        if not works:
+            return
+        try:
+            lost = self._waiting_out(lambda: self._process(works))
+        except Exception as error:  # noqa: BLE001  # the boundary of a job
+            self._metrics.failures.labels(type(error).__name__).inc()
+            log.warning("batch_failed", entries=len(works), error=repr(error))
+            if len(works) == 1:
+                self._give_up(works[0].entry, error)
+                return
+            for work in works:
+                self._attempt([work])
+        else:
+            self._count_lost(lost or 0)
+
+    def _process(self, works: Sequence[pipeline.Work]) -> int:
+        """Decode, judge, commit, settle; return how many entries the stream had lost meanwhile.
+
+        May be repeated from the start after a failure anywhere.
+        """
+        known = self._known(works)
+        fresh = [work for work in works if work.sample_id not in known]
+        rows = self._read(fresh)
+        self._reached("decoded")
+        stored = self._store(fresh, rows, pipeline.split_repeated(works, known))
+        self._reached("committed")
+        self._observe(rows, stored)
+        self._metrics.duplicates.inc(len(works) - len(stored.explanation_ids))
+        lost = self._queue.settle([work.entry.id for work in works])
+        self._reached("settled")
+        return lost
+
+    def _read(self, works: Sequence[pipeline.Work]) -> list[ingest.NewReading]:
+        if not works:
+            return []
+        vectors = pipeline.stack(works)
+        headers = [work.record.header for work in works]
+        given = Given([header.token_id for header in headers], [header.phase for header in headers])
+        started = time.monotonic()
+        readings = self._decoder.read(vectors, given)
+        self._metrics.decode_seconds.labels(self._target.model).observe(time.monotonic() - started)
+        self._metrics.batch_size.observe(len(works))
+        verdicts = self._judge.judge(vectors, [reading.text for reading in readings])
+        is_trusted = not self._health.failed
+        return pipeline.to_rows(works, readings, verdicts, self._decoder.token_text, is_trusted=is_trusted)
+
+    def _store(
+        self,
+        fresh: Sequence[pipeline.Work],
+        rows: Sequence[ingest.NewReading],
+        repeated: pipeline.Repeated,
+    ) -> ingest.StoredBatch:
+        """Commit rows and their counts together, so that the coverage tables cannot disagree with them."""
+        with self._sessions() as session:
+            stored = ingest.store_batch(
+                session,
+                rows,
+                model_id=self._target.model_id,
+                decoder_id=self._target.decoder_id,
+                verdicts=self._judge.verdicts(),
+            )
+            new = [work for work in fresh if self._is_new(work.sample_id, stored)]
+            late = [work for work in fresh if not self._is_new(work.sample_id, stored)]
+            if late:  # another worker stored them between our look and our insert
+                others = pipeline.split_repeated(late, self._known(late))
+                repeated = pipeline.Repeated(*map(operator.add, repeated, others))
+            counts = ledger.tally(
+                {
+                    "rows_consumed": self._cells([*new, *repeated.duplicates]),
+                    "rows_decoded": self._cells(new),
+                    "rows_duplicate": self._cells(repeated.duplicates),
+                    "rows_redelivered": self._cells(repeated.redelivered),
+                }
+            )
+            coverage.add_counts(session, ledger.to_rows(self._source, counts))
+            self._reached("stored")
+            session.commit()
+        return stored
+
+    def _is_new(self, sample_id: uuid.UUID, stored: ingest.StoredBatch) -> bool:
+        return identity.explanation_id(sample_id, self._target.decoder_id) in stored.explanation_ids
+
+    def _cells(self, works: Sequence[pipeline.Work]) -> list[ledger.Cell]:
+        return [ledger.cell_of(work.entry, self._target.model) for work in works]
+
+    def _count(self, counts: ledger.Counts) -> None:
+        with self._sessions() as session:
+            coverage.add_counts(session, ledger.to_rows(self._source, counts))
+            session.commit()
+
+    def _count_lost(self, lost: int) -> None:
+        """Count rows that were read although the sidecar trimmed them, and counted them as dropped."""
+        if lost:
+            cell = ledger.Cell(self._target.model, record.UNKNOWN, int(time.time()) // 60)
+            self._waiting_out(lambda: self._count(Counter({(cell, "rows_trimmed_but_read"): lost})))
+
+    def _dead_letter(self, rejection: pipeline.Rejection) -> None:
+        lost = self._waiting_out(lambda: self._move(rejection))
+        if lost is None:
+            return  # still pending: a later delivery tries again
+        self._metrics.dead_letters.labels(rejection.reason).inc()
+        log.warning("entry_dead_lettered", entry=rejection.entry.id.decode(), reason=rejection.reason)
+        cells = [ledger.cell_of(rejection.entry, self._target.model)]
+        counts = ledger.tally({"rows_consumed": cells, f"dead_lettered_{rejection.reason}": cells})
+        self._waiting_out(lambda: self._count(counts))
+        self._count_lost(lost)
+
+    def _move(self, rejection: pipeline.Rejection) -> int | None:
+        """Return as `Queue.settle`, or None when Redis has no room for it."""
+        try:
+            return self._queue.dead_letter(rejection.entry, rejection.reason, rejection.error)
+        except redis.OutOfMemoryError as error:
+            # Not waited out: only settling the other entries makes room.
+            self._metrics.failures.labels(type(error).__name__).inc()
+            log.warning("dead_letter_postponed", entry=rejection.entry.id.decode(), error=repr(error))
+            return None
+
+    def _give_up(self, entry: Entry, error: Exception) -> None:
+        """Dead-letter what can never work or failed too often; leave the rest for another delivery."""
+        is_permanent = isinstance(error, PermanentError)
+        if not is_permanent and entry.deliveries < self._settings.max_deliveries:
+            return
+        reason = error.reason if isinstance(error, PermanentError) else "decode_failed"
+        self._dead_letter(pipeline.Rejection(entry, reason, "".join(traceback.format_exception(error))))
+
+    def _observe(self, rows: Sequence[ingest.NewReading], stored: ingest.StoredBatch) -> None:
+        now = dt.datetime.now(dt.UTC)
+        model, metrics = self._target.model, self._metrics
+        new = [row for row in rows if self._is_new(row.sample_id, stored)]  # else another worker was first
+        self._judge_decoder([row for row in new if row.baseline_probability > 0])
+        for row in new:
+            layer, selection = str(row.layer), "baseline" if row.baseline_probability > 0 else "screen"
+            status = "verified" if row.verified else "unverified"
+            metrics.stored.labels(model, layer, status, selection, row.position_class).inc()
+            metrics.fve.labels(model, layer, selection).observe(row.fve)
+            if row.fve_beyond_token is not None:
+                metrics.fve_beyond_token.labels(model, layer, selection).observe(row.fve_beyond_token)
+            metrics.cosine.labels(model, layer, selection).observe(row.cosine)
+            metrics.latency_seconds.labels(model).observe((now - row.captured_at).total_seconds())
+            if row.anomaly_p_value is not None:
+                metrics.anomaly_p_value.labels(model, selection).observe(row.anomaly_p_value)
+                if row.anomaly_p_value <= self._judge.policy.anomaly_p_value:
+                    metrics.anomalies.labels(model, "direction", selection).inc()
+        for flag in stored.flags:
+            metrics.flags.labels(model, flag.concept, flag.severity).inc()
+
+    def _judge_decoder(self, rows: Sequence[ingest.NewReading]) -> None:
+        """Take readings of the baseline into the decoder's health; it counts from the next batch on."""
+        before = self._health.failed
+        self._health.add(
+            [
+                decoder_health.Seen(
+                    hash(row.text), row.well_formed, row.fve_beyond_token, row.position_class
+                )
+                for row in rows
+            ]
+        )
+        failed = self._health.failed
+        if failed != before:
+            log.warning("decoder_health_changed", failed=list(failed), before=list(before))
+        self._tell_health()
+
+    def _tell_health(self) -> None:
+        labels = (self._target.model, str(self._decoder.identity.layer))
+        failed = self._health.failed
+        for name in decoder_health.NAMES:
+            self._metrics.decoder_health_failed.labels(*labels, name).set(name in failed)
+        for found in self._health.checks:
+            self._metrics.decoder_health.labels(*labels, found.name).set(found.value)
+        is_trusted = self._decoder.identity.is_calibrated and not failed
+        self._metrics.decoder_trusted.labels(*labels).set(is_trusted)
+
+    def _waiting_out(self, act: Callable[[], T]) -> T | None:
+        """Repeat the act until no store is away; None when told to stop meanwhile."""
+        pause = self._settings.first_backoff_seconds
+        while True:
+            try:
+                return act()
+            except STORE_ERRORS as error:
+                if not is_outage(error):
+                    raise
+                self._metrics.failures.labels(type(error).__name__).inc()
+                log.warning("store_away", error=repr(error), pause_seconds=pause)
+            if self._stop.wait(pause):
+                return None
+            pause = min(pause * 2, _LONGEST_BACKOFF_SECONDS)
+
+    @contextmanager
+    def _kept_alive(self, entries: Sequence[Entry]) -> Iterator[None]:
+        """Keep the entries ours while they are worked on, however long that takes."""
+        done = threading.Event()
+        ids = [entry.id for entry in entries]
+
+        def beat() -> None:
+            while not done.wait(self._settings.keep_alive_seconds):
+                try:
+                    self._queue.keep_alive(ids)
+                except redis.RedisError as error:
+                    # Worst case: another worker decodes them as well, and stores nothing new.
+                    log.warning("keep_alive_failed", error=repr(error))
+
+        thread = threading.Thread(target=beat, name="keep-alive", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()

@@ -1,0 +1,261 @@
+"""What happens to a batch between stream and store, as functions of plain values.
+
+No database, no queue and no clock in here: the loop brings the values and acts on the answers.
+"""
+
+import datetime as dt
+import math
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.store.ingest import NewMatch, NewReading
+from subtext_sidecar import record, streams
+from workers.consumer.queue import Entry
+from workers.errors import PermanentError
+from workers.judge.anomalies import Anomalies
+from workers.judge.concepts import Match
+from workers.nla.decoder import Claims, DecoderIdentity, Reading
+
+# A key of two indexes: PostgreSQL refuses index rows above 2704 bytes, and clients choose this text.
+_MAX_REQUEST_ID_BYTES = 1024
+_MAX_INTEGER = 2**31 - 1
+_SAMPLED_STRATA = (record.UNIFORM, record.OPT_IN)
+
+
+class Work(NamedTuple):
+    """A delivered entry with a record that this decoder can read."""
+
+    entry: Entry
+    record: record.Record
+    sample_id: uuid.UUID
+
+    @property
+    def captured_at(self) -> dt.datetime:
+        """When the plugin took the activation, UTC."""
+        return dt.datetime.fromtimestamp(self.record.header.captured_at, dt.UTC)
+
+
+class Rejection(NamedTuple):
+    """An entry for the dead-letter stream."""
+
+    entry: Entry
+    reason: str
+    error: str
+
+
+class Sorted(NamedTuple):
+    """A batch divided by what to do with each entry."""
+
+    works: list[Work]
+    repeats: list[Work]  # the same sample once more in this batch
+    rejections: list[Rejection]
+
+
+class Judged(NamedTuple):
+    """What the judge says about one reading."""
+
+    anomaly_score: float | None
+    anomaly_p_value: float | None
+    anomaly_calibration_n: int | None
+    matches: list[Match]
+
+
+def sort_entries(entries: Sequence[Entry], identity: DecoderIdentity, *, served_model: str) -> Sorted:
+    """Divide a batch into what can be decoded, what is there twice, and what must be dead-lettered."""
+    sorted_ = Sorted([], [], [])
+    seen: set[uuid.UUID] = set()
+    for entry in entries:
+        try:
+            work = _check(entry, identity, served_model)
+        except record.RecordError as error:
+            sorted_.rejections.append(Rejection(entry, error.reason, str(error)))
+        except PermanentError as error:
+            sorted_.rejections.append(Rejection(entry, error.reason, str(error)))
+        else:
+            if work.sample_id in seen:
+                sorted_.repeats.append(work)
+            else:
+                seen.add(work.sample_id)
+                sorted_.works.append(work)
+    return sorted_
+
+
+def _check(entry: Entry, identity: DecoderIdentity, served_model: str) -> Work:
+    missing = [
+        name.decode() for name in (streams.FIELD_HEADER, streams.FIELD_VECTOR) if name not in entry.fields
+    ]
+    if missing:
+        raise PermanentError("missing_field", f"the entry has no field {' and '.join(missing)}")
+    decoded = record.decode(entry.fields[streams.FIELD_HEADER], entry.fields[streams.FIELD_VECTOR])
+    _check_decoder(decoded.header, identity, served_model)
+    _check_storable(decoded.header)
+    if float(np.abs(decoded.values()).max()) == 0.0:
+        raise PermanentError("zero_vector", "the vector is all zeros and has no direction to read")
+    return Work(entry, decoded, record.sample_id(decoded.header))
+
+
+def _check_decoder(header: record.Header, identity: DecoderIdentity, served_model: str) -> None:
+    checks = (
+        ("model", header.model, served_model),
+        ("layer", header.layer, identity.layer),
+        ("d_model", header.shape[0], identity.d_model),
+    )
+    for field, got, needed in checks:
+        if got != needed:
+            raise PermanentError(
+                "wrong_decoder",
+                f"{field}: the record is for {got!r}, decoder {identity.name} reads {needed!r};"
+                " start a worker with the decoder of that model and layer",
+            )
+
+
+def _check_storable(header: record.Header) -> None:
+    """Refuse before decoding what the tables could never hold."""
+    size = len(header.request_id.encode())
+    if size > _MAX_REQUEST_ID_BYTES:
+        raise PermanentError(
+            "oversized", f"request_id: has {size} bytes, limit {_MAX_REQUEST_ID_BYTES}; send a shorter id"
+        )
+    if header.stratum not in _SAMPLED_STRATA:
+        raise PermanentError(
+            "bad_field", f"stratum: {header.stratum!r} is not one of {', '.join(_SAMPLED_STRATA)}"
+        )
+    for field, value in (("position", header.position), ("token_id", header.token_id)):
+        if value > _MAX_INTEGER:
+            raise PermanentError("bad_field", f"{field}: {value} does not fit the store")
+    try:
+        dt.datetime.fromtimestamp(header.captured_at, dt.UTC)
+    except (OverflowError, ValueError, OSError) as error:
+        raise PermanentError("bad_field", f"captured_at: {header.captured_at} is no time") from error
+
+
+class Repeated(NamedTuple):
+    """Works whose sample is explained already, by whether that was of this very capture."""
+
+    redelivered: list[Work]  # the same capture once more: a repetition on the way, counted before
+    duplicates: list[Work]  # another capture with the same identity: a recomputed or reused one
+
+
+def split_repeated(works: Iterable[Work], known: Mapping[uuid.UUID, dt.datetime]) -> Repeated:
+    """Divide those works whose samples are known; ``known`` is by sample id, with the capture's time."""
+    repeated = Repeated([], [])
+    for work in works:
+        if work.sample_id in known:
+            is_same = known[work.sample_id] == work.captured_at
+            (repeated.redelivered if is_same else repeated.duplicates).append(work)
+    return repeated
+
+
+def worn_out(
+    works: Sequence[Work], known: Collection[uuid.UUID], *, max_deliveries: int
+) -> list[Rejection]:
+    """Return rejections for works that were delivered too often and still have no explanation.
+
+    One that has an explanation only lacks its settling: a dead letter would count it twice.
+    """
+    return [
+        Rejection(
+            work.entry,
+            "too_many_deliveries",
+            f"delivered {work.entry.deliveries} times without an outcome; its workers may have died on it",
+        )
+        for work in works
+        if work.entry.deliveries > max_deliveries and work.sample_id not in known
+    ]
+
+
+def stack(works: Sequence[Work]) -> NDArray[np.float32]:
+    """Return the vectors of a batch, (n, d_model)."""
+    return np.stack([work.record.values() for work in works])
+
+
+def judged(anomalies: Anomalies | None, calibration_n: int, matches: Sequence[list[Match]]) -> list[Judged]:
+    """Join the judge's answers, one a reading."""
+    if anomalies is None:
+        return [Judged(None, None, None, found) for found in matches]
+    return [
+        Judged(score, p_value, calibration_n, found)
+        for score, p_value, found in zip(
+            anomalies.scores.tolist(), anomalies.p_values.tolist(), matches, strict=True
+        )
+    ]
+
+
+def to_rows(
+    works: Sequence[Work],
+    readings: Sequence[Reading],
+    verdicts: Sequence[Judged],
+    token_text: Callable[[int], str],
+    *,
+    is_trusted: bool,
+) -> list[NewReading]:
+    """Return the rows to store, one a work; ValueError when a fidelity is no number.
+
+    Nothing is verified while the decoder is not trusted, whatever it says itself.
+    """
+    if not all(math.isfinite(figure) for reading in readings for figure in _figures(reading)):
+        raise ValueError("readings: the decoder measured a figure that is not finite")
+    return [
+        NewReading(
+            sample_id=work.sample_id,
+            request_id=header.request_id,
+            layer=header.layer,
+            position=header.position,
+            token_id=header.token_id,
+            token_text=storable(token_text(header.token_id)),
+            phase=header.phase,
+            norm=header.norm,
+            stratum=header.stratum,
+            inclusion_probability=header.probability,
+            baseline_probability=header.baseline_probability,
+            reason=header.reason,
+            screen_scores=header.scores,
+            captured_at=work.captured_at,
+            text=storable(reading.text),
+            well_formed=reading.well_formed,
+            cosine=reading.cosine,
+            fve=reading.fve,
+            fve_beyond_token=reading.fve_beyond_token,
+            position_class=reading.position_class,
+            verified=reading.verified and is_trusted,
+            claims=None if reading.claims is None else _claims(reading.claims),
+            candidates=reading.candidates,
+            margin=reading.margin,
+            anomaly_score=verdict.anomaly_score,
+            anomaly_p_value=verdict.anomaly_p_value,
+            anomaly_calibration_n=verdict.anomaly_calibration_n,
+            matches=[NewMatch(*match) for match in verdict.matches],
+        )
+        for work, reading, verdict in zip(works, readings, verdicts, strict=True)
+        for header in (work.record.header,)
+    ]
+
+
+def _figures(reading: Reading) -> list[float]:
+    claims = reading.claims
+    measured = (reading.cosine, reading.fve, reading.fve_beyond_token, reading.margin)
+    said = (
+        ()
+        if claims is None
+        else (claims.expects_agreement, *claims.areas.values(), *claims.kind_scores.values())
+    )
+    return [figure for figure in (*measured, *said) if figure is not None]
+
+
+def _claims(claims: Claims) -> dict[str, Any]:
+    """Return the claims as JSON."""
+    return claims._asdict() | {
+        "expects": None if claims.expects is None else storable(claims.expects),
+        "kinds": list(claims.kinds),
+        "areas": dict(claims.areas),
+        "kind_scores": dict(claims.kind_scores),
+    }
+
+
+def storable(text: str) -> str:
+    """Return the text as PostgreSQL can keep it: no NUL, no lone surrogate."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,187 @@
+"""Build a worker's parts from its settings. Everything is passed on; nothing is global."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+import structlog
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Engine
+
+from service.store import engine as store_engine
+from service.store import ingest, migrate
+from workers.consumer.gauges import Gauges
+from workers.consumer.health import HealthServer
+from workers.consumer.intake import COVERAGE_QUEUE, CoverageIntake
+from workers.consumer.loop import Checkpoint, LoopSettings, Target, WorkerLoop
+from workers.consumer.metrics import WorkerMetrics
+from workers.consumer.queue import QueueSettings, StreamQueue
+from workers.errors import STORE_ERRORS, is_outage
+from workers.judge.anomalies import AnomalyReference
+from workers.judge.concepts import ConceptMatcher, ConceptSet, load_concepts
+from workers.judge.embedder import Embedder, MiniLmEmbedder
+from workers.judge.judge import Judge
+from workers.judge.policy import JudgePolicy
+from workers.nla.decoder import Decoder, Given
+from workers.settings import WorkerSettings
+
+log = structlog.get_logger()
+_RETRY_SECONDS = 2.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """A worker before and after its decoder is there."""
+
+    settings: WorkerSettings
+    stop: threading.Event
+    database: Engine
+    redis: redis.Redis
+    queue: StreamQueue
+    metrics: WorkerMetrics
+    gauges: Gauges
+    intake: CoverageIntake
+    health: HealthServer
+    concepts: ConceptSet
+    warm: threading.Event  # set once the decoder has read a first vector
+
+    def connect(
+        self,
+        decoder: Decoder,
+        anomaly: Mapping[str, NDArray[Any]] | None,
+        *,
+        embedder: Embedder | None = None,
+        reached: Callable[[Checkpoint], None] = lambda _: None,
+    ) -> WorkerLoop | None:
+        """Register the decoder and return the loop; None when told to stop while the store was away.
+
+        Raises ValueError when the store knows the model with another width, or the calibration's
+        anomaly reference cannot be used.
+        """
+        policy = JudgePolicy()
+        judge = Judge(
+            concepts=self.concepts,
+            matcher=ConceptMatcher(self.concepts, embedder or MiniLmEmbedder(), policy.semantic_thresholds),
+            reference=AnomalyReference.from_arrays(anomaly) if anomaly else None,
+            policy=policy,
+        )
+        target = self._register(decoder)
+        if target is None:
+            return None
+        self._warm_up(decoder, judge, target)
+        return WorkerLoop(
+            queue=self.queue,
+            decoder=decoder,
+            judge=judge,
+            sessions=store_engine.session_factory(self.database),
+            target=target,
+            metrics=self.metrics,
+            settings=LoopSettings(
+                batch=self.settings.batch_entries,
+                max_deliveries=self.settings.max_deliveries,
+                keep_alive_seconds=self.settings.reclaim_idle_seconds / 4,
+            ),
+            stop=self.stop,
+            reached=reached,
+        )
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.health.close()
+        self.redis.close()
+        self.database.dispose()
+
+    def _register(self, decoder: Decoder) -> Target | None:
+        identity = decoder.identity
+        served = self.settings.served_model or identity.model
+        row = ingest.NewDecoder(
+            model=served,
+            d_model=identity.d_model,
+            name=identity.name,
+            digest=identity.digest,
+            layer=identity.layer,
+            fve_baseline=identity.fve_baseline,
+            shuffled_fve_p95=identity.shuffled_fve_p95,
+            calibration_n=identity.calibration_n,
+            verified_above={str(kind): limit for kind, limit in identity.verified_above.items()},
+            candidates=identity.candidates,
+            card=identity.card,
+        )
+        while not self.stop.is_set():
+            try:
+                with store_engine.session_factory(self.database)() as session:
+                    model_id, decoder_id = ingest.register_decoder(session, row)
+                    session.commit()
+            except STORE_ERRORS as error:
+                if not is_outage(error):
+                    raise
+                log.warning("store_away", error=repr(error))
+                self.stop.wait(_RETRY_SECONDS)
+            else:
+                return Target(model=served, model_id=model_id, decoder_id=decoder_id)
+        return None
+
+    def _warm_up(self, decoder: Decoder, judge: Judge, target: Target) -> None:
+        """Read one vector that belongs to nobody, so that the first real one does not pay for it."""
+        import numpy as np
+
+        identity = decoder.identity
+        decoder.read(np.eye(1, identity.d_model, dtype=np.float32), Given(token_ids=[0], phases=["decode"]))
+        size = 0 if judge.reference is None else judge.reference.calibration_n
+        self.metrics.anomaly_calibration.labels(target.model).set(size)
+        self.warm.set()
+
+
+def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> Parts:
+    """Return the parts that need no decoder; raises ConceptsError or OSError (port taken)."""
+    concepts = load_concepts(settings.concepts_file)
+    database = store_engine.create_engine(
+        settings.database_url.get_secret_value(), application_name="subtext-worker"
+    )
+    client = redis.Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=settings.redis_timeout_seconds,
+        socket_connect_timeout=settings.redis_timeout_seconds,
+    )
+    names = QueueSettings(idle_ms=int(settings.reclaim_idle_seconds * 1000))
+    queue = StreamQueue(client, names)
+    metrics = WorkerMetrics(CollectorRegistry(), version=version)
+    warm = threading.Event()
+    health = HealthServer(
+        settings.http_host,
+        settings.http_port,
+        metrics.registry,
+        {
+            "postgres": lambda: store_engine.ping(database),
+            "migrations": lambda: _require(migrate.is_at_head(database), "run `subtext migrate`"),
+            "redis": queue.ping,
+            "decoder": lambda: _require(warm.is_set(), "still loading"),
+        },
+    )
+    return Parts(
+        settings=settings,
+        stop=stop,
+        database=database,
+        redis=client,
+        queue=queue,
+        metrics=metrics,
+        gauges=Gauges(
+            metrics, {found: StreamQueue(client, found) for found in (names, COVERAGE_QUEUE)}, database
+        ),
+        intake=CoverageIntake(StreamQueue(client, COVERAGE_QUEUE), store_engine.session_factory(database)),
+        health=health,
+        concepts=concepts,
+        warm=warm,
+    )
+
+
+class NotReadyError(RuntimeError):
+    """A part is not ready; the message says what is missing."""
+
+
+def _require(is_ready: bool, hint: str) -> None:  # noqa: FBT001  # reads as a condition at every call
+    if not is_ready:
+        raise NotReadyError(hint)

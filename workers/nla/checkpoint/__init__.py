@@ -1,0 +1,1 @@
+"""A pair's files: what they must say, and whether they fit each other."""

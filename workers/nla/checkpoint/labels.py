@@ -1,0 +1,165 @@
+"""The label head of a pair: what a vector is about, and how sure that is.
+
+A small network on the centred unit vector, trained on labels of the text so far. It names an area, a topic
+or a kind only above thresholds that were set on held-out chats; below them the pair abstains.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workers.nla.checkpoint.projector import load_arrays
+from workers.nla.claims import Labelled, first_sentence
+from workers.nla.errors import MetaError
+
+FILE, NAMES = "labels.safetensors", "labels.json"
+Array = NDArray[np.float32]
+
+
+class Names(BaseModel):
+    """What the outputs are called, and from which probability on each is said."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    areas: tuple[str, ...]
+    topics: dict[str, str]
+    """Topic to area, in the order of the outputs."""
+    registers: tuple[str, ...]
+    kinds: tuple[str, ...]
+    area_above: float = Field(ge=0)
+    topic_above: float = Field(ge=0)
+    kind_above: dict[str, float]
+    """One for every kind; above 1 where nothing is known about it, so that it is never said."""
+    hidden: int = Field(gt=0)
+    """Width of the hidden layer."""
+
+
+class Scores(NamedTuple):
+    """Probabilities of a batch."""
+
+    areas: Array
+    """(n, areas), rows sum to 1."""
+    topics: Array
+    """(n, topics), rows sum to 1."""
+    registers: Array
+    """(n, registers), rows sum to 1."""
+    kinds: Array
+    """(n, kinds), each on its own."""
+
+
+class LabelHead(NamedTuple):
+    """Weights in float32, and names."""
+
+    names: Names
+    hidden_weight: Array
+    hidden_bias: Array
+    out_weight: Array
+    """All outputs one below the other: areas, topics, registers, kinds."""
+    out_bias: Array
+
+    def score(self, centred: Array) -> Scores:
+        """Return the probabilities of centred vectors (n, d_model); see `Projector.centre`."""
+        hidden = _gelu(centred @ self.hidden_weight.T + self.hidden_bias)
+        logits = hidden @ self.out_weight.T + self.out_bias
+        names = self.names
+        sizes = (len(names.areas), len(names.topics), len(names.registers))
+        areas, topics, registers, kinds = np.split(logits, np.cumsum(sizes), axis=1)
+        return Scores(_softmax(areas), _softmax(topics), _softmax(registers), _sigmoid(kinds))
+
+    def label(self, centred: Array) -> list[Labelled]:
+        """Say what each vector is about, where that is sure enough."""
+        scores = self.score(centred)
+        return [_label(self.names, *row) for row in zip(*scores, strict=True)]
+
+    def longest_sentences(self) -> Iterator[str]:
+        """Yield the first sentence of every register and theme with every kind: none can be longer."""
+        names = self.names
+        for register in names.registers:
+            for topic, area in names.topics.items():
+                yield first_sentence(Labelled(register, area, topic, names.kinds, {}, {}))
+            for area in names.areas:
+                yield first_sentence(Labelled(register, area, None, names.kinds, {}, {}))
+
+
+def _label(names: Names, areas: Array, topics: Array, registers: Array, kinds: Array) -> Labelled:
+    area = names.areas[int(areas.argmax())] if areas.max() >= names.area_above else None
+    inside = np.array([area is not None and of == area for of in names.topics.values()])
+    # The topic is sought inside the named area: a sentence that contradicts itself helps nobody.
+    within = np.where(inside, topics, 0.0)
+    topic = (
+        list(names.topics)[int(within.argmax())] if within.max() >= max(names.topic_above, 1e-9) else None
+    )
+    scores = dict(zip(names.kinds, kinds.tolist(), strict=True))
+    return Labelled(
+        register=names.registers[int(registers.argmax())],
+        area=area,
+        topic=topic,
+        kinds=tuple(kind for kind, score in scores.items() if score >= names.kind_above[kind]),
+        areas=dict(zip(names.areas, areas.tolist(), strict=True)),
+        kind_scores=scores,
+    )
+
+
+def load_labels(folder: Path, *, d_model: int, file: str = FILE, names_file: str = NAMES) -> LabelHead:
+    """Load the label head of an AV's folder; MetaError names file, field and fix."""
+    path = folder / names_file
+    try:
+        names = Names.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise MetaError(f"{path}: missing; it ships with the pair, copy the pair again") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise MetaError(f"{path}: {field}: {first['msg'].lower()}; copy the file again") from None
+    except ValueError as error:
+        raise MetaError(f"{path}: not JSON ({error}); copy the file again") from error
+    _check_names(path, names)
+    outputs = sum(map(len, (names.areas, names.topics, names.registers, names.kinds)))
+    arrays = load_arrays(
+        folder / file,
+        {
+            "hidden_weight": (names.hidden, d_model),
+            "hidden_bias": (names.hidden,),
+            "out_weight": (outputs, names.hidden),
+            "out_bias": (outputs,),
+        },
+    )
+    return LabelHead(names, **arrays)
+
+
+def pool_areas(areas: Sequence[Labelled]) -> tuple[str, float, int]:
+    """Pool a request's positions: likeliest area, its mean probability, and how many readings name it."""
+    names = list(areas[0].areas)
+    mean = np.mean([[one.areas[name] for name in names] for one in areas], axis=0)
+    best = names[int(mean.argmax())]
+    return best, float(mean.max()), sum(one.area == best for one in areas)
+
+
+def _check_names(path: Path, names: Names) -> None:
+    if set(names.kind_above) != set(names.kinds):
+        raise MetaError(f"{path}: kind_above: must name every kind exactly once; copy the file again")
+    strangers = sorted(set(names.topics.values()) - set(names.areas))
+    if strangers:
+        raise MetaError(
+            f"{path}: topics: belong to areas {strangers} that are not listed; copy the file again"
+        )
+
+
+def _gelu(values: Array) -> Array:
+    # The tanh form: training uses the same one.
+    inner = np.sqrt(2 / np.pi) * (values + 0.044715 * values**3)
+    return np.asarray(0.5 * values * (1 + np.tanh(inner)), np.float32)
+
+
+def _softmax(logits: Array) -> Array:
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), np.float32)
+
+
+def _sigmoid(logits: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float32)

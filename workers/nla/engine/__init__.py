@@ -1,0 +1,1 @@
+"""A pair at work: prompts, AV, AR, and the decoder of both."""

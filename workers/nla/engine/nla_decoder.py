@@ -1,0 +1,266 @@
+"""The real decoder: AV, AR and calibration of one decoder directory."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.nla import claims, fidelity
+from workers.nla.calibration import Calibration, load_calibration
+from workers.nla.candidates import Choice, RoundTrip, agreement, choose
+from workers.nla.checkpoint.assemble import pair_digest
+from workers.nla.checkpoint.pair import Pair, load_pair
+from workers.nla.checkpoint.scale import check_scale
+from workers.nla.decoder import Claims, DecoderIdentity, Given, PositionClass, Reading
+from workers.nla.engine.reconstructor import Reconstructor
+from workers.nla.engine.verbalizer import EngineSettings, Explanation, Verbalizer
+from workers.nla.errors import CalibrationError, MetaError, PromptError
+from workers.nla.positions import TemplateIds, classify, template_ids
+
+_WORTH_KEEPING = 0.01
+"""Probabilities below it are not handed on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NlaDecoder:
+    """Reads vectors by way of text and back. One instance belongs to one thread."""
+
+    identity: DecoderIdentity
+    pair_digest: str
+    """Digest of the weights alone, which a calibration names."""
+    calibration: Calibration | None
+    verbalizer: Verbalizer
+    reconstructor: Reconstructor
+    tokenizer: Any
+    template: TemplateIds
+
+    @classmethod
+    def open(cls, folder: Path, settings: EngineSettings, *, calibrating: bool = False) -> Self:
+        """Load a decoder directory: `av/`, `ar/`, calibration, `card.json`.
+
+        Everything that can be wrong is checked before weights are loaded; raises DecoderError
+        naming the field and the fix. Without a calibration it loads, and verifies nothing; for
+        `calibrating` an old calibration is not looked at, so that it can be replaced.
+        """
+        pair = load_pair(folder / "av", folder / "ar")
+        digest = pair_digest(folder)
+        calibration = None if calibrating else load_calibration(folder, decoder_digest=digest)
+        _check_candidates(calibration, settings)
+        tokenizer, ar_tokenizer = _load_tokenizers(pair)
+        # The AR first: a broken head or prompt shows before the engine takes its time.
+        reconstructor = Reconstructor(
+            pair.ar.folder, pair.ar.meta, ar_tokenizer, device=_device(), products=settings.products
+        )
+        if pair.av.meta.projector is None:
+            check_scale(pair.av.meta, layer=pair.layer, typical_norm=reconstructor.typical_norm())
+        return cls(
+            identity=identify(folder, pair, digest, calibration, candidates=settings.candidates),
+            pair_digest=digest,
+            calibration=calibration,
+            verbalizer=Verbalizer(pair.av.folder, pair.av.meta, tokenizer, settings),
+            reconstructor=reconstructor,
+            tokenizer=tokenizer,
+            template=template_ids(tokenizer),
+        )
+
+    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+        """Return one reading a row of (n, d_model), in order; see `Decoder`.
+
+        1. The label head says what each vector is about, and the AV writes its candidates.
+        2. The AR rebuilds every candidate, and of each vector the best is kept.
+        3. That one is measured, and compared with what nulls of its position class reach.
+        """
+        trip = self.round_trip(vectors, given)
+        if not len(vectors):
+            return []
+        calibration = self.calibration
+        return judge(
+            vectors,
+            trip,
+            choose(vectors, trip.rebuilt),
+            classes=classify(given, self.template),
+            tokens=[self.token_text(token_id) for token_id in given.token_ids],
+            expected=self.predict_token_means(given),
+            is_typical=calibration.is_typical(vectors) if calibration else np.ones(len(vectors), bool),
+            identity=self.identity,
+        )
+
+    def round_trip(self, vectors: NDArray[np.float32], given: Given) -> RoundTrip:
+        """Write candidates for every row and rebuild each from its text and the read token alone."""
+        self.reconstructor.check_tokens(given.token_ids)
+        candidates = self.verbalizer.verbalize(vectors, given)
+        texts = [said.text for of_one in candidates for said in of_one]
+        token_ids = [
+            token_id for token_id, of_one in zip(given.token_ids, candidates, strict=True) for _ in of_one
+        ]
+        rebuilt = self.reconstructor.rebuild(texts, token_ids)
+        shape = (len(candidates), self.verbalizer.candidates, self.identity.d_model)
+        return RoundTrip(candidates, rebuilt.reshape(shape))
+
+    def predict_token_means(self, given: Given) -> NDArray[np.float64] | None:
+        """Return what the read tokens alone say of vectors; None where the calibration knows no tokens."""
+        if self.calibration is None or self.calibration.token_means is None:
+            return None
+        return self.calibration.token_means.predict(
+            given.token_ids, self.reconstructor.embed(given.token_ids)
+        )
+
+    def token_text(self, token_id: int) -> str:
+        """Return the text of a token of the audited model."""
+        return str(self.tokenizer.decode([token_id])).replace("\x00", "")
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.verbalizer.close()
+
+
+def judge(
+    vectors: NDArray[np.float32],
+    trip: RoundTrip,
+    choice: Choice,
+    *,
+    classes: Sequence[PositionClass],
+    tokens: Sequence[str],
+    expected: NDArray[np.float64] | None,
+    is_typical: NDArray[np.bool_],
+    identity: DecoderIdentity,
+) -> list[Reading]:
+    """Measure every row's chosen candidate and say whether it beats the nulls of its class; pure."""
+    fves = fidelity.fve(vectors, choice.rebuilt, baseline=identity.fve_baseline)
+    beyond = measure_beyond_token(vectors, fves, expected, baseline=identity.fve_baseline)
+    scores = fves if beyond is None else beyond
+    readings = []
+    for row, (candidates, best) in enumerate(zip(trip.candidates, choice.best.tolist(), strict=True)):
+        said = candidates[best]
+        above = bool(scores[row] > identity.threshold(classes[row]))
+        readings.append(
+            Reading(
+                text=claims.shown(said.text, tokens[row]) if said.continuation else said.text,
+                well_formed=said.well_formed,
+                cosine=float(choice.cosine[row]),
+                fve=float(fves[row]),
+                fve_beyond_token=None if beyond is None else float(beyond[row]),
+                verified=identity.is_calibrated and above and said.well_formed and bool(is_typical[row]),
+                position_class=classes[row],
+                claims=to_claims(said, agreement(candidates, best)),
+                candidates=len(candidates),
+                margin=None if choice.margin is None else float(choice.margin[row]),
+            )
+        )
+    return readings
+
+
+def measure_beyond_token(
+    vectors: NDArray[np.float32],
+    fves: NDArray[np.float64],
+    expected: NDArray[np.float64] | None,
+    *,
+    baseline: float,
+) -> NDArray[np.float64] | None:
+    """Return FVE beyond the token, (n,); None where nothing is expected of tokens."""
+    if expected is None:
+        return None
+    return fidelity.fve_beyond_token(fves, fidelity.fve(vectors, expected, baseline=baseline))
+
+
+def to_claims(said: Explanation, expects_agreement: float | None) -> Claims | None:
+    """Return the parts of what was said; None for a pair without labels."""
+    labelled, continuation = said.labelled, said.continuation
+    if labelled is None:
+        return None
+    return Claims(
+        register=labelled.register,
+        area=labelled.area,
+        topic=labelled.topic,
+        kinds=labelled.kinds,
+        expects=continuation.expects if continuation else None,
+        expects_agreement=expects_agreement,
+        areas={name: share for name, share in labelled.areas.items() if share >= _WORTH_KEEPING},
+        kind_scores={
+            name: score for name, score in labelled.kind_scores.items() if score >= _WORTH_KEEPING
+        },
+    )
+
+
+def identify(
+    folder: Path, pair: Pair, digest: str, calibration: Calibration | None, *, candidates: int
+) -> DecoderIdentity:
+    """Name a decoder by its contents, calibration included."""
+    figures = calibration.figures if calibration else None
+    if figures is not None and (figures.layer, figures.d_model) != (pair.layer, pair.av.meta.d_model):
+        raise MetaError(
+            f"calibration.json: layer and d_model are {figures.layer} and {figures.d_model}, the decoder's"
+            f" {pair.layer} and {pair.av.meta.d_model}; run `subtext calibrate` again"
+        )
+    card = _load_card(folder / "card.json")
+    version = digest
+    if figures is not None:
+        stamp = (folder / "calibration.json").read_bytes()
+        version = hashlib.sha256(digest.encode() + stamp).hexdigest()
+        card = {**card, "calibration": figures.measured}
+    return DecoderIdentity(
+        name=str(card.get("name", folder.name)),
+        digest=version,
+        model=pair.av.meta.base_checkpoint,
+        layer=pair.layer,
+        d_model=pair.av.meta.d_model,
+        fve_baseline=figures.fve_baseline if figures else 1.0,
+        shuffled_fve_p95=figures.shuffled_fve_p95 if figures else 1.0,
+        calibration_n=figures.n if figures else 0,
+        verified_above=figures.verified_above if figures else {},
+        candidates=figures.candidates if figures else candidates,
+        card=card,
+    )
+
+
+def _check_candidates(calibration: Calibration | None, settings: EngineSettings) -> None:
+    """Refuse thresholds of another choice: the best of many reaches more than the best of few."""
+    if calibration is None or calibration.figures.candidates == settings.candidates:
+        return
+    calibrated = calibration.figures.candidates
+    raise CalibrationError(
+        f"calibration.json: candidates: calibrated with {calibrated}, this decoder writes"
+        f" {settings.candidates}; set SUBTEXT_CANDIDATES={calibrated}, or run"
+        f" `subtext calibrate --candidates {settings.candidates}`"
+    )
+
+
+def _load_card(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MetaError(f"{path}: not JSON ({error}); copy it again or remove it") from error
+    if not isinstance(card, dict):
+        raise MetaError(f"{path}: must be one JSON object; copy it again or remove it")
+    return card
+
+
+def _load_tokenizers(pair: Pair) -> tuple[Any, Any]:
+    """Return the AV's and the AR's: their vocabulary is one, whether they add BOS may differ."""
+    import transformers
+
+    try:
+        av, ar = (
+            transformers.AutoTokenizer.from_pretrained(half.folder, local_files_only=True)
+            for half in (pair.av, pair.ar)
+        )
+    except (OSError, ValueError) as error:
+        raise MetaError(
+            f"{pair.av.folder}: the tokenizer's files are missing or broken ({error})"
+        ) from error
+    if av.get_vocab() != ar.get_vocab():
+        raise PromptError("tokenizer: av/ and ar/ hold different vocabularies; use two halves of one pair")
+    return av, ar
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,144 @@
+"""The activation reconstructor (AR): text back to a vector.
+
+Blocks 0..K of the audited model, no final norm, no lm_head, and a square head that reads the last
+token of the prompt. It sees the text alone, and the read token where the pair's prompt ends on that, so
+what it rebuilds is what the text tells.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.nla.checkpoint.meta import Meta
+from workers.nla.checkpoint.pair import find_head
+from workers.nla.checkpoint.text_model import load_blocks
+from workers.nla.engine.precision import ProductType, autocast, chooses_bfloat16, halve_products
+from workers.nla.engine.prompt import ReconstructionPrompt
+from workers.nla.errors import MetaError
+
+_BATCH = 32
+_ORDINARY_TEXT = "A letter to a friend about the weather, the garden and a train that came too late."
+
+
+class Reconstructor:
+    """A loaded AR. One instance belongs to one thread."""
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        meta: Meta,
+        tokenizer: Any,
+        *,
+        device: str = "cpu",
+        products: ProductType = "float32",
+    ) -> None:
+        """Check prompt and head, then load; PromptError or MetaError name what does not fit.
+
+        Matrix products of the blocks run in the precision `products`, the head's in float32.
+        """
+        self._prompt = ReconstructionPrompt(meta, tokenizer)
+
+        import torch
+
+        self._torch = torch
+        self._device = device
+        self._head = load_head(find_head(checkpoint), meta.d_model).to(device)
+        self._backbone = load_blocks(checkpoint).to(device).eval()
+        self._is_halved = chooses_bfloat16(products, device)
+        if self._is_halved:
+            halve_products(self._backbone)
+
+    @property
+    def takes_token(self) -> bool:
+        """Whether what is rebuilt depends on the read token."""
+        return self._prompt.takes_token
+
+    def rebuild(self, explanations: Sequence[str], token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return the vector that each explanation tells at its read token, (n, d_model).
+
+        Only directions carry meaning.
+        """
+        sequences = [
+            self._prompt.encode(text, token_id)
+            for text, token_id in zip(explanations, token_ids, strict=True)
+        ]
+        # Candidates of one vector are often the same text.
+        places = {ids: place for place, ids in enumerate(dict.fromkeys(map(tuple, sequences)))}
+        distinct = list(places)
+        rebuilt = np.empty((len(distinct), self._head.shape[0]), np.float32)
+        for rows in batches_by_length(distinct):
+            rebuilt[rows] = self._forward([distinct[row] for row in rows])
+        return rebuilt[np.array([places[tuple(ids)] for ids in sequences], np.int64)]
+
+    def typical_norm(self) -> float:
+        """Return the median norm of block K's output in a short text: that of the vectors, roughly.
+
+        The AR's blocks are the audited model's, trained on; the first token's huge norm does not count.
+        """
+        states, lengths = self._run([self._prompt.encode(_ORDINARY_TEXT, 0)])
+        return float(states[0, 1 : int(lengths[0])].norm(dim=-1).median())
+
+    def check_tokens(self, token_ids: Sequence[int]) -> None:
+        """Raise ValueError naming the rows whose token the model does not have.
+
+        On a GPU, looking one up would end the process's use of the device.
+        """
+        size = self._backbone.get_input_embeddings().num_embeddings
+        bad = [row for row, token_id in enumerate(token_ids) if not 0 <= token_id < size]
+        if bad:
+            raise ValueError(f"token_ids: rows {bad} are none of the model's {size} tokens")
+
+    def embed(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return the AR's embeddings of tokens, (n, d_model)."""
+        with self._torch.inference_mode():
+            ids = self._torch.tensor(list(token_ids), dtype=self._torch.long, device=self._device)
+            rows: NDArray[np.float32] = self._backbone.get_input_embeddings()(ids).float().cpu().numpy()
+        return rows
+
+    def _forward(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        states, lengths = self._run(sequences)
+        last = states[self._torch.arange(len(sequences)), lengths - 1]
+        vectors: NDArray[np.float32] = (last @ self._head.T).cpu().numpy()
+        return vectors
+
+    def _run(self, sequences: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+        """Return block K's outputs, (n, longest, d_model), and the lengths of the sequences, (n,)."""
+        torch = self._torch
+        # Padded on the right, behind the token that is read: causal attention never looks there.
+        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in sequences], batch_first=True)
+        lengths = torch.tensor([len(ids) for ids in sequences])
+        mask = torch.arange(padded.shape[1])[None] < lengths[:, None]
+        with torch.inference_mode(), autocast(self._device, is_halved=self._is_halved):
+            states = self._backbone(
+                input_ids=padded.to(self._device), attention_mask=mask.to(self._device), use_cache=False
+            ).last_hidden_state
+        return states.float(), lengths
+
+
+def batches_by_length(sequences: Sequence[Sequence[int]], size: int = _BATCH) -> Iterator[list[int]]:
+    """Yield row numbers in batches of like length, so that little is padded."""
+    order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def load_head(path: Path, d_model: int) -> Any:
+    """Load the head's (d_model, d_model) weight in float32; MetaError when it is another's."""
+    import safetensors
+    import safetensors.torch
+
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise MetaError(f"{path}: not a safetensors file ({error}); copy it again") from error
+    weight = tensors.get("weight")
+    if weight is None or tuple(weight.shape) != (d_model, d_model):
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        raise MetaError(
+            f"{path}: must hold one tensor 'weight' of ({d_model}, {d_model}), holds {found}; it belongs to"
+            " another decoder"
+        )
+    return weight.float()

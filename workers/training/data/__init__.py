@@ -1,0 +1,1 @@
+"""From prompts to labelled vectors and the texts that belong to them."""

@@ -1,0 +1,102 @@
+"""The labels of a run's chats: from their texts, or from a file where they were labelled before."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workers.training.data import chats, positions
+from workers.training.data.collect import Chat
+from workers.training.data.labels import Labeller, Labels
+
+FILE = "text_labels.safetensors"
+"""In a run's folder: labels that need no text and no sentence embedder."""
+_COLUMNS = ("documents", "positions")
+
+
+class TextLabelling:
+    """Labels by what a chat says."""
+
+    def __init__(self, labeller: Labeller, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> None:
+        """`rows` are all chats of the run."""
+        self._labeller = labeller
+        self._tokenizer = tokenizer
+        self._rows = rows
+        self._shared = positions.shared_prefix([row["tokens"] for row in rows])
+        self._closing = len(chats.turn_end(tokenizer))
+
+    def label(self, split: positions.Split, found: Sequence[Chat]) -> Labels:  # noqa: ARG002  # a stored label depends on it
+        """Label each position by what the model has seen of the chat by then."""
+        texts, subjects, requests = [], [], []
+        for chat in found:
+            subject_tokens = chat.prompt_tokens - self._closing
+            for position in chat.chosen:
+                end = position + 1
+                texts.append(self._decode(chat.tokens[self._shared : end]))
+                subject = chat.tokens[self._shared : max(min(end, subject_tokens), self._shared + 1)]
+                subjects.append(self._decode(subject))
+                requests.append(end <= chat.prompt_tokens)
+        return self._labeller.label(texts, subjects, requests)
+
+    def answers(self, documents: Sequence[int]) -> dict[int, int]:
+        """Return the area that is found in the text of each chat's answer alone, by document."""
+        rows = [self._rows[document] for document in documents]
+        texts = [self._decode(row["tokens"][row["prompt_tokens"] :]) for row in rows]
+        found = self._labeller.label(texts, texts, [False] * len(texts))
+        return dict(zip(documents, found.areas.argmax(axis=1).tolist(), strict=True))
+
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+class StoredLabelling:
+    """Labels that `store` wrote."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file."""
+        from safetensors.numpy import load_file
+
+        self._arrays = load_file(path)
+
+    def label(self, split: positions.Split, found: Sequence[Chat]) -> Labels:
+        """Return the labels of a split; ValueError when they belong to other positions."""
+        for name, wanted in zip(_COLUMNS, places(found), strict=True):
+            if not np.array_equal(self._arrays[f"{split}.{name}"], wanted):
+                raise ValueError(f"{FILE}: the {split} labels are those of other {name}; pack them again")
+        return Labels(*(self._arrays[f"{split}.{name}"] for name in Labels._fields))
+
+    def answers(self, documents: Sequence[int]) -> dict[int, int]:
+        """Return the area of each chat's answer alone, by document."""
+        areas = dict(
+            zip(
+                self._arrays["answers.documents"].tolist(),
+                self._arrays["answers.areas"].tolist(),
+                strict=True,
+            )
+        )
+        return {document: areas[document] for document in documents}
+
+
+def store(
+    path: Path, labels: Mapping[positions.Split, tuple[Sequence[Chat], Labels]], answers: dict[int, int]
+) -> None:
+    """Write every split's labels and the areas of held-out answers."""
+    from safetensors.numpy import save_file
+
+    arrays = {
+        "answers.documents": np.array(list(answers), np.int64),
+        "answers.areas": np.array(list(answers.values()), np.int64),
+    }
+    for split, (found, known) in labels.items():
+        columns = {**dict(zip(_COLUMNS, places(found), strict=True)), **known._asdict()}
+        arrays |= {f"{split}.{name}": np.ascontiguousarray(column) for name, column in columns.items()}
+    save_file(arrays, path)
+
+
+def places(found: Sequence[Chat]) -> tuple[Any, Any]:
+    """Return document and position of every chosen position."""
+    return (
+        np.array([chat.document for chat in found for _ in chat.chosen], np.int64),
+        np.array([place for chat in found for place in chat.chosen], np.int64),
+    )

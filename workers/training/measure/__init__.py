@@ -1,0 +1,1 @@
+"""What the trained pair is worth, and its card."""
