@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench.ratios import Bar
-from deploy.demo.launch import LAYER
+from deploy.local.launch import LAYER
 
 BASELINE: Final = "vanilla"
 

@@ -25,12 +25,12 @@ from bench.arms import ARMS, BASELINE, Arm, choose_arms
 from bench.load import MEAN_ANSWER_TOKENS, LoadError, plan_requests
 from bench.results import Plan, ResultsFile, ResumeError, Round, RunFigures, check_same
 from bench.visit import VisitError, Visitor
-from deploy.demo.home import HomeInUseError, open_home
-from deploy.demo.model import ensure_model
-from deploy.demo.process import ProcessDiedError
-from deploy.demo.progress import Reporter
 from deploy.demo.prompts import load_prompts
-from deploy.demo.stack import Stack, StartTimeoutError
+from deploy.local.home import HomeInUseError, open_home
+from deploy.local.model import ensure_model
+from deploy.local.process import ProcessDiedError
+from deploy.local.progress import Reporter
+from deploy.local.stack import Stack, StartTimeoutError
 
 CONCURRENCIES: Final = (1, 32)
 _WARM_TURNS: Final = {1: 2, 32: 40}

@@ -26,15 +26,15 @@ from bench import live_chats_server as server
 from bench import pair
 from bench.live_chats_join import Joined, JoinError, join
 from bench.live_chats_prompts import Ask, held_out, to_ask, unseen
-from deploy.demo import launch
-from deploy.demo.home import HomeInUseError, open_home
-from deploy.demo.model import MODEL_NAME
 from deploy.demo.pipeline import can_compile
-from deploy.demo.ports import HOST, Ports, choose_ports
-from deploy.demo.process import ProcessDiedError
-from deploy.demo.progress import Reporter
 from deploy.demo.prompts import load_prompts
-from deploy.demo.stack import Stack, StartTimeoutError
+from deploy.local import launch
+from deploy.local.home import HomeInUseError, open_home
+from deploy.local.model import MODEL_NAME
+from deploy.local.ports import HOST, Ports, choose_ports
+from deploy.local.process import ProcessDiedError
+from deploy.local.progress import Reporter
+from deploy.local.stack import Stack, StartTimeoutError
 from workers.nla import fidelity
 from workers.training.config import RunConfig, load_config
 from workers.training.data import activations, collect, lines

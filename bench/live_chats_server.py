@@ -12,10 +12,10 @@ from redis import Redis
 
 from bench.live_chats_join import LiveChat
 from bench.live_chats_prompts import Ask
-from deploy.demo import launch
-from deploy.demo.model import MODEL_NAME
-from deploy.demo.ports import HOST
-from deploy.demo.stack import Stack
+from deploy.local import launch
+from deploy.local.model import MODEL_NAME
+from deploy.local.ports import HOST
+from deploy.local.stack import Stack
 from subtext_sidecar.record import Record, RecordError, decode
 from subtext_sidecar.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.demo import launch
-from deploy.demo.model import ensure_model
-from deploy.demo.prepare import decoder_target
+from deploy.local import launch
+from deploy.local.model import ensure_model
+from deploy.local.prepare import decoder_target
 from workers.calibrate.summary import Vectors
 from workers.nla.checkpoint.meta import Meta, load_meta
 from workers.nla.checkpoint.projector import load_projector
@@ -45,7 +45,7 @@ def demo_decoder() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     shipped, model = str(launch.SHIPPED_DECODER), str(base_model())
     # In a process of its own: it needs gigabytes for a moment, and logs to stdout.
-    command = [sys.executable, "-m", "deploy.demo.prepare", "decoder", shipped, model, str(target)]
+    command = [sys.executable, "-m", "deploy.local.prepare", "decoder", shipped, model, str(target)]
     subprocess.run(command, check=True, stdout=sys.stderr)
     return target
 

@@ -13,12 +13,12 @@ from typing import Any, Final
 import psutil
 
 from bench.arms import IDLE_POLICY, Server
-from deploy.demo import launch
-from deploy.demo.home import Home
-from deploy.demo.model import MODEL_NAME
-from deploy.demo.ports import HOST, Ports, choose_ports
-from deploy.demo.process import DemoProcess, ProcessSpec
-from deploy.demo.stack import Stack
+from deploy.local import launch
+from deploy.local.home import Home
+from deploy.local.model import MODEL_NAME
+from deploy.local.ports import HOST, Ports, choose_ports
+from deploy.local.process import DemoProcess, ProcessSpec
+from deploy.local.stack import Stack
 
 _FIRST_PORT: Final = 8200
 _STORE_DEADLINE_SECONDS: Final = 60.0

@@ -12,7 +12,7 @@ from bench.load import ChatRequest, Load, Target, run_load
 from bench.results import CaptureFigures, RunFigures
 from bench.scrape import Scrape, scrape
 from bench.servers import Running, RunningServer, RunningSidecar
-from deploy.demo.model import MODEL_NAME
+from deploy.local.model import MODEL_NAME
 
 _POLL_SECONDS = 0.1
 _DEADLINE_SECONDS = 30.0

@@ -39,7 +39,7 @@ def state_dir() -> Path:
 @pytest.fixture(scope="session")
 def model_dir(state_dir: Path) -> Path:
     """SmolLM2-135M-Instruct as a float32 Hugging Face directory."""
-    from deploy.demo.model import ensure_model
+    from deploy.local.model import ensure_model
 
     (state_dir / "models").mkdir(exist_ok=True)
     return ensure_model(state_dir / "models")

@@ -9,14 +9,14 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.demo import launch, prepare
-from deploy.demo.home import Home
-from deploy.demo.model import MODEL_NAME, is_converted
-from deploy.demo.ports import HOST, Ports
-from deploy.demo.process import ProcessSpec
-from deploy.demo.progress import Reporter
 from deploy.demo.readback import Readback, Totals
-from deploy.demo.stack import Stack
+from deploy.local import launch, prepare
+from deploy.local.home import Home
+from deploy.local.model import MODEL_NAME, is_converted
+from deploy.local.ports import HOST, Ports
+from deploy.local.process import ProcessSpec
+from deploy.local.progress import Reporter
+from deploy.local.stack import Stack
 
 _STORE_DEADLINE_SECONDS = 60.0
 _PREPARE_DEADLINE_SECONDS = 420.0
@@ -132,7 +132,7 @@ def _listens(port: int) -> bool:
 
 
 def _preparing(what: str, *paths: Path) -> ProcessSpec:
-    command = (sys.executable, "-m", "deploy.demo.prepare", what, *map(str, paths))
+    command = (sys.executable, "-m", "deploy.local.prepare", what, *map(str, paths))
     return ProcessSpec(name=f"prepare-{what}", command=command, env={"HF_HUB_OFFLINE": "1"})
 
 

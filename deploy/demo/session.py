@@ -11,16 +11,16 @@ import httpx
 from rich.console import Console
 
 from deploy.demo import pipeline as pipelines
-from deploy.demo.home import HomeInUseError, open_home
-from deploy.demo.ports import HOST, Ports, choose_ports
-from deploy.demo.process import ProcessDiedError
-from deploy.demo.progress import Reporter
 from deploy.demo.readback import ReadbackError, Totals
-from deploy.demo.stack import Stack, StartTimeoutError
 from deploy.demo.summary import Outcome, Seconds, document, statement
 from deploy.demo.table import Screen
-from deploy.demo.tether import die_with_parent
 from deploy.demo.watch import TrafficFailedError, Watched, WatchPlan, watch
+from deploy.local.home import HomeInUseError, open_home
+from deploy.local.ports import HOST, Ports, choose_ports
+from deploy.local.process import ProcessDiedError
+from deploy.local.progress import Reporter
+from deploy.local.stack import Stack, StartTimeoutError
+from deploy.local.tether import die_with_parent
 
 _PLAIN_WIDTH: Final = 150
 _INTERRUPTED: Final = 130

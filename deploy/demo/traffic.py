@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import openai
 
-from deploy.demo.model import MODEL_NAME
 from deploy.demo.prompts import Prompt
+from deploy.local.model import MODEL_NAME
 
 _MAX_TOKENS = 48
 _REQUEST_TIMEOUT_SECONDS = 120.0

@@ -11,10 +11,10 @@ import httpx
 from deploy.demo.pipeline import Pipeline
 from deploy.demo.prompts import by_turns, load_prompts
 from deploy.demo.readback import Readback
-from deploy.demo.stack import Stack
 from deploy.demo.summary import Outcome
 from deploy.demo.table import Screen
 from deploy.demo.traffic import Traffic, TrafficPlan
+from deploy.local.stack import Stack
 
 _POLL_SECONDS = 1.0
 # A demo left on for days must not read days of explanations every second.

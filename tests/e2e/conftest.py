@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.demo import launch
-from deploy.demo.home import Home, run_dir_of
-from deploy.demo.ports import Ports, choose_ports
-from deploy.demo.prepare import assemble_decoder, decoder_target
+from deploy.local import launch
+from deploy.local.home import Home, run_dir_of
+from deploy.local.ports import Ports, choose_ports
+from deploy.local.prepare import assemble_decoder, decoder_target
 from service.store.migrate import upgrade
 from tests.e2e.pipeline import ALL_SCOPES, Pipeline, wait_for
 

@@ -12,11 +12,11 @@ import httpx
 import openai
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.demo import launch
-from deploy.demo.model import MODEL_NAME
-from deploy.demo.ports import HOST
-from deploy.demo.process import DemoProcess, ProcessSpec
-from deploy.demo.stack import answers
+from deploy.local import launch
+from deploy.local.model import MODEL_NAME
+from deploy.local.ports import HOST
+from deploy.local.process import DemoProcess, ProcessSpec
+from deploy.local.stack import answers
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from bench.live_chats import SAME, read
 from bench.live_chats_join import join
 from bench.live_chats_prompts import to_ask
 from bench.live_chats_server import Sampling, capture
-from deploy.demo import launch
-from deploy.demo.ports import HOST
 from deploy.demo.prompts import load_prompts
+from deploy.local import launch
+from deploy.local.ports import HOST
 from tests.e2e.pipeline import SERVED_MODEL, Pipeline
 
 pytestmark = pytest.mark.vllm

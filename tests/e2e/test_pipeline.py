@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from deploy import queries
-from deploy.demo import launch
+from deploy.local import launch
 from tests.e2e.pipeline import SERVED_MODEL, Pipeline, wait_for
 
 pytestmark = pytest.mark.vllm

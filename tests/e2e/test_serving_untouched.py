@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from deploy.demo import launch
-from deploy.demo.home import Home
-from deploy.demo.ports import Ports, choose_ports
+from deploy.local import launch
+from deploy.local.home import Home
+from deploy.local.ports import Ports, choose_ports
 from tests.e2e.conftest import START_SECONDS
 from tests.e2e.pipeline import SERVED_MODEL, Pipeline, wait_for
 

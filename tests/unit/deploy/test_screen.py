@@ -1,7 +1,7 @@
 """What the demo's sidecar starts with: its screen's reference and its policy file."""
 
-from deploy.demo import launch
-from deploy.demo.model import MODEL_NAME
+from deploy.local import launch
+from deploy.local.model import MODEL_NAME
 from subtext_sidecar.policy import ScreenPolicy, parse_document
 from subtext_sidecar.screen import Screen
 from subtext_sidecar.screen_reference import load_reference

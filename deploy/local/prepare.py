@@ -1,4 +1,4 @@
-"""Make what the demo keeps between runs: ``python -m deploy.demo.prepare model|decoder ...``.
+"""Make what the demo keeps between runs: ``python -m deploy.local.prepare model|decoder ...``.
 
 Both need torch and gigabytes for a moment, so they run in a process of their own.
 """
@@ -7,7 +7,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-from deploy.demo.model import ensure_model
+from deploy.local.model import ensure_model
 
 
 def decoder_target(shipped: Path, decoders_dir: Path) -> Path:

@@ -38,7 +38,7 @@ class DemoProcess:
         """
         self.spec = spec
         self.log_path = log_path
-        tether = (sys.executable, "-m", "deploy.demo.tether", str(os.getpid()), str(spec.grace_seconds))
+        tether = (sys.executable, "-m", "deploy.local.tether", str(os.getpid()), str(spec.grace_seconds))
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 [*tether, *spec.command],

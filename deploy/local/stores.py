@@ -1,4 +1,4 @@
-"""Hold an embedded PostgreSQL while this process lives: ``python -m deploy.demo.stores DATA_DIR URL_FILE``.
+"""Hold an embedded PostgreSQL while this process lives: `python -m deploy.local.stores DATA_DIR URL_FILE`.
 
 PostgreSQL runs as a daemon of its own. This process gives the demo one thing to start, watch and
 stop: SIGTERM here is a clean shutdown there. Valkey needs none of this; it runs in the foreground.

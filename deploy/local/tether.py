@@ -1,6 +1,6 @@
 """Run one command so that nothing of it can outlive the demo.
 
-Usage: ``python -m deploy.demo.tether PARENT_PID GRACE_SECONDS COMMAND...``
+Usage: ``python -m deploy.local.tether PARENT_PID GRACE_SECONDS COMMAND...``
 
 The tether is the command's parent and the adopter of everything that the command leaves behind
 (vLLM's engine processes, PostgreSQL's daemons). It ends the whole tree, politely first, when it is

@@ -9,8 +9,8 @@ from typing import Self
 
 import httpx
 
-from deploy.demo.process import DemoProcess, ProcessSpec
-from deploy.demo.progress import Reporter, Step
+from deploy.local.process import DemoProcess, ProcessSpec
+from deploy.local.progress import Reporter, Step
 
 _POLL_SECONDS = 0.2
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.demo.home import Home
-from deploy.demo.model import MODEL_NAME
-from deploy.demo.ports import HOST, Ports
-from deploy.demo.process import ProcessSpec
+from deploy.local.home import Home
+from deploy.local.model import MODEL_NAME
+from deploy.local.ports import HOST, Ports
+from deploy.local.process import ProcessSpec
 
 LAYER = 23
 DEPLOY_DIR = Path(__file__).resolve().parent.parent
@@ -53,7 +53,7 @@ class LaunchPlan:
 
 def postgres(home: Home) -> ProcessSpec:
     """Return embedded PostgreSQL; its URL appears in ``url_file``."""
-    command = (sys.executable, "-m", "deploy.demo.stores", str(home.postgres_dir), str(url_file(home)))
+    command = (sys.executable, "-m", "deploy.local.stores", str(home.postgres_dir), str(url_file(home)))
     return ProcessSpec(name="postgres", command=command, env={}, grace_seconds=15, is_store=True)
 
 
