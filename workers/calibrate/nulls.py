@@ -45,31 +45,45 @@ def draw_pairs(
 
 
 def thresholds(
-    scores: NDArray[np.float64], classes: Sequence[str] | NDArray[np.str_]
+    scores: NDArray[np.float64], classes: Sequence[str] | NDArray[np.str_], documents: NDArray[np.int64]
 ) -> dict[PositionClass, float]:
     """Return for every class what 95% of its nulls do not exceed, and never less than 0; at least one null.
+
+    `documents` are those of the vectors that the nulls were tried on.
 
     A class with few nulls takes the largest threshold of the others; where all have few, all are one.
     """
     kinds = np.asarray(classes)
     own: dict[PositionClass, float] = {
-        kind: upper_percentile(scores[kinds == kind])
+        kind: upper_percentile(scores[kinds == kind], documents[kinds == kind])
         for kind in POSITION_CLASSES
         if (kinds == kind).sum() >= LEAST_NULLS
     }
-    largest = max(own.values()) if own else upper_percentile(scores)
+    largest = max(own.values()) if own else upper_percentile(scores, documents)
     return {kind: max(own.get(kind, largest), 0.0) for kind in POSITION_CLASSES}
 
 
-def upper_percentile(values: NDArray[np.float64]) -> float:
+def upper_percentile(values: NDArray[np.float64], documents: NDArray[np.int64]) -> float:
     """Return an upper 95% bound of the 95th percentile: an order statistic; the largest of few values.
 
-    The smallest k such that at most k - 1 of n values lie below the true percentile with probability 0.95.
-    Rows of one document are alike, so that the bound is somewhat tighter than it says.
+    Of m independent values it is the k-th, the smallest k such that at most k - 1 of them lie below the
+    true percentile with probability 0.95. Rows of one document are alike, so m is not their number n but n
+    over the design effect of the share that exceeds the percentile (Kish, Survey Sampling, 1965).
     """
-    n = len(values)
-    ranks = np.arange(n + 1)
-    logs = np.array([math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in ranks])
-    below = np.cumsum(np.exp(logs + ranks * math.log(_QUANTILE) + (n - ranks) * math.log(1 - _QUANTILE)))
-    k = int(np.searchsorted(below, _CONFIDENCE)) + 1
-    return float(np.sort(values)[min(k, n) - 1])
+    ranked = np.sort(values)
+    m = max(int(len(values) / _design_effect(values > np.quantile(values, _QUANTILE), documents)), 1)
+    ranks = np.arange(m + 1)
+    logs = np.array([math.lgamma(m + 1) - math.lgamma(k + 1) - math.lgamma(m - k + 1) for k in ranks])
+    below = np.cumsum(np.exp(logs + ranks * math.log(_QUANTILE) + (m - ranks) * math.log(1 - _QUANTILE)))
+    k = min(int(np.searchsorted(below, _CONFIDENCE)) + 1, m)
+    return float(ranked[math.ceil(k / m * len(values)) - 1])
+
+
+def _design_effect(exceeds: NDArray[np.bool_], documents: NDArray[np.int64]) -> float:
+    """Return by how much the variance of a share grows because rows come in documents; at least 1."""
+    share = exceeds.mean()
+    if share in {0.0, 1.0}:
+        return 1.0
+    _, group = np.unique(documents, return_inverse=True)
+    excess = np.bincount(group, weights=exceeds - share)
+    return max(float(np.square(excess).sum() / (len(exceeds) * share * (1 - share))), 1.0)

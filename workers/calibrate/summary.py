@@ -121,7 +121,9 @@ def summarize(
     )
     is_setting = _is_first_half(other.documents)
     setting = other.take(is_setting)
-    bar = set_bar(thresholds(setting.score, setting.classes), random, middle, vectors, mean)
+    bar = set_bar(
+        thresholds(setting.score, setting.classes, setting.documents), random, middle, vectors, mean
+    )
     shuffled = fidelity.fve(
         own.rows, own.rebuilt[fidelity.other_documents(own.documents)], baseline=baseline
     )
