@@ -16,11 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar import streams
-
 VERSION: Final = 1
-
-ACTIVATIONS_STREAM: Final = streams.ACTIVATIONS_STREAM  # by this name for `bench`
 
 MAX_HEADER_BYTES: Final = 4096
 MAX_DIMENSIONS: Final = 65_536
