@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from subtext_sidecar import screen_fit
 from subtext_sidecar.block import MAX_ROWS, Block, BlockHeader, checksums, decode_block, encode_block
+from subtext_sidecar.contract.record import VERSION
 from subtext_sidecar.plugin.row import Row
 from subtext_sidecar.plugin.watchlist import NewRequest, Watchlist
 from subtext_sidecar.policy import CapturePolicy, ScreenPolicy
-from subtext_sidecar.record import VERSION
 from subtext_sidecar.rows import measure
 from subtext_sidecar.screen import Reference, Screen
 from subtext_sidecar.screening import Screening

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.record import VERSION
-from subtext_sidecar.streams import ACTIVATIONS_STREAM
+from subtext_sidecar.contract.record import VERSION
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 
 D_MODEL: Final = 3584  # of Qwen2.5-7B: 7 KB a row in bfloat16
 LAYER: Final = 20

@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import coverage
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
 from workers.errors import STORE_ERRORS, is_outage
 from workers.ledger import MAX_TEXT, STRATA
 from workers.queue import Entry, Queue, QueueSettings

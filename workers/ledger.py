@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from service.store.coverage import SourceCount
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
 from workers.queue import Entry
 
 STRATA: Final = frozenset({record.UNIFORM, record.OPT_IN, record.OPT_OUT, record.UNKNOWN})

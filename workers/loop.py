@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import coverage, identity, ingest
-from subtext_sidecar import record
+from subtext_sidecar.contract import record
 from workers import decoder_health, ledger, pipeline
 from workers.errors import STORE_ERRORS, PermanentError, is_outage
 from workers.judge.judge import Judge

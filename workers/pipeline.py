@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.store.ingest import NewMatch, NewReading
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
 from workers.errors import PermanentError
 from workers.judge.anomalies import Anomalies
 from workers.judge.concepts import Match

@@ -92,7 +92,7 @@ class Sample(Base):
         Index("ix_samples_captured_at_id", "captured_at", "id"),
     )
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # subtext_sidecar.record.sample_id
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # subtext_sidecar.contract.record.sample_id
     model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
     request_id: Mapped[str]
     layer: Mapped[int]

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.record import (
+from subtext_sidecar.contract.record import (
     BYTES_PER_VALUE,
     MAX_DIMENSIONS,
     OPT_IN,

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from subtext_sidecar.contract.record import UNIFORM, CoverageCount, Hop, RejectReason
 from subtext_sidecar.ledger import Cell
-from subtext_sidecar.record import UNIFORM, CoverageCount, Hop, RejectReason
 from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, Sampled
 
 SILENT_AFTER_SECONDS: Final = 10.0

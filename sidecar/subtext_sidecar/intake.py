@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 
 from subtext_sidecar.block import Block, decode_block
 from subtext_sidecar.buffer import Buffer, Entry
+from subtext_sidecar.contract.record import MAX_HEADER_BYTES, UNKNOWN, RecordError, RejectReason
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.metrics import SidecarMetrics
 from subtext_sidecar.outbox import Outbox
-from subtext_sidecar.record import MAX_HEADER_BYTES, UNKNOWN, RecordError, RejectReason
 from subtext_sidecar.rows import (
     Kept,
     Kind,

@@ -5,7 +5,7 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from subtext_sidecar.record import RejectReason
+from subtext_sidecar.contract.record import RejectReason
 from subtext_sidecar.screening import Verdict
 from subtext_sidecar.thinning import Rates
 

@@ -9,13 +9,13 @@ from typing import Final
 from redis import RedisError
 
 from subtext_sidecar.buffer import Buffer, Entry
+from subtext_sidecar.contract.record import UNKNOWN, CoverageCount, encode_coverage
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM, DEAD_LETTER_STREAM
 from subtext_sidecar.health import Health
 from subtext_sidecar.ledger import Cell, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.metrics import SidecarMetrics
-from subtext_sidecar.record import UNKNOWN, CoverageCount, encode_coverage
 from subtext_sidecar.stream import DeadLetter, RedisStream
-from subtext_sidecar.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM, DEAD_LETTER_STREAM
 
 _ENTRIES_PER_BATCH: Final = 256
 _SHIP_SECONDS: Final = 1.0

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subtext_sidecar.block import Block
-from subtext_sidecar.record import (
+from subtext_sidecar.contract.record import (
     BYTES_PER_VALUE,
     NO_SCORES,
     OPT_IN,

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from subtext_sidecar import thinning
+from subtext_sidecar.contract.record import NO_SCORES, encode_scores
 from subtext_sidecar.policy import PolicyError, ScreenPolicy
-from subtext_sidecar.record import NO_SCORES, encode_scores
 from subtext_sidecar.rows import Kept, Kind, Rows
 from subtext_sidecar.screen import Screen
 from subtext_sidecar.thinning import Arrivals, Rates, pass_on

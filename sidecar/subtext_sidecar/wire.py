@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from subtext_sidecar.record import UNDECODABLE, VERSION, RecordError
+from subtext_sidecar.contract.record import UNDECODABLE, VERSION, RecordError
 
 BLOCK: Final = b"b"
 COVERAGE: Final = b"c"

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from subtext_sidecar.block import MAX_ROWS, BlockHeader, encode_block
+from subtext_sidecar.contract.record import VERSION
 from subtext_sidecar.plugin.handover import Batch
 from subtext_sidecar.plugin.row import Row
-from subtext_sidecar.record import VERSION
 
 
 class Part(NamedTuple):

@@ -18,6 +18,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, start_http_server
 
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract.record import VERSION
 from subtext_sidecar.ledger import Ledger, new_source
 from subtext_sidecar.plugin.activation import CONFIG_KEY, LOGGER
 from subtext_sidecar.plugin.capture import Capture
@@ -38,7 +39,6 @@ from subtext_sidecar.plugin.settings import CaptureSettings, FaultPoint, Setting
 from subtext_sidecar.plugin.state import CaptureState
 from subtext_sidecar.plugin.step import CaptureError, Runner
 from subtext_sidecar.policy import START_VERSION, PolicyUpdate
-from subtext_sidecar.record import VERSION
 from subtext_sidecar.wire import CaptureStatus
 
 _STEP_METHODS: Final = ("execute_model", "sample_tokens")

@@ -7,9 +7,9 @@ come from a gateway that forwards the headers, because vLLM's workers never see 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from subtext_sidecar.contract.record import OPT_IN, OPT_OUT, UNIFORM
 from subtext_sidecar.plugin.trace import read_trace
 from subtext_sidecar.policy import CapturePolicy
-from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
 
 WISH: Final = "subtext"
 TRACEPARENT: Final = "traceparent"

@@ -16,12 +16,12 @@ import zmq
 
 from subtext_sidecar import wire
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract.record import encode_coverage
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.plugin.encoding import Encoded, Identity, encode
 from subtext_sidecar.plugin.handover import Batch, Handover
 from subtext_sidecar.policy import PolicyUpdate
 from subtext_sidecar.policy_channel import PolicySubscriber
-from subtext_sidecar.record import encode_coverage
 from subtext_sidecar.wire import CaptureStatus
 
 _PACE_SECONDS: Final = 0.02  # from one look at the hand-over to the next

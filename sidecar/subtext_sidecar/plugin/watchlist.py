@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from subtext_sidecar.contract.record import OPT_IN, OPT_OUT, UNIFORM
 from subtext_sidecar.plugin import sampling
 from subtext_sidecar.plugin.budget import Admitted, Budget
 from subtext_sidecar.plugin.request_args import RequestArgs, read_request_args
@@ -23,7 +24,6 @@ from subtext_sidecar.plugin.request_id import external_id
 from subtext_sidecar.plugin.row import Row
 from subtext_sidecar.plugin.wheel import Wheel
 from subtext_sidecar.policy import CapturePolicy
-from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
 
 # Finished requests are forgotten at once; this only bounds the damage if a finish is ever missed.
 MAX_KNOWN_REQUESTS: Final = 100_000

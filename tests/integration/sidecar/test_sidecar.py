@@ -12,7 +12,7 @@ import redis
 
 from subtext_sidecar import wire
 from subtext_sidecar.block import decode_block, encode_block
-from subtext_sidecar.record import (
+from subtext_sidecar.contract.record import (
     OPT_IN,
     UNIFORM,
     UNKNOWN,
@@ -21,7 +21,7 @@ from subtext_sidecar.record import (
     Record,
     encode_coverage,
 )
-from subtext_sidecar.streams import ACTIVATIONS_STREAM, DEAD_LETTER_STREAM
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, DEAD_LETTER_STREAM
 from tests.conftest import free_port
 from tests.integration.capture.runs import records_of
 from tests.integration.sidecar.stage import MIB, over_strata, shipped, totals

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.engine import session_factory
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
 from workers import wiring
 from workers.judge.embedder import WordEmbedder
 from workers.loop import WorkerLoop

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from service.store.engine import create_engine, session_factory
 from service.store.tables import CoverageMinute, Explanation, Sample
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
 from tests.integration.workers.conftest import make_record
 from workers.loop import Checkpoint
 

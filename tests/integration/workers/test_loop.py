@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.tables import CoverageMinute, Explanation, Flag, Sample
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
 from tests.integration.workers.conftest import D_MODEL, MODEL, Bench, make_record
 from workers.decoder_health import FEWEST, WINDOW
 from workers.nla.decoder import Claims, Given, Reading

@@ -17,10 +17,11 @@ from service.api.app import create_app
 from service.api.deps import Resources
 from service.metrics import Metrics
 from service.store import keys
-from subtext_sidecar import ledger, record, wire
+from subtext_sidecar import ledger, wire
 from subtext_sidecar.block import encode_block
 from subtext_sidecar.buffer import Buffer
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract import record
 from subtext_sidecar.health import Health
 from subtext_sidecar.metrics import SidecarMetrics
 from subtext_sidecar.policy import ScreenPolicy

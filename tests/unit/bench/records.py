@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from subtext_sidecar import record
+from subtext_sidecar.contract import record
 
 MODEL, LAYER, WIDTH = "audited", 3, 4
 

@@ -12,7 +12,8 @@ from pydantic_core import PydanticUndefined
 from service import readings
 from service.auth import Scope
 from service.settings import ServiceSettings
-from subtext_sidecar import policy_channel, record, screen_fit, settings, streams, thinning
+from subtext_sidecar import policy_channel, screen_fit, settings, thinning
+from subtext_sidecar.contract import record, streams
 from subtext_sidecar.plugin import budget, refusal
 from subtext_sidecar.plugin import settings as plugin_settings
 from subtext_sidecar.plugin.settings import CaptureSettings

@@ -13,7 +13,7 @@ import yaml
 from service.api import openapi
 from service.api.schemas import blind_spot
 from service.store import coverage, migrate
-from subtext_sidecar import record
+from subtext_sidecar.contract import record
 from subtext_sidecar.plugin import ring, sampling
 from subtext_sidecar.screening import _ANOMALY_SCORES
 from workers.judge.concepts import Concept, MatcherKind

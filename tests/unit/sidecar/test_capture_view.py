@@ -3,7 +3,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from subtext_sidecar.capture_view import CaptureView
-from subtext_sidecar.record import OPT_IN, UNIFORM, VERSION, CoverageCount, Hop
+from subtext_sidecar.contract.record import OPT_IN, UNIFORM, VERSION, CoverageCount, Hop
 from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts
 
 OF_UNIFORM = {"model": "m", "stratum": UNIFORM}

@@ -1,5 +1,5 @@
+from subtext_sidecar.contract.record import UNIFORM
 from subtext_sidecar.ledger import Cell, Ledger
-from subtext_sidecar.record import UNIFORM
 
 
 def test_counts_are_cumulative_within_a_minute() -> None:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtext_sidecar import record
+from subtext_sidecar.contract import record
 from tests.unit.sidecar.builders import frames, header_for, vector_bytes
 
 VECTORS = st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=64)

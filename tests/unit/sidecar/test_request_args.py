@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from subtext_sidecar.contract.record import OPT_IN, OPT_OUT, UNIFORM
 from subtext_sidecar.plugin.request_args import NOTHING_SAID, RequestArgs, read_request_args
 from subtext_sidecar.policy import CapturePolicy
-from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
 
 POLICY = CapturePolicy()
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtext_sidecar.block import Block, decode_block
-from subtext_sidecar.record import NO_SCORES, UNKNOWN, decode, encode_scores
+from subtext_sidecar.contract.record import NO_SCORES, UNKNOWN, decode, encode_scores
 from subtext_sidecar.rows import Kept, estimate, make_record, measure, not_finite
 from tests.unit.sidecar.builders import block_frames, block_header
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from subtext_sidecar import wire
 from subtext_sidecar.block import Block, decode_block
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract.record import decode_coverage
 from subtext_sidecar.ledger import Ledger
 from subtext_sidecar.plugin.device import Layout
 from subtext_sidecar.plugin.encoding import Identity
@@ -25,7 +26,6 @@ from subtext_sidecar.plugin.step import Step
 from subtext_sidecar.plugin.watchlist import Picked, Watch
 from subtext_sidecar.policy import CapturePolicy, PolicyUpdate
 from subtext_sidecar.policy_channel import PolicyPublisher
-from subtext_sidecar.record import decode_coverage
 from tests.unit.sidecar.test_capture_view import status
 
 DEADLINE_SECONDS = 20.0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.store import coverage
-from subtext_sidecar import streams
+from subtext_sidecar.contract import streams
 from workers import ledger
 from workers.ledger import Cell
 from workers.queue import Entry

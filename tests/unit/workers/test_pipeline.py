@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.store.ingest import NewReading
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
 from workers import pipeline
 from workers.nla.decoder import Claims, Reading
 from workers.nla.fake import fake_identity
