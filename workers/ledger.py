@@ -14,9 +14,10 @@ import msgspec
 
 from service.store.coverage import SourceCount
 from subtext_sidecar.contract import record, streams
+from subtext_sidecar.contract.counters import Stratum
 from workers.queue import Entry
 
-STRATA: Final = frozenset({record.UNIFORM, record.OPT_IN, record.OPT_OUT, record.UNKNOWN})
+STRATA: Final = frozenset(Stratum)
 MAX_TEXT: Final = 256  # of what is an index key: PostgreSQL bounds those
 _SECONDS_PER_MINUTE: Final = 60
 _PLAUSIBLE_MINUTES: Final = 24 * 60
@@ -56,11 +57,11 @@ def cell_of(entry: Entry, served_model: str) -> Cell:
         origin = _origin_decoder.decode(entry.fields.get(streams.FIELD_HEADER, b""))
         captured = int(origin.captured_at // _SECONDS_PER_MINUTE)
     except (msgspec.ValidationError, *record.UNDECODABLE, OverflowError, ValueError):
-        return Cell(served_model, record.UNKNOWN, shipped)
+        return Cell(served_model, Stratum.UNKNOWN, shipped)
     is_storable = 0 < len(origin.model) <= MAX_TEXT and "\x00" not in origin.model
     return Cell(
         origin.model if is_storable else served_model,
-        origin.stratum if origin.stratum in STRATA else record.UNKNOWN,
+        origin.stratum if origin.stratum in STRATA else Stratum.UNKNOWN,
         captured if abs(shipped - captured) <= _PLAUSIBLE_MINUTES else shipped,
     )
 

@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import coverage, identity, ingest
-from subtext_sidecar.contract import record
+from subtext_sidecar.contract.counters import Stratum
 from workers import decoder_health, ledger, pipeline
 from workers.errors import STORE_ERRORS, PermanentError, is_outage
 from workers.judge.judge import Judge
@@ -234,7 +234,7 @@ class WorkerLoop:
     def _count_lost(self, lost: int) -> None:
         """Count rows that were read although the sidecar trimmed them, and counted them as dropped."""
         if lost:
-            cell = ledger.Cell(self._target.model, record.UNKNOWN, int(time.time()) // 60)
+            cell = ledger.Cell(self._target.model, Stratum.UNKNOWN, int(time.time()) // 60)
             self._waiting_out(lambda: self._count(Counter({(cell, "rows_trimmed_but_read"): lost})))
 
     def _dead_letter(self, rejection: pipeline.Rejection) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from service.store.ingest import NewMatch, NewReading
 from subtext_sidecar.contract import record, streams
+from subtext_sidecar.contract.counters import Stratum
 from workers.errors import PermanentError
 from workers.judge.anomalies import Anomalies
 from workers.judge.concepts import Match
@@ -23,7 +24,7 @@ from workers.queue import Entry
 # A key of two indexes: PostgreSQL refuses index rows above 2704 bytes, and clients choose this text.
 _MAX_REQUEST_ID_BYTES = 1024
 _MAX_INTEGER = 2**31 - 1
-_SAMPLED_STRATA = (record.UNIFORM, record.OPT_IN)
+_SAMPLED_STRATA = (Stratum.UNIFORM, Stratum.OPT_IN)
 
 
 class Work(NamedTuple):

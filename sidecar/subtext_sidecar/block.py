@@ -14,12 +14,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.record import (
     BYTES_PER_VALUE,
     MAX_DIMENSIONS,
-    OPT_IN,
     UNDECODABLE,
-    UNIFORM,
     VERSION,
     RecordError,
     to_float32,
@@ -27,7 +26,7 @@ from subtext_sidecar.contract.record import (
 
 MAX_ROWS: Final = 1024  # rows in one block
 MAX_BLOCK_HEADER_BYTES: Final = 1 << 20
-_STRATA: Final = frozenset({UNIFORM, OPT_IN})  # requests of others are never sampled
+_STRATA: Final = frozenset({Stratum.UNIFORM, Stratum.OPT_IN})  # requests of others are never sampled
 
 
 class BlockHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +39,7 @@ class BlockHeader(msgspec.Struct, frozen=True, kw_only=True):
     d_model: int
     captured_at: float  # Unix seconds
     request_ids: list[str]  # external ids, distinct
-    strata: list[str]  # one a request: record.UNIFORM or record.OPT_IN
+    strata: list[str]  # one a request: Stratum.UNIFORM or OPT_IN
     request: list[int]  # index into request_ids
     position: list[int]
     token_id: list[int]

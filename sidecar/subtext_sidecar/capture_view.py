@@ -12,7 +12,8 @@ from typing import Final, NamedTuple, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from subtext_sidecar.contract.record import UNIFORM, CoverageCount, Hop, RejectReason
+from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.record import CoverageCount, Hop, RejectReason
 from subtext_sidecar.ledger import Cell
 from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, Sampled
 
@@ -64,7 +65,7 @@ class CaptureView(Collector):
         """Take a heartbeat."""
         with self._lock:
             self._heard[status.source] = _Heard(status, now)
-            self._totals.setdefault(_Stage("plugin", status.model, UNIFORM), Counter())
+            self._totals.setdefault(_Stage("plugin", status.model, Stratum.UNIFORM), Counter())
 
     def update_coverage(self, count: CoverageCount) -> None:
         """Add what is new in a cumulative count; repeated and reordered messages change nothing."""
@@ -118,7 +119,7 @@ def _status_metrics(heard: list[_Heard], now: float) -> Iterator[Metric]:
     )
     error_counts: Counter[str] = Counter(dict.fromkeys(_HOOKS, 0))
     for model, status in {one.status.model: one.status for one in heard}.items():
-        probability.add_metric([model, UNIFORM], status.sampling_probability)
+        probability.add_metric([model, Stratum.UNIFORM], status.sampling_probability)
     for one in heard:
         error_counts.update(one.status.errors)
     for reason, count in error_counts.items():

@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 
 from subtext_sidecar.block import Block, decode_block
 from subtext_sidecar.buffer import Buffer, Entry
-from subtext_sidecar.contract.record import MAX_HEADER_BYTES, UNKNOWN, RecordError, RejectReason
+from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.record import MAX_HEADER_BYTES, RecordError, RejectReason
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.metrics import SidecarMetrics
@@ -67,7 +68,9 @@ class Intake:
 
         ``minute`` and ``model`` are for rows that tell none themselves.
         """
-        for alike, blocks in _together(self._decoded(messages, Cell(model, UNKNOWN, minute)), minute):
+        for alike, blocks in _together(
+            self._decoded(messages, Cell(model, Stratum.UNKNOWN, minute)), minute
+        ):
             model = alike.kind.model
             self._take(measure(*blocks), alike.minute)
         return model

@@ -26,7 +26,7 @@ class Cell(NamedTuple):
     """What one set of counts is about."""
 
     model: str
-    stratum: str  # record.UNIFORM, OPT_IN, OPT_OUT or UNKNOWN
+    stratum: str  # a Stratum
     minute: int  # Unix time // 60
 
 

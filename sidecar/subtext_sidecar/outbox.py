@@ -9,7 +9,8 @@ from typing import Final
 from redis import RedisError
 
 from subtext_sidecar.buffer import Buffer, Entry
-from subtext_sidecar.contract.record import UNKNOWN, CoverageCount, encode_coverage
+from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.record import CoverageCount, encode_coverage
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM, DEAD_LETTER_STREAM
 from subtext_sidecar.health import Health
 from subtext_sidecar.ledger import Cell, Ledger
@@ -95,7 +96,7 @@ class Outbox:
         self._settle(self._under_way[: shipped.written], "rows_shipped")
         self._under_way = []
         if shipped.trimmed:
-            self._ledger.add(Cell(model, UNKNOWN, minute), "dropped_trimmed", shipped.trimmed)
+            self._ledger.add(Cell(model, Stratum.UNKNOWN, minute), "dropped_trimmed", shipped.trimmed)
         self._redis_answered(ACTIVATIONS_STREAM, shipped.error)
 
     def give_up(self, minute: int, model: str) -> None:

@@ -24,12 +24,6 @@ MAX_SCORES: Final = 32
 _NAMESPACE: Final = uuid.UUID("8f0c1c8e-2f2e-5d0a-9d2b-6b8c5b0f7a11")
 BYTES_PER_VALUE: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-# Strata: requests that are sampled by different rules, each with its own denominators.
-UNIFORM: Final = "uniform"  # by the hash of the request, or of its trace
-OPT_IN: Final = "opt_in"  # the client asked for it: always sampled
-OPT_OUT: Final = "opt_out"  # the client asked not to be: seen, never sampled
-UNKNOWN: Final = "unknown"  # counts of rows that no longer tell
-
 Phase = Literal["prefill", "decode"]
 Hop = Literal["plugin", "sidecar", "worker"]
 RejectReason = Literal[
@@ -57,7 +51,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     v: int
     model: str  # served model name
     request_id: str  # external id (X-Request-Id), never the engine's suffixed one
-    stratum: str  # of the request: UNIFORM or OPT_IN
+    stratum: str  # of the request: Stratum.UNIFORM or OPT_IN
     layer: int  # K: the vector is the OUTPUT of block K
     position: int  # token position in the request, 0 is the first prompt token
     token_id: int  # the token at that position
@@ -84,7 +78,7 @@ class CoverageCount(msgspec.Struct, frozen=True, kw_only=True):
     source: str  # unique for one process start
     hop: Hop
     model: str
-    stratum: str  # UNIFORM, OPT_IN, OPT_OUT, or UNKNOWN where a row's own could not be told
+    stratum: str  # a Stratum
     minute: int  # Unix time // 60
     counts: dict[str, int]  # e.g. requests_seen, rows_sampled, rows_shipped, dropped_socket_full
 

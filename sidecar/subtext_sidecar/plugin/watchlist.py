@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from subtext_sidecar.contract.record import OPT_IN, OPT_OUT, UNIFORM
+from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.plugin import sampling
 from subtext_sidecar.plugin.budget import Admitted, Budget
 from subtext_sidecar.plugin.request_args import RequestArgs, read_request_args
@@ -31,6 +31,11 @@ MAX_KNOWN_REQUESTS: Final = 100_000
 # A request past its row cap is looked at this often, to count what is not observed of it; all of
 # them in the same steps, so that the others need not be read.
 PAST_CAP_TOKENS: Final = 16
+
+# Read off their class once: this runs in every step.
+_UNIFORM: Final = Stratum.UNIFORM
+_OPT_IN: Final = Stratum.OPT_IN
+_OPT_OUT: Final = Stratum.OPT_OUT
 
 Count = Callable[[str, str, int], None]
 
@@ -63,14 +68,14 @@ class Watch:
     )
 
     def __init__(
-        self, internal_id: str, request_id: str, stratum: str, randomness: int, choice: sampling.Choice
+        self, internal_id: str, request_id: str, stratum: Stratum, randomness: int, choice: sampling.Choice
     ) -> None:
         self.internal_id = internal_id
         self.request_id = request_id
         self.stratum = stratum
         self.randomness = randomness
         self.choice = choice
-        self.weight = 1.0 / choice.prompt_probability if stratum == UNIFORM else 0.0
+        self.weight = 1.0 / choice.prompt_probability if stratum == _UNIFORM else 0.0
         self.next_position = sampling.next_position(choice, 0)
         self.stop = 0  # first position that was not computed yet for certain
         self.drafted_stop = 0  # first position behind all drafts
@@ -251,7 +256,7 @@ class Watchlist:
         said = read_request_args(policy, request.extra_args)
         for counter in ("requests_seen", *said.counters):
             self._count(said.stratum, counter, 1)
-        if said.stratum == OPT_OUT:
+        if said.stratum == _OPT_OUT:
             return
         request_id, skip = external_id(request.internal_id, randomized=self._randomized_ids)
         if skip is not None:
@@ -271,7 +276,7 @@ class Watchlist:
     ) -> Watch | None:
         drawn = sampling.draw(policy.seed, request_id)
         randomness = drawn.randomness if said.randomness is None else said.randomness
-        rate = self._budget.rate(policy) if said.stratum == UNIFORM else 1.0
+        rate = self._budget.rate(policy) if said.stratum == _UNIFORM else 1.0
         threshold = sampling.threshold(rate)
         if randomness < threshold:
             return None
@@ -356,7 +361,7 @@ class Watchlist:
     def _refuse(self, picked: Picked, admitted: Admitted) -> Picked:
         """Draw lots: each row of a stratum has the same chance, however long its request is."""
         kept: list[int] = []
-        for stratum, room in ((UNIFORM, admitted.uniform), (OPT_IN, admitted.opt_in)):
+        for stratum, room in ((_UNIFORM, admitted.uniform), (_OPT_IN, admitted.opt_in)):
             lots = sorted(
                 (hash((watch.randomness, position)), number)
                 for number, (watch, position) in enumerate(picked.wanted)

@@ -12,21 +12,16 @@ import redis
 
 from subtext_sidecar import wire
 from subtext_sidecar.block import decode_block, encode_block
-from subtext_sidecar.contract.record import (
-    OPT_IN,
-    UNIFORM,
-    UNKNOWN,
-    VERSION,
-    CoverageCount,
-    Record,
-    encode_coverage,
-)
+from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.record import VERSION, CoverageCount, Record, encode_coverage
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, DEAD_LETTER_STREAM
 from tests.conftest import free_port
 from tests.integration.capture.runs import records_of
 from tests.integration.sidecar.stage import MIB, over_strata, shipped, totals
 from tests.unit.sidecar.builders import block_frames, block_header
 from tests.unit.sidecar.test_capture_view import status
+
+OPT_IN, UNIFORM, UNKNOWN = Stratum.OPT_IN, Stratum.UNIFORM, Stratum.UNKNOWN
 
 BUFFER_FULL = {"stage": "sidecar", "reason": "buffer_full"}
 

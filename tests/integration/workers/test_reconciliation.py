@@ -22,6 +22,7 @@ from subtext_sidecar.block import encode_block
 from subtext_sidecar.buffer import Buffer
 from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.contract import record
+from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.health import Health
 from subtext_sidecar.metrics import SidecarMetrics
 from subtext_sidecar.policy import ScreenPolicy
@@ -71,10 +72,10 @@ class Upstream:
     def send_block(self, number: int, captured_at: float) -> None:
         """Sample eight rows and send them: some never leave, some arrive damaged."""
         requests = [f"request-{number}-{place}" for place in range(ROWS // 2)]
-        strata = [record.OPT_IN if place % 2 else record.UNIFORM for place in range(ROWS // 2)]
+        strata = [Stratum.OPT_IN if place % 2 else Stratum.UNIFORM for place in range(ROWS // 2)]
         for stratum in strata:
             self._count(stratum, captured_at, requests_seen=1, requests_sampled=1, rows_sampled=2)
-        self._count(record.OPT_OUT, captured_at, requests_seen=1)
+        self._count(Stratum.OPT_OUT, captured_at, requests_seen=1)
         outcome = "dropped_queue_full" if self._rng.random() < 0.1 else "rows_handed_over"
         for stratum in strata:
             self._count(stratum, captured_at, **{outcome: 2})

@@ -3,8 +3,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from subtext_sidecar.capture_view import CaptureView
-from subtext_sidecar.contract.record import OPT_IN, UNIFORM, VERSION, CoverageCount, Hop
+from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.record import VERSION, CoverageCount, Hop
 from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts
+
+OPT_IN, UNIFORM = Stratum.OPT_IN, Stratum.UNIFORM
 
 OF_UNIFORM = {"model": "m", "stratum": UNIFORM}
 

@@ -1,5 +1,7 @@
-from subtext_sidecar.contract.record import UNIFORM
+from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.ledger import Cell, Ledger
+
+UNIFORM = Stratum.UNIFORM
 
 
 def test_counts_are_cumulative_within_a_minute() -> None:

@@ -3,9 +3,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from subtext_sidecar.contract.record import OPT_IN, OPT_OUT, UNIFORM
+from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.plugin.request_args import NOTHING_SAID, RequestArgs, read_request_args
 from subtext_sidecar.policy import CapturePolicy
+
+OPT_IN, OPT_OUT, UNIFORM = Stratum.OPT_IN, Stratum.OPT_OUT, Stratum.UNIFORM
 
 POLICY = CapturePolicy()
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -18,7 +20,7 @@ def test_what_is_meant_for_others_is_nothing_said(extra_args: dict[str, Any] | N
 
 
 @pytest.mark.parametrize(("wish", "stratum"), [("on", OPT_IN), ("off", OPT_OUT)])
-def test_a_wish_is_a_stratum_of_its_own(wish: str, stratum: str) -> None:
+def test_a_wish_is_a_stratum_of_its_own(wish: str, stratum: Stratum) -> None:
     assert read_request_args(POLICY, {"subtext": wish}) == RequestArgs(stratum, None, ())
 
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from subtext_sidecar import wire
 from subtext_sidecar.block import Block, decode_block
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.record import decode_coverage
 from subtext_sidecar.ledger import Ledger
 from subtext_sidecar.plugin.device import Layout
@@ -72,7 +73,7 @@ class Bench:
             torch.full((rows,), token_id, dtype=torch.int32),
             torch.arange(rows),
         )
-        watch = Watch("internal", "request", "uniform", 0, EVERY_TOKEN)
+        watch = Watch("internal", "request", Stratum.UNIFORM, 0, EVERY_TOKEN)
         picked = Picked(list(range(rows)), [(watch, position) for position in range(rows)])
         run = self.ring.gather(step, picked.indices)
         assert run is not None
