@@ -14,7 +14,7 @@ import msgspec
 
 from service.store.coverage import SourceCount
 from subtext_sidecar.contract import record, streams
-from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.counters import Hop, Stratum
 from workers.queue import Entry
 
 STRATA: Final = frozenset(Stratum)
@@ -82,7 +82,7 @@ def to_rows(source: str, counts: Counts) -> list[SourceCount]:
         SourceCount(
             minute=dt.datetime.fromtimestamp(cell.minute * _SECONDS_PER_MINUTE, dt.UTC),
             source=source,
-            hop="worker",
+            hop=Hop.WORKER,
             model=cell.model,
             stratum=cell.stratum,
             counter=counter,

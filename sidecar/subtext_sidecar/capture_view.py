@@ -12,8 +12,8 @@ from typing import Final, NamedTuple, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from subtext_sidecar.contract.counters import Stratum
-from subtext_sidecar.contract.record import CoverageCount, Hop, RejectReason
+from subtext_sidecar.contract.counters import COUNTERS, Hop, LossKind, Stratum, loss_of
+from subtext_sidecar.contract.record import CoverageCount
 from subtext_sidecar.ledger import Cell
 from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, Sampled
 
@@ -22,21 +22,10 @@ _FORGET_AFTER_SECONDS: Final = 60.0
 _KEEP_MINUTES: Final = 24 * 60
 # Shown from the start with 0, because a rate never sees the step in which a series appears.
 _HOOKS: Final = ("load_model", "execute_model", "sample_tokens", "sender")
-_DROPS: Final = (
-    *(
-        ("plugin", reason)
-        for reason in (
-            "queue_full",
-            "ring_full",
-            "socket_full",
-            "budget",
-            "error",
-            "position_mismatch",
-            "after_end",
-        )
-    ),
-    *(("sidecar", reason) for reason in ("buffer_full", "redis_error", "trimmed")),
-    *(("sidecar", f"invalid_{reason}") for reason in get_args(RejectReason)),
+_DROPS: Final = tuple(
+    (counter.hop, lost.reason)
+    for counter in COUNTERS
+    if (lost := loss_of(counter)) is not None and lost.kind is LossKind.DROPPED
 )
 
 
@@ -65,7 +54,7 @@ class CaptureView(Collector):
         """Take a heartbeat."""
         with self._lock:
             self._heard[status.source] = _Heard(status, now)
-            self._totals.setdefault(_Stage("plugin", status.model, Stratum.UNIFORM), Counter())
+            self._totals.setdefault(_Stage(Hop.PLUGIN, status.model, Stratum.UNIFORM), Counter())
 
     def update_coverage(self, count: CoverageCount) -> None:
         """Add what is new in a cumulative count; repeated and reordered messages change nothing."""
@@ -179,13 +168,13 @@ def _coverage_metrics(totals: dict[_Stage, Counter[str]], layers: dict[str, int]
         "subtext_activations_shipped", "Rows that the sidecar wrote to the stream.", labels=["model"]
     )
     for stage, counts in totals.items():
-        if stage.hop == "plugin":
+        if stage.hop is Hop.PLUGIN:
             seen.add_metric([stage.model, stage.stratum], counts["requests_seen"])
             sampled.add_metric([stage.model, stage.stratum], counts["requests_sampled"])
-    plugin = _by_model(totals, "plugin")
+    plugin = _by_model(totals, Hop.PLUGIN)
     for model, counts in plugin.items():
         captured.add_metric([model, str(layers.get(model, -1))], counts["rows_handed_over"])
-    for model, counts in _by_model(totals, "sidecar").items():
+    for model, counts in _by_model(totals, Hop.SIDECAR).items():
         shipped.add_metric([model], counts["rows_shipped"])
     yield from (seen, sampled, captured, shipped, _dropped(totals), _unobservable(plugin))
 

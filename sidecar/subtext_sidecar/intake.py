@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from subtext_sidecar.block import Block, decode_block
 from subtext_sidecar.buffer import Buffer, Entry
-from subtext_sidecar.contract.counters import Stratum
-from subtext_sidecar.contract.record import MAX_HEADER_BYTES, RecordError, RejectReason
+from subtext_sidecar.contract.counters import RejectReason, Stratum
+from subtext_sidecar.contract.record import MAX_HEADER_BYTES, RecordError
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.metrics import SidecarMetrics
@@ -88,7 +88,11 @@ class Intake:
         )
         for row in not_finite(rows):
             self._drop(
-                rows, unscreened(rows, row), "not_finite", "vector has NaN or infinite values", counts
+                rows,
+                unscreened(rows, row),
+                RejectReason.NOT_FINITE,
+                "vector has NaN or infinite values",
+                counts,
             )
         taken = self._screening.take(rows)
         counts.update(taken.counts)
@@ -104,7 +108,7 @@ class Intake:
             stratum = rows.stratum[kept.row]
             if size > MAX_HEADER_BYTES:
                 detail = f"header has {size} bytes, limit {MAX_HEADER_BYTES}"
-                self._drop(rows, kept, "oversized", detail, counts)
+                self._drop(rows, kept, RejectReason.OVERSIZED, detail, counts)
             elif not put(Entry(header, vector, cells[stratum], size + len(vector))):
                 counts[stratum, "dropped_buffer_full"] += 1
         for (stratum, counter), count in counts.items():

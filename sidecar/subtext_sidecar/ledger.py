@@ -10,7 +10,8 @@ import threading
 from collections import Counter
 from typing import Final, NamedTuple
 
-from subtext_sidecar.contract.record import VERSION, CoverageCount, Hop
+from subtext_sidecar.contract.counters import Hop
+from subtext_sidecar.contract.record import VERSION, CoverageCount
 
 SECONDS_PER_MINUTE: Final = 60
 _REPEAT_MINUTES: Final = 15

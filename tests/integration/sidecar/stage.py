@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from subtext_sidecar.buffer import Buffer
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.record import Record, decode, decode_coverage
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM
 from subtext_sidecar.health import Health
@@ -49,7 +50,7 @@ class Stage:
         self.receiver = Receiver(address)
         self.stream = RedisStream(url, max_stream_bytes=stream_bytes)
         self.buffer = Buffer(buffer_bytes)
-        self.ledger = Ledger(source="sidecar-test", hop="sidecar")
+        self.ledger = Ledger(source="sidecar-test", hop=Hop.SIDECAR)
         self.publisher = PolicyPublisher(self.receiver.context, address)
         metrics = SidecarMetrics(self.registry)
         screening = Screening(screen, ScreenPolicy(), time.monotonic())

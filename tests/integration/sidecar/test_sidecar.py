@@ -12,7 +12,7 @@ import redis
 
 from subtext_sidecar import wire
 from subtext_sidecar.block import decode_block, encode_block
-from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.counters import Hop, Stratum
 from subtext_sidecar.contract.record import VERSION, CoverageCount, Record, encode_coverage
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, DEAD_LETTER_STREAM
 from tests.conftest import free_port
@@ -165,7 +165,7 @@ def test_the_plugins_status_and_coverage_are_relayed(start: Any, client: Any) ->
     count = CoverageCount(
         v=VERSION,
         source="p",
-        hop="plugin",
+        hop=Hop.PLUGIN,
         model="m",
         stratum=OPT_IN,
         minute=9,

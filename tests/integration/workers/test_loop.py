@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.tables import CoverageMinute, Explanation, Flag, Sample
 from subtext_sidecar.contract import record, streams
-from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.counters import Hop, Stratum
 from tests.integration.workers.conftest import D_MODEL, MODEL, Bench, make_record
 from workers.decoder_health import FEWEST, WINDOW
 from workers.nla.decoder import Claims, Given, Reading
@@ -484,7 +484,7 @@ def test_coverage_counts_are_kept_once_however_often_they_arrive(bench: Bench) -
         counts = record.CoverageCount(
             v=1,
             source="s",
-            hop="plugin",
+            hop=Hop.PLUGIN,
             model=MODEL,
             stratum=Stratum.OPT_OUT,
             minute=29_000_000,

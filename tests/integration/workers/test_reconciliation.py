@@ -22,7 +22,7 @@ from subtext_sidecar.block import encode_block
 from subtext_sidecar.buffer import Buffer
 from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.contract import record
-from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.counters import Hop, Stratum
 from subtext_sidecar.health import Health
 from subtext_sidecar.metrics import SidecarMetrics
 from subtext_sidecar.policy import ScreenPolicy
@@ -43,7 +43,7 @@ class Upstream:
     """A sidecar that may hold and ship little, and a plugin that drops a tenth of its rows."""
 
     def __init__(self, address: str, redis_url: str) -> None:
-        self.counts = ledger.Ledger(source="plugin-test", hop="plugin")
+        self.counts = ledger.Ledger(source="plugin-test", hop=Hop.PLUGIN)
         self._rng = np.random.default_rng(0)
         registry = CollectorRegistry()
         metrics = SidecarMetrics(registry)
@@ -55,7 +55,7 @@ class Upstream:
             receiver=self._receiver,
             stream=self._stream,
             buffer=Buffer(40_000),
-            ledger=ledger.Ledger(source="sidecar-test", hop="sidecar"),
+            ledger=ledger.Ledger(source="sidecar-test", hop=Hop.SIDECAR),
             screening=screening,
             policies=PolicyFollower(
                 file=None, publisher=self._publisher, screening=screening, metrics=metrics

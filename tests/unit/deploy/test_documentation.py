@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +13,8 @@ from service import readings
 from service.auth import Scope
 from service.settings import ServiceSettings
 from subtext_sidecar import policy_channel, screen_fit, settings, thinning
-from subtext_sidecar.contract import record, streams
+from subtext_sidecar.contract import streams
+from subtext_sidecar.contract.counters import RejectReason
 from subtext_sidecar.plugin import budget, refusal
 from subtext_sidecar.plugin import settings as plugin_settings
 from subtext_sidecar.plugin.settings import CaptureSettings
@@ -166,7 +167,7 @@ def test_every_reason_for_which_capture_is_off_is_listed() -> None:
 def test_every_reason_of_a_dead_letter_is_explained() -> None:
     source = "".join((ROOT / path).read_text() for path in ("workers/pipeline.py", "workers/loop.py"))
     given = {
-        *get_args(record.RejectReason),
+        *map(str, RejectReason),
         *re.findall(r'PermanentError\(\s*"(\w+)"', source),
         *re.findall(r'Rejection\(\s*\S+\s*"(\w+)"', source),
         *re.findall(r'PermanentError\) else "(\w+)"', source),

@@ -14,6 +14,7 @@ from service.api import openapi
 from service.api.schemas import blind_spot
 from service.store import coverage, migrate
 from subtext_sidecar.contract import record
+from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.plugin import ring, sampling
 from subtext_sidecar.screening import _ANOMALY_SCORES
 from workers.judge.concepts import Concept, MatcherKind
@@ -34,7 +35,7 @@ WORDS: dict[str, set[str]] = {
     "area": AREAS,
     "areas": AREAS,
     "concept": CONCEPT_NAMES,
-    "hop": set(get_args(record.Hop)),
+    "hop": {*map(str, Hop)},
     "kind": KINDS,
     "kind_scores": KINDS,
     "kinds": KINDS,

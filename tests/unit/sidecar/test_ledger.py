@@ -1,11 +1,11 @@
-from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.counters import Hop, Stratum
 from subtext_sidecar.ledger import Cell, Ledger
 
 UNIFORM = Stratum.UNIFORM
 
 
 def test_counts_are_cumulative_within_a_minute() -> None:
-    ledger = Ledger(source="s", hop="plugin")
+    ledger = Ledger(source="s", hop=Hop.PLUGIN)
     ledger.add(Cell("m", UNIFORM, 7), "rows_sampled", 2)
     first = ledger.take_changed()
     ledger.add(Cell("m", UNIFORM, 7), "rows_sampled", 3)
@@ -16,7 +16,7 @@ def test_counts_are_cumulative_within_a_minute() -> None:
 
 
 def test_models_and_minutes_are_kept_apart_and_come_oldest_first() -> None:
-    ledger = Ledger(source="s", hop="sidecar")
+    ledger = Ledger(source="s", hop=Hop.SIDECAR)
     ledger.add(Cell("b", UNIFORM, 8), "x")
     ledger.add(Cell("a", UNIFORM, 7), "x")
 
@@ -27,7 +27,7 @@ def test_models_and_minutes_are_kept_apart_and_come_oldest_first() -> None:
 
 
 def test_what_could_not_be_sent_is_taken_again_with_newer_counts() -> None:
-    ledger = Ledger(source="s", hop="plugin")
+    ledger = Ledger(source="s", hop=Hop.PLUGIN)
     ledger.add(Cell("m", UNIFORM, 7), "x")
     (count,) = ledger.take_changed()
     ledger.put_back(count)
@@ -37,7 +37,7 @@ def test_what_could_not_be_sent_is_taken_again_with_newer_counts() -> None:
 
 
 def test_recent_minutes_are_repeated_and_old_ones_forgotten() -> None:
-    ledger = Ledger(source="s", hop="plugin")
+    ledger = Ledger(source="s", hop=Hop.PLUGIN)
     for minute in (0, 2990, 3000):
         ledger.add(Cell("m", UNIFORM, minute), "x")
     ledger.take_changed()

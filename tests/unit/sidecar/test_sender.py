@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from subtext_sidecar import wire
 from subtext_sidecar.block import Block, decode_block
 from subtext_sidecar.capture_view import CaptureView
-from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.counters import Hop, Stratum
 from subtext_sidecar.contract.record import decode_coverage
 from subtext_sidecar.ledger import Ledger
 from subtext_sidecar.plugin.device import Layout
@@ -51,7 +51,7 @@ class Bench:
         self.state = CaptureState()
         self.state.start()
         self.policies: list[PolicyUpdate] = []
-        self.ledger = Ledger(source="p1", hop="plugin")
+        self.ledger = Ledger(source="p1", hop=Hop.PLUGIN)
         self.sender = Sender(
             socket_address=address,
             handover=self.handover,
