@@ -14,8 +14,8 @@ from service.api import openapi
 from service.api.schemas import blind_spot
 from service.store import coverage, migrate
 from subtext_sidecar.contract import record
-from subtext_sidecar.contract.counters import Hop
-from subtext_sidecar.plugin import ring, sampling
+from subtext_sidecar.contract.counters import COUNTERS, Hop, loss_of
+from subtext_sidecar.plugin import sampling
 from subtext_sidecar.screening import _ANOMALY_SCORES
 from workers.judge.concepts import Concept, MatcherKind
 from workers.nla.decoder import PositionClass
@@ -52,7 +52,7 @@ WORDS: dict[str, set[str]] = {
 }
 WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
     ("BlindSpot", "code"): {*blind_spot._ALWAYS, *blind_spot._COUNTED},
-    ("Loss", "reason"): set(get_args(ring.Full)),
+    ("Loss", "reason"): {lost.reason for counter in COUNTERS if (lost := loss_of(counter))},
 }
 # Names, ids, counters and prose: no vocabulary has them.
 FREE = {

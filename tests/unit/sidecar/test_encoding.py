@@ -89,7 +89,7 @@ def test_a_row_that_ran_at_another_position_is_dropped() -> None:
     block = decode_block(part.header, part.vectors.tobytes())
     assert (block.header.position, block.header.token_id) == ([3, 5], [7, 9])
     assert block.values()[:, 0].tolist() == [0, 8]
-    assert encoded.dropped == {"position_mismatch": {"uniform": 1}}
+    assert encoded.dropped == {"dropped_position_mismatch": {"uniform": 1}}
     assert part.strata == {"uniform": 2}
 
 
@@ -100,14 +100,14 @@ def test_the_pass_after_the_end_token_is_dropped_but_end_tokens_of_the_prompt_ar
 
     (part,) = encoded.parts
     assert decode_block(part.header, part.vectors.tobytes()).header.position == [3]
-    assert encoded.dropped == {"after_end": {"opt_in": 1}}
+    assert encoded.dropped == {"dropped_after_end": {"opt_in": 1}}
 
 
 def test_a_batch_of_which_nothing_is_left_makes_no_block() -> None:
     encoded = encode(batch([taken(3)], [7], [4]), IDENTITY)
 
     assert encoded.parts == []
-    assert encoded.dropped == {"position_mismatch": {"uniform": 1}}
+    assert encoded.dropped == {"dropped_position_mismatch": {"uniform": 1}}
 
 
 def test_more_rows_than_a_block_may_have_make_several_blocks() -> None:
