@@ -12,7 +12,15 @@ from typing import Final, NamedTuple, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from subtext_sidecar.contract.counters import COUNTERS, Hop, LossKind, Stratum, loss_of
+from subtext_sidecar.contract.counters import (
+    COUNTERS,
+    Hop,
+    LossKind,
+    PluginCounter,
+    SidecarCounter,
+    Stratum,
+    loss_of,
+)
 from subtext_sidecar.contract.record import CoverageCount
 from subtext_sidecar.ledger import Cell
 from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, Sampled
@@ -169,13 +177,13 @@ def _coverage_metrics(totals: dict[_Stage, Counter[str]], layers: dict[str, int]
     )
     for stage, counts in totals.items():
         if stage.hop is Hop.PLUGIN:
-            seen.add_metric([stage.model, stage.stratum], counts["requests_seen"])
-            sampled.add_metric([stage.model, stage.stratum], counts["requests_sampled"])
+            seen.add_metric([stage.model, stage.stratum], counts[PluginCounter.REQUESTS_SEEN])
+            sampled.add_metric([stage.model, stage.stratum], counts[PluginCounter.REQUESTS_SAMPLED])
     plugin = _by_model(totals, Hop.PLUGIN)
     for model, counts in plugin.items():
-        captured.add_metric([model, str(layers.get(model, -1))], counts["rows_handed_over"])
+        captured.add_metric([model, str(layers.get(model, -1))], counts[PluginCounter.ROWS_HANDED_OVER])
     for model, counts in _by_model(totals, Hop.SIDECAR).items():
-        shipped.add_metric([model], counts["rows_shipped"])
+        shipped.add_metric([model], counts[SidecarCounter.ROWS_SHIPPED])
     yield from (seen, sampled, captured, shipped, _dropped(totals), _unobservable(plugin))
 
 
@@ -194,8 +202,9 @@ def _dropped(totals: dict[_Stage, Counter[str]]) -> Metric:
     drops: Counter[tuple[str, str]] = Counter(dict.fromkeys(_DROPS, 0))
     for stage, counts in totals.items():
         for counter, count in counts.items():
-            if counter.startswith("dropped_"):
-                drops[stage.hop, counter.removeprefix("dropped_")] += count
+            lost = loss_of(counter)
+            if lost is not None and lost.kind is LossKind.DROPPED:
+                drops[stage.hop, lost.reason] += count
     for labels, count in drops.items():
         family.add_metric(labels, count)
     return family
@@ -209,6 +218,7 @@ def _unobservable(plugin: dict[str, Counter[str]]) -> Metric:
     )
     for model, counts in plugin.items():
         for counter, count in counts.items():
-            if counter.startswith("unobservable_"):
-                family.add_metric([model, counter.removeprefix("unobservable_")], count)
+            lost = loss_of(counter)
+            if lost is not None and lost.kind is LossKind.UNOBSERVABLE:
+                family.add_metric([model, lost.reason], count)
     return family

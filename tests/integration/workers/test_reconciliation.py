@@ -22,7 +22,7 @@ from subtext_sidecar.block import encode_block
 from subtext_sidecar.buffer import Buffer
 from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.contract import record
-from subtext_sidecar.contract.counters import Hop, Stratum
+from subtext_sidecar.contract.counters import Hop, PluginCounter, Stratum
 from subtext_sidecar.health import Health
 from subtext_sidecar.metrics import SidecarMetrics
 from subtext_sidecar.policy import ScreenPolicy
@@ -35,6 +35,7 @@ from subtext_sidecar.stream import RedisStream
 from tests.integration.workers.conftest import D_MODEL, MODEL, Bench
 from tests.unit.sidecar.builders import block_header
 
+PLUGIN = {str(counter): counter for counter in PluginCounter}
 ROWS = 8  # in one block: requests of two rows each, every other one opted in
 ROUNDS, BLOCKS = 12, 40
 
@@ -113,7 +114,7 @@ class Upstream:
 
     def _count(self, stratum: str, captured_at: float, **counts: int) -> None:
         for counter, count in counts.items():
-            self.counts.add(ledger.Cell(MODEL, stratum, int(captured_at) // 60), counter, count)
+            self.counts.add(ledger.Cell(MODEL, stratum, int(captured_at) // 60), PLUGIN[counter], count)
 
 
 @pytest.fixture
