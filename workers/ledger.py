@@ -14,7 +14,7 @@ import msgspec
 
 from service.store.coverage import SourceCount
 from subtext_sidecar.contract import record, streams
-from subtext_sidecar.contract.counters import Hop, Stratum
+from subtext_sidecar.contract.counters import CounterName, Hop, Stratum
 from workers.queue import Entry
 
 STRATA: Final = frozenset(Stratum)
@@ -31,7 +31,7 @@ class Cell(NamedTuple):
     minute: int  # Unix time // 60
 
 
-Counts = Counter[tuple[Cell, str]]  # by counter
+Counts = Counter[tuple[Cell, CounterName]]
 
 
 class _Origin(msgspec.Struct):
@@ -71,7 +71,7 @@ def shipped_minute(entry: Entry) -> int:
     return int(entry.id.split(b"-")[0]) // (1000 * _SECONDS_PER_MINUTE)
 
 
-def tally(outcomes: Mapping[str, Iterable[Cell]]) -> Counts:
+def tally(outcomes: Mapping[CounterName, Iterable[Cell]]) -> Counts:
     """Count the cells by counter."""
     return Counter((cell, counter) for counter, cells in outcomes.items() for cell in cells)
 
