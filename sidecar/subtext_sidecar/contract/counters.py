@@ -69,7 +69,7 @@ class RejectReason(_Explained):
 
 
 class DeadLetterReason(_Explained):
-    """Why a worker sets a readable record aside, besides RejectReason."""
+    """Why a worker sets an entry aside, besides RejectReason."""
 
     MISSING_FIELD = "missing_field", "The entry has no header or no vector."
     ZERO_VECTOR = "zero_vector", "The vector has no direction to read."
@@ -81,11 +81,11 @@ class DeadLetterReason(_Explained):
 class TraceFault(_Explained):
     """What of a request's trace is malformed and therefore ignored."""
 
-    TRACEPARENT = "traceparent", "The parent is malformed."
-    TRACESTATE = "tracestate", "The state is malformed, or stands without a parent."
-    RV = "rv", "The explicit randomness is malformed."
-    TH = "th", "The threshold is malformed."
-    INCONSISTENT_TH = "inconsistent_th", "The threshold contradicts the decision to sample."
+    TRACEPARENT = "traceparent", "The trace's parent is malformed."
+    TRACESTATE = "tracestate", "The trace's state is malformed, or stands without a parent."
+    RV = "rv", "The trace's explicit randomness is malformed."
+    TH = "th", "The trace's threshold is malformed."
+    INCONSISTENT_TH = "inconsistent_th", "The trace's threshold contradicts its decision to sample."
 
 
 class CounterName(StrEnum):
