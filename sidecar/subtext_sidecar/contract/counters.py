@@ -7,6 +7,7 @@ is done with it, so code that runs in every step keeps the member in a constant 
 """
 
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple, Self
 
 
@@ -258,6 +259,7 @@ class Lost(NamedTuple):
     reason: str
 
 
+@lru_cache(maxsize=1024)  # a report asks for one counter in thousands of minutes
 def loss_of(counter: str) -> Lost | None:
     """Return what a counter says was lost, or None when it counts no loss.
 

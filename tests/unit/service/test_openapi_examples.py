@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from service.api import openapi
-from service.api.schemas import blind_spot
-from service.store import coverage, migrate
+from service.coverage import blind_spots
+from service.store import migrate
 from subtext_sidecar.contract import record
-from subtext_sidecar.contract.counters import COUNTERS, Hop, loss_of
+from subtext_sidecar.contract.counters import COUNTERS, Hop, Stratum, loss_of
 from subtext_sidecar.plugin import sampling
 from subtext_sidecar.screening import _ANOMALY_SCORES
 from workers.judge.concepts import Concept, MatcherKind
@@ -46,12 +46,12 @@ WORDS: dict[str, set[str]] = {
     "register": {QUESTION, ANSWER, *(register["name"] for register in TAXONOMY["registers"])},
     "screen_scores": set(_ANOMALY_SCORES),
     "severity": set(get_args(Concept.model_fields["severity"].annotation)),
-    "stratum": set(get_args(coverage.Stratum)),
+    "stratum": {*map(str, Stratum)},
     "topic": set(TAXONOMY["topics"]),
     "verified_above": set(get_args(PositionClass)),
 }
 WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
-    ("BlindSpot", "code"): {*blind_spot._ALWAYS, *blind_spot._COUNTED},
+    ("BlindSpot", "code"): {*blind_spots._ALWAYS, *blind_spots._COUNTED},
     ("Loss", "reason"): {lost.reason for counter in COUNTERS if (lost := loss_of(counter))},
 }
 # Names, ids, counters and prose: no vocabulary has them.

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.store import coverage
 from subtext_sidecar.contract import streams
 from subtext_sidecar.contract.counters import CounterName, WorkerCounter
 from workers import ledger
@@ -76,7 +75,3 @@ def test_a_tally_has_one_row_a_cell_and_counter() -> None:
         ("opt_in", "rows_decoded"): 1,
     }
     assert {(row.source, row.hop, row.minute.timestamp()) for row in rows} == {("s", "worker", MINUTE * 60)}
-
-
-def test_record_and_store_know_the_same_strata() -> None:
-    assert frozenset(coverage.Stratum.__args__) == ledger.STRATA  # type: ignore[attr-defined]
