@@ -14,7 +14,15 @@ from service.auth import Scope
 from service.settings import ServiceSettings
 from subtext_sidecar import policy_channel, screen_fit, settings, thinning
 from subtext_sidecar.contract import streams
-from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason
+from subtext_sidecar.contract.counters import (
+    COUNTERS,
+    DeadLetterReason,
+    Hop,
+    LossKind,
+    RejectReason,
+    loss_of,
+)
+from subtext_sidecar.contract.equations import Place
 from subtext_sidecar.plugin import budget, refusal
 from subtext_sidecar.plugin import settings as plugin_settings
 from subtext_sidecar.plugin.settings import CaptureSettings
@@ -174,6 +182,28 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
     }
 
     assert listed == {*RejectReason, *DeadLetterReason}
+
+
+def lost(kind: LossKind, hop: Hop) -> set[str]:
+    found = [(counter, loss_of(counter)) for counter in COUNTERS]
+    return {one.reason for counter, one in found if one and one.kind is kind and counter.hop is hop}
+
+
+@pytest.mark.parametrize("hop", [Hop.PLUGIN, Hop.SIDECAR])
+def test_every_drop_is_explained(hop: Hop) -> None:
+    runbook = (ROOT / "docs/runbooks/drops.md").read_text().replace(f"| {hop}, `", "| `")
+
+    listed = {reason for reasons, _, _ in rows(runbook, 3) for reason in names(reasons)} - {*Place}
+
+    assert listed == {re.sub("^invalid_.*", "invalid_*", reason) for reason in lost(LossKind.DROPPED, hop)}
+
+
+def test_everything_that_cannot_be_observed_is_explained() -> None:
+    runbook = (ROOT / "docs/runbooks/blind-spots.md").read_text()
+
+    assert lost(LossKind.UNOBSERVABLE, Hop.PLUGIN) <= {
+        code for codes, _, _ in rows(runbook, 3) for code in names(codes)
+    }
 
 
 def test_every_scope_is_listed() -> None:
