@@ -37,11 +37,12 @@ test: setup-dev  ## Run every test against real vLLM, Valkey and PostgreSQL; ARG
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
-check: setup-dev  ## Lint, format, types, import rules, and models against migrations: what CI runs before the tests
+check: setup-dev  ## Lint, format, types, import rules, counters, migrations: what CI runs before the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m deploy.checks.counters
 	$(BIN)/python -m deploy.checks.migrations
 
 bench-%: setup  ## Run bench/NAME.py, which prints a table and, last, one JSON line

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from subtext_sidecar.record import Record
+from subtext_sidecar.contract.record import Record
 from workers.training.data.collect import Chat
 
 LEFT_OUT: Final = ("another client's", "redelivered", "chosen by the screen alone", "too early in the chat")

@@ -16,8 +16,8 @@ from deploy.local import launch
 from deploy.local.model import MODEL_NAME
 from deploy.local.ports import HOST
 from deploy.local.stack import Stack
-from subtext_sidecar.record import Record, RecordError, decode
-from subtext_sidecar.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
+from subtext_sidecar.contract.record import Record, RecordError, decode
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
 
 _STORE_DEADLINE_SECONDS: Final = 60.0
 _ENGINE_DEADLINE_SECONDS: Final = 900.0

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from subtext_sidecar import screen_fit
 from subtext_sidecar.block import MAX_ROWS, Block, BlockHeader, checksums, decode_block, encode_block
+from subtext_sidecar.contract.counters import CounterName, PluginCounter
+from subtext_sidecar.contract.record import VERSION
 from subtext_sidecar.plugin.row import Row
 from subtext_sidecar.plugin.watchlist import NewRequest, Watchlist
 from subtext_sidecar.policy import CapturePolicy, ScreenPolicy
-from subtext_sidecar.record import VERSION
 from subtext_sidecar.rows import measure
 from subtext_sidecar.screen import Reference, Screen
 from subtext_sidecar.screening import Screening
@@ -168,9 +169,9 @@ class _Day:
     def _cell(self, stratum: str) -> int:
         return self.cells.setdefault(_Cell(stratum, self._minute), len(self.cells))
 
-    def _count(self, stratum: str, counter: str, count: int) -> None:
+    def _count(self, stratum: str, counter: CounterName, count: int) -> None:
         self.counts[f"{stratum}.{counter}"] += count
-        if counter == "dropped_budget":
+        if counter is PluginCounter.DROPPED_BUDGET:
             self.refused[_Cell(stratum, self._minute)] += count
 
 

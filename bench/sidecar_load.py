@@ -12,7 +12,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.record import ACTIVATIONS_STREAM, VERSION
+from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.record import VERSION
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 
 D_MODEL: Final = 3584  # of Qwen2.5-7B: 7 KB a row in bfloat16
 LAYER: Final = 20
@@ -48,7 +50,7 @@ def block(rows: int, number: int) -> tuple[bytes, bytes]:
         captured_at=time.time(),
         checksum=checksums(vectors, rows),
         request_ids=[f"chatcmpl-{number:08x}{row:024x}" for row in range(rows)],
-        strata=["uniform"] * rows,
+        strata=[Stratum.UNIFORM] * rows,
         request=list(range(rows)),
         position=[100 + number] * rows,
         token_id=[1234] * rows,

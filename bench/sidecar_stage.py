@@ -17,7 +17,7 @@ from redis import Redis
 
 from bench.sidecar_load import D_MODEL, LAYER, MODEL, benign
 from subtext_sidecar import screen_fit
-from subtext_sidecar.record import ACTIVATIONS_STREAM
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.screen_fit import Direction
 from subtext_sidecar.screen_reference import save_reference
 

@@ -3,6 +3,8 @@
 import redis
 import sqlalchemy.exc
 
+from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason
+
 STORE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, redis.RedisError)
 """What to catch before asking `is_outage`."""
 
@@ -28,6 +30,6 @@ def is_outage(error: Exception) -> bool:
 class PermanentError(Exception):
     """This entry can never be decoded here. ``reason`` is a bounded label."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: RejectReason | DeadLetterReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import httpx
 
+from subtext_sidecar.contract.counters import Hop, PluginCounter
+
 _PAGE_ROWS = 100
 _TIMEOUT_SECONDS = 15.0
 
@@ -105,11 +107,11 @@ class Readback:
         report = self._json(self._http.get("/coverage", params={"from": since.isoformat()}))
         counters: Counter[str] = Counter()
         for count in report["counts"]:
-            if count["hop"] == "plugin":
+            if count["hop"] == Hop.PLUGIN:
                 counters.update(count["counters"])
         return Totals(
-            requests_seen=counters["requests_seen"],
-            samples=counters["rows_sampled"],
+            requests_seen=counters[PluginCounter.REQUESTS_SEEN],
+            samples=counters[PluginCounter.ROWS_SAMPLED],
             dropped=sum(model["rows_dropped"] for model in report["models"]),
             dead_lettered=sum(model["rows_dead_lettered"] for model in report["models"]),
         )

@@ -3,16 +3,17 @@
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from sqlalchemy import BigInteger, ColumnElement, case, cast, false, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from service.coverage.count import Count
 from service.store.tables import CoverageMinute, Model
+from subtext_sidecar.contract.counters import Hop, WorkerCounter
 
 Step = Literal["minute", "hour", "day"]
-Stratum = Literal["uniform", "opt_in", "opt_out", "unknown"]
 
 _KEY = ("minute", "source", "hop", "model", "stratum", "counter")
 # Rows reach the workers in the order of their capture, but what a dead worker held comes late.
@@ -28,18 +29,6 @@ class Range:
     model: str | None = None
 
 
-class Count(NamedTuple):
-    """The sum of one counter over all sources within one step."""
-
-    start: dt.datetime  # of the step
-    hop: str
-    model: str
-    stratum: str
-    counter: str
-    value: int
-    settled: int  # the part of minutes before the model's settled_before
-
-
 def list_settled_before(session: Session, model: str | None = None) -> dict[str, dt.datetime]:
     """Return, by model, the minute before which every row should have reached a worker.
 
@@ -51,8 +40,8 @@ def list_settled_before(session: Session, model: str | None = None) -> dict[str,
         # Literals, so that the planner can tell that the partial index serves.
         .where(
             CoverageMinute.model == Model.name,
-            CoverageMinute.hop == literal_column("'worker'"),
-            CoverageMinute.counter == literal_column("'rows_consumed'"),
+            CoverageMinute.hop == literal_column(f"'{Hop.WORKER}'"),
+            CoverageMinute.counter == literal_column(f"'{WorkerCounter.ROWS_CONSUMED}'"),
         )
         .scalar_subquery()
     )

@@ -1,6 +1,6 @@
 """Ids that a redelivery computes again: UUIDv5 of what a row identifies.
 
-Samples have theirs from ``subtext_sidecar.record.sample_id``, because the wire contract owns it.
+Samples have theirs from ``subtext_sidecar.contract.record.sample_id``, because the wire contract owns it.
 """
 
 import json

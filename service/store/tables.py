@@ -23,6 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from subtext_sidecar.contract.counters import Hop, WorkerCounter
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -92,7 +94,7 @@ class Sample(Base):
         Index("ix_samples_captured_at_id", "captured_at", "id"),
     )
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # subtext_sidecar.record.sample_id
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # subtext_sidecar.contract.record.sample_id
     model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
     request_id: Mapped[str]
     layer: Mapped[int]
@@ -101,7 +103,7 @@ class Sample(Base):
     token_text: Mapped[str]  # as personal as the prompt: scoped like explanation text
     phase: Mapped[str]
     norm: Mapped[float]
-    stratum: Mapped[str]  # of the request: uniform | opt_in
+    stratum: Mapped[str]  # of the request: Stratum.UNIFORM | OPT_IN
     inclusion_probability: Mapped[float]  # by whatever reason
     baseline_probability: Mapped[float]  # by the random baseline alone; 0 when only the screen chose it
     reason: Mapped[str]
@@ -200,15 +202,15 @@ class CoverageMinute(Base):
             "ix_coverage_minutes_consumed",
             "model",
             "minute",
-            postgresql_where=text("hop = 'worker' AND counter = 'rows_consumed'"),
+            postgresql_where=text(f"hop = '{Hop.WORKER}' AND counter = '{WorkerCounter.ROWS_CONSUMED}'"),
         ),
     )
 
     minute: Mapped[dt.datetime] = mapped_column(primary_key=True)
     source: Mapped[str] = mapped_column(primary_key=True)
-    hop: Mapped[str] = mapped_column(primary_key=True)  # plugin | sidecar | worker
+    hop: Mapped[str] = mapped_column(primary_key=True)  # a Hop
     model: Mapped[str] = mapped_column(primary_key=True)
-    stratum: Mapped[str] = mapped_column(primary_key=True)  # uniform | opt_in | opt_out | unknown
+    stratum: Mapped[str] = mapped_column(primary_key=True)  # a Stratum
     counter: Mapped[str] = mapped_column(primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)
 

@@ -14,12 +14,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.record import (
+from subtext_sidecar.contract.counters import RejectReason, Stratum
+from subtext_sidecar.contract.record import (
     BYTES_PER_VALUE,
     MAX_DIMENSIONS,
-    OPT_IN,
     UNDECODABLE,
-    UNIFORM,
     VERSION,
     RecordError,
     to_float32,
@@ -27,7 +26,7 @@ from subtext_sidecar.record import (
 
 MAX_ROWS: Final = 1024  # rows in one block
 MAX_BLOCK_HEADER_BYTES: Final = 1 << 20
-_STRATA: Final = frozenset({UNIFORM, OPT_IN})  # requests of others are never sampled
+_STRATA: Final = frozenset({Stratum.UNIFORM, Stratum.OPT_IN})  # requests of others are never sampled
 
 
 class BlockHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +39,7 @@ class BlockHeader(msgspec.Struct, frozen=True, kw_only=True):
     d_model: int
     captured_at: float  # Unix seconds
     request_ids: list[str]  # external ids, distinct
-    strata: list[str]  # one a request: record.UNIFORM or record.OPT_IN
+    strata: list[str]  # one a request: Stratum.UNIFORM or OPT_IN
     request: list[int]  # index into request_ids
     position: list[int]
     token_id: list[int]
@@ -89,16 +88,19 @@ def decode_block(header_bytes: bytes, vectors: bytes) -> Block:
     """Validate both parts and return the block, or raise RecordError with the first reason that fails."""
     if len(header_bytes) > MAX_BLOCK_HEADER_BYTES:
         raise RecordError(
-            "oversized", f"block header has {len(header_bytes)} bytes, limit {MAX_BLOCK_HEADER_BYTES}"
+            RejectReason.OVERSIZED,
+            f"block header has {len(header_bytes)} bytes, limit {MAX_BLOCK_HEADER_BYTES}",
         )
     try:
         header = _decoder.decode(header_bytes)
     except msgspec.ValidationError as error:
-        raise RecordError("bad_field", str(error)) from error
+        raise RecordError(RejectReason.BAD_FIELD, str(error)) from error
     except UNDECODABLE as error:
-        raise RecordError("malformed_header", str(error)) from error
+        raise RecordError(RejectReason.MALFORMED_HEADER, str(error)) from error
     if header.v != VERSION:
-        raise RecordError("wrong_version", f"block version {header.v}, this reader knows {VERSION}")
+        raise RecordError(
+            RejectReason.WRONG_VERSION, f"block version {header.v}, this reader knows {VERSION}"
+        )
     _check_columns(header)
     _check_vectors(header, vectors)
     return Block(header, vectors)
@@ -107,7 +109,10 @@ def decode_block(header_bytes: bytes, vectors: bytes) -> Block:
 def _check_columns(header: BlockHeader) -> None:
     rows = len(header.position)
     if not 0 < rows <= MAX_ROWS:
-        raise RecordError("oversized" if rows else "bad_field", f"block has {rows} rows, limit {MAX_ROWS}")
+        raise RecordError(
+            RejectReason.OVERSIZED if rows else RejectReason.BAD_FIELD,
+            f"block has {rows} rows, limit {MAX_ROWS}",
+        )
     columns: tuple[Sized, ...] = (
         header.request,
         header.token_id,
@@ -117,37 +122,41 @@ def _check_columns(header: BlockHeader) -> None:
         header.checksum,
     )
     if set(map(len, columns)) != {rows} or len(header.strata) != len(header.request_ids):
-        raise RecordError("bad_field", "columns of the block differ in length")
+        raise RecordError(RejectReason.BAD_FIELD, "columns of the block differ in length")
     if not 0 <= min(header.request) <= max(header.request) < len(header.request_ids):
-        raise RecordError("bad_field", "request points outside request_ids")
+        raise RecordError(RejectReason.BAD_FIELD, "request points outside request_ids")
     if not math.isfinite(header.captured_at):
-        raise RecordError("not_finite", "captured_at must be finite")
+        raise RecordError(RejectReason.NOT_FINITE, "captured_at must be finite")
     if header.layer < 0 or min(header.position) < 0 or min(header.token_id) < 0:
-        raise RecordError("bad_field", "layer, position and token_id must not be negative")
+        raise RecordError(RejectReason.BAD_FIELD, "layer, position and token_id must not be negative")
     probabilities = header.probability
     # The sum is NaN when one of them is, which least and greatest need not show.
     if not (min(probabilities) > 0.0 and max(probabilities) <= 1.0) or math.isnan(sum(probabilities)):
-        raise RecordError("bad_field", "probability is outside (0, 1]")
+        raise RecordError(RejectReason.BAD_FIELD, "probability is outside (0, 1]")
     _check_texts(header)
 
 
 def _check_texts(header: BlockHeader) -> None:
     if not set(header.strata) <= _STRATA:
-        raise RecordError("bad_field", f"strata are not among {sorted(_STRATA)}")
+        raise RecordError(RejectReason.BAD_FIELD, f"strata are not among {sorted(_STRATA)}")
     texts = (header.model, *header.request_ids)
     if not all(texts):
-        raise RecordError("bad_field", "model and request_ids must not be empty")
+        raise RecordError(RejectReason.BAD_FIELD, "model and request_ids must not be empty")
     if "\x00" in "".join((*texts, *header.reason)):
-        raise RecordError("bad_field", "text fields must not contain NUL")
+        raise RecordError(RejectReason.BAD_FIELD, "text fields must not contain NUL")
 
 
 def _check_vectors(header: BlockHeader, vectors: bytes) -> None:
     if header.dtype not in BYTES_PER_VALUE:
-        raise RecordError("bad_field", f"dtype {header.dtype!r} is not one of {sorted(BYTES_PER_VALUE)}")
+        raise RecordError(
+            RejectReason.BAD_FIELD, f"dtype {header.dtype!r} is not one of {sorted(BYTES_PER_VALUE)}"
+        )
     if not 0 < header.d_model <= MAX_DIMENSIONS:
-        raise RecordError("oversized", f"d_model {header.d_model}, limit {MAX_DIMENSIONS}")
+        raise RecordError(RejectReason.OVERSIZED, f"d_model {header.d_model}, limit {MAX_DIMENSIONS}")
     expected = len(header.position) * header.d_model * BYTES_PER_VALUE[header.dtype]
     if len(vectors) != expected:
-        raise RecordError("bad_length", f"vectors have {len(vectors)} bytes, expected {expected}")
+        raise RecordError(
+            RejectReason.BAD_LENGTH, f"vectors have {len(vectors)} bytes, expected {expected}"
+        )
     if checksums(vectors, len(header.position)) != header.checksum:
-        raise RecordError("bad_checksum", "CRC-32 of a row differs from the header's")
+        raise RecordError(RejectReason.BAD_CHECKSUM, "CRC-32 of a row differs from the header's")

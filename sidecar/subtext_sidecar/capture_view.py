@@ -12,8 +12,17 @@ from typing import Final, NamedTuple, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from subtext_sidecar.contract.counters import (
+    COUNTERS,
+    Hop,
+    LossKind,
+    PluginCounter,
+    SidecarCounter,
+    Stratum,
+    loss_of,
+)
+from subtext_sidecar.contract.record import CoverageCount
 from subtext_sidecar.ledger import Cell
-from subtext_sidecar.record import UNIFORM, CoverageCount, Hop, RejectReason
 from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, Sampled
 
 SILENT_AFTER_SECONDS: Final = 10.0
@@ -21,21 +30,10 @@ _FORGET_AFTER_SECONDS: Final = 60.0
 _KEEP_MINUTES: Final = 24 * 60
 # Shown from the start with 0, because a rate never sees the step in which a series appears.
 _HOOKS: Final = ("load_model", "execute_model", "sample_tokens", "sender")
-_DROPS: Final = (
-    *(
-        ("plugin", reason)
-        for reason in (
-            "queue_full",
-            "ring_full",
-            "socket_full",
-            "budget",
-            "error",
-            "position_mismatch",
-            "after_end",
-        )
-    ),
-    *(("sidecar", reason) for reason in ("buffer_full", "redis_error", "trimmed")),
-    *(("sidecar", f"invalid_{reason}") for reason in get_args(RejectReason)),
+_DROPS: Final = tuple(
+    (counter.hop, lost.reason)
+    for counter in COUNTERS
+    if (lost := loss_of(counter)) is not None and lost.kind is LossKind.DROPPED
 )
 
 
@@ -64,7 +62,7 @@ class CaptureView(Collector):
         """Take a heartbeat."""
         with self._lock:
             self._heard[status.source] = _Heard(status, now)
-            self._totals.setdefault(_Stage("plugin", status.model, UNIFORM), Counter())
+            self._totals.setdefault(_Stage(Hop.PLUGIN, status.model, Stratum.UNIFORM), Counter())
 
     def update_coverage(self, count: CoverageCount) -> None:
         """Add what is new in a cumulative count; repeated and reordered messages change nothing."""
@@ -118,7 +116,7 @@ def _status_metrics(heard: list[_Heard], now: float) -> Iterator[Metric]:
     )
     error_counts: Counter[str] = Counter(dict.fromkeys(_HOOKS, 0))
     for model, status in {one.status.model: one.status for one in heard}.items():
-        probability.add_metric([model, UNIFORM], status.sampling_probability)
+        probability.add_metric([model, Stratum.UNIFORM], status.sampling_probability)
     for one in heard:
         error_counts.update(one.status.errors)
     for reason, count in error_counts.items():
@@ -178,14 +176,14 @@ def _coverage_metrics(totals: dict[_Stage, Counter[str]], layers: dict[str, int]
         "subtext_activations_shipped", "Rows that the sidecar wrote to the stream.", labels=["model"]
     )
     for stage, counts in totals.items():
-        if stage.hop == "plugin":
-            seen.add_metric([stage.model, stage.stratum], counts["requests_seen"])
-            sampled.add_metric([stage.model, stage.stratum], counts["requests_sampled"])
-    plugin = _by_model(totals, "plugin")
+        if stage.hop is Hop.PLUGIN:
+            seen.add_metric([stage.model, stage.stratum], counts[PluginCounter.REQUESTS_SEEN])
+            sampled.add_metric([stage.model, stage.stratum], counts[PluginCounter.REQUESTS_SAMPLED])
+    plugin = _by_model(totals, Hop.PLUGIN)
     for model, counts in plugin.items():
-        captured.add_metric([model, str(layers.get(model, -1))], counts["rows_handed_over"])
-    for model, counts in _by_model(totals, "sidecar").items():
-        shipped.add_metric([model], counts["rows_shipped"])
+        captured.add_metric([model, str(layers.get(model, -1))], counts[PluginCounter.ROWS_HANDED_OVER])
+    for model, counts in _by_model(totals, Hop.SIDECAR).items():
+        shipped.add_metric([model], counts[SidecarCounter.ROWS_SHIPPED])
     yield from (seen, sampled, captured, shipped, _dropped(totals), _unobservable(plugin))
 
 
@@ -204,8 +202,9 @@ def _dropped(totals: dict[_Stage, Counter[str]]) -> Metric:
     drops: Counter[tuple[str, str]] = Counter(dict.fromkeys(_DROPS, 0))
     for stage, counts in totals.items():
         for counter, count in counts.items():
-            if counter.startswith("dropped_"):
-                drops[stage.hop, counter.removeprefix("dropped_")] += count
+            lost = loss_of(counter)
+            if lost is not None and lost.kind is LossKind.DROPPED:
+                drops[stage.hop, lost.reason] += count
     for labels, count in drops.items():
         family.add_metric(labels, count)
     return family
@@ -219,6 +218,7 @@ def _unobservable(plugin: dict[str, Counter[str]]) -> Metric:
     )
     for model, counts in plugin.items():
         for counter, count in counts.items():
-            if counter.startswith("unobservable_"):
-                family.add_metric([model, counter.removeprefix("unobservable_")], count)
+            lost = loss_of(counter)
+            if lost is not None and lost.kind is LossKind.UNOBSERVABLE:
+                family.add_metric([model, lost.reason], count)
     return family

@@ -7,11 +7,12 @@ from typing import Final, NamedTuple
 
 from subtext_sidecar.block import Block, decode_block
 from subtext_sidecar.buffer import Buffer, Entry
+from subtext_sidecar.contract.counters import INVALID, CounterName, RejectReason, SidecarCounter, Stratum
+from subtext_sidecar.contract.record import MAX_HEADER_BYTES, RecordError
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.metrics import SidecarMetrics
 from subtext_sidecar.outbox import Outbox
-from subtext_sidecar.record import MAX_HEADER_BYTES, UNKNOWN, RecordError, RejectReason
 from subtext_sidecar.rows import (
     Kept,
     Kind,
@@ -26,13 +27,16 @@ from subtext_sidecar.rows import (
 from subtext_sidecar.screening import Screening
 from subtext_sidecar.stream import DeadLetter
 
+# Read off their class once, because every block comes by here.
+_RECEIVED: Final = SidecarCounter.ROWS_RECEIVED
+_BUFFER_FULL: Final = SidecarCounter.DROPPED_BUFFER_FULL
 _ROWS_TOGETHER: Final = 128  # more of them cost no less each
 _PLAUSIBLE_MINUTES: Final = 24 * 60
 _LETTER_HEADER_BYTES: Final = 4096
 _LETTER_VECTOR_BYTES: Final = 4096  # enough to look at; a bad vector may be of any size
 
 Frames = tuple[bytes, bytes]  # a block's header and vectors
-_Counts = Counter[tuple[str, str]]  # by stratum and counter
+_Counts = Counter[tuple[str, CounterName]]  # by stratum
 
 
 class _Alike(NamedTuple):
@@ -67,7 +71,9 @@ class Intake:
 
         ``minute`` and ``model`` are for rows that tell none themselves.
         """
-        for alike, blocks in _together(self._decoded(messages, Cell(model, UNKNOWN, minute)), minute):
+        for alike, blocks in _together(
+            self._decoded(messages, Cell(model, Stratum.UNKNOWN, minute)), minute
+        ):
             model = alike.kind.model
             self._take(measure(*blocks), alike.minute)
         return model
@@ -81,11 +87,15 @@ class Intake:
 
     def _take(self, rows: Rows, minute: int) -> None:
         counts: _Counts = Counter(
-            {(stratum, "rows_received"): count for stratum, count in Counter(rows.stratum).items()}
+            {(stratum, _RECEIVED): count for stratum, count in Counter(rows.stratum).items()}
         )
         for row in not_finite(rows):
             self._drop(
-                rows, unscreened(rows, row), "not_finite", "vector has NaN or infinite values", counts
+                rows,
+                unscreened(rows, row),
+                RejectReason.NOT_FINITE,
+                "vector has NaN or infinite values",
+                counts,
             )
         taken = self._screening.take(rows)
         counts.update(taken.counts)
@@ -101,14 +111,14 @@ class Intake:
             stratum = rows.stratum[kept.row]
             if size > MAX_HEADER_BYTES:
                 detail = f"header has {size} bytes, limit {MAX_HEADER_BYTES}"
-                self._drop(rows, kept, "oversized", detail, counts)
+                self._drop(rows, kept, RejectReason.OVERSIZED, detail, counts)
             elif not put(Entry(header, vector, cells[stratum], size + len(vector))):
-                counts[stratum, "dropped_buffer_full"] += 1
+                counts[stratum, _BUFFER_FULL] += 1
         for (stratum, counter), count in counts.items():
             self._ledger.add(cells[stratum], counter, count)
 
     def _drop(self, rows: Rows, kept: Kept, reason: RejectReason, detail: str, counts: _Counts) -> None:
-        counts[rows.stratum[kept.row], f"dropped_invalid_{reason}"] += 1
+        counts[rows.stratum[kept.row], INVALID[reason]] += 1
         self._bury(*make_record(rows, kept), RecordError(reason, detail))
 
     def _refuse(self, header: bytes, vectors: bytes, error: RecordError, now: Cell) -> None:
@@ -117,8 +127,8 @@ class Intake:
         minute = now.minute if lost.captured_at is None else _minute_of(lost.captured_at, now.minute)
         for stratum, count in lost.strata.items():
             cell = Cell(lost.model or now.model, stratum, minute)
-            self._ledger.add(cell, "rows_received", count)
-            self._ledger.add(cell, f"dropped_invalid_{error.reason}", count)
+            self._ledger.add(cell, _RECEIVED, count)
+            self._ledger.add(cell, INVALID[error.reason], count)
         self._bury(header, vectors, error)
 
     def _bury(self, header: bytes, vector: bytes, error: RecordError) -> None:

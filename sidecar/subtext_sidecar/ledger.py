@@ -10,7 +10,8 @@ import threading
 from collections import Counter
 from typing import Final, NamedTuple
 
-from subtext_sidecar.record import VERSION, CoverageCount, Hop
+from subtext_sidecar.contract.counters import CounterName, Hop
+from subtext_sidecar.contract.record import VERSION, CoverageCount
 
 SECONDS_PER_MINUTE: Final = 60
 _REPEAT_MINUTES: Final = 15
@@ -26,7 +27,7 @@ class Cell(NamedTuple):
     """What one set of counts is about."""
 
     model: str
-    stratum: str  # record.UNIFORM, OPT_IN, OPT_OUT or UNKNOWN
+    stratum: str  # a Stratum
     minute: int  # Unix time // 60
 
 
@@ -40,7 +41,7 @@ class Ledger:
         self._minutes: dict[Cell, Counter[str]] = {}
         self._changed: set[Cell] = set()
 
-    def add(self, cell: Cell, counter: str, count: int = 1) -> None:
+    def add(self, cell: Cell, counter: CounterName, count: int = 1) -> None:
         """Count ``count`` more of ``counter``."""
         with self._lock:
             self._minutes.setdefault(cell, Counter())[counter] += count

@@ -5,7 +5,7 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from subtext_sidecar.record import RejectReason
+from subtext_sidecar.contract.counters import RejectReason
 from subtext_sidecar.screening import Verdict
 from subtext_sidecar.thinning import Rates
 
@@ -44,7 +44,7 @@ class SidecarMetrics:
             ["reason"],
             registry=registry,
         )
-        for reason in get_args(RejectReason):
+        for reason in RejectReason:
             self.dead_letters.labels(reason)
         self.invalid_messages = Counter(
             "subtext_sidecar_invalid_messages_total",

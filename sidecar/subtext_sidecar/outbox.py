@@ -9,13 +9,14 @@ from typing import Final
 from redis import RedisError
 
 from subtext_sidecar.buffer import Buffer, Entry
+from subtext_sidecar.contract.counters import CounterName, SidecarCounter, Stratum
+from subtext_sidecar.contract.record import CoverageCount, encode_coverage
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM, DEAD_LETTER_STREAM
 from subtext_sidecar.health import Health
 from subtext_sidecar.ledger import Cell, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.metrics import SidecarMetrics
-from subtext_sidecar.record import UNKNOWN, CoverageCount, encode_coverage
 from subtext_sidecar.stream import DeadLetter, RedisStream
-from subtext_sidecar.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM, DEAD_LETTER_STREAM
 
 _ENTRIES_PER_BATCH: Final = 256
 _SHIP_SECONDS: Final = 1.0
@@ -92,16 +93,18 @@ class Outbox:
         started = time.monotonic()
         shipped = self._stream.finish()
         self._metrics.ship_seconds.observe(self._begin_seconds + time.monotonic() - started)
-        self._settle(self._under_way[: shipped.written], "rows_shipped")
+        self._settle(self._under_way[: shipped.written], SidecarCounter.ROWS_SHIPPED)
         self._under_way = []
         if shipped.trimmed:
-            self._ledger.add(Cell(model, UNKNOWN, minute), "dropped_trimmed", shipped.trimmed)
+            self._ledger.add(
+                Cell(model, Stratum.UNKNOWN, minute), SidecarCounter.DROPPED_TRIMMED, shipped.trimmed
+            )
         self._redis_answered(ACTIVATIONS_STREAM, shipped.error)
 
     def give_up(self, minute: int, model: str) -> None:
         """Drop and count what the buffer still holds; arguments as for ``ship``."""
         self._finish(minute, model)
-        self._settle(self._buffer.oldest(len(self._buffer)), "dropped_redis_error")
+        self._settle(self._buffer.oldest(len(self._buffer)), SidecarCounter.DROPPED_REDIS_ERROR)
 
     def report(self) -> None:
         """Write dead letters and coverage, and refresh what the metrics show of the streams."""
@@ -135,7 +138,7 @@ class Outbox:
             self._stream.report([encode_coverage(count) for count in self._counts.values()])
             self._counts.clear()
 
-    def _settle(self, entries: list[Entry], counter: str) -> None:
+    def _settle(self, entries: list[Entry], counter: CounterName) -> None:
         for cell, count in Counter(entry.cell for entry in entries).items():
             self._ledger.add(cell, counter, count)
         self._buffer.remove(len(entries))

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from subtext_sidecar import log
 from subtext_sidecar.buffer import Buffer
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.health import Health, HealthServer
 from subtext_sidecar.ledger import Ledger, new_source
 from subtext_sidecar.metrics import SidecarMetrics
@@ -59,7 +60,7 @@ def run(settings: SidecarSettings) -> int:
             receiver=receiver,
             stream=stream,
             buffer=Buffer(settings.buffer_bytes),
-            ledger=Ledger(source=new_source("sidecar"), hop="sidecar"),
+            ledger=Ledger(source=new_source(Hop.SIDECAR), hop=Hop.SIDECAR),
             screening=screening,
             policies=PolicyFollower(
                 file=None if settings.policy_file is None else PolicyFile(settings.policy_file),

@@ -16,13 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from subtext_sidecar.block import Block
-from subtext_sidecar.record import (
+from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.record import (
     BYTES_PER_VALUE,
     NO_SCORES,
-    OPT_IN,
     UNDECODABLE,
-    UNIFORM,
-    UNKNOWN,
     VERSION,
     Header,
     encode_header,
@@ -78,7 +76,7 @@ class Estimate(NamedTuple):
 
     model: str | None
     captured_at: float | None
-    strata: Counter[str]  # rows by stratum, UNKNOWN where it does not tell
+    strata: Counter[str]  # rows by stratum, Stratum.UNKNOWN where it does not tell
 
 
 def kind_of(block: Block) -> Kind:
@@ -163,7 +161,7 @@ class _Remains(msgspec.Struct):
     position: list[msgspec.Raw] = []
 
 
-_ONE_ROW: Final = Counter({UNKNOWN: 1})
+_ONE_ROW: Final[Counter[str]] = Counter({Stratum.UNKNOWN: 1})
 _remains_decoder = msgspec.msgpack.Decoder(_Remains)
 
 
@@ -181,7 +179,7 @@ def estimate(header_bytes: bytes) -> Estimate:
 
 
 def _strata(strata: list[str], request: list[int], position: Sequence[object]) -> Counter[str]:
-    is_told = len(request) == len(position) and set(strata) <= {UNIFORM, OPT_IN}
+    is_told = len(request) == len(position) and set(strata) <= {Stratum.UNIFORM, Stratum.OPT_IN}
     if is_told and 0 <= min(request) <= max(request) < len(strata):
         return Counter(strata[number] for number in request)
-    return Counter({UNKNOWN: len(position)})
+    return Counter({Stratum.UNKNOWN: len(position)})

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.record import MAX_SCORES
+from subtext_sidecar.contract.record import MAX_SCORES
 from subtext_sidecar.screen import Floats, Probe, Reference
 
 FORMAT: Final = "subtext-screen-1"

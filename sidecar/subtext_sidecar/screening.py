@@ -11,8 +11,9 @@ import msgspec
 import numpy as np
 
 from subtext_sidecar import thinning
+from subtext_sidecar.contract.counters import CounterName, SidecarCounter
+from subtext_sidecar.contract.record import NO_SCORES, encode_scores
 from subtext_sidecar.policy import PolicyError, ScreenPolicy
-from subtext_sidecar.record import NO_SCORES, encode_scores
 from subtext_sidecar.rows import Kept, Kind, Rows
 from subtext_sidecar.screen import Screen
 from subtext_sidecar.thinning import Arrivals, Rates, pass_on
@@ -20,6 +21,11 @@ from subtext_sidecar.thinning import Arrivals, Rates, pass_on
 # What the screen says of a row; the first that holds.
 Verdict = Literal["probe", "anomaly", "massive", "ordinary", "unscreened"]
 
+_THINNED: Final = SidecarCounter.THINNED
+_SCREENED: Final[dict[Verdict, CounterName]] = {
+    "anomaly": SidecarCounter.SCREENED_ANOMALY,
+    "probe": SidecarCounter.SCREENED_PROBE,
+}
 _ANOMALY_SCORES: Final = ("anomaly", "anomaly_p_value")
 
 
@@ -27,7 +33,7 @@ class Taken(NamedTuple):
     """What became of the finite rows."""
 
     kept: list[Kept]
-    counts: Counter[tuple[str, str]]  # by stratum and counter of the ledger
+    counts: Counter[tuple[str, CounterName]]  # by stratum
     verdicts: Counter[Verdict]
 
 
@@ -82,7 +88,7 @@ class Screening:
         self._arrived = Arrivals(self._arrived.rows + len(finite), self._arrived.found + len(found.reasons))
         taken = Taken([], Counter(), Counter(found.verdicts))
         for place in found.reasons:
-            taken.counts[rows.stratum[finite[place]], f"screened_{found.verdicts[place]}"] += 1
+            taken.counts[rows.stratum[finite[place]], _SCREENED[found.verdicts[place]]] += 1
         rates = self.rates
         if rates.baseline >= 1.0:
             # Every draw is below it: all rows pass, each by the baseline and as it came.
@@ -96,7 +102,7 @@ class Screening:
             reason = found.reasons.get(place)
             passed = pass_on(drawn[row], rows.probability[row], rates, is_found=reason is not None)
             if passed is None:
-                thinned.append((rows.stratum[row], "thinned"))
+                thinned.append((rows.stratum[row], _THINNED))
                 continue
             if reason is None or passed.baseline_probability:
                 reason = rows.reason[row]

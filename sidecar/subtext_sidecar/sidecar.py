@@ -13,6 +13,7 @@ from typing import Final
 from subtext_sidecar import wire
 from subtext_sidecar.buffer import Buffer
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract.record import RecordError, decode_coverage
 from subtext_sidecar.health import Health
 from subtext_sidecar.intake import Frames, Intake
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Ledger
@@ -21,7 +22,6 @@ from subtext_sidecar.metrics import SidecarMetrics
 from subtext_sidecar.outbox import Outbox
 from subtext_sidecar.policy_follower import PolicyFollower
 from subtext_sidecar.receiver import Receiver
-from subtext_sidecar.record import RecordError, decode_coverage
 from subtext_sidecar.screening import Screening
 from subtext_sidecar.stream import RedisStream
 

@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from subtext_sidecar.buffer import Entry
-from subtext_sidecar.streams import (
+from subtext_sidecar.contract.streams import (
     ACTIVATIONS_STREAM,
     COVERAGE_STREAM,
     DEAD_LETTER_STREAM,

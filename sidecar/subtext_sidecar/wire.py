@@ -14,7 +14,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from subtext_sidecar.record import UNDECODABLE, VERSION, RecordError
+from subtext_sidecar.contract.counters import RejectReason
+from subtext_sidecar.contract.record import UNDECODABLE, VERSION, RecordError
 
 BLOCK: Final = b"b"
 COVERAGE: Final = b"c"
@@ -88,12 +89,16 @@ def decode_status(payload: bytes) -> CaptureStatus:
     try:
         status = _status_decoder.decode(payload)
     except msgspec.ValidationError as error:
-        raise RecordError("bad_field", str(error)) from error
+        raise RecordError(RejectReason.BAD_FIELD, str(error)) from error
     except UNDECODABLE as error:
-        raise RecordError("malformed_header", str(error)) from error
+        raise RecordError(RejectReason.MALFORMED_HEADER, str(error)) from error
     if status.v != VERSION:
-        raise RecordError("wrong_version", f"status version {status.v}, this reader knows {VERSION}")
+        raise RecordError(
+            RejectReason.WRONG_VERSION, f"status version {status.v}, this reader knows {VERSION}"
+        )
     for sampled, overhead in status.overhead.items():
         if len(overhead.counts) != len(OVERHEAD_BUCKETS_SECONDS) + 1:
-            raise RecordError("bad_field", f"overhead of {sampled} has {len(overhead.counts)} buckets")
+            raise RecordError(
+                RejectReason.BAD_FIELD, f"overhead of {sampled} has {len(overhead.counts)} buckets"
+            )
     return status

@@ -88,4 +88,4 @@ def test_a_slow_device_drops_steps_instead_of_making_the_host_wait(device: torch
     runs = [ring.gather(model.run(number), list(range(8))) for number in range(40)]
 
     assert [run is not None for run in runs] == [True] * 32 + [False] * 8
-    assert ring.full == "queue_full"
+    assert ring.full == "dropped_queue_full"

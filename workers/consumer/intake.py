@@ -7,7 +7,8 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import coverage
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
+from subtext_sidecar.contract.counters import RejectReason
 from workers.consumer.ledger import MAX_TEXT, STRATA
 from workers.consumer.queue import Entry, Queue, QueueSettings
 from workers.errors import STORE_ERRORS, is_outage
@@ -67,22 +68,26 @@ def _source_counts(entry: Entry) -> list[coverage.SourceCount]:
     try:
         minute = dt.datetime.fromtimestamp(count.minute * 60, dt.UTC)
     except (OverflowError, ValueError, OSError) as error:
-        raise record.RecordError("bad_field", f"minute: {count.minute} is no time") from error
+        raise record.RecordError(RejectReason.BAD_FIELD, f"minute: {count.minute} is no time") from error
     texts = (count.source, count.model, *count.counts)
     if any("\x00" in text or len(text) > MAX_TEXT for text in texts):
         raise record.RecordError(
-            "bad_field", f"source, model, counts: texts must be NUL-free, at most {MAX_TEXT} characters"
+            RejectReason.BAD_FIELD,
+            f"source, model, counts: texts must be NUL-free, at most {MAX_TEXT} characters",
         )
     if count.stratum not in STRATA:
         raise record.RecordError(
-            "bad_field", f"stratum: {count.stratum[:MAX_TEXT]!r} is not one of {', '.join(sorted(STRATA))}"
+            RejectReason.BAD_FIELD,
+            f"stratum: {count.stratum[:MAX_TEXT]!r} is not one of {', '.join(sorted(STRATA))}",
         )
     if len(count.counts) > _MAX_COUNTERS:
         raise record.RecordError(
-            "oversized", f"counts: {len(count.counts)} counters, limit {_MAX_COUNTERS}"
+            RejectReason.OVERSIZED, f"counts: {len(count.counts)} counters, limit {_MAX_COUNTERS}"
         )
     if any(not 0 <= value < 2**63 for value in count.counts.values()):
-        raise record.RecordError("bad_field", "counts: values must fit a bigint and not be negative")
+        raise record.RecordError(
+            RejectReason.BAD_FIELD, "counts: values must fit a bigint and not be negative"
+        )
     return [
         coverage.SourceCount(
             minute=minute,

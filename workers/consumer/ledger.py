@@ -13,10 +13,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from service.store.coverage import SourceCount
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
+from subtext_sidecar.contract.counters import CounterName, Hop, Stratum
 from workers.consumer.queue import Entry
 
-STRATA: Final = frozenset({record.UNIFORM, record.OPT_IN, record.OPT_OUT, record.UNKNOWN})
+STRATA: Final = frozenset(Stratum)
 MAX_TEXT: Final = 256  # of what is an index key: PostgreSQL bounds those
 _SECONDS_PER_MINUTE: Final = 60
 _PLAUSIBLE_MINUTES: Final = 24 * 60
@@ -30,7 +31,7 @@ class Cell(NamedTuple):
     minute: int  # Unix time // 60
 
 
-Counts = Counter[tuple[Cell, str]]  # by counter
+Counts = Counter[tuple[Cell, CounterName]]
 
 
 class _Origin(msgspec.Struct):
@@ -56,11 +57,11 @@ def cell_of(entry: Entry, served_model: str) -> Cell:
         origin = _origin_decoder.decode(entry.fields.get(streams.FIELD_HEADER, b""))
         captured = int(origin.captured_at // _SECONDS_PER_MINUTE)
     except (msgspec.ValidationError, *record.UNDECODABLE, OverflowError, ValueError):
-        return Cell(served_model, record.UNKNOWN, shipped)
+        return Cell(served_model, Stratum.UNKNOWN, shipped)
     is_storable = 0 < len(origin.model) <= MAX_TEXT and "\x00" not in origin.model
     return Cell(
         origin.model if is_storable else served_model,
-        origin.stratum if origin.stratum in STRATA else record.UNKNOWN,
+        origin.stratum if origin.stratum in STRATA else Stratum.UNKNOWN,
         captured if abs(shipped - captured) <= _PLAUSIBLE_MINUTES else shipped,
     )
 
@@ -70,7 +71,7 @@ def shipped_minute(entry: Entry) -> int:
     return int(entry.id.split(b"-")[0]) // (1000 * _SECONDS_PER_MINUTE)
 
 
-def tally(outcomes: Mapping[str, Iterable[Cell]]) -> Counts:
+def tally(outcomes: Mapping[CounterName, Iterable[Cell]]) -> Counts:
     """Count the cells by counter."""
     return Counter((cell, counter) for counter, cells in outcomes.items() for cell in cells)
 
@@ -81,7 +82,7 @@ def to_rows(source: str, counts: Counts) -> list[SourceCount]:
         SourceCount(
             minute=dt.datetime.fromtimestamp(cell.minute * _SECONDS_PER_MINUTE, dt.UTC),
             source=source,
-            hop="worker",
+            hop=Hop.WORKER,
             model=cell.model,
             stratum=cell.stratum,
             counter=counter,

@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import coverage, identity, ingest
-from subtext_sidecar import record
+from subtext_sidecar.contract.counters import DEAD_LETTERED, DeadLetterReason, Stratum, WorkerCounter
 from workers.consumer import decoder_health, ledger, pipeline
 from workers.consumer.metrics import WorkerMetrics
 from workers.consumer.queue import Entry, Queue
@@ -209,10 +209,10 @@ class WorkerLoop:
                 repeated = pipeline.Repeated(*map(operator.add, repeated, others))
             counts = ledger.tally(
                 {
-                    "rows_consumed": self._cells([*new, *repeated.duplicates]),
-                    "rows_decoded": self._cells(new),
-                    "rows_duplicate": self._cells(repeated.duplicates),
-                    "rows_redelivered": self._cells(repeated.redelivered),
+                    WorkerCounter.ROWS_CONSUMED: self._cells([*new, *repeated.duplicates]),
+                    WorkerCounter.ROWS_DECODED: self._cells(new),
+                    WorkerCounter.ROWS_DUPLICATE: self._cells(repeated.duplicates),
+                    WorkerCounter.ROWS_REDELIVERED: self._cells(repeated.redelivered),
                 }
             )
             coverage.add_counts(session, ledger.to_rows(self._source, counts))
@@ -234,8 +234,10 @@ class WorkerLoop:
     def _count_lost(self, lost: int) -> None:
         """Count rows that were read although the sidecar trimmed them, and counted them as dropped."""
         if lost:
-            cell = ledger.Cell(self._target.model, record.UNKNOWN, int(time.time()) // 60)
-            self._waiting_out(lambda: self._count(Counter({(cell, "rows_trimmed_but_read"): lost})))
+            cell = ledger.Cell(self._target.model, Stratum.UNKNOWN, int(time.time()) // 60)
+            self._waiting_out(
+                lambda: self._count(Counter({(cell, WorkerCounter.ROWS_TRIMMED_BUT_READ): lost}))
+            )
 
     def _dead_letter(self, rejection: pipeline.Rejection) -> None:
         lost = self._waiting_out(lambda: self._move(rejection))
@@ -244,7 +246,7 @@ class WorkerLoop:
         self._metrics.dead_letters.labels(rejection.reason).inc()
         log.warning("entry_dead_lettered", entry=rejection.entry.id.decode(), reason=rejection.reason)
         cells = [ledger.cell_of(rejection.entry, self._target.model)]
-        counts = ledger.tally({"rows_consumed": cells, f"dead_lettered_{rejection.reason}": cells})
+        counts = ledger.tally({WorkerCounter.ROWS_CONSUMED: cells, DEAD_LETTERED[rejection.reason]: cells})
         self._waiting_out(lambda: self._count(counts))
         self._count_lost(lost)
 
@@ -263,7 +265,7 @@ class WorkerLoop:
         is_permanent = isinstance(error, PermanentError)
         if not is_permanent and entry.deliveries < self._settings.max_deliveries:
             return
-        reason = error.reason if isinstance(error, PermanentError) else "decode_failed"
+        reason = error.reason if isinstance(error, PermanentError) else DeadLetterReason.DECODE_FAILED
         self._dead_letter(pipeline.Rejection(entry, reason, "".join(traceback.format_exception(error))))
 
     def _observe(self, rows: Sequence[ingest.NewReading], stored: ingest.StoredBatch) -> None:

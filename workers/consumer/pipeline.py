@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.store.ingest import NewMatch, NewReading
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
+from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason, Stratum
 from workers.consumer.queue import Entry
 from workers.errors import PermanentError
 from workers.judge.anomalies import Anomalies
@@ -23,7 +24,7 @@ from workers.nla.decoder import Claims, DecoderIdentity, Reading
 # A key of two indexes: PostgreSQL refuses index rows above 2704 bytes, and clients choose this text.
 _MAX_REQUEST_ID_BYTES = 1024
 _MAX_INTEGER = 2**31 - 1
-_SAMPLED_STRATA = (record.UNIFORM, record.OPT_IN)
+_SAMPLED_STRATA = (Stratum.UNIFORM, Stratum.OPT_IN)
 
 
 class Work(NamedTuple):
@@ -43,7 +44,7 @@ class Rejection(NamedTuple):
     """An entry for the dead-letter stream."""
 
     entry: Entry
-    reason: str
+    reason: RejectReason | DeadLetterReason
     error: str
 
 
@@ -89,12 +90,16 @@ def _check(entry: Entry, identity: DecoderIdentity, served_model: str) -> Work:
         name.decode() for name in (streams.FIELD_HEADER, streams.FIELD_VECTOR) if name not in entry.fields
     ]
     if missing:
-        raise PermanentError("missing_field", f"the entry has no field {' and '.join(missing)}")
+        raise PermanentError(
+            DeadLetterReason.MISSING_FIELD, f"the entry has no field {' and '.join(missing)}"
+        )
     decoded = record.decode(entry.fields[streams.FIELD_HEADER], entry.fields[streams.FIELD_VECTOR])
     _check_decoder(decoded.header, identity, served_model)
     _check_storable(decoded.header)
     if float(np.abs(decoded.values()).max()) == 0.0:
-        raise PermanentError("zero_vector", "the vector is all zeros and has no direction to read")
+        raise PermanentError(
+            DeadLetterReason.ZERO_VECTOR, "the vector is all zeros and has no direction to read"
+        )
     return Work(entry, decoded, record.sample_id(decoded.header))
 
 
@@ -107,7 +112,7 @@ def _check_decoder(header: record.Header, identity: DecoderIdentity, served_mode
     for field, got, needed in checks:
         if got != needed:
             raise PermanentError(
-                "wrong_decoder",
+                DeadLetterReason.WRONG_DECODER,
                 f"{field}: the record is for {got!r}, decoder {identity.name} reads {needed!r};"
                 " start a worker with the decoder of that model and layer",
             )
@@ -118,19 +123,23 @@ def _check_storable(header: record.Header) -> None:
     size = len(header.request_id.encode())
     if size > _MAX_REQUEST_ID_BYTES:
         raise PermanentError(
-            "oversized", f"request_id: has {size} bytes, limit {_MAX_REQUEST_ID_BYTES}; send a shorter id"
+            RejectReason.OVERSIZED,
+            f"request_id: has {size} bytes, limit {_MAX_REQUEST_ID_BYTES}; send a shorter id",
         )
     if header.stratum not in _SAMPLED_STRATA:
         raise PermanentError(
-            "bad_field", f"stratum: {header.stratum!r} is not one of {', '.join(_SAMPLED_STRATA)}"
+            RejectReason.BAD_FIELD,
+            f"stratum: {header.stratum!r} is not one of {', '.join(_SAMPLED_STRATA)}",
         )
     for field, value in (("position", header.position), ("token_id", header.token_id)):
         if value > _MAX_INTEGER:
-            raise PermanentError("bad_field", f"{field}: {value} does not fit the store")
+            raise PermanentError(RejectReason.BAD_FIELD, f"{field}: {value} does not fit the store")
     try:
         dt.datetime.fromtimestamp(header.captured_at, dt.UTC)
     except (OverflowError, ValueError, OSError) as error:
-        raise PermanentError("bad_field", f"captured_at: {header.captured_at} is no time") from error
+        raise PermanentError(
+            RejectReason.BAD_FIELD, f"captured_at: {header.captured_at} is no time"
+        ) from error
 
 
 class Repeated(NamedTuple):
@@ -160,7 +169,7 @@ def worn_out(
     return [
         Rejection(
             work.entry,
-            "too_many_deliveries",
+            DeadLetterReason.TOO_MANY_DELIVERIES,
             f"delivered {work.entry.deliveries} times without an outcome; its workers may have died on it",
         )
         for work in works

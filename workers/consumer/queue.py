@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import redis
 
-from subtext_sidecar import streams
+from subtext_sidecar.contract import streams
 
 
 class Entry(NamedTuple):

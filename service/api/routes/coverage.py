@@ -1,6 +1,7 @@
 """Coverage: what was seen, sampled, dropped and decoded in a range of time."""
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
@@ -8,7 +9,12 @@ from pydantic import Field
 
 from service.api.deps import Held, ReadsCoverage, reading
 from service.api.parameters import Absent, Name, Parameters, Time
-from service.api.schemas.coverage import CoverageReport, report
+from service.api.schemas.coverage import CoverageReport
+from service.api.vocabulary import Stratum
+from service.coverage.balance import balances
+from service.coverage.blind_spots import blind_spots
+from service.coverage.count import Count, by_step
+from service.coverage.losses import losses, sums_by_model
 from service.errors import FieldError, invalid_input
 from service.store import coverage
 
@@ -35,7 +41,7 @@ class CoverageParameters(Parameters):
         description="Length of one entry of `counts`; at most 1440 minutes, 744 hours or 366 days a range.",
     )
     model: Name | Absent = Field(default=None, description="Served model name; default: all.")
-    stratum: coverage.Stratum | Absent = Field(
+    stratum: Stratum | Absent = Field(
         default=None,
         description="Only requests that were sampled by this rule, wherever strata are told apart; "
         "default: all. Totals stay totals.",
@@ -77,4 +83,28 @@ def get_coverage(
     with reading(held) as session:
         settled_before = coverage.list_settled_before(session, parameters.model)
         counts = coverage.list_counts(session, wanted, parameters.step, settled_before)
-    return report(wanted, parameters.step, counts, settled_before, parameters.stratum)
+    return _report(parameters, wanted, counts, settled_before)
+
+
+def _report(
+    parameters: CoverageParameters,
+    wanted: coverage.Range,
+    counts: Sequence[Count],
+    settled_before: Mapping[str, dt.datetime],
+) -> CoverageReport:
+    """Return the statement for these counts, which are of all strata.
+
+    A wanted stratum narrows every list that names strata; what is a total stays one.
+    """
+    stratum = parameters.stratum
+    narrowed = [count for count in counts if stratum in {None, count.stratum}]
+    return CoverageReport(
+        start=wanted.start,
+        end=wanted.end,
+        step=parameters.step,
+        models=sums_by_model(counts, stratum),
+        reconciliation=balances(counts, settled_before, stratum),
+        losses=losses(narrowed),
+        counts=by_step(narrowed),
+        blind_spots=blind_spots(counts),
+    )

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Answer(BaseModel):
     """Base of everything answered."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True)
 
 
 class Ratio(Answer):

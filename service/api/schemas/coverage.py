@@ -1,26 +1,22 @@
 """Coverage as answered: what was counted at every hop, what was lost, and what nobody looked at."""
 
 import datetime as dt
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from service.api.schemas.answer import Answer, Ratio
-from service.api.schemas.blind_spot import BlindSpot, blind_spots
-from service.api.schemas.reconciliation import Reconciliation, reconciliations
+from service.api.schemas.blind_spot import BlindSpot
+from service.api.schemas.reconciliation import Reconciliation
+from service.api.vocabulary import LossKind
 from service.store import coverage
-
-LossKind = Literal["dropped", "dead_lettered", "unobservable"]
-_LOSSES: Final[tuple[LossKind, ...]] = ("dropped", "dead_lettered", "unobservable")
+from subtext_sidecar.contract.counters import Hop
 
 
 class Counts(Answer):
     """What one hop counted for one model and stratum within one step."""
 
     start: dt.datetime = Field(description="Start of the step, UTC.")
-    hop: str = Field(examples=["plugin", "sidecar", "worker"])
+    hop: str = Field(examples=[*map(str, Hop)])
     model: str = Field(examples=["SmolLM2-135M-Instruct"])
     stratum: str = Field(examples=["uniform"])
     counters: dict[str, int] = Field(examples=[{"rows_sampled": 120, "rows_handed_over": 120}])
@@ -96,94 +92,3 @@ class CoverageReport(Answer):
     )
     counts: list[Counts] = Field(description="Every counter, by step, hop, model and stratum.")
     blind_spots: list[BlindSpot]
-
-
-def report(
-    wanted: coverage.Range,
-    step: coverage.Step,
-    counts: Sequence[coverage.Count],
-    settled_before: Mapping[str, dt.datetime],
-    stratum: coverage.Stratum | None = None,
-) -> CoverageReport:
-    """Return the coverage statement for these counts, which are of all strata.
-
-    ``stratum`` narrows every list that names strata; what is a total stays one.
-    """
-    narrowed = [count for count in counts if stratum in {None, count.stratum}]
-    return CoverageReport(
-        start=wanted.start,
-        end=wanted.end,
-        step=step,
-        models=_models(counts, stratum),
-        reconciliation=reconciliations(counts, settled_before, stratum),
-        losses=_losses(narrowed),
-        counts=_steps(narrowed),
-        blind_spots=blind_spots(counts),
-    )
-
-
-def _steps(counts: Iterable[coverage.Count]) -> list[Counts]:
-    steps: defaultdict[tuple[dt.datetime, str, str, str], dict[str, int]] = defaultdict(dict)
-    for count in counts:
-        steps[count.start, count.hop, count.model, count.stratum][count.counter] = count.value
-    return [
-        Counts(start=start, hop=hop, model=model, stratum=stratum, counters=counters)
-        for (start, hop, model, stratum), counters in sorted(steps.items())
-    ]
-
-
-def _losses(counts: Iterable[coverage.Count]) -> list[Loss]:
-    sums: Counter[tuple[str, str, str, LossKind, str]] = Counter()
-    for count in counts:
-        for kind in _LOSSES:
-            if count.counter.startswith(f"{kind}_"):
-                reason = count.counter.removeprefix(f"{kind}_")
-                sums[count.hop, count.model, count.stratum, kind, reason] += count.value
-    return [
-        Loss(hop=hop, model=model, stratum=stratum, kind=kind, reason=reason, count=total)
-        for (hop, model, stratum, kind, reason), total in sorted(sums.items())
-        if total
-    ]
-
-
-def _models(counts: Iterable[coverage.Count], stratum: coverage.Stratum | None) -> list[ModelCoverage]:
-    by_model: defaultdict[str, list[coverage.Count]] = defaultdict(list)
-    for count in counts:
-        by_model[count.model].append(count)
-    return [
-        ModelCoverage(model=model, strata=_strata(of_model, stratum), **_sums(of_model))
-        for model, of_model in sorted(by_model.items())
-    ]
-
-
-def _strata(counts: Iterable[coverage.Count], stratum: coverage.Stratum | None) -> list[StratumCoverage]:
-    by_stratum: defaultdict[str, list[coverage.Count]] = defaultdict(list)
-    for count in counts:
-        by_stratum[count.stratum].append(count)
-    return [
-        StratumCoverage(stratum=name, **_sums(of_stratum))
-        for name, of_stratum in sorted(by_stratum.items())
-        if stratum in {None, name}
-    ]
-
-
-def _sums(counts: Sequence[coverage.Count]) -> dict[str, Any]:
-    sums: Counter[tuple[str, str]] = Counter()
-    for count in counts:
-        sums[count.hop, count.counter] += count.value
-    lost: Counter[LossKind] = Counter()
-    for loss in _losses(counts):
-        lost[loss.kind] += loss.count
-    sampled, decoded = sums["plugin", "rows_sampled"], sums["worker", "rows_decoded"]
-    # The sidecar counts what it trims, also what a worker was reading just then.
-    dropped = lost["dropped"] - sums["worker", "rows_trimmed_but_read"]
-    gone = (sums["sidecar", "thinned"], dropped, lost["dead_lettered"], sums["worker", "rows_duplicate"])
-    return {
-        "requests_sampled": Ratio.of(sums["plugin", "requests_sampled"], sums["plugin", "requests_seen"]),
-        "rows_decoded": Ratio.of(decoded, sampled),
-        "rows_thinned": gone[0],
-        "rows_dropped": dropped,
-        "rows_dead_lettered": lost["dead_lettered"],
-        "rows_duplicate": sums["worker", "rows_duplicate"],
-        "rows_unsettled": sampled - decoded - sum(gone),
-    }

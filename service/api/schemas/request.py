@@ -8,9 +8,10 @@ from pydantic import Field
 
 from service import readings
 from service.api.schemas.answer import Answer, Ratio
-from service.api.schemas.blind_spot import ALWAYS_BLIND, BlindSpot
+from service.api.schemas.blind_spot import BlindSpot
 from service.api.schemas.explanation import Explanation, SampleFields, explanation, sample_fields
 from service.api.schemas.flag import Flag, flag
+from service.coverage import blind_spots
 from service.store import requests
 
 
@@ -148,7 +149,7 @@ def _coverage(view: requests.View) -> RequestCoverage:
             f"listed, {explained.numerator} have an explanation and {verified.numerator} a verified one. "
             "No other position was looked at, and how many there were is not stored."
         ),
-        blind_spots=list(ALWAYS_BLIND),
+        blind_spots=blind_spots.ALWAYS,
     )
 
 

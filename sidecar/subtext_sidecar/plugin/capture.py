@@ -11,8 +11,9 @@ so that what a heartbeat carries always adds up.
 import logging
 from collections import Counter
 from time import perf_counter, time
-from typing import Any
+from typing import Any, Final
 
+from subtext_sidecar.contract.counters import CounterName, PluginCounter
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.plugin.activation import LOGGER
 from subtext_sidecar.plugin.handover import Batch, Handover
@@ -21,6 +22,9 @@ from subtext_sidecar.plugin.ring import Ring, open_ring
 from subtext_sidecar.plugin.step import Runner, Step
 from subtext_sidecar.plugin.watchlist import NewRequest, Picked, Watchlist
 from subtext_sidecar.policy import CapturePolicy
+
+_ROWS_SAMPLED: Final = PluginCounter.ROWS_SAMPLED
+_QUEUE_FULL: Final = PluginCounter.DROPPED_QUEUE_FULL
 
 
 class Capture:
@@ -124,7 +128,7 @@ class Capture:
         return True
 
     def _shorten(self, picked: Picked, rows: int, captured_at: float) -> Picked:
-        self._drop(Picked(picked.indices[rows:], picked.wanted[rows:]), captured_at, "queue_full")
+        self._drop(Picked(picked.indices[rows:], picked.wanted[rows:]), captured_at, _QUEUE_FULL)
         return Picked(picked.indices[:rows], picked.wanted[:rows])
 
     def _replace_ring(self, step: Step) -> Ring:
@@ -136,14 +140,14 @@ class Capture:
         self._ring = open_ring(layout, step.residual.device)
         return self._ring
 
-    def _drop(self, picked: Picked, captured_at: float, reason: str) -> None:
+    def _drop(self, picked: Picked, captured_at: float, counter: CounterName) -> None:
         minute = int(captured_at) // SECONDS_PER_MINUTE
         for stratum, count in Counter(row.stratum for row in picked.rows).items():
             cell = Cell(self._model, stratum, minute)
-            self._ledger.add(cell, "rows_sampled", count)
-            self._ledger.add(cell, f"dropped_{reason}", count)
+            self._ledger.add(cell, _ROWS_SAMPLED, count)
+            self._ledger.add(cell, counter, count)
 
-    def _count(self, stratum: str, counter: str, count: int) -> None:
+    def _count(self, stratum: str, counter: CounterName, count: int) -> None:
         self._ledger.add(Cell(self._model, stratum, int(time()) // SECONDS_PER_MINUTE), counter, count)
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from subtext_sidecar.block import MAX_ROWS, BlockHeader, encode_block
+from subtext_sidecar.contract.counters import PluginCounter
+from subtext_sidecar.contract.record import VERSION
 from subtext_sidecar.plugin.handover import Batch
 from subtext_sidecar.plugin.row import Row
-from subtext_sidecar.record import VERSION
 
 
 class Part(NamedTuple):
@@ -30,7 +31,7 @@ class Encoded(NamedTuple):
     """Blocks, and the rows that must not be sent."""
 
     parts: list[Part]
-    dropped: dict[str, Counter[str]]  # rows by stratum, by reason
+    dropped: dict[PluginCounter, Counter[str]]  # rows by stratum, by what counts them
 
 
 class Identity(NamedTuple):
@@ -52,7 +53,7 @@ def encode(batch: Batch, identity: Identity) -> Encoded:
     rows, token_ids = batch.rows, gathered.token_ids.tolist()
     positions = gathered.positions.tolist()
     vectors = gathered.vectors
-    dropped: dict[str, Counter[str]] = {}
+    dropped: dict[PluginCounter, Counter[str]] = {}
     foreseen = [row.position for row in rows]
     if positions != foreseen or not identity.end_token_ids.isdisjoint(token_ids):
         kept = _kept(rows, token_ids, positions, identity.end_token_ids, dropped)
@@ -71,14 +72,14 @@ def _kept(
     token_ids: list[int],
     positions: list[int],
     end_token_ids: frozenset[int],
-    dropped: dict[str, Counter[str]],
+    dropped: dict[PluginCounter, Counter[str]],
 ) -> list[int]:
     kept = []
     for number, row in enumerate(rows):
         if positions[number] != row.position:
-            dropped.setdefault("position_mismatch", Counter())[row.stratum] += 1
+            dropped.setdefault(PluginCounter.DROPPED_POSITION_MISMATCH, Counter())[row.stratum] += 1
         elif token_ids[number] in end_token_ids and not row.is_prefill:
-            dropped.setdefault("after_end", Counter())[row.stratum] += 1
+            dropped.setdefault(PluginCounter.DROPPED_AFTER_END, Counter())[row.stratum] += 1
         else:
             kept.append(number)
     return kept

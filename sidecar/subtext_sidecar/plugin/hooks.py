@@ -18,6 +18,8 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, start_http_server
 
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract.counters import Hop
+from subtext_sidecar.contract.record import VERSION
 from subtext_sidecar.ledger import Ledger, new_source
 from subtext_sidecar.plugin.activation import CONFIG_KEY, LOGGER
 from subtext_sidecar.plugin.capture import Capture
@@ -38,7 +40,6 @@ from subtext_sidecar.plugin.settings import CaptureSettings, FaultPoint, Setting
 from subtext_sidecar.plugin.state import CaptureState
 from subtext_sidecar.plugin.step import CaptureError, Runner
 from subtext_sidecar.policy import START_VERSION, PolicyUpdate
-from subtext_sidecar.record import VERSION
 from subtext_sidecar.wire import CaptureStatus
 
 _STEP_METHODS: Final = ("execute_model", "sample_tokens")
@@ -70,7 +71,7 @@ class WorkerHooks:
         self._execute_model = worker.execute_model
         self._sample_tokens = worker.sample_tokens
         self._shutdown = worker.shutdown
-        self._ledger = Ledger(source=new_source("plugin"), hop="plugin")
+        self._ledger = Ledger(source=new_source(Hop.PLUGIN), hop=Hop.PLUGIN)
         self._handover: Handover = Handover()
         self._policy_version = START_VERSION
         self._capture: Capture | None = None

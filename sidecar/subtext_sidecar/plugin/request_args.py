@@ -7,24 +7,32 @@ come from a gateway that forwards the headers, because vLLM's workers never see 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from subtext_sidecar.contract.counters import IGNORED, CounterName, PluginCounter, Stratum
 from subtext_sidecar.plugin.trace import read_trace
 from subtext_sidecar.policy import CapturePolicy
-from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
 
 WISH: Final = "subtext"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 
+# Read off their class once: every request comes by here.
+_UNIFORM: Final = Stratum.UNIFORM
+_OPT_IN: Final = Stratum.OPT_IN
+_OPT_OUT: Final = Stratum.OPT_OUT
+_TRACED: Final = PluginCounter.REQUESTS_TRACED
+_OPT_IN_IGNORED: Final = PluginCounter.OPT_IN_NOT_HONOURED
+_OPT_OUT_IGNORED: Final = PluginCounter.OPT_OUT_NOT_HONOURED
+
 
 class RequestArgs(NamedTuple):
     """What was said and is honoured, and what else to count about it."""
 
-    stratum: str
+    stratum: Stratum
     randomness: int | None  # of the trace; None: the request's own hash decides
-    counters: tuple[str, ...]
+    counters: tuple[CounterName, ...]
 
 
-NOTHING_SAID: Final = RequestArgs(UNIFORM, None, ())
+NOTHING_SAID: Final = RequestArgs(_UNIFORM, None, ())
 
 
 def read_request_args(policy: CapturePolicy, extra_args: Mapping[str, Any] | None) -> RequestArgs:
@@ -34,20 +42,20 @@ def read_request_args(policy: CapturePolicy, extra_args: Mapping[str, Any] | Non
     stratum, counters = _stratum_of(policy, extra_args.get(WISH))
     traceparent, tracestate = extra_args.get(TRACEPARENT), extra_args.get(TRACESTATE)
     is_traced = traceparent is not None or tracestate is not None
-    if stratum != UNIFORM or not policy.honour_trace or not is_traced:
+    if stratum != _UNIFORM or not policy.honour_trace or not is_traced:
         return RequestArgs(stratum, None, counters)
     trace = read_trace(traceparent, tracestate)
-    counters += tuple(f"ignored_{fault}" for fault in trace.faults)
+    counters += tuple(IGNORED[fault] for fault in trace.faults)
     if trace.randomness is not None:
-        counters += ("requests_traced",)
+        counters += (_TRACED,)
     return RequestArgs(stratum, trace.randomness, counters)
 
 
-def _stratum_of(policy: CapturePolicy, wish: object) -> tuple[str, tuple[str, ...]]:
+def _stratum_of(policy: CapturePolicy, wish: object) -> tuple[Stratum, tuple[CounterName, ...]]:
     if wish is None:
-        return UNIFORM, ()
+        return _UNIFORM, ()
     if wish == "on":
-        return (OPT_IN, ()) if policy.honour_opt_in else (UNIFORM, ("opt_in_not_honoured",))
+        return (_OPT_IN, ()) if policy.honour_opt_in else (_UNIFORM, (_OPT_IN_IGNORED,))
     if wish == "off":
-        return (OPT_OUT, ()) if policy.honour_opt_out else (UNIFORM, ("opt_out_not_honoured",))
-    return UNIFORM, ("ignored_wish",)
+        return (_OPT_OUT, ()) if policy.honour_opt_out else (_UNIFORM, (_OPT_OUT_IGNORED,))
+    return _UNIFORM, (PluginCounter.IGNORED_WISH,)

@@ -5,10 +5,12 @@ part is ``chatcmpl-{X-Request-Id}`` or ``cmpl-{X-Request-Id}-{prompt index}``. P
 """
 
 import re
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-SkipReason = Literal["parallel_sample", "batched_prompt"]
+from subtext_sidecar.contract.counters import PluginCounter
 
+_PARALLEL_SAMPLE: Final = PluginCounter.UNOBSERVABLE_PARALLEL_SAMPLE
+_BATCHED_PROMPT: Final = PluginCounter.UNOBSERVABLE_BATCHED_PROMPT
 _SUFFIX: Final = re.compile(r"-[0-9a-f]{8}\Z")
 # Only in front of ids that vLLM itself shapes: a client's own id may well start with "3_".
 _SAMPLE: Final = re.compile(r"(\d+)_(?=chatcmpl-|cmpl-|\d+\Z)")
@@ -16,28 +18,28 @@ _PROMPT_INDEX: Final = re.compile(r"-(\d+)\Z")
 
 
 class ExternalId(NamedTuple):
-    """The client's id, and why this engine request is not observed under it (None: it is).
+    """The client's id, and what counts that this engine request is not observed under it (None: it is).
 
     One external id stands for one text. Of a request with n > 1 or with several prompts only the
     first is observed, because positions of the others would collide with its own.
     """
 
     request_id: str
-    skip: SkipReason | None
+    skip: PluginCounter | None
 
 
 def external_id(internal: str, *, randomized: bool = True) -> ExternalId:
     """Return the external id; ``randomized`` tells whether vLLM added its eight-digit suffix."""
     rest = _SUFFIX.sub("", internal, count=1) if randomized else internal
-    skip: SkipReason | None = None
+    skip: PluginCounter | None = None
     if sample := _SAMPLE.match(rest):
         rest = rest[sample.end() :]
-        skip = "parallel_sample" if int(sample.group(1)) else None
+        skip = _PARALLEL_SAMPLE if int(sample.group(1)) else None
     if rest.startswith("chatcmpl-"):
         rest = rest.removeprefix("chatcmpl-")
     elif rest.startswith("cmpl-"):
         rest = rest.removeprefix("cmpl-")
         if index := _PROMPT_INDEX.search(rest):
             rest = rest[: index.start()]
-            skip = skip or ("batched_prompt" if int(index.group(1)) else None)
+            skip = skip or (_BATCHED_PROMPT if int(index.group(1)) else None)
     return ExternalId(rest or internal, skip)

@@ -5,18 +5,21 @@ back in the order in which they were taken, so two counters that only grow tell 
 neither thread ever takes a lock or waits for the other.
 """
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from subtext_sidecar.contract.counters import PluginCounter
 from subtext_sidecar.plugin.device import Device, Layout, Run, open_device
 from subtext_sidecar.plugin.step import Step
 
 MAX_STEPS: Final = 256  # with rows in the ring at the same time
 
-Full = Literal["queue_full", "ring_full"]
+# Read off their class once: a full ring must not cost its engine more than an empty one.
+_QUEUE_FULL: Final = PluginCounter.DROPPED_QUEUE_FULL
+_RING_FULL: Final = PluginCounter.DROPPED_RING_FULL
 
 
 class Gathered(NamedTuple):
@@ -33,7 +36,7 @@ class Ring:
     def __init__(self, device: Device, max_steps: int = MAX_STEPS) -> None:
         self._device = device
         self.rows, self.d_model, self.dtype = device.layout
-        self.full: Full = "queue_full"  # why the last gather found no room
+        self.full: PluginCounter = _QUEUE_FULL  # what counts the rows that the last gather had no room for
         self._max_steps = max_steps
         self._row_end = self._row_start = 0
         self._step_end = self._step_start = 0
@@ -44,12 +47,12 @@ class Ring:
         return self._device.layout
 
     def gather(self, step: Step, indices: list[int]) -> Run | None:
-        """Start copying rows of a step of the ring's type, or return None without room; ``full`` tells why.
+        """Start copying rows of a step of the ring's type, or return None without room.
 
-        Waits for nothing, and drops before it pays for a copy.
+        ``full`` tells what counts the latter. Waits for nothing, and drops before it pays for a copy.
         """
         if self._step_end - self._step_start >= self._max_steps:
-            self.full = "ring_full"
+            self.full = _RING_FULL
             return None
         rows = len(indices)
         if self._row_end == self._row_start:
@@ -61,7 +64,7 @@ class Ring:
             end += self.rows - first
             first = 0
         if end - self._row_start > self.rows:
-            self.full = "queue_full"
+            self.full = _QUEUE_FULL
             return None
         run = Run(first, first + rows, end, self._step_end % self._max_steps)
         self._device.gather(step, indices, run)

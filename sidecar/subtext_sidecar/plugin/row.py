@@ -7,7 +7,7 @@ class Row(NamedTuple):
     """What the host knows about one taken row."""
 
     request_id: str  # external
-    stratum: str  # of the request: record.UNIFORM or OPT_IN
+    stratum: str  # of the request: Stratum.UNIFORM or OPT_IN
     position: int
     is_prefill: bool
     probability: float

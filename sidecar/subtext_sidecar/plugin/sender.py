@@ -16,12 +16,13 @@ import zmq
 
 from subtext_sidecar import wire
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract.counters import CounterName, PluginCounter
+from subtext_sidecar.contract.record import encode_coverage
 from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.plugin.encoding import Encoded, Identity, encode
 from subtext_sidecar.plugin.handover import Batch, Handover
 from subtext_sidecar.policy import PolicyUpdate
 from subtext_sidecar.policy_channel import PolicySubscriber
-from subtext_sidecar.record import encode_coverage
 from subtext_sidecar.wire import CaptureStatus
 
 _PACE_SECONDS: Final = 0.02  # from one look at the hand-over to the next
@@ -32,6 +33,11 @@ _RECONNECT_MILLISECONDS: Final = 100
 _RECONNECT_MAX_MILLISECONDS: Final = 2000
 _CLOSE_SECONDS: Final = 2.0
 _CLOSE_LINGER_MILLISECONDS: Final = 500
+# Read off their class once: this thread has the interpreter while the engine may want it.
+_SAMPLED: Final = PluginCounter.ROWS_SAMPLED
+_HANDED_OVER: Final = PluginCounter.ROWS_HANDED_OVER
+_SOCKET_FULL: Final = PluginCounter.DROPPED_SOCKET_FULL
+_ERROR: Final = PluginCounter.DROPPED_ERROR
 
 
 class Sender:
@@ -113,9 +119,9 @@ class Sender:
             encoded = self._encode(batch)
             for part in encoded.parts:
                 sent = _push(socket, [wire.BLOCK, part.header, part.vectors])
-                self._count(minute, "rows_handed_over" if sent else "dropped_socket_full", part.strata)
-            for reason, strata in encoded.dropped.items():
-                self._count(minute, f"dropped_{reason}", strata)
+                self._count(minute, _HANDED_OVER if sent else _SOCKET_FULL, part.strata)
+            for counter, strata in encoded.dropped.items():
+                self._count(minute, counter, strata)
         finally:
             batch.release()
 
@@ -124,7 +130,7 @@ class Sender:
             return encode(batch, self._identity)
         except Exception as error:  # noqa: BLE001  # boundary of the hook: capture goes off, the heartbeat goes on
             self._fail("sender", error)
-            return Encoded([], {"error": Counter(watch.stratum for watch, _ in batch.picked.wanted)})
+            return Encoded([], {_ERROR: Counter(watch.stratum for watch, _ in batch.picked.wanted)})
 
     def _follow_policy(self, policies: PolicySubscriber) -> None:
         update = policies.latest()
@@ -144,10 +150,10 @@ class Sender:
                 self._ledger.put_back(count)
         self._view.tick(now, minute)
 
-    def _count(self, minute: int, outcome: str, strata: Counter[str]) -> None:
+    def _count(self, minute: int, outcome: CounterName, strata: Counter[str]) -> None:
         for stratum, count in strata.items():
             cell = Cell(self._identity.model, stratum, minute)
-            self._ledger.add(cell, "rows_sampled", count)
+            self._ledger.add(cell, _SAMPLED, count)
             self._ledger.add(cell, outcome, count)
 
 

@@ -8,9 +8,9 @@ https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/
 """
 
 import re
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-Fault = Literal["traceparent", "tracestate", "rv", "th", "inconsistent_th"]
+from subtext_sidecar.contract.counters import TraceFault
 
 _PARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _OT_LIST: Final = re.compile(r"[a-z][a-z0-9]*:[A-Za-z0-9._-]*(;[a-z][a-z0-9]*:[A-Za-z0-9._-]*)*")
@@ -28,7 +28,7 @@ class Trace(NamedTuple):
 
     randomness: int | None  # R; None: no usable trace
     upstream_threshold: int | None  # th; None: not given
-    faults: tuple[Fault, ...]
+    faults: tuple[TraceFault, ...]
 
 
 class _Parent(NamedTuple):
@@ -41,29 +41,29 @@ def read_trace(traceparent: object, tracestate: object) -> Trace:
     parent = _read_parent(traceparent)
     if parent is None:
         # Without its parent a state means nothing: the W3C's rule.
-        faults: tuple[Fault, ...] = () if traceparent is None else ("traceparent",)
-        return Trace(None, None, faults if tracestate is None else (*faults, "tracestate"))
+        faults: tuple[TraceFault, ...] = () if traceparent is None else (TraceFault.TRACEPARENT,)
+        return Trace(None, None, faults if tracestate is None else (*faults, TraceFault.TRACESTATE))
     entries = {} if tracestate is None else _read_state(tracestate)
     if entries is None:
-        return Trace(parent.randomness, None, ("tracestate",))
+        return Trace(parent.randomness, None, (TraceFault.TRACESTATE,))
     return _combine(parent, entries.get("rv"), entries.get("th"))
 
 
 def _combine(parent: _Parent, rv: str | None, th: str | None) -> Trace:
-    found: list[Fault] = []
+    found: list[TraceFault] = []
     randomness, upstream = parent.randomness, None
     if rv is not None:
         if _RV.fullmatch(rv):
             randomness = int(rv, 16)
         else:
-            found.append("rv")
+            found.append(TraceFault.RV)
     if th is not None:
         if _TH.fullmatch(th):
             upstream = int(th.ljust(_DIGITS, "0"), 16)
         else:
-            found.append("th")
+            found.append(TraceFault.TH)
     if upstream is not None and parent.is_sampled and randomness < upstream:
-        found.append("inconsistent_th")
+        found.append(TraceFault.INCONSISTENT_TH)
     return Trace(randomness, upstream, tuple(found))
 
 

@@ -3,11 +3,8 @@
 No tensor is read here and nothing waits: this runs on the engine's own thread in every step, so a
 step costs what is due in it and not what is being watched.
 
-Counts by stratum, besides requests_seen and requests_sampled: requests_traced (decided by their
-trace's randomness), requests_adapted (sampled while a LoRA adapter changed the model),
-unobservable_* (see the code that counts them), positions_repeated (computed again after a
-preemption), ignored_* and *_not_honoured (see request_args), and for rows that the budget refuses
-both rows_sampled and dropped_budget: whoever takes the picked rows counts those.
+Counts requests and positions by stratum, and for rows that the budget refuses both rows_sampled and
+dropped_budget: whoever takes the picked rows counts all others.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from subtext_sidecar.contract.counters import CounterName, PluginCounter, Stratum
 from subtext_sidecar.plugin import sampling
 from subtext_sidecar.plugin.budget import Admitted, Budget
 from subtext_sidecar.plugin.request_args import RequestArgs, read_request_args
@@ -23,7 +21,6 @@ from subtext_sidecar.plugin.request_id import external_id
 from subtext_sidecar.plugin.row import Row
 from subtext_sidecar.plugin.wheel import Wheel
 from subtext_sidecar.policy import CapturePolicy
-from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
 
 # Finished requests are forgotten at once; this only bounds the damage if a finish is ever missed.
 MAX_KNOWN_REQUESTS: Final = 100_000
@@ -32,7 +29,18 @@ MAX_KNOWN_REQUESTS: Final = 100_000
 # them in the same steps, so that the others need not be read.
 PAST_CAP_TOKENS: Final = 16
 
-Count = Callable[[str, str, int], None]
+# Read off their class once: this runs in every step.
+_UNIFORM: Final = Stratum.UNIFORM
+_OPT_IN: Final = Stratum.OPT_IN
+_OPT_OUT: Final = Stratum.OPT_OUT
+_SEEN: Final = PluginCounter.REQUESTS_SEEN
+_SAMPLED: Final = PluginCounter.REQUESTS_SAMPLED
+_REPEATED: Final = PluginCounter.POSITIONS_REPEATED
+_DRAFTED: Final = PluginCounter.UNOBSERVABLE_DRAFTED
+_PREFIX_CACHED: Final = PluginCounter.UNOBSERVABLE_PREFIX_CACHED
+_PAST_ROW_CAP: Final = PluginCounter.UNOBSERVABLE_PAST_ROW_CAP
+
+Count = Callable[[str, CounterName, int], None]
 
 
 class NewRequest(NamedTuple):
@@ -63,14 +71,14 @@ class Watch:
     )
 
     def __init__(
-        self, internal_id: str, request_id: str, stratum: str, randomness: int, choice: sampling.Choice
+        self, internal_id: str, request_id: str, stratum: Stratum, randomness: int, choice: sampling.Choice
     ) -> None:
         self.internal_id = internal_id
         self.request_id = request_id
         self.stratum = stratum
         self.randomness = randomness
         self.choice = choice
-        self.weight = 1.0 / choice.prompt_probability if stratum == UNIFORM else 0.0
+        self.weight = 1.0 / choice.prompt_probability if stratum == _UNIFORM else 0.0
         self.next_position = sampling.next_position(choice, 0)
         self.stop = 0  # first position that was not computed yet for certain
         self.drafted_stop = 0  # first position behind all drafts
@@ -249,20 +257,20 @@ class Watchlist:
 
     def _decide(self, policy: CapturePolicy, request: NewRequest) -> None:
         said = read_request_args(policy, request.extra_args)
-        for counter in ("requests_seen", *said.counters):
+        for counter in (_SEEN, *said.counters):
             self._count(said.stratum, counter, 1)
-        if said.stratum == OPT_OUT:
+        if said.stratum == _OPT_OUT:
             return
         request_id, skip = external_id(request.internal_id, randomized=self._randomized_ids)
         if skip is not None:
-            self._count(said.stratum, f"unobservable_{skip}", 1)
+            self._count(said.stratum, skip, 1)
             return
         watch = self._draw(policy, request, request_id, said)
         if watch is None:
             return
-        self._count(said.stratum, "requests_sampled", 1)
+        self._count(said.stratum, _SAMPLED, 1)
         if request.is_adapted:
-            self._count(said.stratum, "requests_adapted", 1)
+            self._count(said.stratum, PluginCounter.REQUESTS_ADAPTED, 1)
         self.watched[request.internal_id] = watch
         self._file(watch)
 
@@ -271,7 +279,7 @@ class Watchlist:
     ) -> Watch | None:
         drawn = sampling.draw(policy.seed, request_id)
         randomness = drawn.randomness if said.randomness is None else said.randomness
-        rate = self._budget.rate(policy) if said.stratum == UNIFORM else 1.0
+        rate = self._budget.rate(policy) if said.stratum == _UNIFORM else 1.0
         threshold = sampling.threshold(rate)
         if randomness < threshold:
             return None
@@ -288,7 +296,7 @@ class Watchlist:
     def _visit(self, watch: Watch, part: _Part, picked: Picked) -> None:
         """Take what is wanted of one request's part, count what is missed, and file it again."""
         if part.start < watch.stop:
-            self._count(watch.stratum, "positions_repeated", min(part.stop, watch.stop) - part.start)
+            self._count(watch.stratum, _REPEATED, min(part.stop, watch.stop) - part.start)
         if watch.next_position == sampling.NEVER:
             self._count_past_cap(watch, part)
         else:
@@ -329,15 +337,15 @@ class Watchlist:
         while position < start:
             # An accepted draft had no row that was certain to be text. Anything else was cached
             # by an earlier request or by a KV connector and never computed.
-            reason = "drafted" if position < watch.drafted_stop else "prefix_cached"
-            self._count(watch.stratum, f"unobservable_{reason}", 1)
+            counter = _DRAFTED if position < watch.drafted_stop else _PREFIX_CACHED
+            self._count(watch.stratum, counter, 1)
             position = sampling.next_position(watch.choice, position + 1)
         watch.next_position = position
 
     def _count_past_cap(self, watch: Watch, part: _Part) -> None:
         fresh = part.stop - max(watch.stop, watch.choice.decode_stop)
         if fresh > 0:
-            self._count(watch.stratum, "unobservable_past_row_cap", fresh)
+            self._count(watch.stratum, _PAST_ROW_CAP, fresh)
 
     def _within_budget(self, picked: Picked, now: float) -> Picked:
         """Return the rows that the budget admits. Without one the demand is watched all the same."""
@@ -356,7 +364,7 @@ class Watchlist:
     def _refuse(self, picked: Picked, admitted: Admitted) -> Picked:
         """Draw lots: each row of a stratum has the same chance, however long its request is."""
         kept: list[int] = []
-        for stratum, room in ((UNIFORM, admitted.uniform), (OPT_IN, admitted.opt_in)):
+        for stratum, room in ((_UNIFORM, admitted.uniform), (_OPT_IN, admitted.opt_in)):
             lots = sorted(
                 (hash((watch.randomness, position)), number)
                 for number, (watch, position) in enumerate(picked.wanted)
@@ -364,7 +372,7 @@ class Watchlist:
             )
             kept += [number for _, number in lots[:room]]
             if refused := len(lots) - room:
-                self._count(stratum, "rows_sampled", refused)
-                self._count(stratum, "dropped_budget", refused)
+                self._count(stratum, PluginCounter.ROWS_SAMPLED, refused)
+                self._count(stratum, PluginCounter.DROPPED_BUDGET, refused)
         kept.sort()
         return Picked([picked.indices[n] for n in kept], [picked.wanted[n] for n in kept])

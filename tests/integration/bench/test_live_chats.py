@@ -12,8 +12,8 @@ from redis import Redis
 from bench.live_chats_join import LiveChat
 from bench.live_chats_prompts import Ask
 from bench.live_chats_server import Sampling, ServerError, capture
-from subtext_sidecar.record import encode_header
-from subtext_sidecar.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
+from subtext_sidecar.contract.record import encode_header
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
 from tests.unit.bench.records import make
 
 SAMPLING = Sampling(concurrency=3, max_tokens=2, temperature=0.5)

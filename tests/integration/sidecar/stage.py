@@ -10,6 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from subtext_sidecar.buffer import Buffer
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract.counters import Hop
+from subtext_sidecar.contract.record import Record, decode, decode_coverage
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM
 from subtext_sidecar.health import Health
 from subtext_sidecar.ledger import Ledger
 from subtext_sidecar.metrics import SidecarMetrics
@@ -18,12 +21,10 @@ from subtext_sidecar.policy_channel import PolicyPublisher, PolicySubscriber
 from subtext_sidecar.policy_file import PolicyFile
 from subtext_sidecar.policy_follower import PolicyFollower
 from subtext_sidecar.receiver import Receiver
-from subtext_sidecar.record import Record, decode, decode_coverage
 from subtext_sidecar.screen import Screen
 from subtext_sidecar.screening import Screening
 from subtext_sidecar.sidecar import Sidecar
 from subtext_sidecar.stream import RedisStream
-from subtext_sidecar.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM
 
 MIB = 1 << 20
 
@@ -49,7 +50,7 @@ class Stage:
         self.receiver = Receiver(address)
         self.stream = RedisStream(url, max_stream_bytes=stream_bytes)
         self.buffer = Buffer(buffer_bytes)
-        self.ledger = Ledger(source="sidecar-test", hop="sidecar")
+        self.ledger = Ledger(source="sidecar-test", hop=Hop.SIDECAR)
         self.publisher = PolicyPublisher(self.receiver.context, address)
         metrics = SidecarMetrics(self.registry)
         screening = Screening(screen, ScreenPolicy(), time.monotonic())

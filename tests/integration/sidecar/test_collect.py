@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from subtext_sidecar.commands import screen
-from subtext_sidecar.streams import ACTIVATIONS_STREAM
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from tests.conftest import free_port
 from tests.unit.sidecar.builders import frames, vector_bytes
 

@@ -15,7 +15,7 @@ import redis
 import zmq
 
 from subtext_sidecar import wire
-from subtext_sidecar.streams import ACTIVATIONS_STREAM
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from tests.conftest import free_port
 from tests.unit.sidecar.builders import block_frames
 

@@ -11,12 +11,15 @@ import redis
 
 from subtext_sidecar import wire
 from subtext_sidecar.block import checksums, encode_block
-from subtext_sidecar.record import OPT_IN, UNIFORM, UNKNOWN, Record, sample_id
+from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.record import Record, sample_id
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.screen import Screen
-from subtext_sidecar.streams import ACTIVATIONS_STREAM
 from tests.conftest import free_port
 from tests.integration.sidecar.stage import MIB, Stage, over_strata, shipped, totals
 from tests.unit.sidecar.builders import benign, block_frames, block_header, reference
+
+OPT_IN, UNIFORM, UNKNOWN = Stratum.OPT_IN, Stratum.UNIFORM, Stratum.UNKNOWN
 
 D_MODEL = 512
 POLICY = '{"screen": {"baseline_rate": 0.5}}'

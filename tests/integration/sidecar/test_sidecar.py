@@ -12,21 +12,16 @@ import redis
 
 from subtext_sidecar import wire
 from subtext_sidecar.block import decode_block, encode_block
-from subtext_sidecar.record import (
-    OPT_IN,
-    UNIFORM,
-    UNKNOWN,
-    VERSION,
-    CoverageCount,
-    Record,
-    encode_coverage,
-)
-from subtext_sidecar.streams import ACTIVATIONS_STREAM, DEAD_LETTER_STREAM
+from subtext_sidecar.contract.counters import Hop, Stratum
+from subtext_sidecar.contract.record import VERSION, CoverageCount, Record, encode_coverage
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, DEAD_LETTER_STREAM
 from tests.conftest import free_port
 from tests.integration.capture.runs import records_of
 from tests.integration.sidecar.stage import MIB, over_strata, shipped, totals
 from tests.unit.sidecar.builders import block_frames, block_header
 from tests.unit.sidecar.test_capture_view import status
+
+OPT_IN, UNIFORM, UNKNOWN = Stratum.OPT_IN, Stratum.UNIFORM, Stratum.UNKNOWN
 
 BUFFER_FULL = {"stage": "sidecar", "reason": "buffer_full"}
 
@@ -170,7 +165,7 @@ def test_the_plugins_status_and_coverage_are_relayed(start: Any, client: Any) ->
     count = CoverageCount(
         v=VERSION,
         source="p",
-        hop="plugin",
+        hop=Hop.PLUGIN,
         model="m",
         stratum=OPT_IN,
         minute=9,

@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.engine import session_factory
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
+from subtext_sidecar.contract.counters import Stratum
 from workers.consumer import wiring
 from workers.consumer.loop import WorkerLoop
 from workers.judge.embedder import WordEmbedder
@@ -44,7 +45,7 @@ def make_record(**changes: Any) -> tuple[bytes, bytes]:
         "v": record.VERSION,
         "model": MODEL,
         "request_id": "request-1",
-        "stratum": record.UNIFORM,
+        "stratum": Stratum.UNIFORM,
         "layer": 1,
         "position": position,
         "token_id": 7,

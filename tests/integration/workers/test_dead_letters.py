@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from subtext_sidecar import streams
+from subtext_sidecar.contract import streams
 from subtext_sidecar.stream import DeadLetter, RedisStream
 from workers.consumer.queue import Entry, QueueSettings, StreamQueue
 

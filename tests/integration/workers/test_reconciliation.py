@@ -17,10 +17,12 @@ from service.api.app import create_app
 from service.api.deps import Resources
 from service.metrics import Metrics
 from service.store import keys
-from subtext_sidecar import ledger, record, wire
+from subtext_sidecar import ledger, wire
 from subtext_sidecar.block import encode_block
 from subtext_sidecar.buffer import Buffer
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract import record
+from subtext_sidecar.contract.counters import Hop, PluginCounter, Stratum
 from subtext_sidecar.health import Health
 from subtext_sidecar.metrics import SidecarMetrics
 from subtext_sidecar.policy import ScreenPolicy
@@ -33,6 +35,7 @@ from subtext_sidecar.stream import RedisStream
 from tests.integration.workers.conftest import D_MODEL, MODEL, Bench
 from tests.unit.sidecar.builders import block_header
 
+PLUGIN = {str(counter): counter for counter in PluginCounter}
 ROWS = 8  # in one block: requests of two rows each, every other one opted in
 ROUNDS, BLOCKS = 12, 40
 
@@ -41,7 +44,7 @@ class Upstream:
     """A sidecar that may hold and ship little, and a plugin that drops a tenth of its rows."""
 
     def __init__(self, address: str, redis_url: str) -> None:
-        self.counts = ledger.Ledger(source="plugin-test", hop="plugin")
+        self.counts = ledger.Ledger(source="plugin-test", hop=Hop.PLUGIN)
         self._rng = np.random.default_rng(0)
         registry = CollectorRegistry()
         metrics = SidecarMetrics(registry)
@@ -53,7 +56,7 @@ class Upstream:
             receiver=self._receiver,
             stream=self._stream,
             buffer=Buffer(40_000),
-            ledger=ledger.Ledger(source="sidecar-test", hop="sidecar"),
+            ledger=ledger.Ledger(source="sidecar-test", hop=Hop.SIDECAR),
             screening=screening,
             policies=PolicyFollower(
                 file=None, publisher=self._publisher, screening=screening, metrics=metrics
@@ -70,10 +73,10 @@ class Upstream:
     def send_block(self, number: int, captured_at: float) -> None:
         """Sample eight rows and send them: some never leave, some arrive damaged."""
         requests = [f"request-{number}-{place}" for place in range(ROWS // 2)]
-        strata = [record.OPT_IN if place % 2 else record.UNIFORM for place in range(ROWS // 2)]
+        strata = [Stratum.OPT_IN if place % 2 else Stratum.UNIFORM for place in range(ROWS // 2)]
         for stratum in strata:
             self._count(stratum, captured_at, requests_seen=1, requests_sampled=1, rows_sampled=2)
-        self._count(record.OPT_OUT, captured_at, requests_seen=1)
+        self._count(Stratum.OPT_OUT, captured_at, requests_seen=1)
         outcome = "dropped_queue_full" if self._rng.random() < 0.1 else "rows_handed_over"
         for stratum in strata:
             self._count(stratum, captured_at, **{outcome: 2})
@@ -111,7 +114,7 @@ class Upstream:
 
     def _count(self, stratum: str, captured_at: float, **counts: int) -> None:
         for counter, count in counts.items():
-            self.counts.add(ledger.Cell(MODEL, stratum, int(captured_at) // 60), counter, count)
+            self.counts.add(ledger.Cell(MODEL, stratum, int(captured_at) // 60), PLUGIN[counter], count)
 
 
 @pytest.fixture

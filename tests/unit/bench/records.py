@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from subtext_sidecar import record
+from subtext_sidecar.contract import record
+from subtext_sidecar.contract.counters import Stratum
 
 MODEL, LAYER, WIDTH = "audited", 3, 4
 
@@ -16,7 +17,7 @@ def make(request_id: str, position: int, token_id: int, **changes: Any) -> recor
         "v": record.VERSION,
         "model": MODEL,
         "request_id": request_id,
-        "stratum": record.UNIFORM,
+        "stratum": Stratum.UNIFORM,
         "layer": LAYER,
         "position": position,
         "token_id": token_id,

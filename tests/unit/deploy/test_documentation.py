@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +12,17 @@ from pydantic_core import PydanticUndefined
 from service import readings
 from service.auth import Scope
 from service.settings import ServiceSettings
-from subtext_sidecar import policy_channel, record, screen_fit, settings, streams, thinning
+from subtext_sidecar import policy_channel, screen_fit, settings, thinning
+from subtext_sidecar.contract import streams
+from subtext_sidecar.contract.counters import (
+    COUNTERS,
+    DeadLetterReason,
+    Hop,
+    LossKind,
+    RejectReason,
+    loss_of,
+)
+from subtext_sidecar.contract.equations import Place
 from subtext_sidecar.plugin import budget, refusal
 from subtext_sidecar.plugin import settings as plugin_settings
 from subtext_sidecar.plugin.settings import CaptureSettings
@@ -163,15 +173,6 @@ def test_every_reason_for_which_capture_is_off_is_listed() -> None:
 
 
 def test_every_reason_of_a_dead_letter_is_explained() -> None:
-    source = "".join(
-        (ROOT / "workers" / "consumer" / name).read_text() for name in ("pipeline.py", "loop.py")
-    )
-    given = {
-        *get_args(record.RejectReason),
-        *re.findall(r'PermanentError\(\s*"(\w+)"', source),
-        *re.findall(r'Rejection\(\s*\S+\s*"(\w+)"', source),
-        *re.findall(r'PermanentError\) else "(\w+)"', source),
-    }
     runbook = (ROOT / "docs/runbooks/dead-letters.md").read_text()
 
     listed = {
@@ -180,8 +181,29 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
         for reason in names(reasons)
     }
 
-    assert {"decode_failed", "too_many_deliveries", "wrong_decoder"} <= given
-    assert listed == given
+    assert listed == {*RejectReason, *DeadLetterReason}
+
+
+def lost(kind: LossKind, hop: Hop) -> set[str]:
+    found = [(counter, loss_of(counter)) for counter in COUNTERS]
+    return {one.reason for counter, one in found if one and one.kind is kind and counter.hop is hop}
+
+
+@pytest.mark.parametrize("hop", [Hop.PLUGIN, Hop.SIDECAR])
+def test_every_drop_is_explained(hop: Hop) -> None:
+    runbook = (ROOT / "docs/runbooks/drops.md").read_text().replace(f"| {hop}, `", "| `")
+
+    listed = {reason for reasons, _, _ in rows(runbook, 3) for reason in names(reasons)} - {*Place}
+
+    assert listed == {re.sub("^invalid_.*", "invalid_*", reason) for reason in lost(LossKind.DROPPED, hop)}
+
+
+def test_everything_that_cannot_be_observed_is_explained() -> None:
+    runbook = (ROOT / "docs/runbooks/blind-spots.md").read_text()
+
+    assert lost(LossKind.UNOBSERVABLE, Hop.PLUGIN) <= {
+        code for codes, _, _ in rows(runbook, 3) for code in names(codes)
+    }
 
 
 def test_every_scope_is_listed() -> None:

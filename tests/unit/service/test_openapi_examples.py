@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from service.api import openapi
-from service.api.schemas import blind_spot
-from service.store import coverage, migrate
-from subtext_sidecar import record
-from subtext_sidecar.plugin import ring, sampling
+from service.coverage import blind_spots
+from service.store import migrate
+from subtext_sidecar.contract import record
+from subtext_sidecar.contract.counters import COUNTERS, Hop, Stratum, loss_of
+from subtext_sidecar.plugin import sampling
 from subtext_sidecar.screening import _ANOMALY_SCORES
 from workers.judge.concepts import Concept, MatcherKind
 from workers.nla.decoder import PositionClass
@@ -34,7 +35,7 @@ WORDS: dict[str, set[str]] = {
     "area": AREAS,
     "areas": AREAS,
     "concept": CONCEPT_NAMES,
-    "hop": set(get_args(record.Hop)),
+    "hop": {*map(str, Hop)},
     "kind": KINDS,
     "kind_scores": KINDS,
     "kinds": KINDS,
@@ -45,13 +46,13 @@ WORDS: dict[str, set[str]] = {
     "register": {QUESTION, ANSWER, *(register["name"] for register in TAXONOMY["registers"])},
     "screen_scores": set(_ANOMALY_SCORES),
     "severity": set(get_args(Concept.model_fields["severity"].annotation)),
-    "stratum": set(get_args(coverage.Stratum)),
+    "stratum": {*map(str, Stratum)},
     "topic": set(TAXONOMY["topics"]),
     "verified_above": set(get_args(PositionClass)),
 }
 WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
-    ("BlindSpot", "code"): {*blind_spot._ALWAYS, *blind_spot._COUNTED},
-    ("Loss", "reason"): set(get_args(ring.Full)),
+    ("BlindSpot", "code"): {*blind_spots._ALWAYS, *blind_spots._COUNTED},
+    ("Loss", "reason"): {lost.reason for counter in COUNTERS if (lost := loss_of(counter))},
 }
 # Names, ids, counters and prose: no vocabulary has them.
 FREE = {

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from subtext_sidecar import screen_fit
 from subtext_sidecar.block import BlockHeader, checksums, encode_block
-from subtext_sidecar.record import VERSION, Header, checksum, encode_header
+from subtext_sidecar.contract.record import VERSION, Header, checksum, encode_header
 from subtext_sidecar.screen import Reference
 
 

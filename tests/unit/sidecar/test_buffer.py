@@ -2,9 +2,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtext_sidecar.buffer import Buffer, Entry
+from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.ledger import Cell
-from subtext_sidecar.record import UNIFORM
 from subtext_sidecar.stream import bound_entries
+
+UNIFORM = Stratum.UNIFORM
 
 
 @given(

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import torch
 
+from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.ledger import Ledger
 from subtext_sidecar.plugin.capture import Capture
 from subtext_sidecar.plugin.device import Layout
@@ -63,7 +64,7 @@ class Plugin:
     ) -> None:
         self.runner = runner or OneStepRunner()
         self.handover: Handover = Handover()
-        self.ledger = Ledger(source="s", hop="plugin")
+        self.ledger = Ledger(source="s", hop=Hop.PLUGIN)
         self.capture = Capture(
             runner=self.runner,
             policy=policy,

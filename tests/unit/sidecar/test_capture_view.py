@@ -3,8 +3,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from subtext_sidecar.capture_view import CaptureView
-from subtext_sidecar.record import OPT_IN, UNIFORM, VERSION, CoverageCount, Hop
+from subtext_sidecar.contract.counters import Hop, Stratum
+from subtext_sidecar.contract.record import VERSION, CoverageCount
 from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts
+
+OPT_IN, UNIFORM = Stratum.OPT_IN, Stratum.UNIFORM
 
 OF_UNIFORM = {"model": "m", "stratum": UNIFORM}
 
@@ -29,7 +32,9 @@ def status(source: str = "p1", reason: str = "ok", **changes: Any) -> CaptureSta
     return CaptureStatus(**{**fields, **changes})
 
 
-def coverage(hop: Hop = "plugin", minute: int = 5, stratum: str = UNIFORM, **counts: int) -> CoverageCount:
+def coverage(
+    hop: Hop = Hop.PLUGIN, minute: int = 5, stratum: str = UNIFORM, **counts: int
+) -> CoverageCount:
     return CoverageCount(
         v=VERSION, source=f"{hop}-1", hop=hop, model="m", stratum=stratum, minute=minute, counts=counts
     )
@@ -123,7 +128,7 @@ def test_every_reason_to_drop_shows_before_it_happens() -> None:
 def test_drops_of_both_hops_share_one_metric() -> None:
     one, registry = view()
     one.update_coverage(coverage(dropped_queue_full=2))
-    one.update_coverage(coverage("sidecar", dropped_trimmed=3, rows_shipped=9))
+    one.update_coverage(coverage(Hop.SIDECAR, dropped_trimmed=3, rows_shipped=9))
 
     def dropped(stage: str, reason: str) -> float | None:
         return registry.get_sample_value(

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from subtext_sidecar.block import MAX_ROWS, Block, decode_block
+from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.plugin.device import Layout
 from subtext_sidecar.plugin.encoding import Identity, encode, end_token_ids
 from subtext_sidecar.plugin.handover import Batch
@@ -17,7 +18,7 @@ IDENTITY = Identity("m", 20, frozenset({2}))
 def taken(
     position: int,
     request_id: str = "request",
-    stratum: str = "uniform",
+    stratum: Stratum = Stratum.UNIFORM,
     *,
     is_prefill: bool = False,
 ) -> Taken:
@@ -64,7 +65,7 @@ def blocks_of(one: Batch) -> list[Block]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rows_become_one_valid_block_with_their_own_values(dtype: torch.dtype) -> None:
-    wanted = [taken(3), taken(4), taken(9, "other", "opt_in", is_prefill=True)]
+    wanted = [taken(3), taken(4), taken(9, "other", Stratum.OPT_IN, is_prefill=True)]
 
     (block,) = blocks_of(batch(wanted, [7, 8, 9], dtype=dtype))
 
@@ -88,25 +89,25 @@ def test_a_row_that_ran_at_another_position_is_dropped() -> None:
     block = decode_block(part.header, part.vectors.tobytes())
     assert (block.header.position, block.header.token_id) == ([3, 5], [7, 9])
     assert block.values()[:, 0].tolist() == [0, 8]
-    assert encoded.dropped == {"position_mismatch": {"uniform": 1}}
+    assert encoded.dropped == {"dropped_position_mismatch": {"uniform": 1}}
     assert part.strata == {"uniform": 2}
 
 
 def test_the_pass_after_the_end_token_is_dropped_but_end_tokens_of_the_prompt_are_kept() -> None:
-    wanted = [taken(3, is_prefill=True), taken(4, "b", "opt_in")]
+    wanted = [taken(3, is_prefill=True), taken(4, "b", Stratum.OPT_IN)]
 
     encoded = encode(batch(wanted, [2, 2]), IDENTITY)
 
     (part,) = encoded.parts
     assert decode_block(part.header, part.vectors.tobytes()).header.position == [3]
-    assert encoded.dropped == {"after_end": {"opt_in": 1}}
+    assert encoded.dropped == {"dropped_after_end": {"opt_in": 1}}
 
 
 def test_a_batch_of_which_nothing_is_left_makes_no_block() -> None:
     encoded = encode(batch([taken(3)], [7], [4]), IDENTITY)
 
     assert encoded.parts == []
-    assert encoded.dropped == {"position_mismatch": {"uniform": 1}}
+    assert encoded.dropped == {"dropped_position_mismatch": {"uniform": 1}}
 
 
 def test_more_rows_than_a_block_may_have_make_several_blocks() -> None:
@@ -120,7 +121,7 @@ def test_more_rows_than_a_block_may_have_make_several_blocks() -> None:
 
 
 def test_two_requests_with_the_same_id_and_different_wishes_stay_apart() -> None:
-    (block,) = blocks_of(batch([taken(3), taken(3, stratum="opt_in"), taken(4)]))
+    (block,) = blocks_of(batch([taken(3), taken(3, stratum=Stratum.OPT_IN), taken(4)]))
 
     strata = [block.header.strata[number] for number in block.header.request]
     assert strata == ["uniform", "opt_in", "uniform"]

@@ -1,12 +1,15 @@
+from subtext_sidecar.contract.counters import Hop, PluginCounter, Stratum
 from subtext_sidecar.ledger import Cell, Ledger
-from subtext_sidecar.record import UNIFORM
+
+UNIFORM = Stratum.UNIFORM
+SAMPLED = PluginCounter.ROWS_SAMPLED
 
 
 def test_counts_are_cumulative_within_a_minute() -> None:
-    ledger = Ledger(source="s", hop="plugin")
-    ledger.add(Cell("m", UNIFORM, 7), "rows_sampled", 2)
+    ledger = Ledger(source="s", hop=Hop.PLUGIN)
+    ledger.add(Cell("m", UNIFORM, 7), SAMPLED, 2)
     first = ledger.take_changed()
-    ledger.add(Cell("m", UNIFORM, 7), "rows_sampled", 3)
+    ledger.add(Cell("m", UNIFORM, 7), SAMPLED, 3)
     second = ledger.take_changed()
 
     assert [count.counts for count in first + second] == [{"rows_sampled": 2}, {"rows_sampled": 5}]
@@ -14,9 +17,9 @@ def test_counts_are_cumulative_within_a_minute() -> None:
 
 
 def test_models_and_minutes_are_kept_apart_and_come_oldest_first() -> None:
-    ledger = Ledger(source="s", hop="sidecar")
-    ledger.add(Cell("b", UNIFORM, 8), "x")
-    ledger.add(Cell("a", UNIFORM, 7), "x")
+    ledger = Ledger(source="s", hop=Hop.SIDECAR)
+    ledger.add(Cell("b", UNIFORM, 8), SAMPLED)
+    ledger.add(Cell("a", UNIFORM, 7), SAMPLED)
 
     assert [(count.model, count.minute, count.hop) for count in ledger.take_changed()] == [
         ("a", 7, "sidecar"),
@@ -25,19 +28,19 @@ def test_models_and_minutes_are_kept_apart_and_come_oldest_first() -> None:
 
 
 def test_what_could_not_be_sent_is_taken_again_with_newer_counts() -> None:
-    ledger = Ledger(source="s", hop="plugin")
-    ledger.add(Cell("m", UNIFORM, 7), "x")
+    ledger = Ledger(source="s", hop=Hop.PLUGIN)
+    ledger.add(Cell("m", UNIFORM, 7), SAMPLED)
     (count,) = ledger.take_changed()
     ledger.put_back(count)
-    ledger.add(Cell("m", UNIFORM, 7), "x")
+    ledger.add(Cell("m", UNIFORM, 7), SAMPLED)
 
-    assert [count.counts["x"] for count in ledger.take_changed()] == [2]
+    assert [count.counts["rows_sampled"] for count in ledger.take_changed()] == [2]
 
 
 def test_recent_minutes_are_repeated_and_old_ones_forgotten() -> None:
-    ledger = Ledger(source="s", hop="plugin")
+    ledger = Ledger(source="s", hop=Hop.PLUGIN)
     for minute in (0, 2990, 3000):
-        ledger.add(Cell("m", UNIFORM, minute), "x")
+        ledger.add(Cell("m", UNIFORM, minute), SAMPLED)
     ledger.take_changed()
 
     ledger.repeat(3000)

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtext_sidecar import record
+from subtext_sidecar.contract import record
+from subtext_sidecar.contract.counters import Hop
 from tests.unit.sidecar.builders import frames, header_for, vector_bytes
 
 VECTORS = st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=64)
@@ -90,7 +91,7 @@ def test_nesting_without_end_is_refused(field: bytes) -> None:
 def test_coverage_that_is_not_utf8_is_refused() -> None:
     payload = record.encode_coverage(
         record.CoverageCount(
-            v=1, source="plugin-1", hop="plugin", model="smollm2", stratum="uniform", minute=1, counts={}
+            v=1, source="plugin-1", hop=Hop.PLUGIN, model="smollm2", stratum="uniform", minute=1, counts={}
         )
     )
 

@@ -3,9 +3,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from subtext_sidecar.contract.counters import PluginCounter, Stratum
 from subtext_sidecar.plugin.request_args import NOTHING_SAID, RequestArgs, read_request_args
 from subtext_sidecar.policy import CapturePolicy
-from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
+
+OPT_IN, OPT_OUT, UNIFORM = Stratum.OPT_IN, Stratum.OPT_OUT, Stratum.UNIFORM
 
 POLICY = CapturePolicy()
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -18,27 +20,29 @@ def test_what_is_meant_for_others_is_nothing_said(extra_args: dict[str, Any] | N
 
 
 @pytest.mark.parametrize(("wish", "stratum"), [("on", OPT_IN), ("off", OPT_OUT)])
-def test_a_wish_is_a_stratum_of_its_own(wish: str, stratum: str) -> None:
+def test_a_wish_is_a_stratum_of_its_own(wish: str, stratum: Stratum) -> None:
     assert read_request_args(POLICY, {"subtext": wish}) == RequestArgs(stratum, None, ())
 
 
 @pytest.mark.parametrize(("wish", "field"), [("on", "honour_opt_in"), ("off", "honour_opt_out")])
 def test_a_wish_that_is_not_honoured_is_counted(wish: str, field: str) -> None:
     policy = replace(POLICY, **{field: False})
-    counter = field.removeprefix("honour_") + "_not_honoured"
+    said = read_request_args(policy, {"subtext": wish})
 
-    assert read_request_args(policy, {"subtext": wish}) == RequestArgs(UNIFORM, None, (counter,))
+    assert (said.stratum, said.counters) == (UNIFORM, (field.removeprefix("honour_") + "_not_honoured",))
 
 
 @pytest.mark.parametrize("wish", ["ON", "", 1, 0.5, ["on"], True])
 def test_any_other_wish_is_ignored_and_counted(wish: object) -> None:
-    assert read_request_args(POLICY, {"subtext": wish}) == RequestArgs(UNIFORM, None, ("ignored_wish",))
+    assert read_request_args(POLICY, {"subtext": wish}) == RequestArgs(
+        UNIFORM, None, (PluginCounter.IGNORED_WISH,)
+    )
 
 
 def test_a_trace_gives_its_randomness() -> None:
     said = read_request_args(POLICY, {"traceparent": PARENT, "tracestate": "ot=th:0"})
 
-    assert said == RequestArgs(UNIFORM, R, ("requests_traced",))
+    assert said == RequestArgs(UNIFORM, R, (PluginCounter.REQUESTS_TRACED,))
 
 
 def test_a_trace_that_is_not_honoured_is_not_read() -> None:

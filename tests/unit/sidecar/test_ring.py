@@ -90,7 +90,7 @@ def test_rows_without_room_do_not_fit_until_the_oldest_run_is_released() -> None
     oldest = gathered_by(ring, step_of([1, 2, 3, 4, 5]), [0, 1, 2, 3, 4])
 
     assert ring.gather(step_of([6, 7, 8, 9]), [0, 1, 2, 3]) is None
-    assert ring.full == "queue_full"
+    assert ring.full == "dropped_queue_full"
     newer = gathered_by(ring, step_of([6, 7, 8]), [0, 1, 2])
     ring.release(oldest)
     newest = gathered_by(ring, step_of([9, 10, 11, 12]), [0, 1, 2, 3])
@@ -104,7 +104,7 @@ def test_more_steps_than_marks_do_not_fit() -> None:
     runs = [gathered_by(ring, step_of([1]), [0]) for _ in range(2)]
 
     assert ring.gather(step_of([1]), [0]) is None
-    assert ring.full == "ring_full"
+    assert ring.full == "dropped_ring_full"
     ring.release(runs[0])
     assert ring.gather(step_of([1]), [0]) is not None
 

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtext_sidecar.block import Block, decode_block
-from subtext_sidecar.record import NO_SCORES, UNKNOWN, decode, encode_scores
+from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.record import NO_SCORES, decode, encode_scores
 from subtext_sidecar.rows import Kept, estimate, make_record, measure, not_finite
 from tests.unit.sidecar.builders import block_frames, block_header
 
@@ -64,4 +65,4 @@ def test_garbage_counts_as_one_row_of_unknown_stratum(content: bytes) -> None:
 def test_a_truncated_header_still_counts_as_a_row(size: int) -> None:
     header, _ = block_frames(rows=4)
 
-    assert estimate(header[: min(size, len(header) - 1)]).strata == {UNKNOWN: 1}
+    assert estimate(header[: min(size, len(header) - 1)]).strata == {Stratum.UNKNOWN: 1}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from subtext_sidecar.record import MAX_SCORES
+from subtext_sidecar.contract.record import MAX_SCORES
 from subtext_sidecar.screen_fit import Direction
 from subtext_sidecar.screen_reference import (
     FORMAT,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from subtext_sidecar.block import Block, encode_block
+from subtext_sidecar.contract.record import NO_SCORES, decode
 from subtext_sidecar.policy import PolicyError, ScreenPolicy
-from subtext_sidecar.record import NO_SCORES, decode
 from subtext_sidecar.rows import Rows, make_record, measure
 from subtext_sidecar.screen import Screen
 from subtext_sidecar.screen_fit import Direction

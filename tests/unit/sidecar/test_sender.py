@@ -13,6 +13,8 @@ from msgspec.structs import replace
 from subtext_sidecar import wire
 from subtext_sidecar.block import Block, decode_block
 from subtext_sidecar.capture_view import CaptureView
+from subtext_sidecar.contract.counters import Hop, Stratum
+from subtext_sidecar.contract.record import decode_coverage
 from subtext_sidecar.ledger import Ledger
 from subtext_sidecar.plugin.device import Layout
 from subtext_sidecar.plugin.encoding import Identity
@@ -25,7 +27,6 @@ from subtext_sidecar.plugin.step import Step
 from subtext_sidecar.plugin.watchlist import Picked, Watch
 from subtext_sidecar.policy import CapturePolicy, PolicyUpdate
 from subtext_sidecar.policy_channel import PolicyPublisher
-from subtext_sidecar.record import decode_coverage
 from tests.unit.sidecar.test_capture_view import status
 
 DEADLINE_SECONDS = 20.0
@@ -50,7 +51,7 @@ class Bench:
         self.state = CaptureState()
         self.state.start()
         self.policies: list[PolicyUpdate] = []
-        self.ledger = Ledger(source="p1", hop="plugin")
+        self.ledger = Ledger(source="p1", hop=Hop.PLUGIN)
         self.sender = Sender(
             socket_address=address,
             handover=self.handover,
@@ -72,7 +73,7 @@ class Bench:
             torch.full((rows,), token_id, dtype=torch.int32),
             torch.arange(rows),
         )
-        watch = Watch("internal", "request", "uniform", 0, EVERY_TOKEN)
+        watch = Watch("internal", "request", Stratum.UNIFORM, 0, EVERY_TOKEN)
         picked = Picked(list(range(rows)), [(watch, position) for position in range(rows)])
         run = self.ring.gather(step, picked.indices)
         assert run is not None

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from subtext_sidecar.contract.counters import TraceFault
 from subtext_sidecar.plugin import sampling
-from subtext_sidecar.plugin.trace import Fault, Trace, read_trace
+from subtext_sidecar.plugin.trace import Trace, read_trace
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
@@ -67,12 +68,12 @@ def test_a_later_version_may_have_more_fields() -> None:
     ],
 )
 def test_a_malformed_parent_is_ignored_and_told(parent: object) -> None:
-    assert read_trace(parent, None) == Trace(None, None, ("traceparent",))
+    assert read_trace(parent, None) == Trace(None, None, (TraceFault.TRACEPARENT,))
 
 
 def test_a_state_without_its_parent_means_nothing() -> None:
-    assert read_trace(None, "ot=rv:6e6d1a75832a2f") == Trace(None, None, ("tracestate",))
-    assert read_trace("x", "ot=rv:6e6d1a75832a2f") == Trace(None, None, ("traceparent", "tracestate"))
+    assert read_trace(None, "ot=rv:6e6d1a75832a2f") == Trace(None, None, (TraceFault.TRACESTATE,))
+    assert read_trace("x", "ot=rv:6e6d1a75832a2f").faults == ("traceparent", "tracestate")
     assert read_trace(None, None) == Trace(None, None, ())
 
 
@@ -101,23 +102,23 @@ def test_a_malformed_state_leaves_the_trace_id(state: object) -> None:
 @pytest.mark.parametrize(
     ("state", "fault"),
     [
-        ("ot=rv:6e6d1a75832a2", "rv"),
-        ("ot=rv:6e6d1a75832a2f0", "rv"),
-        ("ot=rv:6E6D1A75832A2F", "rv"),
-        ("ot=rv:6e6d1a75832a2g", "rv"),
-        ("ot=rv:", "rv"),
-        ("ot=th:", "th"),
-        ("ot=th:0x8", "th"),
-        ("ot=th:800000000000000", "th"),
+        ("ot=rv:6e6d1a75832a2", TraceFault.RV),
+        ("ot=rv:6e6d1a75832a2f0", TraceFault.RV),
+        ("ot=rv:6E6D1A75832A2F", TraceFault.RV),
+        ("ot=rv:6e6d1a75832a2g", TraceFault.RV),
+        ("ot=rv:", TraceFault.RV),
+        ("ot=th:", TraceFault.TH),
+        ("ot=th:0x8", TraceFault.TH),
+        ("ot=th:800000000000000", TraceFault.TH),
     ],
 )
-def test_a_malformed_value_is_ignored_alone(state: str, fault: Fault) -> None:
+def test_a_malformed_value_is_ignored_alone(state: str, fault: TraceFault) -> None:
     assert read_trace(PARENT, state) == Trace(R, None, (fault,))
 
 
 def test_an_upstream_that_contradicts_itself_is_told_and_changes_nothing() -> None:
     # Sampled, though its randomness is below its threshold.
-    assert read_trace(PARENT, "ot=th:8") == Trace(R, 0x80000000000000, ("inconsistent_th",))
+    assert read_trace(PARENT, "ot=th:8") == Trace(R, 0x80000000000000, (TraceFault.INCONSISTENT_TH,))
 
 
 @given(

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.plugin import sampling, watchlist
 from subtext_sidecar.plugin.watchlist import PAST_CAP_TOKENS, NewRequest, Picked, Watchlist
 from subtext_sidecar.policy import CapturePolicy
-from subtext_sidecar.record import OPT_IN, OPT_OUT, UNIFORM
+
+OPT_IN, OPT_OUT, UNIFORM = Stratum.OPT_IN, Stratum.OPT_OUT, Stratum.UNIFORM
 
 EVERY_ROW = CapturePolicy(
     decode_stride=1, window=1, prompt_window=2, skip_first=0, max_rows_per_request=1000

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtext_sidecar import wire
-from subtext_sidecar.record import RecordError
+from subtext_sidecar.contract.record import RecordError
 from tests.unit.sidecar.test_capture_view import status
 
 

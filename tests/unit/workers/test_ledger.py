@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.store import coverage
-from subtext_sidecar import streams
+from subtext_sidecar.contract import streams
+from subtext_sidecar.contract.counters import CounterName, WorkerCounter
 from workers.consumer import ledger
 from workers.consumer.ledger import Cell
 from workers.consumer.queue import Entry
@@ -61,12 +61,17 @@ def test_an_entry_without_a_header_counts_as_unknown() -> None:
 def test_a_tally_has_one_row_a_cell_and_counter() -> None:
     one, two = Cell("m", "uniform", MINUTE), Cell("m", "opt_in", MINUTE)
 
-    rows = ledger.to_rows("s", ledger.tally({"a": [one, one, two], "b": [], "c": [two]}))
+    cells: dict[CounterName, list[Cell]] = {
+        WorkerCounter.ROWS_CONSUMED: [one, one, two],
+        WorkerCounter.ROWS_DUPLICATE: [],
+        WorkerCounter.ROWS_DECODED: [two],
+    }
+    rows = ledger.to_rows("s", ledger.tally(cells))
 
     counted = {(row.stratum, row.counter): row.count for row in rows}
-    assert counted == {("uniform", "a"): 2, ("opt_in", "a"): 1, ("opt_in", "c"): 1}
+    assert counted == {
+        ("uniform", "rows_consumed"): 2,
+        ("opt_in", "rows_consumed"): 1,
+        ("opt_in", "rows_decoded"): 1,
+    }
     assert {(row.source, row.hop, row.minute.timestamp()) for row in rows} == {("s", "worker", MINUTE * 60)}
-
-
-def test_record_and_store_know_the_same_strata() -> None:
-    assert frozenset(coverage.Stratum.__args__) == ledger.STRATA  # type: ignore[attr-defined]

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.store.ingest import NewReading
-from subtext_sidecar import record, streams
+from subtext_sidecar.contract import record, streams
+from subtext_sidecar.contract.counters import Stratum
 from workers.consumer import pipeline
 from workers.consumer.queue import Entry
 from workers.nla.decoder import Claims, Reading
@@ -27,7 +28,7 @@ def entry(number: int = 0, *, deliveries: int = 1, **changes: Any) -> Entry:
         "v": record.VERSION,
         "model": SERVED,
         "request_id": "request",
-        "stratum": record.UNIFORM,
+        "stratum": Stratum.UNIFORM,
         "layer": 1,
         "position": number,
         "token_id": 7,
@@ -85,7 +86,7 @@ def test_no_entry_is_lost_or_decided_twice_and_no_garbage_raises(entries: list[E
         ({"position": 2**31}, "bad_field", "position"),
         ({"token_id": 2**31}, "bad_field", "token_id"),
         ({"captured_at": -1e300}, "bad_field", "captured_at"),
-        ({"stratum": record.OPT_OUT}, "bad_field", "stratum"),
+        ({"stratum": Stratum.OPT_OUT}, "bad_field", "stratum"),
         ({"stratum": "made up"}, "bad_field", "stratum"),
     ],
 )
@@ -150,7 +151,7 @@ def reading(**changes: Any) -> Reading:
 
 
 def test_rows_carry_what_was_measured() -> None:
-    works = sort(entry(3, stratum=record.OPT_IN, scores={"anomaly": 3.5})).works
+    works = sort(entry(3, stratum=Stratum.OPT_IN, scores={"anomaly": 3.5})).works
     verdicts = pipeline.judged(None, 0, [[]])
 
     (row,) = pipeline.to_rows(

@@ -16,11 +16,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar import streams
+from subtext_sidecar.contract.counters import Hop, RejectReason
 
 VERSION: Final = 1
-
-ACTIVATIONS_STREAM: Final = streams.ACTIVATIONS_STREAM  # by this name for `bench`
 
 MAX_HEADER_BYTES: Final = 4096
 MAX_DIMENSIONS: Final = 65_536
@@ -28,23 +26,7 @@ MAX_SCORES: Final = 32
 _NAMESPACE: Final = uuid.UUID("8f0c1c8e-2f2e-5d0a-9d2b-6b8c5b0f7a11")
 BYTES_PER_VALUE: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-# Strata: requests that are sampled by different rules, each with its own denominators.
-UNIFORM: Final = "uniform"  # by the hash of the request, or of its trace
-OPT_IN: Final = "opt_in"  # the client asked for it: always sampled
-OPT_OUT: Final = "opt_out"  # the client asked not to be: seen, never sampled
-UNKNOWN: Final = "unknown"  # counts of rows that no longer tell
-
 Phase = Literal["prefill", "decode"]
-Hop = Literal["plugin", "sidecar", "worker"]
-RejectReason = Literal[
-    "malformed_header",
-    "wrong_version",
-    "bad_field",
-    "oversized",
-    "bad_length",
-    "bad_checksum",
-    "not_finite",
-]
 
 
 class RecordError(ValueError):
@@ -52,7 +34,7 @@ class RecordError(ValueError):
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
-        self.reason: RejectReason = reason
+        self.reason = reason
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +43,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     v: int
     model: str  # served model name
     request_id: str  # external id (X-Request-Id), never the engine's suffixed one
-    stratum: str  # of the request: UNIFORM or OPT_IN
+    stratum: str  # of the request: Stratum.UNIFORM or OPT_IN
     layer: int  # K: the vector is the OUTPUT of block K
     position: int  # token position in the request, 0 is the first prompt token
     token_id: int  # the token at that position
@@ -88,7 +70,7 @@ class CoverageCount(msgspec.Struct, frozen=True, kw_only=True):
     source: str  # unique for one process start
     hop: Hop
     model: str
-    stratum: str  # UNIFORM, OPT_IN, OPT_OUT, or UNKNOWN where a row's own could not be told
+    stratum: str  # a Stratum
     minute: int  # Unix time // 60
     counts: dict[str, int]  # e.g. requests_seen, rows_sampled, rows_shipped, dropped_socket_full
 
@@ -150,14 +132,16 @@ def decode(header_bytes: bytes, vector: bytes) -> Record:
     finiteness. Raises RecordError with the first reason that fails.
     """
     if len(header_bytes) > MAX_HEADER_BYTES:
-        raise RecordError("oversized", f"header has {len(header_bytes)} bytes, limit {MAX_HEADER_BYTES}")
+        raise RecordError(
+            RejectReason.OVERSIZED, f"header has {len(header_bytes)} bytes, limit {MAX_HEADER_BYTES}"
+        )
     _check_version(header_bytes)
     try:
         header = _header_decoder.decode(header_bytes)
     except msgspec.ValidationError as error:
-        raise RecordError("bad_field", str(error)) from error
+        raise RecordError(RejectReason.BAD_FIELD, str(error)) from error
     except UNDECODABLE as error:
-        raise RecordError("malformed_header", str(error)) from error
+        raise RecordError(RejectReason.MALFORMED_HEADER, str(error)) from error
     _check_fields(header)
     _check_vector(header, vector)
     return Record(header, vector)
@@ -183,11 +167,13 @@ def decode_coverage(payload: bytes) -> CoverageCount:
     try:
         count = _coverage_decoder.decode(payload)
     except msgspec.ValidationError as error:
-        raise RecordError("bad_field", str(error)) from error
+        raise RecordError(RejectReason.BAD_FIELD, str(error)) from error
     except UNDECODABLE as error:
-        raise RecordError("malformed_header", str(error)) from error
+        raise RecordError(RejectReason.MALFORMED_HEADER, str(error)) from error
     if count.v != VERSION:
-        raise RecordError("wrong_version", f"coverage version {count.v}, this reader knows {VERSION}")
+        raise RecordError(
+            RejectReason.WRONG_VERSION, f"coverage version {count.v}, this reader knows {VERSION}"
+        )
     return count
 
 
@@ -203,55 +189,62 @@ def _check_version(header_bytes: bytes) -> None:
     try:
         version = _version_decoder.decode(header_bytes).v
     except msgspec.ValidationError as error:
-        raise RecordError("bad_field", f"v: {error}") from error
+        raise RecordError(RejectReason.BAD_FIELD, f"v: {error}") from error
     except UNDECODABLE as error:
-        raise RecordError("malformed_header", str(error)) from error
+        raise RecordError(RejectReason.MALFORMED_HEADER, str(error)) from error
     if version != VERSION:
-        raise RecordError("wrong_version", f"record version {version}, this reader knows {VERSION}")
+        raise RecordError(
+            RejectReason.WRONG_VERSION, f"record version {version}, this reader knows {VERSION}"
+        )
 
 
 def _check_fields(header: Header) -> None:
     _check_texts(header)
     _check_probabilities(header)
     if min(header.layer, header.position, header.token_id) < 0:
-        raise RecordError("bad_field", "layer, position and token_id must not be negative")
+        raise RecordError(RejectReason.BAD_FIELD, "layer, position and token_id must not be negative")
     if not all(map(math.isfinite, (header.norm, header.captured_at, *header.scores.values()))):
-        raise RecordError("not_finite", "norm, captured_at and scores must be finite")
+        raise RecordError(RejectReason.NOT_FINITE, "norm, captured_at and scores must be finite")
     if header.dtype not in BYTES_PER_VALUE:
-        raise RecordError("bad_field", f"dtype {header.dtype!r} is not one of {sorted(BYTES_PER_VALUE)}")
+        raise RecordError(
+            RejectReason.BAD_FIELD, f"dtype {header.dtype!r} is not one of {sorted(BYTES_PER_VALUE)}"
+        )
     if len(header.shape) != 1 or header.shape[0] <= 0:
-        raise RecordError("bad_field", f"shape {header.shape} is not (d_model,)")
+        raise RecordError(RejectReason.BAD_FIELD, f"shape {header.shape} is not (d_model,)")
     if header.shape[0] > MAX_DIMENSIONS:
-        raise RecordError("oversized", f"d_model {header.shape[0]}, limit {MAX_DIMENSIONS}")
+        raise RecordError(RejectReason.OVERSIZED, f"d_model {header.shape[0]}, limit {MAX_DIMENSIONS}")
     if len(header.scores) > MAX_SCORES:
-        raise RecordError("oversized", f"{len(header.scores)} scores, limit {MAX_SCORES}")
+        raise RecordError(RejectReason.OVERSIZED, f"{len(header.scores)} scores, limit {MAX_SCORES}")
 
 
 def _check_texts(header: Header) -> None:
     if not header.model or not header.request_id or not header.stratum:
-        raise RecordError("bad_field", "model, request_id and stratum must not be empty")
+        raise RecordError(RejectReason.BAD_FIELD, "model, request_id and stratum must not be empty")
     texts = (header.model, header.request_id, header.stratum, header.reason, *header.scores)
     if any("\x00" in text for text in texts):
-        raise RecordError("bad_field", "text fields must not contain NUL")
+        raise RecordError(RejectReason.BAD_FIELD, "text fields must not contain NUL")
 
 
 def _check_probabilities(header: Header) -> None:
     if not 0.0 < header.probability <= 1.0:
-        raise RecordError("bad_field", f"probability {header.probability} is outside (0, 1]")
+        raise RecordError(RejectReason.BAD_FIELD, f"probability {header.probability} is outside (0, 1]")
     if not 0.0 <= header.baseline_probability <= header.probability:
         raise RecordError(
-            "bad_field", f"baseline_probability {header.baseline_probability} is outside [0, probability]"
+            RejectReason.BAD_FIELD,
+            f"baseline_probability {header.baseline_probability} is outside [0, probability]",
         )
 
 
 def _check_vector(header: Header, vector: bytes) -> None:
     expected = header.shape[0] * BYTES_PER_VALUE[header.dtype]
     if len(vector) != expected:
-        raise RecordError("bad_length", f"vector has {len(vector)} bytes, header says {expected}")
+        raise RecordError(
+            RejectReason.BAD_LENGTH, f"vector has {len(vector)} bytes, header says {expected}"
+        )
     if checksum(vector) != header.checksum:
-        raise RecordError("bad_checksum", "vector bytes differ from what the plugin sent")
+        raise RecordError(RejectReason.BAD_CHECKSUM, "vector bytes differ from what the plugin sent")
     if not np.isfinite(to_float32(vector, header.dtype)).all():
-        raise RecordError("not_finite", "vector has NaN or infinite values")
+        raise RecordError(RejectReason.NOT_FINITE, "vector has NaN or infinite values")
 
 
 def to_float32(vector: bytes, dtype: str) -> npt.NDArray[np.float32]:

@@ -1,14 +1,12 @@
 """Every row that came into a hop came out of it, is on its way, or makes the hop unbalanced."""
 
 import datetime as dt
-from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.schemas.blind_spot import blind_spots
-from service.api.schemas.reconciliation import HopBalance, Reconciliation, reconciliations
-from service.store.coverage import Count
+from service.coverage.balance import ModelBalance, PlaceBalance, balances
+from service.coverage.count import Count
 
 START = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.UTC)
 HOPS = ("plugin", "socket", "sidecar", "stream", "worker")
@@ -20,16 +18,16 @@ def count(
     return Count(START, hop, "tiny", stratum, counter, value, value if settled is None else settled)
 
 
-def balance(*counts: Count) -> Reconciliation:
-    [found] = reconciliations(counts, {"tiny": START})
+def balance(*counts: Count) -> ModelBalance:
+    [found] = balances(counts, {"tiny": START})
     return found
 
 
-def hop(balanced: Reconciliation, name: str, stratum: str | None = None) -> HopBalance:
-    hops = balanced.hops
+def hop(balanced: ModelBalance, name: str, stratum: str | None = None) -> PlaceBalance:
+    hops = balanced.places
     if stratum is not None:
-        [hops] = [found.hops for found in balanced.strata if found.stratum == stratum]
-    return next(found for found in hops if found.hop == name)
+        [hops] = [found.places for found in balanced.strata if found.stratum == stratum]
+    return next(found for found in hops if found.place == name)
 
 
 def whole(stratum: str) -> list[Count]:
@@ -57,8 +55,8 @@ def test_losses_that_are_counted_leave_every_hop_balanced_in_every_stratum() -> 
 
     assert found.balanced
     assert [stratum.stratum for stratum in found.strata] == ["opt_in", "uniform"]
-    for hops in (found.hops, *(stratum.hops for stratum in found.strata)):
-        assert tuple(each.hop for each in hops) == HOPS
+    for hops in (found.places, *(stratum.places for stratum in found.strata)):
+        assert tuple(each.place for each in hops) == HOPS
         assert [(each.difference, each.in_flight) for each in hops] == [(0, 0)] * len(HOPS)
     assert hop(found, "sidecar").rows_out == {"dropped_buffer_full": 20, "rows_shipped": 120, "thinned": 40}
 
@@ -103,7 +101,7 @@ def test_trimmed_rows_leave_their_stratum_unattributed_and_the_total_balanced() 
     assert hop(found, "stream", "uniform").unattributed == 3
     assert hop(found, "stream", "opt_in").unattributed == 1
     assert hop(found, "stream", "unknown").unattributed == -4
-    assert all(each.hops[3].balanced for each in found.strata)
+    assert all(each.places[3].balanced for each in found.strata)
 
 
 def test_trims_explain_the_oldest_rows_and_leave_the_newest_in_flight() -> None:
@@ -149,25 +147,3 @@ def test_in_less_out_is_always_told_in_full(incoming: list[int], outgoing: list[
         assert sum(each.rows_in.values()) - sum(each.rows_out.values()) == rest
         assert each.balanced == (each.difference == 0)
     assert hop(found, "stream").unattributed == 0
-
-
-def test_blind_spots_are_counted_where_they_can_be() -> None:
-    counts = [
-        count("plugin", "requests_seen", 9, stratum="opt_out"),
-        count("plugin", "unobservable_prefix_cached", 4),
-        count("plugin", "unobservable_prefix_cached", 2, stratum="opt_in"),
-        count("plugin", "unobservable_something_new", 1),
-        count("sidecar", "thinned", 7),
-    ]
-
-    spots = {spot.code: spot for spot in blind_spots(counts)}
-
-    assert {code: spot.count for code, spot in spots.items() if spot.count} == {
-        "opt_out": 9,
-        "prefix_cached": 6,
-        "something_new": 1,
-        "thinned": 7,
-    }
-    assert "something_new" in spots["something_new"].detail
-    assert Counter(spot.code for spot in blind_spots(counts)).most_common(1)[0][1] == 1
-    assert {"silent_worker", "not_sampled", "unsent_counts"} <= spots.keys()

@@ -1,0 +1,18 @@
+"""The contract's enumerations as REST lists them: in place, in its description and in its errors.
+
+An enumeration itself would become a schema with a name of its own, and clients generate types from
+those. To a type checker they are the enumerations.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+from subtext_sidecar.contract import counters, equations
+
+if TYPE_CHECKING:
+    LossKind = counters.LossKind
+    Place = equations.Place
+    Stratum = counters.Stratum
+else:
+    LossKind = Literal[tuple(map(str, counters.LossKind))]
+    Place = Literal[tuple(map(str, equations.Place))]
+    Stratum = Literal[tuple(map(str, counters.Stratum))]

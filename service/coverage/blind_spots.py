@@ -1,0 +1,100 @@
+"""What was not looked at, in words that need no knowledge of the code."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from service.coverage.count import Count
+from subtext_sidecar.contract.counters import (
+    Hop,
+    LossKind,
+    PluginCounter,
+    SidecarCounter,
+    Stratum,
+    loss_of,
+)
+
+_OPT_OUT: Final = str(Stratum.OPT_OUT)
+_THINNED: Final = str(SidecarCounter.THINNED)
+_ADAPTED: Final = "adapted"
+
+# By code: always there, whether or not anything counts them.
+_ALWAYS: Final = {
+    "not_sampled": "Requests and positions that were not sampled: nothing is known of them.",
+    "prefix_cached": "Prompt tokens that were served from the prefix cache were not computed, so there was "
+    "nothing to sample.",
+    "parallel_sample": "Of a request with n > 1 only the first completion is read: all share one id.",
+    "not_expressible": "What a decoder cannot put into words. Fidelity shows that it works on a vector, "
+    "not that a text is true.",
+}
+# Listed only with a count.
+_COUNTED: Final = {
+    _OPT_OUT: "Requests whose client asked not to be sampled: they were counted, and not read.",
+    _THINNED: "Sampled rows that the sidecar left out by chance, to stay within its budget. Estimates that "
+    "weight by the recorded probabilities stay unbiased; what these rows held is not known.",
+    "batched_prompt": "Of a completion request with several prompts only the first is read: all share "
+    "one id.",
+    "drafted": "Generated tokens that were drafted and accepted: their rows are not certain to be text, so "
+    "none was taken.",
+    _ADAPTED: "Requests that ran with a LoRA adapter: not the model that the decoder was made for.",
+    "past_row_cap": "Positions past the greatest number of rows that may be taken of one request.",
+}
+_UNSENT: Final = (
+    "Counts that a process had not sent when it was killed; up to its last interval is missing."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BlindSpot:
+    """Something that the counts cannot see."""
+
+    code: str
+    detail: str
+    count: int | None  # requests or rows; None where nobody can count it
+
+
+ALWAYS: Final = tuple(BlindSpot(code=code, detail=detail, count=None) for code, detail in _ALWAYS.items())
+
+
+def blind_spots(counts: Iterable[Count]) -> list[BlindSpot]:
+    """Return what these counts cannot see: silent hops, then what is counted, then what is always so."""
+    heard: set[str] = set()
+    found: Counter[str] = Counter()
+    for count in counts:
+        heard.add(count.hop)
+        if code := _code(count):
+            found[code] += count.value
+    silent = [hop for hop in Hop if hop not in heard]
+    return [
+        *(BlindSpot(code=f"silent_{hop}", detail=_silence(hop), count=None) for hop in silent),
+        *(
+            BlindSpot(code=code, detail=_detail(code), count=count)
+            for code, count in sorted(found.items())
+            if count
+        ),
+        *(spot for spot in ALWAYS if not found[spot.code]),
+        BlindSpot(code="unsent_counts", detail=_UNSENT, count=None),
+    ]
+
+
+def _code(count: Count) -> str | None:
+    if count.hop == Hop.SIDECAR and count.counter == SidecarCounter.THINNED:
+        return _THINNED
+    if count.hop != Hop.PLUGIN:
+        return None
+    if count.stratum == Stratum.OPT_OUT and count.counter == PluginCounter.REQUESTS_SEEN:
+        return _OPT_OUT
+    if count.counter == PluginCounter.REQUESTS_ADAPTED:
+        return _ADAPTED
+    lost = loss_of(count.counter)
+    return lost.reason if lost is not None and lost.kind is LossKind.UNOBSERVABLE else None
+
+
+def _detail(code: str) -> str:
+    known = _ALWAYS | _COUNTED
+    return known.get(code, f"What sampling wanted and could not see; the plugin's reason is {code!r}.")
+
+
+def _silence(hop: Hop) -> str:
+    return f"No {hop} reported in this range: either nothing came by, or nobody was looking."

@@ -1,0 +1,1 @@
+"""What plugin, sidecar and workers share: the only modules of this package that others may import."""
