@@ -43,6 +43,7 @@ check: setup-dev  ## Lint, format, types, import rules, counters, migrations: wh
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m deploy.checks.counters
+	$(BIN)/python -m deploy.checks.files
 	$(BIN)/python -m deploy.checks.migrations
 
 bench-%: setup  ## Run bench/NAME.py, which prints a table and, last, one JSON line

@@ -38,7 +38,7 @@ def benign(rows: int, seed: int) -> npt.NDArray[np.float32]:
 
 def block(rows: int, number: int) -> tuple[bytes, bytes]:
     """Return the frames of one engine step: bfloat16 rows of as many requests."""
-    from subtext_sidecar.block import BlockHeader, checksums, encode_block
+    from subtext_sidecar.local.block import BlockHeader, checksums, encode_block
 
     vectors = (benign(rows, seed=1000 + number).view(np.uint32) >> 16).astype("<u2").tobytes()
     header = BlockHeader(
@@ -65,7 +65,7 @@ def send(address: str, rows: int) -> None:
     """Send blocks for ever; wait whenever the sidecar has not taken the last ones."""
     import zmq
 
-    from subtext_sidecar import wire
+    from subtext_sidecar.local import wire
 
     blocks = [block(rows, number) for number in range(_BLOCKS)]
     with zmq.Context() as context, context.socket(zmq.PUSH) as socket:

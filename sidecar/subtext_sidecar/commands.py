@@ -8,14 +8,14 @@ def sidecar(argv: list[str]) -> int:
     # Its matrices are small: more threads would only take cores from the server that is audited.
     # Read when numpy is first imported.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    from subtext_sidecar.process import run
-    from subtext_sidecar.settings import parse_settings
+    from subtext_sidecar.shipper.process import run
+    from subtext_sidecar.shipper.settings import parse_settings
 
     return run(parse_settings(argv, os.environ))
 
 
 def screen(argv: list[str]) -> int:
     """Fit or show the reference of the sidecar's screen; returns the exit status."""
-    from subtext_sidecar.screen_command import run
+    from subtext_sidecar.screen.command import run
 
     return run(argv)

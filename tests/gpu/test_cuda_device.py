@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from subtext_sidecar.plugin.device import Layout, Run
-from subtext_sidecar.plugin.ring import Ring, open_ring
 from subtext_sidecar.plugin.step import Step
+from subtext_sidecar.plugin.transfer.device import Layout, Run
+from subtext_sidecar.plugin.transfer.ring import Ring, open_ring
 
 pytestmark = pytest.mark.gpu
 

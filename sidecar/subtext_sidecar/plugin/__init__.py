@@ -7,8 +7,8 @@ cannot be captured; the extension hooks one worker instance (``hooks``); ``captu
 copies rows each step; ``sender`` ships them from its own thread.
 """
 
-from subtext_sidecar.plugin.activation import activate
-from subtext_sidecar.plugin.models import register_stand_ins
+from subtext_sidecar.plugin.vllm.activation import activate
+from subtext_sidecar.plugin.vllm.models import register_stand_ins
 
 
 def register() -> None:

@@ -14,14 +14,14 @@ from time import perf_counter, time
 from typing import Any, Final
 
 from subtext_sidecar.contract.counters import CounterName, PluginCounter
-from subtext_sidecar.ledger import SECONDS_PER_MINUTE, Cell, Ledger
-from subtext_sidecar.plugin.activation import LOGGER
-from subtext_sidecar.plugin.handover import Batch, Handover
+from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
+from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.overhead import Overhead
-from subtext_sidecar.plugin.ring import Ring, open_ring
+from subtext_sidecar.plugin.sampling.watchlist import NewRequest, Picked, Watchlist
 from subtext_sidecar.plugin.step import Runner, Step
-from subtext_sidecar.plugin.watchlist import NewRequest, Picked, Watchlist
-from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.plugin.transfer.handover import Batch, Handover
+from subtext_sidecar.plugin.transfer.ring import Ring, open_ring
+from subtext_sidecar.plugin.vllm.activation import LOGGER
 
 _ROWS_SAMPLED: Final = PluginCounter.ROWS_SAMPLED
 _QUEUE_FULL: Final = PluginCounter.DROPPED_QUEUE_FULL

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 
-from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, OverheadCounts, Sampled
+from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, OverheadCounts, Sampled
 
 
 class _Histogram:

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from subtext_sidecar.policy import CapturePolicy, PolicyError, check_capture
-from subtext_sidecar.policy_channel import SUFFIX
+from subtext_sidecar.local.policy import CapturePolicy, PolicyError, check_capture
+from subtext_sidecar.local.policy_channel import SUFFIX
 
 FaultPoint = Literal["load_model", "execute_model", "sample_tokens"]
 

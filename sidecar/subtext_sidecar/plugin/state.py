@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from typing import Final
 
-from subtext_sidecar.plugin.activation import LOGGER
-from subtext_sidecar.plugin.refusal import Refusal
+from subtext_sidecar.plugin.vllm.activation import LOGGER
+from subtext_sidecar.plugin.vllm.refusal import Refusal
 
 _LOG_EVERY_SECONDS: Final = 60.0
 _DETAIL_CHARACTERS: Final = 300

@@ -69,7 +69,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         **serve(engine, job["requests"], params),
         "preemptions": preemptions(engine) if job["engine"].get("disable_log_stats") is False else 0,
         "attributes": attributes() if job["attributes"] else {},
-        "has_extension": "subtext_sidecar.plugin.extension" in sys.modules,
+        "has_extension": "subtext_sidecar.plugin.vllm.extension" in sys.modules,
         "config_hash": config.compute_hash(),
     }
     engine.engine_core.shutdown()

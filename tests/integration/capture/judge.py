@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from subtext_sidecar.contract.record import Record
-from subtext_sidecar.plugin import sampling
-from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.local.policy import CapturePolicy
+from subtext_sidecar.plugin.sampling import rule as sampling
 from tests.integration.capture.runs import EngineRun
 
 # The bar is 0.999 for the right block. Neighbouring blocks only add to the residual stream, so

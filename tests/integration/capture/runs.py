@@ -17,11 +17,11 @@ import numpy as np
 import zmq
 from msgspec.structs import asdict
 
-from subtext_sidecar import wire
-from subtext_sidecar.block import Block, decode_block
 from subtext_sidecar.contract.record import VERSION, Header, Record, checksum, decode_coverage
-from subtext_sidecar.policy import CapturePolicy
-from subtext_sidecar.wire import CaptureStatus
+from subtext_sidecar.local import wire
+from subtext_sidecar.local.block import Block, decode_block
+from subtext_sidecar.local.policy import CapturePolicy
+from subtext_sidecar.local.wire import CaptureStatus
 from tests.conftest import ROOT
 
 LAYER = 20

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.local.policy import CapturePolicy
 from tests.integration.capture import tiny
 from tests.integration.capture.judge import (
     Reference,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.local.policy import CapturePolicy
 from tests.integration.capture import tiny
 from tests.integration.capture.judge import Reference, judge, positions, prompts_of, wanted
 from tests.integration.capture.runs import job, request, run_jobs

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from subtext_sidecar.plugin import activation
+from subtext_sidecar.plugin.vllm import activation
 from tests.integration.capture.vllm_source import Source, releases, source_of
 
 V1 = "v1/worker/gpu_model_runner.py"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from subtext_sidecar.plugin.models import STAND_INS
-from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.local.policy import CapturePolicy
+from subtext_sidecar.plugin.vllm.models import STAND_INS
 from tests.conftest import ROOT
 from tests.integration.capture import tiny
 from tests.integration.capture.gemma import ensure_gemma

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.local.policy import CapturePolicy
 from tests.integration.capture import tiny
 from tests.integration.capture.judge import (
     Reference,

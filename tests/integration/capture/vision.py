@@ -32,13 +32,13 @@ def main() -> int:
     from vllm.model_executor.models.interfaces import supports_eagle3, supports_multimodal
     from vllm.model_executor.models.transformers import TransformersMultiModalForCausalLM
 
-    from subtext_sidecar.plugin.refusal import refuse_model
+    from subtext_sidecar.plugin.vllm.refusal import refuse_model
 
     for name in MODULES:
         sys.modules[name] = Empty(name)
     from vllm.model_executor.models.gemma3_mm import Gemma3ForConditionalGeneration as Original
 
-    from subtext_sidecar.plugin.stand_ins.gemma3_vision import Gemma3ForConditionalGeneration
+    from subtext_sidecar.plugin.vllm.stand_ins.gemma3_vision import Gemma3ForConditionalGeneration
 
     refusal = refuse_model(object.__new__(TransformersMultiModalForCausalLM))
     answer = {

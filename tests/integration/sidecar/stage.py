@@ -8,23 +8,23 @@ from typing import Any
 import zmq
 from prometheus_client import CollectorRegistry
 
-from subtext_sidecar.buffer import Buffer
-from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.record import Record, decode, decode_coverage
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM
-from subtext_sidecar.health import Health
-from subtext_sidecar.ledger import Ledger
-from subtext_sidecar.metrics import SidecarMetrics
-from subtext_sidecar.policy import ScreenPolicy
-from subtext_sidecar.policy_channel import PolicyPublisher, PolicySubscriber
-from subtext_sidecar.policy_file import PolicyFile
-from subtext_sidecar.policy_follower import PolicyFollower
-from subtext_sidecar.receiver import Receiver
-from subtext_sidecar.screen import Screen
-from subtext_sidecar.screening import Screening
-from subtext_sidecar.sidecar import Sidecar
-from subtext_sidecar.stream import RedisStream
+from subtext_sidecar.local.capture_view import CaptureView
+from subtext_sidecar.local.ledger import Ledger
+from subtext_sidecar.local.policy import ScreenPolicy
+from subtext_sidecar.local.policy_channel import PolicyPublisher, PolicySubscriber
+from subtext_sidecar.screen.score import Screen
+from subtext_sidecar.screen.screening import Screening
+from subtext_sidecar.shipper.buffer import Buffer
+from subtext_sidecar.shipper.health import Health
+from subtext_sidecar.shipper.loop import Sidecar
+from subtext_sidecar.shipper.metrics import SidecarMetrics
+from subtext_sidecar.shipper.policy_file import PolicyFile
+from subtext_sidecar.shipper.policy_follower import PolicyFollower
+from subtext_sidecar.shipper.queue import RedisStream
+from subtext_sidecar.shipper.receiver import Receiver
 
 MIB = 1 << 20
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from subtext_sidecar import wire
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
-from subtext_sidecar.policy import CapturePolicy, PolicyUpdate
-from subtext_sidecar.policy_channel import PolicySubscriber
-from subtext_sidecar.screen import Screen
+from subtext_sidecar.local import wire
+from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
+from subtext_sidecar.local.policy_channel import PolicySubscriber
+from subtext_sidecar.screen.score import Screen
 from tests.integration.sidecar.stage import Stage, over_strata, totals
 from tests.unit.sidecar.builders import block_frames, reference
 from tests.unit.sidecar.test_capture_view import status

@@ -14,8 +14,8 @@ import pytest
 import redis
 import zmq
 
-from subtext_sidecar import wire
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
+from subtext_sidecar.local import wire
 from tests.conftest import free_port
 from tests.unit.sidecar.builders import block_frames
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import redis
 
-from subtext_sidecar import wire
-from subtext_sidecar.block import checksums, encode_block
 from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.record import Record, sample_id
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
-from subtext_sidecar.screen import Screen
+from subtext_sidecar.local import wire
+from subtext_sidecar.local.block import checksums, encode_block
+from subtext_sidecar.screen.score import Screen
 from tests.conftest import free_port
 from tests.integration.sidecar.stage import MIB, Stage, over_strata, shipped, totals
 from tests.unit.sidecar.builders import benign, block_frames, block_header, reference

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import redis
 
-from subtext_sidecar import wire
-from subtext_sidecar.block import decode_block, encode_block
 from subtext_sidecar.contract.counters import Hop, Stratum
 from subtext_sidecar.contract.record import VERSION, CoverageCount, Record, encode_coverage
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, DEAD_LETTER_STREAM
+from subtext_sidecar.local import wire
+from subtext_sidecar.local.block import decode_block, encode_block
 from tests.conftest import free_port
 from tests.integration.capture.runs import records_of
 from tests.integration.sidecar.stage import MIB, over_strata, shipped, totals

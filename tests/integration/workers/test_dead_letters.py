@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from subtext_sidecar.contract import streams
-from subtext_sidecar.stream import DeadLetter, RedisStream
+from subtext_sidecar.shipper.queue import DeadLetter, RedisStream
 from workers.consumer.queue import Entry, QueueSettings, StreamQueue
 
 WORKER_LETTERS = 2000

@@ -17,21 +17,21 @@ from service.api.app import create_app
 from service.api.deps import Resources
 from service.metrics import Metrics
 from service.store import keys
-from subtext_sidecar import ledger, wire
-from subtext_sidecar.block import encode_block
-from subtext_sidecar.buffer import Buffer
-from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.contract import record
 from subtext_sidecar.contract.counters import Hop, PluginCounter, Stratum
-from subtext_sidecar.health import Health
-from subtext_sidecar.metrics import SidecarMetrics
-from subtext_sidecar.policy import ScreenPolicy
-from subtext_sidecar.policy_channel import PolicyPublisher
-from subtext_sidecar.policy_follower import PolicyFollower
-from subtext_sidecar.receiver import Receiver
-from subtext_sidecar.screening import Screening
-from subtext_sidecar.sidecar import Sidecar
-from subtext_sidecar.stream import RedisStream
+from subtext_sidecar.local import ledger, wire
+from subtext_sidecar.local.block import encode_block
+from subtext_sidecar.local.capture_view import CaptureView
+from subtext_sidecar.local.policy import ScreenPolicy
+from subtext_sidecar.local.policy_channel import PolicyPublisher
+from subtext_sidecar.screen.screening import Screening
+from subtext_sidecar.shipper.buffer import Buffer
+from subtext_sidecar.shipper.health import Health
+from subtext_sidecar.shipper.loop import Sidecar
+from subtext_sidecar.shipper.metrics import SidecarMetrics
+from subtext_sidecar.shipper.policy_follower import PolicyFollower
+from subtext_sidecar.shipper.queue import RedisStream
+from subtext_sidecar.shipper.receiver import Receiver
 from tests.integration.workers.conftest import D_MODEL, MODEL, Bench
 from tests.unit.sidecar.builders import block_header
 

@@ -11,8 +11,8 @@ from bench.servers import vllm
 from deploy.local.home import Home
 from deploy.local.launch import LaunchPlan
 from deploy.local.ports import Ports
+from subtext_sidecar.local.policy import parse_capture
 from subtext_sidecar.plugin.settings import parse_settings
-from subtext_sidecar.policy import parse_capture
 
 ROOT = Path("/srv/bench")
 PLAN = LaunchPlan(

@@ -11,7 +11,7 @@ import yaml
 from pydantic_settings import BaseSettings
 
 from subtext_sidecar.plugin.settings import parse_settings as parse_plugin_settings
-from subtext_sidecar.settings import parse_settings
+from subtext_sidecar.shipper.settings import parse_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()

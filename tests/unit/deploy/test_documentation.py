@@ -12,7 +12,6 @@ from pydantic_core import PydanticUndefined
 from service import readings
 from service.auth import Scope
 from service.settings import ServiceSettings
-from subtext_sidecar import policy_channel, screen_fit, settings, thinning
 from subtext_sidecar.contract import streams
 from subtext_sidecar.contract.counters import (
     COUNTERS,
@@ -23,11 +22,16 @@ from subtext_sidecar.contract.counters import (
     loss_of,
 )
 from subtext_sidecar.contract.equations import Place
-from subtext_sidecar.plugin import budget, refusal
+from subtext_sidecar.local import policy_channel
+from subtext_sidecar.local.policy import CapturePolicy, ScreenPolicy
 from subtext_sidecar.plugin import settings as plugin_settings
+from subtext_sidecar.plugin.sampling import budget
+from subtext_sidecar.plugin.sampling.watchlist import PAST_CAP_TOKENS
 from subtext_sidecar.plugin.settings import CaptureSettings
-from subtext_sidecar.plugin.watchlist import PAST_CAP_TOKENS
-from subtext_sidecar.policy import CapturePolicy, ScreenPolicy
+from subtext_sidecar.plugin.vllm import refusal
+from subtext_sidecar.screen import fit as screen_fit
+from subtext_sidecar.screen import thinning
+from subtext_sidecar.shipper import settings
 from workers.consumer import decoder_health
 from workers.settings import WorkerSettings
 

@@ -2,10 +2,10 @@
 
 from deploy.local import launch
 from deploy.local.model import MODEL_NAME
-from subtext_sidecar.policy import ScreenPolicy, parse_document
-from subtext_sidecar.screen import Screen
-from subtext_sidecar.screen_reference import load_reference
-from subtext_sidecar.screening import check_policy
+from subtext_sidecar.local.policy import ScreenPolicy, parse_document
+from subtext_sidecar.screen.reference import load_reference
+from subtext_sidecar.screen.score import Screen
+from subtext_sidecar.screen.screening import check_policy
 
 
 def test_the_shipped_reference_is_for_the_demos_model_and_layer_and_fits_the_default_policy() -> None:

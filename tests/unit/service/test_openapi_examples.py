@@ -15,8 +15,8 @@ from service.coverage import blind_spots
 from service.store import migrate
 from subtext_sidecar.contract import record
 from subtext_sidecar.contract.counters import COUNTERS, Hop, Stratum, loss_of
-from subtext_sidecar.plugin import sampling
-from subtext_sidecar.screening import _ANOMALY_SCORES
+from subtext_sidecar.plugin.sampling import rule as sampling
+from subtext_sidecar.screen.screening import _ANOMALY_SCORES
 from workers.judge.concepts import Concept, MatcherKind
 from workers.nla.decoder import PositionClass
 from workers.training.data.labels import ANSWER, QUESTION

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar import screen_fit
-from subtext_sidecar.block import BlockHeader, checksums, encode_block
 from subtext_sidecar.contract.record import VERSION, Header, checksum, encode_header
-from subtext_sidecar.screen import Reference
+from subtext_sidecar.local.block import BlockHeader, checksums, encode_block
+from subtext_sidecar.screen import fit as screen_fit
+from subtext_sidecar.screen.score import Reference
 
 
 def vector_bytes(d_model: int = 16, seed: int = 0) -> bytes:

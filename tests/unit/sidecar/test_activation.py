@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from subtext_sidecar.plugin import register
-from subtext_sidecar.plugin.activation import EXTENSION
+from subtext_sidecar.plugin.vllm.activation import EXTENSION
 
 KEYED = {"subtext": {"layer": 20}}
 

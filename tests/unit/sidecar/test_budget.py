@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtext_sidecar.plugin import sampling
-from subtext_sidecar.plugin.budget import (
+from subtext_sidecar.local.policy import CapturePolicy
+from subtext_sidecar.plugin.sampling import rule as sampling
+from subtext_sidecar.plugin.sampling.budget import (
     BURST_SECONDS,
     INTERVAL_SECONDS,
     LEAST_BURST_ROWS,
@@ -15,7 +16,6 @@ from subtext_sidecar.plugin.budget import (
     ROOM,
     Budget,
 )
-from subtext_sidecar.policy import CapturePolicy
 
 STEP_SECONDS = 0.05
 

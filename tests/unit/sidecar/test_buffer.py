@@ -1,10 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtext_sidecar.buffer import Buffer, Entry
 from subtext_sidecar.contract.counters import Stratum
-from subtext_sidecar.ledger import Cell
-from subtext_sidecar.stream import bound_entries
+from subtext_sidecar.local.ledger import Cell
+from subtext_sidecar.shipper.buffer import Buffer, Entry
+from subtext_sidecar.shipper.queue import bound_entries
 
 UNIFORM = Stratum.UNIFORM
 

@@ -6,13 +6,13 @@ import msgspec
 import torch
 
 from subtext_sidecar.contract.counters import Hop
-from subtext_sidecar.ledger import Ledger
+from subtext_sidecar.local.ledger import Ledger
+from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.capture import Capture
-from subtext_sidecar.plugin.device import Layout
-from subtext_sidecar.plugin.handover import Handover
-from subtext_sidecar.plugin.ring import open_ring
 from subtext_sidecar.plugin.step import Step
-from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.plugin.transfer.device import Layout
+from subtext_sidecar.plugin.transfer.handover import Handover
+from subtext_sidecar.plugin.transfer.ring import open_ring
 
 EVERY_ROW = CapturePolicy(
     decode_stride=1, window=1, prompt_window=2, skip_first=0, max_rows_per_request=1000

@@ -2,10 +2,10 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.contract.counters import Hop, Stratum
 from subtext_sidecar.contract.record import VERSION, CoverageCount
-from subtext_sidecar.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts
+from subtext_sidecar.local.capture_view import CaptureView
+from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts
 
 OPT_IN, UNIFORM = Stratum.OPT_IN, Stratum.UNIFORM
 

@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from subtext_sidecar.block import MAX_ROWS, Block, decode_block
 from subtext_sidecar.contract.counters import Stratum
-from subtext_sidecar.plugin.device import Layout
-from subtext_sidecar.plugin.encoding import Identity, encode, end_token_ids
-from subtext_sidecar.plugin.handover import Batch
-from subtext_sidecar.plugin.ring import open_ring
-from subtext_sidecar.plugin.sampling import Choice
+from subtext_sidecar.local.block import MAX_ROWS, Block, decode_block
+from subtext_sidecar.plugin.sampling.rule import Choice
+from subtext_sidecar.plugin.sampling.watchlist import Picked, Taken, Watch
 from subtext_sidecar.plugin.step import Step
-from subtext_sidecar.plugin.watchlist import Picked, Taken, Watch
+from subtext_sidecar.plugin.transfer.device import Layout
+from subtext_sidecar.plugin.transfer.encoding import Identity, encode, end_token_ids
+from subtext_sidecar.plugin.transfer.handover import Batch
+from subtext_sidecar.plugin.transfer.ring import open_ring
 
 IDENTITY = Identity("m", 20, frozenset({2}))
 

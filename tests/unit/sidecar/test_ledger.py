@@ -1,5 +1,5 @@
 from subtext_sidecar.contract.counters import Hop, PluginCounter, Stratum
-from subtext_sidecar.ledger import Cell, Ledger
+from subtext_sidecar.local.ledger import Cell, Ledger
 
 UNIFORM = Stratum.UNIFORM
 SAMPLED = PluginCounter.ROWS_SAMPLED

@@ -1,9 +1,9 @@
 import pytest
 
-from subtext_sidecar.plugin.hooks import _read_settings
+from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.settings import SettingsError, parse_settings
 from subtext_sidecar.plugin.state import CaptureState
-from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.plugin.vllm.hooks import _read_settings
 
 GOOD = {"layer": 20, "socket": "ipc:///tmp/s.sock"}
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from subtext_sidecar.policy import (
+from subtext_sidecar.local.policy import (
     CapturePolicy,
     PolicyError,
     PolicyUpdate,

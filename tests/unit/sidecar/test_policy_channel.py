@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from subtext_sidecar.policy import CapturePolicy, PolicyUpdate
-from subtext_sidecar.policy_channel import LOGGER, PolicyPublisher, PolicySubscriber, address_of
+from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
+from subtext_sidecar.local.policy_channel import LOGGER, PolicyPublisher, PolicySubscriber, address_of
 
 UPDATES = [PolicyUpdate(version=str(n), capture=CapturePolicy(request_rate=n / 10)) for n in range(4)]
 DEADLINE_SECONDS = 10.0

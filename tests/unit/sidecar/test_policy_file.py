@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from subtext_sidecar.policy import CapturePolicy, PolicyError
-from subtext_sidecar.policy_file import MAX_FILE_BYTES, PolicyFile
+from subtext_sidecar.local.policy import CapturePolicy, PolicyError
+from subtext_sidecar.shipper.policy_file import MAX_FILE_BYTES, PolicyFile
 
 
 def test_a_policy_is_returned_once_and_again_after_a_change(tmp_path: Path) -> None:

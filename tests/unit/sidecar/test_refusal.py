@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from subtext_sidecar.plugin.refusal import refuse_config, refuse_runner
+from subtext_sidecar.plugin.vllm.refusal import refuse_config, refuse_runner
 
 
 def config(**changes: Any) -> Any:

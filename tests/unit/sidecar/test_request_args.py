@@ -4,8 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from subtext_sidecar.contract.counters import PluginCounter, Stratum
-from subtext_sidecar.plugin.request_args import NOTHING_SAID, RequestArgs, read_request_args
-from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.local.policy import CapturePolicy
+from subtext_sidecar.plugin.sampling.request_args import NOTHING_SAID, RequestArgs, read_request_args
 
 OPT_IN, OPT_OUT, UNIFORM = Stratum.OPT_IN, Stratum.OPT_OUT, Stratum.UNIFORM
 

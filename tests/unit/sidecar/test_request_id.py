@@ -1,6 +1,6 @@
 import pytest
 
-from subtext_sidecar.plugin.request_id import external_id
+from subtext_sidecar.plugin.sampling.request_id import external_id
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from subtext_sidecar.plugin.device import CpuDevice, Layout, Run
-from subtext_sidecar.plugin.ring import Ring
 from subtext_sidecar.plugin.step import CaptureError, Step
+from subtext_sidecar.plugin.transfer.device import CpuDevice, Layout, Run
+from subtext_sidecar.plugin.transfer.ring import Ring
 
 ROWS = 8
 

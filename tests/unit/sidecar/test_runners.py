@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from subtext_sidecar.plugin.runner_v1 import RunnerV1
-from subtext_sidecar.plugin.runner_v2 import RunnerV2
 from subtext_sidecar.plugin.step import CaptureError, Runner, Step
+from subtext_sidecar.plugin.vllm.runner_v1 import RunnerV1
+from subtext_sidecar.plugin.vllm.runner_v2 import RunnerV2
 
 
 class FakeModel:

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from subtext_sidecar.plugin import sampling
-from subtext_sidecar.plugin.sampling import NEVER, RANDOMNESS_END, Choice
-from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.local.policy import CapturePolicy
+from subtext_sidecar.plugin.sampling import rule as sampling
+from subtext_sidecar.plugin.sampling.rule import NEVER, RANDOMNESS_END, Choice
 
 POLICY = CapturePolicy(request_rate=1.0, decode_stride=8, window=2, prompt_window=2, skip_first=10)
 POLICIES = st.builds(

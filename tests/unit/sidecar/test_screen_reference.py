@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from subtext_sidecar.contract.record import MAX_SCORES
-from subtext_sidecar.screen_fit import Direction
-from subtext_sidecar.screen_reference import (
+from subtext_sidecar.screen.fit import Direction
+from subtext_sidecar.screen.reference import (
     FORMAT,
     ScreenError,
     load_reference,

@@ -5,13 +5,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from subtext_sidecar.block import Block, encode_block
 from subtext_sidecar.contract.record import NO_SCORES, decode
-from subtext_sidecar.policy import PolicyError, ScreenPolicy
-from subtext_sidecar.rows import Rows, make_record, measure
-from subtext_sidecar.screen import Screen
-from subtext_sidecar.screen_fit import Direction
-from subtext_sidecar.screening import Screening, Taken
+from subtext_sidecar.local.block import Block, encode_block
+from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
+from subtext_sidecar.screen.fit import Direction
+from subtext_sidecar.screen.score import Screen
+from subtext_sidecar.screen.screening import Screening, Taken
+from subtext_sidecar.shipper.rows import Rows, make_record, measure
 from tests.unit.sidecar.builders import benign, block_header, reference
 
 PROBE = Direction("deceit", np.random.default_rng(8).standard_normal(16), None, None)

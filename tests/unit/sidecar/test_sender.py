@@ -10,23 +10,23 @@ import torch
 import zmq
 from msgspec.structs import replace
 
-from subtext_sidecar import wire
-from subtext_sidecar.block import Block, decode_block
-from subtext_sidecar.capture_view import CaptureView
 from subtext_sidecar.contract.counters import Hop, Stratum
 from subtext_sidecar.contract.record import decode_coverage
-from subtext_sidecar.ledger import Ledger
-from subtext_sidecar.plugin.device import Layout
-from subtext_sidecar.plugin.encoding import Identity
-from subtext_sidecar.plugin.handover import Batch, Handover
-from subtext_sidecar.plugin.ring import open_ring
-from subtext_sidecar.plugin.sampling import Choice
-from subtext_sidecar.plugin.sender import Sender
+from subtext_sidecar.local import wire
+from subtext_sidecar.local.block import Block, decode_block
+from subtext_sidecar.local.capture_view import CaptureView
+from subtext_sidecar.local.ledger import Ledger
+from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
+from subtext_sidecar.local.policy_channel import PolicyPublisher
+from subtext_sidecar.plugin.sampling.rule import Choice
+from subtext_sidecar.plugin.sampling.watchlist import Picked, Watch
 from subtext_sidecar.plugin.state import CaptureState
 from subtext_sidecar.plugin.step import Step
-from subtext_sidecar.plugin.watchlist import Picked, Watch
-from subtext_sidecar.policy import CapturePolicy, PolicyUpdate
-from subtext_sidecar.policy_channel import PolicyPublisher
+from subtext_sidecar.plugin.transfer.device import Layout
+from subtext_sidecar.plugin.transfer.encoding import Identity
+from subtext_sidecar.plugin.transfer.handover import Batch, Handover
+from subtext_sidecar.plugin.transfer.ring import open_ring
+from subtext_sidecar.plugin.transfer.sender import Sender
 from tests.unit.sidecar.test_capture_view import status
 
 DEADLINE_SECONDS = 20.0

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from subtext_sidecar.settings import parse_settings
+from subtext_sidecar.shipper.settings import parse_settings
 
 GOOD = {"SUBTEXT_SOCKET": "ipc:///tmp/s.sock", "SUBTEXT_REDIS_URL": "redis://127.0.0.1:6379/0"}
 

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtext_sidecar import thinning
-from subtext_sidecar.plugin import sampling
-from subtext_sidecar.policy import ScreenPolicy
-from subtext_sidecar.thinning import Arrivals, Rates
+from subtext_sidecar.local.policy import ScreenPolicy
+from subtext_sidecar.plugin.sampling import rule as sampling
+from subtext_sidecar.screen import thinning
+from subtext_sidecar.screen.thinning import Arrivals, Rates
 
 POLICIES = st.builds(
     ScreenPolicy,

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subtext_sidecar.contract.counters import TraceFault
-from subtext_sidecar.plugin import sampling
-from subtext_sidecar.plugin.trace import Trace, read_trace
+from subtext_sidecar.plugin.sampling import rule as sampling
+from subtext_sidecar.plugin.sampling.trace import Trace, read_trace
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"

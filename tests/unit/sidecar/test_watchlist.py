@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from subtext_sidecar.contract.counters import Stratum
-from subtext_sidecar.plugin import sampling, watchlist
-from subtext_sidecar.plugin.watchlist import PAST_CAP_TOKENS, NewRequest, Picked, Watchlist
-from subtext_sidecar.policy import CapturePolicy
+from subtext_sidecar.local.policy import CapturePolicy
+from subtext_sidecar.plugin.sampling import rule as sampling
+from subtext_sidecar.plugin.sampling import watchlist
+from subtext_sidecar.plugin.sampling.watchlist import PAST_CAP_TOKENS, NewRequest, Picked, Watchlist
 
 OPT_IN, OPT_OUT, UNIFORM = Stratum.OPT_IN, Stratum.OPT_OUT, Stratum.UNIFORM
 

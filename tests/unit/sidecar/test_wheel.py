@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtext_sidecar.plugin.wheel import Wheel
+from subtext_sidecar.plugin.sampling.wheel import Wheel
 
 
 @dataclass(eq=False)

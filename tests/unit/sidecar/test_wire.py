@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtext_sidecar import wire
 from subtext_sidecar.contract.record import RecordError
+from subtext_sidecar.local import wire
 from tests.unit.sidecar.test_capture_view import status
 
 

@@ -1,0 +1,224 @@
+"""Status and coverage messages as Prometheus metrics.
+
+The plugin feeds one view for its own port. The sidecar feeds one with what it receives and with
+its own ledger, so the sidecar's port shows both hops and an operator needs to scrape only that.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, NamedTuple, get_args
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from subtext_sidecar.contract.counters import (
+    COUNTERS,
+    Hop,
+    LossKind,
+    PluginCounter,
+    SidecarCounter,
+    Stratum,
+    loss_of,
+)
+from subtext_sidecar.contract.record import CoverageCount
+from subtext_sidecar.local.ledger import Cell
+from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, Sampled
+
+SILENT_AFTER_SECONDS: Final = 10.0
+_FORGET_AFTER_SECONDS: Final = 60.0
+_KEEP_MINUTES: Final = 24 * 60
+# Shown from the start with 0, because a rate never sees the step in which a series appears.
+_HOOKS: Final = ("load_model", "execute_model", "sample_tokens", "sender")
+_DROPS: Final = tuple(
+    (counter.hop, lost.reason)
+    for counter in COUNTERS
+    if (lost := loss_of(counter)) is not None and lost.kind is LossKind.DROPPED
+)
+
+
+class _Heard(NamedTuple):
+    status: CaptureStatus
+    at: float
+
+
+class _Stage(NamedTuple):
+    hop: Hop
+    model: str
+    stratum: str
+
+
+class CaptureView(Collector):
+    """Collects what ledgers and plugins say. ``now`` is in monotonic seconds, given by the caller."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = 0.0
+        self._heard: dict[str, _Heard] = {}
+        self._minutes: dict[tuple[str, Cell], dict[str, int]] = {}
+        self._totals: dict[_Stage, Counter[str]] = {}
+
+    def update_status(self, status: CaptureStatus, now: float) -> None:
+        """Take a heartbeat."""
+        with self._lock:
+            self._heard[status.source] = _Heard(status, now)
+            self._totals.setdefault(_Stage(Hop.PLUGIN, status.model, Stratum.UNIFORM), Counter())
+
+    def update_coverage(self, count: CoverageCount) -> None:
+        """Add what is new in a cumulative count; repeated and reordered messages change nothing."""
+        key = (count.source, Cell(count.model, count.stratum, count.minute))
+        with self._lock:
+            known = self._minutes.setdefault(key, {})
+            totals = self._totals.setdefault(_Stage(count.hop, count.model, count.stratum), Counter())
+            for counter, value in count.counts.items():
+                if (grown := value - known.get(counter, 0)) > 0:
+                    known[counter] = value
+                    totals[counter] += grown
+
+    def tick(self, now: float, now_minute: int) -> None:
+        """Move time on: silence shows, and sources that were replaced are forgotten."""
+        with self._lock:
+            self._now = now
+            alive = {
+                heard.status.model
+                for heard in self._heard.values()
+                if now - heard.at <= SILENT_AFTER_SECONDS
+            }
+            for source, heard in list(self._heard.items()):
+                if heard.status.model in alive and now - heard.at > _FORGET_AFTER_SECONDS:
+                    del self._heard[source]
+            for key in [key for key in self._minutes if key[1].minute < now_minute - _KEEP_MINUTES]:
+                del self._minutes[key]
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric families."""
+        with self._lock:
+            heard = list(self._heard.values())
+            totals = {stage: Counter(counts) for stage, counts in self._totals.items()}
+            now = self._now
+        yield from _status_metrics(heard, now)
+        yield from _coverage_metrics(totals, {one.status.model: one.status.layer for one in heard})
+
+    def describe(self) -> list[Metric]:
+        """Describe nothing: metrics appear with the first message."""
+        return []
+
+
+def _status_metrics(heard: list[_Heard], now: float) -> Iterator[Metric]:
+    yield _enabled(heard, now)
+    probability = GaugeMetricFamily(
+        "subtext_sampling_probability_ratio",
+        "Probability with which a request is sampled, by the policy in force.",
+        labels=["model", "stratum"],
+    )
+    errors = CounterMetricFamily(
+        "subtext_capture_errors", "Errors inside the capture hooks, by hook.", labels=["reason"]
+    )
+    error_counts: Counter[str] = Counter(dict.fromkeys(_HOOKS, 0))
+    for model, status in {one.status.model: one.status for one in heard}.items():
+        probability.add_metric([model, Stratum.UNIFORM], status.sampling_probability)
+    for one in heard:
+        error_counts.update(one.status.errors)
+    for reason, count in error_counts.items():
+        errors.add_metric([reason], count)
+    yield probability
+    yield errors
+    yield _overhead([one.status for one in heard])
+
+
+def _enabled(heard: list[_Heard], now: float) -> Metric:
+    """One series a model: 1 when every live engine captures, else 0 with the reason."""
+    family = GaugeMetricFamily(
+        "subtext_capture_enabled",
+        "1 while capture is on, 0 with the reason why not.",
+        labels=["model", "reason"],
+    )
+    reasons: dict[str, str] = {}
+    for one in heard:
+        silent = now - one.at > SILENT_AFTER_SECONDS
+        reason = "plugin_silent" if silent else one.status.reason
+        if reasons.get(one.status.model, "ok") == "ok":
+            reasons[one.status.model] = reason
+    for model, reason in (reasons or {"": "plugin_silent"}).items():
+        family.add_metric([model, reason], 1.0 if reason == "ok" else 0.0)
+    return family
+
+
+def _overhead(statuses: list[CaptureStatus]) -> Metric:
+    family = HistogramMetricFamily(
+        "subtext_capture_overhead_seconds",
+        "Host time that the capture hooks add to one engine step, by whether a row was taken in it.",
+        labels=["sampled"],
+    )
+    bounds = [*(str(bound) for bound in OVERHEAD_BUCKETS_SECONDS), "+Inf"]
+    for sampled in get_args(Sampled):
+        parts = [status.overhead[sampled] for status in statuses if sampled in status.overhead]
+        counts = [sum(per_bucket) for per_bucket in zip(*(part.counts for part in parts), strict=True)]
+        if counts:
+            buckets = [(bound, sum(counts[: index + 1])) for index, bound in enumerate(bounds)]
+            family.add_metric([sampled], buckets=buckets, sum_value=sum(part.sum_seconds for part in parts))
+    return family
+
+
+def _coverage_metrics(totals: dict[_Stage, Counter[str]], layers: dict[str, int]) -> Iterator[Metric]:
+    seen = CounterMetricFamily(
+        "subtext_requests_seen", "Requests that reached the engine.", labels=["model", "stratum"]
+    )
+    sampled = CounterMetricFamily(
+        "subtext_requests_sampled", "Requests chosen for sampling.", labels=["model", "stratum"]
+    )
+    captured = CounterMetricFamily(
+        "subtext_activations_captured",
+        "Rows that the plugin handed to the socket.",
+        labels=["model", "layer"],
+    )
+    shipped = CounterMetricFamily(
+        "subtext_activations_shipped", "Rows that the sidecar wrote to the stream.", labels=["model"]
+    )
+    for stage, counts in totals.items():
+        if stage.hop is Hop.PLUGIN:
+            seen.add_metric([stage.model, stage.stratum], counts[PluginCounter.REQUESTS_SEEN])
+            sampled.add_metric([stage.model, stage.stratum], counts[PluginCounter.REQUESTS_SAMPLED])
+    plugin = _by_model(totals, Hop.PLUGIN)
+    for model, counts in plugin.items():
+        captured.add_metric([model, str(layers.get(model, -1))], counts[PluginCounter.ROWS_HANDED_OVER])
+    for model, counts in _by_model(totals, Hop.SIDECAR).items():
+        shipped.add_metric([model], counts[SidecarCounter.ROWS_SHIPPED])
+    yield from (seen, sampled, captured, shipped, _dropped(totals), _unobservable(plugin))
+
+
+def _by_model(totals: dict[_Stage, Counter[str]], hop: Hop) -> dict[str, Counter[str]]:
+    sums: dict[str, Counter[str]] = {}
+    for stage, counts in totals.items():
+        if stage.hop == hop:
+            sums.setdefault(stage.model, Counter()).update(counts)
+    return sums
+
+
+def _dropped(totals: dict[_Stage, Counter[str]]) -> Metric:
+    family = CounterMetricFamily(
+        "subtext_activations_dropped", "Sampled rows that were dropped.", labels=["stage", "reason"]
+    )
+    drops: Counter[tuple[str, str]] = Counter(dict.fromkeys(_DROPS, 0))
+    for stage, counts in totals.items():
+        for counter, count in counts.items():
+            lost = loss_of(counter)
+            if lost is not None and lost.kind is LossKind.DROPPED:
+                drops[stage.hop, lost.reason] += count
+    for labels, count in drops.items():
+        family.add_metric(labels, count)
+    return family
+
+
+def _unobservable(plugin: dict[str, Counter[str]]) -> Metric:
+    family = CounterMetricFamily(
+        "subtext_capture_unobservable",
+        "What sampling wanted and cannot see, by reason: requests or rows.",
+        labels=["model", "reason"],
+    )
+    for model, counts in plugin.items():
+        for counter, count in counts.items():
+            lost = loss_of(counter)
+            if lost is not None and lost.kind is LossKind.UNOBSERVABLE:
+                family.add_metric([model, lost.reason], count)
+    return family

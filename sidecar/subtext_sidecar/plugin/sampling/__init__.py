@@ -1,0 +1,1 @@
+"""Which requests and rows are read, and with what probability."""

@@ -1,0 +1,378 @@
+"""Follows the sampled requests through the engine's steps and picks their rows. Host state only.
+
+No tensor is read here and nothing waits: this runs on the engine's own thread in every step, so a
+step costs what is due in it and not what is being watched.
+
+Counts requests and positions by stratum, and for rows that the budget refuses both rows_sampled and
+dropped_budget: whoever takes the picked rows counts all others.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import sub
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from subtext_sidecar.contract.counters import CounterName, PluginCounter, Stratum
+from subtext_sidecar.local.policy import CapturePolicy
+from subtext_sidecar.plugin.sampling import rule as sampling
+from subtext_sidecar.plugin.sampling.budget import Admitted, Budget
+from subtext_sidecar.plugin.sampling.request_args import RequestArgs, read_request_args
+from subtext_sidecar.plugin.sampling.request_id import external_id
+from subtext_sidecar.plugin.sampling.row import Row
+from subtext_sidecar.plugin.sampling.wheel import Wheel
+
+# Finished requests are forgotten at once; this only bounds the damage if a finish is ever missed.
+MAX_KNOWN_REQUESTS: Final = 100_000
+
+# A request past its row cap is looked at this often, to count what is not observed of it; all of
+# them in the same steps, so that the others need not be read.
+PAST_CAP_TOKENS: Final = 16
+
+# Read off their class once: this runs in every step.
+_UNIFORM: Final = Stratum.UNIFORM
+_OPT_IN: Final = Stratum.OPT_IN
+_OPT_OUT: Final = Stratum.OPT_OUT
+_SEEN: Final = PluginCounter.REQUESTS_SEEN
+_SAMPLED: Final = PluginCounter.REQUESTS_SAMPLED
+_REPEATED: Final = PluginCounter.POSITIONS_REPEATED
+_DRAFTED: Final = PluginCounter.UNOBSERVABLE_DRAFTED
+_PREFIX_CACHED: Final = PluginCounter.UNOBSERVABLE_PREFIX_CACHED
+_PAST_ROW_CAP: Final = PluginCounter.UNOBSERVABLE_PAST_ROW_CAP
+
+Count = Callable[[str, CounterName, int], None]
+
+
+class NewRequest(NamedTuple):
+    """A request that the engine schedules for the first time, or again after a preemption."""
+
+    internal_id: str
+    prompt_tokens: int
+    extra_args: Mapping[str, Any] | None = None  # of its sampling parameters
+    is_adapted: bool = False  # runs with a LoRA adapter
+
+
+class Watch:
+    """One sampled request. ``next_position`` only grows, so a position is taken at most once."""
+
+    __slots__ = (
+        "bound",
+        "choice",
+        "drafted_stop",
+        "due",
+        "internal_id",
+        "next_position",
+        "number",
+        "randomness",
+        "request_id",
+        "stop",
+        "stratum",
+        "weight",
+    )
+
+    def __init__(
+        self, internal_id: str, request_id: str, stratum: Stratum, randomness: int, choice: sampling.Choice
+    ) -> None:
+        self.internal_id = internal_id
+        self.request_id = request_id
+        self.stratum = stratum
+        self.randomness = randomness
+        self.choice = choice
+        self.weight = 1.0 / choice.prompt_probability if stratum == _UNIFORM else 0.0
+        self.next_position = sampling.next_position(choice, 0)
+        self.stop = 0  # first position that was not computed yet for certain
+        self.drafted_stop = 0  # first position behind all drafts
+        # No position before this one is computed next, as a new one. A prompt can start anywhere
+        # in itself, cached by others at any time, but its last token is always computed.
+        self.bound = choice.prompt_tokens - 1
+        self.due = 0
+        self.number = 0  # in the batch, when it was last looked at
+
+    def reach(self, now: int) -> None:
+        """Raise ``bound`` to where it can have been at ``now``: preempted, it can be there again."""
+        if self.next_position != sampling.NEVER:
+            self.bound = max(self.bound, self.next_position + now - self.due)
+
+
+Taken = tuple[Watch, int]  # a position of a watched request
+
+
+class Picked(msgspec.Struct, frozen=True):
+    """Rows of one step to take: their numbers in the batch, and which position of whom each is.
+
+    What is known about a row besides is worked out when somebody asks, which is not the engine's
+    thread: of a watch it takes only what never changes.
+    """
+
+    indices: list[int]
+    wanted: list[Taken]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Return what is known about each row."""
+        return [
+            Row(
+                request_id=watch.request_id,
+                stratum=watch.stratum,
+                position=position,
+                is_prefill=position < watch.choice.prompt_tokens,
+                probability=sampling.probability_of(watch.choice, position),
+                reason=sampling.reason_of(watch.choice, position),
+            )
+            for watch, position in self.wanted
+        ]
+
+
+class _Part(NamedTuple):
+    """One watched request's part of a step."""
+
+    first_row: int
+    start: int  # position of the first row
+    stop: int
+    usable_stop: int  # rows at and behind it hold drafts
+
+
+def _part(
+    watch: Watch,
+    start: int,
+    number: int,
+    row_starts: Sequence[int] | None,
+    drafted: Collection[str],
+) -> _Part:
+    if row_starts is None:
+        return _Part(number, start, start + 1, start + 1)
+    stop = start + row_starts[number + 1] - row_starts[number]
+    return _Part(row_starts[number], start, stop, start + 1 if watch.internal_id in drafted else stop)
+
+
+class Watchlist:
+    """Remembers each live request: a watch when it is sampled, its name alone when it is not."""
+
+    def __init__(self, policy: CapturePolicy, count: Count, *, randomized_ids: bool = True) -> None:
+        self._policy = policy
+        self._count = count
+        self._randomized_ids = randomized_ids
+        self._budget = Budget()
+        self._known: dict[str, None] = {}
+        self.watched: dict[str, Watch] = {}  # for others to look whether it is empty
+        self._wheel: Wheel[Watch] = Wheel()
+        self._longest: int | None = None  # of the step that is to be read
+        self._due: list[Watch] = []  # who is to be looked at in it
+
+    def __len__(self) -> int:
+        """Return how many live requests are sampled."""
+        return len(self.watched)
+
+    @property
+    def effective_request_rate(self) -> float:
+        """Return the request rate that the policy and its budget give now."""
+        return self._budget.rate(self._policy)
+
+    def set_policy(self, policy: CapturePolicy) -> None:
+        """Decide about later requests by this policy; the budget counts at once. Any thread may call."""
+        self._policy = policy
+
+    def add(self, requests: Iterable[NewRequest], now: float) -> None:
+        """Decide about requests that were not known; a resumed request keeps its state."""
+        policy = self._policy
+        self._budget.advance(now)
+        for request in requests:
+            if request.internal_id in self._known:
+                continue
+            self._known[request.internal_id] = None
+            if len(self._known) > MAX_KNOWN_REQUESTS:
+                self.forget([next(iter(self._known))])
+            self._decide(policy, request)
+
+    def forget(self, internal_ids: Iterable[str]) -> None:
+        """Drop the state of finished requests."""
+        if self._longest is not None:
+            self._settle()
+        for internal_id in internal_ids:
+            self._known.pop(internal_id, None)
+            watch = self.watched.pop(internal_id, None)
+            if watch is not None:
+                self._wheel.remove(watch)
+
+    def can_skip(self, max_scheduled_tokens: int) -> bool:
+        """Return whether a step in which no request has more tokens than this cannot hold a wanted row.
+
+        Ask once a step, and call ``pick`` in that step when the answer is no.
+        """
+        if self._longest is not None:
+            self._settle()
+        due = self._wheel.turn(max_scheduled_tokens)
+        if not due:
+            return True
+        self._due, self._longest = due, max_scheduled_tokens
+        return False
+
+    def pick(
+        self,
+        request_ids: Sequence[str],
+        row_starts: Sequence[int] | None,
+        first_positions: Sequence[int],
+        drafted: Collection[str],
+        now: float,
+    ) -> Picked:
+        """Return the rows of this batch to take; see step.Step for the arguments.
+
+        Of a request in ``drafted`` (draft tokens in this step) only the first row counts: the
+        others are guesses that may be rejected.
+        """
+        longest, due = self._longest, self._due
+        if longest is None:
+            # Nobody asked whether to read this step.
+            longest = 1 if row_starts is None else max(map(sub, row_starts[1:], row_starts), default=0)
+            due = self._wheel.turn(longest)
+        self._longest, self._due = None, []
+        picked = Picked([], [])
+        count, numbers = len(request_ids), None
+        for watch in due:
+            number = watch.number
+            if number >= count or request_ids[number] is not watch.internal_id:
+                # It is not where it was in the batch when it was last looked at.
+                numbers = numbers or dict(zip(request_ids, range(count), strict=False))
+                found = numbers.get(watch.internal_id)
+                if found is None:
+                    # It waits, so it came no nearer.
+                    self._wheel.put(watch, watch.due + longest)
+                    continue
+                number = watch.number = found
+            start = first_positions[number]
+            if row_starts is None and watch.stop <= start == watch.next_position:
+                self._take_one(watch, number, picked)
+            else:
+                # In the steps that nobody read it may have come further than it stands now.
+                watch.reach(self._wheel.now - longest)
+                self._visit(watch, _part(watch, start, number, row_starts, drafted), picked)
+        return self._within_budget(picked, now) if picked.indices else picked
+
+    def _settle(self) -> None:
+        """File those again who were due in a step that was to be read and then was not."""
+        for watch in self._due:
+            watch.reach(self._wheel.now)
+            self._wheel.put(watch, watch.due)
+        self._longest, self._due = None, []
+
+    def _decide(self, policy: CapturePolicy, request: NewRequest) -> None:
+        said = read_request_args(policy, request.extra_args)
+        for counter in (_SEEN, *said.counters):
+            self._count(said.stratum, counter, 1)
+        if said.stratum == _OPT_OUT:
+            return
+        request_id, skip = external_id(request.internal_id, randomized=self._randomized_ids)
+        if skip is not None:
+            self._count(said.stratum, skip, 1)
+            return
+        watch = self._draw(policy, request, request_id, said)
+        if watch is None:
+            return
+        self._count(said.stratum, _SAMPLED, 1)
+        if request.is_adapted:
+            self._count(said.stratum, PluginCounter.REQUESTS_ADAPTED, 1)
+        self.watched[request.internal_id] = watch
+        self._file(watch)
+
+    def _draw(
+        self, policy: CapturePolicy, request: NewRequest, request_id: str, said: RequestArgs
+    ) -> Watch | None:
+        drawn = sampling.draw(policy.seed, request_id)
+        randomness = drawn.randomness if said.randomness is None else said.randomness
+        rate = self._budget.rate(policy) if said.stratum == _UNIFORM else 1.0
+        threshold = sampling.threshold(rate)
+        if randomness < threshold:
+            return None
+        choice = sampling.choose(policy, drawn, request.prompt_tokens, sampling.probability(threshold))
+        return Watch(request.internal_id, request_id, said.stratum, randomness, choice)
+
+    def _file(self, watch: Watch) -> None:
+        now = self._wheel.now
+        if watch.next_position == sampling.NEVER:
+            self._wheel.put(watch, (now // PAST_CAP_TOKENS + 1) * PAST_CAP_TOKENS)
+        else:
+            self._wheel.put(watch, now + watch.next_position - watch.bound)
+
+    def _visit(self, watch: Watch, part: _Part, picked: Picked) -> None:
+        """Take what is wanted of one request's part, count what is missed, and file it again."""
+        if part.start < watch.stop:
+            self._count(watch.stratum, _REPEATED, min(part.stop, watch.stop) - part.start)
+        if watch.next_position == sampling.NEVER:
+            self._count_past_cap(watch, part)
+        else:
+            if watch.next_position < part.start:
+                self._count_missed(watch, part.start)
+            self._take(watch, part, picked)
+        watch.stop = max(watch.stop, part.usable_stop)
+        watch.bound = max(watch.bound, part.stop)
+        if part.usable_stop < part.stop:
+            watch.drafted_stop = part.stop
+        self._file(watch)
+
+    def _take_one(self, watch: Watch, row: int, picked: Picked) -> None:
+        """Do what ``_visit`` does in the usual case: one new token, and it is the wanted one."""
+        position = watch.next_position
+        picked.indices.append(row)
+        picked.wanted.append((watch, position))
+        watch.stop = after = position + 1
+        if watch.bound < after:  # noqa: PLR1730  # a call costs more, in every step
+            watch.bound = after
+        watch.next_position = wanted = sampling.next_position(watch.choice, after)
+        if wanted == sampling.NEVER:
+            self._file(watch)
+        else:
+            self._wheel.put(watch, self._wheel.now + wanted - watch.bound)
+
+    def _take(self, watch: Watch, part: _Part, picked: Picked) -> None:
+        position = watch.next_position
+        while position < part.usable_stop:
+            picked.indices.append(part.first_row + position - part.start)
+            picked.wanted.append((watch, position))
+            position = sampling.next_position(watch.choice, position + 1)
+        watch.next_position = position
+
+    def _count_missed(self, watch: Watch, start: int) -> None:
+        """Count wanted positions that were passed over without a row of their own."""
+        position = watch.next_position
+        while position < start:
+            # An accepted draft had no row that was certain to be text. Anything else was cached
+            # by an earlier request or by a KV connector and never computed.
+            counter = _DRAFTED if position < watch.drafted_stop else _PREFIX_CACHED
+            self._count(watch.stratum, counter, 1)
+            position = sampling.next_position(watch.choice, position + 1)
+        watch.next_position = position
+
+    def _count_past_cap(self, watch: Watch, part: _Part) -> None:
+        fresh = part.stop - max(watch.stop, watch.choice.decode_stop)
+        if fresh > 0:
+            self._count(watch.stratum, _PAST_ROW_CAP, fresh)
+
+    def _within_budget(self, picked: Picked, now: float) -> Picked:
+        """Return the rows that the budget admits. Without one the demand is watched all the same."""
+        weight, opt_in = 0.0, 0
+        for watch, _ in picked.wanted:
+            weight += watch.weight
+            opt_in += not watch.weight
+        self._budget.observe(weight, opt_in)
+        policy, total = self._policy, len(picked.wanted)
+        if not policy.rows_per_second:
+            return picked
+        self._budget.advance(now)
+        admitted = self._budget.admit(policy, uniform=total - opt_in, opt_in=opt_in, now=now)
+        return picked if sum(admitted) == total else self._refuse(picked, admitted)
+
+    def _refuse(self, picked: Picked, admitted: Admitted) -> Picked:
+        """Draw lots: each row of a stratum has the same chance, however long its request is."""
+        kept: list[int] = []
+        for stratum, room in ((_UNIFORM, admitted.uniform), (_OPT_IN, admitted.opt_in)):
+            lots = sorted(
+                (hash((watch.randomness, position)), number)
+                for number, (watch, position) in enumerate(picked.wanted)
+                if watch.stratum == stratum
+            )
+            kept += [number for _, number in lots[:room]]
+            if refused := len(lots) - room:
+                self._count(stratum, PluginCounter.ROWS_SAMPLED, refused)
+                self._count(stratum, PluginCounter.DROPPED_BUDGET, refused)
+        kept.sort()
+        return Picked([picked.indices[n] for n in kept], [picked.wanted[n] for n in kept])

@@ -1,0 +1,1 @@
+"""How rows leave the accelerator and the server without holding it up."""

@@ -1,0 +1,1 @@
+"""Where the plugin touches vLLM; everything that another version of it could break."""

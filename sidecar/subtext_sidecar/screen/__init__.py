@@ -1,0 +1,1 @@
+"""Scores by which the sidecar chooses rows for decoding, and how they are fitted."""

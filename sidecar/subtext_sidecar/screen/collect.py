@@ -1,0 +1,65 @@
+"""Collect activations of live traffic from the stream, for a screen's reference to be fitted on.
+
+It reads beside the workers and takes nothing from them. Only rows of the random baseline count:
+what the screen picked would make the reference call the unusual usual.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from redis import Redis, RedisError
+
+from subtext_sidecar.contract.record import Record, RecordError, decode
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
+from subtext_sidecar.screen.reference import ScreenError
+
+_ENTRIES_PER_READ: Final = 256
+_WAIT_MILLISECONDS: Final = 500
+
+
+class Activations(NamedTuple):
+    """Rows, and which request each came from."""
+
+    vectors: npt.NDArray[np.float32]  # (n, d_model)
+    documents: npt.NDArray[np.int64]  # (n,)
+
+
+def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float) -> Activations:
+    """Return the next ``rows`` rows of a model and layer, or what came within ``seconds``.
+
+    Raises ScreenError when Redis fails or nothing came.
+    """
+    vectors: list[npt.NDArray[np.float32]] = []
+    documents: list[int] = []
+    numbers: dict[str, int] = {}
+    try:
+        with Redis.from_url(redis_url) as client:
+            for record in _records(client, time.monotonic() + seconds):
+                header = record.header
+                if (header.model, header.layer) != (model, layer) or not header.baseline_probability:
+                    continue
+                vectors.append(record.values())
+                documents.append(numbers.setdefault(header.request_id, len(numbers)))
+                if len(vectors) == rows:
+                    break
+    except RedisError as error:
+        raise ScreenError(f"{type(error).__name__}: {error}") from error
+    if not vectors:
+        raise ScreenError(f"no row of {model} at layer {layer} came in {seconds:.0f} s")
+    return Activations(np.stack(vectors), np.array(documents, np.int64))
+
+
+def _records(client: Redis, deadline: float) -> Iterator[Record]:
+    """Yield what is appended from now on; what is not valid is the workers' to report."""
+    last: Any = "$"
+    while time.monotonic() < deadline:
+        answers: Any = client.xread({ACTIVATIONS_STREAM: last}, _ENTRIES_PER_READ, _WAIT_MILLISECONDS)
+        for _, entries in answers:
+            for last, fields in entries:  # noqa: B007  # where the next read goes on
+                try:
+                    yield decode(fields[FIELD_HEADER], fields[FIELD_VECTOR])
+                except (KeyError, RecordError):
+                    continue

@@ -1,0 +1,167 @@
+"""Fit a screen's reference on activations of benign traffic. Pure numpy.
+
+Half of the requests fit the subspace, the other half gives the scores that p-values are ranked
+among: positions of one request resemble each other, so a split by row would make p-values too small.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from subtext_sidecar.screen.reference import ScreenError
+from subtext_sidecar.screen.score import Floats, Probe, Reference, fuse, project, raw_scores
+
+COMPONENTS: Final = 32
+P_VALUE: Final = 0.01
+# So many held-out rows beyond the threshold make the share that it finds known to about a third.
+_ROWS_BEYOND: Final = 10
+_NORM_FACTOR: Final = 8.0  # of the median norm; massive activations are 10 to 1000 times larger
+_HIGH: Final = 0.99  # quantile at which both scores are made equal
+_SAME: Final = 1e-6  # distance of unit vectors that float32 cannot tell apart
+_LEAST_DOCUMENTS: Final = 20
+
+Matrix = npt.NDArray[np.float64]
+
+
+class Direction(NamedTuple):
+    """A probe to fit. ``mean`` None: that of the reference. ``threshold`` None: by the p-value."""
+
+    name: str
+    direction: npt.NDArray[np.floating[Any]]
+    mean: npt.NDArray[np.floating[Any]] | None
+    threshold: float | None
+
+
+class Fitted(NamedTuple):
+    """A reference and what it stands on."""
+
+    reference: Reference
+    fit_rows: int
+    massive_rows: int  # left out
+
+
+def rows_needed(p_value: float) -> int:
+    """Return the held-out rows that a threshold at this p-value needs."""
+    return math.ceil(_ROWS_BEYOND / p_value)
+
+
+def fit(
+    vectors: npt.NDArray[np.floating[Any]],
+    documents: npt.NDArray[np.integer[Any]],
+    *,
+    model: str,
+    layer: int,
+    p_value: float = P_VALUE,
+    components: int = COMPONENTS,
+    directions: Sequence[Direction] = (),
+) -> Fitted:
+    """Fit on raw activations (n, d_model); ``documents`` (n,) tells which request each came from.
+
+    Raises ScreenError when there are too few rows or requests for the p-value.
+    """
+    wide = np.asarray(vectors, np.float64)
+    norms = np.linalg.norm(wide, axis=1)
+    if not (np.isfinite(norms).all() and (norms > 0).all()):
+        raise ScreenError("vectors must be finite and not zero")
+    norm_limit = _NORM_FACTOR * float(np.median(norms))
+    usual = norms <= norm_limit
+    units, documents = (wide / norms[:, None])[usual], np.asarray(documents)[usual]
+    held_out = _held_out(documents)
+    _check_size(int(held_out.sum()), len(np.unique(documents)), p_value)
+    fitting = units[~held_out]
+    subspace = _subspace(fitting, components)
+    location, high = np.quantile(_raw(fitting, subspace), (0.5, _HIGH), axis=0).astype(np.float32)
+    if not (high > location).all():
+        raise ScreenError("vectors have no spread: they must differ from each other")
+    scores = fuse(_raw(units[held_out], subspace), location, high - location)
+    reference = Reference(
+        model=model,
+        layer=layer,
+        mean=subspace.mean,
+        components=subspace.components,
+        variances=subspace.variances,
+        location=location,
+        scale=high - location,
+        norm_limit=norm_limit,
+        calibration_scores=np.sort(scores),
+        probes=tuple(_probe(one, subspace.mean, units[held_out], p_value) for one in directions),
+    )
+    return Fitted(reference, fit_rows=len(fitting), massive_rows=int((~usual).sum()))
+
+
+class _Subspace(NamedTuple):
+    mean: Floats
+    components: Floats
+    variances: Floats
+
+
+def _held_out(documents: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
+    names = np.unique(documents)
+    chosen = np.random.default_rng(0).permutation(names)[: len(names) // 2]
+    return np.isin(documents, chosen)
+
+
+def _check_size(held_out: int, documents: int, p_value: float) -> None:
+    needed = rows_needed(p_value)
+    if held_out < needed:
+        raise ScreenError(
+            f"vectors: {held_out} held-out rows are too few for a p-value of {p_value}: it needs {needed}, "
+            f"so about {2 * needed} rows in all; give more rows, or ask for a higher p-value"
+        )
+    if documents < _LEAST_DOCUMENTS:
+        raise ScreenError(
+            f"documents: rows of {documents} requests are too few, need {_LEAST_DOCUMENTS}: "
+            "rows of one request resemble each other"
+        )
+
+
+def _subspace(units: Matrix, count: int) -> _Subspace:
+    mean = units.mean(axis=0)
+    centred = units - mean
+    count = max(1, min(count, len(units) // 4, units.shape[1] // 2))
+    if not np.linalg.norm(centred, axis=1).max() > _SAME:
+        raise ScreenError("vectors have no spread: they must differ from each other")
+    # The smaller of the two Gram matrices has the same eigenvalues, which are ascending.
+    if units.shape[1] <= len(units):
+        values, vectors = np.linalg.eigh(centred.T @ centred)
+        components = vectors[:, -count:].T
+    else:
+        values, left = np.linalg.eigh(centred @ centred.T)
+        components = left[:, -count:].T @ centred / np.sqrt(values[-count:, None])
+    return _Subspace(
+        mean.astype(np.float32),
+        np.ascontiguousarray(components[::-1], np.float32),
+        (values[-count:][::-1] / len(units)).astype(np.float32),
+    )
+
+
+def _raw(units: Matrix, subspace: _Subspace) -> Floats:
+    narrow = units.astype(np.float32)
+    centred = narrow - subspace.mean
+    in_subspace = project(centred, np.ones(len(centred)), subspace.components)
+    return raw_scores(in_subspace, np.einsum("ij,ij->i", centred, centred), subspace.variances)
+
+
+def _probe(asked: Direction, mean: Floats, held_out: Matrix, p_value: float) -> Probe:
+    where = f"probe {asked.name}"
+    direction = np.asarray(asked.direction, np.float64).reshape(-1)
+    length = float(np.linalg.norm(direction))
+    centre = mean if asked.mean is None else np.asarray(asked.mean, np.float64).reshape(-1)
+    if direction.shape != mean.shape or centre.shape != mean.shape:
+        raise ScreenError(f"{where}: direction and mean must have d_model {len(mean)} values")
+    if not (np.isfinite(length) and length > 0 and np.isfinite(centre).all()):
+        raise ScreenError(f"{where}: direction must be finite and not zero, mean finite")
+    unit = direction / length
+    threshold = asked.threshold
+    if threshold is None:
+        ranked = np.sort((held_out - centre) @ unit)
+        threshold = float(ranked[math.ceil((len(ranked) + 1) * (1 - p_value)) - 1])
+    return Probe(
+        name=asked.name,
+        direction=unit.astype(np.float32),
+        mean=centre.astype(np.float32),
+        threshold=threshold,
+    )

@@ -1,0 +1,1 @@
+"""The sidecar's process: takes blocks, screens rows, ships records."""

@@ -1,0 +1,102 @@
+"""Wire the sidecar's parts together and run its loop until a signal."""
+
+import logging
+import signal
+import threading
+import time
+from contextlib import closing
+from types import FrameType
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from subtext_sidecar import log
+from subtext_sidecar.contract.counters import Hop
+from subtext_sidecar.local.capture_view import CaptureView
+from subtext_sidecar.local.ledger import Ledger, new_source
+from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
+from subtext_sidecar.local.policy_channel import PolicyPublisher
+from subtext_sidecar.screen.reference import ScreenError, load_reference
+from subtext_sidecar.screen.score import Screen
+from subtext_sidecar.screen.screening import Screening
+from subtext_sidecar.shipper.buffer import Buffer
+from subtext_sidecar.shipper.health import Health, HealthServer
+from subtext_sidecar.shipper.loop import Sidecar
+from subtext_sidecar.shipper.metrics import SidecarMetrics
+from subtext_sidecar.shipper.policy_file import PolicyFile
+from subtext_sidecar.shipper.policy_follower import PolicyFollower
+from subtext_sidecar.shipper.queue import RedisStream
+from subtext_sidecar.shipper.receiver import Receiver
+from subtext_sidecar.shipper.settings import SidecarSettings
+
+_STEP_SECONDS: Final = 0.1
+_DRAIN_SECONDS: Final = 5.0
+
+
+def run(settings: SidecarSettings) -> int:
+    """Run until SIGTERM or SIGINT and drain; a second signal ends at once.
+
+    Returns 0, or 2 when the screen's reference cannot be used.
+    """
+    log.configure(settings.log_level)
+    logger = logging.getLogger(log.NAME)
+    try:
+        screening = _screening(settings)
+    except (ScreenError, PolicyError) as error:
+        logger.error("sidecar_refused", extra={"fields": {"detail": str(error)}})  # noqa: TRY400  # our own message
+        return 2
+    stop = _stop_on_signals()
+    registry = CollectorRegistry()
+    view, health = CaptureView(), Health()
+    registry.register(view)
+    metrics = SidecarMetrics(registry)
+    with (
+        HealthServer(settings.http_host, settings.http_port, health, registry) as server,
+        Receiver(settings.socket) as receiver,
+        PolicyPublisher(receiver.context, settings.socket) as publisher,
+        closing(RedisStream(settings.redis_url, max_stream_bytes=settings.max_stream_bytes)) as stream,
+    ):
+        sidecar = Sidecar(
+            receiver=receiver,
+            stream=stream,
+            buffer=Buffer(settings.buffer_bytes),
+            ledger=Ledger(source=new_source(Hop.SIDECAR), hop=Hop.SIDECAR),
+            screening=screening,
+            policies=PolicyFollower(
+                file=None if settings.policy_file is None else PolicyFile(settings.policy_file),
+                publisher=publisher,
+                screening=screening,
+                metrics=metrics,
+            ),
+            view=view,
+            metrics=metrics,
+            health=health,
+        )
+        fields = {
+            "socket": settings.socket,
+            "http_port": server.port,
+            "is_screening": screening.has_reference,
+        }
+        logger.info("sidecar_started", extra={"fields": fields})
+        while not stop.is_set():
+            sidecar.step(_STEP_SECONDS)
+        sidecar.drain(_DRAIN_SECONDS)
+    logger.info("sidecar_stopped")
+    return 0
+
+
+def _screening(settings: SidecarSettings) -> Screening:
+    screen = None if settings.screen_file is None else Screen(load_reference(settings.screen_file))
+    return Screening(screen, ScreenPolicy(), time.monotonic())
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def ask_to_stop(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+    return stop

@@ -1,0 +1,185 @@
+"""The rows of some blocks together, column by column, and the records of those that go on. Pure.
+
+A block may hold a single row, and what is done for a block at a time would then cost more than what
+is done for its rows; so blocks that came together are taken together.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Final, NamedTuple, cast
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.record import (
+    BYTES_PER_VALUE,
+    NO_SCORES,
+    UNDECODABLE,
+    VERSION,
+    Header,
+    encode_header,
+    to_float32,
+)
+from subtext_sidecar.local.block import Block
+
+
+class Kind(NamedTuple):
+    """What rows have in common that are taken together."""
+
+    model: str
+    layer: int
+    dtype: str
+    d_model: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Rows of one kind; columns have one entry a row."""
+
+    kind: Kind
+    contents: bytes  # the raw vectors, one after another
+    vectors: npt.NDArray[np.float32]  # (rows, d_model)
+    norms: npt.NDArray[np.float64]  # (rows,); not finite where the values are not
+    captured_at: list[float] = field(default_factory=list)
+    request_id: list[str] = field(default_factory=list)
+    stratum: list[str] = field(default_factory=list)
+    position: list[int] = field(default_factory=list)
+    token_id: list[int] = field(default_factory=list)
+    is_prefill: list[bool] = field(default_factory=list)
+    probability: list[float] = field(default_factory=list)
+    reason: list[str] = field(default_factory=list)
+    checksum: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.position)
+
+
+class Kept(NamedTuple):
+    """A row that goes on, and what its record says about its being chosen."""
+
+    row: int
+    probability: float
+    baseline_probability: float
+    reason: str
+    scores: msgspec.Raw
+    """Encoded, as `record.encode_scores` returns them."""
+
+
+class Estimate(NamedTuple):
+    """What can still be told about the rows of a block that must not be used."""
+
+    model: str | None
+    captured_at: float | None
+    strata: Counter[str]  # rows by stratum, Stratum.UNKNOWN where it does not tell
+
+
+def kind_of(block: Block) -> Kind:
+    """Return what a block's rows have in common."""
+    header = block.header
+    return Kind(header.model, header.layer, header.dtype, header.d_model)
+
+
+def measure(*blocks: Block) -> Rows:
+    """Return the rows of blocks of one kind as float32 with their norms."""
+    kind, headers = kind_of(blocks[0]), [block.header for block in blocks]
+    contents = b"".join([block.vectors for block in blocks])
+    vectors = to_float32(contents, kind.dtype).reshape(-1, kind.d_model)
+    rows = Rows(kind=kind, contents=contents, vectors=vectors, norms=_norms(vectors))
+    for one in headers:
+        rows.captured_at.extend(repeat(one.captured_at, len(one.position)))
+        rows.request_id.extend(map(one.request_ids.__getitem__, one.request))
+        rows.stratum.extend(map(one.strata.__getitem__, one.request))
+        rows.position.extend(one.position)
+        rows.token_id.extend(one.token_id)
+        rows.is_prefill.extend(one.is_prefill)
+        rows.probability.extend(one.probability)
+        rows.reason.extend(one.reason)
+        rows.checksum.extend(one.checksum)
+    return rows
+
+
+def _norms(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+        norms: npt.NDArray[np.float64] = np.sqrt(squares.astype(np.float64))
+    # A sum of squares is not finite when a value is not, or when finite values are huge: then slowly.
+    for row in np.flatnonzero(~np.isfinite(squares)):
+        norms[row] = np.linalg.norm(vectors[row].astype(np.float64))
+    return norms
+
+
+def not_finite(rows: Rows) -> list[int]:
+    """Return the rows whose values must not be used."""
+    numbers: list[int] = np.flatnonzero(~np.isfinite(rows.norms)).tolist()
+    return numbers
+
+
+def make_record(rows: Rows, kept: Kept) -> tuple[bytes, bytes]:
+    """Return a row's record, header and vector; a norm that is not finite becomes 0."""
+    row, probability, baseline_probability, reason, scores = kept
+    kind, norm = rows.kind, rows.norms.item(row)
+    size = kind.d_model * BYTES_PER_VALUE[kind.dtype]
+    vector = rows.contents[row * size : (row + 1) * size]
+    header = Header(
+        v=VERSION,
+        model=kind.model,
+        request_id=rows.request_id[row],
+        stratum=rows.stratum[row],
+        layer=kind.layer,
+        position=rows.position[row],
+        token_id=rows.token_id[row],
+        phase="prefill" if rows.is_prefill[row] else "decode",
+        norm=norm if math.isfinite(norm) else 0.0,
+        probability=probability,
+        baseline_probability=baseline_probability,
+        reason=reason,
+        captured_at=rows.captured_at[row],
+        dtype=kind.dtype,
+        shape=(kind.d_model,),
+        checksum=rows.checksum[row],
+        scores=cast("dict[str, float]", scores),  # encoded already
+    )
+    return encode_header(header), vector
+
+
+def unscreened(rows: Rows, row: int) -> Kept:
+    """Return a row as the plugin sent it."""
+    return Kept(row, rows.probability[row], rows.probability[row], rows.reason[row], NO_SCORES)
+
+
+class _Remains(msgspec.Struct):
+    model: str | None = None
+    captured_at: float | None = None
+    strata: list[str] = []
+    request: list[int] = []
+    position: list[msgspec.Raw] = []
+
+
+_ONE_ROW: Final[Counter[str]] = Counter({Stratum.UNKNOWN: 1})
+_remains_decoder = msgspec.msgpack.Decoder(_Remains)
+
+
+def estimate(header_bytes: bytes) -> Estimate:
+    """Return what a refused block's header tells; one row of unknown stratum when it tells nothing."""
+    try:
+        found = _remains_decoder.decode(header_bytes)
+    except UNDECODABLE:
+        return Estimate(None, None, _ONE_ROW)
+    if found.captured_at is not None and not math.isfinite(found.captured_at):
+        found.captured_at = None
+    if not found.position:
+        return Estimate(found.model, found.captured_at, _ONE_ROW)
+    return Estimate(found.model, found.captured_at, _strata(found.strata, found.request, found.position))
+
+
+def _strata(strata: list[str], request: list[int], position: Sequence[object]) -> Counter[str]:
+    is_told = len(request) == len(position) and set(strata) <= {Stratum.UNIFORM, Stratum.OPT_IN}
+    if is_told and 0 <= min(request) <= max(request) < len(strata):
+        return Counter(strata[number] for number in request)
+    return Counter({Stratum.UNKNOWN: len(position)})
