@@ -14,7 +14,7 @@ from workers.nla.candidates import RoundTrip
 from workers.nla.decoder import PositionClass
 from workers.nla.errors import CalibrationError
 from workers.nla.fake import fake_identity
-from workers.nla.nulls import draw_pairs
+from workers.nla.nulls import PARTNERS, draw_pairs
 from workers.nla.summary import Evidence, Nulls, Vectors, summarize
 from workers.nla.token_means import TokenMeans
 from workers.nla.verbalizer import Explanation
@@ -98,6 +98,8 @@ def test_a_decoder_that_tells_vectors_apart_verifies_them_and_not_its_nulls(
     assert measured["shuffled_fve"]["value"] < 0
     assert measured["same_token_null_fve"]["value"] < measured["fve"]["value"] - 0.5
     assert measured["other_reading_verified_share"]["value"] < 0.1
+    # Every null is judged, by thresholds that others set.
+    assert measured["other_reading_verified_share"]["n"] == PARTNERS * N
     assert measured["random_vector_verified_share"]["value"] < 0.1
     assert measured["well_formed_share"]["value"] == pytest.approx(0.5, abs=0.05)
     assert calibration.quantile_of(1.0) == 1.0
