@@ -112,18 +112,14 @@ def summarize(
 ) -> Calibration:
     """Compute every figure of a calibration.
 
-    Thresholds are set by the nulls of one half of the documents; those of the other half tell how often
-    such readings are verified.
+    Thresholds are set by all nulls. How often such readings are verified is told crosswise: thresholds that
+    one half of the documents would set, on the nulls of the other half, and the reverse.
     """
     baseline, mean = fidelity.fve_baseline(vectors.rows), fidelity.mean_direction(vectors.rows)
     own, other, random, middle = (
         score(part, baseline=baseline) for part in (real, nulls.other, nulls.random, nulls.mean)
     )
-    is_setting = _is_first_half(other.documents)
-    setting = other.take(is_setting)
-    bar = set_bar(
-        thresholds(setting.score, setting.classes, setting.documents), random, middle, vectors, mean
-    )
+    bar = set_bar(thresholds(other.score, other.classes, other.documents), random, middle, vectors, mean)
     shuffled = fidelity.fve(
         own.rows, own.rebuilt[fidelity.other_documents(own.documents)], baseline=baseline
     )
@@ -136,13 +132,13 @@ def summarize(
         "mean_vector_fve": fidelity.mean_interval(middle.fve, middle.documents),
         "well_formed_share": fidelity.share_interval(own.is_well_formed),
     }
-    for name, part in (
-        ("verified_share", own),
-        ("other_reading_verified_share", other.take(~is_setting)),
-        ("random_vector_verified_share", random),
-        ("mean_vector_verified_share", middle),
+    for name, part, verdict in (
+        ("verified_share", own, bar.is_taken(own, mean)),
+        ("other_reading_verified_share", other, _crosswise(other, bar, mean)),
+        ("random_vector_verified_share", random, bar.is_taken(random, mean)),
+        ("mean_vector_verified_share", middle, bar.is_taken(middle, mean)),
     ):
-        measured |= _shares(name, bar.is_taken(part, mean), part.classes)
+        measured |= _shares(name, verdict, part.classes)
     return Calibration(
         figures=Figures(
             decoder_digest=pair_digest,
@@ -224,6 +220,17 @@ def _shares(
     parts = {name: np.ones(len(verdict), bool)}
     parts |= {f"{name}_{kind}": classes == kind for kind in POSITION_CLASSES}
     return {part: fidelity.share_interval(verdict[rows]) for part, rows in parts.items() if rows.any()}
+
+
+def _crosswise(other: Scored, bar: Bar, mean: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which nulls would be verified by thresholds that the other half of the documents sets."""
+    verdict, is_first = np.zeros(len(other.rows), bool), _is_first_half(other.documents)
+    for half in (is_first, ~is_first):
+        setting = other.take(~half)
+        if len(setting.rows):
+            limits = thresholds(setting.score, setting.classes, setting.documents)
+            verdict[half] = bar._replace(limits=limits).is_taken(other.take(half), mean)
+    return verdict
 
 
 def _is_first_half(documents: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from workers.calibrate.measure import load_vectors, mean_vectors, random_vectors, split_documents
-from workers.calibrate.nulls import draw_pairs
+from workers.calibrate.nulls import PARTNERS, draw_pairs
 from workers.calibrate.summary import Evidence, Nulls, Vectors, summarize
 from workers.nla import fidelity
 from workers.nla.calibration import Calibration, load_calibration, save_calibration
@@ -98,6 +98,8 @@ def test_a_decoder_that_tells_vectors_apart_verifies_them_and_not_its_nulls(
     assert measured["shuffled_fve"]["value"] < 0
     assert measured["same_token_null_fve"]["value"] < measured["fve"]["value"] - 0.5
     assert measured["other_reading_verified_share"]["value"] < 0.1
+    # Every null is judged, by thresholds that others set.
+    assert measured["other_reading_verified_share"]["n"] == PARTNERS * N
     assert measured["random_vector_verified_share"]["value"] < 0.1
     assert measured["well_formed_share"]["value"] == pytest.approx(0.5, abs=0.05)
     assert calibration.quantile_of(1.0) == 1.0
