@@ -50,12 +50,40 @@ FOLDERS = (
 """Headings with their folders; a folder without one belongs to the heading above."""
 
 
+QUESTIONS = (
+    ("What does the plugin wrap in vLLM?", "sidecar/subtext_sidecar/plugin/vllm/hooks.py"),
+    ("Why would it refuse an engine?", "sidecar/subtext_sidecar/plugin/vllm/refusal.py"),
+    ("Who decides that a request is read?", "sidecar/subtext_sidecar/plugin/sampling/rule.py"),
+    (
+        "What keeps sampled rows within rows_per_second?",
+        "sidecar/subtext_sidecar/plugin/sampling/budget.py",
+    ),
+    ("How do rows leave the accelerator?", "sidecar/subtext_sidecar/plugin/transfer/device.py"),
+    ("Where is a full socket counted?", "sidecar/subtext_sidecar/plugin/transfer/sender.py"),
+    ("What does a block of rows look like on the local socket?", "sidecar/subtext_sidecar/local/block.py"),
+    ("Who notices that the policy file changed?", "sidecar/subtext_sidecar/shipper/policy_follower.py"),
+    ("How is an anomaly scored before decoding?", "sidecar/subtext_sidecar/screen/score.py"),
+    ("Which equations must hold between hops?", "sidecar/subtext_sidecar/contract/equations.py"),
+    ("Where is a new counter added?", "sidecar/subtext_sidecar/contract/counters.py"),
+    ("Who takes over a dead worker's messages?", "workers/consumer/queue.py"),
+    ("When does the worker stop to trust its decoder?", "workers/consumer/decoder_health.py"),
+    ("Where is the verbalizer's prompt built?", "workers/nla/engine/prompt.py"),
+    ("Which position is of the chat template?", "workers/nla/positions.py"),
+    ("What must a reading exceed to be verified?", "workers/calibrate/nulls.py"),
+    ("Which columns does a sample have?", "service/store/tables.py"),
+    ("What does an expired key get?", "service/auth.py"),
+    ("What was not looked at?", "service/coverage/blind_spots.py"),
+    ("How is the demo's vLLM started?", "deploy/local/launch.py"),
+)
+"""What a newcomer asks, and the file that answers it."""
+
+
 class UnlistedError(ValueError):
-    """A folder of code that the document has no place for."""
+    """A folder of code that the document has no place for, or a file that is gone."""
 
 
 def render() -> str:
-    """Return the document; UnlistedError names a folder that is missing in `FOLDERS`."""
+    """Return the document; UnlistedError names a folder or file that the lists above have wrong."""
     known = {folder for _, folder in FOLDERS}
     found = {
         path.parent.relative_to(ROOT).as_posix()
@@ -64,7 +92,10 @@ def render() -> str:
     }
     if missing := sorted(found - known):
         raise UnlistedError(f"deploy/checks/files.py: FOLDERS: say where {', '.join(missing)} belong")
-    return _HEAD + "".join(_section(heading, folder) for heading, folder in FOLDERS)
+    if gone := [path for _, path in QUESTIONS if not (ROOT / path).exists()]:
+        raise UnlistedError(f"deploy/checks/files.py: QUESTIONS: there is no {', '.join(gone)}")
+    index = "".join(f"| {question} | `{path}` |\n" for question, path in QUESTIONS)
+    return _HEAD + index + "".join(_section(heading, folder) for heading, folder in FOLDERS)
 
 
 def first_line(path: Path) -> str:
@@ -106,6 +137,9 @@ _HEAD = """\
 
 Generated from the files' own first lines by `python -m deploy.checks.files --write`; `make check` compares
 it. The order is the one in which an activation meets them.
+
+| question | file |
+|---|---|
 """
 
 
