@@ -28,6 +28,7 @@ def test_a_chat_request_can_be_read_back_as_explanations(pipeline: Pipeline) -> 
         fidelity = item["fidelity"]
         if fidelity["verified"]:
             assert fidelity["fve_beyond_token"] > fidelity["verified_above"] >= 0.0
+            assert item["well_formed"]
         assert fidelity["candidates"] == launch.CANDIDATES
         assert fidelity["calibration_n"] > 0
         assert item["claims"]["register"]
