@@ -26,9 +26,11 @@ ROOT = Path(__file__).resolve().parents[3]
 SIDECAR = ROOT / "sidecar/subtext_sidecar"
 SOURCES = {
     Hop.PLUGIN: sorted((SIDECAR / "plugin").rglob("*.py")),
-    # The view shows what others counted.
-    Hop.SIDECAR: [path for path in sorted(SIDECAR.glob("*.py")) if path.name != "capture_view.py"],
-    Hop.WORKER: sorted((ROOT / "workers").glob("*.py")),
+    # What both processes share shows what others counted.
+    Hop.SIDECAR: sorted(
+        path for folder in ("shipper", "screen") for path in (SIDECAR / folder).glob("*.py")
+    ),
+    Hop.WORKER: sorted([*(ROOT / "workers").glob("*.py"), *(ROOT / "workers/consumer").glob("*.py")]),
 }
 # Counters by reason, which producers take from these by the reason.
 BY_REASON: dict[str, list[CounterName]] = {

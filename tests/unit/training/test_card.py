@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from workers.training import card
 from workers.training.config import load_config
+from workers.training.measure import card
 
 PAIR = Path("deploy/decoders/smollm2-135m-l23")
 
