@@ -18,10 +18,10 @@ import structlog
 
 from workers.nla.calibration import ARRAYS, FIGURES
 from workers.nla.checkpoint.digest import digest_files, digest_pair
+from workers.nla.checkpoint.head import load_head
 from workers.nla.checkpoint.meta import FILE, Meta, Role, load_meta
 from workers.nla.checkpoint.pair import HEADS, find_head, load_pair, load_shape
 from workers.nla.checkpoint.text_model import first_blocks
-from workers.nla.engine.reconstructor import load_head
 from workers.nla.errors import MetaError
 
 _RECORD = "assembled.json"

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.nla.checkpoint.head import load_head
 from workers.nla.checkpoint.meta import Meta
 from workers.nla.checkpoint.pair import find_head
 from workers.nla.checkpoint.text_model import load_blocks
 from workers.nla.engine.precision import ProductType, autocast, chooses_bfloat16, halve_products
 from workers.nla.engine.prompt import ReconstructionPrompt
-from workers.nla.errors import MetaError
 
 _BATCH = 32
 _ORDINARY_TEXT = "A letter to a friend about the weather, the garden and a train that came too late."
@@ -123,22 +123,3 @@ def batches_by_length(sequences: Sequence[Sequence[int]], size: int = _BATCH) ->
     order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
     for start in range(0, len(order), size):
         yield order[start : start + size]
-
-
-def load_head(path: Path, d_model: int) -> Any:
-    """Load the head's (d_model, d_model) weight in float32; MetaError when it is another's."""
-    import safetensors
-    import safetensors.torch
-
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise MetaError(f"{path}: not a safetensors file ({error}); copy it again") from error
-    weight = tensors.get("weight")
-    if weight is None or tuple(weight.shape) != (d_model, d_model):
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        raise MetaError(
-            f"{path}: must hold one tensor 'weight' of ({d_model}, {d_model}), holds {found}; it belongs to"
-            " another decoder"
-        )
-    return weight.float()
