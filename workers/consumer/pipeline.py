@@ -17,8 +17,7 @@ from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason, Stratum
 from workers.consumer.queue import Entry
 from workers.errors import PermanentError
-from workers.judge.anomalies import Anomalies
-from workers.judge.concepts import Match
+from workers.judge.judge import Judgement
 from workers.nla.decoder import Claims, DecoderIdentity, Reading
 
 # A key of two indexes: PostgreSQL refuses index rows above 2704 bytes, and clients choose this text.
@@ -54,15 +53,6 @@ class Sorted(NamedTuple):
     works: list[Work]
     repeats: list[Work]  # the same sample once more in this batch
     rejections: list[Rejection]
-
-
-class Judged(NamedTuple):
-    """What the judge says about one reading."""
-
-    anomaly_score: float | None
-    anomaly_p_value: float | None
-    anomaly_calibration_n: int | None
-    matches: list[Match]
 
 
 def sort_entries(entries: Sequence[Entry], identity: DecoderIdentity, *, served_model: str) -> Sorted:
@@ -182,22 +172,10 @@ def stack(works: Sequence[Work]) -> NDArray[np.float32]:
     return np.stack([work.record.values() for work in works])
 
 
-def judged(anomalies: Anomalies | None, calibration_n: int, matches: Sequence[list[Match]]) -> list[Judged]:
-    """Join the judge's answers, one a reading."""
-    if anomalies is None:
-        return [Judged(None, None, None, found) for found in matches]
-    return [
-        Judged(score, p_value, calibration_n, found)
-        for score, p_value, found in zip(
-            anomalies.scores.tolist(), anomalies.p_values.tolist(), matches, strict=True
-        )
-    ]
-
-
 def to_rows(
     works: Sequence[Work],
     readings: Sequence[Reading],
-    verdicts: Sequence[Judged],
+    verdicts: Sequence[Judgement],
     token_text: Callable[[int], str],
     *,
     is_trusted: bool,

@@ -2,15 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.store.ingest import FlagRule, Verdicts
-from workers.consumer import pipeline
-from workers.judge.anomalies import AnomalyReference
-from workers.judge.concepts import ConceptMatcher, ConceptSet
+from workers.judge.anomalies import Anomalies, AnomalyReference
+from workers.judge.concepts import ConceptMatcher, ConceptSet, Match
 from workers.judge.policy import JudgePolicy
+
+
+class Judgement(NamedTuple):
+    """What the judge says about one reading."""
+
+    anomaly_score: float | None
+    anomaly_p_value: float | None
+    anomaly_calibration_n: int | None
+    matches: list[Match]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +31,11 @@ class Judge:
     reference: AnomalyReference | None  # None: the decoder has no calibration
     policy: JudgePolicy
 
-    def judge(self, vectors: NDArray[np.float32], texts: Sequence[str]) -> list[pipeline.Judged]:
-        """Return one verdict a reading; ``vectors`` (n, d_model)."""
+    def judge(self, vectors: NDArray[np.float32], texts: Sequence[str]) -> list[Judgement]:
+        """Return one judgement a reading; ``vectors`` (n, d_model)."""
         anomalies = None if self.reference is None else self.reference.score(vectors)
         calibration_n = 0 if self.reference is None else self.reference.calibration_n
-        return pipeline.judged(anomalies, calibration_n, self.matcher.match(texts))
+        return join_answers(anomalies, calibration_n, self.matcher.match(texts))
 
     def verdicts(self) -> Verdicts:
         """Return what the store raises flags by."""
@@ -39,3 +48,17 @@ class Judge:
             },
             false_positive_rate=self.policy.false_positive_rate,
         )
+
+
+def join_answers(
+    anomalies: Anomalies | None, calibration_n: int, matches: Sequence[list[Match]]
+) -> list[Judgement]:
+    """Join what reference and matcher say, one judgement a reading; pure."""
+    if anomalies is None:
+        return [Judgement(None, None, None, found) for found in matches]
+    return [
+        Judgement(score, p_value, calibration_n, found)
+        for score, p_value, found in zip(
+            anomalies.scores.tolist(), anomalies.p_values.tolist(), matches, strict=True
+        )
+    ]
