@@ -24,7 +24,7 @@ def _fill(sessions: Sessions) -> None:
         seed.add_coverage(session, hop="plugin", stratum="opt_out", requests_seen=8)
         seed.add_coverage(session, hop="plugin", minute=next_minute, rows_sampled=16, dropped_queue_full=2)
         seed.add_coverage(
-            session, hop="worker", minute=next_minute, rows_decoded=30, dead_lettered_malformed=3
+            session, hop="worker", minute=next_minute, rows_decoded=30, dead_lettered_malformed_header=3
         )
         seed.add_coverage(session, hop="plugin", model="another", rows_sampled=7)
         seed.add_coverage(
@@ -53,7 +53,7 @@ def test_coverage_sums_sources_and_keeps_every_denominator(
     lost = {"model": "tiny", "stratum": "uniform"}
     assert report["losses"] == [
         {"hop": "plugin", "kind": "dropped", "reason": "queue_full", "count": 2, **lost},
-        {"hop": "worker", "kind": "dead_lettered", "reason": "malformed", "count": 3, **lost},
+        {"hop": "worker", "kind": "dead_lettered", "reason": "malformed_header", "count": 3, **lost},
     ]
     assert report["counts"][3] == {
         "start": "2026-11-23T05:00:00Z",

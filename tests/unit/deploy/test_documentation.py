@@ -264,3 +264,33 @@ def test_sections_of_the_readme_that_are_pointed_to_are_there() -> None:
         for path in ROOT.glob(pattern):
             for title in re.findall(r'README, "([^"]+)"', path.read_text()):
                 assert title in headings, f"{path.relative_to(ROOT)} points to {title!r}"
+
+
+PLACES = (ROOT, ROOT / "sidecar", ROOT / "sidecar" / "subtext_sidecar")
+LIVING = [
+    *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "files.md"),
+    *(ROOT / name for name in ("README.md", "sidecar/README.md")),
+]
+
+
+@pytest.mark.parametrize("document", LIVING, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_source_file_that_a_document_names_is_there(document: Path) -> None:
+    named = re.findall(r"`([\w./-]*/[\w./-]*\{?[\w,]*\}?[\w/]*(?:\.py|/))`", document.read_text())
+    spelled = [name for one in named for name in _spelled_out(one) if "NAME" not in name]
+    ours = [name for name in spelled if name.split("/")[0] in OUR_FOLDERS]
+
+    assert [name for name in ours if not any((place / name).exists() for place in PLACES)] == []
+
+
+OUR_FOLDERS = {
+    *("bench", "deploy", "docs", "migrations", "service", "sidecar", "subtext_sidecar", "tests", "workers"),
+    *("plugin", "local", "shipper", "screen", "contract"),
+}
+
+
+def _spelled_out(name: str) -> list[str]:
+    before, brace, rest = name.partition("{")
+    if not brace:
+        return [name]
+    choices, _, after = rest.partition("}")
+    return [f"{before}{choice}{after}" for choice in choices.split(",")]

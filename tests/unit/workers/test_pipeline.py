@@ -37,7 +37,7 @@ def entry(number: int = 0, *, deliveries: int = 1, **changes: Any) -> Entry:
         "norm": 4.0,
         "probability": 1.0,
         "baseline_probability": 0.5,
-        "reason": "uniform",
+        "reason": "decode",
         "captured_at": 1.8e9,
         "dtype": "float32",
         "shape": (4,),
