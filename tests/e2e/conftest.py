@@ -16,9 +16,7 @@ from deploy.local.home import Home, run_dir_of
 from deploy.local.ports import Ports, choose_ports
 from deploy.local.prepare import assemble_decoder, decoder_target
 from service.store.migrate import upgrade
-from tests.e2e.pipeline import ALL_SCOPES, Pipeline, wait_for
-
-START_SECONDS = 560.0
+from tests.e2e.pipeline import ALL_SCOPES, START_SECONDS, Pipeline, wait_for
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,10 @@
 import contextlib
 import time
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import openai
@@ -17,20 +17,19 @@ from deploy.local.model import MODEL_NAME
 from deploy.local.ports import HOST
 from deploy.local.process import DemoProcess, ProcessSpec
 from deploy.local.stack import answers
-
-T = TypeVar("T")
+from tests.support.waiting import wait_until
 
 SERVED_MODEL = MODEL_NAME
+START_SECONDS = 560.0
 ALL_SCOPES = ("explanations:read", "explanations:read_text", "flags:read", "coverage:read")
 
 
-def wait_for(what: str, probe: Callable[[], T], seconds: float) -> T:
-    """Poll until the probe returns something true; its last value is in the failure."""
-    deadline = time.monotonic() + seconds
-    while not (value := probe()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}; last: {value!r}"
-        time.sleep(0.2)
-    return value
+def pause_longer() -> None:
+    """Leave the processor to the pipeline: two cores run all of it."""
+    time.sleep(0.2)
+
+
+wait_for = partial(wait_until, meanwhile=pause_longer)
 
 
 class Pipeline:
@@ -72,11 +71,16 @@ class Pipeline:
             process.check()
 
     def wait_ready(self, port: int, path: str, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not answers(f"http://{HOST}:{port}{path}"):
+        def look() -> None:
             self.check()
-            assert time.monotonic() < deadline, f"{port}{path} not ready in {seconds} s\n{self.tails()}"
-            time.sleep(0.2)
+            pause_longer()
+
+        wait_until(
+            lambda: f"{port}{path} is ready\n{self.tails()}",
+            lambda: answers(f"http://{HOST}:{port}{path}"),
+            seconds,
+            meanwhile=look,
+        )
 
     # -- faces
 

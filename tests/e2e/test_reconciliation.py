@@ -11,8 +11,7 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.conftest import START_SECONDS
-from tests.e2e.pipeline import SERVED_MODEL, Pipeline, wait_for
+from tests.e2e.pipeline import SERVED_MODEL, START_SECONDS, Pipeline, wait_for
 
 pytestmark = pytest.mark.vllm
 UNIFORM, OPT_IN, OPT_OUT, ABORTED = 12, 6, 6, 6

@@ -9,8 +9,7 @@ import pytest
 from deploy.local import launch
 from deploy.local.home import Home
 from deploy.local.ports import Ports, choose_ports
-from tests.e2e.conftest import START_SECONDS
-from tests.e2e.pipeline import SERVED_MODEL, Pipeline, wait_for
+from tests.e2e.pipeline import SERVED_MODEL, START_SECONDS, Pipeline, wait_for
 
 pytestmark = pytest.mark.vllm
 REQUESTS = 16

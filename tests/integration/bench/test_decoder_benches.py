@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.support import ROOT
 from tests.unit.nla import toy
 from workers.nla.engine.verbalizer import prepare_environment
 from workers.training.data.activations import ActivationReader
 from workers.training.data.dataset import Samples
 
-ROOT = Path(__file__).resolve().parents[3]
 CHATS, LENGTH, FIRST, PROMPT = 24, 26, 12, 18
 TAXONOMY = """
 version: 1

@@ -14,7 +14,7 @@ from bench.live_chats_prompts import Ask
 from bench.live_chats_server import Sampling, ServerError, capture
 from subtext_sidecar.contract.record import encode_header
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
-from tests.unit.bench.records import make
+from tests.support.live import make
 
 SAMPLING = Sampling(concurrency=3, max_tokens=2, temperature=0.5)
 ASKS = [Ask(f"number {number}", [number, 7], is_real=number == 2) for number in range(6)]

@@ -22,7 +22,7 @@ from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import Block, decode_block
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.local.wire import CaptureStatus
-from tests.conftest import ROOT
+from tests.support import ROOT
 
 LAYER = 20
 ENGINE: dict[str, Any] = {

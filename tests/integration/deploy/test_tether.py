@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from deploy.local.process import DemoProcess, ProcessDiedError, ProcessSpec
+from tests.support.waiting import wait_until
 
 # A command that leaves a daemon in another session, as PostgreSQL and vLLM's engines are.
 LEAVES_A_DAEMON = """
@@ -37,15 +36,8 @@ time.sleep(600)
 """
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.05)
-
-
 def written_pid(path: Path) -> int:
-    wait_until(lambda: path.exists() and bool(path.read_text()))
+    wait_until("its pid is written", lambda: path.exists() and bool(path.read_text()))
     return int(path.read_text())
 
 
@@ -73,7 +65,7 @@ def test_stopping_a_process_ends_the_daemon_that_it_left_in_another_session(tmp_
 def test_a_daemon_does_not_outlive_the_command_that_exits_by_itself(tmp_path: Path) -> None:
     process = start(tmp_path, LEAVES_A_DAEMON, str(tmp_path / "pid"), "0")
 
-    wait_until(process.has_succeeded)
+    wait_until("its success", process.has_succeeded)
 
     assert is_gone(written_pid(tmp_path / "pid"))
 
@@ -99,12 +91,12 @@ def test_every_process_ends_when_the_demo_dies(tmp_path: Path, death: signal.Sig
     os.kill(demo.pid, death)
     demo.wait()
 
-    wait_until(lambda: is_gone(daemon))
-    wait_until(lambda: all(is_gone(tether.pid) for tether in tethers))
+    wait_until("the end of the daemon", lambda: is_gone(daemon))
+    wait_until("the end of the tethers", lambda: all(is_gone(tether.pid) for tether in tethers))
 
 
 def test_a_process_that_dies_is_reported_with_the_tail_of_its_log(tmp_path: Path) -> None:
     process = start(tmp_path, "import sys; print('out of cheese'); sys.exit(3)")
 
     with pytest.raises(ProcessDiedError, match=r"child ended with status 3(?s:.)*out of cheese"):
-        wait_until(process.has_succeeded)
+        wait_until("its success", process.has_succeeded)

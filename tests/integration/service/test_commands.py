@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from urllib.error import URLError
 
@@ -12,7 +11,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service import auth, commands
 from service.store import keys
-from tests.conftest import free_port
+from tests.support.services import free_port
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -68,8 +68,8 @@ def test_the_service_process_answers_and_ends_cleanly_on_sigterm() -> None:
         text=True,
     )
     try:
-        assert _body(f"http://127.0.0.1:{port}/readyz", process) is not None
-        assert b"list_explanations" in (_body(f"http://127.0.0.1:{port}/openapi.json", process) or b"")
+        assert _body(f"http://127.0.0.1:{port}/readyz", process)
+        assert b"list_explanations" in _body(f"http://127.0.0.1:{port}/openapi.json", process)
         process.send_signal(signal.SIGTERM)
         _, logged = process.communicate(timeout=20)
     finally:
@@ -80,13 +80,17 @@ def test_the_service_process_answers_and_ends_cleanly_on_sigterm() -> None:
     assert '"event": "service_starts"' in logged
 
 
-def _body(url: str, process: "subprocess.Popen[str]") -> bytes | None:
-    """Return what the URL answers once something listens there; None if the process ended first."""
-    deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
+def _body(url: str, process: "subprocess.Popen[str]") -> bytes:
+    """Return what the URL answers once something listens there."""
+
+    def read() -> bytes | None:
+        assert process.poll() is None, f"ended with {process.returncode}"
         try:
             with urllib.request.urlopen(url) as answer:  # noqa: S310  # our own http:// address
                 return bytes(answer.read())
         except URLError:
-            time.sleep(0.05)
-    return None
+            return None
+
+    body = wait_until(f"an answer of {url}", read, 60)
+    assert body is not None
+    return body

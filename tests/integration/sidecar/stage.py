@@ -25,6 +25,7 @@ from subtext_sidecar.shipper.policy_file import PolicyFile
 from subtext_sidecar.shipper.policy_follower import PolicyFollower
 from subtext_sidecar.shipper.queue import RedisStream
 from subtext_sidecar.shipper.receiver import Receiver
+from tests.support.waiting import wait_until
 
 MIB = 1 << 20
 
@@ -82,11 +83,10 @@ class Stage:
         """What the plugin hears of policies; close it with the test."""
         return PolicySubscriber(self.context, self.address)
 
-    def step_until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "the condition did not come true in time"
-            self.sidecar.step(0.05)
+    def step_until(
+        self, condition: Callable[[], bool], seconds: float = 20.0, what: str = "the condition"
+    ) -> None:
+        wait_until(what, condition, seconds, meanwhile=lambda: self.sidecar.step(0.05))
 
     def value(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0

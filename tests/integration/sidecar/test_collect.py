@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from subtext_sidecar.commands import screen
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
-from tests.conftest import free_port
-from tests.unit.sidecar.builders import frames, vector_bytes
+from tests.support.records import frames, vector_bytes
+from tests.support.services import free_port, redis_url_of
 
 
 def arguments(redis_url: str, output: Path, *more: str) -> list[str]:
@@ -70,6 +70,6 @@ def test_a_silent_stream_and_a_dead_redis_are_told(
     assert screen(arguments(redis_url, tmp_path / "benign", "--seconds", "0.1")) == 2
     assert "no row of smollm2 at layer 20 came" in capsys.readouterr().err
 
-    dead = f"redis://127.0.0.1:{free_port()}/0"
+    dead = redis_url_of(free_port())
     assert screen(arguments(dead, tmp_path / "benign", "--seconds", "0.1")) == 2
     assert "ConnectionError" in capsys.readouterr().err

@@ -14,8 +14,8 @@ from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
 from subtext_sidecar.local.policy_channel import PolicySubscriber
 from subtext_sidecar.screen.score import Screen
 from tests.integration.sidecar.stage import Stage, over_strata, totals
-from tests.unit.sidecar.builders import block_frames, reference
-from tests.unit.sidecar.test_capture_view import status
+from tests.support.records import block_frames, status
+from tests.support.screens import reference
 
 
 def heard(stage: Stage, subscriber: PolicySubscriber) -> PolicyUpdate:

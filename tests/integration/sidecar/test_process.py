@@ -4,10 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,9 @@ import zmq
 
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.local import wire
-from tests.conftest import free_port
-from tests.unit.sidecar.builders import block_frames
+from tests.support.records import block_frames
+from tests.support.services import free_port
+from tests.support.waiting import wait_until
 
 
 def get(url: str) -> tuple[int, str]:
@@ -28,13 +28,6 @@ def get(url: str) -> tuple[int, str]:
         return error.code, ""
     except OSError:
         return 0, ""
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -59,7 +52,7 @@ def process(tmp_path: Path, redis_url: str, base_url: str) -> Iterator["subproce
 def test_it_serves_health_ships_records_and_ends_cleanly_on_sigterm(
     process: "subprocess.Popen[bytes]", base_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    wait_until(lambda: get(f"{base_url}/readyz")[0] == 200)
+    wait_until("readiness", lambda: get(f"{base_url}/readyz")[0] == 200)
     assert get(f"{base_url}/healthz")[0] == 200
     assert get(f"{base_url}/nothing")[0] == 404
 
@@ -67,10 +60,10 @@ def test_it_serves_health_ships_records_and_ends_cleanly_on_sigterm(
         plugin.connect(f"ipc://{tmp_path}/s.sock")
         plugin.send_multipart([wire.BLOCK, *block_frames(rows=1)])
         with redis.Redis.from_url(redis_url) as client:
-            wait_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 1)
+            wait_until("the record", lambda: client.xlen(ACTIVATIONS_STREAM) == 1)
 
     shipped = 'subtext_activations_shipped_total{model="smollm2"} 1.0'
-    wait_until(lambda: shipped in get(f"{base_url}/metrics")[1])
+    wait_until("its count", lambda: shipped in get(f"{base_url}/metrics")[1])
     assert 'subtext_capture_enabled{model="",reason="plugin_silent"} 0.0' in get(f"{base_url}/metrics")[1]
 
     process.send_signal(signal.SIGTERM)

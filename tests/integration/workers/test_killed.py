@@ -15,12 +15,12 @@ from service.store.tables import CoverageMinute, Explanation, Sample
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Stratum
 from tests.integration.workers.conftest import make_record
+from tests.support import ROOT
 from workers.consumer.loop import Checkpoint
 
 KILLS_AT_EACH_STEP = 4
 SAMPLES_BEFORE_EACH_KILL = 5
 STRATA = (Stratum.UNIFORM, Stratum.OPT_IN)
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(where: str, env: dict[str, str]) -> int:

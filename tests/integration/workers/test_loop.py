@@ -18,6 +18,7 @@ from service.store.tables import CoverageMinute, Explanation, Flag, Sample
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Hop, Stratum
 from tests.integration.workers.conftest import D_MODEL, MODEL, Bench, make_record
+from tests.support.waiting import wait_until
 from workers.consumer.decoder_health import FEWEST, WINDOW
 from workers.nla.decoder import Claims, Given, Reading
 from workers.nla.fake import FakeDecoder, describe
@@ -293,7 +294,12 @@ def test_a_dead_letter_that_redis_has_no_room_for_waits_while_the_others_go_on(b
     bench.add_samples(3)
     bench.client.config_set("maxmemory", "1kb")
     try:
-        wait_steps(bench, lambda: bench.parts.queue.backlog().entries == 1)
+        wait_until(
+            "one entry is left",
+            lambda: bench.parts.queue.backlog().entries == 1,
+            30,
+            meanwhile=bench.loop.step,
+        )
         assert count(bench, Explanation) == 3
         assert bench.dead_letters() == []
     finally:
@@ -303,13 +309,6 @@ def test_a_dead_letter_that_redis_has_no_room_for_waits_while_the_others_go_on(b
 
     assert [letter[streams.FIELD_REASON] for letter in bench.dead_letters()] == [b"bad_length"]
     assert coverage(bench)["dead_lettered_bad_length"] == 1
-
-
-def wait_steps(bench: Bench, is_reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not is_reached():
-        assert time.monotonic() < deadline
-        bench.loop.step()
 
 
 def test_what_a_dead_worker_left_is_taken_over(make_bench: Callable[..., Bench]) -> None:
@@ -343,7 +342,12 @@ def test_what_a_dead_worker_held_and_the_stream_lost_is_counted_by_a_metric_alon
     assert len(dead.parts.queue.fetch(4, 100).entries or dead.parts.queue.fetch(4, 100).entries) == 4
     dead.client.xtrim(streams.ACTIVATIONS_STREAM, maxlen=1, approximate=False)
 
-    wait_steps(alive, lambda: alive.metric("subtext_stream_trimmed_pending_total") == 3)
+    wait_until(
+        "the loss is noticed",
+        lambda: alive.metric("subtext_stream_trimmed_pending_total") == 3,
+        30,
+        meanwhile=alive.loop.step,
+    )
     alive.drain()
 
     assert coverage(alive) == {"rows_consumed": 1, "rows_decoded": 1}

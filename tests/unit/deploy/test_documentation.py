@@ -32,10 +32,10 @@ from subtext_sidecar.plugin.vllm import refusal
 from subtext_sidecar.screen import fit as screen_fit
 from subtext_sidecar.screen import thinning
 from subtext_sidecar.shipper import settings
+from tests.support import ROOT
 from workers.consumer import decoder_health
 from workers.settings import WorkerSettings
 
-ROOT = Path(__file__).resolve().parents[3]
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 FIDELITY = (ROOT / "docs/runbooks/decoder-fidelity.md").read_text()
 TEXTS = (

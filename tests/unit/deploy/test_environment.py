@@ -3,7 +3,8 @@
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support import ROOT
+
 FOLDERS = ("sidecar/subtext_sidecar", "workers", "service", "deploy", "migrations")
 MAY_READ = {
     "deploy/demo/commands.py": "a command line",

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support import ROOT
 
 
 def make(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from deploy.queries import DASHBOARDS_DIR, RULES_DIR, selectors, shipped_queries
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
 ALERT_TESTS = DEPLOY / "prometheus" / "tests" / "alerts_test.yml"
 DURATION = re.compile(r"(\d+(ms|[smhdwy]))+")

@@ -3,11 +3,11 @@
 import ast
 import re
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support import ROOT
+
 FOLDERS = {"subtext_sidecar": ROOT / "sidecar", "workers": ROOT, "service": ROOT}
 IMPURE = {
     *("asyncio", "fastapi", "httpx", "msgpack", "multiprocessing", "os", "pathlib", "prometheus_client"),

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-FILES = sorted((Path(__file__).resolve().parents[3] / "requirements").glob("*.txt"))
+from tests.support import ROOT
+
+FILES = sorted((ROOT / "requirements").glob("*.txt"))
 PIN = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!-]+")
 
 

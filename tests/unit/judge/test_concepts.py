@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from workers.judge.concepts import ConceptMatcher, ConceptsError, load_concepts
 from workers.judge.embedder import MiniLmEmbedder, WordEmbedder
 
-ROOT = Path(__file__).resolve().parents[3]
 GOOD = """
 version: 1
 concepts:

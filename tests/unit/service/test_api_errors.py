@@ -1,6 +1,5 @@
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -14,8 +13,7 @@ from service.api.deps import Resources
 from service.errors import Problem
 from service.metrics import Metrics
 from service.store.engine import create_engine, session_factory
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support import ROOT
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import jsonschema_rs
@@ -17,11 +16,11 @@ from subtext_sidecar.contract import record
 from subtext_sidecar.contract.counters import COUNTERS, Hop, Stratum, loss_of
 from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.screen.screening import _ANOMALY_SCORES
+from tests.support import ROOT
 from workers.judge.concepts import Concept, MatcherKind
 from workers.nla.decoder import PositionClass
 from workers.training.data.labels import ANSWER, QUESTION
 
-ROOT = Path(__file__).resolve().parents[3]
 TAXONOMY = yaml.safe_load((ROOT / "deploy/decoders/taxonomy.yaml").read_text())
 CONCEPTS = yaml.safe_load((ROOT / "deploy/concepts.yaml").read_text())["concepts"]
 

@@ -1,35 +1,13 @@
-from typing import Any
-
 from prometheus_client import CollectorRegistry
 
 from subtext_sidecar.contract.counters import Hop, Stratum
 from subtext_sidecar.contract.record import VERSION, CoverageCount
 from subtext_sidecar.local.capture_view import CaptureView
-from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts
+from tests.support.records import status
 
 OPT_IN, UNIFORM = Stratum.OPT_IN, Stratum.UNIFORM
 
 OF_UNIFORM = {"model": "m", "stratum": UNIFORM}
-
-
-def status(source: str = "p1", reason: str = "ok", **changes: Any) -> CaptureStatus:
-    fields: dict[str, Any] = {
-        "v": VERSION,
-        "source": source,
-        "model": "m",
-        "layer": 20,
-        "enabled": reason == "ok",
-        "reason": reason,
-        "detail": "",
-        "policy_version": "",
-        "sampling_probability": 0.5,
-        "errors": {},
-        "overhead": {
-            "none": OverheadCounts(counts=(7,) + (0,) * len(OVERHEAD_BUCKETS_SECONDS), sum_seconds=1e-6),
-            "some": OverheadCounts(counts=(0,) * len(OVERHEAD_BUCKETS_SECONDS) + (1,), sum_seconds=0.1),
-        },
-    }
-    return CaptureStatus(**{**fields, **changes})
 
 
 def coverage(

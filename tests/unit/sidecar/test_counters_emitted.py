@@ -21,8 +21,8 @@ from subtext_sidecar.contract.counters import (
     RejectReason,
     TraceFault,
 )
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SIDECAR = ROOT / "sidecar/subtext_sidecar"
 SOURCES = {
     Hop.PLUGIN: sorted((SIDECAR / "plugin").rglob("*.py")),

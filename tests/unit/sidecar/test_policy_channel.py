@@ -1,5 +1,4 @@
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import zmq
 
 from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
 from subtext_sidecar.local.policy_channel import LOGGER, PolicyPublisher, PolicySubscriber, address_of
+from tests.support.waiting import wait_until
 
 UPDATES = [PolicyUpdate(version=str(n), capture=CapturePolicy(request_rate=n / 10)) for n in range(4)]
 DEADLINE_SECONDS = 10.0
@@ -26,12 +26,14 @@ def address(tmp_path: Path) -> str:
 
 def heard(publisher: PolicyPublisher, update: PolicyUpdate, subscriber: PolicySubscriber) -> PolicyUpdate:
     """Publish again and again, as the sidecar does, until the subscriber hears."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < deadline:
+
+    def latest() -> PolicyUpdate | None:
         publisher.publish(update)
-        if (got := subscriber.latest()) is not None:
-            return got
-    raise AssertionError("nothing was heard")
+        return subscriber.latest()
+
+    got = wait_until("a policy is heard", latest, DEADLINE_SECONDS)
+    assert got is not None
+    return got
 
 
 def test_a_policy_reaches_the_plugin_once(context: "zmq.Context[zmq.Socket[bytes]]", address: str) -> None:
@@ -75,10 +77,12 @@ def test_an_unusable_policy_is_logged_once_and_skipped(
         caplog.at_level(logging.WARNING, LOGGER),
     ):
         heard(publisher, UPDATES[0], subscriber)
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not caplog.records and time.monotonic() < deadline:
+
+        def publish_bad() -> None:
             publisher.publish(bad)
             assert subscriber.latest() is None
+
+        wait_until("a warning", lambda: caplog.records, DEADLINE_SECONDS, meanwhile=publish_bad)
         after = heard(publisher, UPDATES[1], subscriber)
 
     assert after == UPDATES[1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from subtext_sidecar.contract import record
 from subtext_sidecar.contract.counters import Hop
-from tests.unit.sidecar.builders import frames, header_for, vector_bytes
+from tests.support.records import frames, header_for, vector_bytes
 
 VECTORS = st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=64)
 

@@ -7,7 +7,7 @@ from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.record import NO_SCORES, decode, encode_scores
 from subtext_sidecar.local.block import Block, decode_block
 from subtext_sidecar.shipper.rows import Kept, estimate, make_record, measure, not_finite
-from tests.unit.sidecar.builders import block_frames, block_header
+from tests.support.records import block_frames, block_header
 
 
 def keep(row: int, **scores: float) -> Kept:

@@ -5,7 +5,7 @@ from subtext_sidecar.screen import fit as screen_fit
 from subtext_sidecar.screen.fit import Direction
 from subtext_sidecar.screen.reference import ScreenError
 from subtext_sidecar.screen.score import Measured, Reference, Screen
-from tests.unit.sidecar.builders import benign, reference
+from tests.support.screens import benign, reference
 
 
 def measure(screen: Screen, vectors: np.ndarray) -> Measured:

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from subtext_sidecar.commands import screen
-from tests.unit.sidecar.builders import benign
+from tests.support.screens import benign
 
 
 @pytest.fixture

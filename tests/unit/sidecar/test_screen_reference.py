@@ -15,7 +15,7 @@ from subtext_sidecar.screen.reference import (
     read_tensors,
     save_reference,
 )
-from tests.unit.sidecar.builders import reference
+from tests.support.screens import reference
 
 METADATA = {
     "format": FORMAT,

@@ -12,7 +12,8 @@ from subtext_sidecar.screen.fit import Direction
 from subtext_sidecar.screen.score import Screen
 from subtext_sidecar.screen.screening import Screening, Taken
 from subtext_sidecar.shipper.rows import Rows, make_record, measure
-from tests.unit.sidecar.builders import benign, block_header, reference
+from tests.support.records import block_header
+from tests.support.screens import benign, reference
 
 PROBE = Direction("deceit", np.random.default_rng(8).standard_normal(16), None, None)
 FOREIGN = np.random.default_rng(3).standard_normal(16)

@@ -1,8 +1,7 @@
 """The sender's thread against a real socket."""
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +26,8 @@ from subtext_sidecar.plugin.transfer.encoding import Identity
 from subtext_sidecar.plugin.transfer.handover import Batch, Handover
 from subtext_sidecar.plugin.transfer.ring import open_ring
 from subtext_sidecar.plugin.transfer.sender import Sender
-from tests.unit.sidecar.test_capture_view import status
+from tests.support.records import status
+from tests.support.waiting import wait_until
 
 DEADLINE_SECONDS = 20.0
 EVERY_TOKEN = Choice(
@@ -99,13 +99,6 @@ def sidecar_at(address: str) -> Iterator["zmq.Socket[bytes]"]:
         yield socket
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
-
-
 def test_rows_arrive_as_one_block_a_step_and_their_memory_is_given_back(tmp_path: Path) -> None:
     address = f"ipc://{tmp_path}/s"
     bench = Bench(address)
@@ -120,7 +113,7 @@ def test_rows_arrive_as_one_block_a_step_and_their_memory_is_given_back(tmp_path
             kind, *frames = socket.recv_multipart()
             if kind == wire.BLOCK:
                 blocks.append(decode_block(frames[0], frames[1]))
-        wait_for(bench.is_empty)
+        wait_until("the memory is given back", bench.is_empty, DEADLINE_SECONDS)
         bench.sender.close()
         while socket.poll(100):
             kind, *frames = socket.recv_multipart()
@@ -137,7 +130,7 @@ def test_without_a_sidecar_rows_are_dropped_and_counted_and_memory_is_given_back
     bench.hand_over(8)
     bench.sender.start()
 
-    wait_for(bench.is_empty)
+    wait_until("the memory is given back", bench.is_empty, DEADLINE_SECONDS)
     bench.sender.close()
 
     assert bench.counts() == {"rows_sampled": 8, "dropped_socket_full": 8}
@@ -168,7 +161,7 @@ def test_an_error_turns_capture_off_and_the_heartbeat_goes_on(tmp_path: Path) ->
     bench.handover.append(replace(broken, run=replace(broken.run, mark=100_000)))
     with sidecar_at(address) as socket:
         bench.sender.start()
-        wait_for(lambda: not bench.state.enabled)
+        wait_until("capture is off", lambda: not bench.state.enabled, DEADLINE_SECONDS)
         heartbeats = 0
         while heartbeats < 2:
             heartbeats += socket.recv_multipart()[0] == wire.STATUS
@@ -189,5 +182,5 @@ def test_the_policy_of_the_sidecar_is_followed(tmp_path: Path) -> None:
             publisher.publish(update)
             return bench.policies == [update]
 
-        wait_for(followed)
+        wait_until("the policy is followed", followed, DEADLINE_SECONDS)
         bench.sender.close()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from subtext_sidecar.contract.record import RecordError
 from subtext_sidecar.local import wire
-from tests.unit.sidecar.test_capture_view import status
+from tests.support.records import status
 
 
 def test_a_status_survives_the_round_trip() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.support import ROOT
 from tests.unit.training.conftest import write_run
 from workers.nla.checkpoint.assemble import assemble
 from workers.nla.checkpoint.pair import load_pair
@@ -23,8 +24,7 @@ from workers.training.cli import train as train_here
 from workers.training.config import load_config
 from workers.training.data import lines
 
-REPOSITORY = Path(__file__).parents[3]
-GPU_RUN = REPOSITORY / "deploy/decoders/smollm2-135m-l23/run-gpu.yaml"
+GPU_RUN = ROOT / "deploy/decoders/smollm2-135m-l23/run-gpu.yaml"
 SHARE = "0.01"
 MIB = 1 << 20
 ABSENT = (
@@ -76,9 +76,7 @@ def results(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {"PYTHON": sys.executable, "BUNDLE": str(bundle), "OUT": str(out)}
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(bare), "OMP_NUM_THREADS": "1", **settings}
 
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, check=False, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return out

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import ROOT
+from tests.support import ROOT
 from workers.training.config import Activations, Prompts, Source, Targets, load_config
 from workers.training.data import positions, prompts
 from workers.training.fit.batching import batch_order

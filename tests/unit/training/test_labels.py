@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.conftest import ROOT
+from tests.support import ROOT
 from workers.judge.embedder import MiniLmEmbedder
 from workers.training.data.labels import Labeller, Taxonomy, load_taxonomy
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from service.store.ingest import NewReading
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Stratum
+from tests.support.records import header_for
 from workers.consumer import pipeline
 from workers.consumer.queue import Entry
 from workers.judge.judge import join_answers
@@ -26,24 +27,17 @@ SERVED = "served"
 def entry(number: int = 0, *, deliveries: int = 1, **changes: Any) -> Entry:
     vector = np.full(4, 2.0, "<f4").tobytes()
     fields: dict[str, Any] = {
-        "v": record.VERSION,
         "model": SERVED,
         "request_id": "request",
-        "stratum": Stratum.UNIFORM,
         "layer": 1,
         "position": number,
         "token_id": 7,
-        "phase": "decode",
         "norm": 4.0,
         "probability": 1.0,
         "baseline_probability": 0.5,
-        "reason": "decode",
         "captured_at": 1.8e9,
-        "dtype": "float32",
-        "shape": (4,),
-        "checksum": record.checksum(vector),
     }
-    header = record.encode_header(record.Header(**(fields | changes)))
+    header = record.encode_header(header_for(vector, **(fields | changes)))
     return Entry(b"%d-0" % number, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}, deliveries)
 
 

@@ -1,4 +1,4 @@
-"""Records and blocks for tests, valid unless told otherwise."""
+"""Records, blocks and states of a plugin, valid unless told otherwise."""
 
 from typing import Any
 
@@ -7,8 +7,7 @@ import numpy.typing as npt
 
 from subtext_sidecar.contract.record import VERSION, Header, checksum, encode_header
 from subtext_sidecar.local.block import BlockHeader, checksums, encode_block
-from subtext_sidecar.screen import fit as screen_fit
-from subtext_sidecar.screen.score import Reference
+from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts
 
 
 def vector_bytes(d_model: int = 16, seed: int = 0) -> bytes:
@@ -71,21 +70,22 @@ def block_frames(rows: int = 4, d_model: int = 16, seed: int = 0, **changes: Any
     return encode_block(block_header(vectors, rows, **changes)), vectors
 
 
-def benign(rows: int = 4000, d_model: int = 16, seed: int = 0) -> npt.NDArray[np.float32]:
-    """Activations that share a mean and a few strong directions; norms differ widely."""
-    rng = np.random.default_rng(seed)
-    shape = np.random.default_rng(99)  # the same for every seed
-    mean, directions = shape.standard_normal(d_model), shape.standard_normal((3, d_model))
-    values = mean + rng.standard_normal((rows, 3)) @ directions * 0.3
-    values += rng.standard_normal((rows, d_model)) * 0.1
-    return (values * rng.uniform(50, 100, (rows, 1))).astype(np.float32)
-
-
-def reference(d_model: int = 16, **changes: Any) -> Reference:
-    """A reference fitted on benign rows, eight of each request."""
-    vectors = benign(d_model=d_model)
-    return screen_fit.fit(
-        vectors,
-        np.arange(len(vectors)) // 8,
-        **{"model": "smollm2", "layer": 20, "components": 3, **changes},
-    ).reference
+def status(source: str = "p1", reason: str = "ok", **changes: Any) -> CaptureStatus:
+    """What a plugin says of itself."""
+    fields: dict[str, Any] = {
+        "v": VERSION,
+        "source": source,
+        "model": "m",
+        "layer": 20,
+        "enabled": reason == "ok",
+        "reason": reason,
+        "detail": "",
+        "policy_version": "",
+        "sampling_probability": 0.5,
+        "errors": {},
+        "overhead": {
+            "none": OverheadCounts(counts=(7,) + (0,) * len(OVERHEAD_BUCKETS_SECONDS), sum_seconds=1e-6),
+            "some": OverheadCounts(counts=(0,) * len(OVERHEAD_BUCKETS_SECONDS) + (1,), sum_seconds=0.1),
+        },
+    }
+    return CaptureStatus(**{**fields, **changes})

@@ -1,0 +1,26 @@
+"""Rows of live chats as capture makes them, for the benchmarks that join them to their chats."""
+
+from typing import Any
+
+import numpy as np
+
+from subtext_sidecar.contract.record import Record
+from tests.support.records import header_for
+
+MODEL, LAYER, WIDTH = "audited", 3, 4
+
+
+def make(request_id: str, position: int, token_id: int, **changes: Any) -> Record:
+    """A row whose vector tells its position."""
+    vector = np.full(WIDTH, position + 1, np.float32).tobytes()
+    fields: dict[str, Any] = {
+        "model": MODEL,
+        "request_id": request_id,
+        "layer": LAYER,
+        "position": position,
+        "token_id": token_id,
+        "probability": 1.0,
+        "baseline_probability": 0.5,
+        "captured_at": 1.0,
+    }
+    return Record(header_for(vector, **(fields | changes)), vector)

@@ -1,0 +1,29 @@
+"""Activations of benign traffic, and a screen's reference fitted on them."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from subtext_sidecar.screen import fit as screen_fit
+from subtext_sidecar.screen.score import Reference
+
+
+def benign(rows: int = 4000, d_model: int = 16, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Activations that share a mean and a few strong directions; norms differ widely."""
+    rng = np.random.default_rng(seed)
+    shape = np.random.default_rng(99)  # the same for every seed
+    mean, directions = shape.standard_normal(d_model), shape.standard_normal((3, d_model))
+    values = mean + rng.standard_normal((rows, 3)) @ directions * 0.3
+    values += rng.standard_normal((rows, d_model)) * 0.1
+    return (values * rng.uniform(50, 100, (rows, 1))).astype(np.float32)
+
+
+def reference(d_model: int = 16, **changes: Any) -> Reference:
+    """A reference fitted on benign rows, eight of each request."""
+    vectors = benign(d_model=d_model)
+    return screen_fit.fit(
+        vectors,
+        np.arange(len(vectors)) // 8,
+        **{"model": "smollm2", "layer": 20, "components": 3, **changes},
+    ).reference
