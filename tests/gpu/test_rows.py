@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from subtext_sidecar.local.policy import CapturePolicy
-from tests.integration.capture.judge import Reference, assert_counts_reconcile, judge
-from tests.integration.capture.runs import LAYER, job, request, run_jobs
+from tests.support.vllm.judge import Reference, assert_counts_reconcile, judge
+from tests.support.vllm.runs import LAYER, job, request, run_jobs
 
 pytestmark = [pytest.mark.gpu, pytest.mark.vllm]
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.support import ROOT
-from tests.unit.nla import toy
+from tests.support.nla import toy
 from workers.nla.engine.verbalizer import prepare_environment
 from workers.training.data.activations import ActivationReader
 from workers.training.data.dataset import Samples

@@ -1,43 +1,18 @@
 """Prompts and models of the capture tests, and the Hugging Face models that judge captured rows."""
 
-from itertools import cycle, product
 from pathlib import Path
 
 import pytest
 
-from tests.integration.capture import tiny
-from tests.integration.capture.judge import Reference
-
-SUBJECTS = ("the sea", "a slow train", "my first job", "bread", "old maps", "winter", "a lost key", "chess")
-WISHES = ("a short story about", "three facts on", "a letter about", "a careful explanation of")
-VOICES = ("Speak plainly.", "You are a patient teacher of children.")
+from tests.support.vllm import tiny
+from tests.support.vllm.judge import Reference
+from tests.support.vllm.prompts import chat_prompts
 
 
 @pytest.fixture(scope="session")
 def prompts(model_dir: Path) -> list[list[int]]:
     """64 different chat prompts of different lengths, as token ids."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    wishes = zip(
-        cycle((0, 4, 8, 12, 16)), *zip(*product(VOICES, WISHES, SUBJECTS), strict=True), strict=False
-    )
-    return [
-        list(
-            tokenizer.apply_chat_template(
-                [
-                    {"role": "system", "content": f"{number}. {voice}"},
-                    {
-                        "role": "user",
-                        "content": f"Write {wish} {subject}.{' Mention friends.' * (number % 5 * 4)}",
-                    },
-                ],
-                add_generation_prompt=True,
-                return_dict=False,
-            )
-        )
-        for number, (length, voice, wish, subject) in enumerate(wishes)
-    ]
+    return chat_prompts(model_dir)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from subtext_sidecar.local.policy import CapturePolicy
-from tests.integration.capture import tiny
-from tests.integration.capture.judge import (
+from tests.support.vllm import tiny
+from tests.support.vllm.judge import (
     Reference,
     assert_counts_reconcile,
     judge,
@@ -15,7 +15,7 @@ from tests.integration.capture.judge import (
     prompts_of,
     wanted,
 )
-from tests.integration.capture.runs import EngineRun, job, request, run_jobs
+from tests.support.vllm.runs import EngineRun, job, request, run_jobs
 
 pytestmark = pytest.mark.vllm
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from subtext_sidecar.local.policy import CapturePolicy
-from tests.integration.capture import tiny
-from tests.integration.capture.judge import Reference, judge, positions, prompts_of, wanted
-from tests.integration.capture.runs import job, request, run_jobs
+from tests.support.vllm import tiny
+from tests.support.vllm.judge import Reference, judge, positions, prompts_of, wanted
+from tests.support.vllm.runs import job, request, run_jobs
 
 pytestmark = pytest.mark.vllm
 

@@ -10,12 +10,12 @@ import pytest
 
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.vllm.models import STAND_INS
-from tests.integration.capture import tiny
 from tests.integration.capture.gemma import ensure_gemma
-from tests.integration.capture.judge import Reference, judge, positions, prompts_of, wanted
-from tests.integration.capture.runs import job, request, run_jobs
 from tests.integration.capture.vllm_source import Source, releases, source_of
 from tests.support import ROOT
+from tests.support.vllm import tiny
+from tests.support.vllm.judge import Reference, judge, positions, prompts_of, wanted
+from tests.support.vllm.runs import job, request, run_jobs
 
 pytestmark = pytest.mark.vllm
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.capture import tiny
-from tests.integration.capture.judge import Reference, judge
-from tests.integration.capture.runs import EngineRun, job, request, run_jobs
+from tests.support.vllm import tiny
+from tests.support.vllm.judge import Reference, judge
+from tests.support.vllm.runs import EngineRun, job, request, run_jobs
 
 pytestmark = pytest.mark.vllm
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from subtext_sidecar.local.policy import CapturePolicy
-from tests.integration.capture.judge import Reference, assert_counts_reconcile, judge, positions, wanted
-from tests.integration.capture.runs import LAYER, job, request, run_jobs
+from tests.support.vllm.judge import Reference, assert_counts_reconcile, judge, positions, wanted
+from tests.support.vllm.runs import LAYER, job, request, run_jobs
 
 pytestmark = pytest.mark.vllm
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.capture import tiny
-from tests.integration.capture.runs import job, request, run_jobs
+from tests.support.vllm import tiny
+from tests.support.vllm.runs import job, request, run_jobs
 
 pytestmark = pytest.mark.vllm
 

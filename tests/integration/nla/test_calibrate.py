@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.integration.nla.conftest import given
-from tests.unit.nla import toy
+from tests.support.nla import toy
+from tests.support.nla.untrained import given
 from workers.calibrate.measure import calibrate
 from workers.judge.anomalies import AnomalyReference
 from workers.nla.checkpoint.assemble import assemble

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from tests.integration.nla.conftest import given
-from tests.unit.nla import families, reference
+from tests.support.nla import families, reference
+from tests.support.nla.untrained import given
 from workers.nla.engine.nla_decoder import NlaDecoder
 from workers.nla.engine.verbalizer import CLOSE, EngineSettings, prepare_environment
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.unit.nla import toy
+from tests.support.nla import toy
 from workers.nla import claims
 from workers.nla.decoder import Given
 from workers.nla.engine.nla_decoder import NlaDecoder

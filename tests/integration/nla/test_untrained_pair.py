@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.integration.nla.conftest import NEW_TOKENS, SCALE, TEMPLATE, given
-from tests.unit.nla import toy
+from tests.support.nla import toy
+from tests.support.nla.untrained import NEW_TOKENS, SCALE, TEMPLATE, given
 from workers.nla.engine.nla_decoder import NlaDecoder
 from workers.nla.engine.verbalizer import CLOSE
 

@@ -2,31 +2,23 @@
 
 import dataclasses
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import redis
 from numpy.typing import NDArray
 from pydantic import SecretStr
-from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.engine import session_factory
-from subtext_sidecar.contract import record, streams
-from tests.support.records import header_for
-from tests.support.waiting import wait_until
+from tests.support.worker import Bench
 from workers.consumer import wiring
-from workers.consumer.loop import WorkerLoop
 from workers.judge.embedder import WordEmbedder
 from workers.nla.decoder import Decoder
 from workers.nla.fake import FakeDecoder
 from workers.settings import WorkerSettings
 
-MODEL = "fake-model"
-D_MODEL = 8
 CONCEPTS = """
 version: 1
 concepts:
@@ -35,59 +27,6 @@ concepts:
     severity: critical
     matchers: [{regex: bomb}]
 """
-
-
-def make_record(**changes: Any) -> tuple[bytes, bytes]:
-    """Header and vector of a valid record, with some header fields changed."""
-    position = int(changes.get("position", 0))
-    vector = np.full(D_MODEL, position + 1, "<f4")
-    vector[0] = -1.0
-    fields: dict[str, Any] = {
-        "model": MODEL,
-        "layer": 1,
-        "position": position,
-        "token_id": 7,
-        "norm": float(np.linalg.norm(vector)),
-        "probability": 0.5,
-        "captured_at": time.time(),
-    }
-    header = header_for(vector.tobytes(), **(fields | changes))
-    return record.encode_header(header), vector.tobytes()
-
-
-@dataclasses.dataclass(slots=True)
-class Bench:
-    """One worker with everything around it."""
-
-    parts: wiring.Parts
-    loop: WorkerLoop
-    client: redis.Redis
-    sessions: sessionmaker[Session]
-    stop: threading.Event
-
-    def add(self, header: bytes, vector: bytes) -> None:
-        self.client.xadd(
-            streams.ACTIVATIONS_STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}
-        )
-
-    def add_samples(self, count: int, **changes: Any) -> None:
-        for position in range(count):
-            self.add(*make_record(position=position, **changes))
-
-    def drain(self) -> None:
-        wait_until(
-            "the stream drains",
-            lambda: not self.parts.queue.backlog().entries,
-            30,
-            meanwhile=self.loop.step,
-        )
-
-    def dead_letters(self) -> list[dict[bytes, bytes]]:
-        entries: Any = self.client.xrange(streams.DEAD_LETTER_STREAM)
-        return [fields for _, fields in entries]
-
-    def metric(self, name: str, **labels: str) -> float:
-        return self.parts.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from service.store.engine import create_engine, session_factory
 from service.store.tables import CoverageMinute, Explanation, Sample
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Stratum
-from tests.integration.workers.conftest import make_record
 from tests.support import ROOT
+from tests.support.worker import make_record
 from workers.consumer.loop import Checkpoint
 
 KILLS_AT_EACH_STEP = 4

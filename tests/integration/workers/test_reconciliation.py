@@ -32,9 +32,9 @@ from subtext_sidecar.shipper.metrics import SidecarMetrics
 from subtext_sidecar.shipper.policy_follower import PolicyFollower
 from subtext_sidecar.shipper.queue import RedisStream
 from subtext_sidecar.shipper.receiver import Receiver
-from tests.integration.workers.conftest import D_MODEL, MODEL, Bench
 from tests.support.records import block_header
 from tests.support.waiting import wait_until
+from tests.support.worker import D_MODEL, MODEL, Bench
 
 PLUGIN = {str(counter): counter for counter in PluginCounter}
 ROWS = 8  # in one block: requests of two rows each, every other one opted in

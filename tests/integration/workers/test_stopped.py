@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import func, select
 
 from service.store.tables import Explanation
-from tests.integration.workers.conftest import Bench
 from tests.support import ROOT
 from tests.support.waiting import pause, wait_until
+from tests.support.worker import Bench
 from workers.settings import WorkerSettings
 
 

@@ -12,7 +12,7 @@ from bench.decode_hugging_face import cut
 from bench.decode_report import ARMS, BATCHES, Prefill, Run, Setting, best_batch, document, table
 from bench.decode_stage import Recorder, mean_length, prefill, shared
 from bench.pair import synthetic_vectors
-from tests.unit.nla import toy
+from tests.support.nla import toy
 
 SETTING = Setting(
     decoder="toy",

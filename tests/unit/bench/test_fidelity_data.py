@@ -6,7 +6,7 @@ import pytest
 from bench.fidelity_data import SourceError, choose_rows, to_source
 from bench.fidelity_read import permute_inside
 from bench.fidelity_run import answer_of, check_chats, check_names, prefix_of
-from tests.unit.nla import toy
+from tests.support.nla import toy
 from workers.nla.checkpoint.labels import Names
 from workers.training.data.labels import Kind, Taxonomy
 

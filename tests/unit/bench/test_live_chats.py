@@ -11,7 +11,7 @@ from bench.live_chats_join import LEFT_OUT, Joined, JoinError, LiveChat, join
 from bench.live_chats_prompts import Ask, held_out, to_ask, unseen
 from subtext_sidecar.contract.record import Record
 from tests.support.live import LAYER, MODEL, WIDTH, make
-from tests.unit.nla import families
+from tests.support.nla import families
 from workers.training.config import Activations
 from workers.training.data import activations
 from workers.training.data.collect import Chat

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.patch import MEAN, ChatsError, Patcher, measure_kl, measure_removed, replacements
-from tests.unit.nla import toy
+from tests.support.nla import toy
 from workers.training.data.activations import ActivationReader
 
 TOKENS = [4000, 5000, 6000, 7000, 8000]

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM
 
-from tests.unit.nla import toy
+from tests.support.nla import toy
 from workers.nla.checkpoint.assemble import assemble, pair_digest
 from workers.nla.checkpoint.digest import digest_pair
 from workers.nla.checkpoint.pair import load_pair

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.nla import toy
+from tests.support.nla import toy
 from workers.nla.checkpoint.pair import check_audited, load_pair, load_shape
 from workers.nla.errors import MetaError
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from tests.unit.nla import families, reference
+from tests.support.nla import families, reference
 from workers.nla import fidelity
 from workers.nla.checkpoint.pair import load_pair
 from workers.nla.checkpoint.text_model import load_blocks

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.nla import toy
+from tests.support.nla import toy
 from workers.nla.checkpoint.meta import Piece, Role, load_meta, parse_meta, split_template
 from workers.nla.errors import MetaError
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from tests.unit.nla import toy
+from tests.support.nla import toy
 from workers.nla.checkpoint.meta import Role, parse_meta
 from workers.nla.engine.prompt import InjectionPrompt, ReconstructionPrompt
 from workers.nla.errors import PromptError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.nla import families
+from tests.support.nla import families
 from workers.nla.engine.nla_decoder import NlaDecoder
 from workers.nla.engine.verbalizer import EngineSettings
 from workers.nla.errors import DecoderError

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
-from tests.unit.nla import toy
+from tests.support.nla import toy
 from workers.nla.checkpoint.labels import load_labels
 from workers.nla.checkpoint.meta import parse_meta
 from workers.nla.checkpoint.projector import Projector, load_projector

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.support import ROOT
-from tests.unit.training.conftest import write_run
+from tests.support.training import write_run
 from workers.nla.checkpoint.assemble import assemble
 from workers.nla.checkpoint.pair import load_pair
 from workers.training.bundle import token_ids, train, weights

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.unit.training.conftest import in_every_family
+from tests.support.training import in_every_family
 from workers.nla import fidelity
 from workers.training.config import Training
 from workers.training.fit.reconstructor import Reconstructor, refit_head

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.training.conftest import GEMMA3, Family, in_every_family, write_run
+from tests.support.training import GEMMA3, Family, in_every_family, write_run
 from workers.nla import fidelity
 from workers.nla.checkpoint.assemble import assemble
 from workers.nla.checkpoint.meta import load_meta

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.unit.training.conftest import in_every_family
+from tests.support.training import in_every_family
 from workers.training.config import Training
 from workers.training.data.targets import AvExample, ReadingWriter
 from workers.training.fit import precision

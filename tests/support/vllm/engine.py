@@ -1,4 +1,4 @@
-"""Run in-process vLLM engines over jobs: ``python -m tests.integration.capture.engine JOBS``.
+"""Run in-process vLLM engines over jobs: ``python -m tests.support.vllm.engine JOBS``.
 
 vLLM loads general plugins once in a process, and captures or not for the configuration that it
 meets first. So each job runs in a child of this process, forked after the imports, which are the

@@ -174,7 +174,7 @@ def run_jobs(
 def _run_process(
     folder: Path, env: Mapping[str, str | None], sockets: list["zmq.Socket[bytes]"], runs: list[EngineRun]
 ) -> str:
-    command = [sys.executable, "-m", "tests.integration.capture.engine", "jobs.json"]
+    command = [sys.executable, "-m", "tests.support.vllm.engine", "jobs.json"]
     wanted = {**os.environ, **_ENGINE_ENV, "PYTHONPATH": f"{ROOT}:{ROOT / 'sidecar'}", **env}
     full_env = {name: value for name, value in wanted.items() if value is not None}
     with (folder / "log").open("wb") as log:

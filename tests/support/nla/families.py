@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.unit.nla import reference
+from tests.support.nla import reference
 
 D_MODEL = 64
 LAYER = 1

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from subtext_sidecar.contract.record import Record
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
-from tests.integration.capture.runs import EngineRun
+from tests.support.vllm.runs import EngineRun
 
 # The bar is 0.999 for the right block. Neighbouring blocks only add to the residual stream, so
 # they look much alike: 0.93 to 0.975 was measured. 0.99 leaves an off-by-one no room.
