@@ -1,24 +1,12 @@
 """The benchmark's command line refuses what it cannot run, before anything starts."""
 
-import os
-import subprocess
-
 import pytest
 
 from bench.arms import AGAIN, CAPTURED, VANILLA
 from bench.capture import _options
 from bench.servers import MemoryShortageError, check_memory
-from tests.support import ROOT
 
 GIB = 1 << 30
-
-
-def test_make_passes_options_on_and_nothing_follows_the_last_line() -> None:
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    command = ["make", "--dry-run", "--assume-old=setup", "bench-capture", "ARGS=--rounds 1"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-
-    assert done.stdout.splitlines()[-1].strip() == ".venv/bin/python -m bench.capture --rounds 1"
 
 
 @pytest.mark.parametrize("argv", [["--arms", "idel"], ["--rounds", "0"], ["--seconds", "0"]])

@@ -5,7 +5,6 @@ import datetime as dt
 import io
 import json
 import re
-import socket
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from deploy.demo.table import VISITOR, Screen, fragment, line, readings_table
 from deploy.demo.watch import Arrivals
 from deploy.local import launch, prepare
 from deploy.local.home import Home, HomeInUseError, open_home
-from deploy.local.ports import HOST, Ports, choose_ports
+from deploy.local.ports import Ports
 from deploy.local.progress import Reporter
 
 READING = Reading(
@@ -72,19 +71,6 @@ def test_a_broken_prompt_entry_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"prompts\.yaml, entry 2"):
         load_prompts(path)
-
-
-def test_a_taken_port_is_replaced_and_no_two_are_equal() -> None:
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-
-        chosen = choose_ports(Ports(openai=port, api=port, plugin=port))
-
-    ports = [chosen.openai, chosen.api, chosen.plugin, chosen.sidecar, chosen.worker, chosen.valkey]
-    assert port not in ports
-    assert len(set(ports)) == len(ports)
 
 
 def test_one_home_serves_one_demo_at_a_time(tmp_path: Path) -> None:

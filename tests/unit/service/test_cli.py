@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -23,18 +21,6 @@ def test_an_unknown_command_exits_2_with_the_list(capsys: pytest.CaptureFixture[
     assert captured.out == ""
     assert "'sevrice'" in captured.err
     assert "  service " in captured.err
-
-
-def test_listing_commands_imports_no_heavy_package() -> None:
-    code = (
-        "import sys; from service import cli; cli.main(['--help']);"
-        "heavy = {'torch', 'vllm', 'fastapi', 'sqlalchemy', 'pydantic', 'workers'};"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("command", [commands.service, commands.migrate])

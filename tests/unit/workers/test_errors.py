@@ -3,8 +3,8 @@
 import psycopg
 import psycopg.errors
 import pytest
-import redis
 import sqlalchemy.exc
+from redis import exceptions
 
 from workers.errors import is_outage
 
@@ -26,10 +26,10 @@ def from_postgres(error: psycopg.Error) -> Exception:
         from_postgres(psycopg.errors.UndefinedTable("not migrated yet")),
         from_postgres(psycopg.errors.InsufficientPrivilege("no grant")),
         sqlalchemy.exc.TimeoutError("no free connection"),
-        redis.ConnectionError("gone"),
-        redis.TimeoutError("slow"),
-        redis.exceptions.BusyLoadingError("loading"),
-        redis.exceptions.ReadOnlyError("after a failover"),
+        exceptions.ConnectionError("gone"),
+        exceptions.TimeoutError("slow"),
+        exceptions.BusyLoadingError("loading"),
+        exceptions.ReadOnlyError("after a failover"),
     ],
     ids=lambda error: type(getattr(error, "orig", error)).__name__,
 )

@@ -6,7 +6,7 @@ import pytest
 import zmq
 
 from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
-from subtext_sidecar.local.policy_channel import LOGGER, PolicyPublisher, PolicySubscriber, address_of
+from subtext_sidecar.local.policy_channel import LOGGER, PolicyPublisher, PolicySubscriber
 from tests.support.waiting import wait_until
 
 UPDATES = [PolicyUpdate(version=str(n), capture=CapturePolicy(request_rate=n / 10)) for n in range(4)]
@@ -88,7 +88,3 @@ def test_an_unusable_policy_is_logged_once_and_skipped(
     assert after == UPDATES[1]
     [record] = caplog.records
     assert "capture.window is 9: it must be at most decode_stride (8)" in record.getMessage()
-
-
-def test_the_policy_socket_lies_beside_the_rows_own() -> None:
-    assert address_of("ipc:///run/subtext.sock") == "ipc:///run/subtext.sock.policy"
