@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from subtext_sidecar.screen.score import Screen
-from tests.integration.sidecar.stage import MIB, Stage
+from tests.integration.sidecar.shipper.stage import MIB, Stage
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A real worker process around the in-memory decoder, which stops where it is told to.
 
-Usage: ``python -m tests.integration.workers.runner MODE``; settings as `subtext worker`. MODE is one of
+Usage: ``python -m tests.integration.workers.consumer.runner MODE``; settings as `subtext worker`.
+MODE is one of
 CHECKPOINT: kill this process with SIGKILL there;
 drain: end once the stream is empty;
 hold: work like `subtext worker`, but say "fetched" and wait for a line on stdin before the first batch.

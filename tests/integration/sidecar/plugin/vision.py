@@ -1,6 +1,8 @@
-"""Tell what vLLM makes of the classes with a vision tower: ``python -m tests.integration.capture.vision``.
+"""Tell what vLLM makes of the classes with a vision tower.
 
-Their imports need torchvision, which has no build beside a CPU's torch here: an empty one stands in,
+Usage: ``python -m tests.integration.sidecar.plugin.vision``.
+
+The imports of those need torchvision, which has no build beside a CPU's torch here: an empty one stands in,
 which is enough to make the classes and not to serve with them.
 """
 

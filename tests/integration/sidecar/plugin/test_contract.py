@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from subtext_sidecar.plugin.vllm import activation
-from tests.integration.capture.vllm_source import Source, releases, source_of
+from tests.integration.sidecar.plugin.vllm_source import Source, releases, source_of
 
 V1 = "v1/worker/gpu_model_runner.py"
 V2 = "v1/worker/gpu/model_runner.py"

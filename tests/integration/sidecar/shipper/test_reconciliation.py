@@ -15,7 +15,7 @@ from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import checksums, encode_block
 from subtext_sidecar.screen.score import Screen
-from tests.integration.sidecar.stage import MIB, Stage, over_strata, shipped, totals
+from tests.integration.sidecar.shipper.stage import MIB, Stage, over_strata, shipped, totals
 from tests.support.records import block_frames, block_header
 from tests.support.screens import benign, reference
 from tests.support.services import free_port, start_valkey

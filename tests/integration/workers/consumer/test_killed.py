@@ -24,7 +24,7 @@ STRATA = (Stratum.UNIFORM, Stratum.OPT_IN)
 
 
 def run(where: str, env: dict[str, str]) -> int:
-    command = [sys.executable, "-m", "tests.integration.workers.runner", where]
+    command = [sys.executable, "-m", "tests.integration.workers.consumer.runner", where]
     return subprocess.run(command, cwd=ROOT, env=os.environ | env, timeout=120, check=False).returncode
 
 

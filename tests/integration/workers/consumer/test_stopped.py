@@ -29,7 +29,7 @@ def held_worker(worker_settings: WorkerSettings, bench: Bench) -> Iterator[subpr
         "SUBTEXT_BATCH_ENTRIES": "4",
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.workers.runner", "hold"],
+        [sys.executable, "-m", "tests.integration.workers.consumer.runner", "hold"],
         cwd=ROOT,
         env=os.environ | env,
         stdin=subprocess.PIPE,

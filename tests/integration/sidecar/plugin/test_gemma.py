@@ -10,8 +10,8 @@ import pytest
 
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.vllm.models import STAND_INS
-from tests.integration.capture.gemma import ensure_gemma
-from tests.integration.capture.vllm_source import Source, releases, source_of
+from tests.integration.sidecar.plugin.gemma import ensure_gemma
+from tests.integration.sidecar.plugin.vllm_source import Source, releases, source_of
 from tests.support import ROOT
 from tests.support.vllm import tiny
 from tests.support.vllm.judge import Reference, judge, positions, prompts_of, wanted
@@ -91,7 +91,7 @@ def test_the_stand_in_serves_like_the_class_that_it_stands_for_eager_compiled_an
 
 
 def test_with_a_vision_tower_the_stand_in_can_be_captured_and_the_transformers_backend_is_refused() -> None:
-    command = [sys.executable, "-m", "tests.integration.capture.vision"]
+    command = [sys.executable, "-m", "tests.integration.sidecar.plugin.vision"]
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
     answer = json.loads(output.splitlines()[-1])

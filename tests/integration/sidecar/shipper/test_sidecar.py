@@ -15,7 +15,7 @@ from subtext_sidecar.contract.record import VERSION, CoverageCount, Record, enco
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, DEAD_LETTER_STREAM
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import decode_block, encode_block
-from tests.integration.sidecar.stage import MIB, over_strata, shipped, totals
+from tests.integration.sidecar.shipper.stage import MIB, over_strata, shipped, totals
 from tests.support.records import block_frames, block_header, status
 from tests.support.services import free_port, redis_url_of, start_valkey
 from tests.support.vllm.runs import records_of
