@@ -1,6 +1,8 @@
 """The whole pipeline on real parts, with the means to break one of them and mend it again."""
 
 import contextlib
+import os
+import signal
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -51,8 +53,8 @@ class Pipeline:
     def kill(self, name: str) -> ProcessSpec:
         """SIGKILL the process: the kernel ends the command together with its tether."""
         spec, process = self._running.pop(name)
-        process._process.kill()
-        process._process.wait()
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait_stopped()
         return spec
 
     def stop_all(self) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.arms import AGAIN, CAPTURED, VANILLA
-from bench.capture import _options
+from bench.capture import main
 from bench.servers import MemoryShortageError, check_memory
 
 GIB = 1 << 30
@@ -12,7 +12,7 @@ GIB = 1 << 30
 @pytest.mark.parametrize("argv", [["--arms", "idel"], ["--rounds", "0"], ["--seconds", "0"]])
 def test_options_that_make_no_sense_are_refused(argv: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        _options(argv)
+        main(argv)
 
 
 def test_too_little_memory_is_told_before_any_server_starts() -> None:

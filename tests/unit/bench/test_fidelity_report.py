@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.fidelity import TAXONOMY, _options, calibrated_candidates
+from bench.fidelity import TAXONOMY, calibrated_candidates, main
 from bench.fidelity_report import BARS, HELD_OUT, LIVE, document, judge_all, table
 from workers.nla.fidelity import Interval
 
@@ -78,4 +78,4 @@ def test_a_decoder_is_read_with_as_many_candidates_as_it_was_calibrated_with(tmp
 def test_options_are_checked() -> None:
     assert TAXONOMY.exists()
     with pytest.raises(SystemExit, match="2"):
-        _options(["--limit", "0"])
+        main(["--limit", "0"])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.live_chats import _options, choose, read
+from bench.live_chats import _options, choose, main, read
 from bench.live_chats_join import LEFT_OUT, Joined, JoinError, LiveChat, join
 from bench.live_chats_prompts import Ask, held_out, to_ask, unseen
 from subtext_sidecar.contract.record import Record
@@ -196,6 +196,6 @@ def test_the_demos_prompts_come_first_and_the_limit_holds(tokenizer: Any) -> Non
 
 def test_options_name_a_file_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        _options(["--out", "live.safetensors", "--chats", "nowhere.jsonl"])
+        main(["--out", "live.safetensors", "--chats", "nowhere.jsonl"])
 
     assert "nowhere.jsonl" in capsys.readouterr().err

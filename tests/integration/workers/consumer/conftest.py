@@ -1,8 +1,8 @@
 """A worker loop on real Postgres and Valkey around the in-memory decoder."""
 
-import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from service.store.engine import session_factory
 from tests.support.worker import Bench
 from workers.consumer import wiring
+from workers.consumer.loop import LoopSettings
 from workers.judge.embedder import WordEmbedder
 from workers.nla.decoder import Decoder
 from workers.nla.fake import FakeDecoder
@@ -52,7 +53,11 @@ def worker_settings(
 
 
 @pytest.fixture
-def make_bench(worker_settings: WorkerSettings) -> Iterator[Callable[..., Bench]]:
+def make_bench(
+    worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Bench]]:
+    impatient = partial(LoopSettings, block_ms=100, first_backoff_seconds=0.05)
+    monkeypatch.setattr(wiring, "LoopSettings", impatient)
     made: list[Bench] = []
 
     def make(decoder: Decoder | None = None, anomaly: Mapping[str, NDArray[Any]] | None = None) -> Bench:
@@ -60,7 +65,6 @@ def make_bench(worker_settings: WorkerSettings) -> Iterator[Callable[..., Bench]
         parts = wiring.build(worker_settings, stop, version="test")
         loop = parts.connect(decoder or FakeDecoder(), anomaly, embedder=WordEmbedder())
         assert loop is not None
-        loop._settings = dataclasses.replace(loop._settings, block_ms=100, first_backoff_seconds=0.05)
         client = redis.Redis.from_url(worker_settings.redis_url.get_secret_value())
         bench = Bench(parts, loop, client, session_factory(parts.database), stop)
         made.append(bench)

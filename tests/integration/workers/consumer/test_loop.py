@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.store import engine as store_engine
 from service.store.tables import CoverageMinute, Explanation, Flag, Sample
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Hop, Stratum
@@ -128,7 +130,7 @@ def test_rows_count_in_the_stratum_and_minute_of_their_capture(bench: Bench) -> 
 class LosesOneAnswer(Session):
     """Commits, and the answer to the first commit of rows gets lost on the way."""
 
-    lost = False
+    lost = True  # until a test wants it to happen
 
     def commit(self) -> None:
         super().commit()
@@ -137,9 +139,14 @@ class LosesOneAnswer(Session):
             raise OperationalError("COMMIT", None, psycopg.OperationalError("the connection is lost"))
 
 
-def test_a_commit_whose_answer_is_lost_counts_once(bench: Bench) -> None:
-    bench.loop._sessions = sessionmaker(bench.parts.database, class_=LosesOneAnswer, expire_on_commit=False)
+def test_a_commit_whose_answer_is_lost_counts_once(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = partial(sessionmaker, class_=LosesOneAnswer, expire_on_commit=False)
+    monkeypatch.setattr(store_engine, "session_factory", sessions)
+    bench = make_bench()
     bench.add_samples(4)
+    LosesOneAnswer.lost = False
 
     bench.drain()
 

@@ -30,6 +30,7 @@ from tests.support.records import status
 from tests.support.waiting import wait_until
 
 DEADLINE_SECONDS = 20.0
+ROWS = 8
 EVERY_TOKEN = Choice(
     prompt_tokens=0,
     offset=0,
@@ -42,11 +43,23 @@ EVERY_TOKEN = Choice(
 )
 
 
+def step_of(rows: int, token_id: int = 7) -> Step:
+    return Step(
+        ["a"],
+        [0, rows],
+        [0],
+        torch.ones(rows, 4),
+        4,
+        torch.full((rows,), token_id, dtype=torch.int32),
+        torch.arange(rows),
+    )
+
+
 class Bench:
     """A sender, a ring of eight rows, and what they count."""
 
     def __init__(self, address: str) -> None:
-        self.ring = open_ring(Layout(8, 4, torch.float32), torch.device("cpu"))
+        self.ring = open_ring(Layout(ROWS, 4, torch.float32), torch.device("cpu"))
         self.handover: Handover = Handover()
         self.state = CaptureState()
         self.state.start()
@@ -64,23 +77,19 @@ class Bench:
         )
 
     def hand_over(self, rows: int, token_id: int = 7) -> None:
-        step = Step(
-            ["a"],
-            [0, rows],
-            [0],
-            torch.ones(rows, 4),
-            4,
-            torch.full((rows,), token_id, dtype=torch.int32),
-            torch.arange(rows),
-        )
         watch = Watch("internal", "request", Stratum.UNIFORM, 0, EVERY_TOKEN)
         picked = Picked(list(range(rows)), [(watch, position) for position in range(rows)])
-        run = self.ring.gather(step, picked.indices)
+        run = self.ring.gather(step_of(rows, token_id), picked.indices)
         assert run is not None
         self.handover.append(Batch(picked, self.ring, run, 1_800_000_000.0))
 
     def is_empty(self) -> bool:
-        return self.ring._row_start == self.ring._row_end
+        """Tell whether every run was given back: only then is there room for as many rows as there are."""
+        run = self.ring.gather(step_of(ROWS), list(range(ROWS)))
+        if run is None:
+            return False
+        self.ring.release(run)
+        return True
 
     def counts(self) -> Counter[str]:
         total: Counter[str] = Counter()
