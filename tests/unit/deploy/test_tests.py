@@ -1,4 +1,4 @@
-"""The tests keep their own order: what is shared stands in tests/support, and a unit starts nothing."""
+"""The tests keep their own order: what they share stands in tests/support, a unit starts nothing."""
 
 import ast
 from collections.abc import Iterator
@@ -47,6 +47,22 @@ def of_a_process(source: str) -> list[str]:
     return [name for name in imports(source) if lies_in(name, NOT_IN_UNITS) and not lies_in(name, HARMLESS)]
 
 
+def private_ones_set(source: str) -> list[str]:
+    """Private attributes of something else than `self` that are assigned or patched."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            own = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
+            found += [] if own else [node.attr]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("setattr", "__setattr__")):
+            found += [
+                str(given.value).rpartition(".")[2]
+                for given in node.args
+                if isinstance(given, ast.Constant)
+            ]
+    return [name for name in found if name.startswith("_") and not name.endswith("__")]
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(TESTS).as_posix()
 
@@ -54,6 +70,11 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_nothing_is_imported_from_a_test_or_conftest_module(path: Path) -> None:
     assert of_a_test(path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_private_attribute_is_set_from_outside(path: Path) -> None:
+    assert private_ones_set(path.read_text()) == []
 
 
 @pytest.mark.parametrize("path", UNITS, ids=name_of)
@@ -90,3 +111,18 @@ def test_a_helper_of_a_test_is_found(line: str) -> None:
 def test_a_process_or_socket_in_a_unit_is_found(line: str) -> None:
     assert of_a_process(line) != []
     assert of_a_process("from redis import exceptions\nfrom redis.exceptions import TimeoutError") == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "loop._settings = 1",
+        "first, loop._settings = 1, 2",
+        'monkeypatch.setattr(loop, "_settings", 1)',
+        'monkeypatch.setattr("workers.consumer.loop._settings", 1)',
+        'object.__setattr__(loop, "_settings", 1)',
+    ],
+)
+def test_a_private_attribute_that_is_set_is_found(line: str) -> None:
+    assert private_ones_set(line) == ["_settings"]
+    assert private_ones_set("self._settings = 1\nloop.settings = 2") == []
