@@ -139,13 +139,13 @@ BATCH = {
 ENVIRONMENT = ["VLLM_DISABLE_REQUEST_ID_RANDOMIZATION"]
 # Names under which the plugin's modules hold objects of vLLM.
 FOREIGN = {
-    "runner_v1": {"runner", "executed", "batch", "query_start_loc", "input_ids"},
-    "runner_v2": {"runner", "executed", "batch"},
-    "aux_output": {"runner"},
+    "vllm.runner_v1": {"runner", "executed", "batch", "query_start_loc", "input_ids"},
+    "vllm.runner_v2": {"runner", "executed", "batch"},
+    "vllm.aux_output": {"runner"},
     "capture": {"scheduled", "new", "params"},
-    "engine": {"vllm_config", "model_config", "envs"},
-    "refusal": {"vllm_config", "model", "parallel", "runner"},
-    "hooks": {"worker"},
+    "vllm.engine": {"vllm_config", "model_config", "envs"},
+    "vllm.refusal": {"vllm_config", "model", "parallel", "runner"},
+    "vllm.hooks": {"worker"},
 }
 LISTED = {name for _, _, names in ATTRIBUTES for name in names.split()} | {
     *ENVIRONMENT,

@@ -30,7 +30,9 @@ def base(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NlaDecoder]:
     """A random pair of our own format: projector, read token, labels; 3 candidates."""
     folder = toy.write_own_pair(tmp_path_factory.mktemp("own"), base)
-    opened = NlaDecoder.open(folder, EngineSettings(max_new_tokens=NEW_TOKENS, candidates=3))
+    opened = NlaDecoder.open(
+        folder, EngineSettings(max_new_tokens=NEW_TOKENS, candidates=3, products="float32")
+    )
     yield opened
     opened.close()
 
