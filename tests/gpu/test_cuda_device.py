@@ -18,8 +18,7 @@ ROWS, D_MODEL, BATCH = 256, 4096, 512
 
 @pytest.fixture
 def device() -> Iterator[torch.device]:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+    assert torch.cuda.is_available(), "these tests were asked for, and need a CUDA device"
     yield torch.device("cuda")
     torch.cuda.set_sync_debug_mode("default")
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from subtext_sidecar.local.policy import CapturePolicy
 from tests.support.vllm.judge import Reference, assert_counts_reconcile, judge
@@ -25,9 +26,7 @@ MODES: dict[str, dict[str, Any]] = {
 def test_every_row_of_64_concurrent_requests_is_the_row_of_that_request_on_a_gpu(
     tmp_path: Path, prompts: list[list[int]], model_dir: Path, reference: Reference, mode: str
 ) -> None:
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+    assert torch.cuda.is_available(), "these tests were asked for, and need a CUDA device"
     requests = [
         request(number, prompt, max_tokens=44, ignore_eos=True) for number, prompt in enumerate(prompts)
     ]

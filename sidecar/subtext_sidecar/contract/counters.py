@@ -105,7 +105,7 @@ class CounterName(StrEnum):
     @property
     def hop(self) -> Hop:
         """The process that counts it."""
-        raise NotImplementedError
+        return _HOPS[type(self)]
 
 
 def _of_reason(prefix: str, unit: Unit, reason: _Explained) -> tuple[str, Unit, str]:
@@ -114,11 +114,6 @@ def _of_reason(prefix: str, unit: Unit, reason: _Explained) -> tuple[str, Unit, 
 
 class PluginCounter(CounterName):
     """What the plugin counts. A row that is dropped is in ``rows_sampled`` as well."""
-
-    @property
-    def hop(self) -> Hop:
-        """The process that counts it."""
-        return Hop.PLUGIN
 
     REQUESTS_SEEN = "requests_seen", Unit.REQUESTS, "It reached the engine."
     REQUESTS_SAMPLED = "requests_sampled", Unit.REQUESTS, "It was chosen for sampling."
@@ -179,11 +174,6 @@ class PluginCounter(CounterName):
 class SidecarCounter(CounterName):
     """What the sidecar counts."""
 
-    @property
-    def hop(self) -> Hop:
-        """The process that counts it."""
-        return Hop.SIDECAR
-
     ROWS_RECEIVED = "rows_received", Unit.ROWS, "It came through the socket, fit for use or not."
     ROWS_SHIPPED = "rows_shipped", Unit.ROWS, "It was written to the stream."
     THINNED = "thinned", Unit.ROWS, "Chance left it out, with a known probability; this is no loss."
@@ -210,11 +200,6 @@ class SidecarCounter(CounterName):
 class WorkerCounter(CounterName):
     """What the workers count."""
 
-    @property
-    def hop(self) -> Hop:
-        """The process that counts it."""
-        return Hop.WORKER
-
     ROWS_CONSUMED = "rows_consumed", Unit.ROWS, "It was taken from the stream and has an outcome."
     ROWS_DECODED = "rows_decoded", Unit.ROWS, "Its explanation was stored."
     ROWS_DUPLICATE = "rows_duplicate", Unit.ROWS, "Another capture of the same sample was explained before."
@@ -239,6 +224,12 @@ class WorkerCounter(CounterName):
         "dead_lettered", Unit.ROWS, DeadLetterReason.TOO_MANY_DELIVERIES
     )
 
+
+_HOPS: Final[dict[type[CounterName], Hop]] = {
+    PluginCounter: Hop.PLUGIN,
+    SidecarCounter: Hop.SIDECAR,
+    WorkerCounter: Hop.WORKER,
+}
 
 COUNTERS: Final[tuple[CounterName, ...]] = (*PluginCounter, *SidecarCounter, *WorkerCounter)
 
