@@ -27,9 +27,13 @@ class Receiver:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.bind(address)
 
+    def wait(self, timeout_seconds: float) -> bool:
+        """Tell whether a message is there, as soon as one is."""
+        return bool(self._socket.poll(int(timeout_seconds * 1000)))
+
     def receive(self, timeout_seconds: float) -> list[list[bytes]]:
         """Return what is there, up to a bound, waiting only for the first message."""
-        if not self._socket.poll(int(timeout_seconds * 1000)):
+        if not self.wait(timeout_seconds):
             return []
         messages: list[list[bytes]] = []
         size_bytes = 0

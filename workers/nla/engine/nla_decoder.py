@@ -50,7 +50,7 @@ class NlaDecoder:
         pair = load_pair(folder / "av", folder / "ar")
         digest = pair_digest(folder)
         calibration = None if calibrating else load_calibration(folder, decoder_digest=digest)
-        _check_candidates(calibration, settings)
+        check_candidates(calibration, settings)
         tokenizer, ar_tokenizer = _load_tokenizers(pair)
         # The AR first: a broken head or prompt shows before the engine takes its time.
         reconstructor = Reconstructor(
@@ -218,7 +218,7 @@ def identify(
     )
 
 
-def _check_candidates(calibration: Calibration | None, settings: EngineSettings) -> None:
+def check_candidates(calibration: Calibration | None, settings: EngineSettings) -> None:
     """Refuse thresholds of another choice: the best of many reaches more than the best of few."""
     if calibration is None or calibration.figures.candidates == settings.candidates:
         return
