@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from tests.support import ROOT
 from tests.support.held import held
-from tests.support.schedule import ByFile, is_long
+from tests.support.schedule import ByFile, place_of
 from tests.support.services import running_postgres, running_valkey
 
 # The same examples in every run, so that a red build can be seen again; HYPOTHESIS_PROFILE=search
@@ -107,8 +107,11 @@ def redis_url(valkey_server: str) -> Iterator[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the end-to-end tests first: one process is busy with them while another runs the rest."""
-    items.sort(key=lambda item: not is_long(item.nodeid))
+    """Begin with what takes long: one process is busy with it while another runs the rest.
+
+    The end-to-end tests stay together, so that their pipeline starts and stops once.
+    """
+    items.sort(key=lambda item: place_of(item.nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -8,6 +8,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 # Folders whose tests share what one process may start only once: a pipeline, a GPU.
 TOGETHER = ("tests/e2e/", "tests/gpu/")
+# Begun last, one of these would keep a process busy alone for its whole length.
+LONG = ("tests/e2e/", "tests/unit/bench/test_prevalence.py")
 
 
 def group_of(node_id: str) -> str:
@@ -16,9 +18,10 @@ def group_of(node_id: str) -> str:
     return next((folder for folder in TOGETHER if file.startswith(folder)), file)
 
 
-def is_long(node_id: str) -> bool:
-    """Tell whether a test belongs to the longest piece, which no process should begin last."""
-    return group_of(node_id) == "tests/e2e/"
+def place_of(node_id: str) -> int:
+    """Return where a test's piece stands among those that begin first; all others come behind them."""
+    group = group_of(node_id)
+    return LONG.index(group) if group in LONG else len(LONG)
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no type information
