@@ -38,7 +38,6 @@ _COUNTED: Final = {
     "drafted": "Generated tokens that were drafted and accepted: their rows are not certain to be text, so "
     "none was taken.",
     _ADAPTED: "Requests that ran with a LoRA adapter: not the model that the decoder was made for.",
-    "past_row_cap": "Positions past the greatest number of rows that may be taken of one request.",
 }
 CODES: Final = frozenset({*_ALWAYS, *_COUNTED})
 """Those with a text of their own; a plugin newer than this service may report others."""
