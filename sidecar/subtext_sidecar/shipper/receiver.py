@@ -1,10 +1,11 @@
 """The receiving end of the local socket."""
 
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import zmq
+
+from subtext_sidecar.local.closing import Closing
 
 # Far above any record, so that an oversized one arrives, is counted and is dead-lettered, while a
 # runaway peer cannot fill the memory.
@@ -15,7 +16,7 @@ _MESSAGES_AT_ONCE: Final = 128
 _BYTES_AT_ONCE: Final = 1 << 20
 
 
-class Receiver:
+class Receiver(Closing):
     """Binds the socket. Past the high-water mark messages stay with the plugin, which drops and counts."""
 
     def __init__(self, address: str) -> None:
@@ -49,11 +50,3 @@ class Receiver:
         """Unbind and free the socket."""
         self._socket.close()
         self.context.term()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
