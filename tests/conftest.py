@@ -42,11 +42,12 @@ def state_dir() -> Path:
 @pytest.fixture(scope="session")
 def model_dir(state_dir: Path) -> Path:
     """SmolLM2-135M-Instruct as a float32 Hugging Face directory."""
-    from deploy.local.model import ensure_model
+    from deploy.local.model import MODEL_NAME, ensure_model
 
-    (state_dir / "models").mkdir(exist_ok=True)
-    with held(state_dir / "models"):
-        return ensure_model(state_dir / "models")
+    models = state_dir / "models"
+    models.mkdir(exist_ok=True)
+    with held(models / MODEL_NAME):
+        return ensure_model(models)
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def pipeline(home: Home, model_dir: Path, decoder_dir: Path) -> Iterator[Pipelin
     with contextlib.ExitStack() as stack:
         pipeline = Pipeline(plan, home.logs_dir)
         stack.callback(pipeline.stop_all)
-        with held(home.cache_dir.resolve()):
+        with held(home.cache_dir):
             _start(pipeline, home)
         yield pipeline
 

@@ -23,7 +23,7 @@ def ensure_gemma(state_dir: Path) -> Path:
     """Return the converted model's directory; the first time downloads 230 MB and takes minutes."""
     models = state_dir / "models"
     models.mkdir(exist_ok=True)
-    with held(models), tempfile.TemporaryDirectory(dir=state_dir) as folder:
+    with held(models / NAME), tempfile.TemporaryDirectory(dir=state_dir) as folder:
         return ensure_converted(models, NAME, lambda: _download(Path(folder)))
 
 
