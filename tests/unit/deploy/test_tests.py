@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
+from tests.support.schedule import LONG, TOGETHER, group_of, place_of
 
 TESTS = ROOT / "tests"
 FILES = sorted(TESTS.rglob("*.py"))
@@ -100,6 +101,19 @@ def test_no_private_attribute_is_set_from_outside(path: Path) -> None:
 @pytest.mark.parametrize("path", UNITS, ids=name_of)
 def test_a_unit_imports_nothing_that_starts_a_process_or_opens_a_socket(path: Path) -> None:
     assert of_a_process(path.read_text()) == []
+
+
+@pytest.mark.parametrize("place", [*TOGETHER, *LONG])
+def test_what_the_schedule_names_is_there(place: str) -> None:
+    assert (ROOT / place).exists()
+
+
+def test_a_file_runs_in_one_process_and_the_end_to_end_tests_in_one_too() -> None:
+    tests = ["tests/unit/test_a.py::test_x", "tests/unit/test_a.py::test_y[a::b]"]
+
+    assert {group_of(name) for name in tests} == {"tests/unit/test_a.py"}
+    assert group_of("tests/e2e/test_a.py::test_x") == group_of("tests/e2e/test_b.py::test_x")
+    assert place_of("tests/e2e/test_a.py::test_x") < place_of(tests[0]) == place_of(tests[1])
 
 
 @pytest.mark.parametrize(
