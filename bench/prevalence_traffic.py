@@ -14,14 +14,14 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from subtext_sidecar.anomaly import fit as screen_fit
+from subtext_sidecar.anomaly.score import Reference, Screen
 from subtext_sidecar.contract.counters import CounterName, PluginCounter
 from subtext_sidecar.contract.record import VERSION
 from subtext_sidecar.local.block import MAX_ROWS, Block, BlockHeader, checksums, decode_block, encode_block
 from subtext_sidecar.local.policy import CapturePolicy, ScreenPolicy
 from subtext_sidecar.plugin.sampling.row import Row
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, Watchlist
-from subtext_sidecar.screen import fit as screen_fit
-from subtext_sidecar.screen.score import Reference, Screen
 from subtext_sidecar.screen.screening import Screening
 from subtext_sidecar.shipper.rows import measure
 from workers.judge.prevalence import SampledRows

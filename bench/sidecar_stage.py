@@ -16,10 +16,10 @@ import psutil
 from redis import Redis
 
 from bench.sidecar_load import D_MODEL, LAYER, MODEL, benign
+from subtext_sidecar.anomaly import fit as screen_fit
+from subtext_sidecar.anomaly.fit import Direction
+from subtext_sidecar.anomaly.reference import save_reference
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
-from subtext_sidecar.screen import fit as screen_fit
-from subtext_sidecar.screen.fit import Direction
-from subtext_sidecar.screen.reference import save_reference
 
 PROBES: Final = 16
 RANK: Final = 32

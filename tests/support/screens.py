@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.screen import fit as screen_fit
-from subtext_sidecar.screen.score import Reference
+from subtext_sidecar.anomaly import fit as screen_fit
+from subtext_sidecar.anomaly.score import Reference
 
 
 def benign(rows: int = 4000, d_model: int = 16, seed: int = 0) -> npt.NDArray[np.float32]:

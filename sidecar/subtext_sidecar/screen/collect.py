@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from redis import Redis, RedisError
 
+from subtext_sidecar.anomaly.reference import ScreenError
 from subtext_sidecar.contract.record import Record, RecordError, decode
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
-from subtext_sidecar.screen.reference import ScreenError
 
 _ENTRIES_PER_READ: Final = 256
 _WAIT_MILLISECONDS: Final = 500

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.screen import fit as screen_fit
-from subtext_sidecar.screen.collect import Activations, collect
-from subtext_sidecar.screen.fit import Direction
-from subtext_sidecar.screen.reference import (
+from subtext_sidecar.anomaly import fit as screen_fit
+from subtext_sidecar.anomaly.fit import Direction
+from subtext_sidecar.anomaly.reference import (
     MAX_PROBES,
     ScreenError,
     check_name,
@@ -23,7 +22,8 @@ from subtext_sidecar.screen.reference import (
     save_reference,
     save_tensors,
 )
-from subtext_sidecar.screen.score import Reference
+from subtext_sidecar.anomaly.score import Reference
+from subtext_sidecar.screen.collect import Activations, collect
 
 
 def run(argv: Sequence[str]) -> int:

@@ -10,11 +10,11 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from subtext_sidecar.anomaly.score import Screen
 from subtext_sidecar.contract.counters import CounterName, SidecarCounter
 from subtext_sidecar.contract.record import NO_SCORES, encode_scores
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
 from subtext_sidecar.screen import thinning
-from subtext_sidecar.screen.score import Screen
 from subtext_sidecar.screen.thinning import Arrivals, Rates, pass_on
 from subtext_sidecar.shipper.rows import Kept, Kind, Rows
 

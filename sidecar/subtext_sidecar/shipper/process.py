@@ -11,13 +11,13 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from subtext_sidecar import log
+from subtext_sidecar.anomaly.reference import ScreenError, load_reference
+from subtext_sidecar.anomaly.score import Screen
 from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.local.capture_view import CaptureView
 from subtext_sidecar.local.ledger import Ledger, new_source
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
 from subtext_sidecar.local.policy_channel import PolicyPublisher
-from subtext_sidecar.screen.reference import ScreenError, load_reference
-from subtext_sidecar.screen.score import Screen
 from subtext_sidecar.screen.screening import Screening
 from subtext_sidecar.shipper.buffer import Buffer
 from subtext_sidecar.shipper.health import Health, HealthServer

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import redis
 
-from subtext_sidecar.screen.score import Screen
+from subtext_sidecar.anomaly.score import Screen
 from tests.integration.sidecar.shipper.stage import MIB, Stage
 
 

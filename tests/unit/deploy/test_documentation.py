@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 from service import readings
 from service.auth import Scope
 from service.settings import ServiceSettings
+from subtext_sidecar.anomaly import fit as screen_fit
 from subtext_sidecar.contract import streams
 from subtext_sidecar.contract.counters import (
     COUNTERS,
@@ -29,7 +30,6 @@ from subtext_sidecar.plugin.sampling import budget
 from subtext_sidecar.plugin.sampling.watchlist import PAST_CAP_TOKENS
 from subtext_sidecar.plugin.settings import CaptureSettings
 from subtext_sidecar.plugin.vllm import refusal
-from subtext_sidecar.screen import fit as screen_fit
 from subtext_sidecar.screen import thinning
 from subtext_sidecar.shipper import settings
 from tests.support import ROOT

@@ -2,9 +2,9 @@
 
 from deploy.local import launch
 from deploy.local.model import MODEL_NAME
+from subtext_sidecar.anomaly.reference import load_reference
+from subtext_sidecar.anomaly.score import Screen
 from subtext_sidecar.local.policy import ScreenPolicy, parse_document
-from subtext_sidecar.screen.reference import load_reference
-from subtext_sidecar.screen.score import Screen
 from subtext_sidecar.screen.screening import check_policy
 
 

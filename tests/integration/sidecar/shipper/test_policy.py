@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from subtext_sidecar.anomaly.score import Screen
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
 from subtext_sidecar.local.policy_channel import PolicySubscriber
-from subtext_sidecar.screen.score import Screen
 from tests.integration.sidecar.shipper.stage import Stage, over_strata, totals
 from tests.support.records import block_frames, status
 from tests.support.screens import reference

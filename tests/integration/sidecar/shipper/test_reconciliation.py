@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import redis
 
+from subtext_sidecar.anomaly.score import Screen
 from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.record import Record, sample_id
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import checksums, encode_block
-from subtext_sidecar.screen.score import Screen
 from tests.integration.sidecar.shipper.stage import MIB, Stage, over_strata, shipped, totals
 from tests.support.records import block_frames, block_header
 from tests.support.screens import benign, reference

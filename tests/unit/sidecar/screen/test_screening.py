@@ -5,11 +5,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from subtext_sidecar.anomaly.fit import Direction
+from subtext_sidecar.anomaly.score import Screen
 from subtext_sidecar.contract.record import NO_SCORES, decode
 from subtext_sidecar.local.block import Block, encode_block
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
-from subtext_sidecar.screen.fit import Direction
-from subtext_sidecar.screen.score import Screen
 from subtext_sidecar.screen.screening import Screening, Taken
 from subtext_sidecar.shipper.rows import Rows, make_record, measure
 from tests.support.records import block_header

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from subtext_sidecar.screen import fit as screen_fit
-from subtext_sidecar.screen.fit import Direction
-from subtext_sidecar.screen.reference import ScreenError
-from subtext_sidecar.screen.score import Measured, Reference, Screen
+from subtext_sidecar.anomaly import fit as screen_fit
+from subtext_sidecar.anomaly.fit import Direction
+from subtext_sidecar.anomaly.reference import ScreenError
+from subtext_sidecar.anomaly.score import Measured, Reference, Screen
 from tests.support.screens import benign, reference
 
 

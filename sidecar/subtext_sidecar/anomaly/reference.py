@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from subtext_sidecar.anomaly.score import Floats, Probe, Reference
 from subtext_sidecar.contract.record import MAX_SCORES
-from subtext_sidecar.screen.score import Floats, Probe, Reference
 
 FORMAT: Final = "subtext-screen-1"
 MAX_PROBES: Final = MAX_SCORES - 2  # besides anomaly and anomaly_p_value

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from subtext_sidecar.contract.record import MAX_SCORES
-from subtext_sidecar.screen.fit import Direction
-from subtext_sidecar.screen.reference import (
+from subtext_sidecar.anomaly.fit import Direction
+from subtext_sidecar.anomaly.reference import (
     FORMAT,
     ScreenError,
     load_reference,
     read_tensors,
     save_reference,
 )
+from subtext_sidecar.contract.record import MAX_SCORES
 from tests.support.screens import reference
 
 METADATA = {

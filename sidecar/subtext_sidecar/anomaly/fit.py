@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.screen.reference import ScreenError
-from subtext_sidecar.screen.score import Floats, Probe, Reference, fuse, project, raw_scores
+from subtext_sidecar.anomaly.reference import ScreenError
+from subtext_sidecar.anomaly.score import Floats, Probe, Reference, fuse, project, raw_scores
 
 COMPONENTS: Final = 32
 P_VALUE: Final = 0.01
