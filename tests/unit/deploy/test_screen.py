@@ -3,7 +3,7 @@
 from deploy.local import launch
 from deploy.local.model import MODEL_NAME
 from subtext_sidecar.anomaly.reference import load_reference
-from subtext_sidecar.anomaly.score import Screen
+from subtext_sidecar.anomaly.score import Detector
 from subtext_sidecar.local.policy import ScreenPolicy, parse_document
 from subtext_sidecar.screen.screening import check_policy
 
@@ -12,7 +12,7 @@ def test_the_shipped_reference_is_for_the_demos_model_and_layer_and_fits_the_def
     reference = load_reference(launch.SCREEN_FILE)
 
     assert (reference.model, reference.layer) == (MODEL_NAME, launch.LAYER)
-    check_policy(ScreenPolicy(), Screen(reference))
+    check_policy(ScreenPolicy(), Detector(reference))
 
 
 def test_the_shipped_policy_is_the_default_one_spelled_out() -> None:
