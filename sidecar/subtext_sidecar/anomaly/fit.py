@@ -63,6 +63,8 @@ def fit(
 
     Raises AnomalyError when there are too few rows or requests for the p-value.
     """
+    if not 0.0 < p_value < 1.0:
+        raise AnomalyError(f"p_value: is {p_value}, must be between 0 and 1")
     wide = np.asarray(vectors, np.float64)
     norms = np.linalg.norm(wide, axis=1)
     if not (np.isfinite(norms).all() and (norms > 0).all()):

@@ -65,7 +65,7 @@ class Screening:
     @property
     def reference(self) -> Reference | None:
         """The reference that rows are screened by; None: they are not."""
-        return self._detector and self._detector.reference
+        return None if self._detector is None else self._detector.reference
 
     def set_policy(self, policy: ScreenPolicy) -> None:
         """Follow another policy from the next row on; raises PolicyError and keeps the one in force."""

@@ -109,7 +109,7 @@ def test_the_plugins_keys_and_their_defaults() -> None:
 
 
 def test_the_screens_keys_and_their_defaults() -> None:
-    same(documented(section("Detector")), defaults(ScreenPolicy))
+    same(documented(section("Screen")), defaults(ScreenPolicy))
 
 
 class Asked(dict[str, str]):

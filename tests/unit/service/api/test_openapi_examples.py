@@ -125,7 +125,8 @@ def test_the_anomaly_is_one_that_its_calibration_can_give() -> None:
     fields = ("score", "p_value", "p_value_floor", "calibration_n")
     score, p_value, floor, calibration_n = (examples_of(field, "Anomaly")[0] for field in fields)
 
-    assert 0 <= score <= 1
+    # Sidecar and worker have one detector: a row has one score and one p-value.
+    assert {"anomaly": score, "anomaly_p_value": p_value} in examples_of("screen_scores")
     assert floor == pytest.approx(1 / (calibration_n + 1), rel=0.01)
     rank = p_value * (calibration_n + 1)
     assert rank == pytest.approx(round(rank), abs=0.05)
