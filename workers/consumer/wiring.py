@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
 from service.store import engine as store_engine
-from service.store import ingest, migrate
+from service.store import migrate
+from service.store.write import decoders
 from subtext_sidecar.anomaly.score import Detector, Reference
 from workers.consumer.gauges import Gauges
 from workers.consumer.health import HealthServer
@@ -100,7 +101,7 @@ class Parts:
     def _register(self, decoder: Decoder) -> Target | None:
         identity = decoder.identity
         served = self.settings.served_model or identity.model
-        row = ingest.NewDecoder(
+        row = decoders.NewDecoder(
             model=served,
             d_model=identity.d_model,
             name=identity.name,
@@ -116,7 +117,7 @@ class Parts:
         while not self.stop.is_set():
             try:
                 with store_engine.session_factory(self.database)() as session:
-                    model_id, decoder_id = ingest.register_decoder(session, row)
+                    model_id, decoder_id = decoders.register_decoder(session, row)
                     session.commit()
             except STORE_ERRORS as error:
                 if not is_outage(error):
