@@ -75,6 +75,7 @@ QUESTIONS = (
     ("Where is the verbalizer's prompt built?", "workers/nla/engine/prompt.py"),
     ("Which position is of the chat template?", "workers/nla/positions.py"),
     ("What must a reading exceed to be verified?", "workers/calibrate/nulls.py"),
+    ("When does a match become a flag?", "workers/judge/flags.py"),
     ("Which columns does a sample have?", "service/store/tables.py"),
     ("What does an expired key get?", "service/auth.py"),
     ("What was not looked at?", "service/coverage/blind_spots.py"),

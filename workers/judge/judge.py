@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.store.write.flags import FlagRule, Verdicts
+from service.store.write.evidence import Verdicts
 from subtext_sidecar.anomaly.score import Detector
 from workers.judge import anomalies
 from workers.judge.concepts import ConceptMatcher, ConceptSet, Match
+from workers.judge.flags import FlagRule, decide
 from workers.judge.policy import JudgePolicy
 
 
@@ -49,12 +51,12 @@ class Judge:
 
     def verdicts(self) -> Verdicts:
         """Return what the store raises flags by."""
-        required = self.policy.positions_required(self.concepts)
+        rules = {
+            concept.name: FlagRule(severity=concept.severity, positions_required=concept.positions_required)
+            for concept in self.concepts.concepts
+        }
         return Verdicts(
+            decide=partial(decide, rules),
             concepts_digest=self.concepts.digest,
-            rules={
-                concept.name: FlagRule(severity=concept.severity, positions_required=required[concept.name])
-                for concept in self.concepts.concepts
-            },
             false_positive_rate=self.policy.false_positive_rate,
         )
