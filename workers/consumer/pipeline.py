@@ -110,16 +110,16 @@ def _check_decoder(header: record.Header, identity: DecoderIdentity, served_mode
 
 def _check_storable(header: record.Header) -> None:
     """Refuse before decoding what the tables could never hold."""
-    size = len(header.request_id.encode())
+    size = len(header.request.request_id.encode())
     if size > _MAX_REQUEST_ID_BYTES:
         raise PermanentError(
             RejectReason.OVERSIZED,
             f"request_id: has {size} bytes, limit {_MAX_REQUEST_ID_BYTES}; send a shorter id",
         )
-    if header.stratum not in _SAMPLED_STRATA:
+    if header.request.stratum not in _SAMPLED_STRATA:
         raise PermanentError(
             RejectReason.BAD_FIELD,
-            f"stratum: {header.stratum!r} is not one of {', '.join(_SAMPLED_STRATA)}",
+            f"stratum: {header.request.stratum!r} is not one of {', '.join(_SAMPLED_STRATA)}",
         )
     for field, value in (("position", header.position), ("token_id", header.token_id)):
         if value > _MAX_INTEGER:
@@ -189,14 +189,14 @@ def to_rows(
     return [
         NewReading(
             sample_id=work.sample_id,
-            request_id=header.request_id,
+            request_id=header.request.request_id,
             layer=header.layer,
             position=header.position,
             token_id=header.token_id,
             token_text=storable(token_text(header.token_id)),
             phase=header.phase,
             norm=header.norm,
-            stratum=header.stratum,
+            stratum=header.request.stratum,
             inclusion_probability=header.probability,
             baseline_probability=header.baseline_probability,
             reason=header.reason,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from subtext_sidecar.contract.counters import IGNORED, CounterName, PluginCounter, Stratum
+from subtext_sidecar.contract.facts import RequestFacts
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling.trace import read_trace
 
@@ -49,6 +50,11 @@ def read_request_args(policy: CapturePolicy, extra_args: Mapping[str, Any] | Non
     if trace.randomness is not None:
         counters += (_TRACED,)
     return RequestArgs(stratum, trace.randomness, counters)
+
+
+def request_facts(request_id: str, stratum: Stratum) -> RequestFacts:
+    """Return what the rows of a sampled request carry on about it."""
+    return RequestFacts(request_id=request_id, stratum=stratum)
 
 
 def _stratum_of(policy: CapturePolicy, wish: object) -> tuple[Stratum, tuple[CounterName, ...]]:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.store.ingest import NewReading
-from subtext_sidecar.contract import record, streams
+from subtext_sidecar.contract import streams
 from subtext_sidecar.contract.counters import Stratum
-from tests.support.records import header_for
+from tests.support.records import encode_header, header_for
 from workers.consumer import pipeline
 from workers.consumer.queue import Entry
 from workers.judge.judge import join_answers
@@ -37,7 +37,7 @@ def entry(number: int = 0, *, deliveries: int = 1, **changes: Any) -> Entry:
         "baseline_probability": 0.5,
         "captured_at": 1.8e9,
     }
-    header = record.encode_header(header_for(vector, **(fields | changes)))
+    header = encode_header(header_for(vector, **(fields | changes)))
     return Entry(b"%d-0" % number, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}, deliveries)
 
 
