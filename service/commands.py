@@ -18,7 +18,7 @@ def service(argv: list[str]) -> int:
     )
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document and exit")
     if parser.parse_args(argv).openapi:
-        from service.api.openapi import document
+        from service.api.http.openapi import document
 
         sys.stdout.write(document())
         return 0

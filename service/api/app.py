@@ -6,10 +6,10 @@ from typing import Final
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
 
-from service.api import docs_page, handlers, openapi
 from service.api.deps import Resources, refuse_repeated_parameters
-from service.api.middleware import Observe
-from service.api.responses import ALWAYS, problems
+from service.api.http import docs_page, handlers, openapi
+from service.api.http.middleware import Observe
+from service.api.http.responses import ALWAYS, problems
 from service.api.routes import coverage, explanations, flags, health, models, requests
 
 _DESCRIPTION: Final = """\

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from service.api.cursor import MAX_LENGTH as CURSOR_LENGTH
+from service.api.paging.cursor import MAX_LENGTH as CURSOR_LENGTH
 
 MAX_REQUEST_ID_LENGTH: Final = 1024
 MAX_NAME_LENGTH: Final = 512

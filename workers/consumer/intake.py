@@ -6,7 +6,7 @@ import threading
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.store import coverage
+from service.store.write import coverage
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import RejectReason
 from workers.consumer.ledger import MAX_TEXT, STRATA

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from service.store.coverage import SourceCount
+from service.store.write.coverage import SourceCount
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import CounterName, Hop, Stratum
 from workers.consumer.queue import Entry

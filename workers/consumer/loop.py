@@ -20,7 +20,8 @@ import redis
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.store import coverage, identity, ingest
+from service.store import identity
+from service.store.write import coverage, readings
 from subtext_sidecar.contract.counters import DEAD_LETTERED, DeadLetterReason, Stratum, WorkerCounter
 from workers.consumer import decoder_health, ledger, pipeline
 from workers.consumer.metrics import WorkerMetrics
@@ -135,7 +136,7 @@ class WorkerLoop:
 
     def _known(self, works: Sequence[pipeline.Work]) -> dict[uuid.UUID, dt.datetime]:
         with self._sessions() as session:
-            return ingest.list_known_explanations(
+            return readings.list_known_explanations(
                 session, [work.sample_id for work in works], self._target.decoder_id
             )
 
@@ -173,7 +174,7 @@ class WorkerLoop:
         self._reached("settled")
         return lost
 
-    def _read(self, works: Sequence[pipeline.Work]) -> list[ingest.NewReading]:
+    def _read(self, works: Sequence[pipeline.Work]) -> list[readings.NewReading]:
         if not works:
             return []
         vectors = pipeline.stack(works)
@@ -190,12 +191,12 @@ class WorkerLoop:
     def _store(
         self,
         fresh: Sequence[pipeline.Work],
-        rows: Sequence[ingest.NewReading],
+        rows: Sequence[readings.NewReading],
         repeated: pipeline.Repeated,
-    ) -> ingest.StoredBatch:
+    ) -> readings.StoredBatch:
         """Commit rows and their counts together, so that the coverage tables cannot disagree with them."""
         with self._sessions() as session:
-            stored = ingest.store_batch(
+            stored = readings.store_batch(
                 session,
                 rows,
                 model_id=self._target.model_id,
@@ -220,7 +221,7 @@ class WorkerLoop:
             session.commit()
         return stored
 
-    def _is_new(self, sample_id: uuid.UUID, stored: ingest.StoredBatch) -> bool:
+    def _is_new(self, sample_id: uuid.UUID, stored: readings.StoredBatch) -> bool:
         return identity.explanation_id(sample_id, self._target.decoder_id) in stored.explanation_ids
 
     def _cells(self, works: Sequence[pipeline.Work]) -> list[ledger.Cell]:
@@ -268,7 +269,7 @@ class WorkerLoop:
         reason = error.reason if isinstance(error, PermanentError) else DeadLetterReason.DECODE_FAILED
         self._dead_letter(pipeline.Rejection(entry, reason, "".join(traceback.format_exception(error))))
 
-    def _observe(self, rows: Sequence[ingest.NewReading], stored: ingest.StoredBatch) -> None:
+    def _observe(self, rows: Sequence[readings.NewReading], stored: readings.StoredBatch) -> None:
         now = dt.datetime.now(dt.UTC)
         model, metrics = self._target.model, self._metrics
         new = [row for row in rows if self._is_new(row.sample_id, stored)]  # else another worker was first
@@ -289,7 +290,7 @@ class WorkerLoop:
         for flag in stored.flags:
             metrics.flags.labels(model, flag.concept, flag.severity).inc()
 
-    def _judge_decoder(self, rows: Sequence[ingest.NewReading]) -> None:
+    def _judge_decoder(self, rows: Sequence[readings.NewReading]) -> None:
         """Take readings of the baseline into the decoder's health; it counts from the next batch on."""
         before = self._health.failed
         self._health.add(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.store.ingest import NewMatch, NewReading
+from service.store.write.readings import NewMatch, NewReading
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason, Stratum
 from workers.consumer.queue import Entry

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
 from service.store import engine as store_engine
-from service.store import ingest, migrate
+from service.store import migrate
+from service.store.write import decoders
 from workers.consumer.gauges import Gauges
 from workers.consumer.health import HealthServer
 from workers.consumer.intake import COVERAGE_QUEUE, CoverageIntake
@@ -97,7 +98,7 @@ class Parts:
     def _register(self, decoder: Decoder) -> Target | None:
         identity = decoder.identity
         served = self.settings.served_model or identity.model
-        row = ingest.NewDecoder(
+        row = decoders.NewDecoder(
             model=served,
             d_model=identity.d_model,
             name=identity.name,
@@ -113,7 +114,7 @@ class Parts:
         while not self.stop.is_set():
             try:
                 with store_engine.session_factory(self.database)() as session:
-                    model_id, decoder_id = ingest.register_decoder(session, row)
+                    model_id, decoder_id = decoders.register_decoder(session, row)
                     session.commit()
             except STORE_ERRORS as error:
                 if not is_outage(error):

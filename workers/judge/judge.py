@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.store.ingest import FlagRule, Verdicts
+from service.store.write.flags import FlagRule, Verdicts
 from workers.judge.anomalies import Anomalies, AnomalyReference
 from workers.judge.concepts import ConceptMatcher, ConceptSet, Match
 from workers.judge.policy import JudgePolicy

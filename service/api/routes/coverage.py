@@ -16,7 +16,7 @@ from service.coverage.blind_spots import blind_spots
 from service.coverage.count import Count, by_step
 from service.coverage.losses import losses, sums_by_model
 from service.errors import FieldError, invalid_input
-from service.store import coverage
+from service.store.read import coverage
 
 router = APIRouter(tags=["coverage"])
 _DEFAULT_RANGE: Final = dt.timedelta(hours=1)

@@ -7,13 +7,13 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from service.api import paging
 from service.api.deps import Held, ReadsExplanations, reading
+from service.api.http.responses import problems
+from service.api.paging import link
 from service.api.parameters import Absent, Layer, Name, NoParameters, Paged, RequestId, Time, Truth
-from service.api.responses import problems
 from service.api.schemas.explanation import Explanation, ExplanationPage, explanation
 from service.errors import ProblemError
-from service.store import explanations
+from service.store.read import explanations
 
 router = APIRouter(tags=["explanations"])
 _LISTING: Final = "explanations"
@@ -61,12 +61,12 @@ def list_explanations(
     `next_cursor` meets every explanation that was stored when the first page was read exactly once.
     Text and tokens are withheld without the scope `explanations:read_text`.
     """
-    after = paging.position(parameters, _LISTING)
+    after = link.position(parameters, _LISTING)
     with reading(held) as session:
         page = explanations.list_explanations(session, parameters.filter(), after, parameters.limit)
     return ExplanationPage(
         items=[explanation(view, with_text=caller.may_read_text) for view in page.items],
-        next_cursor=paging.link_next(request, response, parameters, _LISTING, page.next),
+        next_cursor=link.link_next(request, response, parameters, _LISTING, page.next),
     )
 
 

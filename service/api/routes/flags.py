@@ -5,11 +5,11 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from service.api import paging
 from service.api.deps import Held, ReadsFlags, reading
+from service.api.paging import link
 from service.api.parameters import Absent, Name, Paged, RequestId, Time
 from service.api.schemas.flag import FlagPage, flag
-from service.store import flags
+from service.store.read import flags
 
 router = APIRouter(tags=["flags"])
 _LISTING: Final = "flags"
@@ -54,10 +54,10 @@ def list_flags(
     A flag says at how many of the verified positions its concept was found. Where `calibrated` is
     false, how often it is raised on benign requests is not known.
     """
-    after = paging.position(parameters, _LISTING)
+    after = link.position(parameters, _LISTING)
     with reading(held) as session:
         page = flags.list_flags(session, parameters.filter(), after, parameters.limit)
     return FlagPage(
         items=[flag(view) for view in page.items],
-        next_cursor=paging.link_next(request, response, parameters, _LISTING, page.next),
+        next_cursor=link.link_next(request, response, parameters, _LISTING, page.next),
     )

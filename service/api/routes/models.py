@@ -8,7 +8,7 @@ from pydantic import Field
 from service.api.deps import Held, ReadsExplanations, reading
 from service.api.parameters import Absent, Name, NoParameters, Parameters
 from service.api.schemas.model import DecoderList, ModelList, decoder, model
-from service.store import models
+from service.store.read import models
 
 router = APIRouter(tags=["models"])
 

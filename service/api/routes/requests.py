@@ -6,11 +6,11 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query
 
 from service.api.deps import Held, ReadsRequests, reading
+from service.api.http.responses import problems
 from service.api.parameters import NoParameters, RequestIdInPath
-from service.api.responses import problems
 from service.api.schemas.request import RequestReport, report
 from service.errors import ProblemError
-from service.store import requests
+from service.store.read import requests
 
 router = APIRouter(tags=["requests"])
 _MAX_SAMPLES: Final = 1000

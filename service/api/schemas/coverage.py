@@ -8,7 +8,7 @@ from service.api.schemas.answer import Answer, Ratio
 from service.api.schemas.blind_spot import BlindSpot
 from service.api.schemas.reconciliation import Reconciliation
 from service.api.vocabulary import LossKind
-from service.store import coverage
+from service.store.read import coverage
 from subtext_sidecar.contract.counters import Hop
 
 

@@ -7,7 +7,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from service.api.schemas.answer import Answer
-from service.store import explanations
+from service.store.read import explanations
 from service.store.tables import Decoder as DecoderRow
 from service.store.tables import Explanation as ExplanationRow
 from service.store.tables import Sample as SampleRow

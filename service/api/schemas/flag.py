@@ -8,7 +8,7 @@ from pydantic import Field
 
 from service.api.schemas.answer import Answer
 from service.api.schemas.explanation import DecoderReference
-from service.store import flags
+from service.store.read import flags
 
 
 class Flag(Answer):

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from service.api.schemas.answer import Answer
-from service.store import models
+from service.store.read import models
 
 
 class Model(Answer):

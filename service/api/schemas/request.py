@@ -12,7 +12,7 @@ from service.api.schemas.blind_spot import BlindSpot
 from service.api.schemas.explanation import Explanation, SampleFields, explanation, sample_fields
 from service.api.schemas.flag import Flag, flag
 from service.coverage import blind_spots
-from service.store import requests
+from service.store.read import requests
 
 
 class Sample(SampleFields):

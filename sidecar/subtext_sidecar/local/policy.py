@@ -118,10 +118,11 @@ def check_capture(policy: CapturePolicy, where: str) -> None:
         raise PolicyError(
             f"{where}.window is {policy.window}: it must be at most decode_stride ({policy.decode_stride})"
         )
-    if policy.prompt_window > policy.max_rows_per_request:
+    needed = policy.prompt_window + policy.window
+    if policy.max_rows_per_request < needed:
         raise PolicyError(
-            f"{where}.prompt_window is {policy.prompt_window}: "
-            f"it must be at most max_rows_per_request ({policy.max_rows_per_request})"
+            f"{where}.max_rows_per_request is {policy.max_rows_per_request}: it must be at least "
+            f"prompt_window + window ({needed}), or nothing of an answer is sampled"
         )
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.api import openapi
+from service.api.http import openapi
 from tests.integration.service import seed
 
 Headers = dict[str, str]

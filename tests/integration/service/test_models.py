@@ -3,8 +3,8 @@ import dataclasses
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.store import ingest
 from service.store.tables import Decoder
+from service.store.write import decoders
 from tests.integration.service import seed
 
 Headers = dict[str, str]
@@ -42,7 +42,7 @@ def test_decoders_tell_their_calibration_and_card(
 
 
 def test_a_known_decoder_learns_what_only_a_newer_worker_tells(sessions: Sessions) -> None:
-    old = ingest.NewDecoder(
+    old = decoders.NewDecoder(
         model="tiny",
         d_model=576,
         name="tiny-l20",
@@ -56,7 +56,7 @@ def test_a_known_decoder_learns_what_only_a_newer_worker_tells(sessions: Session
     new = dataclasses.replace(old, verified_above={"answer": 0.1}, candidates=4, card={})
 
     with sessions.begin() as session:
-        ids = [ingest.register_decoder(session, decoder) for decoder in (old, new, old)]
+        ids = [decoders.register_decoder(session, decoder) for decoder in (old, new, old)]
 
     with sessions() as session:
         decoder = session.get_one(Decoder, ids[0][1])

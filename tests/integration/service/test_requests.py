@@ -4,7 +4,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.store import requests
+from service.store.read import requests
 from service.store.tables import Sample
 from tests.integration.service import seed
 

@@ -7,9 +7,9 @@ from fastapi.testclient import TestClient
 from openapi_spec_validator import validate
 from prometheus_client import CollectorRegistry
 
-from service.api import openapi
 from service.api.app import create_app
 from service.api.deps import Resources
+from service.api.http import openapi
 from service.errors import Problem
 from service.metrics import Metrics
 from service.store.engine import create_engine, session_factory

@@ -73,6 +73,7 @@ class Plugin:
             ledger=self.ledger,
             ring=open_ring(Layout(rows, 4, torch.float32), torch.device("cpu")),
             handover=self.handover,
+            context=1000,
             randomized_ids=True,
         )
 

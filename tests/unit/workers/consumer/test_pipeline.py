@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.store.ingest import NewReading
+from service.store.write.readings import NewReading
 from subtext_sidecar.contract import streams
 from subtext_sidecar.contract.counters import Stratum
 from tests.support.records import encode_header, header_for

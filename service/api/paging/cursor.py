@@ -13,7 +13,7 @@ import struct
 import uuid
 from typing import Final, Literal
 
-from service.store.page import Position
+from service.store.read.page import Position
 
 MAX_LENGTH: Final = 64  # characters; a real cursor has 56
 _VERSION: Final = 1

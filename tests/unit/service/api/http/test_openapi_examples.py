@@ -9,7 +9,7 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from service.api import openapi
+from service.api.http import openapi
 from service.coverage import blind_spots
 from service.store import migrate
 from subtext_sidecar.contract import facts

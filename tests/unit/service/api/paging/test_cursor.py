@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api import cursor
-from service.store.page import Position
+from service.api.paging import cursor
+from service.store.read.page import Position
 
 POSITION = Position(dt.datetime(2026, 11, 23, 5, 0, 0, 123456, tzinfo=dt.UTC), uuid.UUID(int=7))
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, defer
 
-from service.store.page import Page, Position, older_than
+from service.store.read.page import Page, Position, older_than
 from service.store.tables import Decoder, Flag, Model
 
 

@@ -5,10 +5,10 @@ from urllib.parse import urlencode
 
 from fastapi import Request, Response
 
-from service.api import cursor
+from service.api.paging import cursor
 from service.api.parameters import Paged
 from service.errors import FieldError, invalid_input
-from service.store.page import Position
+from service.store.read.page import Position
 
 
 def position(parameters: Paged, listing: str) -> Position | None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import Select, exists, select
 from sqlalchemy.orm import Session, defer
 
-from service.store.page import Page, Position, older_than
+from service.store.read.page import Page, Position, older_than
 from service.store.tables import ConceptMatch, Decoder, Explanation, Model, Sample
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.store import explanations, flags
+from service.store.read import explanations, flags
 from service.store.tables import Model, Sample
 
 

@@ -1,0 +1,1 @@
+"""What every route shares of HTTP: errors, headers, problem answers and the description."""

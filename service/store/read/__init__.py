@@ -1,0 +1,1 @@
+"""Queries of the API: what is stored, page by page. Nothing here changes a row."""

@@ -1,0 +1,1 @@
+"""What the workers store: idempotent, each within its caller's one transaction."""
