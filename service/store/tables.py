@@ -45,6 +45,12 @@ class Base(DeclarativeBase):
     }
 
 
+def values_of(row: Base) -> dict[str, Any]:
+    """Return what was set or loaded of a row, by column, so that nobody else has to list its columns."""
+    names = [column.key for column in row.__table__.columns]
+    return {name: getattr(row, name) for name in names if name in row.__dict__}
+
+
 class Model(Base):
     """An audited model, by the name that it is served under."""
 

@@ -11,6 +11,7 @@ from service.store.read import explanations
 from service.store.tables import Decoder as DecoderRow
 from service.store.tables import Explanation as ExplanationRow
 from service.store.tables import Sample as SampleRow
+from service.store.tables import values_of
 
 LABEL: Final = (
     "Hypothesis: one decoder's reading of one activation. Verified means that the text rebuilds this "
@@ -222,25 +223,10 @@ class ExplanationPage(Answer):
 
 def sample_fields(row: SampleRow, model: str, *, with_text: bool) -> SampleFields:
     """Return the answer's sample part, tokens withheld unless ``with_text``."""
-    return SampleFields(
-        model=model,
-        request_id=row.request_id,
-        layer=row.layer,
-        position=row.position,
-        phase=row.phase,
-        # The id gives the token away as surely as its text: tokenizers are public.
-        token_id=row.token_id if with_text else None,
-        token_text=row.token_text if with_text else None,
-        text_withheld=not with_text,
-        norm=row.norm,
-        captured_at=row.captured_at,
-        stored_at=row.stored_at,
-        stratum=row.stratum,
-        inclusion_probability=row.inclusion_probability,
-        baseline_probability=row.baseline_probability,
-        reason=row.reason,
-        screen_scores=row.screen_scores,
-    )
+    # The id gives the token away as surely as its text: tokenizers are public.
+    withheld = {} if with_text else dict.fromkeys(("token_id", "token_text"))
+    beside = {"model": model, "text_withheld": not with_text}
+    return SampleFields.model_validate(values_of(row) | withheld | beside)
 
 
 def explanation(view: explanations.View, *, with_text: bool) -> Explanation:

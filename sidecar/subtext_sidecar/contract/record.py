@@ -58,6 +58,10 @@ class Header(_OwnFields, frozen=True, kw_only=True):
     request: RequestFacts
 
 
+FIELDS: Final = frozenset((*Header.__struct_fields__, *RequestFacts.__struct_fields__)) - {"request"}
+"""Names of the fields that `fields_of` returns."""
+
+
 class CoverageCount(msgspec.Struct, frozen=True, kw_only=True):
     """Cumulative counts of one source in one minute, for one stratum of requests.
 
