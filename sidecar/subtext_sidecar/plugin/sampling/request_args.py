@@ -52,7 +52,11 @@ def read_request_args(policy: CapturePolicy, extra_args: Mapping[str, Any] | Non
     return RequestArgs(stratum, trace.randomness, counters)
 
 
-def request_facts(request_id: str, stratum: Stratum) -> RequestFacts:
+def request_facts(
+    request_id: str,
+    stratum: Stratum,
+    extra_args: Mapping[str, Any] | None,  # noqa: ARG001  # what a later field may be read from
+) -> RequestFacts:
     """Return what the rows of a sampled request carry on about it."""
     return RequestFacts(request_id=request_id, stratum=stratum)
 

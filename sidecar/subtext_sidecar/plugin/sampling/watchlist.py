@@ -269,7 +269,7 @@ class Watchlist:
         choice = sampling.choose(
             policy, drawn, request.prompt_tokens, sampling.probability(threshold), self._context
         )
-        facts = request_facts(request_id, said.stratum)
+        facts = request_facts(request_id, said.stratum, request.extra_args)
         return Watch(request.internal_id, facts, randomness, choice)
 
     def _file(self, watch: Watch) -> None:
