@@ -182,7 +182,7 @@ def test_a_step_in_which_no_wanted_position_can_be_reached_does_not_read_the_run
 
 
 def test_what_the_client_asked_for_reaches_the_watchlist() -> None:
-    plugin = Plugin(NO_ROW)
+    plugin = Plugin(msgspec.structs.replace(NO_ROW, honour_opt_in=True))
 
     plugin.step(scheduled(BOTH, subtext="on"))
 

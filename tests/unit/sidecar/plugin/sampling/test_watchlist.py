@@ -165,7 +165,7 @@ def test_state_stays_bounded_when_finishes_are_missed(monkeypatch: pytest.Monkey
 
 
 def test_a_request_that_opts_in_is_taken_whatever_the_rate() -> None:
-    requests, counts = make(replace(EVERY_ROW, request_rate=0.0))
+    requests, counts = make(replace(EVERY_ROW, request_rate=0.0, honour_opt_in=True))
     requests.add([new("a-00000000", subtext="on"), new("b-00000000")], 0.0)
 
     picked = requests.pick(["a-00000000", "b-00000000"], [0, 4, 8], [0, 0], {}, 0.0)
@@ -178,7 +178,7 @@ def test_a_request_that_opts_in_is_taken_whatever_the_rate() -> None:
 
 
 def test_a_request_that_opts_out_is_seen_and_never_taken() -> None:
-    requests, counts = make()
+    requests, counts = make(replace(EVERY_ROW, honour_opt_out=True))
     requests.add([new("a-00000000", subtext="off"), new("1_chatcmpl-a-00000000", subtext="off")], 0.0)
 
     assert pick_one(requests, 0, 4) == []
@@ -187,7 +187,7 @@ def test_a_request_that_opts_out_is_seen_and_never_taken() -> None:
 
 
 def test_wishes_that_are_not_honoured_are_counted_and_sampled_like_all() -> None:
-    requests, counts = make(replace(EVERY_ROW, honour_opt_out=False))
+    requests, counts = make()
     requests.add([new("a-00000000", subtext="off")], 0.0)
 
     assert pick_one(requests, 0, 4) == [2, 3]
@@ -197,7 +197,7 @@ def test_wishes_that_are_not_honoured_are_counted_and_sampled_like_all() -> None
 def test_requests_of_one_trace_are_all_taken_or_none() -> None:
     taken = set()
     for last in range(200):
-        requests, counts = make(replace(EVERY_ROW, request_rate=0.5))
+        requests, counts = make(replace(EVERY_ROW, request_rate=0.5, honour_trace=True))
         state = f"ot=rv:{last * 0x01478913478913:014x}"
         requests.add(
             [new(f"r{last}-{n}-00000000", traceparent=PARENT, tracestate=state) for n in range(4)], 0.0
@@ -275,7 +275,7 @@ def test_a_budget_that_comes_later_knows_the_demand() -> None:
 
 
 def test_opt_in_cannot_take_the_whole_budget() -> None:
-    requests, counts = make(replace(EVERY_ROW, rows_per_second=100.0, honour_trace=False))
+    requests, counts = make(replace(EVERY_ROW, rows_per_second=100.0, honour_opt_in=True))
     ids = [f"r{number}-00000000" for number in range(200)]
     requests.add([new(one, subtext="on" if n < 100 else "") for n, one in enumerate(ids)], 0.0)
 
