@@ -110,6 +110,8 @@ class Sample(Base):
     phase: Mapped[str]
     norm: Mapped[float]
     stratum: Mapped[str]  # of the request: Stratum.UNIFORM | OPT_IN
+    trace_id: Mapped[str | None]  # of the request, as its client said: 32 hexadecimal digits
+    span_id: Mapped[str | None]  # of the caller's span, 16
     inclusion_probability: Mapped[float]  # by whatever reason
     baseline_probability: Mapped[float]  # by the random baseline alone; 0 when only the screen chose it
     reason: Mapped[str]

@@ -168,6 +168,14 @@ class SampleFields(Answer):
         "because the client asked. Estimates over requests that nobody picked use `uniform` alone.",
         examples=["uniform"],
     )
+    trace_id: str | None = Field(
+        description="The W3C trace that the request said it belongs to; null when it named none. Clients "
+        "choose it: look up by it, and trust it no further.",
+        examples=["0af7651916cd43dd8448eb211c80319c"],
+    )
+    span_id: str | None = Field(
+        description="The span of the caller in that trace.", examples=["b7ad6b7169203331"]
+    )
     inclusion_probability: float = Field(
         description="The probability with which this activation was chosen, for whatever reason; weight by "
         "its inverse for unbiased estimates.",

@@ -15,6 +15,8 @@ Phase = Literal["prefill", "decode"]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Probability = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
+TraceId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+SpanId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 
 
 class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
@@ -22,6 +24,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
 
     request_id: Name  # external id (X-Request-Id), never the engine's suffixed one
     stratum: Name  # Stratum.UNIFORM or OPT_IN
+    trace_id: TraceId | None = None  # of the traceparent that came with it: only ever to look up by
+    span_id: SpanId | None = None  # of the caller's span, from the same
 
 
 class RowFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -125,6 +125,30 @@ def test_explanations_of_the_second_revision_get_a_class_from_their_phase_and_ca
     engine.dispose()
 
 
+def test_samples_of_the_third_revision_have_no_trace_and_workers_of_then_can_go_on(
+    database_url: str,
+) -> None:
+    engine = create_engine(database_url)
+    migrate.downgrade(database_url, "0003")
+    third_rows = FIRST_ROWS.replace(
+        "inclusion_probability, reason, captured_at)",
+        "inclusion_probability, reason, captured_at, stratum, baseline_probability, screen_scores)",
+    ).replace("now() FROM models", "now(), 'uniform', 0.25, '{}' FROM models")
+    third_rows = third_rows[: third_rows.index("INSERT INTO coverage_minutes")]
+    _execute(engine, third_rows)
+
+    migrate.upgrade(database_url)
+    _execute(engine, third_rows[third_rows.index("INSERT INTO samples") :].replace("20, 3", "20, 4"))
+
+    assert _rows(engine, "SELECT trace_id, span_id FROM samples") == [(None, None)] * 2
+
+    migrate.downgrade(database_url, "0003")
+    migrate.upgrade(database_url)
+
+    assert _rows(engine, "SELECT position FROM samples ORDER BY position") == [(3,), (4,)]
+    engine.dispose()
+
+
 @pytest.mark.parametrize(
     ("change", "constraint"),
     [

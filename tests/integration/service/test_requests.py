@@ -123,3 +123,20 @@ def test_control_characters_and_overlong_ids_are_refused(client: TestClient, adm
         answer = client.get(path, headers=admin)
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["field"] == "request_id"
+
+
+TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+def test_samples_and_explanations_tell_their_trace_or_that_there_is_none(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        seed.add_explanation(session, audited, request_id="traced", trace_id=TRACE_ID, span_id=SPAN_ID)
+        seed.add_explanation(session, audited, request_id="untraced")
+
+    for request_id, ids in (("traced", (TRACE_ID, SPAN_ID)), ("untraced", (None, None))):
+        report = client.get(f"/v1/requests/{request_id}", headers=admin).json()
+        for found in (*report["samples"], *report["explanations"]):
+            assert (found["trace_id"], found["span_id"]) == ids

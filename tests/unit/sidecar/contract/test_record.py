@@ -41,6 +41,8 @@ def test_a_header_is_one_flat_map_whose_fields_have_kept_their_names() -> None:
         "model": "smollm2",
         "request_id": "request-1",
         "stratum": "uniform",
+        "trace_id": None,
+        "span_id": None,
         "layer": 20,
         "position": 12,
         "token_id": 42,
@@ -55,6 +57,17 @@ def test_a_header_is_one_flat_map_whose_fields_have_kept_their_names() -> None:
         "checksum": record.checksum(vector),
         "scores": {"anomaly": 1.5},
     }
+
+
+def test_a_record_of_before_traces_were_known_is_still_read() -> None:
+    header, vector = frames()
+    fields = msgspec.msgpack.decode(header)
+    del fields["trace_id"], fields["span_id"]
+
+    decoded = record.decode(msgspec.msgpack.encode(fields), vector)
+
+    assert decoded == record.decode(header, vector)
+    assert (decoded.header.request.trace_id, decoded.header.request.span_id) == (None, None)
 
 
 @given(values=VECTORS)
@@ -176,6 +189,11 @@ def test_oversized_headers_and_vectors_are_refused() -> None:
         {"baseline_probability": -0.1},
         {"baseline_probability": math.nan},
         {"stratum": ""},
+        {"trace_id": "0" * 31},
+        {"trace_id": "A" * 32},
+        {"trace_id": "0" * 32 + "\n"},
+        {"span_id": ""},
+        {"span_id": "g" * 16},
         {"scores": {"a\x00": 1.0}},
         {"layer": -1},
         {"position": -1},

@@ -66,9 +66,11 @@ FREE = {
     "request_id",
     "rows_in",
     "rows_out",
+    "span_id",
     "text",
     "title",
     "token_text",
+    "trace_id",
     "type",
 }
 
