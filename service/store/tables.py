@@ -97,6 +97,7 @@ class Sample(Base):
             name="baseline_probability",
         ),
         Index("ix_samples_request_id", "request_id"),
+        Index("ix_samples_trace_id", "trace_id", postgresql_where=text("trace_id IS NOT NULL")),
         Index("ix_samples_captured_at_id", "captured_at", "id"),
     )
 

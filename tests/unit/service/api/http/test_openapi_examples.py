@@ -67,6 +67,7 @@ FREE = {
     "rows_in",
     "rows_out",
     "span_id",
+    "span_ids",
     "text",
     "title",
     "token_text",
