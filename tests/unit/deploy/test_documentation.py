@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 from service import readings
 from service.auth import Scope
 from service.settings import ServiceSettings
+from subtext_sidecar.anomaly import fit as anomaly_fit
 from subtext_sidecar.contract import streams
 from subtext_sidecar.contract.counters import (
     COUNTERS,
@@ -28,7 +29,6 @@ from subtext_sidecar.plugin import settings as plugin_settings
 from subtext_sidecar.plugin.sampling import budget
 from subtext_sidecar.plugin.settings import CaptureSettings
 from subtext_sidecar.plugin.vllm import refusal
-from subtext_sidecar.screen import fit as screen_fit
 from subtext_sidecar.screen import thinning
 from subtext_sidecar.shipper import settings
 from tests.support import ROOT
@@ -45,7 +45,7 @@ TEXTS = (
     "sidecar/**/*.py",
     "deploy/**/*.py",
 )
-ROWS_NEEDED = screen_fit.rows_needed(screen_fit.P_VALUE)
+ROWS_NEEDED = anomaly_fit.rows_needed(anomaly_fit.P_VALUE)
 PER_PROCESS = {"SUBTEXT_HTTP_PORT"}  # one default each
 
 
@@ -221,10 +221,10 @@ def test_every_scope_is_listed() -> None:
         f"newest {streams.MAX_DEAD_LETTERS:,} of each stream are kept",
         f"`{streams.DEAD_LETTER_STREAM}`, and `{streams.COVERAGE_DEAD_LETTER_STREAM}` for counts",
         f"path may have {plugin_settings._MAX_IPC_PATH_BYTES - len(policy_channel.SUFFIX)} bytes",
-        f"a norm above {screen_fit._NORM_FACTOR:g} times the median",
-        f"1 at its {100 * screen_fit._HIGH:g}th percentile",
-        f"{screen_fit._ROWS_BEYOND} held-out rows beyond the threshold",
-        f"{2 * ROWS_NEEDED:,} rows in all for a p-value of {screen_fit.P_VALUE}",
+        f"a norm above {anomaly_fit._NORM_FACTOR:g} times the median",
+        f"1 at its {100 * anomaly_fit._HIGH:g}th percentile",
+        f"{anomaly_fit._ROWS_BEYOND} held-out rows beyond the threshold",
+        f"{2 * ROWS_NEEDED:,} rows in all for a p-value of {anomaly_fit.P_VALUE}",
         f"named from a mean of {readings.NAMED_FROM} on",
     ],
 )

@@ -17,7 +17,7 @@ from subtext_sidecar.contract.counters import Stratum
 from tests.support.records import encode_header, header_for
 from workers.consumer import pipeline
 from workers.consumer.queue import Entry
-from workers.judge.judge import join_answers
+from workers.judge.judge import Judgement
 from workers.nla.decoder import Claims, Reading
 from workers.nla.fake import fake_identity
 
@@ -148,7 +148,7 @@ def reading(**changes: Any) -> Reading:
 
 def test_rows_carry_what_was_measured() -> None:
     works = sort(entry(3, stratum=Stratum.OPT_IN, scores={"anomaly": 3.5})).works
-    verdicts = join_answers(None, 0, [[]])
+    verdicts = [Judgement(None, None, None, [])]
 
     (row,) = pipeline.to_rows(
         works, [reading()], verdicts, lambda token_id: f"<{token_id}>", is_trusted=True
@@ -180,7 +180,7 @@ def test_a_sample_has_every_column_and_every_field_of_its_record_has_a_place() -
 
 
 def rows_of(*, is_trusted: bool = True, **changes: Any) -> list[NewReading]:
-    verdicts = join_answers(None, 0, [[]])
+    verdicts = [Judgement(None, None, None, [])]
     return pipeline.to_rows(sort(entry()).works, [reading(**changes)], verdicts, str, is_trusted=is_trusted)
 
 
