@@ -9,6 +9,7 @@ dropped_budget: whoever takes the picked rows counts all others.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import sub
+from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -24,6 +25,8 @@ from subtext_sidecar.plugin.sampling.wheel import Wheel
 
 # Finished requests are forgotten at once; this only bounds the damage if a finish is ever missed.
 MAX_KNOWN_REQUESTS: Final = 100_000
+
+CAPTURE_ID_BYTES: Final = 16
 
 # Read off their class once: this runs in every step.
 _UNIFORM: Final = Stratum.UNIFORM
@@ -269,7 +272,7 @@ class Watchlist:
         choice = sampling.choose(
             policy, drawn, request.prompt_tokens, sampling.probability(threshold), self._context
         )
-        facts = request_facts(request_id, said.stratum, request.extra_args)
+        facts = request_facts(request_id, said.stratum, request.extra_args, token_hex(CAPTURE_ID_BYTES))
         return Watch(request.internal_id, facts, randomness, choice)
 
     def _file(self, watch: Watch) -> None:
