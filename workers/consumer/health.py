@@ -26,7 +26,7 @@ class HealthServer:
         self, host: str, port: int, registry: CollectorRegistry, checks: Mapping[str, Check]
     ) -> None:
         """Bind at once; raises OSError when the port is taken."""
-        app = _App(registry, checks)
+        app = HealthApp(registry, checks)
         self._server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
@@ -47,13 +47,16 @@ class _Quiet(WSGIRequestHandler):
         """Log nothing: probes and scrapes come every few seconds."""
 
 
-class _App:
+class HealthApp:
+    """The answers, as a WSGI application."""
+
     def __init__(self, registry: CollectorRegistry, checks: Mapping[str, Check]) -> None:
         self._metrics: Any = make_wsgi_app(registry)
         self._checks = checks
         self._failures: dict[str, str] = {}  # as last logged: probes come every few seconds
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request."""
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
             answer: Iterable[bytes] = self._metrics(environ, start_response)

@@ -18,9 +18,9 @@ COMPONENTS: Final = 32
 """Measured: docs/decisions/0011-one-detector.md."""
 P_VALUE: Final = 0.01
 # So many held-out rows beyond the threshold make the share that it finds known to about a third.
-_ROWS_BEYOND: Final = 10
-_NORM_FACTOR: Final = 8.0  # of the median norm; massive activations are 10 to 1000 times larger
-_HIGH: Final = 0.99  # quantile at which both scores are made equal
+ROWS_BEYOND: Final = 10
+NORM_FACTOR: Final = 8.0  # of the median norm; massive activations are 10 to 1000 times larger
+HIGH: Final = 0.99  # quantile at which both scores are made equal
 _SAME: Final = 1e-6  # distance of unit vectors that float32 cannot tell apart
 _LEAST_DOCUMENTS: Final = 20
 
@@ -46,7 +46,7 @@ class Fitted(NamedTuple):
 
 def rows_needed(p_value: float) -> int:
     """Return the held-out rows that a threshold at this p-value needs."""
-    return math.ceil(_ROWS_BEYOND / p_value)
+    return math.ceil(ROWS_BEYOND / p_value)
 
 
 def fit(
@@ -69,14 +69,14 @@ def fit(
     norms = np.linalg.norm(wide, axis=1)
     if not (np.isfinite(norms).all() and (norms > 0).all()):
         raise AnomalyError("vectors must be finite and not zero")
-    norm_limit = _NORM_FACTOR * float(np.median(norms))
+    norm_limit = NORM_FACTOR * float(np.median(norms))
     usual = norms <= norm_limit
     units, documents = (wide / norms[:, None])[usual], np.asarray(documents)[usual]
     held_out = _held_out(documents)
     _check_size(int(held_out.sum()), len(np.unique(documents)), p_value)
     fitting = units[~held_out]
     subspace = _subspace(fitting, components)
-    location, high = np.quantile(_raw(fitting, subspace), (0.5, _HIGH), axis=0).astype(np.float32)
+    location, high = np.quantile(_raw(fitting, subspace), (0.5, HIGH), axis=0).astype(np.float32)
     if not (high > location).all():
         raise AnomalyError("vectors have no spread: they must differ from each other")
     scores = fuse(_raw(units[held_out], subspace), location, high - location)

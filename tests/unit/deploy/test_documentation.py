@@ -220,10 +220,10 @@ def test_every_scope_is_listed() -> None:
     [
         f"newest {streams.MAX_DEAD_LETTERS:,} of each stream are kept",
         f"`{streams.DEAD_LETTER_STREAM}`, and `{streams.COVERAGE_DEAD_LETTER_STREAM}` for counts",
-        f"path may have {plugin_settings._MAX_IPC_PATH_BYTES - len(policy_channel.SUFFIX)} bytes",
-        f"a norm above {anomaly_fit._NORM_FACTOR:g} times the median",
-        f"1 at its {100 * anomaly_fit._HIGH:g}th percentile",
-        f"{anomaly_fit._ROWS_BEYOND} held-out rows beyond the threshold",
+        f"path may have {plugin_settings.MAX_IPC_PATH_BYTES - len(policy_channel.SUFFIX)} bytes",
+        f"a norm above {anomaly_fit.NORM_FACTOR:g} times the median",
+        f"1 at its {100 * anomaly_fit.HIGH:g}th percentile",
+        f"{anomaly_fit.ROWS_BEYOND} held-out rows beyond the threshold",
         f"{2 * ROWS_NEEDED:,} rows in all for a p-value of {anomaly_fit.P_VALUE}",
         f"named from a mean of {readings.NAMED_FROM} on",
     ],
@@ -236,9 +236,9 @@ def test_a_number_of_the_operations_guide_is_the_codes(sentence: str) -> None:
     "sentence",
     [
         f"last {decoder_health.WINDOW} readings of the random baseline, from {decoder_health.FEWEST} on",
-        f"one text is above {100 * decoder_health._COMMONEST_ABOVE:g}%",
-        f"below {100 * decoder_health._WELL_FORMED_BELOW:g}% keep the format",
-        f"by half of it, and by {decoder_health._DROP_AT_LEAST} at least",
+        f"one text is above {100 * decoder_health.COMMONEST_ABOVE:g}%",
+        f"below {100 * decoder_health.WELL_FORMED_BELOW:g}% keep the format",
+        f"by half of it, and by {decoder_health.DROP_AT_LEAST} at least",
     ],
 )
 def test_a_number_of_the_fidelity_runbook_is_the_codes(sentence: str) -> None:
@@ -250,8 +250,8 @@ def test_numbers_that_are_written_as_words() -> None:
 
     assert ("within half of the budget" in prose) == (budget.OPT_IN_SHARE == 0.5)
     assert ("adapt once a second" in prose) == (thinning.ADAPT_SECONDS == 1)
-    assert ("over the next ten seconds" in prose) == (thinning._REPAY_SECONDS == 10)
-    assert (decoder_health._UNIQUE_BELOW, decoder_health._DROP_SHARE) == (0.5, 0.5)
+    assert ("over the next ten seconds" in prose) == (thinning.REPAY_SECONDS == 10)
+    assert (decoder_health.UNIQUE_BELOW, decoder_health.DROP_SHARE) == (0.5, 0.5)
     assert "fewer than half of the texts differ" in FIDELITY
 
 

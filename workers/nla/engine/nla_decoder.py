@@ -55,7 +55,7 @@ class NlaDecoder:
         digest = pair_digest(folder)
         calibration = None if calibrating else load_calibration(folder, decoder_digest=digest)
         anomaly = None if calibrating else load_anomaly(folder)
-        _check_candidates(calibration, settings)
+        check_candidates(calibration, settings)
         tokenizer, ar_tokenizer = _load_tokenizers(pair)
         # The AR first: a broken head or prompt shows before the engine takes its time.
         reconstructor = Reconstructor(
@@ -239,7 +239,7 @@ def _stamped(version: str, stamp: bytes) -> str:
     return hashlib.sha256(version.encode() + stamp).hexdigest()
 
 
-def _check_candidates(calibration: Calibration | None, settings: EngineSettings) -> None:
+def check_candidates(calibration: Calibration | None, settings: EngineSettings) -> None:
     """Refuse thresholds of another choice: the best of many reaches more than the best of few."""
     if calibration is None or calibration.figures.candidates == settings.candidates:
         return

@@ -89,9 +89,9 @@ class Load:
 def counted(stage: Stage) -> Counts:
     """The ledger over all minutes."""
     counts: Counts = Counter()
-    for cell, values in stage.ledger._minutes.items():
-        for counter, value in values.items():
-            counts[cell.stratum, counter] += value
+    for minute in stage.ledger.known():
+        for counter, value in minute.counts.items():
+            counts[minute.stratum, counter] += value
     return counts
 
 

@@ -35,7 +35,9 @@ def usual_traffic() -> Reference:
 
 def families_with_a_model(metrics: WorkerMetrics) -> set[str]:
     return {
-        metric._name for metric in vars(metrics).values() if "model" in getattr(metric, "_labelnames", ())
+        metric.describe()[0].name
+        for metric in vars(metrics).values()
+        if "model" in getattr(metric, "_labelnames", ())
     }
 
 

@@ -50,7 +50,7 @@ WORDS: dict[str, set[str]] = {
     "verified_above": set(get_args(PositionClass)),
 }
 WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
-    ("BlindSpot", "code"): {*blind_spots._ALWAYS, *blind_spots._COUNTED},
+    ("BlindSpot", "code"): set(blind_spots.CODES),
     ("Loss", "reason"): {lost.reason for counter in COUNTERS if (lost := loss_of(counter))},
 }
 # Names, ids, counters and prose: no vocabulary has them.
