@@ -53,17 +53,17 @@ def join(
     stranger, again, screened, early = LEFT_OUT
     for record in records:
         header = record.header
-        chat = chats.get(header.request_id)
+        chat = chats.get(header.request.request_id)
         if chat is None:
             left_out[stranger] += 1
             continue
         if (header.model, header.layer) != (model, layer):
             raise JoinError(
-                f"{header.request_id}: a row of {header.model} at layer {header.layer}, expected {model} at"
-                f" layer {layer}"
+                f"{header.request.request_id}: a row of {header.model} at layer {header.layer}, expected"
+                f" {model} at layer {layer}"
             )
-        _check_token(header.request_id, chat.tokens, header.position, header.token_id)
-        rows = found[header.request_id]
+        _check_token(header.request.request_id, chat.tokens, header.position, header.token_id)
+        rows = found[header.request.request_id]
         if header.position in rows:
             left_out[again] += 1
         elif not header.baseline_probability:

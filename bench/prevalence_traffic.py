@@ -18,11 +18,18 @@ from numpy.typing import NDArray
 from subtext_sidecar.anomaly import fit as anomaly_fit
 from subtext_sidecar.anomaly.score import Detector, Reference
 from subtext_sidecar.contract.counters import CounterName, PluginCounter
-from subtext_sidecar.contract.record import VERSION
-from subtext_sidecar.local.block import MAX_ROWS, Block, BlockHeader, checksums, decode_block, encode_block
+from subtext_sidecar.local.block import (
+    MAX_ROWS,
+    VERSION,
+    Block,
+    BlockHeader,
+    checksums,
+    decode_block,
+    encode_block,
+)
 from subtext_sidecar.local.policy import CapturePolicy, ScreenPolicy
-from subtext_sidecar.plugin.sampling.row import Row
-from subtext_sidecar.plugin.sampling.watchlist import NewRequest, Watchlist
+from subtext_sidecar.plugin.sampling.watchlist import NewRequest, Taken, Watchlist
+from subtext_sidecar.plugin.transfer.encoding import row_facts
 from subtext_sidecar.screen.screening import Screening
 from subtext_sidecar.shipper.rows import measure
 from workers.judge.prevalence import SampledRows
@@ -148,29 +155,29 @@ class _Day:
         picked = self._watchlist.pick(ids, starts, [0] * len(ids), {}, now)
         self._watchlist.forget(ids)
         self._screening.adapt(now)
-        rows, flags = picked.rows, np.concatenate([one.is_flagged for one in requests])[picked.indices]
+        flags = np.concatenate([one.is_flagged for one in requests])[picked.indices]
         numbers = {one.request_id: one.number for one in requests}
-        for first in range(0, len(rows), MAX_ROWS):
+        for first in range(0, len(picked.wanted), MAX_ROWS):
             part = slice(first, first + MAX_ROWS)
-            self._screen(rows[part], flags[part], numbers)
+            self._screen(picked.wanted[part], flags[part], numbers)
 
     def joined(self) -> _Passed:
         """Return all rows that passed."""
         return _Passed(*(np.concatenate(columns) for columns in zip(*self.passed, strict=True)))
 
-    def _screen(self, rows: Sequence[Row], flags: NDArray[np.bool_], numbers: dict[str, int]) -> None:
-        self.picked.update(_Cell(row.stratum, self._minute) for row in rows)
-        taken = self._screening.take(measure(_block(rows, _vectors(self._random, flags))))
+    def _screen(self, wanted: Sequence[Taken], flags: NDArray[np.bool_], numbers: dict[str, int]) -> None:
+        self.picked.update(_Cell(watch.stratum, self._minute) for watch, _ in wanted)
+        taken = self._screening.take(measure(_block(wanted, _vectors(self._random, flags))))
         for (stratum, counter), count in taken.counts.items():
             self.counts[f"{stratum}.{counter}"] += count
-        kept = [rows[one.row] for one in taken.kept]
+        kept = [wanted[one.row][0] for one in taken.kept]
         self.passed.append(
             _Passed(
-                request=np.array([numbers[row.request_id] for row in kept], np.int64),
+                request=np.array([numbers[watch.request.request_id] for watch in kept], np.int64),
                 probability=np.array([one.probability for one in taken.kept]),
                 baseline_probability=np.array([one.baseline_probability for one in taken.kept]),
                 is_flagged=flags[[one.row for one in taken.kept]],
-                cell=np.array([self._cell(row.stratum) for row in kept], np.int64),
+                cell=np.array([self._cell(watch.stratum) for watch in kept], np.int64),
             )
         )
 
@@ -261,9 +268,9 @@ def _vectors(random: np.random.Generator, is_flagged: NDArray[np.bool_]) -> NDAr
     return vectors
 
 
-def _block(rows: Sequence[Row], vectors: NDArray[np.float32]) -> Block:
-    strata = {row.request_id: row.stratum for row in rows}
-    numbers = {request_id: number for number, request_id in enumerate(strata)}
+def _block(wanted: Sequence[Taken], vectors: NDArray[np.float32]) -> Block:
+    requests = list(dict.fromkeys(watch.request for watch, _ in wanted))
+    numbers = {request: number for number, request in enumerate(requests)}
     content = vectors.tobytes()
     header = BlockHeader(
         v=VERSION,
@@ -272,15 +279,12 @@ def _block(rows: Sequence[Row], vectors: NDArray[np.float32]) -> Block:
         dtype="float32",
         d_model=D_MODEL,
         captured_at=0.0,
-        checksum=checksums(content, len(rows)),
-        request_ids=list(strata),
-        strata=list(strata.values()),
-        request=[numbers[row.request_id] for row in rows],
-        position=[row.position for row in rows],
-        token_id=[0] * len(rows),
-        is_prefill=[row.is_prefill for row in rows],
-        probability=[row.probability for row in rows],
-        reason=[row.reason for row in rows],
+        requests=requests,
+        request=[numbers[watch.request] for watch, _ in wanted],
+        rows=[
+            row_facts(watch.choice, position, 0, checksum)
+            for (watch, position), checksum in zip(wanted, checksums(content, len(wanted)), strict=True)
+        ],
     )
     return decode_block(encode_block(header), content)
 

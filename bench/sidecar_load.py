@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subtext_sidecar.contract.counters import Stratum
-from subtext_sidecar.contract.record import VERSION
+from subtext_sidecar.contract.facts import RequestFacts, RowFacts
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 
 D_MODEL: Final = 3584  # of Qwen2.5-7B: 7 KB a row in bfloat16
@@ -38,7 +38,7 @@ def benign(rows: int, seed: int) -> npt.NDArray[np.float32]:
 
 def block(rows: int, number: int) -> tuple[bytes, bytes]:
     """Return the frames of one engine step: bfloat16 rows of as many requests."""
-    from subtext_sidecar.local.block import BlockHeader, checksums, encode_block
+    from subtext_sidecar.local.block import VERSION, BlockHeader, checksums, encode_block
 
     vectors = (benign(rows, seed=1000 + number).view(np.uint32) >> 16).astype("<u2").tobytes()
     header = BlockHeader(
@@ -48,15 +48,22 @@ def block(rows: int, number: int) -> tuple[bytes, bytes]:
         dtype="bfloat16",
         d_model=D_MODEL,
         captured_at=time.time(),
-        checksum=checksums(vectors, rows),
-        request_ids=[f"chatcmpl-{number:08x}{row:024x}" for row in range(rows)],
-        strata=[Stratum.UNIFORM] * rows,
+        requests=[
+            RequestFacts(request_id=f"chatcmpl-{number:08x}{row:024x}", stratum=Stratum.UNIFORM)
+            for row in range(rows)
+        ],
         request=list(range(rows)),
-        position=[100 + number] * rows,
-        token_id=[1234] * rows,
-        is_prefill=[False] * rows,
-        probability=[0.0025] * rows,
-        reason=["decode"] * rows,
+        rows=[
+            RowFacts(
+                position=100 + number,
+                token_id=1234,
+                phase="decode",
+                probability=0.0025,
+                reason="decode",
+                checksum=checksum,
+            )
+            for checksum in checksums(vectors, rows)
+        ],
     )
     return encode_block(header), vectors
 

@@ -1,6 +1,7 @@
 """Runs the revisions: one migrator at a time, one transaction each, never waiting long for a lock."""
 
 import os
+import time
 
 import sqlalchemy
 from alembic import context
@@ -10,7 +11,8 @@ from service.store.tables import Base
 
 # Any constant works; it only has to differ from other users of advisory locks in this database.
 _LOCK = 5_873_146_021
-_WAIT_FOR_OTHER_MIGRATOR = "600s"
+_WAIT_FOR_OTHER_MIGRATOR_SECONDS = 600.0
+_ASK_AGAIN_SECONDS = 0.2
 # DDL that queues behind a long query blocks everything behind it: give up fast, try again later.
 _LOCK_TIMEOUT = "5s"
 _STATEMENT_TIMEOUT = "300s"
@@ -30,13 +32,25 @@ def set_timeouts(connection: sqlalchemy.Connection, *, lock: str, statement: str
         )
 
 
+def wait_for_other_migrators(connection: sqlalchemy.Connection) -> None:
+    """Take the lock, of the session and not of a transaction: it must outlive each revision's commit.
+
+    Closing the connection releases it. It is asked for again and again, each time in a transaction that
+    ends: an index that the other migrator builds concurrently waits for every open one, so that two
+    would wait for each other.
+    """
+    deadline = time.monotonic() + _WAIT_FOR_OTHER_MIGRATOR_SECONDS
+    while not connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}):
+        connection.rollback()
+        if time.monotonic() > deadline:
+            raise SystemExit("another migrator is still at work; try again when it has ended")
+        time.sleep(_ASK_AGAIN_SECONDS)
+
+
 def run() -> None:
     engine = sqlalchemy.create_engine(database_url(), poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
-        set_timeouts(connection, lock="0", statement=_WAIT_FOR_OTHER_MIGRATOR)
-        # Of the session, not the transaction: it must outlive the commit of each revision. Closing
-        # the connection releases it.
-        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+        wait_for_other_migrators(connection)
         set_timeouts(connection, lock=_LOCK_TIMEOUT, statement=_STATEMENT_TIMEOUT)
         connection.commit()
         context.configure(

@@ -60,6 +60,14 @@ RequestIdInPath = Annotated[
         description="The audited request's own id, as its client sent it in X-Request-Id.",
     ),
 ]
+TraceId = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9a-f]{32}$",
+        description="A W3C trace id: 32 hexadecimal digits in lower case.",
+        examples=["0af7651916cd43dd8448eb211c80319c"],
+    ),
+]
 Layer = Annotated[int, Field(ge=0, le=_MAX_LAYER)]
 Cursor = Annotated[str, Field(min_length=1, max_length=CURSOR_LENGTH)]
 

@@ -45,6 +45,12 @@ class Base(DeclarativeBase):
     }
 
 
+def values_of(row: Base) -> dict[str, Any]:
+    """Return what was set or loaded of a row, by column, so that nobody else has to list its columns."""
+    names = [column.key for column in row.__table__.columns]
+    return {name: getattr(row, name) for name in names if name in row.__dict__}
+
+
 class Model(Base):
     """An audited model, by the name that it is served under."""
 
@@ -91,6 +97,7 @@ class Sample(Base):
             name="baseline_probability",
         ),
         Index("ix_samples_request_id", "request_id"),
+        Index("ix_samples_trace_id", "trace_id", postgresql_where=text("trace_id IS NOT NULL")),
         Index("ix_samples_captured_at_id", "captured_at", "id"),
     )
 
@@ -104,6 +111,8 @@ class Sample(Base):
     phase: Mapped[str]
     norm: Mapped[float]
     stratum: Mapped[str]  # of the request: Stratum.UNIFORM | OPT_IN
+    trace_id: Mapped[str | None]  # of the request, as its client said: 32 hexadecimal digits
+    span_id: Mapped[str | None]  # of the caller's span, 16
     inclusion_probability: Mapped[float]  # by whatever reason
     baseline_probability: Mapped[float]  # by the random baseline alone; 0 when only the screen chose it
     reason: Mapped[str]

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.contract.record import VERSION, Header, checksum, encode_header
+from subtext_sidecar.contract.facts import RequestFacts, RowFacts
+from subtext_sidecar.contract.record import VERSION, Header, checksum, encode_fields, fields_of
+from subtext_sidecar.local import block
 from subtext_sidecar.local.block import BlockHeader, checksums, encode_block
 from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts
 
@@ -16,6 +19,7 @@ def vector_bytes(d_model: int = 16, seed: int = 0) -> bytes:
 
 
 def header_for(vector: bytes, **changes: Any) -> Header:
+    """The header of a vector; changes may be of its request's fields too."""
     fields: dict[str, Any] = {
         "v": VERSION,
         "model": "smollm2",
@@ -34,7 +38,15 @@ def header_for(vector: bytes, **changes: Any) -> Header:
         "shape": (len(vector) // 4,),
         "checksum": checksum(vector),
     }
-    return Header(**{**fields, **changes})
+    fields |= changes
+    request = RequestFacts(
+        **{name: fields.pop(name) for name in RequestFacts.__struct_fields__ if name in fields}
+    )
+    return Header(request=request, **fields)
+
+
+def encode_header(header: Header) -> bytes:
+    return encode_fields(fields_of(header))
 
 
 def frames(d_model: int = 16, seed: int = 0, **changes: Any) -> tuple[bytes, bytes]:
@@ -43,26 +55,59 @@ def frames(d_model: int = 16, seed: int = 0, **changes: Any) -> tuple[bytes, byt
 
 
 def block_header(vectors: bytes, rows: int, **changes: Any) -> BlockHeader:
-    """One request in two rows each, the first uniform and the second opted in, and so on."""
+    """One request in two rows each, the first uniform and the second opted in, and so on.
+
+    Changes of what a row or a request has are columns: one entry for each.
+    """
     requests = (rows + 1) // 2
+    of_requests: dict[str, Any] = {
+        "request_id": [f"request-{number}" for number in range(requests)],
+        "stratum": ["opt_in" if number % 2 else "uniform" for number in range(requests)],
+    }
+    of_rows: dict[str, Any] = {
+        "position": [20 + row for row in range(rows)],
+        "token_id": [100 + row for row in range(rows)],
+        "phase": ["decode" if row % 2 else "prefill" for row in range(rows)],
+        "probability": [0.25] * rows,
+        "reason": ["decode"] * rows,
+        "checksum": checksums(vectors, rows),
+    }
+    for columns, facts in ((of_requests, RequestFacts), (of_rows, RowFacts)):
+        columns |= {name: changes.pop(name) for name in facts.__struct_fields__ if name in changes}
     fields: dict[str, Any] = {
-        "v": VERSION,
+        "v": block.VERSION,
         "model": "smollm2",
         "layer": 20,
         "dtype": "float32",
         "d_model": len(vectors) // 4 // rows,
         "captured_at": 1_800_000_000.0,
-        "checksum": checksums(vectors, rows),
-        "request_ids": [f"request-{number}" for number in range(requests)],
-        "strata": ["opt_in" if number % 2 else "uniform" for number in range(requests)],
+        "requests": [RequestFacts(**one) for one in _transposed(of_requests)],
         "request": [row // 2 for row in range(rows)],
-        "position": [20 + row for row in range(rows)],
-        "token_id": [100 + row for row in range(rows)],
-        "is_prefill": [row % 2 == 0 for row in range(rows)],
-        "probability": [0.25] * rows,
-        "reason": ["decode"] * rows,
+        "rows": [RowFacts(**one) for one in _transposed(of_rows)],
     }
     return BlockHeader(**{**fields, **changes})
+
+
+def _transposed(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def old_block_header(vectors: bytes, rows: int, **changes: Any) -> bytes:
+    """The same encoded as plugins of version 1 sent it; changes are of its own columns."""
+    header = msgspec.to_builtins(block_header(vectors, rows))
+    requests, facts = header.pop("requests"), header.pop("rows")
+    old = {
+        **header,
+        "v": 1,
+        "request_ids": [one["request_id"] for one in requests],
+        "strata": [one["stratum"] for one in requests],
+        "is_prefill": [one["phase"] == "prefill" for one in facts],
+        **{
+            name: [one[name] for one in facts]
+            for name in ("position", "token_id", "probability", "reason", "checksum")
+        },
+    }
+    return msgspec.msgpack.encode({**old, **changes})
 
 
 def block_frames(rows: int = 4, d_model: int = 16, seed: int = 0, **changes: Any) -> tuple[bytes, bytes]:

@@ -9,8 +9,8 @@ import numpy as np
 import redis
 from sqlalchemy.orm import Session, sessionmaker
 
-from subtext_sidecar.contract import record, streams
-from tests.support.records import header_for
+from subtext_sidecar.contract import streams
+from tests.support.records import encode_header, header_for
 from tests.support.waiting import wait_until
 from workers.consumer import wiring
 from workers.consumer.loop import WorkerLoop
@@ -34,7 +34,7 @@ def make_record(**changes: Any) -> tuple[bytes, bytes]:
         "captured_at": time.time(),
     }
     header = header_for(vector.tobytes(), **(fields | changes))
-    return record.encode_header(header), vector.tobytes()
+    return encode_header(header), vector.tobytes()
 
 
 @dataclasses.dataclass(slots=True)

@@ -276,17 +276,19 @@ class WorkerLoop:
     def _observe(self, rows: Sequence[readings.NewReading], stored: readings.StoredBatch) -> None:
         now = dt.datetime.now(dt.UTC)
         model, metrics = self._target.model, self._metrics
-        new = [row for row in rows if self._is_new(row.sample_id, stored)]  # else another worker was first
-        self._judge_decoder([row for row in new if row.baseline_probability > 0])
+        new = [row for row in rows if self._is_new(row.sample.id, stored)]  # else another worker was first
+        self._judge_decoder([row for row in new if row.sample.baseline_probability > 0])
         for row in new:
-            layer, selection = str(row.layer), "baseline" if row.baseline_probability > 0 else "screen"
+            sample = row.sample
+            selection = "baseline" if sample.baseline_probability > 0 else "screen"
+            layer = str(sample.layer)
             status = "verified" if row.verified else "unverified"
             metrics.stored.labels(model, layer, status, selection, row.position_class).inc()
             metrics.fve.labels(model, layer, selection).observe(row.fve)
             if row.fve_beyond_token is not None:
                 metrics.fve_beyond_token.labels(model, layer, selection).observe(row.fve_beyond_token)
             metrics.cosine.labels(model, layer, selection).observe(row.cosine)
-            metrics.latency_seconds.labels(model).observe((now - row.captured_at).total_seconds())
+            metrics.latency_seconds.labels(model).observe((now - sample.captured_at).total_seconds())
             if row.anomaly_p_value is not None:
                 metrics.anomaly_p_value.labels(model, selection).observe(row.anomaly_p_value)
                 if row.anomaly_p_value <= self._judge.policy.anomaly_p_value:

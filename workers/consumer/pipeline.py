@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from service.store.tables import Sample
 from service.store.write.readings import NewMatch, NewReading
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason, Stratum
@@ -23,6 +24,8 @@ from workers.nla.decoder import Claims, DecoderIdentity, Reading
 # A key of two indexes: PostgreSQL refuses index rows above 2704 bytes, and clients choose this text.
 _MAX_REQUEST_ID_BYTES = 1024
 _MAX_INTEGER = 2**31 - 1
+# What a sample takes from its record as it is: all that both know by the same name and in the same unit.
+_CARRIED = sorted((record.FIELDS & set(Sample.__table__.columns.keys())) - {"captured_at"})
 _SAMPLED_STRATA = (Stratum.UNIFORM, Stratum.OPT_IN)
 
 
@@ -110,16 +113,16 @@ def _check_decoder(header: record.Header, identity: DecoderIdentity, served_mode
 
 def _check_storable(header: record.Header) -> None:
     """Refuse before decoding what the tables could never hold."""
-    size = len(header.request_id.encode())
+    size = len(header.request.request_id.encode())
     if size > _MAX_REQUEST_ID_BYTES:
         raise PermanentError(
             RejectReason.OVERSIZED,
             f"request_id: has {size} bytes, limit {_MAX_REQUEST_ID_BYTES}; send a shorter id",
         )
-    if header.stratum not in _SAMPLED_STRATA:
+    if header.request.stratum not in _SAMPLED_STRATA:
         raise PermanentError(
             RejectReason.BAD_FIELD,
-            f"stratum: {header.stratum!r} is not one of {', '.join(_SAMPLED_STRATA)}",
+            f"stratum: {header.request.stratum!r} is not one of {', '.join(_SAMPLED_STRATA)}",
         )
     for field, value in (("position", header.position), ("token_id", header.token_id)):
         if value > _MAX_INTEGER:
@@ -188,20 +191,7 @@ def to_rows(
         raise ValueError("readings: the decoder measured a figure that is not finite")
     return [
         NewReading(
-            sample_id=work.sample_id,
-            request_id=header.request_id,
-            layer=header.layer,
-            position=header.position,
-            token_id=header.token_id,
-            token_text=storable(token_text(header.token_id)),
-            phase=header.phase,
-            norm=header.norm,
-            stratum=header.stratum,
-            inclusion_probability=header.probability,
-            baseline_probability=header.baseline_probability,
-            reason=header.reason,
-            screen_scores=header.scores,
-            captured_at=work.captured_at,
+            sample=_sample(work, token_text),
             text=storable(reading.text),
             well_formed=reading.well_formed,
             cosine=reading.cosine,
@@ -218,8 +208,20 @@ def to_rows(
             matches=[NewMatch(*match) for match in verdict.matches],
         )
         for work, reading, verdict in zip(works, readings, verdicts, strict=True)
-        for header in (work.record.header,)
     ]
+
+
+def _sample(work: Work, token_text: Callable[[int], str]) -> Sample:
+    header = work.record.header
+    fields = record.fields_of(header)
+    return Sample(
+        **{name: fields[name] for name in _CARRIED},
+        id=work.sample_id,
+        token_text=storable(token_text(header.token_id)),
+        inclusion_probability=header.probability,
+        screen_scores=header.scores,
+        captured_at=work.captured_at,
+    )
 
 
 def _figures(reading: Reading) -> list[float]:

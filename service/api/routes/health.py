@@ -18,6 +18,7 @@ from service.store import engine, migrate
 
 router = APIRouter(tags=["health"])
 _log: Final = structlog.get_logger(__name__)
+_HEAD: Final = migrate.head_revision()
 
 
 class Health(Answer):
@@ -30,7 +31,7 @@ class Check(Answer):
     """One thing that must work before requests can be answered."""
 
     ok: bool
-    detail: str = Field(examples=["at 0003, head is 0003"])
+    detail: str = Field(examples=[f"at {_HEAD}, head is {_HEAD}"])
 
 
 class Readiness(Answer):

@@ -1,4 +1,4 @@
-"""Requests of the audited model: everything known about one."""
+"""Requests of the audited model: everything known about one, or those of a trace."""
 
 from http import HTTPStatus
 from typing import Annotated, Final
@@ -7,13 +7,35 @@ from fastapi import APIRouter, Query
 
 from service.api.deps import Held, ReadsRequests, reading
 from service.api.http.responses import problems
-from service.api.parameters import NoParameters, RequestIdInPath
-from service.api.schemas.request import RequestReport, report
+from service.api.parameters import MAX_LIMIT, NoParameters, Parameters, RequestIdInPath, TraceId
+from service.api.schemas.request import RequestReport, TracedRequest, TracedRequests, report
 from service.errors import ProblemError
 from service.store.read import requests
 
 router = APIRouter(tags=["requests"])
 _MAX_SAMPLES: Final = 1000
+
+
+class RequestParameters(Parameters):
+    """Which requests to list."""
+
+    trace_id: TraceId
+
+
+@router.get("/requests", summary="Find the requests of a trace")
+def list_requests(
+    held: Held, _caller: ReadsRequests, parameters: Annotated[RequestParameters, Query()]
+) -> TracedRequests:
+    """Return the first 200 requests that said they belong to a trace, by their first capture.
+
+    Clients choose trace ids, so this says what they said. A request is there only when a sample of it
+    is stored: none means that none was sampled, audited and decoded yet, never that the trace had none.
+    """
+    with reading(held) as session:
+        found = requests.list_of_trace(session, parameters.trace_id, MAX_LIMIT)
+    return TracedRequests(
+        requests=[TracedRequest.model_validate(one) for one in found.requests], requests_total=found.total
+    )
 
 
 # ":path", because nothing keeps a client from using slashes in its request ids.

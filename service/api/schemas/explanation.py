@@ -11,6 +11,7 @@ from service.store.read import explanations
 from service.store.tables import Decoder as DecoderRow
 from service.store.tables import Explanation as ExplanationRow
 from service.store.tables import Sample as SampleRow
+from service.store.tables import values_of
 
 LABEL: Final = (
     "Hypothesis: one decoder's reading of one activation. Verified means that the text rebuilds this "
@@ -168,6 +169,14 @@ class SampleFields(Answer):
         "because the client asked. Estimates over requests that nobody picked use `uniform` alone.",
         examples=["uniform"],
     )
+    trace_id: str | None = Field(
+        description="The W3C trace that the request said it belongs to; null when it named none. Clients "
+        "choose it: look up by it, and trust it no further.",
+        examples=["0af7651916cd43dd8448eb211c80319c"],
+    )
+    span_id: str | None = Field(
+        description="The span of the caller in that trace.", examples=["b7ad6b7169203331"]
+    )
     inclusion_probability: float = Field(
         description="The probability with which this activation was chosen, for whatever reason; weight by "
         "its inverse for unbiased estimates.",
@@ -224,25 +233,10 @@ class ExplanationPage(Answer):
 
 def sample_fields(row: SampleRow, model: str, *, with_text: bool) -> SampleFields:
     """Return the answer's sample part, tokens withheld unless ``with_text``."""
-    return SampleFields(
-        model=model,
-        request_id=row.request_id,
-        layer=row.layer,
-        position=row.position,
-        phase=row.phase,
-        # The id gives the token away as surely as its text: tokenizers are public.
-        token_id=row.token_id if with_text else None,
-        token_text=row.token_text if with_text else None,
-        text_withheld=not with_text,
-        norm=row.norm,
-        captured_at=row.captured_at,
-        stored_at=row.stored_at,
-        stratum=row.stratum,
-        inclusion_probability=row.inclusion_probability,
-        baseline_probability=row.baseline_probability,
-        reason=row.reason,
-        screen_scores=row.screen_scores,
-    )
+    # The id gives the token away as surely as its text: tokenizers are public.
+    withheld = {} if with_text else dict.fromkeys(("token_id", "token_text"))
+    beside = {"model": model, "text_withheld": not with_text}
+    return SampleFields.model_validate(values_of(row) | withheld | beside)
 
 
 def explanation(view: explanations.View, *, with_text: bool) -> Explanation:

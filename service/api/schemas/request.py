@@ -1,5 +1,6 @@
 """One audited request as answered: what is known of it, and how little of it was looked at."""
 
+import datetime as dt
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable
@@ -100,6 +101,31 @@ class RequestReport(Answer):
     samples: list[Sample] = Field(description="By model, layer and position.")
     explanations: list[Explanation] = Field(description="Of the listed samples, by layer and position.")
     flags: list[Flag] = Field(description="By concept. None does not mean clean: see `coverage`.")
+
+
+class TracedRequest(Answer):
+    """A request of a trace, with a stored sample."""
+
+    request_id: str = Field(examples=["chat-7f3a"])
+    model: str = Field(
+        description="The audited model, by its served name.", examples=["SmolLM2-135M-Instruct"]
+    )
+    span_ids: list[str] = Field(
+        description="Spans of the callers; several only where clients used the request id again.",
+        examples=[["b7ad6b7169203331"]],
+    )
+    samples: int = Field(description="Positions stored of it in this trace.", examples=[6])
+    first_captured_at: dt.datetime = Field(description="UTC.")
+    last_captured_at: dt.datetime = Field(description="UTC.")
+
+
+class TracedRequests(Answer):
+    """The requests of one trace, in the order of their first capture."""
+
+    requests: list[TracedRequest]
+    requests_total: int = Field(
+        description="How many there are; more than are listed when cut.", examples=[1]
+    )
 
 
 def report(view: requests.View, *, with_text: bool) -> RequestReport:

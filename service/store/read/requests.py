@@ -1,5 +1,6 @@
 """Everything that is stored about one request of the audited model."""
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,49 @@ class View(NamedTuple):
     samples: Sequence[SampleView]
     explanations: Sequence[explanations.View]
     flags: Sequence[flags.View]
+
+
+class TracedRequest(NamedTuple):
+    """One request of a trace at one model."""
+
+    request_id: str
+    model: str
+    span_ids: list[str]  # distinct: a reused request id may have come from several
+    samples: int  # of this trace
+    first_captured_at: dt.datetime
+    last_captured_at: dt.datetime
+
+
+class TracedRequests(NamedTuple):
+    """Requests of a trace. ``total`` counts all, ``requests`` holds the first captured of them."""
+
+    total: int
+    requests: list[TracedRequest]
+
+
+def list_of_trace(session: Session, trace_id: str, limit: int) -> TracedRequests:
+    """Return the first ``limit`` requests of a trace that have a stored sample, by their first capture.
+
+    Clients choose trace ids, and one may send any number of requests with the same; hence the limit.
+    """
+    of_trace = (
+        select(
+            Sample.request_id,
+            Model.name.label("model"),
+            func.array_remove(func.array_agg(Sample.span_id.distinct()), None).label("span_ids"),
+            func.count().label("samples"),
+            func.min(Sample.captured_at).label("first_captured_at"),
+            func.max(Sample.captured_at).label("last_captured_at"),
+        )
+        .join(Model, Model.id == Sample.model_id)
+        .where(Sample.trace_id == trace_id)
+        .group_by(Sample.request_id, Model.name)
+        .subquery()
+    )
+    total = session.scalar(select(func.count()).select_from(of_trace)) or 0
+    order = (of_trace.c.first_captured_at, of_trace.c.request_id, of_trace.c.model)
+    rows = session.execute(select(of_trace).order_by(*order).limit(limit))
+    return TracedRequests(total, [TracedRequest(**row) for row in rows.mappings()])
 
 
 def get_request(session: Session, request_id: str, limit: int) -> View | None:

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.store import identity
-from service.store.tables import ConceptMatch, Explanation, Sample
+from service.store.tables import ConceptMatch, Explanation, Sample, values_of
 from service.store.write.evidence import Verdicts
 from service.store.write.flags import RaisedFlag, Subject, refresh_flags
 
@@ -32,20 +32,8 @@ class NewMatch(NamedTuple):
 class NewReading:
     """One sample and what the decoder said about it."""
 
-    sample_id: uuid.UUID
-    request_id: str
-    layer: int
-    position: int
-    token_id: int
-    token_text: str
-    phase: str
-    norm: float
-    stratum: str
-    inclusion_probability: float
-    baseline_probability: float
-    reason: str
-    screen_scores: Mapping[str, float]
-    captured_at: dt.datetime
+    sample: Sample
+    """As it will be stored, in no session; whoever stores it adds its model."""
     text: str
     well_formed: bool
     cosine: float
@@ -97,9 +85,10 @@ def store_batch(
     """
     if not readings:
         return StoredBatch(frozenset(), [])
-    requests = sorted({(reading.request_id, reading.layer) for reading in readings})
+    requests = sorted({(new.sample.request_id, new.sample.layer) for new in readings})
     _lock_requests(session, model_id, requests)
-    session.execute(insert(Sample).on_conflict_do_nothing(), [_sample(model_id, new) for new in readings])
+    samples = [values_of(new.sample) | {"model_id": model_id} for new in readings]
+    session.execute(insert(Sample).on_conflict_do_nothing(), samples)
     new_ids = _insert_explanations(session, readings, decoder_id)
     _insert_matches(session, readings, decoder_id, new_ids)
     flags = [
@@ -117,35 +106,15 @@ def _lock_requests(session: Session, model_id: uuid.UUID, requests: Sequence[tup
         session.execute(select(func.pg_advisory_xact_lock(key)))
 
 
-def _sample(model_id: uuid.UUID, new: NewReading) -> dict[str, Any]:
-    return {
-        "id": new.sample_id,
-        "model_id": model_id,
-        "request_id": new.request_id,
-        "layer": new.layer,
-        "position": new.position,
-        "token_id": new.token_id,
-        "token_text": new.token_text,
-        "phase": new.phase,
-        "norm": new.norm,
-        "stratum": new.stratum,
-        "inclusion_probability": new.inclusion_probability,
-        "baseline_probability": new.baseline_probability,
-        "reason": new.reason,
-        "screen_scores": dict(new.screen_scores),
-        "captured_at": new.captured_at,
-    }
-
-
 def _insert_explanations(
     session: Session, readings: Sequence[NewReading], decoder_id: uuid.UUID
 ) -> frozenset[uuid.UUID]:
     rows = [
         {
-            "id": identity.explanation_id(new.sample_id, decoder_id),
-            "sample_id": new.sample_id,
+            "id": identity.explanation_id(new.sample.id, decoder_id),
+            "sample_id": new.sample.id,
             "decoder_id": decoder_id,
-            "captured_at": new.captured_at,
+            "captured_at": new.sample.captured_at,
             "text": new.text,
             "well_formed": new.well_formed,
             "cosine": new.cosine,
@@ -176,7 +145,7 @@ def _insert_matches(
         {"explanation_id": explanation_id, **match._asdict()}
         for new in readings
         for match in new.matches
-        if (explanation_id := identity.explanation_id(new.sample_id, decoder_id)) in new_ids
+        if (explanation_id := identity.explanation_id(new.sample.id, decoder_id)) in new_ids
     ]
     if rows:
         session.execute(insert(ConceptMatch).on_conflict_do_nothing(), rows)

@@ -9,14 +9,16 @@ itself brings.
 import math
 import uuid
 import zlib
-from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import asdict
 
 from subtext_sidecar.contract.counters import Hop, RejectReason
+from subtext_sidecar.contract.facts import Count, Name, RequestFacts, RowFacts, has_nul
 
 VERSION: Final = 1
 
@@ -25,8 +27,6 @@ MAX_DIMENSIONS: Final = 65_536
 MAX_SCORES: Final = 32
 _NAMESPACE: Final = uuid.UUID("8f0c1c8e-2f2e-5d0a-9d2b-6b8c5b0f7a11")
 BYTES_PER_VALUE: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-Phase = Literal["prefill", "decode"]
 
 
 class RecordError(ValueError):
@@ -37,26 +37,29 @@ class RecordError(ValueError):
         self.reason = reason
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known about one activation besides its values."""
+class _OwnFields(RowFacts, frozen=True, kw_only=True):
+    """All fields of a header but those of its request."""
 
     v: int
-    model: str  # served model name
-    request_id: str  # external id (X-Request-Id), never the engine's suffixed one
-    stratum: str  # of the request: Stratum.UNIFORM or OPT_IN
-    layer: int  # K: the vector is the OUTPUT of block K
-    position: int  # token position in the request, 0 is the first prompt token
-    token_id: int  # the token at that position
-    phase: Phase
+    model: Name  # served model name
+    layer: Count  # K: the vector is the OUTPUT of block K
     norm: float  # L2 norm of the vector
-    probability: float  # inclusion probability of this row by whatever reason, in (0, 1]
     baseline_probability: float  # that of the random baseline alone; 0 when only the screen chose it
-    reason: str  # why it was chosen, e.g. "decode", or "screen_anomaly" when only the screen did
     captured_at: float  # Unix seconds, fixed by the plugin
     dtype: str  # float32 | bfloat16 | float16, little endian
     shape: tuple[int, ...]  # (d_model,)
-    checksum: int  # CRC-32 of the vector bytes
-    scores: dict[str, float] = {}  # what the screen measured, by detector; a new dict each
+    # What the screen measured, by detector.
+    scores: dict[str, float] = {}  # noqa: RUF012  # msgspec makes a new one each
+
+
+class Header(_OwnFields, frozen=True, kw_only=True):
+    """What is known about one activation besides its values; in bytes one flat map, see `fields_of`."""
+
+    request: RequestFacts
+
+
+FIELDS: Final = frozenset((*Header.__struct_fields__, *RequestFacts.__struct_fields__)) - {"request"}
+"""Names of the fields that `fields_of` returns."""
 
 
 class CoverageCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,15 +96,23 @@ class Record(NamedTuple):
 # without end. Each is a bad message, never a reason to stop.
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_header_encoder = msgspec.msgpack.Encoder()
+_encoder = msgspec.msgpack.Encoder()
 _DOUBLE_BYTES: Final = 8  # behind their tag, big endian
-_header_decoder = msgspec.msgpack.Decoder(Header)
+_own_fields_decoder = msgspec.msgpack.Decoder(_OwnFields)
+_request_decoder = msgspec.msgpack.Decoder(RequestFacts)
 _coverage_decoder = msgspec.msgpack.Decoder(CoverageCount)
 
 
-def encode_header(header: Header) -> bytes:
-    """Return the header as msgpack."""
-    return _header_encoder.encode(header)
+def fields_of(header: Header) -> dict[str, Any]:
+    """Return the header's fields with those of its request among them, by name."""
+    fields = asdict(header)
+    fields |= asdict(fields.pop("request"))
+    return fields
+
+
+def encode_fields(fields: Mapping[str, Any]) -> bytes:
+    """Return a header's `fields_of` as msgpack. What they should be is checked where they are decoded."""
+    return _encoder.encode(fields)
 
 
 def encode_scores(names: Sequence[str], values: npt.NDArray[np.float64]) -> list[msgspec.Raw]:
@@ -109,13 +120,13 @@ def encode_scores(names: Sequence[str], values: npt.NDArray[np.float64]) -> list
 
     All rows at once, because the same keys again and again would cost more than all else in a header.
     """
-    one = _header_encoder.encode(dict.fromkeys(names, 0.0))
+    one = _encoder.encode(dict.fromkeys(names, 0.0))
     rows = np.tile(np.frombuffer(one, np.uint8), (len(values), 1))
     numbers = values.astype(">f8").view(np.uint8).reshape(len(values), len(names), _DOUBLE_BYTES)
     stop = len(one)
     for column in reversed(range(len(names))):
         rows[:, stop - _DOUBLE_BYTES : stop] = numbers[:, column]
-        stop -= len(_header_encoder.encode({names[column]: 0.0})) - 1  # its map has a head of one byte
+        stop -= len(_encoder.encode({names[column]: 0.0})) - 1  # its map has a head of one byte
     content, size = rows.tobytes(), len(one)
     return [msgspec.Raw(content[at : at + size]) for at in range(0, len(content), size)]
 
@@ -137,7 +148,8 @@ def decode(header_bytes: bytes, vector: bytes) -> Record:
         )
     _check_version(header_bytes)
     try:
-        header = _header_decoder.decode(header_bytes)
+        own = _own_fields_decoder.decode(header_bytes)
+        header = Header(request=_request_decoder.decode(header_bytes), **asdict(own))
     except msgspec.ValidationError as error:
         raise RecordError(RejectReason.BAD_FIELD, str(error)) from error
     except UNDECODABLE as error:
@@ -153,13 +165,13 @@ def sample_id(header: Header) -> uuid.UUID:
     A redelivered or recomputed activation has the same identity, which makes storing idempotent.
     """
     # msgpack is length-prefixed, so ("a", "bc") and ("ab", "c") cannot meet in one name.
-    parts = (header.model, header.request_id, header.layer, header.position)
-    return uuid.uuid5(_NAMESPACE, _header_encoder.encode(parts).hex())
+    parts = (header.model, header.request.request_id, header.layer, header.position)
+    return uuid.uuid5(_NAMESPACE, _encoder.encode(parts).hex())
 
 
 def encode_coverage(count: CoverageCount) -> bytes:
     """Return the coverage count as msgpack."""
-    return _header_encoder.encode(count)
+    return _encoder.encode(count)
 
 
 def decode_coverage(payload: bytes) -> CoverageCount:
@@ -199,10 +211,14 @@ def _check_version(header_bytes: bytes) -> None:
 
 
 def _check_fields(header: Header) -> None:
-    _check_texts(header)
-    _check_probabilities(header)
-    if min(header.layer, header.position, header.token_id) < 0:
-        raise RecordError(RejectReason.BAD_FIELD, "layer, position and token_id must not be negative")
+    """Check what the fields' types do not demand already."""
+    if has_nul(header.request, header) or "\x00" in "".join(header.scores):
+        raise RecordError(RejectReason.BAD_FIELD, "text fields must not contain NUL")
+    if not 0.0 <= header.baseline_probability <= header.probability:
+        raise RecordError(
+            RejectReason.BAD_FIELD,
+            f"baseline_probability {header.baseline_probability} is outside [0, probability]",
+        )
     if not all(map(math.isfinite, (header.norm, header.captured_at, *header.scores.values()))):
         raise RecordError(RejectReason.NOT_FINITE, "norm, captured_at and scores must be finite")
     if header.dtype not in BYTES_PER_VALUE:
@@ -215,24 +231,6 @@ def _check_fields(header: Header) -> None:
         raise RecordError(RejectReason.OVERSIZED, f"d_model {header.shape[0]}, limit {MAX_DIMENSIONS}")
     if len(header.scores) > MAX_SCORES:
         raise RecordError(RejectReason.OVERSIZED, f"{len(header.scores)} scores, limit {MAX_SCORES}")
-
-
-def _check_texts(header: Header) -> None:
-    if not header.model or not header.request_id or not header.stratum:
-        raise RecordError(RejectReason.BAD_FIELD, "model, request_id and stratum must not be empty")
-    texts = (header.model, header.request_id, header.stratum, header.reason, *header.scores)
-    if any("\x00" in text for text in texts):
-        raise RecordError(RejectReason.BAD_FIELD, "text fields must not contain NUL")
-
-
-def _check_probabilities(header: Header) -> None:
-    if not 0.0 < header.probability <= 1.0:
-        raise RecordError(RejectReason.BAD_FIELD, f"probability {header.probability} is outside (0, 1]")
-    if not 0.0 <= header.baseline_probability <= header.probability:
-        raise RecordError(
-            RejectReason.BAD_FIELD,
-            f"baseline_probability {header.baseline_probability} is outside [0, probability]",
-        )
 
 
 def _check_vector(header: Header, vector: bytes) -> None:

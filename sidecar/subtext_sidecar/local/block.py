@@ -1,13 +1,12 @@
 """The block: the sampled rows of one engine step on their way from the plugin to the sidecar.
 
-Two byte strings, a msgpack header in columns and the raw vectors one after another, so that the
-engine's process spends no time on single rows: the sidecar makes a record of each. No pickle, no
-code, and no import beyond what vLLM itself brings.
+Two byte strings, a msgpack header and the raw vectors one after another: one message for all rows,
+of which the sidecar makes a record each. What is known of a request is there once, however many
+rows it has. No pickle, no code, and no import beyond what vLLM itself brings.
 """
 
 import math
 import zlib
-from collections.abc import Sized
 from typing import Final, NamedTuple
 
 import msgspec
@@ -15,38 +14,34 @@ import numpy as np
 import numpy.typing as npt
 
 from subtext_sidecar.contract.counters import RejectReason, Stratum
+from subtext_sidecar.contract.facts import Count, Name, RequestFacts, RowFacts, has_nul
 from subtext_sidecar.contract.record import (
     BYTES_PER_VALUE,
     MAX_DIMENSIONS,
     UNDECODABLE,
-    VERSION,
     RecordError,
     to_float32,
 )
+from subtext_sidecar.local import block_v1
 
+VERSION: Final = 2
 MAX_ROWS: Final = 1024  # rows in one block
 MAX_BLOCK_HEADER_BYTES: Final = 1 << 20
 _STRATA: Final = frozenset({Stratum.UNIFORM, Stratum.OPT_IN})  # requests of others are never sampled
 
 
 class BlockHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known about the rows besides their values. Columns have one entry a row."""
+    """What is known about the rows besides their values."""
 
     v: int
-    model: str  # served model name
-    layer: int  # K: the vectors are the OUTPUT of block K
+    model: Name  # served model name
+    layer: Count  # K: the vectors are the OUTPUT of block K
     dtype: str  # float32 | bfloat16 | float16, little endian
     d_model: int
     captured_at: float  # Unix seconds
-    request_ids: list[str]  # external ids, distinct
-    strata: list[str]  # one a request: Stratum.UNIFORM or OPT_IN
-    request: list[int]  # index into request_ids
-    position: list[int]
-    token_id: list[int]
-    is_prefill: list[bool]
-    probability: list[float]  # inclusion probability of the row by the plugin's policy
-    reason: list[str]
-    checksum: list[int]  # CRC-32 of the row's bytes, which its record carries on
+    requests: list[RequestFacts]  # distinct
+    request: list[int]  # of each row: index into requests
+    rows: list[RowFacts]  # their probability and reason are those of the plugin's policy
 
 
 class Block(NamedTuple):
@@ -57,7 +52,7 @@ class Block(NamedTuple):
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self.header.position)
+        return len(self.header.rows)
 
     def values(self) -> npt.NDArray[np.float32]:
         """Return the vectors as float32, shape (rows, d_model)."""
@@ -71,6 +66,13 @@ class Block(NamedTuple):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(BlockHeader)
+
+
+class _Versioned(msgspec.Struct):
+    v: int
+
+
+_version_decoder = msgspec.msgpack.Decoder(_Versioned)
 
 
 def checksums(vectors: bytes, rows: int) -> list[int]:
@@ -91,59 +93,62 @@ def decode_block(header_bytes: bytes, vectors: bytes) -> Block:
             RejectReason.OVERSIZED,
             f"block header has {len(header_bytes)} bytes, limit {MAX_BLOCK_HEADER_BYTES}",
         )
-    try:
-        header = _decoder.decode(header_bytes)
-    except msgspec.ValidationError as error:
-        raise RecordError(RejectReason.BAD_FIELD, str(error)) from error
-    except UNDECODABLE as error:
-        raise RecordError(RejectReason.MALFORMED_HEADER, str(error)) from error
-    if header.v != VERSION:
-        raise RecordError(
-            RejectReason.WRONG_VERSION, f"block version {header.v}, this reader knows {VERSION}"
-        )
-    _check_columns(header)
+    header = _decode_header(header_bytes)
+    _check_rows(header)
     _check_vectors(header, vectors)
     return Block(header, vectors)
 
 
-def _check_columns(header: BlockHeader) -> None:
-    rows = len(header.position)
+def _decode_header(header_bytes: bytes) -> BlockHeader:
+    try:
+        header = _decoder.decode(header_bytes)
+    except msgspec.ValidationError as error:
+        return _decode_old(header_bytes, error)
+    except UNDECODABLE as error:
+        raise RecordError(RejectReason.MALFORMED_HEADER, str(error)) from error
+    if header.v != VERSION:
+        raise _wrong_version(header.v)
+    return header
+
+
+def _decode_old(header_bytes: bytes, invalid: msgspec.ValidationError) -> BlockHeader:
+    """Return the header if it is a valid one of version 1; ``invalid`` is what else is wrong with it."""
+    try:
+        version = _version_decoder.decode(header_bytes).v
+        if version == block_v1.VERSION:
+            return msgspec.convert(block_v1.upgraded(header_bytes) | {"v": VERSION}, BlockHeader)
+    except (*UNDECODABLE, ValueError) as error:  # a ValidationError among them
+        raise RecordError(RejectReason.BAD_FIELD, str(error)) from error
+    if version != VERSION:
+        raise _wrong_version(version)
+    raise RecordError(RejectReason.BAD_FIELD, str(invalid)) from invalid
+
+
+def _wrong_version(version: int) -> RecordError:
+    return RecordError(
+        RejectReason.WRONG_VERSION,
+        f"block version {version}, this reader knows {block_v1.VERSION} and {VERSION}",
+    )
+
+
+def _check_rows(header: BlockHeader) -> None:
+    """Check what the fields' types do not demand already."""
+    rows = len(header.rows)
     if not 0 < rows <= MAX_ROWS:
         raise RecordError(
             RejectReason.OVERSIZED if rows else RejectReason.BAD_FIELD,
             f"block has {rows} rows, limit {MAX_ROWS}",
         )
-    columns: tuple[Sized, ...] = (
-        header.request,
-        header.token_id,
-        header.is_prefill,
-        header.probability,
-        header.reason,
-        header.checksum,
-    )
-    if set(map(len, columns)) != {rows} or len(header.strata) != len(header.request_ids):
-        raise RecordError(RejectReason.BAD_FIELD, "columns of the block differ in length")
-    if not 0 <= min(header.request) <= max(header.request) < len(header.request_ids):
-        raise RecordError(RejectReason.BAD_FIELD, "request points outside request_ids")
+    if len(header.request) != rows:
+        raise RecordError(RejectReason.BAD_FIELD, "request and rows of the block differ in length")
+    if not 0 <= min(header.request) <= max(header.request) < len(header.requests):
+        raise RecordError(RejectReason.BAD_FIELD, "request points outside requests")
     if not math.isfinite(header.captured_at):
         raise RecordError(RejectReason.NOT_FINITE, "captured_at must be finite")
-    if header.layer < 0 or min(header.position) < 0 or min(header.token_id) < 0:
-        raise RecordError(RejectReason.BAD_FIELD, "layer, position and token_id must not be negative")
-    probabilities = header.probability
-    # The sum is NaN when one of them is, which least and greatest need not show.
-    if not (min(probabilities) > 0.0 and max(probabilities) <= 1.0) or math.isnan(sum(probabilities)):
-        raise RecordError(RejectReason.BAD_FIELD, "probability is outside (0, 1]")
-    _check_texts(header)
-
-
-def _check_texts(header: BlockHeader) -> None:
-    if not set(header.strata) <= _STRATA:
-        raise RecordError(RejectReason.BAD_FIELD, f"strata are not among {sorted(_STRATA)}")
-    texts = (header.model, *header.request_ids)
-    if not all(texts):
-        raise RecordError(RejectReason.BAD_FIELD, "model and request_ids must not be empty")
-    if "\x00" in "".join((*texts, *header.reason)):
+    if "\x00" in header.model or has_nul(*header.requests, *header.rows):
         raise RecordError(RejectReason.BAD_FIELD, "text fields must not contain NUL")
+    if not {request.stratum for request in header.requests} <= _STRATA:
+        raise RecordError(RejectReason.BAD_FIELD, f"strata are not among {sorted(_STRATA)}")
 
 
 def _check_vectors(header: BlockHeader, vectors: bytes) -> None:
@@ -153,10 +158,10 @@ def _check_vectors(header: BlockHeader, vectors: bytes) -> None:
         )
     if not 0 < header.d_model <= MAX_DIMENSIONS:
         raise RecordError(RejectReason.OVERSIZED, f"d_model {header.d_model}, limit {MAX_DIMENSIONS}")
-    expected = len(header.position) * header.d_model * BYTES_PER_VALUE[header.dtype]
+    expected = len(header.rows) * header.d_model * BYTES_PER_VALUE[header.dtype]
     if len(vectors) != expected:
         raise RecordError(
             RejectReason.BAD_LENGTH, f"vectors have {len(vectors)} bytes, expected {expected}"
         )
-    if checksums(vectors, len(header.position)) != header.checksum:
+    if checksums(vectors, len(header.rows)) != [row.checksum for row in header.rows]:
         raise RecordError(RejectReason.BAD_CHECKSUM, "CRC-32 of a row differs from the header's")

@@ -143,7 +143,7 @@ class Capture:
 
     def _drop(self, picked: Picked, captured_at: float, counter: CounterName) -> None:
         minute = int(captured_at) // SECONDS_PER_MINUTE
-        for stratum, count in Counter(row.stratum for row in picked.rows).items():
+        for stratum, count in Counter(watch.stratum for watch, _ in picked.wanted).items():
             cell = Cell(self._model, stratum, minute)
             self._ledger.add(cell, _ROWS_SAMPLED, count)
             self._ledger.add(cell, counter, count)

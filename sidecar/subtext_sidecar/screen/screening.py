@@ -87,24 +87,24 @@ class Screening:
         self._arrived = Arrivals(self._arrived.rows + len(finite), self._arrived.found + len(found.reasons))
         taken = Taken([], Counter(), Counter(found.verdicts))
         for place in found.reasons:
-            taken.counts[rows.stratum[finite[place]], _SCREENED[found.verdicts[place]]] += 1
+            taken.counts[rows.requests[finite[place]].stratum, _SCREENED[found.verdicts[place]]] += 1
         rates = self.rates
         if rates.baseline >= 1.0:
             # Every draw is below it: all rows pass, each by the baseline and as it came.
-            probabilities = [rows.probability[row] for row in finite]
-            reasons = [rows.reason[row] for row in finite]
+            facts = [rows.facts[row] for row in finite]
+            probabilities, reasons = [one.probability for one in facts], [one.reason for one in facts]
             taken.kept.extend(map(Kept, finite, probabilities, probabilities, reasons, found.scores))
             return taken
         drawn = self._draws(rows)
         thinned = []
         for place, row in enumerate(finite):
             reason = found.reasons.get(place)
-            passed = pass_on(drawn[row], rows.probability[row], rates, is_found=reason is not None)
+            passed = pass_on(drawn[row], rows.facts[row].probability, rates, is_found=reason is not None)
             if passed is None:
-                thinned.append((rows.stratum[row], _THINNED))
+                thinned.append((rows.requests[row].stratum, _THINNED))
                 continue
             if reason is None or passed.baseline_probability:
-                reason = rows.reason[row]
+                reason = rows.facts[row].reason
             taken.kept.append(Kept(row, *passed, reason, found.scores[place]))
         taken.counts.update(thinned)
         return taken
@@ -116,8 +116,9 @@ class Screening:
         return (kind.model, kind.layer, kind.d_model) == (of.model, of.layer, of.d_model)
 
     def _draws(self, rows: Rows) -> list[float]:
-        of_requests = {one: thinning.draw(self._policy.seed, one) for one in set(rows.request_id)}
-        return [of_requests[one] for one in rows.request_id]
+        request_ids = [request.request_id for request in rows.requests]
+        of_requests = {one: thinning.draw(self._policy.seed, one) for one in set(request_ids)}
+        return [of_requests[one] for one in request_ids]
 
     def _find(self, rows: Rows, finite: list[int]) -> _Findings:
         if self._detector is None or not finite or not self._fits(rows.kind):

@@ -86,9 +86,8 @@ class Intake:
                 self._refuse(header, vectors, error, now)
 
     def _take(self, rows: Rows, minute: int) -> None:
-        counts: _Counts = Counter(
-            {(stratum, _RECEIVED): count for stratum, count in Counter(rows.stratum).items()}
-        )
+        received = Counter([request.stratum for request in rows.requests])
+        counts: _Counts = Counter({(stratum, _RECEIVED): count for stratum, count in received.items()})
         for row in not_finite(rows):
             self._drop(
                 rows,
@@ -103,12 +102,12 @@ class Intake:
             self._metrics.screen_rows.labels(rows.kind.model, verdict).inc(count)
         if taken.verdicts["unscreened"]:
             self._tell_unfit(rows.kind)
-        cells = {stratum: Cell(rows.kind.model, stratum, minute) for stratum in set(rows.stratum)}
+        cells = {stratum: Cell(rows.kind.model, stratum, minute) for stratum in received}
         put = self._buffer.put
         for kept in taken.kept:
             header, vector = make_record(rows, kept)
             size = len(header)
-            stratum = rows.stratum[kept.row]
+            stratum = rows.requests[kept.row].stratum
             if size > MAX_HEADER_BYTES:
                 detail = f"header has {size} bytes, limit {MAX_HEADER_BYTES}"
                 self._drop(rows, kept, RejectReason.OVERSIZED, detail, counts)
@@ -118,7 +117,7 @@ class Intake:
             self._ledger.add(cells[stratum], counter, count)
 
     def _drop(self, rows: Rows, kept: Kept, reason: RejectReason, detail: str, counts: _Counts) -> None:
-        counts[rows.stratum[kept.row], INVALID[reason]] += 1
+        counts[rows.requests[kept.row].stratum, INVALID[reason]] += 1
         self._bury(*make_record(rows, kept), RecordError(reason, detail))
 
     def _refuse(self, header: bytes, vectors: bytes, error: RecordError, now: Cell) -> None:

@@ -1,4 +1,4 @@
-"""The rows of some blocks together, column by column, and the records of those that go on. Pure.
+"""The rows of some blocks together, and the records of those that go on. Pure.
 
 A block may hold a single row, and what is done for a block at a time would then cost more than what
 is done for its rows; so blocks that came together are taken together.
@@ -9,20 +9,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import asdict
 
 from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.facts import RequestFacts, RowFacts
 from subtext_sidecar.contract.record import (
     BYTES_PER_VALUE,
     NO_SCORES,
     UNDECODABLE,
     VERSION,
-    Header,
-    encode_header,
+    encode_fields,
     to_float32,
 )
 from subtext_sidecar.local.block import Block
@@ -39,25 +40,19 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """Rows of one kind; columns have one entry a row."""
+    """Rows of one kind; lists have one entry a row."""
 
     kind: Kind
     contents: bytes  # the raw vectors, one after another
     vectors: npt.NDArray[np.float32]  # (rows, d_model)
     norms: npt.NDArray[np.float64]  # (rows,); not finite where the values are not
     captured_at: list[float] = field(default_factory=list)
-    request_id: list[str] = field(default_factory=list)
-    stratum: list[str] = field(default_factory=list)
-    position: list[int] = field(default_factory=list)
-    token_id: list[int] = field(default_factory=list)
-    is_prefill: list[bool] = field(default_factory=list)
-    probability: list[float] = field(default_factory=list)
-    reason: list[str] = field(default_factory=list)
-    checksum: list[int] = field(default_factory=list)
+    requests: list[RequestFacts] = field(default_factory=list)  # one a row
+    facts: list[RowFacts] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self.position)
+        return len(self.facts)
 
 
 class Kept(NamedTuple):
@@ -92,15 +87,9 @@ def measure(*blocks: Block) -> Rows:
     vectors = to_float32(contents, kind.dtype).reshape(-1, kind.d_model)
     rows = Rows(kind=kind, contents=contents, vectors=vectors, norms=_norms(vectors))
     for one in headers:
-        rows.captured_at.extend(repeat(one.captured_at, len(one.position)))
-        rows.request_id.extend(map(one.request_ids.__getitem__, one.request))
-        rows.stratum.extend(map(one.strata.__getitem__, one.request))
-        rows.position.extend(one.position)
-        rows.token_id.extend(one.token_id)
-        rows.is_prefill.extend(one.is_prefill)
-        rows.probability.extend(one.probability)
-        rows.reason.extend(one.reason)
-        rows.checksum.extend(one.checksum)
+        rows.captured_at.extend(repeat(one.captured_at, len(one.rows)))
+        rows.requests.extend(map(one.requests.__getitem__, one.request))
+        rows.facts.extend(one.rows)
     return rows
 
 
@@ -121,44 +110,50 @@ def not_finite(rows: Rows) -> list[int]:
 
 
 def make_record(rows: Rows, kept: Kept) -> tuple[bytes, bytes]:
-    """Return a row's record, header and vector; a norm that is not finite becomes 0."""
+    """Return a row's record, header and vector; a norm that is not finite becomes 0.
+
+    The header is made of its fields alone: a `record.Header` between would double what a row costs.
+    """
     row, probability, baseline_probability, reason, scores = kept
     kind, norm = rows.kind, rows.norms.item(row)
     size = kind.d_model * BYTES_PER_VALUE[kind.dtype]
     vector = rows.contents[row * size : (row + 1) * size]
-    header = Header(
-        v=VERSION,
-        model=kind.model,
-        request_id=rows.request_id[row],
-        stratum=rows.stratum[row],
-        layer=kind.layer,
-        position=rows.position[row],
-        token_id=rows.token_id[row],
-        phase="prefill" if rows.is_prefill[row] else "decode",
-        norm=norm if math.isfinite(norm) else 0.0,
-        probability=probability,
-        baseline_probability=baseline_probability,
-        reason=reason,
-        captured_at=rows.captured_at[row],
-        dtype=kind.dtype,
-        shape=(kind.d_model,),
-        checksum=rows.checksum[row],
-        scores=cast("dict[str, float]", scores),  # encoded already
-    )
-    return encode_header(header), vector
+    fields = {
+        **asdict(rows.requests[row]),
+        **asdict(rows.facts[row]),
+        "v": VERSION,
+        "model": kind.model,
+        "layer": kind.layer,
+        "norm": norm if math.isfinite(norm) else 0.0,
+        "probability": probability,
+        "baseline_probability": baseline_probability,
+        "reason": reason,
+        "captured_at": rows.captured_at[row],
+        "dtype": kind.dtype,
+        "shape": (kind.d_model,),
+        "scores": scores,
+    }
+    return encode_fields(fields), vector
 
 
 def unscreened(rows: Rows, row: int) -> Kept:
     """Return a row as the plugin sent it."""
-    return Kept(row, rows.probability[row], rows.probability[row], rows.reason[row], NO_SCORES)
+    facts = rows.facts[row]
+    return Kept(row, facts.probability, facts.probability, facts.reason, NO_SCORES)
+
+
+class _Stratum(msgspec.Struct):
+    stratum: str
 
 
 class _Remains(msgspec.Struct):
     model: str | None = None
     captured_at: float | None = None
-    strata: list[str] = []
+    requests: list[_Stratum] = []
     request: list[int] = []
-    position: list[msgspec.Raw] = []
+    rows: list[msgspec.Raw] = []
+    strata: list[str] = []  # of version 1: one a request
+    position: list[msgspec.Raw] = []  # of version 1: one a row
 
 
 _ONE_ROW: Final[Counter[str]] = Counter({Stratum.UNKNOWN: 1})
@@ -173,13 +168,14 @@ def estimate(header_bytes: bytes) -> Estimate:
         return Estimate(None, None, _ONE_ROW)
     if found.captured_at is not None and not math.isfinite(found.captured_at):
         found.captured_at = None
-    if not found.position:
+    strata, rows = [one.stratum for one in found.requests] or found.strata, found.rows or found.position
+    if not rows:
         return Estimate(found.model, found.captured_at, _ONE_ROW)
-    return Estimate(found.model, found.captured_at, _strata(found.strata, found.request, found.position))
+    return Estimate(found.model, found.captured_at, _strata(strata, found.request, rows))
 
 
-def _strata(strata: list[str], request: list[int], position: Sequence[object]) -> Counter[str]:
-    is_told = len(request) == len(position) and set(strata) <= {Stratum.UNIFORM, Stratum.OPT_IN}
+def _strata(strata: list[str], request: list[int], rows: Sequence[object]) -> Counter[str]:
+    is_told = len(request) == len(rows) and set(strata) <= {Stratum.UNIFORM, Stratum.OPT_IN}
     if is_told and 0 <= min(request) <= max(request) < len(strata):
         return Counter(strata[number] for number in request)
-    return Counter({Stratum.UNKNOWN: len(position)})
+    return Counter({Stratum.UNKNOWN: len(rows)})

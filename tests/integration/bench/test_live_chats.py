@@ -12,9 +12,9 @@ from redis import Redis
 from bench.live_chats_join import LiveChat
 from bench.live_chats_prompts import Ask
 from bench.live_chats_server import Sampling, ServerError, capture
-from subtext_sidecar.contract.record import encode_header
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
 from tests.support.live import make
+from tests.support.records import encode_header
 
 SAMPLING = Sampling(concurrency=3, max_tokens=2, temperature=0.5)
 ASKS = [Ask(f"number {number}", [number, 7], is_real=number == 2) for number in range(6)]
@@ -88,7 +88,7 @@ def test_every_chat_and_every_row_that_came_meanwhile_is_returned(audited: Audit
         redis.xadd(ACTIVATIONS_STREAM, {b"x": b"y"})
 
     assert list(captured.chats.values()) == [LiveChat([*ask.tokens, 8, 9], 2, ask.is_real) for ask in ASKS]
-    assert {record.header.request_id for record in captured.records} == set(captured.chats)
+    assert {record.header.request.request_id for record in captured.records} == set(captured.chats)
     assert captured.unreadable == 0
     assert all(body["return_token_ids"] and body["max_tokens"] == 2 for body in audited.asked)
 

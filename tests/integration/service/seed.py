@@ -63,6 +63,8 @@ def add_explanation(
     anomaly_score: float | None = 31.7,
     concept: str | None = None,
     claims: dict[str, Any] | None = None,
+    trace_id: str | None = None,
+    span_id: str | None = None,
 ) -> Explanation:
     sample = Sample(
         id=uuid.uuid4(),
@@ -75,6 +77,8 @@ def add_explanation(
         phase="decode",
         norm=241.3,
         stratum="uniform",
+        trace_id=trace_id,
+        span_id=span_id,
         inclusion_probability=0.25,
         baseline_probability=0.125,
         reason="decode",

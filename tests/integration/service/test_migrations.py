@@ -1,3 +1,7 @@
+import subprocess
+import sys
+import time
+
 import alembic.command
 import pytest
 from sqlalchemy import Engine, inspect, text
@@ -6,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from service.store import migrate
 from service.store.engine import create_engine, ping, with_database
 from service.store.tables import Base
+from tests.support.waiting import wait_until
 
 
 def test_a_migrated_database_is_at_head_and_has_every_table(database_url: str) -> None:
@@ -122,6 +127,68 @@ def test_explanations_of_the_second_revision_get_a_class_from_their_phase_and_ca
 
     kept = "SELECT text, fve, verified FROM explanations"
     assert _rows(engine, kept) == [("a list", 0.4, True), ("a list", 0.4, True)]
+    engine.dispose()
+
+
+def test_samples_of_the_third_revision_have_no_trace_and_workers_of_then_can_go_on(
+    database_url: str,
+) -> None:
+    engine = create_engine(database_url)
+    migrate.downgrade(database_url, "0003")
+    third_rows = FIRST_ROWS.replace(
+        "inclusion_probability, reason, captured_at)",
+        "inclusion_probability, reason, captured_at, stratum, baseline_probability, screen_scores)",
+    ).replace("now() FROM models", "now(), 'uniform', 0.25, '{}' FROM models")
+    third_rows = third_rows[: third_rows.index("INSERT INTO coverage_minutes")]
+    _execute(engine, third_rows)
+
+    migrate.upgrade(database_url)
+    _execute(engine, third_rows[third_rows.index("INSERT INTO samples") :].replace("20, 3", "20, 4"))
+
+    assert _rows(engine, "SELECT trace_id, span_id FROM samples") == [(None, None)] * 2
+
+    migrate.downgrade(database_url, "0003")
+    migrate.upgrade(database_url)
+
+    assert _rows(engine, "SELECT position FROM samples ORDER BY position") == [(3,), (4,)]
+    engine.dispose()
+
+
+INDEX_IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_samples_trace_id')"
+
+
+def test_an_index_is_built_while_another_migrator_waits_and_a_writer_is_at_work(database_url: str) -> None:
+    engine = create_engine(database_url)
+    migrate.downgrade(database_url, "0004")
+    # Processes, because Alembic keeps the migration under way in its modules.
+    code = "import sys; from service.store import migrate; migrate.upgrade(sys.argv[1])"
+    command = [sys.executable, "-c", code, database_url]
+    with engine.connect() as writer:
+        writer.execute(text("LOCK TABLE samples IN ROW EXCLUSIVE MODE"))
+        migrators = [subprocess.Popen(command)]
+        wait_until("the index waits", lambda: _rows(engine, INDEX_IS_VALID) == [(False,)], 60)
+        migrators.append(subprocess.Popen(command))
+        time.sleep(6)  # past the lock timeout of other revisions, and until the second migrator waits
+        running = [migrator.poll() for migrator in migrators]
+        writer.rollback()
+        ended = [migrator.wait(60) for migrator in migrators]
+
+    assert (running, ended) == ([None, None], [0, 0])
+    assert _rows(engine, INDEX_IS_VALID) == [(True,)]
+    engine.dispose()
+
+
+def test_an_index_that_an_interrupted_migration_left_invalid_is_built_again(database_url: str) -> None:
+    engine = create_engine(database_url)
+    _execute(
+        engine,
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_samples_trace_id'::regclass;"
+        "UPDATE alembic_version SET version_num = '0004'",
+    )
+
+    migrate.upgrade(database_url)
+
+    assert _rows(engine, INDEX_IS_VALID) == [(True,)]
     engine.dispose()
 
 

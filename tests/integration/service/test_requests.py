@@ -1,4 +1,6 @@
+import datetime as dt
 import uuid
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -123,3 +125,69 @@ def test_control_characters_and_overlong_ids_are_refused(client: TestClient, adm
         answer = client.get(path, headers=admin)
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["field"] == "request_id"
+
+
+TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+def test_samples_and_explanations_tell_their_trace_or_that_there_is_none(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        seed.add_explanation(session, audited, request_id="traced", trace_id=TRACE_ID, span_id=SPAN_ID)
+        seed.add_explanation(session, audited, request_id="untraced")
+
+    for request_id, ids in (("traced", (TRACE_ID, SPAN_ID)), ("untraced", (None, None))):
+        report = client.get(f"/v1/requests/{request_id}", headers=admin).json()
+        for found in (*report["samples"], *report["explanations"]):
+            assert (found["trace_id"], found["span_id"]) == ids
+
+
+def test_requests_are_found_by_their_trace(client: TestClient, sessions: Sessions, admin: Headers) -> None:
+    later = seed.START + dt.timedelta(seconds=5)
+    with sessions.begin() as session:
+        one, other = seed.add_model(session), seed.add_model(session, "other")
+        traced: dict[str, Any] = {"trace_id": TRACE_ID, "span_id": SPAN_ID}
+        seed.add_explanation(session, one, request_id="b", captured_at=later, **traced)
+        seed.add_explanation(session, one, request_id="a", position=0, **traced)
+        seed.add_explanation(
+            session, one, request_id="a", position=1, captured_at=later, trace_id=TRACE_ID, span_id="c" * 16
+        )
+        seed.add_explanation(session, other, request_id="a", captured_at=later, **traced)
+        seed.add_explanation(session, one, request_id="elsewhere", trace_id="d" * 32, span_id=SPAN_ID)
+        seed.add_explanation(session, one, request_id="untraced")
+
+    answer = client.get("/v1/requests", params={"trace_id": TRACE_ID}, headers=admin).json()
+
+    assert answer["requests_total"] == 3
+    found = [(one["request_id"], one["model"], one["samples"]) for one in answer["requests"]]
+    assert found == [("a", "tiny", 2), ("a", "other", 1), ("b", "tiny", 1)]
+    first = answer["requests"][0]
+    assert first["span_ids"] == [SPAN_ID, "c" * 16]
+    assert first["first_captured_at"] == "2026-11-23T05:00:00Z"
+    assert first["last_captured_at"] == "2026-11-23T05:00:05Z"
+
+
+def test_a_trace_that_nobody_named_has_no_requests_and_a_malformed_one_is_refused(
+    client: TestClient, admin: Headers
+) -> None:
+    nothing = client.get("/v1/requests", params={"trace_id": TRACE_ID}, headers=admin)
+    assert (nothing.status_code, nothing.json()) == (200, {"requests": [], "requests_total": 0})
+
+    for params in ({}, {"trace_id": ""}, {"trace_id": TRACE_ID.upper()}, {"trace_id": f"{TRACE_ID}\n"}):
+        answer = client.get("/v1/requests", params=params, headers=admin)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["field"] == "trace_id"
+
+
+def test_a_trace_with_too_many_requests_says_how_many(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for number in range(5):
+            seed.add_explanation(session, audited, request_id=f"r{number}", trace_id=TRACE_ID)
+
+    with sessions() as session:
+        found = requests.list_of_trace(session, TRACE_ID, 3)
+
+    assert (found.total, [one.request_id for one in found.requests]) == (5, ["r0", "r1", "r2"])

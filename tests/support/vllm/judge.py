@@ -62,7 +62,7 @@ def judge(run: EngineRun, reference: Reference, layer: int, *, neighbour: float 
     """Fail unless every row is the output of block ``layer`` at its own request's token."""
     by_request: dict[str, list[Record]] = defaultdict(list)
     for record in run.records:
-        by_request[record.header.request_id].append(record)
+        by_request[record.header.request.request_id].append(record)
     assert set(by_request) <= set(run.texts)
     least, most = 1.0, -1.0
     for request_id, records in by_request.items():
@@ -102,7 +102,7 @@ def assert_counts_reconcile(run: EngineRun, *, sampled: int) -> None:
 
 def positions(run: EngineRun) -> set[tuple[str, int]]:
     """Return (request, position) of every row."""
-    return {(record.header.request_id, record.header.position) for record in run.records}
+    return {(record.header.request.request_id, record.header.position) for record in run.records}
 
 
 def wanted(run: EngineRun, prompts: dict[str, list[int]], policy: CapturePolicy) -> set[tuple[str, int]]:

@@ -17,7 +17,7 @@ import numpy as np
 import zmq
 from msgspec.structs import asdict
 
-from subtext_sidecar.contract.record import VERSION, Header, Record, checksum, decode_coverage
+from subtext_sidecar.contract.record import VERSION, Header, Record, decode_coverage
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import Block, decode_block
 from subtext_sidecar.local.policy import CapturePolicy
@@ -83,20 +83,14 @@ def records_of(block: Block) -> list[Record]:
             Header(
                 v=VERSION,
                 model=header.model,
-                request_id=header.request_ids[header.request[row]],
-                stratum=header.strata[header.request[row]],
+                request=header.requests[header.request[row]],
                 layer=header.layer,
-                position=header.position[row],
-                token_id=header.token_id[row],
-                phase="prefill" if header.is_prefill[row] else "decode",
                 norm=float(norms[row]),
-                probability=header.probability[row],
-                baseline_probability=header.probability[row],
-                reason=header.reason[row],
+                baseline_probability=header.rows[row].probability,
                 captured_at=header.captured_at,
                 dtype=header.dtype,
                 shape=(header.d_model,),
-                checksum=checksum(block.row_bytes(row)),
+                **asdict(header.rows[row]),
             ),
             block.row_bytes(row),
         )

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from subtext_sidecar.contract.counters import IGNORED, CounterName, PluginCounter, Stratum
+from subtext_sidecar.contract.facts import RequestFacts
 from subtext_sidecar.local.policy import CapturePolicy
-from subtext_sidecar.plugin.sampling.trace import read_trace
+from subtext_sidecar.plugin.sampling.trace import read_parent, read_trace
 
 WISH: Final = "subtext"
 TRACEPARENT: Final = "traceparent"
@@ -49,6 +50,19 @@ def read_request_args(policy: CapturePolicy, extra_args: Mapping[str, Any] | Non
     if trace.randomness is not None:
         counters += (_TRACED,)
     return RequestArgs(stratum, trace.randomness, counters)
+
+
+def request_facts(request_id: str, stratum: Stratum, extra_args: Mapping[str, Any] | None) -> RequestFacts:
+    """Return what the rows of a sampled request carry on about it.
+
+    A malformed ``traceparent`` is none. Its ids are taken whatever the policy honours: they decide nothing.
+    """
+    parent = read_parent(extra_args.get(TRACEPARENT)) if extra_args else None
+    if parent is None:
+        return RequestFacts(request_id=request_id, stratum=stratum)
+    return RequestFacts(
+        request_id=request_id, stratum=stratum, trace_id=parent.trace_id, span_id=parent.span_id
+    )
 
 
 def _stratum_of(policy: CapturePolicy, wish: object) -> tuple[Stratum, tuple[CounterName, ...]]:

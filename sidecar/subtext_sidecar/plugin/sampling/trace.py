@@ -31,14 +31,22 @@ class Trace(NamedTuple):
     faults: tuple[TraceFault, ...]
 
 
-class _Parent(NamedTuple):
-    randomness: int
+class Parent(NamedTuple):
+    """A well-formed traceparent."""
+
+    trace_id: str  # 32 hexadecimal digits, not all 0
+    span_id: str  # of the caller's span: 16 hexadecimal digits, not all 0
     is_sampled: bool
+
+    @property
+    def randomness(self) -> int:
+        """The bits that the trace id has for R."""
+        return int(self.trace_id[-_DIGITS:], 16)
 
 
 def read_trace(traceparent: object, tracestate: object) -> Trace:
     """Return what the two headers' values say; None stands for a header that is not there."""
-    parent = _read_parent(traceparent)
+    parent = read_parent(traceparent)
     if parent is None:
         # Without its parent a state means nothing: the W3C's rule.
         faults: tuple[TraceFault, ...] = () if traceparent is None else (TraceFault.TRACEPARENT,)
@@ -49,7 +57,7 @@ def read_trace(traceparent: object, tracestate: object) -> Trace:
     return _combine(parent, entries.get("rv"), entries.get("th"))
 
 
-def _combine(parent: _Parent, rv: str | None, th: str | None) -> Trace:
+def _combine(parent: Parent, rv: str | None, th: str | None) -> Trace:
     found: list[TraceFault] = []
     randomness, upstream = parent.randomness, None
     if rv is not None:
@@ -67,17 +75,18 @@ def _combine(parent: _Parent, rv: str | None, th: str | None) -> Trace:
     return Trace(randomness, upstream, tuple(found))
 
 
-def _read_parent(value: object) -> _Parent | None:
+def read_parent(value: object) -> Parent | None:
+    """Return what a ``traceparent`` says, None when it is not there or malformed. Never raises."""
     matched = _PARENT.fullmatch(value) if isinstance(value, str) else None
     if matched is None:
         return None
-    version, trace_id, parent_id, flags, rest = matched.groups()
+    version, trace_id, span_id, flags, rest = matched.groups()
     # Later versions may append fields; version 00 may not, and ff is none.
     if version == "ff" or (version == "00" and rest is not None):
         return None
-    if not int(trace_id, 16) or not int(parent_id, 16):
+    if not int(trace_id, 16) or not int(span_id, 16):
         return None
-    return _Parent(int(trace_id[-_DIGITS:], 16), bool(int(flags, 16) & _SAMPLED))
+    return Parent(trace_id, span_id, bool(int(flags, 16) & _SAMPLED))
 
 
 def _read_state(value: object) -> dict[str, str] | None:

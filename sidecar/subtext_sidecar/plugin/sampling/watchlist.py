@@ -14,12 +14,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from subtext_sidecar.contract.counters import CounterName, PluginCounter, Stratum
+from subtext_sidecar.contract.facts import RequestFacts
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.plugin.sampling.budget import Admitted, Budget
-from subtext_sidecar.plugin.sampling.request_args import RequestArgs, read_request_args
+from subtext_sidecar.plugin.sampling.request_args import RequestArgs, read_request_args, request_facts
 from subtext_sidecar.plugin.sampling.request_id import external_id
-from subtext_sidecar.plugin.sampling.row import Row
 from subtext_sidecar.plugin.sampling.wheel import Wheel
 
 # Finished requests are forgotten at once; this only bounds the damage if a finish is ever missed.
@@ -59,18 +59,18 @@ class Watch:
         "next_position",
         "number",
         "randomness",
-        "request_id",
+        "request",
         "stop",
         "stratum",
         "weight",
     )
 
     def __init__(
-        self, internal_id: str, request_id: str, stratum: Stratum, randomness: int, choice: sampling.Choice
+        self, internal_id: str, request: RequestFacts, randomness: int, choice: sampling.Choice
     ) -> None:
         self.internal_id = internal_id
-        self.request_id = request_id
-        self.stratum = stratum
+        self.request = request
+        self.stratum = stratum = request.stratum
         self.randomness = randomness
         self.choice = choice
         self.weight = 1.0 / choice.probability if stratum == _UNIFORM else 0.0
@@ -94,27 +94,12 @@ Taken = tuple[Watch, int]  # a position of a watched request
 class Picked(msgspec.Struct, frozen=True):
     """Rows of one step to take: their numbers in the batch, and which position of whom each is.
 
-    What is known about a row besides is worked out when somebody asks, which is not the engine's
-    thread: of a watch it takes only what never changes.
+    What is known about a row besides is worked out by the sender, which is not the engine's thread:
+    of a watch it takes only what never changes.
     """
 
     indices: list[int]
     wanted: list[Taken]
-
-    @property
-    def rows(self) -> list[Row]:
-        """Return what is known about each row."""
-        return [
-            Row(
-                request_id=watch.request_id,
-                stratum=watch.stratum,
-                position=position,
-                is_prefill=position < watch.choice.prompt_tokens,
-                probability=sampling.probability_of(watch.choice, position),
-                reason=sampling.reason_of(watch.choice, position),
-            )
-            for watch, position in self.wanted
-        ]
 
 
 class _Part(NamedTuple):
@@ -284,7 +269,8 @@ class Watchlist:
         choice = sampling.choose(
             policy, drawn, request.prompt_tokens, sampling.probability(threshold), self._context
         )
-        return Watch(request.internal_id, request_id, said.stratum, randomness, choice)
+        facts = request_facts(request_id, said.stratum, request.extra_args)
+        return Watch(request.internal_id, facts, randomness, choice)
 
     def _file(self, watch: Watch) -> None:
         if watch.next_position == sampling.NEVER:

@@ -1,21 +1,22 @@
 """Turn a batch of rows into blocks for the socket. Pure but for waiting on the copy.
 
-This shares the interpreter with the engine's thread, so it works on columns: what it does for
-each row is done in C, and rows are looked at one by one only when some must not be sent.
+This shares the interpreter with the engine's thread, so what it does for each row is short: one
+struct, one checksum. The vectors are sent from where the ring holds them, unless some must not be.
 """
 
 import zlib
 from collections import Counter
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from subtext_sidecar.contract.counters import PluginCounter
-from subtext_sidecar.contract.record import VERSION
-from subtext_sidecar.local.block import MAX_ROWS, BlockHeader, encode_block
-from subtext_sidecar.plugin.sampling.row import Row
+from subtext_sidecar.contract.facts import RequestFacts, RowFacts
+from subtext_sidecar.local.block import MAX_ROWS, VERSION, BlockHeader, encode_block
+from subtext_sidecar.plugin.sampling.rule import Choice, probability_of, reason_of
+from subtext_sidecar.plugin.sampling.watchlist import Taken
 from subtext_sidecar.plugin.transfer.handover import Batch
 
 
@@ -50,49 +51,51 @@ def encode(batch: Batch, identity: Identity) -> Encoded:
     scheduling runs on the end token of a text that is already over.
     """
     gathered = batch.read()
-    rows, token_ids = batch.rows, gathered.token_ids.tolist()
+    wanted, token_ids = batch.picked.wanted, gathered.token_ids.tolist()
     positions = gathered.positions.tolist()
     vectors = gathered.vectors
     dropped: dict[PluginCounter, Counter[str]] = {}
-    foreseen = [row.position for row in rows]
+    foreseen = [position for _, position in wanted]
     if positions != foreseen or not identity.end_token_ids.isdisjoint(token_ids):
-        kept = _kept(rows, token_ids, positions, identity.end_token_ids, dropped)
-        rows = [rows[number] for number in kept]
+        kept = _kept(wanted, token_ids, positions, identity.end_token_ids, dropped)
+        wanted = [wanted[number] for number in kept]
         token_ids = [token_ids[number] for number in kept]
         vectors = vectors[kept]
     parts = []
-    for first in range(0, len(rows), MAX_ROWS):
+    for first in range(0, len(wanted), MAX_ROWS):
         stop = first + MAX_ROWS
-        parts.append(_part(batch, identity, rows[first:stop], token_ids[first:stop], vectors[first:stop]))
+        parts.append(_part(batch, identity, wanted[first:stop], token_ids[first:stop], vectors[first:stop]))
     return Encoded(parts, dropped)
 
 
 def _kept(
-    rows: list[Row],
+    wanted: list[Taken],
     token_ids: list[int],
     positions: list[int],
     end_token_ids: frozenset[int],
     dropped: dict[PluginCounter, Counter[str]],
 ) -> list[int]:
     kept = []
-    for number, row in enumerate(rows):
-        if positions[number] != row.position:
-            dropped.setdefault(PluginCounter.DROPPED_POSITION_MISMATCH, Counter())[row.stratum] += 1
-        elif token_ids[number] in end_token_ids and not row.is_prefill:
-            dropped.setdefault(PluginCounter.DROPPED_AFTER_END, Counter())[row.stratum] += 1
+    for number, (watch, position) in enumerate(wanted):
+        if positions[number] != position:
+            dropped.setdefault(PluginCounter.DROPPED_POSITION_MISMATCH, Counter())[watch.stratum] += 1
+        elif token_ids[number] in end_token_ids and position >= watch.choice.prompt_tokens:
+            dropped.setdefault(PluginCounter.DROPPED_AFTER_END, Counter())[watch.stratum] += 1
         else:
             kept.append(number)
     return kept
 
 
 def _part(
-    batch: Batch, identity: Identity, rows: list[Row], token_ids: list[int], vectors: npt.NDArray[np.uint8]
+    batch: Batch,
+    identity: Identity,
+    wanted: list[Taken],
+    token_ids: list[int],
+    vectors: npt.NDArray[np.uint8],
 ) -> Part:
-    columns: Any = zip(*rows, strict=True)
-    request_ids, strata, positions, is_prefill, probabilities, reasons = columns
-    # Two live requests may carry the same client's id, and the client may have asked for only one.
-    numbers: dict[tuple[str, str], int] = {}
-    request = [numbers.setdefault(key, len(numbers)) for key in zip(request_ids, strata, strict=True)]
+    # By all that is known: two live requests may carry one id, and the client have asked for only one.
+    numbers: dict[RequestFacts, int] = {}
+    request = [numbers.setdefault(watch.request, len(numbers)) for watch, _ in wanted]
     layout = batch.ring.layout
     header = BlockHeader(
         v=VERSION,
@@ -101,17 +104,26 @@ def _part(
         dtype=layout.dtype_name,
         d_model=layout.d_model,
         captured_at=batch.captured_at,
-        checksum=[zlib.crc32(vector.data) for vector in vectors],
-        request_ids=[request_id for request_id, _ in numbers],
-        strata=[stratum for _, stratum in numbers],
+        requests=list(numbers),
         request=request,
-        position=positions,
-        token_id=token_ids,
-        is_prefill=is_prefill,
-        probability=probabilities,
-        reason=reasons,
+        rows=[
+            row_facts(watch.choice, position, token_id, zlib.crc32(vector.data))
+            for (watch, position), token_id, vector in zip(wanted, token_ids, vectors, strict=True)
+        ],
     )
-    return Part(encode_block(header), vectors, Counter(strata))
+    return Part(encode_block(header), vectors, Counter([watch.stratum for watch, _ in wanted]))
+
+
+def row_facts(choice: Choice, position: int, token_id: int, checksum: int) -> RowFacts:
+    """Return what a taken row carries on about itself."""
+    return RowFacts(
+        position=position,
+        token_id=token_id,
+        phase="prefill" if position < choice.prompt_tokens else "decode",
+        probability=probability_of(choice, position),
+        reason=reason_of(choice, position),
+        checksum=checksum,
+    )
 
 
 def end_token_ids(*configured: int | Collection[int] | None) -> frozenset[int]:

@@ -8,7 +8,6 @@ from collections import deque
 
 import msgspec
 
-from subtext_sidecar.plugin.sampling.row import Row
 from subtext_sidecar.plugin.sampling.watchlist import Picked
 from subtext_sidecar.plugin.transfer.device import Run
 from subtext_sidecar.plugin.transfer.ring import Gathered, Ring
@@ -21,11 +20,6 @@ class Batch(msgspec.Struct, frozen=True):
     ring: Ring
     run: Run
     captured_at: float  # Unix seconds
-
-    @property
-    def rows(self) -> list[Row]:
-        """Return what the host knows about each row."""
-        return self.picked.rows
 
     def read(self) -> Gathered:
         """Wait for the device and return the rows; valid until ``release``."""

@@ -76,13 +76,13 @@ class Load:
         header = block_header(
             vectors,
             rows,
-            request_ids=[f"r{self._number}-{request}" for request in range(requests)],
+            request_id=[f"r{self._number}-{request}" for request in range(requests)],
             checksum=[0] * rows if 0.9 < kind < 0.95 else checksums(vectors, rows),
         )
         if kind >= 0.98:
             self.handed_over[UNKNOWN] += 1
             return b"garbage", vectors
-        self.handed_over.update(header.strata[request] for request in header.request)
+        self.handed_over.update(header.requests[request].stratum for request in header.request)
         return encode_block(header), vectors
 
 
@@ -153,7 +153,7 @@ def test_every_row_is_accounted_for_while_valkey_dies_and_the_buffer_overflows(
     assert counts["dropped_invalid_bad_checksum"]
     assert counted(stage)[UNKNOWN, "dropped_invalid_bad_field"]
     found = distinct([*first_life, *shipped(store.client)])
-    assert Counter(record.header.stratum for record in found) == of_stratum(stage, "rows_shipped")
+    assert Counter(record.header.request.stratum for record in found) == of_stratum(stage, "rows_shipped")
     # What is read from the stream is the same, of every hop's last word.
     stage.step_until(lambda: totals(store.client, "sidecar") == counted(stage))
 
@@ -179,7 +179,7 @@ def test_what_was_thinned_can_be_estimated_from_what_was_shipped(
     sent = 4000
     for number in range(sent // 8):
         ids = [f"r{number}-{request}" for request in range(4)]
-        stage.send(wire.BLOCK, *block_frames(rows=8, seed=number, request_ids=ids, probability=[1.0] * 8))
+        stage.send(wire.BLOCK, *block_frames(rows=8, seed=number, request_id=ids, probability=[1.0] * 8))
         if number % 50 == 0:
             stage.sidecar.step(0.0)
     stage.step_until(lambda: over_strata(totals(client, "sidecar")).get("rows_received") == sent)

@@ -67,8 +67,8 @@ def test_counts_of_rows_are_kept_by_stratum(start: Any, client: Any) -> None:
         (lambda: (block_frames()[0], block_frames(seed=1)[1]), "bad_checksum", {UNIFORM: 2, OPT_IN: 2}),
         (lambda: block_frames(probability=[0.0] * 4), "bad_field", {UNIFORM: 2, OPT_IN: 2}),
         (lambda: block_frames(position=[-1, 0, 1, 2]), "bad_field", {UNIFORM: 2, OPT_IN: 2}),
-        (lambda: block_frames(request_ids=["a\x00", "b"]), "bad_field", {UNIFORM: 2, OPT_IN: 2}),
-        (lambda: block_frames(strata=["gold", "opt_in"]), "bad_field", {UNKNOWN: 4}),
+        (lambda: block_frames(request_id=["a\x00", "b"]), "bad_field", {UNIFORM: 2, OPT_IN: 2}),
+        (lambda: block_frames(stratum=["gold", "opt_in"]), "bad_field", {UNKNOWN: 4}),
         (lambda: block_frames(request=[9] * 4), "bad_field", {UNKNOWN: 4}),
         (lambda: (b"\x93garbage", b"x"), "bad_field", {UNKNOWN: 1}),
         (lambda: (block_frames()[0][:10], block_frames()[1]), "malformed_header", {UNKNOWN: 1}),
@@ -107,7 +107,7 @@ def test_a_bad_block_is_one_dead_letter_with_its_reason_and_its_rows_are_counted
 
 def test_a_row_whose_record_no_reader_would_take_is_dropped_alone(start: Any, client: Any) -> None:
     stage = start()
-    stage.send(wire.BLOCK, *block_frames(rows=4, request_ids=["r" * 5000, "short"]))
+    stage.send(wire.BLOCK, *block_frames(rows=4, request_id=["r" * 5000, "short"]))
 
     stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 2)
 

@@ -79,7 +79,7 @@ def test_one_capture_delivered_again_is_not_counted_as_another_row(bench: Bench)
     assert coverage(bench) == {"rows_consumed": 3, "rows_decoded": 3, "rows_redelivered": 3}
 
 
-def test_a_sample_keeps_its_stratum_its_probabilities_and_its_scores(bench: Bench) -> None:
+def test_a_sample_keeps_its_stratum_its_probabilities_its_scores_and_its_trace(bench: Bench) -> None:
     bench.add(
         *make_record(
             stratum=Stratum.OPT_IN,
@@ -87,6 +87,8 @@ def test_a_sample_keeps_its_stratum_its_probabilities_and_its_scores(bench: Benc
             baseline_probability=0.0,
             reason="screen_probe_deception",
             scores={"anomaly": 31.5, "probe_deception": -0.25},
+            trace_id="0af7651916cd43dd8448eb211c80319c",
+            span_id="b7ad6b7169203331",
         )
     )
 
@@ -99,6 +101,7 @@ def test_a_sample_keeps_its_stratum_its_probabilities_and_its_scores(bench: Benc
         "screen_probe_deception",
         {"anomaly": 31.5, "probe_deception": -0.25},
     )
+    assert (sample.trace_id, sample.span_id) == ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
     stored = {"model": MODEL, "layer": "1", "status": "verified", "position_class": "answer"}
     assert bench.metric("subtext_explanations_stored_total", selection="screen", **stored) == 1
     assert bench.metric("subtext_explanations_stored_total", selection="baseline", **stored) == 0

@@ -95,8 +95,8 @@ class Upstream:
                 model=MODEL,
                 layer=1,
                 captured_at=captured_at,
-                request_ids=requests,
-                strata=strata,
+                request_id=requests,
+                stratum=strata,
             )
         )
         damaged = vectors.tobytes()[:-1] if number % 13 == 0 else vectors.tobytes()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from subtext_sidecar.contract import record
 from subtext_sidecar.contract.counters import Hop
-from tests.support.records import frames, header_for, vector_bytes
+from tests.support.records import encode_header, frames, header_for, vector_bytes
 
 VECTORS = st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=64)
 
@@ -27,10 +27,47 @@ def test_a_record_survives_the_round_trip(values: list[float], request_id: str) 
     vector = np.array(values, dtype="<f4").tobytes()
     header = header_for(vector, request_id=request_id)
 
-    decoded = record.decode(record.encode_header(header), vector)
+    decoded = record.decode(encode_header(header), vector)
 
     assert decoded.header == header
     assert decoded.values().tolist() == np.array(values, dtype="<f4").tolist()
+
+
+def test_a_header_is_one_flat_map_whose_fields_have_kept_their_names() -> None:
+    header, vector = frames(scores={"anomaly": 1.5})
+
+    assert msgspec.msgpack.decode(header) == {
+        "v": 1,
+        "model": "smollm2",
+        "request_id": "request-1",
+        "stratum": "uniform",
+        "trace_id": None,
+        "span_id": None,
+        "layer": 20,
+        "position": 12,
+        "token_id": 42,
+        "phase": "decode",
+        "norm": 1.0,
+        "probability": 0.25,
+        "baseline_probability": 0.25,
+        "reason": "decode",
+        "captured_at": 1_800_000_000.0,
+        "dtype": "float32",
+        "shape": [16],
+        "checksum": record.checksum(vector),
+        "scores": {"anomaly": 1.5},
+    }
+
+
+def test_a_record_of_before_traces_were_known_is_still_read() -> None:
+    header, vector = frames()
+    fields = msgspec.msgpack.decode(header)
+    del fields["trace_id"], fields["span_id"]
+
+    decoded = record.decode(msgspec.msgpack.encode(fields), vector)
+
+    assert decoded == record.decode(header, vector)
+    assert (decoded.header.request.trace_id, decoded.header.request.span_id) == (None, None)
 
 
 @given(values=VECTORS)
@@ -39,7 +76,7 @@ def test_bfloat16_values_are_read_exactly(values: list[float]) -> None:
     vector = tensor.view(torch.int16).numpy().tobytes()
     header = header_for(vector, dtype="bfloat16", shape=(len(values),))
 
-    decoded = record.decode(record.encode_header(header), vector)
+    decoded = record.decode(encode_header(header), vector)
 
     assert decoded.values().tolist() == tensor.float().tolist()
 
@@ -130,13 +167,13 @@ def test_another_version_is_refused_before_its_fields_are_judged() -> None:
 def test_a_vector_that_is_not_finite_is_refused(value: float) -> None:
     vector = np.array([1.0, value], dtype="<f4").tobytes()
 
-    assert reason_of(record.encode_header(header_for(vector)), vector) == "not_finite"
+    assert reason_of(encode_header(header_for(vector)), vector) == "not_finite"
 
 
 def test_oversized_headers_and_vectors_are_refused() -> None:
     vector = vector_bytes()
-    huge = record.encode_header(header_for(vector, shape=(record.MAX_DIMENSIONS + 1,)))
-    long = record.encode_header(header_for(vector, request_id="x" * record.MAX_HEADER_BYTES))
+    huge = encode_header(header_for(vector, shape=(record.MAX_DIMENSIONS + 1,)))
+    long = encode_header(header_for(vector, request_id="x" * record.MAX_HEADER_BYTES))
 
     assert reason_of(huge, vector) == "oversized"
     assert reason_of(long, vector) == "oversized"
@@ -152,6 +189,11 @@ def test_oversized_headers_and_vectors_are_refused() -> None:
         {"baseline_probability": -0.1},
         {"baseline_probability": math.nan},
         {"stratum": ""},
+        {"trace_id": "0" * 31},
+        {"trace_id": "A" * 32},
+        {"trace_id": "0" * 32 + "\n"},
+        {"span_id": ""},
+        {"span_id": "g" * 16},
         {"scores": {"a\x00": 1.0}},
         {"layer": -1},
         {"position": -1},

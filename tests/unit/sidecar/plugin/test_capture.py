@@ -13,6 +13,7 @@ from subtext_sidecar.plugin.step import Step
 from subtext_sidecar.plugin.transfer.device import Layout
 from subtext_sidecar.plugin.transfer.handover import Handover
 from subtext_sidecar.plugin.transfer.ring import open_ring
+from tests.support.picked import rows_of
 
 EVERY_ROW = CapturePolicy(
     decode_stride=1, window=1, prompt_window=2, skip_first=0, max_rows_per_request=1000
@@ -117,7 +118,7 @@ def test_picked_rows_are_handed_over_after_sampling_and_counted_when_their_fate_
     (batch,) = plugin.handover
     assert batch.read().token_ids.tolist() == [1, 2, 3, 4]
     assert batch.read().vectors.view("<f4")[:, 0].tolist() == [4, 8, 12, 16]
-    assert [(row.request_id, row.position) for row in batch.rows] == [
+    assert [(row.request_id, row.position) for row in rows_of(batch.picked)] == [
         ("a", 1),
         ("a", 2),
         ("b", 0),
@@ -147,7 +148,7 @@ def test_of_a_step_with_more_rows_than_the_ring_the_first_are_kept_and_the_other
     plugin.step(scheduled(BOTH))
 
     (batch,) = plugin.handover
-    assert [row.position for row in batch.rows] == [1, 2, 0]
+    assert [row.position for row in rows_of(batch.picked)] == [1, 2, 0]
     assert plugin.counts()["uniform", "dropped_queue_full"] == 1
 
 
@@ -186,7 +187,7 @@ def test_what_the_client_asked_for_reaches_the_watchlist() -> None:
     plugin.step(scheduled(BOTH, subtext="on"))
 
     assert plugin.counts()["opt_in", "requests_sampled"] == 2
-    assert {row.stratum for row in plugin.handover[0].rows} == {"opt_in"}
+    assert {row.stratum for row in rows_of(plugin.handover[0].picked)} == {"opt_in"}
 
 
 def test_a_policy_set_while_running_decides_about_later_requests() -> None:
@@ -218,7 +219,7 @@ def test_a_request_aborted_right_after_its_step_was_launched_keeps_the_row_that_
     plugin.step(scheduled({}, finished={"a-00000000"}))
 
     (batch,) = plugin.handover
-    assert [row.position for row in batch.rows] == [1, 2]
+    assert [row.position for row in rows_of(batch.picked)] == [1, 2]
     assert batch.read().positions.tolist() == [1, 2]
     assert plugin.runner.steps_read == 1
 

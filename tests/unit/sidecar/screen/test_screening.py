@@ -159,5 +159,5 @@ def test_every_kept_row_makes_a_record_that_a_worker_accepts() -> None:
     records = [decode(*make_record(rows, kept)) for kept in taken.kept]
 
     assert [record.header.position for record in records] == [20 + kept.row for kept in taken.kept]
-    strata = Counter(rows.stratum[kept.row] for kept in taken.kept)
-    assert Counter(record.header.stratum for record in records) == strata
+    strata = Counter(rows.requests[kept.row].stratum for kept in taken.kept)
+    assert Counter(record.header.request.stratum for record in records) == strata

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.record import NO_SCORES, decode, encode_scores
-from subtext_sidecar.local.block import Block, decode_block
+from subtext_sidecar.local.block import Block, decode_block, encode_block
 from subtext_sidecar.shipper.rows import Kept, estimate, make_record, measure, not_finite
-from tests.support.records import block_frames, block_header
+from tests.support.records import block_frames, block_header, old_block_header
 
 
 def keep(row: int, **scores: float) -> Kept:
@@ -50,8 +50,15 @@ def test_the_rows_of_several_blocks_keep_what_is_their_own() -> None:
     rows = measure(*blocks)
 
     assert rows.captured_at == [1e9 + 1] + [1e9 + 3] * 3 + [1e9 + 2] * 2
-    assert rows.position == [1, 3, 3, 3, 2, 2]
-    assert rows.stratum == ["uniform", "uniform", "uniform", "opt_in", "uniform", "uniform"]
+    assert [facts.position for facts in rows.facts] == [1, 3, 3, 3, 2, 2]
+    assert [request.stratum for request in rows.requests] == [
+        "uniform",
+        "uniform",
+        "uniform",
+        "opt_in",
+        "uniform",
+        "uniform",
+    ]
     expected = [block.row_bytes(row) for block in blocks for row in range(len(block))]
     assert [make_record(rows, keep(row))[1] for row in range(6)] == expected
 
@@ -66,3 +73,11 @@ def test_a_truncated_header_still_counts_as_a_row(size: int) -> None:
     header, _ = block_frames(rows=4)
 
     assert estimate(header[: min(size, len(header) - 1)]).strata == {Stratum.UNKNOWN: 1}
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_refused_block_of_either_version_still_tells_its_strata(is_old: bool) -> None:  # noqa: FBT001  # parametrized
+    vectors = bytes(4 * 4)
+    header = old_block_header(vectors, 4) if is_old else encode_block(block_header(vectors, 4))
+
+    assert estimate(header).strata == {"uniform": 2, "opt_in": 2}

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.store.tables import Sample, values_of
 from service.store.write.readings import NewReading
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Stratum
-from tests.support.records import header_for
+from tests.support.records import encode_header, header_for
 from workers.consumer import pipeline
 from workers.consumer.queue import Entry
 from workers.judge.judge import Judgement
@@ -37,7 +38,7 @@ def entry(number: int = 0, *, deliveries: int = 1, **changes: Any) -> Entry:
         "baseline_probability": 0.5,
         "captured_at": 1.8e9,
     }
-    header = record.encode_header(header_for(vector, **(fields | changes)))
+    header = encode_header(header_for(vector, **(fields | changes)))
     return Entry(b"%d-0" % number, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}, deliveries)
 
 
@@ -153,10 +154,12 @@ def test_rows_carry_what_was_measured() -> None:
         works, [reading()], verdicts, lambda token_id: f"<{token_id}>", is_trusted=True
     )
 
-    assert row.sample_id == works[0].sample_id != uuid.UUID(int=0)
-    assert (row.position, row.token_text, row.fve, row.verified) == (3, "<7>", 0.5, True)
-    assert (row.stratum, row.inclusion_probability, row.baseline_probability) == ("opt_in", 1.0, 0.5)
-    assert row.screen_scores == {"anomaly": 3.5}
+    sample = row.sample
+    assert sample.id == works[0].sample_id != uuid.UUID(int=0)
+    assert (sample.position, sample.token_text, row.fve, row.verified) == (3, "<7>", 0.5, True)
+    assert (sample.stratum, sample.inclusion_probability) == ("opt_in", 1.0)
+    assert (sample.baseline_probability, sample.screen_scores) == (0.5, {"anomaly": 3.5})
+    assert sample.captured_at == works[0].captured_at
     assert row.anomaly_p_value is None
     assert (row.fve_beyond_token, row.position_class, row.candidates, row.margin) == (
         0.3,
@@ -164,6 +167,16 @@ def test_rows_carry_what_was_measured() -> None:
         4,
         0.02,
     )
+
+
+def test_a_sample_has_every_column_and_every_field_of_its_record_has_a_place() -> None:
+    columns = set(Sample.__table__.columns.keys())
+    (row,) = rows_of()
+
+    assert set(values_of(row.sample)) == columns - {"model_id", "stored_at"}
+    # Stored by another name, or said by the model, by the vector, or by nobody once it was checked.
+    beside = {"probability", "scores", "model", "dtype", "shape", "v", "checksum"}
+    assert record.FIELDS - columns == beside
 
 
 def rows_of(*, is_trusted: bool = True, **changes: Any) -> list[NewReading]:

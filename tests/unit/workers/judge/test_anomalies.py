@@ -6,27 +6,20 @@ import pytest
 from numpy.typing import NDArray
 
 from subtext_sidecar.anomaly.score import Detector, Reference
+from subtext_sidecar.local.block import Block
 from subtext_sidecar.local.policy import ScreenPolicy
 from subtext_sidecar.screen.screening import Screening
-from subtext_sidecar.shipper.rows import Kind, Rows
+from subtext_sidecar.shipper.rows import measure as measure_rows
+from tests.support.records import block_header
 from tests.support.screens import benign, reference
 from workers.judge.anomalies import check_fits, measure
 
 
 def screened(of: Reference, vectors: NDArray[np.float32]) -> list[dict[str, float]]:
     """The scores that the sidecar would send with the rows."""
-    n = len(vectors)
-    rows = Rows(
-        kind=Kind(of.model, of.layer, "float32", of.d_model),
-        contents=vectors.tobytes(),
-        vectors=vectors,
-        norms=np.linalg.norm(vectors.astype(np.float64), axis=1),
-        request_id=[f"r{row}" for row in range(n)],
-        stratum=["uniform"] * n,
-        position=list(range(n)),
-        probability=[1.0] * n,
-        reason=["decode"] * n,
-    )
+    content = vectors.tobytes()
+    header = block_header(content, len(vectors), model=of.model, layer=of.layer, d_model=of.d_model)
+    rows = measure_rows(Block(header, content))
     taken = Screening(Detector(of), ScreenPolicy(), 0.0).take(rows)
     return [msgspec.msgpack.decode(kept.scores, type=dict[str, float]) for kept in taken.kept]
 

@@ -17,6 +17,7 @@ from subtext_sidecar.local.capture_view import CaptureView
 from subtext_sidecar.local.ledger import Ledger
 from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
 from subtext_sidecar.local.policy_channel import PolicyPublisher
+from subtext_sidecar.plugin.sampling.request_args import request_facts
 from subtext_sidecar.plugin.sampling.rule import Choice
 from subtext_sidecar.plugin.sampling.watchlist import Picked, Watch
 from subtext_sidecar.plugin.state import CaptureState
@@ -78,7 +79,7 @@ class Bench:
         )
 
     def hand_over(self, rows: int, token_id: int = 7) -> None:
-        watch = Watch("internal", "request", Stratum.UNIFORM, 0, EVERY_TOKEN)
+        watch = Watch("internal", request_facts("request", Stratum.UNIFORM, None), 0, EVERY_TOKEN)
         picked = Picked(list(range(rows)), [(watch, position) for position in range(rows)])
         run = self.ring.gather(step_of(rows, token_id), picked.indices)
         assert run is not None
@@ -131,7 +132,7 @@ def test_rows_arrive_as_one_block_a_step_and_their_memory_is_given_back(tmp_path
                 coverage.update(decode_coverage(frames[0]).counts)
 
     assert [len(block) for block in blocks] == [3, 5]
-    assert blocks[1].header.position == [0, 1, 2, 3, 4]
+    assert [row.position for row in blocks[1].header.rows] == [0, 1, 2, 3, 4]
     assert coverage == {"rows_sampled": 8, "rows_handed_over": 8}
 
 

@@ -13,7 +13,7 @@ from service.api.http import openapi
 from service.coverage import blind_spots
 from service.store import migrate
 from subtext_sidecar.anomaly.score import ANOMALY_SCORES
-from subtext_sidecar.contract import record
+from subtext_sidecar.contract import facts
 from subtext_sidecar.contract.counters import COUNTERS, Hop, Stratum, loss_of
 from subtext_sidecar.plugin.sampling import rule as sampling
 from tests.support import ROOT
@@ -39,7 +39,7 @@ WORDS: dict[str, set[str]] = {
     "kind_scores": KINDS,
     "kinds": KINDS,
     "matcher": set(get_args(MatcherKind)),
-    "phase": set(get_args(record.Phase)),
+    "phase": set(get_args(facts.Phase)),
     "position_class": set(get_args(PositionClass)),
     "reason": REASONS,
     "register": {QUESTION, ANSWER, *(register["name"] for register in TAXONOMY["registers"])},
@@ -66,9 +66,12 @@ FREE = {
     "request_id",
     "rows_in",
     "rows_out",
+    "span_id",
+    "span_ids",
     "text",
     "title",
     "token_text",
+    "trace_id",
     "type",
 }
 

@@ -5,7 +5,12 @@ from msgspec.structs import replace
 
 from subtext_sidecar.contract.counters import PluginCounter, Stratum
 from subtext_sidecar.local.policy import CapturePolicy
-from subtext_sidecar.plugin.sampling.request_args import NOTHING_SAID, RequestArgs, read_request_args
+from subtext_sidecar.plugin.sampling.request_args import (
+    NOTHING_SAID,
+    RequestArgs,
+    read_request_args,
+    request_facts,
+)
 
 OPT_IN, OPT_OUT, UNIFORM = Stratum.OPT_IN, Stratum.OPT_OUT, Stratum.UNIFORM
 
@@ -62,3 +67,37 @@ def test_malformed_traces_are_counted() -> None:
         "ignored_th",
         "requests_traced",
     )
+
+
+@pytest.mark.parametrize("stratum", [UNIFORM, OPT_IN])
+def test_a_request_carries_the_ids_of_its_trace(stratum: Stratum) -> None:
+    facts = request_facts("r", stratum, {"traceparent": PARENT, "tracestate": 5})
+
+    assert (facts.request_id, facts.stratum) == ("r", stratum)
+    assert facts.trace_id == "0af7651916cd43dd8448eb211c80319c"
+    assert facts.span_id == "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    "extra_args",
+    [
+        None,
+        {},
+        {"subtext": "on"},
+        {"traceparent": None},
+        {"traceparent": 5},
+        {"traceparent": [PARENT]},
+        {"traceparent": {"a": PARENT}},
+        {"traceparent": ""},
+        {"traceparent": "x" * 1_000_000},
+        {"traceparent": PARENT.upper()},
+        {"traceparent": f"{PARENT}\n"},
+        {"traceparent": f"00-{'0' * 32}-b7ad6b7169203331-01"},
+        {"traceparent": f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01"},
+        {"traceparent": f"ff{PARENT[2:]}"},
+    ],
+)
+def test_a_trace_that_is_none_or_malformed_leaves_no_ids(extra_args: dict[str, Any] | None) -> None:
+    facts = request_facts("r", UNIFORM, extra_args)
+
+    assert (facts.trace_id, facts.span_id) == (None, None)

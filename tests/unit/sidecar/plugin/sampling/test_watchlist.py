@@ -12,6 +12,7 @@ from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.plugin.sampling import watchlist
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, Picked, Watchlist
+from tests.support.picked import rows_of
 
 OPT_IN, OPT_OUT, UNIFORM = Stratum.OPT_IN, Stratum.OPT_OUT, Stratum.UNIFORM
 
@@ -44,7 +45,7 @@ def pick_one(
 ) -> list[int]:
     """Run a step of one request, drafts included in ``rows``, and return the taken positions."""
     drafted = {internal_id: [0] * drafts} if drafts else {}
-    return [row.position for row in requests.pick([internal_id], [0, rows], [start], drafted, 0.0).rows]
+    return [row.position for row in rows_of(requests.pick([internal_id], [0, rows], [start], drafted, 0.0))]
 
 
 def test_rows_are_mapped_in_batch_order_not_in_arrival_order() -> None:
@@ -55,7 +56,7 @@ def test_rows_are_mapped_in_batch_order_not_in_arrival_order() -> None:
 
     found = {
         index: (row.request_id, row.position)
-        for index, row in zip(picked.indices, picked.rows, strict=True)
+        for index, row in zip(picked.indices, rows_of(picked), strict=True)
     }
     assert found == {1: ("b", 1), 2: ("b", 2), 5: ("a", 2), 6: ("a", 3)}
 
@@ -67,9 +68,9 @@ def test_chunks_of_one_prompt_give_each_position_once() -> None:
     first = requests.pick(["a-00000000"], [0, 9], [0], {}, 0.0)
     second = requests.pick(["a-00000000"], [0, 1], [9], {}, 0.0)
 
-    assert [row.position for row in first.rows] == [8]
+    assert [row.position for row in rows_of(first)] == [8]
     assert first.indices == [8]
-    assert [row.position for row in second.rows] == [9]
+    assert [row.position for row in rows_of(second)] == [9]
     assert second.indices == [0]
 
 
@@ -169,7 +170,7 @@ def test_a_request_that_opts_in_is_taken_whatever_the_rate() -> None:
 
     picked = requests.pick(["a-00000000", "b-00000000"], [0, 4, 8], [0, 0], {}, 0.0)
 
-    assert [(row.request_id, row.stratum, row.probability) for row in picked.rows] == [
+    assert [(row.request_id, row.stratum, row.probability) for row in rows_of(picked)] == [
         ("a", OPT_IN, 1.0)
     ] * 2
     assert counts.of(OPT_IN) == {"requests_seen": 1, "requests_sampled": 1}
@@ -236,10 +237,10 @@ def test_rows_past_the_budget_are_counted_as_sampled_and_dropped() -> None:
         [f"r{number}-00000000" for number in range(30)], list(range(0, 121, 4)), [0] * 30, {}, 0.0
     )
 
-    assert len(picked.rows) == len(picked.indices) == 20
+    assert len(rows_of(picked)) == len(picked.indices) == 20
     assert counts[UNIFORM, "dropped_budget"] == counts[UNIFORM, "rows_sampled"] == 40
     # What is refused is drawn by lot, not the end of the batch.
-    kept = {int(row.request_id.removeprefix("r")) for row in picked.rows}
+    kept = {int(row.request_id.removeprefix("r")) for row in rows_of(picked)}
     assert min(kept) < 5
     assert max(kept) > 25
 
@@ -253,7 +254,7 @@ def test_a_row_of_a_long_part_is_refused_no_more_often_than_another() -> None:
 
         picked = requests.pick(batch, [0, *range(40, 81)], [0] * 41, {}, 0.0)
 
-        kept.update("long" if row.request_id == "long" else "short" for row in picked.rows)
+        kept.update("long" if row.request_id == "long" else "short" for row in rows_of(picked))
 
     assert kept["long"] + kept["short"] == 300 * 20
     assert abs(kept["long"] - 3000) < 4 * 39  # standard deviations of draws without replacement
@@ -280,7 +281,7 @@ def test_opt_in_cannot_take_the_whole_budget() -> None:
 
     picked = requests.pick(ids, list(range(0, 801, 4)), [0] * 200, {}, 0.0)
 
-    assert Counter(row.stratum for row in picked.rows) == {OPT_IN: 50, UNIFORM: 50}
+    assert Counter(row.stratum for row in rows_of(picked)) == {OPT_IN: 50, UNIFORM: 50}
     assert counts[OPT_IN, "dropped_budget"] == counts[UNIFORM, "dropped_budget"] == 150
 
 
@@ -489,7 +490,7 @@ def test_a_skipped_step_never_holds_a_wanted_position(
                 0.0,
             )
 
-        assert {(row.request_id, row.position) for row in found.rows} == wanted
-        assert len(found.rows) == len(wanted)
+        assert {(row.request_id, row.position) for row in rows_of(found)} == wanted
+        assert len(rows_of(found)) == len(wanted)
     counted = counts[UNIFORM, "unobservable_prefix_cached"] + counts[UNIFORM, "unobservable_drafted"]
     assert counted <= missed

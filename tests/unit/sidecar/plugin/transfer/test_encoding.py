@@ -4,6 +4,7 @@ import torch
 
 from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.local.block import MAX_ROWS, Block, decode_block
+from subtext_sidecar.plugin.sampling.request_args import request_facts
 from subtext_sidecar.plugin.sampling.rule import Choice
 from subtext_sidecar.plugin.sampling.watchlist import Picked, Taken, Watch
 from subtext_sidecar.plugin.step import Step
@@ -33,7 +34,7 @@ def taken(
         stop=1_000_000,
         probability=0.5,
     )
-    return Watch("internal", request_id, stratum, 0, choice), position
+    return Watch("internal", request_facts(request_id, stratum, None), 0, choice), position
 
 
 def batch(
@@ -73,14 +74,17 @@ def test_rows_become_one_valid_block_with_their_own_values(dtype: torch.dtype) -
     assert block.values().tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     header = block.header
     assert (header.model, header.layer, header.d_model, header.captured_at) == ("m", 20, 4, 1_800_000_000.0)
-    assert (header.request_ids, header.strata, header.request) == (
-        ["request", "other"],
-        ["uniform", "opt_in"],
-        [0, 0, 1],
-    )
-    assert (header.position, header.token_id) == ([3, 4, 9], [7, 8, 9])
-    assert (header.is_prefill, header.probability) == ([False, False, True], [0.25, 0.25, 0.5])
-    assert header.reason == ["decode", "decode", "prompt_end"]
+    assert [(request.request_id, request.stratum) for request in header.requests] == [
+        ("request", "uniform"),
+        ("other", "opt_in"),
+    ]
+    assert header.request == [0, 0, 1]
+    assert [(row.position, row.token_id) for row in header.rows] == [(3, 7), (4, 8), (9, 9)]
+    assert [(row.phase, row.probability, row.reason) for row in header.rows] == [
+        ("decode", 0.25, "decode"),
+        ("decode", 0.25, "decode"),
+        ("prefill", 0.5, "prompt_end"),
+    ]
 
 
 def test_a_row_that_ran_at_another_position_is_dropped() -> None:
@@ -88,7 +92,7 @@ def test_a_row_that_ran_at_another_position_is_dropped() -> None:
 
     (part,) = encoded.parts
     block = decode_block(part.header, part.vectors.tobytes())
-    assert (block.header.position, block.header.token_id) == ([3, 5], [7, 9])
+    assert [(row.position, row.token_id) for row in block.header.rows] == [(3, 7), (5, 9)]
     assert block.values()[:, 0].tolist() == [0, 8]
     assert encoded.dropped == {"dropped_position_mismatch": {"uniform": 1}}
     assert part.strata == {"uniform": 2}
@@ -100,7 +104,8 @@ def test_the_pass_after_the_end_token_is_dropped_but_end_tokens_of_the_prompt_ar
     encoded = encode(batch(wanted, [2, 2]), IDENTITY)
 
     (part,) = encoded.parts
-    assert decode_block(part.header, part.vectors.tobytes()).header.position == [3]
+    (row,) = decode_block(part.header, part.vectors.tobytes()).header.rows
+    assert row.position == 3
     assert encoded.dropped == {"dropped_after_end": {"opt_in": 1}}
 
 
@@ -117,14 +122,14 @@ def test_more_rows_than_a_block_may_have_make_several_blocks() -> None:
     first, second = blocks_of(batch(wanted))
 
     assert (len(first), len(second)) == (MAX_ROWS, 3)
-    assert second.header.position == [MAX_ROWS, MAX_ROWS + 1, MAX_ROWS + 2]
+    assert [row.position for row in second.header.rows] == [MAX_ROWS, MAX_ROWS + 1, MAX_ROWS + 2]
     assert second.values()[0, 0] == MAX_ROWS * 4 % 251
 
 
 def test_two_requests_with_the_same_id_and_different_wishes_stay_apart() -> None:
     (block,) = blocks_of(batch([taken(3), taken(3, stratum=Stratum.OPT_IN), taken(4)]))
 
-    strata = [block.header.strata[number] for number in block.header.request]
+    strata = [block.header.requests[number].stratum for number in block.header.request]
     assert strata == ["uniform", "opt_in", "uniform"]
 
 

@@ -1,0 +1,45 @@
+"""What is known about a request and about a row of it: declared here, carried by block and record alike.
+
+This module is a contract. A field that is added here travels from the plugin to the decode workers by
+itself: the block holds these structs, and the record's header is their fields. A new field needs a
+default, so that what was sent before it existed can still be read. What a type demands is checked
+wherever bytes come in, by the sidecar and by the worker, and so is that no text has a NUL.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec.structs import astuple
+
+Phase = Literal["prefill", "decode"]
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Probability = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
+TraceId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+SpanId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+
+
+class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
+    """What the rows of one request share."""
+
+    request_id: Name  # external id (X-Request-Id), never the engine's suffixed one
+    stratum: Name  # Stratum.UNIFORM or OPT_IN
+    trace_id: TraceId | None = None  # of the traceparent that came with it: only ever to look up by
+    span_id: SpanId | None = None  # of the caller's span, from the same
+
+
+class RowFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known about one row besides its values."""
+
+    position: Count  # token position in the request, 0 is the first prompt token
+    token_id: Count  # the token at that position
+    phase: Phase
+    probability: Probability  # inclusion probability of this row by whatever reason
+    reason: str  # why it was chosen, e.g. "decode", or "screen_anomaly" when only the screen did
+    checksum: int  # CRC-32 of the vector bytes
+
+
+def has_nul(*facts: RequestFacts | RowFacts) -> bool:
+    """Return whether a text among all these fields has a NUL, which PostgreSQL cannot keep."""
+    # Not a pattern of each type: that costs more than all else in a block.
+    return "\x00" in "".join([value for one in facts for value in astuple(one) if value.__class__ is str])

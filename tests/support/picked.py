@@ -1,0 +1,25 @@
+"""What the plugin knows of the rows that it picked, in plain values."""
+
+from typing import NamedTuple
+
+from subtext_sidecar.plugin.sampling import rule
+from subtext_sidecar.plugin.sampling.watchlist import Picked
+
+
+class Row(NamedTuple):
+    request_id: str
+    stratum: str
+    position: int
+    probability: float
+
+
+def rows_of(picked: Picked) -> list[Row]:
+    return [
+        Row(
+            watch.request.request_id,
+            watch.stratum,
+            position,
+            rule.probability_of(watch.choice, position),
+        )
+        for watch, position in picked.wanted
+    ]
