@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from service.store.tables import ConceptMatch, CoverageMinute, Decoder, Explanation, Flag, Model, Sample
 
 START = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.UTC)
+CAPTURE_ID = uuid.UUID("5eed" + "0" * 28)
 SECRET_TEXT = "THE-SECRET-READING"
 SECRET_TOKEN = "THE-SECRET-TOKEN"
 SECRET_TOKEN_ID = 987_654_321
@@ -123,6 +124,7 @@ def add_flag(
     audited: Audited,
     *,
     request_id: str = "chat-1",
+    capture_id: uuid.UUID | None = CAPTURE_ID,
     concept: str = "deception",
     severity: str = "high",
     captured_at: dt.datetime = START,
@@ -133,6 +135,7 @@ def add_flag(
         model_id=audited.model.id,
         decoder_id=audited.decoder.id,
         request_id=request_id,
+        capture_id=capture_id,
         layer=audited.decoder.layer,
         concept=concept,
         concepts_digest="0" * 64,

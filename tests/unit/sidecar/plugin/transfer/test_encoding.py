@@ -34,7 +34,9 @@ def taken(
         stop=1_000_000,
         probability=0.5,
     )
-    return Watch("internal", request_facts(request_id, stratum, None, f"{request_id:0>32}"), 0, choice), position
+    return Watch(
+        "internal", request_facts(request_id, stratum, None, f"{request_id:0>32}"), 0, choice
+    ), position
 
 
 def batch(
