@@ -22,7 +22,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import identity
 from service.store.write import coverage, readings
-from subtext_sidecar.contract.counters import DEAD_LETTERED, DeadLetterReason, Stratum, WorkerCounter
+from subtext_sidecar.contract.counters import (
+    DEAD_LETTERED,
+    DeadLetterReason,
+    RejectReason,
+    Stratum,
+    WorkerCounter,
+)
+from subtext_sidecar.contract import streams
 from workers.consumer import decoder_health, ledger, pipeline
 from workers.consumer.metrics import WorkerMetrics
 from workers.consumer.queue import Entry, Queue
@@ -244,7 +251,7 @@ class WorkerLoop:
         lost = self._waiting_out(lambda: self._move(rejection))
         if lost is None:
             return  # still pending: a later delivery tries again
-        self._metrics.dead_letters.labels(rejection.reason).inc()
+        self._metrics.dead_letters.labels(streams.ACTIVATIONS_STREAM, rejection.reason).inc()
         log.warning("entry_dead_lettered", entry=rejection.entry.id.decode(), reason=rejection.reason)
         cells = [ledger.cell_of(rejection.entry, self._target.model)]
         counts = ledger.tally({WorkerCounter.ROWS_CONSUMED: cells, DEAD_LETTERED[rejection.reason]: cells})
@@ -266,7 +273,12 @@ class WorkerLoop:
         is_permanent = isinstance(error, PermanentError)
         if not is_permanent and entry.deliveries < self._settings.max_deliveries:
             return
-        reason = error.reason if isinstance(error, PermanentError) else DeadLetterReason.DECODE_FAILED
+        if isinstance(error, PermanentError):
+            reason: RejectReason | DeadLetterReason = error.reason
+        elif isinstance(error, STORE_ERRORS):
+            reason = DeadLetterReason.STORE_REFUSED
+        else:
+            reason = DeadLetterReason.DECODE_FAILED
         self._dead_letter(pipeline.Rejection(entry, reason, "".join(traceback.format_exception(error))))
 
     def _observe(self, rows: Sequence[readings.NewReading], stored: readings.StoredBatch) -> None:

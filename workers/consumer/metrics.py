@@ -96,8 +96,8 @@ class WorkerMetrics:
         )
         self.dead_letters = Counter(
             "subtext_stream_dead_letters",
-            "Entries moved to the dead-letter stream",
-            ["reason"],
+            "Entries moved to a dead-letter stream, by the stream that they came from",
+            ["stream", "reason"],
             registry=registry,
         )
         self.trimmed = Counter(

@@ -172,7 +172,9 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
         gauges=Gauges(
             metrics, {found: StreamQueue(client, found) for found in (names, COVERAGE_QUEUE)}, database
         ),
-        intake=CoverageIntake(StreamQueue(client, COVERAGE_QUEUE), store_engine.session_factory(database)),
+        intake=CoverageIntake(
+            StreamQueue(client, COVERAGE_QUEUE), store_engine.session_factory(database), metrics
+        ),
         health=health,
         concepts=concepts,
         warm=warm,

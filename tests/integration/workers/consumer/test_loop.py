@@ -241,7 +241,8 @@ def test_a_bad_record_goes_to_the_dead_letters_with_its_reason_and_the_rest_goes
     assert count(bench, Explanation) == 1
     assert coverage(bench)[f"dead_lettered_{reason}"] == 1
     assert coverage(bench)["rows_consumed"] == 2
-    assert bench.metric("subtext_stream_dead_letters_total", reason=reason) == 1
+    labels = {"stream": streams.ACTIVATIONS_STREAM, "reason": reason}
+    assert bench.metric("subtext_stream_dead_letters_total", **labels) == 1
 
 
 def test_an_entry_of_another_kind_is_dead_lettered(bench: Bench) -> None:
