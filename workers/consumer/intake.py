@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import redis
 import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
@@ -53,6 +54,8 @@ class CoverageIntake:
                 if not is_outage(error):
                     raise
                 log.warning("coverage_intake_waits", error=repr(error))
+                if isinstance(error, redis.RedisError):
+                    self._queue.reconnect()
                 stop.wait(_PAUSE_SECONDS)
 
     def step(self, block_ms: int = _BLOCK_MS) -> int:

@@ -27,7 +27,7 @@ def ask(app: _App) -> tuple[str, dict[str, Any]]:
 
 
 def app_of(checks: Mapping[str, Check]) -> _App:
-    return _App(CollectorRegistry(), checks)
+    return _App(CollectorRegistry(), checks, lambda: True)
 
 
 def test_readyz_names_the_check_that_fails_and_the_log_says_why() -> None:
