@@ -49,6 +49,7 @@ _CAPTURE: Final = (
         request_rate=0.5, decode_stride=8, window=2, max_rows_per_request=400, rows_per_second=150
     ),
 )
+_CONTEXT: Final = 4096  # positions of a request at most
 _SCREEN: Final = (
     ScreenPolicy(baseline_rate=0.6, anomaly_p_value=0.05),
     ScreenPolicy(baseline_rate=1.0, anomaly_p_value=0.02, rows_per_second=100.0, baseline_share=0.6),
@@ -118,7 +119,7 @@ class _Day:
         self.passed: list[_Passed] = []
         self._random = random
         self._minute = 0
-        self._watchlist = Watchlist(_CAPTURE[0], self._count)
+        self._watchlist = Watchlist(_CAPTURE[0], self._count, context=_CONTEXT)
         self._screening = Screening(Screen(reference), _SCREEN[0], 0.0)
 
     def follow(self, capture: CapturePolicy, screen: ScreenPolicy) -> None:

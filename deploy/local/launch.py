@@ -7,8 +7,8 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.local.home import Home
@@ -49,6 +49,8 @@ class LaunchPlan:
     threads: int  # OpenMP threads of each of the two engines, which share the cores
     is_eager: bool  # no torch.compile: starts sooner, and needs no C++ compiler
     scripts_dir: Path = Path(sys.executable).parent
+    sampling: Mapping[str, object] = field(default_factory=dict)
+    """What the capture policy has besides SAMPLING."""
 
 
 def postgres(home: Home) -> ProcessSpec:
@@ -136,6 +138,7 @@ def capture_config(plan: LaunchPlan) -> dict[str, object]:
         "socket": plan.home.socket,
         "metrics_port": plan.ports.plugin,
         **SAMPLING,
+        **plan.sampling,
     }
 
 

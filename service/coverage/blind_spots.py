@@ -38,7 +38,6 @@ _COUNTED: Final = {
     "drafted": "Generated tokens that were drafted and accepted: their rows are not certain to be text, so "
     "none was taken.",
     _ADAPTED: "Requests that ran with a LoRA adapter: not the model that the decoder was made for.",
-    "past_row_cap": "Positions past the greatest number of rows that may be taken of one request.",
 }
 _UNSENT: Final = (
     "Counts that a process had not sent when it was killed; up to its last interval is missing."

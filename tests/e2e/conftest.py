@@ -54,6 +54,8 @@ def pipeline(home: Home, model_dir: Path, decoder_dir: Path) -> Iterator[Pipelin
         database_url="",
         threads=2,
         is_eager=shutil.which("g++") is None,
+        # The reconciliation counts every stratum, and opt-in needs a budget.
+        sampling={"honour_opt_in": True, "honour_opt_out": True, "rows_per_second": 1e6},
     )
     with contextlib.ExitStack() as stack:
         pipeline = Pipeline(plan, home.logs_dir)

@@ -150,11 +150,6 @@ class PluginCounter(CounterName):
         Unit.POSITIONS,
         "It was wanted and came from an accepted draft, whose row is not certain to be text.",
     )
-    UNOBSERVABLE_PAST_ROW_CAP = (
-        "unobservable_past_row_cap",
-        Unit.POSITIONS,
-        "It lies past the greatest number of rows that may be taken of one request.",
-    )
     POSITIONS_REPEATED = "positions_repeated", Unit.POSITIONS, "It was computed again after a preemption."
 
     ROWS_SAMPLED = "rows_sampled", Unit.ROWS, "It was chosen, whatever became of it."

@@ -32,9 +32,10 @@ class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_rows_per_request: Annotated[int, Meta(ge=1, le=1_000_000)] = 64
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
     rows_per_second: Budget = 0.0  # of all requests together; 0: no budget
-    honour_opt_in: bool = True  # vllm_xargs {"subtext": "on"}: taken whatever the rate
-    honour_opt_out: bool = True  # vllm_xargs {"subtext": "off"}: never taken
-    honour_trace: bool = True  # vllm_xargs traceparent and tracestate: decide as the trace's samplers do
+    # What is audited is the operator's to decide: whoever writes requests has a say only where he gives it.
+    honour_opt_in: bool = False  # vllm_xargs {"subtext": "on"}: taken whatever the rate
+    honour_opt_out: bool = False  # vllm_xargs {"subtext": "off"}: never taken
+    honour_trace: bool = False  # vllm_xargs traceparent and tracestate: decide as the trace's samplers do
 
 
 class ScreenPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,10 +119,16 @@ def check_capture(policy: CapturePolicy, where: str) -> None:
         raise PolicyError(
             f"{where}.window is {policy.window}: it must be at most decode_stride ({policy.decode_stride})"
         )
-    if policy.prompt_window > policy.max_rows_per_request:
+    needed = policy.prompt_window + policy.window
+    if policy.max_rows_per_request < needed:
         raise PolicyError(
-            f"{where}.prompt_window is {policy.prompt_window}: "
-            f"it must be at most max_rows_per_request ({policy.max_rows_per_request})"
+            f"{where}.max_rows_per_request is {policy.max_rows_per_request}: it must be at least "
+            f"prompt_window + window ({needed}), or nothing of an answer is sampled"
+        )
+    if policy.honour_opt_in and not policy.rows_per_second:
+        raise PolicyError(
+            f"{where}.honour_opt_in is true without a budget, so that clients decide how much is decoded: "
+            "set rows_per_second, of which they get at most half"
         )
 
 

@@ -39,6 +39,7 @@ class Capture:
         ledger: Ledger,
         ring: Ring,
         handover: Handover,
+        context: int,
         randomized_ids: bool,
     ) -> None:
         self.overhead = Overhead()
@@ -47,7 +48,7 @@ class Capture:
         self._ledger = ledger
         self._ring = ring
         self._handover = handover
-        self._watchlist = Watchlist(policy, self._count, randomized_ids=randomized_ids)
+        self._watchlist = Watchlist(policy, self._count, context=context, randomized_ids=randomized_ids)
         self._scheduled: Any = None
         self._executed: Any = None
         self._spent_seconds = 0.0

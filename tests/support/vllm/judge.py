@@ -112,7 +112,8 @@ def wanted(run: EngineRun, prompts: dict[str, list[int]], policy: CapturePolicy)
     """
     found: set[tuple[str, int]] = set()
     for request_id, prompt in prompts.items():
-        choice = sampling.choose(policy, sampling.draw(policy.seed, request_id), len(prompt), 1.0)
+        drawn = sampling.draw(policy.seed, request_id)
+        choice = sampling.choose(policy, drawn, len(prompt), 1.0, run.context)
         position = sampling.next_position(choice, 0)
         while position < len(run.texts[request_id]) - 1:
             found.add((request_id, position))

@@ -41,6 +41,8 @@ _SOCKET = "capture.sock"
 class EngineRun:
     """What came out of one engine."""
 
+    context: int
+    """Positions of a request at most."""
     records: list[Record] = field(default_factory=list)
     statuses: list[CaptureStatus] = field(default_factory=list)
     coverage: dict[tuple[str, str, int], dict[str, int]] = field(default_factory=dict)
@@ -157,7 +159,7 @@ def run_jobs(
 
     ``env`` sets variables, or with None takes them away.
     """
-    runs = [EngineRun() for _ in jobs]
+    runs = [EngineRun(context=job["engine"]["max_model_len"]) for job in jobs]
     with zmq.Context() as context, contextlib.ExitStack() as stack:
         sockets = []
         for number in range(len(jobs)):

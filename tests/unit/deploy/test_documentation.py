@@ -26,7 +26,6 @@ from subtext_sidecar.local import policy_channel
 from subtext_sidecar.local.policy import CapturePolicy, ScreenPolicy
 from subtext_sidecar.plugin import settings as plugin_settings
 from subtext_sidecar.plugin.sampling import budget
-from subtext_sidecar.plugin.sampling.watchlist import PAST_CAP_TOKENS
 from subtext_sidecar.plugin.settings import CaptureSettings
 from subtext_sidecar.plugin.vllm import refusal
 from subtext_sidecar.screen import fit as screen_fit
@@ -222,7 +221,6 @@ def test_every_scope_is_listed() -> None:
         f"newest {streams.MAX_DEAD_LETTERS:,} of each stream are kept",
         f"`{streams.DEAD_LETTER_STREAM}`, and `{streams.COVERAGE_DEAD_LETTER_STREAM}` for counts",
         f"path may have {plugin_settings._MAX_IPC_PATH_BYTES - len(policy_channel.SUFFIX)} bytes",
-        f"looked at every {PAST_CAP_TOKENS} tokens, so up to {PAST_CAP_TOKENS - 1} tokens",
         f"a norm above {screen_fit._NORM_FACTOR:g} times the median",
         f"1 at its {100 * screen_fit._HIGH:g}th percentile",
         f"{screen_fit._ROWS_BEYOND} held-out rows beyond the threshold",

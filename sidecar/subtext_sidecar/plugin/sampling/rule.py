@@ -4,12 +4,18 @@ A request is taken when its 56 random bits reach the threshold of the rate in fo
 OpenTelemetry's consistent sampling, so the bits may come from the request's trace as well as from
 the hash of (seed, request id). A request that is taken at one rate is taken at every higher one.
 
-Of a taken request: the last ``prompt_window`` prompt tokens, and windows of ``window`` adjacent
-decode positions every ``decode_stride``, shifted by an offset that the hash draws uniformly from
-[0, decode_stride). Over the draw each decode position up to the horizon is therefore taken with
-probability exactly window / decode_stride. The horizon keeps every request within
-``max_rows_per_request`` whatever the offset, so that the cap does not disturb the probabilities:
-past it a position is never taken. ``skip_first`` positions are never taken either.
+Of a taken request: the last ``prompt_window`` prompt tokens, and of its answer windows of ``window``
+adjacent positions, one in each block of positions. How long an answer becomes is not known when it
+begins, and no more than ``max_rows_per_request`` rows of it may be taken; so blocks grow:
+
+    prompt | stride | stride | ... | stride | 2 strides | 4 strides | ... | rest of the context
+           |---------- dense ---------------|---------------- sparse --------------------------|
+
+Within its block a window is shifted by an offset that the hash draws uniformly, and wraps around the
+block's end; over the draw each position is therefore taken with probability exactly window / block.
+As many blocks as the context allows have the length of one stride. Every position that the engine can
+ever compute lies in some block, so that nothing is past reach; only ``skip_first`` positions are never
+taken.
 """
 
 import hashlib
@@ -34,20 +40,21 @@ class Draw(NamedTuple):
     """What chance says about one request: two independent uniform numbers."""
 
     randomness: int  # in [0, RANDOMNESS_END)
-    offset: int  # in [0, 2**64): modulo the stride, the shift of the decode windows
+    offset: int  # in [0, 2**56): modulo a block's length, the shift of its window
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
     """What is fixed for one taken request."""
 
     prompt_tokens: int
-    offset: int  # of the decode windows, in [0, stride)
+    offset: int  # of the windows: modulo a block's length, their shift in it
     stride: int
     window: int
     first_position: int  # nothing before it is taken
-    decode_stop: int  # first position that the row cap excludes
-    prompt_probability: float
-    decode_probability: float
+    dense_stop: int  # first position behind the blocks of one stride
+    rest_start: int  # first position of the last block
+    stop: int  # first position that the context has no room for
+    probability: float  # of the request
 
 
 def draw(seed: int, request_id: str) -> Draw:
@@ -66,20 +73,60 @@ def probability(rejection_threshold: int) -> float:
     return (RANDOMNESS_END - rejection_threshold) / RANDOMNESS_END
 
 
-def choose(policy: CapturePolicy, drawn: Draw, prompt_tokens: int, request_probability: float) -> Choice:
-    """Return what is taken of a request that is taken itself with ``request_probability``."""
+def choose(
+    policy: CapturePolicy, drawn: Draw, prompt_tokens: int, request_probability: float, context: int
+) -> Choice:
+    """Return what is taken of a request that is taken itself with ``request_probability``.
+
+    ``context`` is the number of positions that a request can have, prompt and answer together.
+    """
     prompt_rows = min(policy.prompt_window, prompt_tokens)
     windows = (policy.max_rows_per_request - prompt_rows) // policy.window
+    stop = max(context, prompt_tokens)
+    dense_stop, rest_start = _blocks(policy.decode_stride, windows, prompt_tokens, stop)
     return Choice(
         prompt_tokens=prompt_tokens,
-        offset=drawn.offset % policy.decode_stride,
+        offset=drawn.offset,
         stride=policy.decode_stride,
         window=policy.window,
         first_position=max(policy.skip_first, prompt_tokens - prompt_rows),
-        decode_stop=prompt_tokens + windows * policy.decode_stride,
-        prompt_probability=request_probability,
-        decode_probability=request_probability * policy.window / policy.decode_stride,
+        dense_stop=dense_stop,
+        rest_start=rest_start,
+        stop=stop,
+        probability=request_probability,
     )
+
+
+def _blocks(stride: int, windows: int, start: int, stop: int) -> tuple[int, int]:
+    """Divide the answer into so many blocks; return where the dense ones end and the last one begins."""
+    for sparse in range(windows // 2 + 1):
+        dense_stop = start + (windows - sparse) * stride
+        if _sparse_start(dense_stop, stride, sparse + 1) >= stop:
+            # The last block is of the regular length, so nothing is special about it.
+            return min(dense_stop, stop), stop
+    sparse = max(1, windows // 2)
+    dense_stop = start + (windows - sparse) * stride
+    return dense_stop, _sparse_start(dense_stop, stride, sparse)
+
+
+def _sparse_start(dense_stop: int, stride: int, number: int) -> int:
+    """Return where the sparse block of this number begins; the first, of two strides, has number 1."""
+    return dense_stop + stride * ((1 << number) - 2)
+
+
+class _Block(NamedTuple):
+    start: int
+    length: int
+
+
+def _block_of(choice: Choice, position: int) -> _Block:
+    """Return the block of a position of the answer. Blocks of one stride count as one another's start."""
+    if position < choice.dense_stop:
+        return _Block(choice.prompt_tokens, choice.stride)
+    if position >= choice.rest_start:
+        return _Block(choice.rest_start, choice.stop - choice.rest_start)
+    number = ((position - choice.dense_stop) // choice.stride + 2).bit_length() - 1
+    return _Block(_sparse_start(choice.dense_stop, choice.stride, number), choice.stride << number)
 
 
 def next_position(choice: Choice, position: int) -> int:
@@ -88,10 +135,29 @@ def next_position(choice: Choice, position: int) -> int:
         position = choice.first_position
     if position < choice.prompt_tokens:
         return position
-    into_stride = (position - choice.prompt_tokens - choice.offset) % choice.stride
-    if into_stride >= choice.window:
-        position += choice.stride - into_stride
-    return position if position < choice.decode_stop else NEVER
+    dense_stop = choice.dense_stop
+    if position < dense_stop:
+        stride = choice.stride
+        into_stride = (position - choice.prompt_tokens - choice.offset) % stride
+        if into_stride >= choice.window:
+            position += stride - into_stride
+        if position < dense_stop:
+            return position
+        position = dense_stop
+    return _next_sparse(choice, position)
+
+
+def _next_sparse(choice: Choice, position: int) -> int:
+    while position < choice.stop:
+        start, length = _block_of(choice, position)
+        into = (position - start - choice.offset) % length
+        if into < choice.window:
+            return position
+        position += length - into
+        if position < start + length:
+            return position if position < choice.stop else NEVER
+        position = start + length
+    return NEVER
 
 
 def reason_of(choice: Choice, position: int) -> Reason:
@@ -101,4 +167,6 @@ def reason_of(choice: Choice, position: int) -> Reason:
 
 def probability_of(choice: Choice, position: int) -> float:
     """Return the inclusion probability of a taken position, over requests and offsets."""
-    return choice.prompt_probability if position < choice.prompt_tokens else choice.decode_probability
+    if position < choice.prompt_tokens:
+        return choice.probability
+    return choice.probability * min(1.0, choice.window / _block_of(choice, position).length)

@@ -25,10 +25,6 @@ from subtext_sidecar.plugin.sampling.wheel import Wheel
 # Finished requests are forgotten at once; this only bounds the damage if a finish is ever missed.
 MAX_KNOWN_REQUESTS: Final = 100_000
 
-# A request past its row cap is looked at this often, to count what is not observed of it; all of
-# them in the same steps, so that the others need not be read.
-PAST_CAP_TOKENS: Final = 16
-
 # Read off their class once: this runs in every step.
 _UNIFORM: Final = Stratum.UNIFORM
 _OPT_IN: Final = Stratum.OPT_IN
@@ -38,7 +34,6 @@ _SAMPLED: Final = PluginCounter.REQUESTS_SAMPLED
 _REPEATED: Final = PluginCounter.POSITIONS_REPEATED
 _DRAFTED: Final = PluginCounter.UNOBSERVABLE_DRAFTED
 _PREFIX_CACHED: Final = PluginCounter.UNOBSERVABLE_PREFIX_CACHED
-_PAST_ROW_CAP: Final = PluginCounter.UNOBSERVABLE_PAST_ROW_CAP
 
 Count = Callable[[str, CounterName, int], None]
 
@@ -78,7 +73,7 @@ class Watch:
         self.stratum = stratum
         self.randomness = randomness
         self.choice = choice
-        self.weight = 1.0 / choice.prompt_probability if stratum == _UNIFORM else 0.0
+        self.weight = 1.0 / choice.probability if stratum == _UNIFORM else 0.0
         self.next_position = sampling.next_position(choice, 0)
         self.stop = 0  # first position that was not computed yet for certain
         self.drafted_stop = 0  # first position behind all drafts
@@ -90,8 +85,7 @@ class Watch:
 
     def reach(self, now: int) -> None:
         """Raise ``bound`` to where it can have been at ``now``: preempted, it can be there again."""
-        if self.next_position != sampling.NEVER:
-            self.bound = max(self.bound, self.next_position + now - self.due)
+        self.bound = max(self.bound, self.next_position + now - self.due)
 
 
 Taken = tuple[Watch, int]  # a position of a watched request
@@ -148,8 +142,12 @@ def _part(
 class Watchlist:
     """Remembers each live request: a watch when it is sampled, its name alone when it is not."""
 
-    def __init__(self, policy: CapturePolicy, count: Count, *, randomized_ids: bool = True) -> None:
+    def __init__(
+        self, policy: CapturePolicy, count: Count, *, context: int, randomized_ids: bool = True
+    ) -> None:
+        """Follow requests of at most ``context`` positions, prompt and answer together."""
         self._policy = policy
+        self._context = context
         self._count = count
         self._randomized_ids = randomized_ids
         self._budget = Budget()
@@ -283,26 +281,24 @@ class Watchlist:
         threshold = sampling.threshold(rate)
         if randomness < threshold:
             return None
-        choice = sampling.choose(policy, drawn, request.prompt_tokens, sampling.probability(threshold))
+        choice = sampling.choose(
+            policy, drawn, request.prompt_tokens, sampling.probability(threshold), self._context
+        )
         return Watch(request.internal_id, request_id, said.stratum, randomness, choice)
 
     def _file(self, watch: Watch) -> None:
-        now = self._wheel.now
         if watch.next_position == sampling.NEVER:
-            self._wheel.put(watch, (now // PAST_CAP_TOKENS + 1) * PAST_CAP_TOKENS)
+            self.watched.pop(watch.internal_id, None)
         else:
-            self._wheel.put(watch, now + watch.next_position - watch.bound)
+            self._wheel.put(watch, self._wheel.now + watch.next_position - watch.bound)
 
     def _visit(self, watch: Watch, part: _Part, picked: Picked) -> None:
         """Take what is wanted of one request's part, count what is missed, and file it again."""
         if part.start < watch.stop:
             self._count(watch.stratum, _REPEATED, min(part.stop, watch.stop) - part.start)
-        if watch.next_position == sampling.NEVER:
-            self._count_past_cap(watch, part)
-        else:
-            if watch.next_position < part.start:
-                self._count_missed(watch, part.start)
-            self._take(watch, part, picked)
+        if watch.next_position < part.start:
+            self._count_missed(watch, part.start)
+        self._take(watch, part, picked)
         watch.stop = max(watch.stop, part.usable_stop)
         watch.bound = max(watch.bound, part.stop)
         if part.usable_stop < part.stop:
@@ -341,11 +337,6 @@ class Watchlist:
             self._count(watch.stratum, counter, 1)
             position = sampling.next_position(watch.choice, position + 1)
         watch.next_position = position
-
-    def _count_past_cap(self, watch: Watch, part: _Part) -> None:
-        fresh = part.stop - max(watch.stop, watch.choice.decode_stop)
-        if fresh > 0:
-            self._count(watch.stratum, _PAST_ROW_CAP, fresh)
 
     def _within_budget(self, picked: Picked, now: float) -> Picked:
         """Return the rows that the budget admits. Without one the demand is watched all the same."""

@@ -26,6 +26,11 @@ def row_layout(vllm_config: Any, settings: CaptureSettings) -> Layout:
     return Layout(settings.queue_rows, model_config.get_hidden_size(), model_config.dtype)
 
 
+def context_length(vllm_config: Any) -> int:
+    """Return the number of positions that a request can have, prompt and answer together."""
+    return int(vllm_config.model_config.max_model_len)
+
+
 def served_name(model_config: Any) -> str:
     """Return the first served model name, which is what clients know the model by."""
     names = model_config.served_model_name or model_config.model

@@ -33,6 +33,7 @@ from subtext_sidecar.plugin.transfer.ring import open_ring
 from subtext_sidecar.plugin.transfer.sender import Sender
 from subtext_sidecar.plugin.vllm.activation import CONFIG_KEY, LOGGER
 from subtext_sidecar.plugin.vllm.engine import (
+    context_length,
     identify,
     is_emitting_rank,
     randomizes_request_ids,
@@ -174,6 +175,7 @@ class WorkerHooks:
             ledger=self._ledger,
             ring=open_ring(layout, self._worker.model_runner.device),
             handover=self._handover,
+            context=context_length(self._vllm_config),
             randomized_ids=randomizes_request_ids(),
         )
 

@@ -45,8 +45,12 @@ def test_the_version_names_the_content_not_its_spelling() -> None:
         ({"capture": {"request_rate": 1.5}}, "capture.request_rate"),
         ({"capture": {"request_rat": 0.5}}, "request_rat"),
         ({"capture": {"window": 9}}, "capture.window is 9: it must be at most decode_stride"),
-        ({"capture": {"prompt_window": 65}}, "prompt_window is 65: it must be at most max_rows"),
+        (
+            {"capture": {"prompt_window": 63}},
+            "max_rows_per_request is 64: it must be at least ",
+        ),
         ({"capture": {"rows_per_second": -1}}, "rows_per_second"),
+        ({"capture": {"honour_opt_in": True}}, "capture.honour_opt_in is true without a budget"),
         ({"capture": {"honour_opt_in": "yes"}}, "honour_opt_in"),
         ({"screen": {"baseline_rate": 0}}, "screen.baseline_rate"),
         ({"screen": {"anomaly_p_value": 2}}, "screen.anomaly_p_value"),
@@ -76,7 +80,7 @@ def test_a_number_that_is_not_finite_is_refused(name: str, value: float) -> None
         parse_capture({name: value}, "additional_config.subtext")
 
 
-@pytest.mark.parametrize("capture", [None, CapturePolicy(request_rate=0.25, honour_trace=False)])
+@pytest.mark.parametrize("capture", [None, CapturePolicy(request_rate=0.25, honour_trace=True)])
 def test_an_update_arrives_as_it_was_sent(capture: CapturePolicy | None) -> None:
     update = PolicyUpdate(version="abc", capture=capture)
 

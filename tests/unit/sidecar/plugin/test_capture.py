@@ -72,6 +72,7 @@ class Plugin:
             ledger=self.ledger,
             ring=open_ring(Layout(rows, 4, torch.float32), torch.device("cpu")),
             handover=self.handover,
+            context=1000,
             randomized_ids=True,
         )
 
@@ -180,7 +181,7 @@ def test_a_step_in_which_no_wanted_position_can_be_reached_does_not_read_the_run
 
 
 def test_what_the_client_asked_for_reaches_the_watchlist() -> None:
-    plugin = Plugin(NO_ROW)
+    plugin = Plugin(msgspec.structs.replace(NO_ROW, honour_opt_in=True))
 
     plugin.step(scheduled(BOTH, subtext="on"))
 

@@ -15,9 +15,9 @@ def test_two_fields_are_enough() -> None:
 
 
 def test_the_fields_of_the_start_policy_stand_beside_the_others() -> None:
-    settings = parse_settings({**GOOD, "request_rate": 0.25, "rows_per_second": 50, "honour_trace": False})
+    settings = parse_settings({**GOOD, "request_rate": 0.25, "rows_per_second": 50, "honour_trace": True})
 
-    assert settings.policy() == CapturePolicy(request_rate=0.25, rows_per_second=50, honour_trace=False)
+    assert settings.policy() == CapturePolicy(request_rate=0.25, rows_per_second=50, honour_trace=True)
 
 
 def test_the_socket_leaves_room_for_the_one_beside_it() -> None:

@@ -34,12 +34,13 @@ ROWS = 8
 EVERY_TOKEN = Choice(
     prompt_tokens=0,
     offset=0,
-    stride=1,
+    stride=2,
     window=1,
     first_position=0,
-    decode_stop=1_000_000,
-    prompt_probability=1.0,
-    decode_probability=0.5,
+    dense_stop=1_000_000,
+    rest_start=1_000_000,
+    stop=1_000_000,
+    probability=1.0,
 )
 
 

@@ -9,7 +9,7 @@ from subtext_sidecar.plugin.sampling.request_args import NOTHING_SAID, RequestAr
 
 OPT_IN, OPT_OUT, UNIFORM = Stratum.OPT_IN, Stratum.OPT_OUT, Stratum.UNIFORM
 
-POLICY = CapturePolicy()
+POLICY = CapturePolicy(honour_opt_in=True, honour_opt_out=True, honour_trace=True)
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 R = 0x48EB211C80319C
 

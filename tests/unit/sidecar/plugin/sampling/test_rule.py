@@ -10,6 +10,7 @@ from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.plugin.sampling.rule import NEVER, RANDOMNESS_END, Choice
 
+CONTEXT = 1000
 POLICY = CapturePolicy(request_rate=1.0, decode_stride=8, window=2, prompt_window=2, skip_first=10)
 POLICIES = st.builds(
     CapturePolicy,
@@ -17,23 +18,27 @@ POLICIES = st.builds(
     window=st.integers(1, 40),
     prompt_window=st.integers(0, 8),
     skip_first=st.integers(0, 30),
-    max_rows_per_request=st.integers(8, 100),
+    max_rows_per_request=st.integers(48, 100),
     seed=st.integers(0, 5),
 ).filter(lambda policy: policy.window <= policy.decode_stride)
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
 RATES = st.floats(0.0, 1.0)
 
 
-def choice_of(policy: CapturePolicy, request_id: str, prompt_tokens: int) -> Choice | None:
+def choice_of(
+    policy: CapturePolicy, request_id: str, prompt_tokens: int, context: int = CONTEXT
+) -> Choice | None:
     drawn = sampling.draw(policy.seed, request_id)
     threshold = sampling.threshold(policy.request_rate)
     if drawn.randomness < threshold:
         return None
-    return sampling.choose(policy, drawn, prompt_tokens, sampling.probability(threshold))
+    return sampling.choose(policy, drawn, prompt_tokens, sampling.probability(threshold), context)
 
 
-def certain_choice(policy: CapturePolicy, request_id: str, prompt_tokens: int) -> Choice:
-    choice = choice_of(replace(policy, request_rate=1.0), request_id, prompt_tokens)
+def certain_choice(
+    policy: CapturePolicy, request_id: str, prompt_tokens: int, context: int = CONTEXT
+) -> Choice:
+    choice = choice_of(replace(policy, request_rate=1.0), request_id, prompt_tokens, context)
     assert choice is not None
     return choice
 
@@ -135,28 +140,71 @@ def test_the_last_prompt_tokens_are_always_taken() -> None:
     assert set(taken(POLICY, "a", 50, 50)) == {48, 49}
 
 
-def test_every_decode_position_has_exactly_the_stated_probability_over_offsets() -> None:
-    policy = replace(POLICY, skip_first=0)
-    choice = certain_choice(policy, "a", 20)
-    offsets = [replace(choice, offset=offset) for offset in range(policy.decode_stride)]
+@pytest.mark.parametrize(
+    ("cap", "context", "lengths"),
+    [
+        (3, 60, {40}),  # one window, somewhere in the answer
+        (6, 60, {4, 8, 24}),
+        (8, 45, {4, 8}),  # the context ends in a regular block, so that nothing is stretched
+        (64, 60, {4}),
+    ],
+)
+def test_every_position_of_an_answer_has_exactly_the_stated_probability_over_offsets(
+    cap: int, context: int, lengths: set[int]
+) -> None:
+    policy = replace(
+        POLICY, skip_first=0, decode_stride=4, window=1, prompt_window=2, max_rows_per_request=cap
+    )
+    choice = certain_choice(policy, "a", 20, context)
+    offsets = [replace(choice, offset=offset) for offset in range(math.lcm(*lengths))]
+    probabilities = []
 
-    for position in range(20, choice.decode_stop):
+    for position in range(20, context):
         hits = sum(sampling.next_position(one, position) == position for one in offsets)
-        assert hits / len(offsets) == sampling.probability_of(choice, position)
+        probabilities.append(sampling.probability_of(choice, position))
+        assert hits / len(offsets) == pytest.approx(probabilities[-1], abs=1e-12)
+    assert set(probabilities) == {1 / length for length in lengths}
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sampling.next_position(choice, context) == NEVER
 
 
-def test_the_row_cap_holds_for_every_offset_and_is_reached() -> None:
+@given(
+    policy=POLICIES,
+    prompt=st.integers(1, 200),
+    answer=st.integers(1, 100_000),
+    offset=st.integers(0, 2**64 - 1),
+)
+def test_the_row_cap_holds_for_every_offset_and_every_length(
+    policy: CapturePolicy, prompt: int, answer: int, offset: int
+) -> None:
+    context = prompt + answer
+    choice = replace(certain_choice(policy, "a", prompt, context), offset=offset)
+    rows, position = 0, sampling.next_position(choice, 0)
+    while position != NEVER:
+        assert position < context
+        rows, position = rows + 1, sampling.next_position(choice, position + 1)
+
+    assert rows <= policy.max_rows_per_request
+    expected = sum(sampling.probability_of(choice, position) for position in range(prompt, context))
+    assert expected <= policy.max_rows_per_request + 1e-9
+
+
+def test_the_row_cap_is_reached() -> None:
     policy = replace(POLICY, max_rows_per_request=20, skip_first=0)
     choice = certain_choice(policy, "a", 20)
 
-    for offset in range(policy.decode_stride):
+    for offset in range(1000):
         one = replace(choice, offset=offset)
-        rows = sum(sampling.next_position(one, position) == position for position in range(1000))
+        rows = sum(sampling.next_position(one, position) == position for position in range(CONTEXT))
         assert rows == 20
 
 
 def test_windows_are_adjacent_positions() -> None:
-    positions = [position for position in taken(replace(POLICY, window=3), "a", 20, 200) if position >= 30]
+    positions = [
+        position
+        for position in taken(replace(POLICY, window=3, max_rows_per_request=1000), "a", 20, 200)
+        if position >= 30
+    ]
 
     runs = [b - a for a, b in itertools.pairwise(positions)]
 
@@ -198,7 +246,7 @@ def test_offsets_do_not_depend_on_whether_the_rate_is_low() -> None:
     stride = 8
     policy = replace(POLICY, request_rate=0.1)
     choices = [choice_of(policy, f"r{n}", 20) for n in range(40_000)]
-    offsets = [choice.offset for choice in choices if choice is not None]
+    offsets = [choice.offset % stride for choice in choices if choice is not None]
 
     expected = len(offsets) / stride
     assert all(abs(offsets.count(o) - expected) < 4 * math.sqrt(expected) for o in range(stride))

@@ -11,10 +11,11 @@ from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.plugin.sampling import watchlist
-from subtext_sidecar.plugin.sampling.watchlist import PAST_CAP_TOKENS, NewRequest, Picked, Watchlist
+from subtext_sidecar.plugin.sampling.watchlist import NewRequest, Picked, Watchlist
 
 OPT_IN, OPT_OUT, UNIFORM = Stratum.OPT_IN, Stratum.OPT_OUT, Stratum.UNIFORM
 
+CONTEXT = 1000
 EVERY_ROW = CapturePolicy(
     decode_stride=1, window=1, prompt_window=2, skip_first=0, max_rows_per_request=1000
 )
@@ -31,7 +32,7 @@ class Counts(Counter[tuple[str, str]]):
 
 def make(policy: CapturePolicy = EVERY_ROW) -> tuple[Watchlist, Counts]:
     counts = Counts()
-    return Watchlist(policy, counts), counts
+    return Watchlist(policy, counts, context=CONTEXT), counts
 
 
 def new(internal_id: str, prompt_tokens: int = 4, **extra_args: Any) -> NewRequest:
@@ -108,17 +109,26 @@ def test_only_the_first_row_counts_while_drafts_are_verified() -> None:
     assert "positions_repeated" not in counts.of(UNIFORM)
 
 
-def test_tokens_past_the_row_cap_are_counted_once() -> None:
-    requests, counts = make(replace(EVERY_ROW, max_rows_per_request=3))
+def test_a_long_answer_is_sampled_up_to_its_end_within_the_row_cap() -> None:
+    requests, _ = make(replace(EVERY_ROW, max_rows_per_request=12))
     requests.add([new("a-00000000", 4)], 0.0)
-    pick_one(requests, 0, 4)
+    rows = pick_one(requests, 0, 4)
 
-    rows = [pick_one(requests, position, 1) for position in range(4, 4 + 3 * PAST_CAP_TOKENS)]
-    pick_one(requests, 0, 4 + 3 * PAST_CAP_TOKENS)
+    for position in range(4, CONTEXT):
+        rows += pick_one(requests, position, 1)
 
-    assert rows == [[4], *[[]] * (3 * PAST_CAP_TOKENS - 1)]
-    # All but position 4, which was the last row.
-    assert counts[UNIFORM, "unobservable_past_row_cap"] == 3 * PAST_CAP_TOKENS - 1
+    assert len(rows) == 12
+    assert rows[:7] == [2, 3, 4, 5, 6, 7, 8]
+    assert rows[-1] >= CONTEXT // 50
+
+
+def test_a_request_of_which_nothing_more_is_wanted_is_not_followed() -> None:
+    requests, _ = make(replace(EVERY_ROW, max_rows_per_request=3))
+    requests.add([new("a-00000000", 4)], 0.0)
+
+    assert len(pick_one(requests, 0, CONTEXT)) == 3
+    assert not requests.watched
+    requests.forget(["a-00000000"])
 
 
 def test_only_the_first_parallel_sample_is_observed() -> None:
@@ -154,7 +164,7 @@ def test_state_stays_bounded_when_finishes_are_missed(monkeypatch: pytest.Monkey
 
 
 def test_a_request_that_opts_in_is_taken_whatever_the_rate() -> None:
-    requests, counts = make(replace(EVERY_ROW, request_rate=0.0))
+    requests, counts = make(replace(EVERY_ROW, request_rate=0.0, honour_opt_in=True))
     requests.add([new("a-00000000", subtext="on"), new("b-00000000")], 0.0)
 
     picked = requests.pick(["a-00000000", "b-00000000"], [0, 4, 8], [0, 0], {}, 0.0)
@@ -167,7 +177,7 @@ def test_a_request_that_opts_in_is_taken_whatever_the_rate() -> None:
 
 
 def test_a_request_that_opts_out_is_seen_and_never_taken() -> None:
-    requests, counts = make()
+    requests, counts = make(replace(EVERY_ROW, honour_opt_out=True))
     requests.add([new("a-00000000", subtext="off"), new("1_chatcmpl-a-00000000", subtext="off")], 0.0)
 
     assert pick_one(requests, 0, 4) == []
@@ -176,7 +186,7 @@ def test_a_request_that_opts_out_is_seen_and_never_taken() -> None:
 
 
 def test_wishes_that_are_not_honoured_are_counted_and_sampled_like_all() -> None:
-    requests, counts = make(replace(EVERY_ROW, honour_opt_out=False))
+    requests, counts = make()
     requests.add([new("a-00000000", subtext="off")], 0.0)
 
     assert pick_one(requests, 0, 4) == [2, 3]
@@ -186,7 +196,7 @@ def test_wishes_that_are_not_honoured_are_counted_and_sampled_like_all() -> None
 def test_requests_of_one_trace_are_all_taken_or_none() -> None:
     taken = set()
     for last in range(200):
-        requests, counts = make(replace(EVERY_ROW, request_rate=0.5))
+        requests, counts = make(replace(EVERY_ROW, request_rate=0.5, honour_trace=True))
         state = f"ot=rv:{last * 0x01478913478913:014x}"
         requests.add(
             [new(f"r{last}-{n}-00000000", traceparent=PARENT, tracestate=state) for n in range(4)], 0.0
@@ -264,7 +274,7 @@ def test_a_budget_that_comes_later_knows_the_demand() -> None:
 
 
 def test_opt_in_cannot_take_the_whole_budget() -> None:
-    requests, counts = make(replace(EVERY_ROW, rows_per_second=100.0, honour_trace=False))
+    requests, counts = make(replace(EVERY_ROW, rows_per_second=100.0, honour_opt_in=True))
     ids = [f"r{number}-00000000" for number in range(200)]
     requests.add([new(one, subtext="on" if n < 100 else "") for n, one in enumerate(ids)], 0.0)
 
@@ -289,7 +299,7 @@ def test_a_request_that_waits_keeps_its_turn() -> None:
         if not requests.can_skip(1) and pick_one(requests, position, 1, internal_id="b-00000000")
     ]
 
-    choice = sampling.choose(CapturePolicy(skip_first=0), sampling.draw(0, "b"), 4, 1.0)
+    choice = sampling.choose(CapturePolicy(skip_first=0), sampling.draw(0, "b"), 4, 1.0, CONTEXT)
     assert late == [p for p in range(4, 40) if sampling.next_position(choice, p) == p]
 
 
@@ -298,7 +308,7 @@ def test_a_step_that_was_not_read_after_all_hides_nothing() -> None:
     requests, _ = make(policy)
     requests.add([new("a-00000000")], 0.0)
     pick_one(requests, 0, 4)
-    choice = sampling.choose(policy, sampling.draw(0, "a"), 4, 1.0)
+    choice = sampling.choose(policy, sampling.draw(0, "a"), 4, 1.0, CONTEXT)
     first, second = (sampling.next_position(choice, p) for p in (4, 4 + 8))
 
     skipped = [position for position in range(4, first) if requests.can_skip(1)]
@@ -356,7 +366,7 @@ def test_a_request_that_is_preempted_twice_and_gets_its_cache_back_is_not_missed
         for position in pick_one(requests, start, rows, internal_id="r0-00000000")
     ]
 
-    choice = sampling.choose(policy, sampling.draw(0, "r0"), 1, 1.0)
+    choice = sampling.choose(policy, sampling.draw(0, "r0"), 1, 1.0, CONTEXT)
     assert sampling.next_position(choice, 0) == 3
     assert taken == [3]
 
@@ -440,7 +450,7 @@ def test_a_skipped_step_never_holds_a_wanted_position(
     engine = Engine(data, prompts)
     ids = [f"r{number}-00000000" for number in range(len(prompts))]
     choices = [
-        sampling.choose(policy, sampling.draw(0, f"r{number}"), prompt, 1.0)
+        sampling.choose(policy, sampling.draw(0, f"r{number}"), prompt, 1.0, CONTEXT)
         for number, prompt in enumerate(prompts)
     ]
     behind = [0] * len(prompts)  # positions before it were taken or passed over

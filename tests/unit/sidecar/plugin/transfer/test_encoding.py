@@ -25,12 +25,13 @@ def taken(
     choice = Choice(
         prompt_tokens=position + 1 if is_prefill else 0,
         offset=0,
-        stride=1,
+        stride=2,
         window=1,
         first_position=0,
-        decode_stop=1_000_000,
-        prompt_probability=0.5,
-        decode_probability=0.25,
+        dense_stop=1_000_000,
+        rest_start=1_000_000,
+        stop=1_000_000,
+        probability=0.5,
     )
     return Watch("internal", request_id, stratum, 0, choice), position
 
