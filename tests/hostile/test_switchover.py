@@ -23,10 +23,9 @@ from service.store.tables import ApiKey, Explanation
 from subtext_sidecar.contract import streams
 from subtext_sidecar.shipper.buffer import Entry
 from subtext_sidecar.shipper.queue import RedisStream
-from tests.integration.workers.consumer.test_outage import running
 from tests.support.services import Address, free_port, redis_url_of, running_standby, start_valkey
 from tests.support.waiting import wait_until
-from tests.support.worker import Bench, make_record
+from tests.support.worker import Bench, make_record, running
 
 ROWS = 6
 
@@ -54,10 +53,8 @@ def switch(address: Address, former_and_next: tuple[int, int]) -> None:
     """Make the next one primary with all that the former holds, and the former its replica."""
     former, following = (redis.Redis(port=port) for port in former_and_next)
     following.replicaof("127.0.0.1", str(former_and_next[0]))
-    wait_until(
-        "the replica is in step",
-        lambda: following.info("replication")["master_link_status"] == "up",  # type: ignore[index]  # redis-py mixes sync and async
-    )
+    replication: Any = following.info
+    wait_until("the replica is in step", lambda: replication("replication")["master_link_status"] == "up")
     following.replicaof("NO", "ONE")
     former.replicaof("127.0.0.1", str(former_and_next[1]))
     address.leads_to = former_and_next[1]
