@@ -77,17 +77,18 @@ def test_a_worker_leaves_a_redis_that_became_a_replica(
     make_bench: Callable[..., Bench], address: Address, former_and_next: tuple[int, int]
 ) -> None:
     bench = make_bench(redis_url=SecretStr(redis_url_of(address.port)))
+    bench.add_samples(ROWS, request_id="before")
+    bench.drain()
+
+    # Between two fetches: a server that becomes a replica closes the connections that wait on it.
+    switch(address, former_and_next)
+    with redis.Redis(port=former_and_next[1]) as client:
+        header, vector = make_record(request_id="after")
+        client.xadd(
+            streams.ACTIVATIONS_STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}
+        )
+
     with running(bench):
-        bench.add_samples(ROWS, request_id="before")
-        wait_until("the first samples", lambda: stored(bench) == ROWS, 30)
-
-        switch(address, former_and_next)
-        with redis.Redis(port=former_and_next[1]) as client:
-            header, vector = make_record(request_id="after")
-            client.xadd(
-                streams.ACTIVATIONS_STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}
-            )
-
         wait_until("the sample after the switchover", lambda: stored(bench) == ROWS + 1, 60)
         wait_until("readiness returns", lambda: checks(bench)["redis"] == "ok", 30)
     assert bench.dead_letters() == []
