@@ -33,7 +33,7 @@ demo: setup  ## Serve, audit and explain a real model on this machine; ONCE=1 st
 	@$(BIN)/subtext demo $(if $(ONCE),--once) $(ARGS)
 
 .PHONY: test
-test: setup-dev  ## Run every test against real vLLM, Valkey and PostgreSQL; ARGS="tests/unit -k name" narrows
+test: setup-dev  ## Run every test against real vLLM, Valkey and PostgreSQL; ARGS="tests/unit -n 0" narrows, in one process
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check

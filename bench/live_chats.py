@@ -56,7 +56,7 @@ _FAILURES: Final = (
 
 def main(argv: Sequence[str]) -> int:
     """Capture and write; returns 0, 1 when rows are not those of their chats, 2 when the run failed."""
-    options = _options(argv)
+    options = parse_options(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(stderr=True, soft_wrap=True)
     try:
@@ -167,7 +167,8 @@ def label(samples: Samples, joined: Joined, config: RunConfig, folder: Path, tok
     return dataclasses.replace(samples, **labels._asdict())
 
 
-def _options(argv: Sequence[str]) -> argparse.Namespace:
+def parse_options(argv: Sequence[str]) -> argparse.Namespace:
+    """Return what the command line asks for; ends the process when it cannot be meant."""
     parser = argparse.ArgumentParser(prog="python -m bench.live_chats", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     parser.add_argument(

@@ -101,7 +101,7 @@ async def _send_next(
     is_first = True
     for number, turn in numbered:
         started = time.perf_counter()
-        answer = _Answer()
+        answer = Answer()
         async with session.post(
             f"{target.base_url}/chat/completions",
             json=_body(target, turn),
@@ -156,7 +156,7 @@ class _Chunk(msgspec.Struct):
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
 
 
-class _Answer:
+class Answer:
     """Server-sent events of one answer, with the time at which each piece of text came."""
 
     def __init__(self) -> None:

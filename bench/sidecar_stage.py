@@ -16,10 +16,10 @@ import psutil
 from redis import Redis
 
 from bench.sidecar_load import D_MODEL, LAYER, MODEL, benign
+from subtext_sidecar.anomaly import fit as anomaly_fit
+from subtext_sidecar.anomaly.fit import Direction
+from subtext_sidecar.anomaly.reference import save_reference
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
-from subtext_sidecar.screen import fit as screen_fit
-from subtext_sidecar.screen.fit import Direction
-from subtext_sidecar.screen.reference import save_reference
 
 PROBES: Final = 16
 RANK: Final = 32
@@ -124,7 +124,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 def _fit(path: Path) -> None:
     rng = np.random.default_rng(1)
-    fitted = screen_fit.fit(
+    fitted = anomaly_fit.fit(
         benign(_FIT_ROWS, seed=2),
         np.arange(_FIT_ROWS),
         model=MODEL,

@@ -1,14 +1,20 @@
-"""Real services for the tests: PostgreSQL and Valkey from pinned packages, started once a session."""
+"""Real services for the tests, started once a process, and how two processes share the tests.
+
+Each process has a PostgreSQL and a Valkey of its own, from pinned packages.
+"""
 
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from tests.support import ROOT
+from tests.support.held import held
+from tests.support.schedule import ByFile, place_of
 from tests.support.services import running_postgres, running_valkey
 
 # The same examples in every run, so that a red build can be seen again; HYPOTHESIS_PROFILE=search
@@ -20,6 +26,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Read when torch is first imported; spinning threads of two engines slow both down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many processes as cores: more threads would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -33,10 +42,12 @@ def state_dir() -> Path:
 @pytest.fixture(scope="session")
 def model_dir(state_dir: Path) -> Path:
     """SmolLM2-135M-Instruct as a float32 Hugging Face directory."""
-    from deploy.local.model import ensure_model
+    from deploy.local.model import MODEL_NAME, ensure_model
 
-    (state_dir / "models").mkdir(exist_ok=True)
-    return ensure_model(state_dir / "models")
+    models = state_dir / "models"
+    models.mkdir(exist_ok=True)
+    with held(models / MODEL_NAME):
+        return ensure_model(models)
 
 
 @pytest.fixture(scope="session")
@@ -97,5 +108,13 @@ def redis_url(valkey_server: str) -> Iterator[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the end-to-end tests last: their server lives from their first test to the end of the session."""
-    items.sort(key=lambda item: "e2e" in item.path.parts)
+    """Begin with what takes long: one process is busy with it while another runs the rest.
+
+    The end-to-end tests stay together, so that their pipeline starts and stops once.
+    """
+    items.sort(key=lambda item: place_of(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)

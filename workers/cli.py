@@ -52,7 +52,9 @@ def _run(settings: WorkerSettings, stop: threading.Event) -> int:
     from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
 
     prepare_environment()
+    from subtext_sidecar.anomaly.reference import digest
     from workers.consumer import serving, wiring
+    from workers.nla.calibration import ANOMALY
     from workers.nla.engine.nla_decoder import NlaDecoder
 
     parts = wiring.build(settings, stop, version=metadata.version("subtext"))
@@ -61,10 +63,17 @@ def _run(settings: WorkerSettings, stop: threading.Event) -> int:
         parts.check_stores()
         decoder = NlaDecoder.open(settings.decoder_dir, EngineSettings(candidates=settings.candidates))
         stack.callback(decoder.close)
-        loop = parts.connect(decoder, decoder.calibration.anomaly if decoder.calibration else None)
+        if decoder.anomaly is None:
+            log.warning("no_anomaly_reference", file=str(settings.decoder_dir / ANOMALY))
+        loop = parts.connect(decoder, decoder.anomaly)
         if loop is None:
             return 0  # told to stop while a store was away
-        log.info("worker_ready", decoder=decoder.identity.name, calibrated=decoder.identity.is_calibrated)
+        log.info(
+            "worker_ready",
+            decoder=decoder.identity.name,
+            calibrated=decoder.identity.is_calibrated,
+            anomaly_reference=decoder.anomaly and digest(decoder.anomaly),
+        )
         return serving.serve(parts, loop)
 
 

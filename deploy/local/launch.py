@@ -20,7 +20,7 @@ LAYER = 23
 DEPLOY_DIR = Path(__file__).resolve().parent.parent
 SHIPPED_DECODER = DEPLOY_DIR / "decoders" / "smollm2-135m-l23"
 CONCEPTS_FILE = DEPLOY_DIR / "concepts.yaml"
-SCREEN_FILE = DEPLOY_DIR / "screens" / "smollm2-135m-l23.safetensors"
+SCREEN_FILE = SHIPPED_DECODER / "anomaly.safetensors"  # the one that the worker judges by
 CANDIDATES = 4  # as the shipped decoder's calibration
 POLICY_FILE = DEPLOY_DIR / "policy" / "policy.json"  # edit it while the demo runs
 

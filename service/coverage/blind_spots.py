@@ -39,6 +39,8 @@ _COUNTED: Final = {
     "none was taken.",
     _ADAPTED: "Requests that ran with a LoRA adapter: not the model that the decoder was made for.",
 }
+CODES: Final = frozenset({*_ALWAYS, *_COUNTED})
+"""Those with a text of their own; a plugin newer than this service may report others."""
 _UNSENT: Final = (
     "Counts that a process had not sent when it was killed; up to its last interval is missing."
 )

@@ -17,6 +17,7 @@ from deploy.local.ports import Ports, choose_ports
 from deploy.local.prepare import assemble_decoder, decoder_target
 from service.store.migrate import upgrade
 from tests.e2e.pipeline import ALL_SCOPES, START_SECONDS, Pipeline, wait_for
+from tests.support.held import held
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +44,7 @@ def decoder_dir(home: Home, model_dir: Path) -> Path:
     return target
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pipeline(home: Home, model_dir: Path, decoder_dir: Path) -> Iterator[Pipeline]:
     """PostgreSQL, Valkey, vLLM with the plugin, sidecar, worker and service, all ready."""
     plan = launch.LaunchPlan(
@@ -60,7 +61,8 @@ def pipeline(home: Home, model_dir: Path, decoder_dir: Path) -> Iterator[Pipelin
     with contextlib.ExitStack() as stack:
         pipeline = Pipeline(plan, home.logs_dir)
         stack.callback(pipeline.stop_all)
-        _start(pipeline, home)
+        with held(home.cache_dir):
+            _start(pipeline, home)
         yield pipeline
 
 

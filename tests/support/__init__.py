@@ -1,4 +1,7 @@
-"""What tests share: builders, waiting, services. No tests; fixtures stand in conftest modules."""
+"""What tests share: builders, waiting, services.
+
+No tests; fixtures stand in conftest modules, or here in a module that two of those import.
+"""
 
 from pathlib import Path
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.screen import fit as screen_fit
-from subtext_sidecar.screen.score import Reference
+from subtext_sidecar.anomaly import fit as anomaly_fit
+from subtext_sidecar.anomaly.score import Reference
 
 
 def benign(rows: int = 4000, d_model: int = 16, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -22,7 +22,7 @@ def benign(rows: int = 4000, d_model: int = 16, seed: int = 0) -> npt.NDArray[np
 def reference(d_model: int = 16, **changes: Any) -> Reference:
     """A reference fitted on benign rows, eight of each request."""
     vectors = benign(d_model=d_model)
-    return screen_fit.fit(
+    return anomaly_fit.fit(
         vectors,
         np.arange(len(vectors)) // 8,
         **{"model": "smollm2", "layer": 20, "components": 3, **changes},

@@ -4,17 +4,17 @@ A conftest takes them by importing them.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from numpy.typing import NDArray
 from pydantic import SecretStr
 
 from service.store.engine import session_factory
+from subtext_sidecar.anomaly.score import Reference
 from tests.support.worker import Bench
 from workers.consumer import wiring
 from workers.consumer.loop import LoopSettings
@@ -63,9 +63,7 @@ def make_bench(
     monkeypatch.setattr(wiring, "LoopSettings", impatient)
     made: list[Bench] = []
 
-    def make(
-        decoder: Decoder | None = None, anomaly: Mapping[str, NDArray[Any]] | None = None, **changes: Any
-    ) -> Bench:
+    def make(decoder: Decoder | None = None, anomaly: Reference | None = None, **changes: Any) -> Bench:
         stop = threading.Event()
         parts = wiring.build(worker_settings.model_copy(update=changes), stop, version="test")
         loop = parts.connect(decoder or FakeDecoder(), anomaly, embedder=WordEmbedder())

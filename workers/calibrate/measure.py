@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from subtext_sidecar.anomaly import fit as anomaly_fit
+from subtext_sidecar.anomaly.reference import AnomalyError, save_reference
+from subtext_sidecar.anomaly.score import Reference
 from workers.calibrate.nulls import draw_pairs
 from workers.calibrate.summary import Evidence, Nulls, Vectors, summarize
 from workers.nla import fidelity, token_means
-from workers.nla.calibration import Calibration, save_calibration
+from workers.nla.calibration import ANOMALY, Calibration, save_calibration
 from workers.nla.candidates import RoundTrip
 from workers.nla.decoder import Given
 from workers.nla.engine.verbalizer import EngineSettings, Explanation, prepare_environment
@@ -66,7 +69,22 @@ def calibrate(argv: list[str]) -> int:
         help=f"readings of a vector; the worker's SUBTEXT_CANDIDATES must be the same"
         f" (default: {EngineSettings().candidates})",
     )
-    parser.add_argument("--out", type=Path, help="where to write calibration.* (default: the decoder)")
+    parser.add_argument(
+        "--p-value",
+        type=float,
+        default=anomaly_fit.P_VALUE,
+        help="smallest p-value to call an anomaly by, which sets how many vectors are needed"
+        f" (default: {anomaly_fit.P_VALUE})",
+    )
+    parser.add_argument(
+        "--served-model",
+        default=os.environ.get("SUBTEXT_SERVED_MODEL"),
+        help="the model's name on records, by which the sidecar knows the anomaly reference"
+        " (default: SUBTEXT_SERVED_MODEL, else the decoder's own)",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="where to write calibration.* and anomaly.* (default: the decoder)"
+    )
     arguments = parser.parse_args(argv)
     prepare_environment()
     try:
@@ -77,17 +95,22 @@ def calibrate(argv: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from workers.judge import anomalies
     from workers.nla.engine.nla_decoder import NlaDecoder
 
     vectors = load_vectors(arguments.vectors)
     settings = EngineSettings(max_new_tokens=arguments.max_new_tokens, candidates=arguments.candidates)
     decoder = NlaDecoder.open(arguments.decoder_dir, settings, calibrating=True)
     try:
+        # Before the reading, which takes long: it may refuse the vectors.
+        anomaly = fit_anomaly(
+            vectors,
+            p_value=arguments.p_value,
+            model=arguments.served_model or decoder.identity.model,
+            layer=decoder.identity.layer,
+        )
         calibration = measure(
             decoder,
             vectors,
-            anomaly=anomalies.fit(vectors.rows, vectors.documents).to_arrays(),
             limit=arguments.limit,
             token_source=load_vectors(arguments.token_vectors) if arguments.token_vectors else None,
             log=_log,
@@ -96,10 +119,21 @@ def _run(arguments: argparse.Namespace) -> int:
         decoder.close()
     target = arguments.out or arguments.decoder_dir
     save_calibration(calibration, target)
+    save_reference(anomaly, target / ANOMALY)
     for name, figure in calibration.figures.measured.items():
         _log(f"{name}: {figure}")
     _log(f"calibration written to {target}")
     return 0
+
+
+def fit_anomaly(vectors: Vectors, *, p_value: float, model: str, layer: int) -> Reference:
+    """Fit the detector's reference as `subtext screen fit` does; CalibrationError names what is wrong."""
+    try:
+        return anomaly_fit.fit(
+            vectors.rows, vectors.documents, model=model, layer=layer, p_value=p_value
+        ).reference
+    except AnomalyError as error:
+        raise CalibrationError(str(error)) from None
 
 
 def load_vectors(path: Path) -> Vectors:
@@ -144,14 +178,13 @@ def measure(
     decoder: "NlaDecoder",
     vectors: Vectors,
     *,
-    anomaly: dict[str, NDArray[Any]],
     limit: int,
     log: Callable[[str], None],
     token_source: Vectors | None = None,
 ) -> Calibration:
     """Read `limit` of the vectors, evenly spread, and as many nulls as it takes.
 
-    1. Baseline, mean and anomaly reference stand on all vectors; so do the token means that are kept,
+    1. Baseline and mean stand on all vectors; so do the token means that are kept,
        unless `token_source` has vectors of other requests for them.
     2. Vectors are read and measured against token means of requests that are not: those of the source,
        or one half of the documents, whose other half is read.
@@ -182,7 +215,6 @@ def measure(
         identity=decoder.identity,
         pair_digest=decoder.pair_digest,
         token_means=kept_means,
-        anomaly=anomaly,
     )
 
 

@@ -108,7 +108,6 @@ def summarize(
     identity: DecoderIdentity,
     pair_digest: str,
     token_means: TokenMeans | None,
-    anomaly: dict[str, NDArray[Any]],
 ) -> Calibration:
     """Compute every figure of a calibration.
 
@@ -160,7 +159,6 @@ def summarize(
         shuffled_fve=shuffled.astype(np.float32),
         random_fve=random.fve.astype(np.float32),
         token_means=token_means,
-        anomaly=anomaly,
     )
 
 

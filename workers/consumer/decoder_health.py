@@ -23,11 +23,11 @@ WINDOW: Final = 200
 FEWEST: Final = 50
 """Below this number of readings nothing is called bad."""
 
-_UNIQUE_BELOW: Final = 0.5
-_COMMONEST_ABOVE: Final = 0.3
-_WELL_FORMED_BELOW: Final = 0.8
-_DROP_AT_LEAST: Final = 0.1
-_DROP_SHARE: Final = 0.5
+UNIQUE_BELOW: Final = 0.5
+COMMONEST_ABOVE: Final = 0.3
+WELL_FORMED_BELOW: Final = 0.8
+DROP_AT_LEAST: Final = 0.1
+DROP_SHARE: Final = 0.5
 
 
 class Seen(NamedTuple):
@@ -75,9 +75,9 @@ def check(
     unique, commonest = len(texts) / total, max(texts.values()) / total
     well_formed = sum(seen.is_well_formed for seen in window) / total
     checks = [
-        Check("unique_texts", unique, is_enough and unique < _UNIQUE_BELOW),
-        Check("commonest_text", commonest, is_enough and commonest > _COMMONEST_ABOVE),
-        Check("well_formed", well_formed, is_enough and well_formed < _WELL_FORMED_BELOW),
+        Check("unique_texts", unique, is_enough and unique < UNIQUE_BELOW),
+        Check("commonest_text", commonest, is_enough and commonest > COMMONEST_ABOVE),
+        Check("well_formed", well_formed, is_enough and well_formed < WELL_FORMED_BELOW),
     ]
     beyond = [seen.fve_beyond_token for seen in window if seen.fve_beyond_token is not None]
     if beyond:
@@ -91,7 +91,7 @@ def check(
 
 def lowest_beyond_token(expected: float) -> float:
     """Return the mean below which the decoder has lost too much of what its calibration measured."""
-    return expected - max(_DROP_AT_LEAST, _DROP_SHARE * expected)
+    return expected - max(DROP_AT_LEAST, DROP_SHARE * expected)
 
 
 def position_mix(window: Sequence[Seen]) -> dict[str, float]:

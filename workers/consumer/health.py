@@ -32,7 +32,7 @@ class HealthServer:
         lives: Callable[[], bool] = lambda: True,
     ) -> None:
         """Bind at once; raises OSError when the port is taken."""
-        app = _App(registry, checks, lives)
+        app = HealthApp(registry, checks, lives)
         self._server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
@@ -53,7 +53,9 @@ class _Quiet(WSGIRequestHandler):
         """Log nothing: probes and scrapes come every few seconds."""
 
 
-class _App:
+class HealthApp:
+    """The answers, as a WSGI application."""
+
     def __init__(
         self, registry: CollectorRegistry, checks: Mapping[str, Check], lives: Callable[[], bool]
     ) -> None:
@@ -63,6 +65,7 @@ class _App:
         self._failures: dict[str, str] = {}  # as last logged: probes come every few seconds
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request."""
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
             answer: Iterable[bytes] = self._metrics(environ, start_response)

@@ -249,7 +249,11 @@ class WorkerLoop:
         readings = self._decoder.read(vectors, given)
         self._metrics.decode_seconds.labels(self._target.model).observe(time.monotonic() - started)
         self._metrics.batch_size.observe(len(works))
-        verdicts = self._judge.judge(vectors, [reading.text for reading in readings])
+        verdicts = self._judge.judge(
+            vectors, [reading.text for reading in readings], [header.scores for header in headers]
+        )
+        disputed = sum(verdict.is_disputed for verdict in verdicts)
+        self._metrics.disputed.labels(self._target.model).inc(disputed)
         is_trusted = not self._health.failed
         rows = pipeline.to_rows(works, readings, verdicts, self._decoder.token_text, is_trusted=is_trusted)
         self._progress.beat()

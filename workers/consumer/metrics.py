@@ -92,6 +92,12 @@ class WorkerMetrics:
             ["model"],
             registry=registry,
         )
+        self.disputed = Counter(
+            "subtext_anomaly_disputes",
+            "Rows that the screen measured otherwise: sidecar and worker have different references",
+            ["model"],
+            registry=registry,
+        )
         self.redeliveries = Counter(
             "subtext_stream_redeliveries", "Entries that had been delivered before", registry=registry
         )

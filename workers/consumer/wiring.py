@@ -2,19 +2,18 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import redis
 import structlog
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
 from service.store import engine as store_engine
 from service.store import migrate
 from service.store.write import decoders
+from subtext_sidecar.anomaly.score import Detector, Reference
 from workers.consumer import known_vector
 from workers.consumer.gauges import Gauges
 from workers.consumer.health import HealthServer
@@ -24,7 +23,7 @@ from workers.consumer.metrics import WorkerMetrics
 from workers.consumer.progress import Progress
 from workers.consumer.queue import QueueSettings, StreamQueue
 from workers.errors import STORE_ERRORS, is_outage
-from workers.judge.anomalies import AnomalyReference
+from workers.judge import anomalies
 from workers.judge.concepts import ConceptMatcher, ConceptSet, load_concepts
 from workers.judge.embedder import Embedder, MiniLmEmbedder
 from workers.judge.judge import Judge
@@ -62,21 +61,25 @@ class Parts:
     def connect(
         self,
         decoder: Decoder,
-        anomaly: Mapping[str, NDArray[Any]] | None,
+        anomaly: Reference | None,
         *,
         embedder: Embedder | None = None,
         reached: Callable[[Checkpoint], None] = lambda _: None,
     ) -> WorkerLoop | None:
         """Register the decoder and return the loop; None when told to stop while the store was away.
 
-        Raises ValueError when the store knows the model with another width, or the calibration's
-        anomaly reference cannot be used.
+        ``anomaly`` None: no anomalies are told. Raises ValueError when the store knows the model with
+        another width, or the anomaly reference is of other vectors.
         """
+        if anomaly is not None:
+            identity = decoder.identity
+            models = {identity.model, self.settings.served_model or identity.model}
+            anomalies.check_fits(anomaly, models=models, layer=identity.layer, d_model=identity.d_model)
         policy = JudgePolicy()
         judge = Judge(
             concepts=self.concepts,
             matcher=ConceptMatcher(self.concepts, embedder or MiniLmEmbedder(), policy.semantic_thresholds),
-            reference=AnomalyReference.from_arrays(anomaly) if anomaly else None,
+            detector=None if anomaly is None else Detector(anomaly),
             policy=policy,
         )
         target = self._register(decoder)
@@ -143,7 +146,7 @@ class Parts:
         self.progress.beat()
         known_vector.read(decoder, judge)
         self.progress.beat()
-        size = 0 if judge.reference is None else judge.reference.calibration_n
+        size = 0 if judge.detector is None else judge.detector.reference.calibration_n
         self.metrics.anomaly_calibration.labels(target.model).set(size)
         self.warm.set()
 

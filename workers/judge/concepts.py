@@ -1,7 +1,7 @@
 """Named things to watch for, and which explanations mention them.
 
 A match is a hint about one explanation. It becomes a flag only together with others: see
-``JudgePolicy`` and ``service.store.write.readings``.
+`workers.judge.flags`.
 """
 
 import hashlib

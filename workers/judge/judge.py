@@ -1,15 +1,18 @@
 """The judge as the loop sees it: concept matches and anomaly p-values of a batch of readings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.store.write.flags import FlagRule, Verdicts
-from workers.judge.anomalies import Anomalies, AnomalyReference
+from service.store.write.evidence import Verdicts
+from subtext_sidecar.anomaly.score import Detector
+from workers.judge import anomalies
 from workers.judge.concepts import ConceptMatcher, ConceptSet, Match
+from workers.judge.flags import FlagRule, decide
 from workers.judge.policy import JudgePolicy
 
 
@@ -20,45 +23,40 @@ class Judgement(NamedTuple):
     anomaly_p_value: float | None
     anomaly_calibration_n: int | None
     matches: list[Match]
+    is_disputed: bool = False
+    """The screen in the sidecar has another anomaly reference than this worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """Concepts and anomaly reference in force, under one policy."""
+    """Concepts and detector in force, under one policy."""
 
     concepts: ConceptSet
     matcher: ConceptMatcher
-    reference: AnomalyReference | None  # None: the decoder has no calibration
+    detector: Detector | None  # None: the decoder has no anomaly reference
     policy: JudgePolicy
 
-    def judge(self, vectors: NDArray[np.float32], texts: Sequence[str]) -> list[Judgement]:
-        """Return one judgement a reading; ``vectors`` (n, d_model)."""
-        anomalies = None if self.reference is None else self.reference.score(vectors)
-        calibration_n = 0 if self.reference is None else self.reference.calibration_n
-        return join_answers(anomalies, calibration_n, self.matcher.match(texts))
+    def judge(
+        self, vectors: NDArray[np.float32], texts: Sequence[str], screened: Sequence[Mapping[str, float]]
+    ) -> list[Judgement]:
+        """Return one judgement a reading; ``vectors`` (n, d_model), ``screened`` the records' scores."""
+        matches = self.matcher.match(texts)
+        if self.detector is None:
+            return [Judgement(None, None, None, found) for found in matches]
+        found_of = zip(anomalies.measure(self.detector, vectors, screened), matches, strict=True)
+        return [
+            Judgement(found.score, found.p_value, found.calibration_n, matched, found.is_disputed)
+            for found, matched in found_of
+        ]
 
     def verdicts(self) -> Verdicts:
         """Return what the store raises flags by."""
-        required = self.policy.positions_required(self.concepts)
+        rules = {
+            concept.name: FlagRule(severity=concept.severity, positions_required=concept.positions_required)
+            for concept in self.concepts.concepts
+        }
         return Verdicts(
+            decide=partial(decide, rules),
             concepts_digest=self.concepts.digest,
-            rules={
-                concept.name: FlagRule(severity=concept.severity, positions_required=required[concept.name])
-                for concept in self.concepts.concepts
-            },
             false_positive_rate=self.policy.false_positive_rate,
         )
-
-
-def join_answers(
-    anomalies: Anomalies | None, calibration_n: int, matches: Sequence[list[Match]]
-) -> list[Judgement]:
-    """Join what reference and matcher say, one judgement a reading; pure."""
-    if anomalies is None:
-        return [Judgement(None, None, None, found) for found in matches]
-    return [
-        Judgement(score, p_value, calibration_n, found)
-        for score, p_value, found in zip(
-            anomalies.scores.tolist(), anomalies.p_values.tolist(), matches, strict=True
-        )
-    ]

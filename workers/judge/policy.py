@@ -1,9 +1,10 @@
-"""The thresholds that turn readings into verdicts: the seam where calibrated ones come in."""
+"""The thresholds that turn readings into verdicts: the seam where calibrated ones come in.
+
+How many positions must agree on a concept is the concept's own; see `workers.judge.flags`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from workers.judge.concepts import ConceptSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,3 @@ class JudgePolicy:
     """Cosine by concept, in place of those that concepts.yaml was written with."""
     false_positive_rate: float | None = None
     """Of a flag, per request, measured on benign traffic; None while nobody measured it."""
-
-    def positions_required(self, concepts: ConceptSet) -> dict[str, int]:
-        """Return how many verified positions must agree on each concept."""
-        return {concept.name: concept.positions_required for concept in concepts.concepts}

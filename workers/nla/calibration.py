@@ -2,12 +2,13 @@
 
 Two files beside the pair: `calibration.json` (figures) and `calibration.safetensors` (arrays). Both
 are bound to the pair by its digest and to each other by a checksum; what does not fit is refused.
+`anomaly.safetensors` is the detector's reference, of the same vectors but of no pair: it is the sidecar's
+file as well.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from subtext_sidecar.anomaly.reference import AnomalyError, load_reference
+from subtext_sidecar.anomaly.score import Reference
 from workers.nla import fidelity
 from workers.nla.decoder import PositionClass
 from workers.nla.errors import CalibrationError
@@ -23,7 +26,7 @@ from workers.nla.token_means import TokenMeans
 
 FORMAT = 2
 FIGURES, ARRAYS = "calibration.json", "calibration.safetensors"
-_ANOMALY = "anomaly."
+ANOMALY = "anomaly.safetensors"
 Array = NDArray[Any]
 
 
@@ -37,7 +40,7 @@ class Figures:
     layer: int
     d_model: int
     vectors: int
-    """Calibration vectors; baseline, mean and anomaly reference stand on all of them."""
+    """Calibration vectors; baseline and mean stand on all of them."""
     fve_baseline: float
     """Mean-predictor error on unit vectors, 1 - |mean|^2."""
     n: int
@@ -73,8 +76,6 @@ class Calibration:
     """FVE of readings of random directions, one each."""
     token_means: TokenMeans | None = None
     """What each token alone says of a vector; None where the calibration vectors came without tokens."""
-    anomaly: Mapping[str, Array] = field(default_factory=dict)
-    """Arrays of the anomaly reference, for `AnomalyReference.from_arrays`."""
 
     def is_typical(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Tell which rows lie as far from the mean direction as benign ones do, where that is asked."""
@@ -108,7 +109,6 @@ def save_calibration(calibration: Calibration, folder: Path) -> None:
 
     arrays = {name: getattr(calibration, name) for name in _SHAPES}
     arrays |= calibration.token_means._asdict() if calibration.token_means else {}
-    arrays |= {f"{_ANOMALY}{name}": value for name, value in calibration.anomaly.items()}
     content = save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
     figures = {"format": FORMAT, "arrays_sha256": hashlib.sha256(content).hexdigest()}
     figures |= asdict(calibration.figures)
@@ -132,15 +132,21 @@ def load_calibration(folder: Path, *, decoder_digest: str) -> Calibration | None
         )
     arrays = _load_arrays(folder / ARRAYS, checksum)
     _check_arrays(folder / ARRAYS, arrays, figures)
-    anomaly = {
-        name.removeprefix(_ANOMALY): value for name, value in arrays.items() if name.startswith(_ANOMALY)
-    }
     return Calibration(
         figures=figures,
         token_means=_take_token_means(folder / ARRAYS, arrays, figures.d_model),
-        anomaly=anomaly,
         **{name: arrays[name] for name in _SHAPES},
     )
+
+
+def load_anomaly(folder: Path) -> Reference | None:
+    """Return the anomaly reference in a decoder's folder, None without one; raises CalibrationError."""
+    if not (folder / ANOMALY).exists():
+        return None
+    try:
+        return load_reference(folder / ANOMALY)
+    except AnomalyError as error:
+        raise CalibrationError(str(error)) from None
 
 
 _SHAPES = {"mean": "d_model", "real_fve": "n", "shuffled_fve": "n", "random_fve": None}

@@ -78,7 +78,7 @@ class Fidelity(Answer):
         examples=[0.3],
     )
     calibration_n: int = Field(
-        description="How many calibration readings the threshold stands on.", examples=[512]
+        description="How many calibration readings the threshold stands on.", examples=[4720]
     )
     decoder: DecoderReference
 
@@ -113,19 +113,20 @@ class Anomaly(Answer):
     """How unlike the calibration traffic the activation is, whatever its text says."""
 
     score: float = Field(
-        description="0 to 1: how far out of the calibration traffic it lies, by rank; larger is stranger.",
-        examples=[0.991],
+        description="How far out of the calibration traffic it lies: 0 at the benign median, 1 at the "
+        "benign 99th percentile; larger is stranger.",
+        examples=[1.21],
     )
     p_value: float | None = Field(
         description="Conformal p-value of one activation, not corrected for how many were tested.",
-        examples=[0.0136],
+        examples=[0.00635],
     )
     p_value_floor: float | None = Field(
         description="The smallest p-value that this calibration can give, 1 / (calibration_n + 1).",
-        examples=[0.00195],
+        examples=[0.000212],
     )
     calibration_n: int | None = Field(
-        description="How many activations the p-value stands on.", examples=[512]
+        description="How many activations the p-value stands on.", examples=[4720]
     )
 
 
@@ -188,8 +189,9 @@ class SampleFields(Answer):
     )
     screen_scores: dict[str, float] = Field(
         description="What the sidecar's screen measured: `anomaly`, `anomaly_p_value`, `probe_<name>`; "
-        "empty without a screen. Rows that were chosen at random carry them too.",
-        examples=[{"anomaly": 1.21, "anomaly_p_value": 0.0064}],
+        "empty without a screen. Rows that were chosen at random carry them too. Where `anomaly` has "
+        "another p-value, the sidecar had another reference than the worker.",
+        examples=[{"anomaly": 1.21, "anomaly_p_value": 0.00635}],
     )
 
 

@@ -1,9 +1,6 @@
 """Flags of a request, counted anew whenever one of its positions was read. The caller commits."""
 
-import datetime as dt
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, update
@@ -12,23 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.store import identity
 from service.store.tables import ConceptMatch, Explanation, Flag, Sample
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlagRule:
-    """When matches become a flag."""
-
-    severity: str
-    positions_required: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdicts:
-    """What flags are judged by: the concepts in force and how their thresholds were set."""
-
-    concepts_digest: str
-    rules: Mapping[str, FlagRule]  # by concept
-    false_positive_rate: float | None
+from service.store.write.evidence import Evidence, Sighting, Verdicts
 
 
 class RaisedFlag(NamedTuple):
@@ -50,34 +31,23 @@ class Subject(NamedTuple):
 def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> list[RaisedFlag]:
     """Count the request's verified positions anew and raise or update its flags; return what was raised.
 
-    The caller holds the request's lock, so that no other worker counts at the same time.
+    The caller holds the request's lock, so that no other worker counts at the same time. Whether what
+    was counted is enough is for ``verdicts`` to decide.
     """
     raised = []
-    verified = _count_verified(session, subject)
-    for concept, positions, first, last in _matched_positions(session, subject):
-        rule = verdicts.rules.get(concept)
-        if rule is None or positions < rule.positions_required:
-            continue
+    evidence = Evidence(_list_sightings(session, subject), _count_verified(session, subject))
+    for decided in verdicts.decide(evidence):
         row = {
             "id": identity.flag_id(
-                subject.model_id, subject.request_id, subject.layer, concept, subject.decoder_id
+                subject.model_id, subject.request_id, subject.layer, decided.concept, subject.decoder_id
             ),
-            "model_id": subject.model_id,
-            "decoder_id": subject.decoder_id,
-            "request_id": subject.request_id,
-            "layer": subject.layer,
-            "concept": concept,
             "concepts_digest": verdicts.concepts_digest,
-            "severity": rule.severity,
-            "positions_matched": positions,
-            "positions_required": rule.positions_required,
-            "positions_verified": verified,
             "false_positive_rate": verdicts.false_positive_rate,
-            "first_captured_at": first,
-            "last_captured_at": last,
+            **subject._asdict(),
+            **decided._asdict(),
         }
         if _upsert_flag(session, row):
-            raised.append(RaisedFlag(concept, rule.severity))
+            raised.append(RaisedFlag(decided.concept, decided.severity))
     return raised
 
 
@@ -90,23 +60,14 @@ def _count_verified(session: Session, subject: Subject) -> int:
     return session.execute(query).scalar_one()
 
 
-def _matched_positions(
-    session: Session, subject: Subject
-) -> list[tuple[str, int, dt.datetime, dt.datetime]]:
+def _list_sightings(session: Session, subject: Subject) -> list[Sighting]:
     query = (
-        select(
-            ConceptMatch.concept,
-            func.count(Sample.position.distinct()),
-            func.min(Sample.captured_at),
-            func.max(Sample.captured_at),
-        )
+        select(ConceptMatch.concept, Sample.position, Sample.captured_at)
         .join(Explanation, Explanation.id == ConceptMatch.explanation_id)
         .join(Sample, Sample.id == Explanation.sample_id)
         .where(*_verified_of(subject))
-        .group_by(ConceptMatch.concept)
-        .order_by(ConceptMatch.concept)
     )
-    return [(concept, count, first, last) for concept, count, first, last in session.execute(query)]
+    return [Sighting(*row) for row in session.execute(query)]
 
 
 def _verified_of(subject: Subject) -> tuple[Any, ...]:

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 
 from service.store import identity
 from service.store.tables import ConceptMatch, Explanation, Sample
-from service.store.write.flags import RaisedFlag, Subject, Verdicts, refresh_flags
+from service.store.write.evidence import Verdicts
+from service.store.write.flags import RaisedFlag, Subject, refresh_flags
 
 
 class NewMatch(NamedTuple):

@@ -47,6 +47,11 @@ class Ledger:
             self._minutes.setdefault(cell, Counter())[counter] += count
             self._changed.add(cell)
 
+    def known(self) -> list[CoverageCount]:
+        """Return every minute that is kept, whether it was taken or not."""
+        with self._lock:
+            return [self._count(cell) for cell in self._minutes]
+
     def take_changed(self) -> list[CoverageCount]:
         """Return every minute that changed since it was last taken, oldest first."""
         with self._lock:

@@ -5,11 +5,11 @@ reconnected later learns it too. Neither side ever waits for the other. No pickl
 """
 
 import logging
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import zmq
 
+from subtext_sidecar.local.closing import Closing
 from subtext_sidecar.local.policy import PolicyError, PolicyUpdate, decode_update, encode_update
 
 SUFFIX: Final = ".policy"
@@ -25,7 +25,7 @@ def address_of(socket_address: str) -> str:
     return socket_address + SUFFIX
 
 
-class PolicyPublisher:
+class PolicyPublisher(Closing):
     """Binds the socket in the sidecar."""
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", socket_address: str) -> None:
@@ -41,16 +41,8 @@ class PolicyPublisher:
         """Unbind."""
         self._socket.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class PolicySubscriber:
+class PolicySubscriber(Closing):
     """Connects from the plugin's sender thread. ZeroMQ reconnects when the sidecar comes back."""
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", socket_address: str) -> None:
@@ -85,11 +77,3 @@ class PolicySubscriber:
     def close(self) -> None:
         """Disconnect."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

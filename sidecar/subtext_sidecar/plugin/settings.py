@@ -10,7 +10,7 @@ from subtext_sidecar.local.policy_channel import SUFFIX
 
 FaultPoint = Literal["load_model", "execute_model", "sample_tokens"]
 
-_MAX_IPC_PATH_BYTES: Final = 107  # sun_path of a Unix socket
+MAX_IPC_PATH_BYTES: Final = 107  # sun_path of a Unix socket
 _WHERE: Final = "additional_config.subtext"
 
 
@@ -43,7 +43,7 @@ def parse_settings(value: Any) -> CaptureSettings:
     except PolicyError as error:
         raise SettingsError(str(error)) from error
     path = settings.socket.removeprefix("ipc://")
-    most = _MAX_IPC_PATH_BYTES - len(SUFFIX)
+    most = MAX_IPC_PATH_BYTES - len(SUFFIX)
     if len(path.encode()) > most:
         raise SettingsError(
             f"{_WHERE}.socket: the path is longer than {most} bytes, the limit of Unix sockets "

@@ -1,4 +1,4 @@
-"""Collect activations of live traffic from the stream, for a screen's reference to be fitted on.
+"""Collect activations of live traffic from the stream, for a detector's reference to be fitted on.
 
 It reads beside the workers and takes nothing from them. Only rows of the random baseline count:
 what the screen picked would make the reference call the unusual usual.
@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from redis import Redis, RedisError
 
+from subtext_sidecar.anomaly.reference import AnomalyError
 from subtext_sidecar.contract.record import Record, RecordError, decode
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
-from subtext_sidecar.screen.reference import ScreenError
 
 _ENTRIES_PER_READ: Final = 256
 _WAIT_MILLISECONDS: Final = 500
@@ -30,7 +30,7 @@ class Activations(NamedTuple):
 def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float) -> Activations:
     """Return the next ``rows`` rows of a model and layer, or what came within ``seconds``.
 
-    Raises ScreenError when Redis fails or nothing came.
+    Raises AnomalyError when Redis fails or nothing came.
     """
     vectors: list[npt.NDArray[np.float32]] = []
     documents: list[int] = []
@@ -46,9 +46,9 @@ def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float
                 if len(vectors) == rows:
                     break
     except RedisError as error:
-        raise ScreenError(f"{type(error).__name__}: {error}") from error
+        raise AnomalyError(f"{type(error).__name__}: {error}") from error
     if not vectors:
-        raise ScreenError(f"no row of {model} at layer {layer} came in {seconds:.0f} s")
+        raise AnomalyError(f"no row of {model} at layer {layer} came in {seconds:.0f} s")
     return Activations(np.stack(vectors), np.array(documents, np.int64))
 
 

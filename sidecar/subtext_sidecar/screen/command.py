@@ -1,4 +1,4 @@
-"""``subtext screen``: collect benign activations, fit the screen's reference on them, show it."""
+"""``subtext screen``: collect benign activations, fit the detector's reference on them, show it."""
 
 import argparse
 import json
@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.screen import fit as screen_fit
-from subtext_sidecar.screen.collect import Activations, collect
-from subtext_sidecar.screen.fit import Direction
-from subtext_sidecar.screen.reference import (
+from subtext_sidecar.anomaly import fit as anomaly_fit
+from subtext_sidecar.anomaly.fit import Direction
+from subtext_sidecar.anomaly.reference import (
     MAX_PROBES,
-    ScreenError,
+    AnomalyError,
     check_name,
+    digest,
     load_reference,
     read_tensors,
     save_reference,
     save_tensors,
 )
-from subtext_sidecar.screen.score import Reference
+from subtext_sidecar.anomaly.score import Reference
+from subtext_sidecar.screen.collect import Activations, collect
 
 
 def run(argv: Sequence[str]) -> int:
@@ -31,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = _parse(argv)
     try:
         said = {"collect": _collect, "fit": _fit, "show": _show}[arguments.what](arguments)
-    except ScreenError as error:
+    except AnomalyError as error:
         sys.stderr.write(f"subtext screen: {error}\n")
         return 2
     sys.stdout.write(f"{json.dumps(said)}\n")
@@ -65,10 +66,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     fit.add_argument(
         "--p-value",
         type=_share,
-        default=screen_fit.P_VALUE,
+        default=anomaly_fit.P_VALUE,
         help="smallest p-value to judge by; sets how many rows are needed, and the probes' thresholds",
     )
-    fit.add_argument("--components", type=int, default=screen_fit.COMPONENTS, help="of the subspace")
+    fit.add_argument("--components", type=int, default=anomaly_fit.COMPONENTS, help="of the subspace")
     fit.add_argument(
         "--probe",
         type=_named_file,
@@ -119,9 +120,9 @@ def _collect(arguments: argparse.Namespace) -> dict[str, Any]:
 def _fit(arguments: argparse.Namespace) -> dict[str, Any]:
     directions = [_direction(name, path) for name, path in arguments.probe]
     if len({one.name for one in directions}) != len(directions) or len(directions) > MAX_PROBES:
-        raise ScreenError(f"--probe: names must differ, and be at most {MAX_PROBES}")
+        raise AnomalyError(f"--probe: names must differ, and be at most {MAX_PROBES}")
     activations = _activations(arguments.activations)
-    fitted = screen_fit.fit(
+    fitted = anomaly_fit.fit(
         activations.vectors,
         activations.documents,
         model=arguments.model,
@@ -143,6 +144,7 @@ def _summary(reference: Reference) -> dict[str, Any]:
     return {
         "model": reference.model,
         "layer": reference.layer,
+        "digest": digest(reference),
         "d_model": reference.d_model,
         "components": len(reference.components),
         "calibration_rows": reference.calibration_n,
@@ -159,7 +161,7 @@ def _activations(paths: Sequence[Path]) -> Activations:
     for path in paths:
         one = _read_activations(path)
         if vectors and one.vectors.shape[1] != vectors[0].shape[1]:
-            raise ScreenError(f"{path}: vectors have another width than those of {paths[0]}")
+            raise AnomalyError(f"{path}: vectors have another width than those of {paths[0]}")
         # Documents of different files are different requests, whatever their numbers.
         names, numbers = np.unique(one.documents, return_inverse=True)
         vectors.append(one.vectors)
@@ -172,11 +174,13 @@ def _read_activations(path: Path) -> Activations:
     _, tensors = read_tensors(path)
     for name, dimensions in (("vectors", 2), ("documents", 1)):
         if name not in tensors:
-            raise ScreenError(f"{path}: {name} is missing")
+            raise AnomalyError(f"{path}: {name} is missing")
         if tensors[name].ndim != dimensions:
-            raise ScreenError(f"{path}: {name} has shape {tensors[name].shape}, expected {dimensions} axes")
+            raise AnomalyError(
+                f"{path}: {name} has shape {tensors[name].shape}, expected {dimensions} axes"
+            )
     if len(tensors["vectors"]) != len(tensors["documents"]):
-        raise ScreenError(f"{path}: vectors and documents differ in length")
+        raise AnomalyError(f"{path}: vectors and documents differ in length")
     return Activations(tensors["vectors"].astype(np.float32), tensors["documents"].astype(np.int64))
 
 
@@ -184,10 +188,10 @@ def _direction(name: str, path: Path) -> Direction:
     check_name(name)
     _, tensors = read_tensors(path)
     if "direction" not in tensors:
-        raise ScreenError(f"{path}: direction is missing")
+        raise AnomalyError(f"{path}: direction is missing")
     threshold = tensors.get("threshold")
     if threshold is not None and threshold.size != 1:
-        raise ScreenError(f"{path}: threshold must be one number")
+        raise AnomalyError(f"{path}: threshold must be one number")
     return Direction(
         name=name,
         direction=tensors["direction"],

@@ -10,11 +10,11 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from subtext_sidecar.anomaly.score import ANOMALY_SCORES, Detector, Reference
 from subtext_sidecar.contract.counters import CounterName, SidecarCounter
 from subtext_sidecar.contract.record import NO_SCORES, encode_scores
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
 from subtext_sidecar.screen import thinning
-from subtext_sidecar.screen.score import Screen
 from subtext_sidecar.screen.thinning import Arrivals, Rates, pass_on
 from subtext_sidecar.shipper.rows import Kept, Kind, Rows
 
@@ -26,7 +26,6 @@ _SCREENED: Final[dict[Verdict, CounterName]] = {
     "anomaly": SidecarCounter.SCREENED_ANOMALY,
     "probe": SidecarCounter.SCREENED_PROBE,
 }
-_ANOMALY_SCORES: Final = ("anomaly", "anomaly_p_value")
 
 
 class Taken(NamedTuple):
@@ -48,11 +47,11 @@ class _Findings(NamedTuple):
 class Screening:
     """Holds the reference, the policy and the rates in force. ``now`` is monotonic time in seconds."""
 
-    def __init__(self, screen: Screen | None, policy: ScreenPolicy, now: float) -> None:
-        check_policy(policy, screen)
-        self._screen = screen
-        probes = () if screen is None else screen.reference.probes
-        self._names = (*_ANOMALY_SCORES, *(f"probe_{probe.name}" for probe in probes))
+    def __init__(self, detector: Detector | None, policy: ScreenPolicy, now: float) -> None:
+        check_policy(policy, detector)
+        self._detector = detector
+        probes = () if detector is None else detector.reference.probes
+        self._names = (*ANOMALY_SCORES, *(f"probe_{probe.name}" for probe in probes))
         self._policy = policy
         self._state = thinning.start(policy)
         self._arrived = Arrivals()
@@ -64,13 +63,13 @@ class Screening:
         return self._state.rates
 
     @property
-    def has_reference(self) -> bool:
-        """Tell whether rows can be screened at all."""
-        return self._screen is not None
+    def reference(self) -> Reference | None:
+        """The reference that rows are screened by; None: they are not."""
+        return None if self._detector is None else self._detector.reference
 
     def set_policy(self, policy: ScreenPolicy) -> None:
         """Follow another policy from the next row on; raises PolicyError and keeps the one in force."""
-        check_policy(policy, self._screen)
+        check_policy(policy, self._detector)
         self._policy = policy
         self._state = thinning.follow_policy(self._state, policy)
 
@@ -111,9 +110,9 @@ class Screening:
         return taken
 
     def _fits(self, kind: Kind) -> bool:
-        if self._screen is None:
+        if self._detector is None:
             return False
-        of = self._screen.reference
+        of = self._detector.reference
         return (kind.model, kind.layer, kind.d_model) == (of.model, of.layer, of.d_model)
 
     def _draws(self, rows: Rows) -> list[float]:
@@ -121,11 +120,11 @@ class Screening:
         return [of_requests[one] for one in rows.request_id]
 
     def _find(self, rows: Rows, finite: list[int]) -> _Findings:
-        if self._screen is None or not finite or not self._fits(rows.kind):
+        if self._detector is None or not finite or not self._fits(rows.kind):
             return _Findings({}, ["unscreened"] * len(finite), [NO_SCORES] * len(finite))
         is_whole = len(finite) == len(rows)
         vectors = rows.vectors if is_whole else rows.vectors[finite]
-        measured = self._screen.measure(vectors, rows.norms if is_whole else rows.norms[finite])
+        measured = self._detector.measure(vectors, rows.norms if is_whole else rows.norms[finite])
         verdicts: list[Verdict] = ["ordinary"] * len(finite)
         for place in np.flatnonzero(measured.is_massive).tolist():
             verdicts[place] = "massive"
@@ -134,22 +133,22 @@ class Screening:
         wanted = -1.0 if self._policy.anomaly_p_value is None else self._policy.anomaly_p_value
         for place in np.flatnonzero(measured.p_values <= wanted).tolist():
             reasons[place], verdicts[place] = "screen_anomaly", "anomaly"
-        by_probe = self._screen.probes_found(measured)
+        by_probe = self._detector.probes_found(measured)
         for place in np.flatnonzero(by_probe.any(axis=1)).tolist():
-            name = self._screen.reference.probes[int(np.argmax(by_probe[place]))].name
+            name = self._detector.reference.probes[int(np.argmax(by_probe[place]))].name
             reasons[place], verdicts[place] = f"screen_probe_{name}", "probe"
         scores = np.column_stack([measured.anomaly, measured.p_values, measured.probes])
         return _Findings(reasons, verdicts, encode_scores(self._names, scores))
 
 
-def check_policy(policy: ScreenPolicy, screen: Screen | None) -> None:
+def check_policy(policy: ScreenPolicy, detector: Detector | None) -> None:
     """Raise PolicyError when the reference cannot give p-values as low as the policy asks for."""
-    if screen is None or policy.anomaly_p_value is None:
+    if detector is None or policy.anomaly_p_value is None:
         return
-    least = screen.reference.least_p_value
+    least = detector.reference.least_p_value
     if policy.anomaly_p_value < least:
         raise PolicyError(
             f"screen.anomaly_p_value is {policy.anomaly_p_value}: the reference has "
-            f"{screen.reference.calibration_n} calibration rows, so no p-value is below {least:.3g}; "
+            f"{detector.reference.calibration_n} calibration rows, so no p-value is below {least:.3g}; "
             "fit it on more rows, or ask for more"
         )

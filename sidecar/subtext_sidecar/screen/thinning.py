@@ -14,7 +14,7 @@ from subtext_sidecar.local.policy import ScreenPolicy
 
 ADAPT_SECONDS: Final = 1.0
 _FALL: Final = 0.2  # of the way to a lower rate in one step; a higher one is taken over at once
-_REPAY_SECONDS: Final = 10.0
+REPAY_SECONDS: Final = 10.0
 _LEAST_BUDGET: Final = 0.1  # share of the budget that is left while a surge is paid back
 
 # Apart from every other hash of request ids, above all from the plugin's: decisions that are
@@ -89,7 +89,7 @@ def adapt(state: Thinning, policy: ScreenPolicy, arrivals: Arrivals, seconds: fl
     budget = policy.rows_per_second
     spent = _expected(state.rates, arrivals)
     owed = max(0.0, state.owed_rows + spent - budget * seconds) if budget else 0.0
-    left = max(_LEAST_BUDGET * budget, budget - owed / _REPAY_SECONDS)
+    left = max(_LEAST_BUDGET * budget, budget - owed / REPAY_SECONDS)
     return Thinning(
         rates=_rates(policy, rows, found, left),
         rows_per_second=rows,

@@ -144,7 +144,7 @@ class Intake:
 
     def _tell_unfit(self, kind: Kind) -> None:
         """Say once that a reference was given and these rows are not what it is for."""
-        if self._screening.has_reference and kind not in self._unfit:
+        if self._screening.reference is not None and kind not in self._unfit:
             self._unfit.add(kind)
             self._log.error("screen_does_not_fit", extra={"fields": kind._asdict()})
 

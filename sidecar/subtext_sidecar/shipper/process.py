@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry
 from redis import RedisError
 
 from subtext_sidecar import log
+from subtext_sidecar.anomaly.reference import AnomalyError, digest, load_reference
+from subtext_sidecar.anomaly.score import Detector
 from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.local.capture_view import CaptureView
 from subtext_sidecar.local.ledger import Ledger, new_source
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
 from subtext_sidecar.local.policy_channel import PolicyPublisher
-from subtext_sidecar.screen.reference import ScreenError, load_reference
-from subtext_sidecar.screen.score import Screen
 from subtext_sidecar.screen.screening import Screening
 from subtext_sidecar.shipper.buffer import Buffer
 from subtext_sidecar.shipper.health import Health, HealthServer
@@ -43,7 +43,7 @@ def run(settings: SidecarSettings) -> int:
     logger = logging.getLogger(log.NAME)
     try:
         screening = _screening(settings)
-    except (ScreenError, PolicyError) as error:
+    except (AnomalyError, PolicyError) as error:
         logger.error("sidecar_refused", extra={"fields": {"detail": str(error)}})  # noqa: TRY400  # our own message
         return 2
     stop = _stop_on_signals()
@@ -83,7 +83,8 @@ def run(settings: SidecarSettings) -> int:
         fields = {
             "socket": settings.socket,
             "http_port": server.port,
-            "is_screening": screening.has_reference,
+            "is_screening": screening.reference is not None,
+            "anomaly_reference": screening.reference and digest(screening.reference),
         }
         logger.info("sidecar_started", extra={"fields": fields})
         while not stop.is_set():
@@ -94,8 +95,8 @@ def run(settings: SidecarSettings) -> int:
 
 
 def _screening(settings: SidecarSettings) -> Screening:
-    screen = None if settings.screen_file is None else Screen(load_reference(settings.screen_file))
-    return Screening(screen, ScreenPolicy(), time.monotonic())
+    detector = None if settings.screen_file is None else Detector(load_reference(settings.screen_file))
+    return Screening(detector, ScreenPolicy(), time.monotonic())
 
 
 def _stop_on_signals() -> threading.Event:

@@ -1,10 +1,11 @@
 """The receiving end of the local socket."""
 
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import zmq
+
+from subtext_sidecar.local.closing import Closing
 
 # Far above any record, so that an oversized one arrives, is counted and is dead-lettered, while a
 # runaway peer cannot fill the memory.
@@ -15,7 +16,7 @@ _MESSAGES_AT_ONCE: Final = 128
 _BYTES_AT_ONCE: Final = 1 << 20
 
 
-class Receiver:
+class Receiver(Closing):
     """Binds the socket. Past the high-water mark messages stay with the plugin, which drops and counts."""
 
     def __init__(self, address: str) -> None:
@@ -27,9 +28,13 @@ class Receiver:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.bind(address)
 
+    def wait(self, timeout_seconds: float) -> bool:
+        """Tell whether a message is there, as soon as one is."""
+        return bool(self._socket.poll(int(timeout_seconds * 1000)))
+
     def receive(self, timeout_seconds: float) -> list[list[bytes]]:
         """Return what is there, up to a bound, waiting only for the first message."""
-        if not self._socket.poll(int(timeout_seconds * 1000)):
+        if not self.wait(timeout_seconds):
             return []
         messages: list[list[bytes]] = []
         size_bytes = 0
@@ -45,11 +50,3 @@ class Receiver:
         """Unbind and free the socket."""
         self._socket.close()
         self.context.term()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

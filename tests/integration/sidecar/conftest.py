@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import redis
 
-from subtext_sidecar.screen.score import Screen
+from subtext_sidecar.anomaly.score import Detector
 from tests.integration.sidecar.shipper.stage import MIB, Stage
 
 
@@ -17,7 +17,7 @@ def start(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., Stage]]:
         url: str = redis_url,
         buffer_bytes: int = MIB,
         stream_bytes: int = 64 * MIB,
-        screen: Screen | None = None,
+        detector: Detector | None = None,
         policy_file: Path | None = None,
     ) -> Stage:
         address = f"ipc://{tmp_path}/s.sock"
@@ -27,7 +27,7 @@ def start(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., Stage]]:
                 url=url,
                 buffer_bytes=buffer_bytes,
                 stream_bytes=stream_bytes,
-                screen=screen,
+                detector=detector,
                 policy_file=policy_file,
             )
         )

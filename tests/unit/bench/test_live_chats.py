@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.live_chats import _options, choose, main, read
+from bench.live_chats import choose, main, parse_options, read
 from bench.live_chats_join import LEFT_OUT, Joined, JoinError, LiveChat, join
 from bench.live_chats_prompts import Ask, held_out, to_ask, unseen
 from subtext_sidecar.contract.record import Record
@@ -185,7 +185,7 @@ def test_what_a_run_trained_or_calibrated_on_is_not_asked_again(tokenizer: Any) 
 
 
 def test_the_demos_prompts_come_first_and_the_limit_holds(tokenizer: Any) -> None:
-    options = _options(["--out", "live.safetensors", "--requests", "7"])
+    options = parse_options(["--out", "live.safetensors", "--requests", "7"])
     config: Any = None
 
     asks = choose(options, config, tokenizer)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.load import ChatRequest, LoadError, _Answer, plan_requests
+from bench.load import Answer, ChatRequest, LoadError, plan_requests
 
 PROMPTS = ["one", "two", "three"]
 TURN = ChatRequest(text="one", answer_tokens=2)
@@ -37,7 +37,7 @@ def test_every_prompt_comes_before_any_comes_again() -> None:
 
 def test_an_answer_is_timed_by_its_pieces_of_text_however_the_network_cuts_them() -> None:
     stream = piece("") + piece("Hello") + piece(" you") + USAGE + DONE
-    answer = _Answer()
+    answer = Answer()
 
     for now, first in enumerate(range(0, len(stream), 7)):
         answer.feed(stream[first : first + 7], float(now))
@@ -48,7 +48,7 @@ def test_an_answer_is_timed_by_its_pieces_of_text_however_the_network_cuts_them(
 
 
 def test_what_a_tool_adds_at_the_end_belongs_to_the_answer_and_is_no_token() -> None:
-    answer = _Answer()
+    answer = Answer()
 
     answer.feed(piece("a") + piece("b") + USAGE + event({"activations": {"data": "AAAA"}}) + DONE, 1.0)
 
@@ -65,7 +65,7 @@ def test_what_a_tool_adds_at_the_end_belongs_to_the_answer_and_is_no_token() -> 
     ],
 )
 def test_an_answer_that_is_not_whole_ends_the_benchmark(stream: bytes, message: str) -> None:
-    answer = _Answer()
+    answer = Answer()
 
     answer.feed(stream, 1.0)
 

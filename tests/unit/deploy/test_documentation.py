@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 from service import readings
 from service.auth import Scope
 from service.settings import ServiceSettings
+from subtext_sidecar.anomaly import fit as anomaly_fit
 from subtext_sidecar.contract import streams
 from subtext_sidecar.contract.counters import (
     COUNTERS,
@@ -28,7 +29,6 @@ from subtext_sidecar.plugin import settings as plugin_settings
 from subtext_sidecar.plugin.sampling import budget
 from subtext_sidecar.plugin.settings import CaptureSettings
 from subtext_sidecar.plugin.vllm import refusal
-from subtext_sidecar.screen import fit as screen_fit
 from subtext_sidecar.screen import thinning
 from subtext_sidecar.shipper import settings
 from tests.support import ROOT
@@ -45,7 +45,7 @@ TEXTS = (
     "sidecar/**/*.py",
     "deploy/**/*.py",
 )
-ROWS_NEEDED = screen_fit.rows_needed(screen_fit.P_VALUE)
+ROWS_NEEDED = anomaly_fit.rows_needed(anomaly_fit.P_VALUE)
 PER_PROCESS = {"SUBTEXT_HTTP_PORT"}  # one default each
 
 
@@ -220,11 +220,11 @@ def test_every_scope_is_listed() -> None:
     [
         f"newest {streams.MAX_DEAD_LETTERS:,} of each stream are kept",
         f"`{streams.DEAD_LETTER_STREAM}`, and `{streams.COVERAGE_DEAD_LETTER_STREAM}` for counts",
-        f"path may have {plugin_settings._MAX_IPC_PATH_BYTES - len(policy_channel.SUFFIX)} bytes",
-        f"a norm above {screen_fit._NORM_FACTOR:g} times the median",
-        f"1 at its {100 * screen_fit._HIGH:g}th percentile",
-        f"{screen_fit._ROWS_BEYOND} held-out rows beyond the threshold",
-        f"{2 * ROWS_NEEDED:,} rows in all for a p-value of {screen_fit.P_VALUE}",
+        f"path may have {plugin_settings.MAX_IPC_PATH_BYTES - len(policy_channel.SUFFIX)} bytes",
+        f"a norm above {anomaly_fit.NORM_FACTOR:g} times the median",
+        f"1 at its {100 * anomaly_fit.HIGH:g}th percentile",
+        f"{anomaly_fit.ROWS_BEYOND} held-out rows beyond the threshold",
+        f"{2 * ROWS_NEEDED:,} rows in all for a p-value of {anomaly_fit.P_VALUE}",
         f"named from a mean of {readings.NAMED_FROM} on",
     ],
 )
@@ -236,9 +236,9 @@ def test_a_number_of_the_operations_guide_is_the_codes(sentence: str) -> None:
     "sentence",
     [
         f"last {decoder_health.WINDOW} readings of the random baseline, from {decoder_health.FEWEST} on",
-        f"one text is above {100 * decoder_health._COMMONEST_ABOVE:g}%",
-        f"below {100 * decoder_health._WELL_FORMED_BELOW:g}% keep the format",
-        f"by half of it, and by {decoder_health._DROP_AT_LEAST} at least",
+        f"one text is above {100 * decoder_health.COMMONEST_ABOVE:g}%",
+        f"below {100 * decoder_health.WELL_FORMED_BELOW:g}% keep the format",
+        f"by half of it, and by {decoder_health.DROP_AT_LEAST} at least",
     ],
 )
 def test_a_number_of_the_fidelity_runbook_is_the_codes(sentence: str) -> None:
@@ -250,8 +250,8 @@ def test_numbers_that_are_written_as_words() -> None:
 
     assert ("within half of the budget" in prose) == (budget.OPT_IN_SHARE == 0.5)
     assert ("adapt once a second" in prose) == (thinning.ADAPT_SECONDS == 1)
-    assert ("over the next ten seconds" in prose) == (thinning._REPAY_SECONDS == 10)
-    assert (decoder_health._UNIQUE_BELOW, decoder_health._DROP_SHARE) == (0.5, 0.5)
+    assert ("over the next ten seconds" in prose) == (thinning.REPAY_SECONDS == 10)
+    assert (decoder_health.UNIQUE_BELOW, decoder_health.DROP_SHARE) == (0.5, 0.5)
     assert "fewer than half of the texts differ" in FIDELITY
 
 

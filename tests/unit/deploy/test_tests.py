@@ -1,4 +1,8 @@
-"""The tests keep their own order: what they share stands in tests/support, a unit starts nothing."""
+"""The tests keep their own order: what they share stands in tests/support, a unit starts nothing.
+
+They know the product by its public names: ruff's SLF001 finds private attributes that are read, the
+rules here those that are imported or set.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -7,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
+from tests.support.schedule import LONG, TOGETHER, group_of, place_of
 
 TESTS = ROOT / "tests"
 FILES = sorted(TESTS.rglob("*.py"))
@@ -47,6 +52,15 @@ def of_a_process(source: str) -> list[str]:
     return [name for name in imports(source) if lies_in(name, NOT_IN_UNITS) and not lies_in(name, HARMLESS)]
 
 
+def private_ones_imported(source: str) -> list[str]:
+    """Names, and modules, that their owner keeps to itself."""
+    return [
+        name
+        for name in imports(source)
+        if any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
+    ]
+
+
 def private_ones_set(source: str) -> list[str]:
     """Private attributes of something else than `self` that are assigned or patched."""
     found = []
@@ -73,6 +87,11 @@ def test_nothing_is_imported_from_a_test_or_conftest_module(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_private_name_is_imported(path: Path) -> None:
+    assert private_ones_imported(path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_private_attribute_is_set_from_outside(path: Path) -> None:
     assert private_ones_set(path.read_text()) == []
 
@@ -80,6 +99,19 @@ def test_no_private_attribute_is_set_from_outside(path: Path) -> None:
 @pytest.mark.parametrize("path", UNITS, ids=name_of)
 def test_a_unit_imports_nothing_that_starts_a_process_or_opens_a_socket(path: Path) -> None:
     assert of_a_process(path.read_text()) == []
+
+
+@pytest.mark.parametrize("place", [*TOGETHER, *LONG])
+def test_what_the_schedule_names_is_there(place: str) -> None:
+    assert (ROOT / place).exists()
+
+
+def test_a_file_runs_in_one_process_and_the_end_to_end_tests_in_one_too() -> None:
+    tests = ["tests/unit/test_a.py::test_x", "tests/unit/test_a.py::test_y[a::b]"]
+
+    assert {group_of(name) for name in tests} == {"tests/unit/test_a.py"}
+    assert group_of("tests/e2e/test_a.py::test_x") == group_of("tests/e2e/test_b.py::test_x")
+    assert place_of("tests/e2e/test_a.py::test_x") < place_of(tests[0]) == place_of(tests[1])
 
 
 @pytest.mark.parametrize(
@@ -111,6 +143,21 @@ def test_a_helper_of_a_test_is_found(line: str) -> None:
 def test_a_process_or_socket_in_a_unit_is_found(line: str) -> None:
     assert of_a_process(line) != []
     assert of_a_process("from redis import exceptions\nfrom redis.exceptions import TimeoutError") == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from bench.load import _Answer",
+        "from bench.load import _Answer as Answer",
+        "import bench._load",
+        "from bench._load import Answer",
+        "def lazily():\n    from bench import load, _plan",
+    ],
+)
+def test_a_private_name_that_is_imported_is_found(line: str) -> None:
+    assert len(private_ones_imported(line)) == 1
+    assert private_ones_imported("from __future__ import annotations\nfrom bench.load import Answer") == []
 
 
 @pytest.mark.parametrize(

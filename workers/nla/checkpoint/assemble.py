@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from workers.nla.calibration import ARRAYS, FIGURES
+from workers.nla.calibration import ANOMALY, ARRAYS, FIGURES
 from workers.nla.checkpoint.digest import digest_files, digest_pair
 from workers.nla.checkpoint.head import load_head
 from workers.nla.checkpoint.meta import FILE, Meta, Role, load_meta
@@ -25,7 +25,7 @@ from workers.nla.checkpoint.text_model import first_blocks
 from workers.nla.errors import MetaError
 
 _RECORD = "assembled.json"
-_EXTRAS = (FIGURES, ARRAYS, "card.json", "README.md")
+_EXTRAS = (FIGURES, ARRAYS, ANOMALY, "card.json", "README.md")
 _TOKENIZER = ("tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "chat_template.jinja")
 _log = structlog.get_logger(__name__)
 

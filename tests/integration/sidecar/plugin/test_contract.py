@@ -41,6 +41,7 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     ("sampling_params.py", "SamplingParams", "extra_args"),
     (MODEL, "ModelConfig", "runner_type get_total_num_hidden_layers get_hidden_size dtype"),
     (MODEL, "ModelConfig", "served_model_name model hf_text_config try_get_generation_config"),
+    (MODEL, "ModelConfig", "max_model_len"),
     (PARALLEL, "ParallelConfig", "worker_extension_cls pipeline_parallel_size"),
     (PARALLEL, "ParallelConfig", "prefill_context_parallel_size use_ubatching"),
     (SPECULATIVE, "SpeculativeConfig", "method enable_adaptive_verification"),

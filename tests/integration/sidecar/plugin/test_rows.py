@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from subtext_sidecar.local.policy import CapturePolicy
+from tests.support.held import held
 from tests.support.vllm.judge import Reference, assert_counts_reconcile, judge, positions, wanted
 from tests.support.vllm.runs import LAYER, job, request, run_jobs
 
@@ -84,7 +85,8 @@ def test_rows_are_right_when_the_model_is_compiled(
         engine={"enforce_eager": False, "max_model_len": 2048},
     )
 
-    (run,) = run_jobs(tmp_path, [compiled], env)
+    with held(cache):
+        (run,) = run_jobs(tmp_path, [compiled], env)
 
     judged = judge(run, reference, LAYER)
     assert judged.rows > 16 * 16

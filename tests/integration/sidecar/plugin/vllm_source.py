@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.held import held
+
 RELEASES = Path(__file__).with_name("vllm-releases.txt")
 # Methods that change what they are called on, besides those whose names end in an underscore.
 _CHANGING = {"add_request", "condense", "copy_to_gpu", "fill", "remove_request", "swap_states"}
@@ -45,17 +47,22 @@ def _installed(version: str) -> Path | None:
 def _downloaded(version: str, cache: Path) -> Path:
     """Keep only the Python files of the wheel; they are a hundredth of it."""
     kept = cache / version
-    if not kept.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"vllm=={version}"]
-            subprocess.run([*command, "--dest", folder], check=True)
-            (wheel,) = Path(folder).glob("*.whl")
-            with zipfile.ZipFile(wheel) as archive:
-                names = [name for name in archive.namelist() if name.endswith(".py")]
-                archive.extractall(Path(folder) / "source", names)
-            shutil.move(Path(folder) / "source", kept)
+    cache.mkdir(parents=True, exist_ok=True)
+    with held(cache):
+        if not kept.exists():
+            _download(version, kept)
     return kept / "vllm"
+
+
+def _download(version: str, kept: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"vllm=={version}"]
+        subprocess.run([*command, "--dest", folder], check=True)
+        (wheel,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".py")]
+            archive.extractall(Path(folder) / "source", names)
+        shutil.move(Path(folder) / "source", kept)
 
 
 class Source:

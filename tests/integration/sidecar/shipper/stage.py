@@ -8,6 +8,7 @@ from typing import Any
 import zmq
 from prometheus_client import CollectorRegistry
 
+from subtext_sidecar.anomaly.score import Detector
 from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.record import Record, decode, decode_coverage
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM
@@ -15,7 +16,6 @@ from subtext_sidecar.local.capture_view import CaptureView
 from subtext_sidecar.local.ledger import Ledger
 from subtext_sidecar.local.policy import ScreenPolicy
 from subtext_sidecar.local.policy_channel import PolicyPublisher, PolicySubscriber
-from subtext_sidecar.screen.score import Screen
 from subtext_sidecar.screen.screening import Screening
 from subtext_sidecar.shipper.buffer import Buffer
 from subtext_sidecar.shipper.health import Health
@@ -40,7 +40,7 @@ class Stage:
         url: str,
         buffer_bytes: int,
         stream_bytes: int,
-        screen: Screen | None,
+        detector: Detector | None,
         policy_file: Path | None,
     ) -> None:
         self.address = address
@@ -54,7 +54,7 @@ class Stage:
         self.ledger = Ledger(source="sidecar-test", hop=Hop.SIDECAR)
         self.publisher = PolicyPublisher(self.receiver.context, address)
         metrics = SidecarMetrics(self.registry)
-        screening = Screening(screen, ScreenPolicy(), time.monotonic())
+        screening = Screening(detector, ScreenPolicy(), time.monotonic())
         self.sidecar = Sidecar(
             receiver=self.receiver,
             stream=self.stream,

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from subtext_sidecar.anomaly.score import Detector
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
 from subtext_sidecar.local.policy_channel import PolicySubscriber
-from subtext_sidecar.screen.score import Screen
 from tests.integration.sidecar.shipper.stage import Stage, over_strata, totals
 from tests.support.records import block_frames, status
 from tests.support.screens import reference
@@ -85,7 +85,7 @@ def test_a_p_value_that_the_reference_cannot_give_is_a_bad_policy(start: Any, tm
     file = tmp_path / "policy.json"
     file.write_text(json.dumps({"screen": {"anomaly_p_value": 1e-7}}))
 
-    stage = start(policy_file=file, screen=Screen(reference()))
+    stage = start(policy_file=file, detector=Detector(reference()))
 
     stage.step_until(lambda: stage.value("subtext_policy_errors_total") == 1)
 

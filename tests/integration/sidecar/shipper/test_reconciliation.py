@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import redis
 
+from subtext_sidecar.anomaly.score import Detector
 from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.record import Record, sample_id
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import checksums, encode_block
-from subtext_sidecar.screen.score import Screen
 from tests.integration.sidecar.shipper.stage import MIB, Stage, over_strata, shipped, totals
 from tests.support.records import block_frames, block_header
 from tests.support.screens import benign, reference
@@ -89,9 +89,9 @@ class Load:
 def counted(stage: Stage) -> Counts:
     """The ledger over all minutes."""
     counts: Counts = Counter()
-    for cell, values in stage.ledger._minutes.items():
-        for counter, value in values.items():
-            counts[cell.stratum, counter] += value
+    for minute in stage.ledger.known():
+        for counter, value in minute.counts.items():
+            counts[minute.stratum, counter] += value
     return counts
 
 
@@ -124,7 +124,7 @@ def test_every_row_is_accounted_for_while_valkey_dies_and_the_buffer_overflows(
     stage: Stage = start(
         url=f"redis://127.0.0.1:{store.port}/0",
         buffer_bytes=MIB // 2,
-        screen=Screen(reference(D_MODEL)),
+        detector=Detector(reference(D_MODEL)),
         policy_file=tmp_path / "policy.json",
     )
     load = Load()
@@ -174,7 +174,7 @@ def test_what_was_thinned_can_be_estimated_from_what_was_shipped(
 ) -> None:
     (tmp_path / "policy.json").write_text('{"screen": {"baseline_rate": 0.2}}')
     stage: Stage = start(
-        buffer_bytes=64 * MIB, screen=Screen(reference()), policy_file=tmp_path / "policy.json"
+        buffer_bytes=64 * MIB, detector=Detector(reference()), policy_file=tmp_path / "policy.json"
     )
     sent = 4000
     for number in range(sent // 8):

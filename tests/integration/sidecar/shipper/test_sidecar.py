@@ -234,7 +234,7 @@ def test_draining_ships_what_the_socket_and_the_buffer_hold(start: Any, client: 
     for _ in range(300):
         stage.send(wire.BLOCK, *block_frames(rows=1))
 
-    stage.step_until(lambda: bool(stage.receiver._socket.poll(1000)))
+    stage.step_until(lambda: stage.receiver.wait(1.0))
     stage.sidecar.drain(5.0)
 
     assert totals(client, "sidecar") == {(UNIFORM, "rows_received"): 301, (UNIFORM, "rows_shipped"): 301}

@@ -1,6 +1,8 @@
 """A real worker process around the in-memory decoder, which stops where it is told to.
 
-Usage: ``python -m tests.integration.workers.consumer.runner MODE``; settings as `subtext worker`.
+Usage: ``python -m tests.integration.workers.consumer.runner [MODE]``; settings as `subtext worker`.
+Without MODE it reads modes, one a line, runs each in a child and answers with the child's status: the
+imports, which take longer than the work, are done once.
 MODE is one of
 CHECKPOINT: kill this process with SIGKILL there;
 drain: end once the stream is empty;
@@ -66,5 +68,15 @@ def run(mode: str) -> int:
     return 0
 
 
+def run_in_children() -> int:
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            os._exit(run(line.strip()))
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201  # the test reads it
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1]))
+    sys.exit(run(*sys.argv[1:]) if sys.argv[1:] else run_in_children())

@@ -1,9 +1,11 @@
 """A worker killed with SIGKILL at each step of a batch: nothing is lost and nothing is there twice."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,9 +25,22 @@ SAMPLES_BEFORE_EACH_KILL = 5
 STRATA = (Stratum.UNIFORM, Stratum.OPT_IN)
 
 
-def run(where: str, env: dict[str, str]) -> int:
-    command = [sys.executable, "-m", "tests.integration.workers.consumer.runner", where]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | env, timeout=120, check=False).returncode
+@contextlib.contextmanager
+def runner(env: dict[str, str]) -> Iterator[Callable[[str], int]]:
+    """Runs a worker of its own at every call, and returns its status."""
+    command = [sys.executable, "-m", "tests.integration.workers.consumer.runner"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        to, back = process.stdin, process.stdout
+
+        def run(mode: str) -> int:
+            print(mode, file=to, flush=True)
+            return int(back.readline())
+
+        yield run
 
 
 def test_twenty_kills_lose_nothing_and_double_nothing(
@@ -44,15 +59,16 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
     shipped = set()
     kills = [where for where in get_args(Checkpoint) for _ in range(KILLS_AT_EACH_STEP)]
 
-    for number, where in enumerate(kills):
-        for position in range(SAMPLES_BEFORE_EACH_KILL):
-            header, vector = make_record(
-                request_id=f"request-{number}", position=position, stratum=STRATA[position % 2]
-            )
-            shipped.add(record.sample_id(record.decode(header, vector).header))
-            _ship(client, header, vector)
-        assert run(where, env) == -signal.SIGKILL
-    assert run("drain", env) == 0
+    with runner(env) as run:
+        for number, where in enumerate(kills):
+            for position in range(SAMPLES_BEFORE_EACH_KILL):
+                header, vector = make_record(
+                    request_id=f"request-{number}", position=position, stratum=STRATA[position % 2]
+                )
+                shipped.add(record.sample_id(record.decode(header, vector).header))
+                _ship(client, header, vector)
+            assert run(where) == -signal.SIGKILL
+        assert run("drain") == 0
 
     stored, rows, dead = _outcome(database_url, client)
     assert len(kills) == 20

@@ -1,15 +1,15 @@
 """Metrics name a model as records do, so that a query over all processes finds the same one."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from subtext_sidecar.anomaly import fit
+from subtext_sidecar.anomaly.score import Reference
 from tests.support.worker import D_MODEL, MODEL, Bench, make_record
 from workers.consumer.metrics import WorkerMetrics
-from workers.judge import anomalies
 from workers.nla.fake import FakeDecoder
 from workers.settings import WorkerSettings
 
@@ -26,15 +26,18 @@ def bombs(_: NDArray[np.float32]) -> str:
     return "talks of a bomb"
 
 
-def usual_traffic() -> dict[str, NDArray[Any]]:
+def usual_traffic() -> Reference:
     """A reference to which the records of these tests are strange."""
-    noise = np.random.default_rng(0).standard_normal((400, D_MODEL))
-    return anomalies.fit(0.01 * noise + np.eye(D_MODEL)[0]).to_arrays()
+    noise = np.random.default_rng(0).standard_normal((4000, D_MODEL))
+    rows = 0.01 * noise + np.eye(D_MODEL)[0]
+    return fit.fit(rows, np.arange(len(rows)), model=SERVED, layer=1).reference
 
 
 def families_with_a_model(metrics: WorkerMetrics) -> set[str]:
     return {
-        metric._name for metric in vars(metrics).values() if "model" in getattr(metric, "_labelnames", ())
+        metric.describe()[0].name
+        for metric in vars(metrics).values()
+        if "model" in getattr(metric, "_labelnames", ())
     }
 
 

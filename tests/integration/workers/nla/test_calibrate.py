@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from subtext_sidecar.anomaly.reference import digest
+from subtext_sidecar.anomaly.score import Detector
 from tests.support.nla import toy
 from tests.support.nla.untrained import given
 from workers.calibrate.measure import calibrate
-from workers.judge.anomalies import AnomalyReference
 from workers.nla.checkpoint.assemble import assemble
 from workers.nla.decoder import Given
 from workers.nla.engine.nla_decoder import NlaDecoder
@@ -30,6 +31,7 @@ def test_a_shipped_pair_is_assembled_calibrated_and_read(
     save_file({"vectors": rows, "documents": np.repeat(np.arange(VECTORS // 3), 3)}, vectors)
 
     arguments = ["--decoder-dir", str(decoder_dir), "--vectors", str(vectors), "--candidates", "2"]
+    arguments += ["--p-value", "0.4"]
     status = calibrate([*arguments, "--limit", "20", "--max-new-tokens", "8"])
 
     assert status == 0
@@ -49,9 +51,13 @@ def test_a_shipped_pair_is_assembled_calibrated_and_read(
     assert [reading.fve_beyond_token for reading in readings] == [None] * 4
     # Random adapters keep no format.
     assert not any(reading.verified for reading in readings)
-    assert decoder.calibration is not None
-    scores = AnomalyReference.from_arrays(decoder.calibration.anomaly).score(rows).p_values
-    assert scores.shape == (VECTORS,)
+    assert decoder.anomaly is not None
+    assert (decoder.anomaly.model, decoder.anomaly.layer) == (
+        decoder.identity.model,
+        decoder.identity.layer,
+    )
+    assert decoder.identity.card["anomaly_reference"] == digest(decoder.anomaly)
+    assert Detector(decoder.anomaly).score(rows).p_values.shape == (VECTORS,)
 
 
 def test_a_pair_of_our_own_is_calibrated_beyond_its_tokens(
@@ -66,7 +72,7 @@ def test_a_pair_of_our_own_is_calibrated_beyond_its_tokens(
     }
     save_file(arrays, tmp_path / "vectors.safetensors")
     arguments = ["--decoder-dir", str(folder), "--vectors", str(tmp_path / "vectors.safetensors")]
-    arguments += ["--limit", "20", "--max-new-tokens", "6", "--candidates", "2"]
+    arguments += ["--limit", "20", "--max-new-tokens", "6", "--candidates", "2", "--p-value", "0.4"]
     assert calibrate(arguments) == 2
     assert "tokens: missing; this decoder is given the token" in capsys.readouterr().err
 

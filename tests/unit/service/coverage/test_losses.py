@@ -5,9 +5,8 @@ from collections import Counter
 
 from service.api.schemas.coverage import Loss, ModelCoverage
 from service.api.schemas.reconciliation import Reconciliation
-from service.coverage import blind_spots as blind
 from service.coverage.balance import balances
-from service.coverage.blind_spots import blind_spots
+from service.coverage.blind_spots import CODES, blind_spots
 from service.coverage.count import Count, StepCounts, by_step
 from service.coverage.losses import losses, sums_by_model
 from subtext_sidecar.contract.counters import COUNTERS, LossKind, Stratum, loss_of
@@ -92,7 +91,7 @@ def test_everything_that_cannot_be_observed_is_explained() -> None:
     lost = [loss_of(counter) for counter in COUNTERS]
     reasons = {one.reason for one in lost if one is not None and one.kind is LossKind.UNOBSERVABLE}
 
-    assert reasons <= {*blind._ALWAYS, *blind._COUNTED}
+    assert reasons <= CODES
 
 
 def test_blind_spots_are_counted_where_they_can_be() -> None:

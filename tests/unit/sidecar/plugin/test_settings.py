@@ -3,7 +3,7 @@ import pytest
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.settings import SettingsError, parse_settings
 from subtext_sidecar.plugin.state import CaptureState
-from subtext_sidecar.plugin.vllm.hooks import _read_settings
+from subtext_sidecar.plugin.vllm.hooks import read_settings
 
 GOOD = {"layer": 20, "socket": "ipc:///tmp/s.sock"}
 
@@ -59,7 +59,7 @@ def test_a_value_of_another_shape_is_refused(value: object) -> None:
 def test_of_settings_that_cannot_be_read_the_socket_is_kept_and_the_layer_is_0() -> None:
     state = CaptureState()
 
-    settings = _read_settings({**GOOD, "request_rate": 2}, state)
+    settings = read_settings({**GOOD, "request_rate": 2}, state)
 
     assert settings is not None
     assert (settings.socket, settings.layer, state.reason) == (GOOD["socket"], 0, "bad_settings")

@@ -5,11 +5,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from subtext_sidecar.anomaly.fit import Direction
+from subtext_sidecar.anomaly.score import Detector
 from subtext_sidecar.contract.record import NO_SCORES, decode
 from subtext_sidecar.local.block import Block, encode_block
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
-from subtext_sidecar.screen.fit import Direction
-from subtext_sidecar.screen.score import Screen
 from subtext_sidecar.screen.screening import Screening, Taken
 from subtext_sidecar.shipper.rows import Rows, make_record, measure
 from tests.support.records import block_header
@@ -17,14 +17,14 @@ from tests.support.screens import benign, reference
 
 PROBE = Direction("deceit", np.random.default_rng(8).standard_normal(16), None, None)
 FOREIGN = np.random.default_rng(3).standard_normal(16)
-SCREEN = Screen(reference(directions=[PROBE]))
+DETECTOR = Detector(reference(directions=[PROBE]))
 
 
 def ordinary(count: int) -> np.ndarray:
     """Benign rows that this screen does not find."""
     vectors = benign(4 * count, seed=21)
-    measured = SCREEN.measure(vectors, np.linalg.norm(vectors, axis=1).astype(np.float64))
-    quiet = (measured.p_values > 0.05) & ~SCREEN.probes_found(measured).any(axis=1)
+    measured = DETECTOR.measure(vectors, np.linalg.norm(vectors, axis=1).astype(np.float64))
+    quiet = (measured.p_values > 0.05) & ~DETECTOR.probes_found(measured).any(axis=1)
     return vectors[quiet][:count]
 
 
@@ -61,7 +61,7 @@ def test_found_rows_pass_with_their_reason_and_the_others_are_counted_as_thinned
     vectors[2] = FOREIGN
     vectors[5] = vectors[5] / 100 + 5 * PROBE.direction
 
-    taken = Screening(SCREEN, strict(), 0.0).take(rows_of(vectors))
+    taken = Screening(DETECTOR, strict(), 0.0).take(rows_of(vectors))
 
     assert reasons(taken) == {2: "screen_anomaly", 5: "screen_probe_deceit"}
     assert all(kept.baseline_probability == 0.0 for kept in taken.kept)
@@ -76,7 +76,7 @@ def test_found_rows_pass_with_their_reason_and_the_others_are_counted_as_thinned
 
 
 def test_a_found_row_of_the_baseline_keeps_its_own_reason_and_has_both_probabilities() -> None:
-    taken = Screening(SCREEN, ScreenPolicy(), 0.0).take(rows_of([FOREIGN]))
+    taken = Screening(DETECTOR, ScreenPolicy(), 0.0).take(rows_of([FOREIGN]))
 
     (kept,) = taken.kept
     assert (kept.reason, kept.probability, kept.baseline_probability) == ("decode", 0.25, 0.25)
@@ -84,7 +84,7 @@ def test_a_found_row_of_the_baseline_keeps_its_own_reason_and_has_both_probabili
 
 
 def test_scores_go_with_every_screened_row() -> None:
-    taken = Screening(SCREEN, ScreenPolicy(), 0.0).take(rows_of(ordinary(3)))
+    taken = Screening(DETECTOR, ScreenPolicy(), 0.0).take(rows_of(ordinary(3)))
 
     for kept in taken.kept:
         scores = msgspec.msgpack.decode(kept.scores)
@@ -94,7 +94,7 @@ def test_scores_go_with_every_screened_row() -> None:
 
 def test_the_rows_of_one_request_pass_or_go_together() -> None:
     rows = rows_of(ordinary(200))
-    screening = Screening(SCREEN, ScreenPolicy(baseline_rate=0.5), 0.0)
+    screening = Screening(DETECTOR, ScreenPolicy(baseline_rate=0.5), 0.0)
 
     kept = {one.row for one in screening.take(rows).kept}
 
@@ -104,7 +104,7 @@ def test_the_rows_of_one_request_pass_or_go_together() -> None:
 
 @pytest.mark.parametrize("changes", [{"model": "other"}, {"layer": 3}])
 def test_rows_that_the_reference_is_not_for_pass_by_the_baseline_alone(changes: dict[str, Any]) -> None:
-    screening = Screening(SCREEN, strict(), 0.0)
+    screening = Screening(DETECTOR, strict(), 0.0)
 
     taken = screening.take(rows_of([FOREIGN] * 4, **changes))
 
@@ -117,21 +117,21 @@ def test_a_row_that_is_not_finite_is_left_out_and_the_others_are_judged_right() 
     vectors[1, 0] = np.inf
     vectors[3] = FOREIGN
 
-    taken = Screening(SCREEN, strict(), 0.0).take(rows_of(vectors))
+    taken = Screening(DETECTOR, strict(), 0.0).take(rows_of(vectors))
 
     assert reasons(taken) == {3: "screen_anomaly"}
     assert sum(taken.verdicts.values()) == 3
 
 
 def test_the_anomaly_score_can_be_switched_off() -> None:
-    taken = Screening(SCREEN, strict(anomaly_p_value=None), 0.0).take(rows_of([FOREIGN]))
+    taken = Screening(DETECTOR, strict(anomaly_p_value=None), 0.0).take(rows_of([FOREIGN]))
 
     assert taken.kept == []
     assert taken.verdicts == {"ordinary": 1}
 
 
 def test_a_p_value_that_the_reference_cannot_reach_is_refused_and_the_old_policy_stays() -> None:
-    screening = Screening(SCREEN, strict(), 0.0)
+    screening = Screening(DETECTOR, strict(), 0.0)
 
     with pytest.raises(PolicyError, match="the reference has 2000 calibration rows"):
         screening.set_policy(ScreenPolicy(anomaly_p_value=1e-6))
@@ -154,7 +154,7 @@ def test_rates_adapt_once_a_second_to_what_arrived() -> None:
 
 def test_every_kept_row_makes_a_record_that_a_worker_accepts() -> None:
     rows = rows_of(np.concatenate([ordinary(3), FOREIGN[None]]))
-    taken = Screening(SCREEN, ScreenPolicy(baseline_rate=0.7), 0.0).take(rows)
+    taken = Screening(DETECTOR, ScreenPolicy(baseline_rate=0.7), 0.0).take(rows)
 
     records = [decode(*make_record(rows, kept)) for kept in taken.kept]
 

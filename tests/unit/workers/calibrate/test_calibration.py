@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from workers.calibrate.measure import load_vectors, mean_vectors, random_vectors, split_documents
+from subtext_sidecar.anomaly.reference import digest
+from subtext_sidecar.commands import screen
+from tests.support.screens import benign
+from workers.calibrate.measure import (
+    fit_anomaly,
+    load_vectors,
+    mean_vectors,
+    random_vectors,
+    split_documents,
+)
 from workers.calibrate.nulls import PARTNERS, draw_pairs
 from workers.calibrate.summary import Evidence, Nulls, Vectors, summarize
 from workers.nla import fidelity
-from workers.nla.calibration import Calibration, load_calibration, save_calibration
+from workers.nla.calibration import ANOMALY, Calibration, load_anomaly, load_calibration, save_calibration
 from workers.nla.candidates import RoundTrip
 from workers.nla.decoder import PositionClass
 from workers.nla.engine.verbalizer import Explanation
@@ -74,7 +83,6 @@ def calibrate_on(rebuild: Any, *, expected: Any = None, rebuild_null: Any = None
         identity=fake_identity(d_model=D_MODEL),
         pair_digest="a" * 64,
         token_means=TOKEN_MEANS,
-        anomaly={"precision": np.eye(D_MODEL)},
     )
 
 
@@ -184,7 +192,6 @@ def test_a_calibration_comes_back_as_it_was_saved(calibration: Calibration, tmp_
     assert loaded is not None
     assert loaded.figures == calibration.figures
     assert np.array_equal(loaded.mean, calibration.mean)
-    assert np.array_equal(loaded.anomaly["precision"], np.eye(D_MODEL))
     assert loaded.token_means is not None
     for name, kept in loaded.token_means._asdict().items():
         assert np.array_equal(kept, getattr(TOKEN_MEANS, name)), name
@@ -318,3 +325,32 @@ def test_tokens_and_phases_are_what_a_record_would_tell(tmp_path: Path) -> None:
 
     assert given.token_ids == list(range(40))
     assert given.phases == ["prefill", "decode"] * 20
+
+
+def test_calibrating_and_fitting_the_screen_give_the_same_reference(tmp_path: Path) -> None:
+    rows, documents = benign(2000), np.arange(2000) // 8
+    save_file({"vectors": rows, "documents": documents}, tmp_path / "vectors")
+    fit = ["fit", "--activations", str(tmp_path / "vectors"), "--model", "m", "--layer", "1"]
+
+    calibrated = fit_anomaly(load_vectors(tmp_path / "vectors"), p_value=0.01, model="m", layer=1)
+    assert screen([*fit, "--output", str(tmp_path / ANOMALY)]) == 0
+
+    fitted = load_anomaly(tmp_path)
+    assert fitted is not None
+    assert digest(calibrated) == digest(fitted)
+
+
+def test_a_reference_that_no_vectors_can_give_is_refused_before_they_are_read() -> None:
+    vectors = Vectors(benign(60), np.arange(60) // 3)
+
+    with pytest.raises(CalibrationError, match=r"30 held-out rows are too few for a p-value of 0\.01"):
+        fit_anomaly(vectors, p_value=0.01, model="m", layer=1)
+
+
+def test_a_decoder_without_anomaly_reference_has_none_and_a_broken_one_is_refused(tmp_path: Path) -> None:
+    assert load_anomaly(tmp_path) is None
+
+    (tmp_path / ANOMALY).write_bytes(b"garbage")
+
+    with pytest.raises(CalibrationError, match="is not a safetensors file"):
+        load_anomaly(tmp_path)

@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from workers.consumer.health import Check, _App
+from workers.consumer.health import Check, HealthApp
 
 SECRET = "connection to 10.1.2.3 as auditor failed"
 
@@ -20,14 +20,14 @@ def fails() -> None:
     raise ConnectionError(SECRET)
 
 
-def ask(app: _App) -> tuple[str, dict[str, Any]]:
+def ask(app: HealthApp) -> tuple[str, dict[str, Any]]:
     answers: list[str] = []
     body = b"".join(app({"PATH_INFO": "/readyz"}, lambda status, _: answers.append(status)))
     return answers[0], json.loads(body)
 
 
-def app_of(checks: Mapping[str, Check]) -> _App:
-    return _App(CollectorRegistry(), checks, lambda: True)
+def app_of(checks: Mapping[str, Check]) -> HealthApp:
+    return HealthApp(CollectorRegistry(), checks, lambda: True)
 
 
 def test_readyz_names_the_check_that_fails_and_the_log_says_why() -> None:

@@ -16,7 +16,7 @@ from subtext_sidecar.contract.counters import Stratum
 from tests.support.records import header_for
 from workers.consumer import pipeline
 from workers.consumer.queue import Entry
-from workers.judge.judge import join_answers
+from workers.judge.judge import Judgement
 from workers.nla.decoder import Claims, Reading
 from workers.nla.fake import fake_identity
 
@@ -147,7 +147,7 @@ def reading(**changes: Any) -> Reading:
 
 def test_rows_carry_what_was_measured() -> None:
     works = sort(entry(3, stratum=Stratum.OPT_IN, scores={"anomaly": 3.5})).works
-    verdicts = join_answers(None, 0, [[]])
+    verdicts = [Judgement(None, None, None, [])]
 
     (row,) = pipeline.to_rows(
         works, [reading()], verdicts, lambda token_id: f"<{token_id}>", is_trusted=True
@@ -167,7 +167,7 @@ def test_rows_carry_what_was_measured() -> None:
 
 
 def rows_of(*, is_trusted: bool = True, **changes: Any) -> list[NewReading]:
-    verdicts = join_answers(None, 0, [[]])
+    verdicts = [Judgement(None, None, None, [])]
     return pipeline.to_rows(sort(entry()).works, [reading(**changes)], verdicts, str, is_trusted=is_trusted)
 
 

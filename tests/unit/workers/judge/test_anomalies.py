@@ -1,100 +1,102 @@
-"""Conformal p-values: never too small on exchangeable traffic, small on what is unlike it."""
+"""One p-value of one row: the screen's and the worker's are the same number, or the row is disputed."""
 
+import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from workers.judge.anomalies import AnomalyReference, fit
+from subtext_sidecar.anomaly.score import Detector, Reference
+from subtext_sidecar.local.policy import ScreenPolicy
+from subtext_sidecar.screen.screening import Screening
+from subtext_sidecar.shipper.rows import Kind, Rows
+from tests.support.screens import benign, reference
+from workers.judge.anomalies import check_fits, measure
 
-D_MODEL = 32
 
-
-def traffic(rng: np.random.Generator, documents: int, per_document: int = 4) -> NDArray[np.float32]:
-    """Correlated within a document, around a common mean, with norms that vary wildly."""
-    basis = rng.standard_normal((6, D_MODEL))
-    centres = rng.standard_normal((documents, 1, 6)) @ basis * 0.5
-    noise = rng.standard_normal((documents, per_document, 6)) @ basis + rng.standard_normal(
-        (documents, per_document, D_MODEL)
+def screened(of: Reference, vectors: NDArray[np.float32]) -> list[dict[str, float]]:
+    """The scores that the sidecar would send with the rows."""
+    n = len(vectors)
+    rows = Rows(
+        kind=Kind(of.model, of.layer, "float32", of.d_model),
+        contents=vectors.tobytes(),
+        vectors=vectors,
+        norms=np.linalg.norm(vectors.astype(np.float64), axis=1),
+        request_id=[f"r{row}" for row in range(n)],
+        stratum=["uniform"] * n,
+        position=list(range(n)),
+        probability=[1.0] * n,
+        reason=["decode"] * n,
     )
-    vectors = (centres + noise + 4.0).reshape(-1, D_MODEL)
-    return np.asarray(vectors * rng.lognormal(3, 1, (len(vectors), 1)), np.float32)
+    taken = Screening(Detector(of), ScreenPolicy(), 0.0).take(rows)
+    return [msgspec.msgpack.decode(kept.scores, type=dict[str, float]) for kept in taken.kept]
 
 
-@given(seed=st.integers(0, 2**31))
-@settings(max_examples=5, deadline=None)
-def test_p_values_of_exchangeable_vectors_are_super_uniform(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    vectors = traffic(rng, documents=600)
-    documents = np.repeat(np.arange(600), 4)
-    reference = fit(vectors[:1600], documents[:1600])
-
-    p_values = reference.score(vectors[1600:]).p_values
-
-    for level in (0.01, 0.05, 0.1, 0.25, 0.5):
-        # Four standard errors, widened for the four correlated positions of a document and the
-        # calibration set's own spread.
-        slack = 4 * np.sqrt(level * (1 - level) * 4 * (1 / 800 + 1 / 800))
-        assert (p_values <= level).mean() <= level + slack
+def rows() -> NDArray[np.float32]:
+    foreign = np.random.default_rng(3).standard_normal((40, 16)).astype(np.float32)
+    massive = np.full((1, 16), 1e6, np.float32)
+    return np.concatenate([benign(400, seed=5), foreign, massive])
 
 
-def test_a_planted_direction_gets_the_smallest_p_value() -> None:
-    rng = np.random.default_rng(1)
-    vectors = traffic(rng, documents=300)
-    reference = fit(vectors, np.repeat(np.arange(300), 4))
-    planted = rng.standard_normal((20, D_MODEL)) * [[1.0, -1.0] * (D_MODEL // 2)]
+def test_the_screen_and_the_worker_give_a_row_one_p_value() -> None:
+    vectors, of = rows(), reference()
+    said = screened(of, vectors)
 
-    p_values = reference.score(planted).p_values
+    alone = measure(Detector(of), vectors, [{}] * len(vectors))
+    joined = measure(Detector(of), vectors, said)
 
-    assert p_values.max() <= 2 / (reference.calibration_n + 1)
-
-
-def test_the_norm_alone_is_no_anomaly() -> None:
-    vectors = traffic(np.random.default_rng(2), documents=200)
-    reference = fit(vectors, np.repeat(np.arange(200), 4))
-
-    np.testing.assert_allclose(
-        reference.score(vectors * 1024.0).p_values, reference.score(vectors).p_values, atol=1e-6
-    )
+    assert [(found.score, found.p_value) for found in joined] == [
+        (one["anomaly"], one["anomaly_p_value"]) for one in said
+    ]
+    assert not any(found.is_disputed for found in joined)
+    # A batch of one is another matrix product: the same up to the rounding of float32.
+    for row in range(0, len(vectors), 20):
+        (single,) = measure(Detector(of), vectors[row : row + 1], [{}])
+        assert single.score == pytest.approx(alone[row].score, abs=1e-3)
+        assert single.p_value == pytest.approx(joined[row].p_value, abs=1 / of.calibration_n)
 
 
-def test_no_document_is_on_both_sides_of_the_split() -> None:
-    vectors = traffic(np.random.default_rng(3), documents=50)
+def test_a_screen_with_another_reference_is_told_and_not_believed() -> None:
+    vectors = benign(400, seed=5)
+    said = screened(reference(components=1), vectors)
 
-    reference = fit(vectors, np.repeat(np.arange(50), 4))
+    found = measure(Detector(reference()), vectors, said)
 
-    assert reference.calibration_n == 100
-
-
-def test_a_reference_survives_being_saved() -> None:
-    vectors = traffic(np.random.default_rng(4), documents=100)
-    reference = fit(vectors, np.repeat(np.arange(100), 4))
-
-    loaded = AnomalyReference.from_arrays(reference.to_arrays())
-
-    before, after = reference.score(vectors), loaded.score(vectors)
-    np.testing.assert_allclose(after.p_values, before.p_values, atol=0.02)
-    assert loaded.calibration_n == reference.calibration_n
+    assert found[0].p_value != said[0]["anomaly_p_value"]
+    assert np.mean([one.is_disputed for one in found]) > 0.9
 
 
-def test_bad_input_names_what_is_wrong() -> None:
-    vectors = traffic(np.random.default_rng(5), documents=100)
-    reference = fit(vectors)
+def test_a_row_that_no_screen_has_seen_is_measured_here() -> None:
+    (found,) = measure(Detector(reference()), benign(1, seed=6), [{"probe_deceit": 0.5}])
 
-    with pytest.raises(ValueError, match="too few"):
-        fit(vectors[:10])
-    with pytest.raises(ValueError, match="use more documents"):
-        fit(vectors, np.zeros(len(vectors), np.int64))
-    with pytest.raises(ValueError, match="zero vector"):
-        reference.score(np.zeros((1, D_MODEL), np.float32))
-    with pytest.raises(ValueError, match="shape"):
-        reference.score(np.ones((1, 5), np.float32))
-    with pytest.raises(ValueError, match="mean, t2_ranked: missing"):
-        AnomalyReference.from_arrays(
-            {
-                name: array
-                for name, array in reference.to_arrays().items()
-                if name not in {"mean", "t2_ranked"}
-            }
-        )
+    assert found.calibration_n == 2000
+    assert 0 < found.p_value <= 1
+    assert not found.is_disputed
+
+
+def test_a_massive_activation_is_no_anomaly_here_either() -> None:
+    massive = np.full((1, 16), 1e6, np.float32)
+
+    (found,) = measure(Detector(reference()), massive, [{}])
+
+    assert found.p_value == 1.0
+
+
+def test_a_row_of_another_width_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"have shape \(1, 5\), the anomaly reference is for rows of 16"):
+        measure(Detector(reference()), np.ones((1, 5), np.float32), [{}])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"models": {"gemma3", "other"}}, "model: it is of 'smollm2', the decoder reads 'gemma3 or other'"),
+        ({"layer": 3}, "layer: it is of 20, the decoder reads 3"),
+        ({"d_model": 32}, "d_model: it is of 16, the decoder reads 32"),
+    ],
+)
+def test_a_reference_of_other_vectors_is_refused(changes: dict[str, object], said: str) -> None:
+    fitting = {"models": {"smollm2", "served"}, "layer": 20, "d_model": 16}
+    check_fits(reference(), **fitting)  # type: ignore[arg-type]  # parameters
+
+    with pytest.raises(ValueError, match=f"{said}; fit one with"):
+        check_fits(reference(), **(fitting | changes))  # type: ignore[arg-type]  # parameters

@@ -7,7 +7,7 @@ import pytest
 from workers.nla.candidates import RoundTrip, agreement, choose
 from workers.nla.claims import Continuation, Labelled
 from workers.nla.decoder import Decoder, DecoderIdentity, Given, Reading
-from workers.nla.engine.nla_decoder import _check_candidates, judge
+from workers.nla.engine.nla_decoder import check_candidates, judge
 from workers.nla.engine.reconstructor import batches_by_length
 from workers.nla.engine.verbalizer import EngineSettings, Explanation
 from workers.nla.errors import CalibrationError
@@ -151,10 +151,10 @@ def test_another_number_of_candidates_than_calibrated_is_refused_with_both() -> 
         figures = Figures
 
     calibration: Any = Calibration
-    _check_candidates(calibration, EngineSettings(candidates=4))
-    _check_candidates(None, EngineSettings(candidates=2))
+    check_candidates(calibration, EngineSettings(candidates=4))
+    check_candidates(None, EngineSettings(candidates=2))
     with pytest.raises(CalibrationError, match=r"calibrated with 4, .* writes 2; set SUBTEXT_CANDIDATES=4"):
-        _check_candidates(calibration, EngineSettings(candidates=2))
+        check_candidates(calibration, EngineSettings(candidates=2))
 
 
 def test_the_fake_reads_the_same_vector_the_same_way_and_others_differently() -> None:

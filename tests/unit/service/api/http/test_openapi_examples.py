@@ -12,10 +12,10 @@ import yaml
 from service.api.http import openapi
 from service.coverage import blind_spots
 from service.store import migrate
+from subtext_sidecar.anomaly.score import ANOMALY_SCORES
 from subtext_sidecar.contract import record
 from subtext_sidecar.contract.counters import COUNTERS, Hop, Stratum, loss_of
 from subtext_sidecar.plugin.sampling import rule as sampling
-from subtext_sidecar.screen.screening import _ANOMALY_SCORES
 from tests.support import ROOT
 from workers.judge.concepts import Concept, MatcherKind
 from workers.nla.decoder import PositionClass
@@ -43,14 +43,14 @@ WORDS: dict[str, set[str]] = {
     "position_class": set(get_args(PositionClass)),
     "reason": REASONS,
     "register": {QUESTION, ANSWER, *(register["name"] for register in TAXONOMY["registers"])},
-    "screen_scores": set(_ANOMALY_SCORES),
+    "screen_scores": set(ANOMALY_SCORES),
     "severity": set(get_args(Concept.model_fields["severity"].annotation)),
     "stratum": {*map(str, Stratum)},
     "topic": set(TAXONOMY["topics"]),
     "verified_above": set(get_args(PositionClass)),
 }
 WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
-    ("BlindSpot", "code"): {*blind_spots._ALWAYS, *blind_spots._COUNTED},
+    ("BlindSpot", "code"): set(blind_spots.CODES),
     ("Loss", "reason"): {lost.reason for counter in COUNTERS if (lost := loss_of(counter))},
 }
 # Names, ids, counters and prose: no vocabulary has them.
@@ -118,14 +118,15 @@ def test_an_example_is_of_its_type_and_says_nothing_that_cannot_be_said(example:
 
 def test_every_screened_row_shows_both_measures_of_the_anomaly() -> None:
     for scores in examples_of("screen_scores"):
-        assert set(scores) >= set(_ANOMALY_SCORES)
+        assert set(scores) >= set(ANOMALY_SCORES)
 
 
 def test_the_anomaly_is_one_that_its_calibration_can_give() -> None:
     fields = ("score", "p_value", "p_value_floor", "calibration_n")
     score, p_value, floor, calibration_n = (examples_of(field, "Anomaly")[0] for field in fields)
 
-    assert 0 <= score <= 1
+    # Sidecar and worker have one detector: a row has one score and one p-value.
+    assert {"anomaly": score, "anomaly_p_value": p_value} in examples_of("screen_scores")
     assert floor == pytest.approx(1 / (calibration_n + 1), rel=0.01)
     rank = p_value * (calibration_n + 1)
     assert rank == pytest.approx(round(rank), abs=0.05)

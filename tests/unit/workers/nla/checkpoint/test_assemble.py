@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM
 
 from tests.support.nla import toy
+from workers.nla.calibration import ANOMALY
 from workers.nla.checkpoint.assemble import assemble, pair_digest
 from workers.nla.checkpoint.digest import digest_pair
 from workers.nla.checkpoint.pair import load_pair
@@ -86,6 +87,17 @@ def test_a_newer_card_follows_without_merging_again(base: Path, shipped: Path, t
 
     assert json.loads((target / "card.json").read_text()) == {"name": "newer"}
     assert (target / "av" / "model.safetensors").stat().st_ino == inode
+
+
+def test_the_anomaly_reference_goes_with_the_decoder(base: Path, shipped: Path, tmp_path: Path) -> None:
+    (shipped / ANOMALY).write_bytes(b"one")
+    target = assemble(shipped, base, tmp_path / "decoder")
+    assert (target / ANOMALY).read_bytes() == b"one"
+    (shipped / ANOMALY).write_bytes(b"newer")
+
+    assemble(shipped, base, target)
+
+    assert (target / ANOMALY).read_bytes() == b"newer"
 
 
 def test_a_calibration_made_in_place_survives_a_restart(base: Path, shipped: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,15 @@ from workers.nla.engine.prompt import InjectionPrompt, ReconstructionPrompt
 from workers.nla.errors import PromptError
 
 
-@pytest.fixture
-def tokenizer(model_dir: Path) -> Any:
+@pytest.fixture(scope="module")
+def loaded(model_dir: Path) -> Any:
     return AutoTokenizer.from_pretrained(model_dir)
+
+
+@pytest.fixture
+def tokenizer(loaded: Any) -> Any:
+    """A test's own as far as its chat template, which some replace."""
+    return copy.copy(loaded)
 
 
 def changed(role: Role, change: Callable[[dict[str, Any]], object]) -> Any:

@@ -1,15 +1,17 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from subtext_sidecar.screen import fit as screen_fit
-from subtext_sidecar.screen.fit import Direction
-from subtext_sidecar.screen.reference import ScreenError
-from subtext_sidecar.screen.score import Measured, Reference, Screen
+from subtext_sidecar.anomaly import fit as anomaly_fit
+from subtext_sidecar.anomaly.fit import Direction
+from subtext_sidecar.anomaly.reference import AnomalyError
+from subtext_sidecar.anomaly.score import Detector, Measured, Reference
 from tests.support.screens import benign, reference
 
 
-def measure(screen: Screen, vectors: np.ndarray) -> Measured:
-    return screen.measure(vectors, np.linalg.norm(vectors.astype(np.float64), axis=1))
+def measure(detector: Detector, vectors: np.ndarray) -> Measured:
+    return detector.measure(vectors, np.linalg.norm(vectors.astype(np.float64), axis=1))
 
 
 def slow_score(of: Reference, vector: np.ndarray) -> float:
@@ -26,7 +28,7 @@ def test_the_score_of_a_whole_block_is_that_of_the_definition() -> None:
     of = reference()
     vectors = np.concatenate([benign(20, seed=5), np.random.default_rng(1).standard_normal((5, 16))])
 
-    measured = measure(Screen(of), vectors.astype(np.float32))
+    measured = measure(Detector(of), vectors.astype(np.float32))
 
     expected = [slow_score(of, vector.astype(np.float32)) for vector in vectors]
     assert measured.anomaly.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-3)
@@ -34,7 +36,7 @@ def test_the_score_of_a_whole_block_is_that_of_the_definition() -> None:
 
 @pytest.mark.parametrize("p_value", [0.01, 0.05, 0.2])
 def test_as_many_new_benign_rows_are_found_as_the_p_value_says(p_value: float) -> None:
-    measured = measure(Screen(reference()), benign(20_000, seed=7))
+    measured = measure(Detector(reference()), benign(20_000, seed=7))
 
     # The threshold itself stands on 2,000 calibration rows.
     spread = 4 * np.sqrt(p_value * (1 - p_value) * (1 / 2000 + 1 / 20_000))
@@ -42,21 +44,55 @@ def test_as_many_new_benign_rows_are_found_as_the_p_value_says(p_value: float) -
 
 
 def test_foreign_directions_and_foreign_mixes_are_found() -> None:
-    screen = Screen(reference())
+    detector = Detector(reference())
     foreign = np.random.default_rng(3).standard_normal((200, 16)).astype(np.float32)
-    of = screen.reference
+    of = detector.reference
     mix = of.mean + 12 * np.sqrt(of.variances[0]) * of.components[0]
 
-    assert (measure(screen, foreign).p_values <= 0.01).all()
-    assert measure(screen, mix[None]).p_values[0] <= 0.01
+    assert (measure(detector, foreign).p_values <= 0.01).all()
+    assert measure(detector, mix[None]).p_values[0] <= 0.01
+
+
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=5, deadline=None)
+def test_p_values_of_exchangeable_vectors_are_super_uniform(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    basis = rng.standard_normal((6, 32))
+    # Correlated within a document, around a common mean, with norms that vary wildly.
+    centres = rng.standard_normal((1200, 1, 6)) @ basis * 0.5
+    noise = rng.standard_normal((1200, 4, 6)) @ basis + rng.standard_normal((1200, 4, 32))
+    vectors = (centres + noise + 4.0).reshape(-1, 32)
+    vectors *= rng.lognormal(3, 1, (len(vectors), 1))
+    of = anomaly_fit.fit(vectors[:3200], np.repeat(np.arange(800), 4), model="m", layer=1).reference
+
+    p_values = Detector(of).score(vectors[3200:]).p_values
+
+    for level in (0.01, 0.05, 0.1, 0.25, 0.5):
+        # Four standard errors, widened for the four correlated positions of a document and the
+        # calibration set's own spread.
+        slack = 4 * np.sqrt(level * (1 - level) * 4 * (1 / 1600 + 1 / 1600))
+        assert (p_values <= level).mean() <= level + slack
+
+
+def test_no_request_is_on_both_sides_of_the_split() -> None:
+    vectors = benign(4000)
+
+    fitted = anomaly_fit.fit(vectors, np.repeat(np.arange(50), 80), model="m", layer=1)
+
+    assert (fitted.fit_rows, fitted.reference.calibration_n) == (2000, 2000)
+
+
+def test_vectors_of_another_width_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"have shape \(1, 5\), the anomaly reference is for rows of 16"):
+        Detector(reference()).score(np.ones((1, 5)))
 
 
 def test_only_the_direction_counts() -> None:
-    screen = Screen(reference())
+    detector = Detector(reference())
     vectors = benign(10, seed=4)
 
-    assert measure(screen, vectors).anomaly == pytest.approx(
-        measure(screen, vectors * 0.01).anomaly, abs=1e-4
+    assert measure(detector, vectors).anomaly == pytest.approx(
+        measure(detector, vectors * 0.01).anomaly, abs=1e-4
     )
 
 
@@ -64,7 +100,7 @@ def test_a_massive_activation_is_told_apart_and_is_no_anomaly() -> None:
     massive = np.zeros((1, 16), np.float32)
     massive[0, 2] = 1e6
 
-    measured = measure(Screen(reference()), massive)
+    measured = measure(Detector(reference()), massive)
 
     assert measured.is_massive.tolist() == [True]
     assert measured.p_values.tolist() == [1.0]
@@ -75,8 +111,10 @@ def test_massive_rows_do_not_shape_the_reference() -> None:
     documents = np.arange(len(vectors)) // 8
     with_massive = np.concatenate([vectors, np.full((50, 16), 1e6, np.float32)])
 
-    one = screen_fit.fit(vectors, documents, model="m", layer=1)
-    other = screen_fit.fit(with_massive, np.concatenate([documents, np.zeros(50, int)]), model="m", layer=1)
+    one = anomaly_fit.fit(vectors, documents, model="m", layer=1)
+    other = anomaly_fit.fit(
+        with_massive, np.concatenate([documents, np.zeros(50, int)]), model="m", layer=1
+    )
 
     assert other.massive_rows == 50
     assert other.reference.mean == pytest.approx(one.reference.mean)
@@ -85,7 +123,7 @@ def test_massive_rows_do_not_shape_the_reference() -> None:
 def test_huge_tiny_and_zero_vectors_give_finite_scores() -> None:
     vectors = np.full((3, 16), 1.0, np.float32) * np.array([[3e37], [1e-37], [0.0]], np.float32)
 
-    measured = measure(Screen(reference()), vectors)
+    measured = measure(Detector(reference()), vectors)
 
     assert np.isfinite(measured.anomaly).all()
     assert ((measured.p_values > 0) & (measured.p_values <= 1)).all()
@@ -94,19 +132,19 @@ def test_huge_tiny_and_zero_vectors_give_finite_scores() -> None:
 def test_a_probe_finds_its_direction_and_as_many_benign_rows_as_the_p_value_says() -> None:
     direction = np.random.default_rng(8).standard_normal(16)
     of = reference(directions=[Direction("deceit", direction, None, None)])
-    screen = Screen(of)
+    detector = Detector(of)
     steered = benign(50, seed=9) / 100 + 5 * direction.astype(np.float32)
 
-    assert screen.probes_found(measure(screen, steered)).all()
+    assert detector.probes_found(measure(detector, steered)).all()
     new = benign(20_000, seed=10)
-    assert screen.probes_found(measure(screen, new)).mean() == pytest.approx(0.01, abs=0.01)
+    assert detector.probes_found(measure(detector, new)).mean() == pytest.approx(0.01, abs=0.01)
 
 
 def test_a_probe_brings_its_own_mean_and_threshold() -> None:
     direction, mean = np.eye(16)[3] * 7, np.eye(16)[3] * 0.5
     of = reference(directions=[Direction("own", direction, mean, 0.25)])
 
-    measured = measure(Screen(of), (np.eye(16)[[3]] * 40).astype(np.float32))
+    measured = measure(Detector(of), (np.eye(16)[[3]] * 40).astype(np.float32))
 
     assert measured.probes.tolist() == [[pytest.approx(0.5)]]
     assert of.probes[0].threshold == 0.25
@@ -115,7 +153,7 @@ def test_a_probe_brings_its_own_mean_and_threshold() -> None:
 def test_a_wide_model_with_few_rows_is_fitted_too() -> None:
     vectors = benign(400, d_model=600)
 
-    of = screen_fit.fit(vectors, np.arange(400), model="m", layer=1, p_value=0.1).reference
+    of = anomaly_fit.fit(vectors, np.arange(400), model="m", layer=1, p_value=0.1).reference
 
     assert np.allclose(of.components @ of.components.T, np.eye(len(of.components)), atol=1e-4)
     assert (np.diff(of.variances) <= 0).all()
@@ -133,8 +171,8 @@ def test_a_wide_model_with_few_rows_is_fitted_too() -> None:
 def test_what_cannot_give_a_reference_is_refused(
     vectors: np.ndarray, documents: np.ndarray, said: str
 ) -> None:
-    with pytest.raises(ScreenError, match=said):
-        screen_fit.fit(vectors, documents, model="m", layer=1)
+    with pytest.raises(AnomalyError, match=said):
+        anomaly_fit.fit(vectors, documents, model="m", layer=1)
 
 
 @pytest.mark.parametrize(
@@ -149,5 +187,5 @@ def test_what_cannot_give_a_reference_is_refused(
 def test_a_probe_that_does_not_fit_is_refused(
     direction: np.ndarray, mean: np.ndarray | None, said: str
 ) -> None:
-    with pytest.raises(ScreenError, match=said):
+    with pytest.raises(AnomalyError, match=said):
         reference(directions=[Direction("bad", direction, mean, None)])

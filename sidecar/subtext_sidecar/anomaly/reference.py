@@ -1,5 +1,10 @@
-"""The screen's reference as a file: safetensors, checked as a whole before it is used. No pickle."""
+"""The detector's reference as a file: safetensors, checked as a whole before it is used. No pickle.
 
+One file serves the sidecar's screen and the worker's judge: it is made once, by `subtext calibrate` or
+`subtext screen fit`, and named by a digest of what it holds.
+"""
+
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -9,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from subtext_sidecar.anomaly.score import Floats, Probe, Reference
 from subtext_sidecar.contract.record import MAX_SCORES
-from subtext_sidecar.screen.score import Floats, Probe, Reference
 
-FORMAT: Final = "subtext-screen-1"
+FORMAT: Final = "subtext-anomaly-1"
 MAX_PROBES: Final = MAX_SCORES - 2  # besides anomaly and anomaly_p_value
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 _UNIT_TOLERANCE: Final = 1e-3
@@ -30,12 +35,29 @@ _PROBE_SHAPES: Final = {"direction": "d", "mean": "d"}
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 
-class ScreenError(ValueError):
-    """A reference that cannot be used; the message names the file, the field and the fix."""
+class AnomalyError(ValueError):
+    """A reference, or what one is to be fitted on, that cannot be used.
+
+    The message names the file, the field and the fix.
+    """
 
 
 def save_reference(reference: Reference, path: Path) -> None:
     """Write the reference; it replaces the file at once."""
+    metadata, tensors = _content(reference)
+    save_tensors(tensors, path, metadata)
+
+
+def digest(reference: Reference) -> str:
+    """Return the SHA-256 of all that a reference holds: two that give every row the same have the same."""
+    metadata, tensors = _content(reference)
+    total = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        total.update(f"{name} {value.shape}\0".encode() + value.astype("<f4").tobytes())
+    return total.hexdigest()
+
+
+def _content(reference: Reference) -> tuple[dict[str, str], Tensors]:
     tensors = {name: getattr(reference, name) for name in _SHAPES}
     thresholds = {}
     for probe in reference.probes:
@@ -50,8 +72,7 @@ def save_reference(reference: Reference, path: Path) -> None:
         "norm_limit": repr(reference.norm_limit),
         "probes": json.dumps(thresholds),
     }
-    narrow = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
-    save_tensors(narrow, path, metadata)
+    return metadata, {name: np.asarray(value, np.float32) for name, value in tensors.items()}
 
 
 def save_tensors(tensors: Tensors, path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -64,16 +85,16 @@ def save_tensors(tensors: Tensors, path: Path, metadata: Mapping[str, str] | Non
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        raise ScreenError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise AnomalyError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def load_reference(path: Path) -> Reference:
-    """Read and check a reference, or raise ScreenError."""
+    """Read and check a reference, or raise AnomalyError."""
     metadata, tensors = read_tensors(path)
     try:
         return _reference(metadata, tensors)
-    except ScreenError as error:
-        raise ScreenError(f"screen reference {path}: {error}; fit it again") from None
+    except AnomalyError as error:
+        raise AnomalyError(f"anomaly reference {path}: {error}; fit it again") from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:
@@ -86,9 +107,9 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]
             metadata = file.metadata() or {}
         parts = deserialize(content)  # type: ignore[no-untyped-call]  # compiled, without types
     except OSError as error:
-        raise ScreenError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise AnomalyError(f"{path} cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise ScreenError(f"{path} is not a safetensors file: {error}") from error
+        raise AnomalyError(f"{path} is not a safetensors file: {error}") from error
     return metadata, {name: _array(part, f"{path}: {name}") for name, part in parts}
 
 
@@ -97,7 +118,7 @@ _NUMPY_TYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "
 
 def _array(part: Mapping[str, Any], name: str) -> npt.NDArray[Any]:
     if part["dtype"] not in _NUMPY_TYPES:
-        raise ScreenError(f"{name} has dtype {part['dtype']}, known are {', '.join(_NUMPY_TYPES)}")
+        raise AnomalyError(f"{name} has dtype {part['dtype']}, known are {', '.join(_NUMPY_TYPES)}")
     flat = np.frombuffer(part["data"], _NUMPY_TYPES[part["dtype"]])
     if part["dtype"] == "BF16":
         flat = (flat.astype(np.uint32) << 16).view(np.float32)
@@ -106,7 +127,7 @@ def _array(part: Mapping[str, Any], name: str) -> npt.NDArray[Any]:
 
 def _reference(metadata: Mapping[str, str], tensors: Tensors) -> Reference:
     if metadata.get("format") != FORMAT:
-        raise ScreenError(f"format is {metadata.get('format')!r}, this release reads {FORMAT!r}")
+        raise AnomalyError(f"format is {metadata.get('format')!r}, this release reads {FORMAT!r}")
     sizes = {"d": _integer(metadata, "d_model"), "n": _integer(metadata, "n"), "2": 2}
     sizes["k"] = len(tensors.get("components", ()))
     values = {name: _tensor(tensors, name, shape, sizes) for name, shape in _SHAPES.items()}
@@ -123,23 +144,23 @@ def _reference(metadata: Mapping[str, str], tensors: Tensors) -> Reference:
 
 def _check(reference: Reference) -> None:
     if not reference.calibration_n or (np.diff(reference.calibration_scores) < 0).any():
-        raise ScreenError("calibration_scores must be ascending, and at least one")
+        raise AnomalyError("calibration_scores must be ascending, and at least one")
     if not ((reference.variances > 0).all() and (reference.scale > 0).all()):
-        raise ScreenError("variances and scale must be above 0")
+        raise AnomalyError("variances and scale must be above 0")
     if not reference.norm_limit > 0:
-        raise ScreenError("norm_limit must be above 0")
+        raise AnomalyError("norm_limit must be above 0")
     products = reference.components @ reference.components.T
     if not np.allclose(products, np.eye(len(products)), atol=_UNIT_TOLERANCE):
-        raise ScreenError("components must be orthonormal")
+        raise AnomalyError("components must be orthonormal")
 
 
 def _probes(metadata: Mapping[str, str], tensors: Tensors, sizes: Mapping[str, int]) -> tuple[Probe, ...]:
     try:
         thresholds = dict(json.loads(_text(metadata, "probes")))
     except (ValueError, TypeError) as error:
-        raise ScreenError(f"probes is not a JSON object: {error}") from None
+        raise AnomalyError(f"probes is not a JSON object: {error}") from None
     if len(thresholds) > MAX_PROBES:
-        raise ScreenError(f"probes are {len(thresholds)}, at most {MAX_PROBES}")
+        raise AnomalyError(f"probes are {len(thresholds)}, at most {MAX_PROBES}")
     probes = []
     for name, threshold in thresholds.items():
         check_name(name)
@@ -148,40 +169,40 @@ def _probes(metadata: Mapping[str, str], tensors: Tensors, sizes: Mapping[str, i
             for part, shape in _PROBE_SHAPES.items()
         }
         if abs(float(np.linalg.norm(parts["direction"])) - 1.0) > _UNIT_TOLERANCE:
-            raise ScreenError(f"probe.{name}.direction must have length 1")
+            raise AnomalyError(f"probe.{name}.direction must have length 1")
         probes.append(Probe(name=name, threshold=_number(threshold, f"threshold of {name}"), **parts))
     return tuple(probes)
 
 
 def check_name(name: str) -> None:
-    """Raise ScreenError unless the name can be a part of a reason and of a metric's label."""
+    """Raise AnomalyError unless the name can be a part of a reason and of a metric's label."""
     if not _NAME.fullmatch(name):
-        raise ScreenError(f"probe name {name!r} must be 1 to 40 of a-z, 0-9 and _, and not begin with _")
+        raise AnomalyError(f"probe name {name!r} must be 1 to 40 of a-z, 0-9 and _, and not begin with _")
 
 
 def _tensor(tensors: Tensors, name: str, axes: str, sizes: Mapping[str, int]) -> Floats:
     if name not in tensors:
-        raise ScreenError(f"{name} is missing")
+        raise AnomalyError(f"{name} is missing")
     value, shape = tensors[name], tuple(sizes[axis] for axis in axes)
     if value.dtype != np.float32:
-        raise ScreenError(f"{name} has dtype {value.dtype}, expected float32")
+        raise AnomalyError(f"{name} has dtype {value.dtype}, expected float32")
     if value.shape != shape:
-        raise ScreenError(f"{name} has shape {value.shape}, expected {shape}")
+        raise AnomalyError(f"{name} has shape {value.shape}, expected {shape}")
     if not np.isfinite(value).all():
-        raise ScreenError(f"{name} has values that are not finite")
+        raise AnomalyError(f"{name} has values that are not finite")
     return value
 
 
 def _text(metadata: Mapping[str, str], name: str) -> str:
     if not metadata.get(name):
-        raise ScreenError(f"{name} is missing")
+        raise AnomalyError(f"{name} is missing")
     return metadata[name]
 
 
 def _integer(metadata: Mapping[str, str], name: str) -> int:
     text = _text(metadata, name)
     if not text.isdecimal():
-        raise ScreenError(f"{name} is {text!r}, expected a whole number")
+        raise AnomalyError(f"{name} is {text!r}, expected a whole number")
     return int(text)
 
 
@@ -191,5 +212,5 @@ def _number(value: Any, name: str) -> float:
     except (ValueError, TypeError):
         number = np.nan
     if not np.isfinite(number):
-        raise ScreenError(f"{name} is {value!r}, expected a number")
+        raise AnomalyError(f"{name} is {value!r}, expected a number")
     return number

@@ -1,4 +1,4 @@
-"""Fit a screen's reference on activations of benign traffic. Pure numpy.
+"""Fit a detector's reference on activations of benign traffic. Pure numpy.
 
 Half of the requests fit the subspace, the other half gives the scores that p-values are ranked
 among: positions of one request resemble each other, so a split by row would make p-values too small.
@@ -11,15 +11,16 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.screen.reference import ScreenError
-from subtext_sidecar.screen.score import Floats, Probe, Reference, fuse, project, raw_scores
+from subtext_sidecar.anomaly.reference import AnomalyError
+from subtext_sidecar.anomaly.score import Floats, Probe, Reference, fuse, project, raw_scores
 
 COMPONENTS: Final = 32
+"""Measured: docs/decisions/0011-one-detector.md."""
 P_VALUE: Final = 0.01
 # So many held-out rows beyond the threshold make the share that it finds known to about a third.
-_ROWS_BEYOND: Final = 10
-_NORM_FACTOR: Final = 8.0  # of the median norm; massive activations are 10 to 1000 times larger
-_HIGH: Final = 0.99  # quantile at which both scores are made equal
+ROWS_BEYOND: Final = 10
+NORM_FACTOR: Final = 8.0  # of the median norm; massive activations are 10 to 1000 times larger
+HIGH: Final = 0.99  # quantile at which both scores are made equal
 _SAME: Final = 1e-6  # distance of unit vectors that float32 cannot tell apart
 _LEAST_DOCUMENTS: Final = 20
 
@@ -45,7 +46,7 @@ class Fitted(NamedTuple):
 
 def rows_needed(p_value: float) -> int:
     """Return the held-out rows that a threshold at this p-value needs."""
-    return math.ceil(_ROWS_BEYOND / p_value)
+    return math.ceil(ROWS_BEYOND / p_value)
 
 
 def fit(
@@ -60,22 +61,24 @@ def fit(
 ) -> Fitted:
     """Fit on raw activations (n, d_model); ``documents`` (n,) tells which request each came from.
 
-    Raises ScreenError when there are too few rows or requests for the p-value.
+    Raises AnomalyError when there are too few rows or requests for the p-value.
     """
+    if not 0.0 < p_value < 1.0:
+        raise AnomalyError(f"p_value: is {p_value}, must be between 0 and 1")
     wide = np.asarray(vectors, np.float64)
     norms = np.linalg.norm(wide, axis=1)
     if not (np.isfinite(norms).all() and (norms > 0).all()):
-        raise ScreenError("vectors must be finite and not zero")
-    norm_limit = _NORM_FACTOR * float(np.median(norms))
+        raise AnomalyError("vectors must be finite and not zero")
+    norm_limit = NORM_FACTOR * float(np.median(norms))
     usual = norms <= norm_limit
     units, documents = (wide / norms[:, None])[usual], np.asarray(documents)[usual]
     held_out = _held_out(documents)
     _check_size(int(held_out.sum()), len(np.unique(documents)), p_value)
     fitting = units[~held_out]
     subspace = _subspace(fitting, components)
-    location, high = np.quantile(_raw(fitting, subspace), (0.5, _HIGH), axis=0).astype(np.float32)
+    location, high = np.quantile(_raw(fitting, subspace), (0.5, HIGH), axis=0).astype(np.float32)
     if not (high > location).all():
-        raise ScreenError("vectors have no spread: they must differ from each other")
+        raise AnomalyError("vectors have no spread: they must differ from each other")
     scores = fuse(_raw(units[held_out], subspace), location, high - location)
     reference = Reference(
         model=model,
@@ -107,12 +110,12 @@ def _held_out(documents: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
 def _check_size(held_out: int, documents: int, p_value: float) -> None:
     needed = rows_needed(p_value)
     if held_out < needed:
-        raise ScreenError(
+        raise AnomalyError(
             f"vectors: {held_out} held-out rows are too few for a p-value of {p_value}: it needs {needed}, "
             f"so about {2 * needed} rows in all; give more rows, or ask for a higher p-value"
         )
     if documents < _LEAST_DOCUMENTS:
-        raise ScreenError(
+        raise AnomalyError(
             f"documents: rows of {documents} requests are too few, need {_LEAST_DOCUMENTS}: "
             "rows of one request resemble each other"
         )
@@ -123,7 +126,7 @@ def _subspace(units: Matrix, count: int) -> _Subspace:
     centred = units - mean
     count = max(1, min(count, len(units) // 4, units.shape[1] // 2))
     if not np.linalg.norm(centred, axis=1).max() > _SAME:
-        raise ScreenError("vectors have no spread: they must differ from each other")
+        raise AnomalyError("vectors have no spread: they must differ from each other")
     # The smaller of the two Gram matrices has the same eigenvalues, which are ascending.
     if units.shape[1] <= len(units):
         values, vectors = np.linalg.eigh(centred.T @ centred)
@@ -151,9 +154,9 @@ def _probe(asked: Direction, mean: Floats, held_out: Matrix, p_value: float) -> 
     length = float(np.linalg.norm(direction))
     centre = mean if asked.mean is None else np.asarray(asked.mean, np.float64).reshape(-1)
     if direction.shape != mean.shape or centre.shape != mean.shape:
-        raise ScreenError(f"{where}: direction and mean must have d_model {len(mean)} values")
+        raise AnomalyError(f"{where}: direction and mean must have d_model {len(mean)} values")
     if not (np.isfinite(length) and length > 0 and np.isfinite(centre).all()):
-        raise ScreenError(f"{where}: direction must be finite and not zero, mean finite")
+        raise AnomalyError(f"{where}: direction must be finite and not zero, mean finite")
     unit = direction / length
     threshold = asked.threshold
     if threshold is None:

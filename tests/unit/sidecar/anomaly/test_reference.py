@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from subtext_sidecar.contract.record import MAX_SCORES
-from subtext_sidecar.screen.fit import Direction
-from subtext_sidecar.screen.reference import (
+from subtext_sidecar.anomaly.fit import Direction
+from subtext_sidecar.anomaly.reference import (
     FORMAT,
-    ScreenError,
+    AnomalyError,
+    digest,
     load_reference,
     read_tensors,
     save_reference,
 )
+from subtext_sidecar.contract.record import MAX_SCORES
 from tests.support.screens import reference
 
 METADATA = {
@@ -63,6 +64,24 @@ def test_a_reference_survives_its_file(tmp_path: Path) -> None:
     assert np.array_equal(other.probes[0].direction, one.probes[0].direction)
 
 
+def test_the_digest_names_all_that_is_measured_with(tmp_path: Path) -> None:
+    first = load_reference(written(tmp_path / "one", {}, {}))
+    again = load_reference(written(tmp_path / "again", {}, {}))
+    others = [
+        load_reference(written(tmp_path / "another", changes, metadata))
+        for changes, metadata in (
+            ({"calibration_scores": np.array([0, 1, 3], np.float32)}, {}),
+            ({"probe.one.mean": np.ones(4, np.float32)}, {}),
+            ({}, {"model": "n"}),
+            ({}, {"norm_limit": "11.0"}),
+            ({}, {"probes": json.dumps({"one": 0.25})}),
+        )
+    ]
+
+    assert digest(first) == digest(again)
+    assert len({digest(one) for one in [first, *others]}) == 1 + len(others)
+
+
 def test_the_file_of_these_tests_is_valid(tmp_path: Path) -> None:
     assert load_reference(written(tmp_path / "screen", {}, {})).calibration_n == 3
 
@@ -85,6 +104,7 @@ def test_the_file_of_these_tests_is_valid(tmp_path: Path) -> None:
         ({"probe.one.direction": None}, {}, "probe.one.direction is missing"),
         ({"probe.one.direction": np.ones(4, np.float32)}, {}, "probe.one.direction must have length 1"),
         ({}, {"format": "something"}, "format is 'something'"),
+        ({}, {"format": "subtext-screen-1"}, "this release reads 'subtext-anomaly-1'"),
         ({}, {"model": ""}, "model is missing"),
         ({}, {"layer": "-1"}, "layer is '-1', expected a whole number"),
         ({}, {"d_model": "5"}, r"mean has shape \(4,\), expected \(5,\)"),
@@ -102,7 +122,7 @@ def test_a_broken_reference_is_refused_and_names_what_is_wrong(
 ) -> None:
     path = written(tmp_path / "screen", changes, metadata)
 
-    with pytest.raises(ScreenError, match=said) as caught:
+    with pytest.raises(AnomalyError, match=said) as caught:
         load_reference(path)
 
     assert str(path) in str(caught.value)
@@ -116,7 +136,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None, s
     if content is not None:
         path.write_bytes(content)
 
-    with pytest.raises(ScreenError, match=said):
+    with pytest.raises(AnomalyError, match=said):
         load_reference(path)
 
 

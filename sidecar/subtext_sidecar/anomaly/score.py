@@ -1,4 +1,6 @@
-"""What the screen measures on every received row: an anomaly score and probe directions. Pure.
+"""How unlike benign traffic an activation is, and how far it points in probe directions. Pure.
+
+The sidecar measures every received row with it and the worker every reading: one detector, one p-value.
 
 Vectors are judged by direction only, because norms differ more between tokens than between meanings.
 Two things are unusual about a direction: an unusual mix of usual components (Mahalanobis distance
@@ -12,12 +14,15 @@ see them.
 """
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+
+ANOMALY_SCORES: Final = ("anomaly", "anomaly_p_value")
+"""By what names a record's `scores` hold the score and its p-value."""
 
 _HUGE: Final = 1e15  # norms beyond which a product of float32 could overflow
 
@@ -86,7 +91,7 @@ class Measured(NamedTuple):
     """Projections, (rows, probes)."""
 
 
-class Screen:
+class Detector:
     """A reference made ready for scoring whole blocks with one matrix product."""
 
     def __init__(self, reference: Reference) -> None:
@@ -123,6 +128,16 @@ class Screen:
             is_massive=is_massive,
             probes=projected[:, self._k + 1 :],
         )
+
+    def score(self, vectors: npt.NDArray[np.floating[Any]]) -> Measured:
+        """Score finite vectors, none of them zero; raises ValueError unless they are (rows, d_model)."""
+        if vectors.shape[1:] != (self.reference.d_model,):
+            raise ValueError(
+                f"vectors: have shape {vectors.shape}, the anomaly reference is for rows of"
+                f" {self.reference.d_model}"
+            )
+        norms = np.asarray(np.linalg.norm(vectors.astype(np.float64), axis=1), np.float64)
+        return self.measure(np.asarray(vectors, np.float32), norms)
 
     def probes_found(self, measured: Measured) -> npt.NDArray[np.bool_]:
         """Tell which rows each probe finds, (rows, probes)."""

@@ -1,0 +1,82 @@
+"""What is judged is stored once: one flag whoever counts, one p-value whoever measures."""
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from service.store.tables import Explanation, Flag, Sample
+from subtext_sidecar.anomaly import fit
+from subtext_sidecar.anomaly.score import Detector, Reference
+from subtext_sidecar.contract import record
+from tests.support.worker import D_MODEL, MODEL, Bench, make_record
+from workers.nla.fake import FakeDecoder
+
+REQUESTS = 24
+
+
+def bombs(_: NDArray[np.float32]) -> str:
+    return "talks of a bomb"
+
+
+def usual_traffic(model: str = MODEL) -> Reference:
+    rows = 0.01 * np.random.default_rng(0).standard_normal((4000, D_MODEL)) + np.eye(D_MODEL)[0]
+    return fit.fit(rows, np.arange(len(rows)), model=model, layer=1).reference
+
+
+def test_two_workers_that_read_one_request_at_once_raise_its_flag_once(
+    make_bench: Callable[..., Bench],
+) -> None:
+    benches = [make_bench(FakeDecoder(text=bombs)) for _ in range(2)]
+    for position in range(3):
+        for number in range(REQUESTS):
+            benches[0].add(*make_record(position=position, request_id=f"r{number}"))
+
+    threads = [threading.Thread(target=bench.drain) for bench in benches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    with benches[0].sessions() as session:
+        flags = session.scalars(select(Flag)).all()
+    assert sorted(flag.request_id for flag in flags) == sorted(f"r{number}" for number in range(REQUESTS))
+    assert {(flag.positions_matched, flag.positions_verified) for flag in flags} == {(3, 3)}
+    raised = [
+        bench.metric("subtext_concept_flags_total", model=MODEL, concept="bombs", severity="critical")
+        for bench in benches
+    ]
+    assert sum(raised) == REQUESTS
+
+
+def test_a_row_has_the_p_value_that_the_screen_gave_it(make_bench: Callable[..., Bench]) -> None:
+    reference = usual_traffic()
+    content = record.decode(*make_record())
+    measured = Detector(reference).score(content.values()[None])
+    # What the sidecar says of it, but for rounding.
+    score, p_value = float(measured.anomaly[0]) * (1 + 1e-5), float(measured.p_values[0])
+    bench = make_bench(FakeDecoder(), reference)
+    for request_id, scores in (
+        ("1 screened", {"anomaly": score, "anomaly_p_value": p_value}),
+        ("2 alone", {}),
+        ("3 disputed", {"anomaly": -0.5, "anomaly_p_value": 0.75}),
+    ):
+        bench.add(*make_record(request_id=request_id, scores=scores))
+
+    bench.drain()
+
+    with bench.sessions() as session:
+        query = select(Explanation).join(Sample, Sample.id == Explanation.sample_id)
+        screened, alone, disputed = session.scalars(query.order_by(Sample.request_id)).all()
+    assert (screened.anomaly_score, screened.anomaly_p_value) == (score, p_value)
+    assert alone.anomaly_score == disputed.anomaly_score == pytest.approx(score, rel=1e-4)
+    assert {row.anomaly_p_value for row in (screened, alone, disputed)} == {p_value}
+    assert bench.metric("subtext_anomaly_disputes_total", model=MODEL) == 1
+
+
+def test_a_reference_of_another_model_is_refused(make_bench: Callable[..., Bench]) -> None:
+    with pytest.raises(ValueError, match=f"anomaly reference: model: it is of 'other', .* '{MODEL}'"):
+        make_bench(FakeDecoder(), usual_traffic("other"))
