@@ -1,4 +1,7 @@
-"""Runs the revisions: one migrator at a time, one transaction each, never waiting long for a lock."""
+"""Runs the revisions: one migrator at a time, one transaction each, never waiting long for a lock.
+
+Nothing is set or locked for longer than a transaction, so it works through a pooler as well.
+"""
 
 import os
 import time
@@ -6,7 +9,7 @@ import time
 import sqlalchemy
 from alembic import context
 
-from service.store.engine import driver_url
+from service.store.engine import create_migrator, set_in_each_transaction
 from service.store.tables import Base
 
 # Any constant works; it only has to differ from other users of advisory locks in this database.
@@ -18,41 +21,39 @@ _LOCK_TIMEOUT = "5s"
 _STATEMENT_TIMEOUT = "300s"
 
 
-def database_url() -> sqlalchemy.URL:
+def database_url() -> str:
     url = context.config.attributes.get("url") or os.environ.get("SUBTEXT_DATABASE_URL")
     if not url:
         raise SystemExit("SUBTEXT_DATABASE_URL is not set; give the database to migrate")
-    return driver_url(url)
+    return str(url)
 
 
-def set_timeouts(connection: sqlalchemy.Connection, *, lock: str, statement: str) -> None:
-    for name, value in (("lock_timeout", lock), ("statement_timeout", statement)):
-        connection.execute(
-            sqlalchemy.text("SELECT set_config(:name, :value, false)"), {"name": name, "value": value}
-        )
+def wait_for_other_migrators(guard: sqlalchemy.Connection) -> None:
+    """Take the lock, of a transaction that stays open: it must outlive each revision's commit.
 
-
-def wait_for_other_migrators(connection: sqlalchemy.Connection) -> None:
-    """Take the lock, of the session and not of a transaction: it must outlive each revision's commit.
-
-    Closing the connection releases it. It is asked for again and again, each time in a transaction that
-    ends: an index that the other migrator builds concurrently waits for every open one, so that two
-    would wait for each other.
+    It is asked for again and again, each time in a transaction that ends: an index that the other migrator
+    builds concurrently waits for everybody who is in the middle of a statement, so that two would wait for
+    each other. Once it is there, its transaction is idle: it holds no snapshot and no table's lock.
     """
     deadline = time.monotonic() + _WAIT_FOR_OTHER_MIGRATOR_SECONDS
-    while not connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}):
-        connection.rollback()
+    # Without parameters, which would need a portal, and an open portal keeps a snapshot.
+    while not guard.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_LOCK})").scalar():
+        guard.rollback()
         if time.monotonic() > deadline:
             raise SystemExit("another migrator is still at work; try again when it has ended")
         time.sleep(_ASK_AGAIN_SECONDS)
 
 
 def run() -> None:
-    engine = sqlalchemy.create_engine(database_url(), poolclass=sqlalchemy.NullPool)
-    with engine.connect() as connection:
-        wait_for_other_migrators(connection)
-        set_timeouts(connection, lock=_LOCK_TIMEOUT, statement=_STATEMENT_TIMEOUT)
-        connection.commit()
+    url = database_url()
+    guarding, engine = create_migrator(url), create_migrator(url)
+    set_in_each_transaction(guarding, {"idle_in_transaction_session_timeout": "0"})
+    set_in_each_transaction(
+        engine, {"lock_timeout": _LOCK_TIMEOUT, "statement_timeout": _STATEMENT_TIMEOUT}
+    )
+    # A connection of its own, whose transaction ends when it is closed.
+    with guarding.connect() as guard, engine.connect() as connection:
+        wait_for_other_migrators(guard)
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,

@@ -25,12 +25,16 @@ def service(argv: list[str]) -> int:
 
     from service.serving import serve
     from service.settings import SettingsError, service_settings
+    from service.store.engine import UnusableDatabaseError
 
     try:
         settings = service_settings()
     except SettingsError as error:
         return _refuse("service", error)
-    return serve(settings)
+    try:
+        return serve(settings)
+    except UnusableDatabaseError as error:
+        return _refuse("service", error)
 
 
 def migrate(argv: list[str]) -> int:
@@ -62,6 +66,8 @@ def _migrate(url: str, *, only_check: bool) -> int:
         if not only_check:
             migrate.upgrade(url)
         current, head = migrate.current_revision(database), migrate.head_revision()
+    except engine.UnusableDatabaseError as error:
+        return _refuse("migrate", error)
     except SQLAlchemyError as error:
         sys.stderr.write(f"subtext migrate: {type(error).__name__}: {error}\n")
         return 1

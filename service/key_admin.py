@@ -19,6 +19,9 @@ def run(url: str, arguments: argparse.Namespace) -> int:
     try:
         with engine.session_factory(database).begin() as session:
             status, output = _act(session, arguments, dt.datetime.now(dt.UTC))
+    except engine.UnusableDatabaseError as error:
+        sys.stderr.write(f"subtext key: {error}\n")
+        return 2
     except SQLAlchemyError as error:
         sys.stderr.write(
             f"subtext key: {type(error).__name__}: {error}\nIs the database migrated? subtext migrate\n"

@@ -1,24 +1,27 @@
 """The service process: opens what it needs, serves until a signal, closes it again."""
 
+import contextlib
 import signal
 from types import FrameType
 
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import SQLAlchemyError
 
 from service import log
 from service.api.app import create_app
 from service.api.deps import Resources
 from service.metrics import Metrics
 from service.settings import ServiceSettings
-from service.store.engine import create_engine, session_factory
+from service.store.engine import create_engine, ping, session_factory
 
 
 def serve(settings: ServiceSettings) -> int:
     """Serve REST in this process and return the exit status.
 
-    Starts without a database too: /readyz says so until it is there.
+    Starts without a database too: /readyz says so until it is there. Raises UnusableDatabaseError when
+    it is there and can never be used.
     """
     log.configure(settings.log_level)
     engine = create_engine(
@@ -27,6 +30,8 @@ def serve(settings: ServiceSettings) -> int:
         statement_timeout_seconds=settings.query_timeout_seconds,
         application_name="subtext-service",
     )
+    with contextlib.suppress(SQLAlchemyError):
+        ping(engine)
     resources = Resources(
         engine=engine,
         sessions=session_factory(engine),

@@ -60,6 +60,7 @@ def _run(settings: WorkerSettings, stop: threading.Event) -> int:
     parts = wiring.build(settings, stop, version=metadata.version("subtext"))
     with contextlib.ExitStack() as stack:
         stack.callback(parts.close)
+        parts.check_stores()
         decoder = NlaDecoder.open(settings.decoder_dir, EngineSettings(candidates=settings.candidates))
         stack.callback(decoder.close)
         if decoder.anomaly is None:

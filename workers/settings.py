@@ -25,4 +25,10 @@ class WorkerSettings(BaseSettings):
     batch_entries: int = Field(default=16, ge=1, le=1024)
     max_deliveries: int = Field(default=5, ge=1, le=100)
     reclaim_idle_seconds: float = Field(default=60.0, ge=1.0)
+    batch_deadline_seconds: float = Field(
+        default=600.0, ge=1.0, description="after it a batch hangs, /healthz fails and the process ends"
+    )
+    decoder_recovery_seconds: float = Field(
+        default=30.0, ge=0.0, description="that a broken decoder is given before the process ends"
+    )
     redis_timeout_seconds: float = Field(default=10.0, gt=1.0)

@@ -1,15 +1,18 @@
 """What the operations depend on: the process's resources, a reading session, an authenticated caller."""
 
 import datetime as dt
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Final
 
+import structlog
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import auth
@@ -17,8 +20,27 @@ from service.errors import FieldError, ProblemError, invalid_input
 from service.metrics import Metrics
 from service.store import keys
 
+_log: Final = structlog.get_logger(__name__)
 _LAST_USED_EVERY: Final = dt.timedelta(minutes=1)
 _MAX_SECRET_LENGTH: Final = 256
+
+
+class Writes:
+    """Whether to try a write: after one that failed, none for a minute.
+
+    A standby refuses every write, and with each refusal its connections are given up.
+    """
+
+    def __init__(self) -> None:
+        self._next: dt.datetime | None = None
+
+    def may_try(self, now: dt.datetime) -> bool:
+        """Tell whether the last failure is long enough ago."""
+        return self._next is None or now >= self._next
+
+    def failed(self, now: dt.datetime) -> None:
+        """Remember a failure."""
+        self._next = now + _LAST_USED_EVERY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +50,7 @@ class Resources:
     engine: Engine
     sessions: sessionmaker[Session]
     metrics: Metrics
+    writes: Writes = field(default_factory=Writes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +123,23 @@ def _granted(held: Resources, secret: str | None, now: dt.datetime) -> frozenset
         )
     if len(secret) > _MAX_SECRET_LENGTH:
         raise auth.AuthenticationError("unknown_key", "this is longer than any API key")
-    with held.sessions.begin() as session:
+    with held.sessions() as session:
         key = auth.living(keys.get_key(session, auth.digest(secret)), secret, now)
-        if key.last_used_at is None or key.last_used_at < now - _LAST_USED_EVERY:
-            keys.mark_used(session, key.id, now, _LAST_USED_EVERY)
-        return frozenset(key.scopes)
+    if key.last_used_at is None or key.last_used_at < now - _LAST_USED_EVERY:
+        _mark_used(held, key.id, now)
+    return frozenset(key.scopes)
+
+
+def _mark_used(held: Resources, key: uuid.UUID, now: dt.datetime) -> None:
+    """Record the use of a key where the database takes it: whoever only reads must not depend on it."""
+    if not held.writes.may_try(now):
+        return
+    try:
+        with held.sessions.begin() as session:
+            keys.mark_used(session, key, now, _LAST_USED_EVERY)
+    except DBAPIError as error:
+        held.writes.failed(now)
+        _log.warning("key_use_not_recorded", error_type=type(error).__name__)
 
 
 def _unauthorized(error: auth.AuthenticationError) -> ProblemError:

@@ -4,13 +4,24 @@ Knows nothing of tables and reads no environment.
 """
 
 from collections.abc import Mapping
+from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import Engine, make_url
+import sqlalchemy.event
+from sqlalchemy import Engine, ExceptionContext, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 _DRIVER = "postgresql+psycopg"
 _ALIASES = frozenset({"postgres", "postgresql", _DRIVER})
+_READ_ONLY: Final = "25006"  # SQLSTATE read_only_sql_transaction
+
+
+class UnusableDatabaseError(ValueError):
+    """The database can never be used as it is; the message names the fix."""
+
+
+class ReadOnlyDatabaseError(RuntimeError):
+    """The database answers and takes no writes, as a standby does."""
 
 
 def driver_url(url: str) -> sqlalchemy.URL:
@@ -46,29 +57,99 @@ def create_engine(
     lock_timeout_seconds: float = 5.0,
     application_name: str = "subtext",
 ) -> Engine:
-    """Return an engine whose sessions run in UTC and cannot wait for ever.
+    """Return an engine whose transactions run in UTC and cannot wait for ever.
 
     ``pool_size`` is a hard bound: further callers wait ``pool_timeout_seconds`` for a connection.
-    Nothing connects before the first use.
+    Nothing connects before the first use, which raises UnusableDatabaseError for a database whose
+    encoding is not UTF-8. It works through a pooler that gives each transaction another connection
+    (PgBouncer in transaction mode): nothing is set for longer than a transaction.
     """
-    parameters: Mapping[str, str] = {
-        "timezone": "UTC",
-        "statement_timeout": str(round(statement_timeout_seconds * 1000)),
-        "lock_timeout": str(round(lock_timeout_seconds * 1000)),
-        "idle_in_transaction_session_timeout": "60000",
-    }
-    return sqlalchemy.create_engine(
+    engine = sqlalchemy.create_engine(
         driver_url(url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_timeout_seconds,
         pool_pre_ping=True,  # a restarted server must cost a reconnect, not a failed request
-        connect_args={
-            "application_name": application_name,
-            "connect_timeout": connect_timeout_seconds,
-            "options": " ".join(f"-c {name}={value}" for name, value in parameters.items()),
+        connect_args=_connect_args(connect_timeout_seconds, application_name),
+    )
+    _watch(engine)
+    set_in_each_transaction(
+        engine,
+        {
+            "timezone": "UTC",
+            "statement_timeout": str(round(statement_timeout_seconds * 1000)),
+            "lock_timeout": str(round(lock_timeout_seconds * 1000)),
+            "idle_in_transaction_session_timeout": "60000",
         },
     )
+    return engine
+
+
+def create_migrator(url: str) -> Engine:
+    """Return an engine for migrations: it keeps no connection, and whoever uses it sets its timeouts."""
+    engine = sqlalchemy.create_engine(
+        driver_url(url), poolclass=sqlalchemy.NullPool, connect_args=_connect_args(10, "subtext-migrate")
+    )
+    _watch(engine)
+    return engine
+
+
+def set_in_each_transaction(engine: Engine, parameters: Mapping[str, str]) -> None:
+    """Set these run-time parameters at the beginning of every transaction, for that transaction alone.
+
+    Neither start-up options, which poolers refuse, nor of the session: a pooler would hand that on to
+    whoever gets the connection next. It costs one round trip a transaction.
+    """
+    calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in parameters.items())
+
+    def begin(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql(f"SELECT {calls}")
+
+    sqlalchemy.event.listen(engine, "begin", begin)
+
+
+def _connect_args(connect_timeout_seconds: int, application_name: str) -> dict[str, Any]:
+    return {
+        "application_name": application_name,
+        "connect_timeout": connect_timeout_seconds,
+        "client_encoding": "utf8",
+        # Prepared statements belong to a connection, which a pooler changes under us.
+        "prepare_threshold": None,
+        # A server that vanishes without a word, as in a switchover, must not be waited for: the kernel
+        # would take a quarter of an hour to notice.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+
+
+def _watch(engine: Engine) -> None:
+    # Before SQLAlchemy's own first look at the server, which fails on a database that gives bytes for text.
+    sqlalchemy.event.listen(engine, "connect", _refuse_encoding, insert=True)
+    sqlalchemy.event.listen(engine, "handle_error", _let_go_of_standby)
+
+
+def _refuse_encoding(connection: Any, _record: object) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in {None, "UTF8"}:  # None: a pooler that does not tell
+        connection.close()
+        raise UnusableDatabaseError(
+            f"the database's encoding is {encoding}, and texts need UTF8; create another one:"
+            " CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+def _let_go_of_standby(context: ExceptionContext) -> None:
+    """Give up every connection to a server that only reads: its address may lead to another one now."""
+    if is_read_only(context.original_exception):
+        context.is_disconnect = True
+
+
+def is_read_only(error: BaseException | None) -> bool:
+    """Tell whether PostgreSQL refused a write because it takes none, as a standby does."""
+    cause = getattr(error, "orig", error)
+    return getattr(cause, "sqlstate", None) == _READ_ONLY
 
 
 def session_factory(engine: Engine) -> sessionmaker[Session]:
@@ -80,3 +161,12 @@ def ping(engine: Engine) -> None:
     """Run one trivial statement; raises sqlalchemy.exc.SQLAlchemyError when the server is away."""
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text("SELECT 1"))
+
+
+def ping_writable(engine: Engine) -> None:
+    """As `ping`; ReadOnlyDatabaseError, and new connections from then on, when it takes no writes."""
+    with engine.connect() as connection:
+        answer = connection.execute(sqlalchemy.text("SHOW transaction_read_only")).scalar_one()
+    if answer == "on":
+        engine.dispose()
+        raise ReadOnlyDatabaseError("PostgreSQL is read-only: a standby, or after a switchover")

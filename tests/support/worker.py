@@ -3,6 +3,8 @@
 import dataclasses
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -70,3 +72,14 @@ class Bench:
 
     def metric(self, name: str, **labels: str) -> float:
         return self.parts.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@contextmanager
+def running(bench: Bench) -> Iterator[None]:
+    """Let the loop run for the length of the block."""
+    thread = threading.Thread(target=bench.loop.run, daemon=True)
+    thread.start()
+    yield
+    bench.stop.set()
+    thread.join(20)
+    assert not thread.is_alive()

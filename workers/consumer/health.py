@@ -1,4 +1,4 @@
-"""The worker's own HTTP: /metrics, /healthz (this process answers) and /readyz (its parts answer).
+"""The worker's own HTTP: /metrics, /healthz (its loop gets on) and /readyz (its parts answer).
 
 Whoever reaches the port may ask, so /readyz names what fails; what is wrong with it is in the log.
 """
@@ -23,10 +23,16 @@ class HealthServer:
     """Serves from a daemon thread until closed."""
 
     def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, checks: Mapping[str, Check]
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        checks: Mapping[str, Check],
+        *,
+        lives: Callable[[], bool] = lambda: True,
     ) -> None:
         """Bind at once; raises OSError when the port is taken."""
-        app = HealthApp(registry, checks)
+        app = HealthApp(registry, checks, lives)
         self._server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
@@ -50,9 +56,12 @@ class _Quiet(WSGIRequestHandler):
 class HealthApp:
     """The answers, as a WSGI application."""
 
-    def __init__(self, registry: CollectorRegistry, checks: Mapping[str, Check]) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, checks: Mapping[str, Check], lives: Callable[[], bool]
+    ) -> None:
         self._metrics: Any = make_wsgi_app(registry)
         self._checks = checks
+        self._lives = lives
         self._failures: dict[str, str] = {}  # as last logged: probes come every few seconds
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -62,7 +71,9 @@ class HealthApp:
             answer: Iterable[bytes] = self._metrics(environ, start_response)
             return answer
         if path == "/healthz":
-            return _json(start_response, "200 OK", {"status": "ok"})
+            if self._lives():
+                return _json(start_response, "200 OK", {"status": "ok"})
+            return _json(start_response, "503 Service Unavailable", {"status": "hangs"})
         if path == "/readyz":
             results = {name: self._result(name, check) for name, check in self._checks.items()}
             is_ready = all(result == "ok" for result in results.values())

@@ -2,14 +2,19 @@
 
 import datetime as dt
 import threading
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import redis
 import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.write import coverage
 from subtext_sidecar.contract import record, streams
-from subtext_sidecar.contract.counters import RejectReason
+from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason
 from workers.consumer.ledger import MAX_TEXT, STRATA
+from workers.consumer.metrics import WorkerMetrics
 from workers.consumer.queue import Entry, Queue, QueueSettings
 from workers.errors import STORE_ERRORS, is_outage
 
@@ -26,13 +31,19 @@ _PAUSE_SECONDS = 2.0
 _MAX_COUNTERS = 256
 
 
+class _Read(NamedTuple):
+    entry: Entry
+    counts: list[coverage.SourceCount]
+
+
 class CoverageIntake:
     """Moves counts into the store. Any number of workers may do so at once: the largest value wins."""
 
-    def __init__(self, queue: Queue, sessions: sessionmaker[Session]) -> None:
+    def __init__(self, queue: Queue, sessions: sessionmaker[Session], metrics: WorkerMetrics) -> None:
         """``queue`` reads COVERAGE_QUEUE."""
         self._queue = queue
         self._sessions = sessions
+        self._metrics = metrics
 
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop; an outage is waited out."""
@@ -43,24 +54,44 @@ class CoverageIntake:
                 if not is_outage(error):
                     raise
                 log.warning("coverage_intake_waits", error=repr(error))
+                if isinstance(error, redis.RedisError):
+                    self._queue.reconnect()
                 stop.wait(_PAUSE_SECONDS)
 
     def step(self, block_ms: int = _BLOCK_MS) -> int:
-        """Store one batch, then settle it; return how many counts were stored."""
-        counts: list[coverage.SourceCount] = []
-        good: list[Entry] = []
+        """Store one batch and settle it; return how many counts could be read."""
+        read: list[_Read] = []
         for entry in self._queue.fetch(_BATCH, block_ms).entries:
             try:
-                counts += _source_counts(entry)
+                read.append(_Read(entry, _source_counts(entry)))
             except record.RecordError as error:
-                self._queue.dead_letter(entry, error.reason, str(error))
-            else:
-                good.append(entry)
-        with self._sessions() as session:
-            coverage.upsert_counts(session, counts)
-            session.commit()
-        self._queue.settle([entry.id for entry in good])
-        return len(counts)
+                self._dead_letter(entry, error.reason, str(error))
+        self._store(read)
+        return sum(len(one.counts) for one in read)
+
+    def _store(self, read: Sequence[_Read]) -> None:
+        """Store and settle; where PostgreSQL refuses it, one by one, to dead-letter the one at fault."""
+        if not read:
+            return
+        try:
+            with self._sessions() as session:
+                coverage.upsert_counts(session, [count for one in read for count in one.counts])
+                session.commit()
+        except (DBAPIError, UnicodeError) as error:
+            if isinstance(error, DBAPIError) and is_outage(error):
+                raise
+            if len(read) == 1:
+                self._dead_letter(read[0].entry, DeadLetterReason.STORE_REFUSED, str(error))
+                return
+            for one in read:
+                self._store([one])
+        else:
+            self._queue.settle([one.entry.id for one in read])
+
+    def _dead_letter(self, entry: Entry, reason: RejectReason | DeadLetterReason, error: str) -> None:
+        self._queue.dead_letter(entry, reason, error)
+        self._metrics.dead_letters.labels(streams.COVERAGE_STREAM, reason).inc()
+        log.warning("count_dead_lettered", entry=entry.id.decode(), reason=reason)
 
 
 def _source_counts(entry: Entry) -> list[coverage.SourceCount]:

@@ -22,10 +22,19 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import identity
 from service.store.write import coverage, readings
-from subtext_sidecar.contract.counters import DEAD_LETTERED, DeadLetterReason, Stratum, WorkerCounter
-from workers.consumer import decoder_health, ledger, pipeline
+from subtext_sidecar.contract import streams
+from subtext_sidecar.contract.counters import (
+    DEAD_LETTERED,
+    DeadLetterReason,
+    RejectReason,
+    Stratum,
+    WorkerCounter,
+)
+from workers.consumer import blame, decoder_health, known_vector, ledger, pipeline
+from workers.consumer.known_vector import DecoderOutageError
 from workers.consumer.metrics import WorkerMetrics
-from workers.consumer.queue import Entry, Queue
+from workers.consumer.progress import Progress
+from workers.consumer.queue import Batch, Entry, Queue
 from workers.errors import STORE_ERRORS, PermanentError, is_outage
 from workers.judge.judge import Judge
 from workers.nla.decoder import Decoder, Given
@@ -49,6 +58,7 @@ class LoopSettings:
     max_deliveries: int = 5
     keep_alive_seconds: float = 15.0
     first_backoff_seconds: float = 0.5
+    decoder_recovery_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +85,11 @@ class WorkerLoop:
         metrics: WorkerMetrics,
         settings: LoopSettings,
         stop: threading.Event,
+        warm: threading.Event,
+        progress: Progress,
         reached: Callable[[Checkpoint], None] = lambda _: None,
     ) -> None:
-        """``reached`` is called at each Checkpoint."""
+        """``warm`` is set while the decoder reads; ``reached`` is called at each Checkpoint."""
         self._queue = queue
         self._decoder = decoder
         self._judge = judge
@@ -86,12 +98,17 @@ class WorkerLoop:
         self._metrics = metrics
         self._settings = settings
         self._stop = stop
+        self._warm = warm
+        self._progress = progress
         self._reached = reached
         self._source = f"worker-{uuid.uuid4().hex}"
         self._health = decoder_health.DecoderHealth(
             decoder_health.expected_beyond_token(decoder.identity.card)
         )
         self._tell_health()
+        self._under_way: Sequence[Entry] = ()  # of the batch; settled ones too
+        self._in_hands: Sequence[pipeline.Work] = ()  # that the decoder was given last
+        self._has_read = False  # anything real, since this process began
 
     def run(self) -> None:
         """Work until told to stop; the batch under way is finished first."""
@@ -100,7 +117,7 @@ class WorkerLoop:
 
     def step(self) -> int:
         """Take one batch to its end; return how many entries it had. Waits out every outage."""
-        batch = self._waiting_out(lambda: self._queue.fetch(self._settings.batch, self._settings.block_ms))
+        batch = self._waiting_out(self._fetch)
         if batch is None:
             return 0
         self._metrics.trimmed.inc(batch.trimmed)
@@ -108,9 +125,29 @@ class WorkerLoop:
             return 0
         self._metrics.redeliveries.inc(sum(entry.deliveries > 1 for entry in batch.entries))
         self._reached("fetched")
+        self._under_way = batch.entries
         with self._kept_alive(batch.entries):
             self._handle(batch.entries)
+        self._under_way = ()
         return len(batch.entries)
+
+    def hand_back(self) -> None:
+        """Give up what is not settled of the batch under way, for others to take at once."""
+        alone = self._in_hands[0].entry.id if len(self._in_hands) == 1 and self._has_read else None
+        deliveries = {entry.id: entry.deliveries for entry in self._under_way}
+        self._queue.release(blame.after_outage(deliveries, {alone} if alone is not None else set()))
+
+    def _try_to_hand_back(self) -> None:
+        try:
+            self.hand_back()
+        except redis.RedisError as error:
+            # Not waited out: the process has to end. Worst case: each entry has lost one delivery.
+            log.warning("hand_back_failed", error=repr(error))
+
+    def _fetch(self) -> Batch:
+        # Entries that others left may be what broke them: something else shows first that we can read.
+        settings = self._settings
+        return self._queue.fetch(settings.batch, settings.block_ms, new_first=not self._has_read)
 
     def _handle(self, entries: Sequence[Entry]) -> None:
         """Dead-letter what cannot be read, then take the rest through; repeats settle with the rest."""
@@ -149,6 +186,8 @@ class WorkerLoop:
         except Exception as error:  # noqa: BLE001  # the boundary of a job
             self._metrics.failures.labels(type(error).__name__).inc()
             log.warning("batch_failed", entries=len(works), error=repr(error))
+            if not isinstance(error, (PermanentError, *STORE_ERRORS)):
+                self._require_decoder()
             if len(works) == 1:
                 self._give_up(works[0].entry, error)
                 return
@@ -156,6 +195,30 @@ class WorkerLoop:
                 self._attempt([work])
         else:
             self._count_lost(lost or 0)
+
+    def _require_decoder(self) -> None:
+        """Return when the decoder reads a known vector: then the entries were at fault, and not it.
+
+        Raises DecoderOutageError when it does not for a while. It is not ready meanwhile, and no entry
+        loses a delivery that others than itself may have spoiled.
+        """
+        gives_up_at = time.monotonic() + self._settings.decoder_recovery_seconds
+        pause = self._settings.first_backoff_seconds
+        while True:
+            self._progress.beat()
+            try:
+                known_vector.read(self._decoder, self._judge)
+            except Exception as error:
+                self._warm.clear()
+                self._metrics.failures.labels(DecoderOutageError.__name__).inc()
+                log.warning("decoder_fails", error=repr(error), pause_seconds=pause)
+                if time.monotonic() + pause > gives_up_at or self._stop.wait(pause):
+                    self._try_to_hand_back()
+                    raise DecoderOutageError("the decoder reads nothing any more") from error
+            else:
+                self._warm.set()
+                return
+            pause = min(pause * 2, _LONGEST_BACKOFF_SECONDS)
 
     def _process(self, works: Sequence[pipeline.Work]) -> int:
         """Decode, judge, commit, settle; return how many entries the stream had lost meanwhile.
@@ -180,6 +243,8 @@ class WorkerLoop:
         vectors = pipeline.stack(works)
         headers = [work.record.header for work in works]
         given = Given([header.token_id for header in headers], [header.phase for header in headers])
+        self._in_hands = works
+        self._progress.beat()
         started = time.monotonic()
         readings = self._decoder.read(vectors, given)
         self._metrics.decode_seconds.labels(self._target.model).observe(time.monotonic() - started)
@@ -190,7 +255,10 @@ class WorkerLoop:
         disputed = sum(verdict.is_disputed for verdict in verdicts)
         self._metrics.disputed.labels(self._target.model).inc(disputed)
         is_trusted = not self._health.failed
-        return pipeline.to_rows(works, readings, verdicts, self._decoder.token_text, is_trusted=is_trusted)
+        rows = pipeline.to_rows(works, readings, verdicts, self._decoder.token_text, is_trusted=is_trusted)
+        self._progress.beat()
+        self._in_hands, self._has_read = (), True
+        return rows
 
     def _store(
         self,
@@ -248,7 +316,7 @@ class WorkerLoop:
         lost = self._waiting_out(lambda: self._move(rejection))
         if lost is None:
             return  # still pending: a later delivery tries again
-        self._metrics.dead_letters.labels(rejection.reason).inc()
+        self._metrics.dead_letters.labels(streams.ACTIVATIONS_STREAM, rejection.reason).inc()
         log.warning("entry_dead_lettered", entry=rejection.entry.id.decode(), reason=rejection.reason)
         cells = [ledger.cell_of(rejection.entry, self._target.model)]
         counts = ledger.tally({WorkerCounter.ROWS_CONSUMED: cells, DEAD_LETTERED[rejection.reason]: cells})
@@ -270,7 +338,12 @@ class WorkerLoop:
         is_permanent = isinstance(error, PermanentError)
         if not is_permanent and entry.deliveries < self._settings.max_deliveries:
             return
-        reason = error.reason if isinstance(error, PermanentError) else DeadLetterReason.DECODE_FAILED
+        if isinstance(error, PermanentError):
+            reason: RejectReason | DeadLetterReason = error.reason
+        elif isinstance(error, STORE_ERRORS):
+            reason = DeadLetterReason.STORE_REFUSED
+        else:
+            reason = DeadLetterReason.DECODE_FAILED
         self._dead_letter(pipeline.Rejection(entry, reason, "".join(traceback.format_exception(error))))
 
     def _observe(self, rows: Sequence[readings.NewReading], stored: readings.StoredBatch) -> None:
@@ -326,11 +399,14 @@ class WorkerLoop:
         """Repeat the act until no store is away; None when told to stop meanwhile."""
         pause = self._settings.first_backoff_seconds
         while True:
+            self._progress.beat()
             try:
                 return act()
             except STORE_ERRORS as error:
                 if not is_outage(error):
                     raise
+                if isinstance(error, redis.RedisError):
+                    self._queue.reconnect()
                 self._metrics.failures.labels(type(error).__name__).inc()
                 log.warning("store_away", error=repr(error), pause_seconds=pause)
             if self._stop.wait(pause):
@@ -345,6 +421,8 @@ class WorkerLoop:
 
         def beat() -> None:
             while not done.wait(self._settings.keep_alive_seconds):
+                if self._progress.is_stalled:
+                    continue  # others may take them
                 try:
                     self._queue.keep_alive(ids)
                 except redis.RedisError as error:

@@ -1,6 +1,6 @@
 """Every metric of a worker process."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _RATIOS = tuple(step / 20 for step in range(21))
 _SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
@@ -17,6 +17,7 @@ class WorkerMetrics:
     def __init__(self, registry: CollectorRegistry, *, version: str) -> None:
         """Register everything; a second instance needs its own registry."""
         self.registry = registry
+        ProcessCollector(namespace="subtext", registry=registry)
         build = Gauge("subtext_build_info", "1, labelled with the version", ["version"], registry=registry)
         build.labels(version).set(1)
         self.stored = Counter(
@@ -102,8 +103,8 @@ class WorkerMetrics:
         )
         self.dead_letters = Counter(
             "subtext_stream_dead_letters",
-            "Entries moved to the dead-letter stream",
-            ["reason"],
+            "Entries moved to a dead-letter stream, by the stream that they came from",
+            ["stream", "reason"],
             registry=registry,
         )
         self.trimmed = Counter(

@@ -1,20 +1,25 @@
 """The worker's end of the stream: claim, settle, reclaim, dead-letter.
 
 Life of an entry: added by the sidecar -> delivered to one consumer (pending) -> settled (acknowledged and
-deleted) once its row is committed. What a dead consumer left pending is reclaimed after ``idle_ms``; past
-``max_deliveries`` it goes to the dead-letter stream. Works on Redis 7.0 or newer, and on Valkey.
+deleted) once its row is committed. What a dead consumer left pending, or one gave up, is reclaimed after
+``idle_ms``; past ``max_deliveries`` it goes to the dead-letter stream. Works on Redis 7.0 or newer, and on
+Valkey, but not in cluster mode.
 """
 
+import random
 import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import redis
 
 from subtext_sidecar.contract import streams
+from workers.consumer import blame
+
+_LEFT_LOOKED_AT = 64
 
 
 class Entry(NamedTuple):
@@ -43,8 +48,11 @@ class Batch(NamedTuple):
 class Queue(Protocol):
     """Where the loop gets its entries from."""
 
-    def fetch(self, count: int, block_ms: int) -> Batch:
-        """Return reclaimed entries and, up to ``count``, new ones; waits at most ``block_ms``."""
+    def fetch(self, count: int, block_ms: int, *, new_first: bool = False) -> Batch:
+        """Return reclaimed entries or, up to ``count``, new ones; waits at most ``block_ms``.
+
+        Raises UnusableQueueError.
+        """
         ...
 
     def settle(self, ids: Sequence[bytes]) -> int:
@@ -62,13 +70,25 @@ class Queue(Protocol):
         """Keep entries under way from being reclaimed."""
         ...
 
+    def release(self, deliveries: Mapping[bytes, int]) -> None:
+        """Give up those entries that are still ours, as delivered so often, to be reclaimed at once."""
+        ...
+
+    def reconnect(self) -> None:
+        """Let go of connections that are not in use: the address may lead to another server now."""
+        ...
+
     def backlog(self) -> Backlog:
         """Measure what waits."""
         ...
 
     def ping(self) -> None:
-        """Raise redis.RedisError when the server is away."""
+        """Raise redis.RedisError when the server is away or takes no writes."""
         ...
+
+
+class UnusableQueueError(ValueError):
+    """The server can never be used as it is; the message names the fix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +110,26 @@ class StreamQueue:
         self._settings = settings
         self.consumer = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         self._next_reclaim = 0.0
+        self._is_server_known = False
 
-    def fetch(self, count: int, block_ms: int) -> Batch:
+    def check_server(self) -> None:
+        """Raise UnusableQueueError for a server in cluster mode; redis.RedisError when it is away."""
+        try:
+            is_cluster = int(self._redis.info("cluster").get("cluster_enabled", 0)) == 1
+        except redis.ResponseError:
+            is_cluster = False  # it may not be asked; then the first dead letter tells
+        if is_cluster:
+            raise UnusableQueueError(streams.CLUSTER_REFUSAL)
+        self._is_server_known = True
+
+    def fetch(self, count: int, block_ms: int, *, new_first: bool = False) -> Batch:
         """See Queue. Reclaims every half idle time, also when nothing new arrives."""
         try:
-            reclaimed, trimmed = self._reclaim_when_due(count)
+            if not self._is_server_known:
+                self.check_server()
+            if new_first and (entries := self._read_new(count, None)):
+                return Batch(entries, 0)
+            reclaimed, trimmed = self._reclaim_when_due(count, is_any=new_first)
             if reclaimed:
                 return Batch(reclaimed, trimmed)
             return Batch(self._read_new(count, block_ms), trimmed)
@@ -142,6 +177,27 @@ class StreamQueue:
                 justid=True,
             )
 
+    def release(self, deliveries: Mapping[bytes, int]) -> None:
+        """See Queue."""
+        stream, group, idle_ms = self._settings.stream, self._settings.group, self._settings.idle_ms
+        for id_, count in deliveries.items():
+            if self._pending(start=id_, end=id_, count=1, consumer=self.consumer):
+                self._redis.xclaim(
+                    stream,
+                    group,
+                    self.consumer,
+                    min_idle_time=0,
+                    message_ids=[id_],
+                    idle=idle_ms,
+                    retrycount=count,
+                    justid=True,
+                )
+
+    def reconnect(self) -> None:
+        """See Queue. A server that became a replica refuses writes on a connection for ever."""
+        self._redis.connection_pool.disconnect(inuse_connections=False)
+        self._is_server_known = False
+
     def backlog(self) -> Backlog:
         """See Queue."""
         entries = int(self._redis.xlen(self._settings.stream))
@@ -154,35 +210,40 @@ class StreamQueue:
         return Backlog(entries, pending, max(age, 0.0))
 
     def ping(self) -> None:
-        """See Queue."""
-        self._redis.ping()
+        """See Queue. It acknowledges an entry that never was, because a replica answers a PING as well."""
+        try:
+            self._redis.xack(self._settings.stream, self._settings.group, "0-0")
+        except redis.ReadOnlyError:
+            self.reconnect()
+            raise
 
-    def _read_new(self, count: int, block_ms: int) -> list[Entry]:
+    def _read_new(self, count: int, block_ms: int | None) -> list[Entry]:
         answer = self._redis.xreadgroup(
             self._settings.group, self.consumer, {self._settings.stream: ">"}, count=count, block=block_ms
         )
         return [Entry(id_, fields, 1) for id_, fields in _entries_of(answer)]
 
-    def _reclaim_when_due(self, count: int) -> tuple[list[Entry], int]:
-        """Claim what a dead consumer left: a batch at its second delivery, later one at a time.
+    def _reclaim_when_due(self, count: int, *, is_any: bool) -> tuple[list[Entry], int]:
+        """Claim what a dead consumer left, from the oldest on: a batch at the second delivery, else one.
 
-        An entry that kills its worker would otherwise use up the deliveries of its neighbours.
+        With ``is_any`` from a random one on: the oldest may be what breaks every consumer.
         """
         if time.monotonic() < self._next_reclaim:
             return [], 0
-        oldest = self._pending(idle=self._settings.idle_ms, count=1)
-        if not oldest:
+        idle = self._pending(idle=self._settings.idle_ms, count=_LEFT_LOOKED_AT if is_any else 1)
+        if not idle:
             self._next_reclaim = time.monotonic() + self._settings.idle_ms / 2000
             self._reap_consumers()
             return [], 0
-        was_delivered_once = int(oldest[0]["times_delivered"]) == 1
+        first = random.choice(idle)  # noqa: S311  # no secret
+        is_alone = blame.is_alone_next_time(int(first["times_delivered"]))
         _, claimed, deleted = self._redis.xautoclaim(
             self._settings.stream,
             self._settings.group,
             self.consumer,
             min_idle_time=self._settings.idle_ms,
-            start_id=oldest[0]["message_id"],
-            count=count if was_delivered_once else 1,
+            start_id=first["message_id"],
+            count=1 if is_alone else count,
         )
         return [Entry(id_, fields, self._deliveries(id_)) for id_, fields in claimed], len(deleted)
 
@@ -191,10 +252,22 @@ class StreamQueue:
         return int(found[0]["times_delivered"]) if found else 1
 
     def _pending(
-        self, *, count: int, start: bytes = b"-", end: bytes = b"+", idle: int | None = None
+        self,
+        *,
+        count: int,
+        start: bytes = b"-",
+        end: bytes = b"+",
+        idle: int | None = None,
+        consumer: str | None = None,
     ) -> Any:
         return self._redis.xpending_range(
-            self._settings.stream, self._settings.group, min=start, max=end, count=count, idle=idle
+            self._settings.stream,
+            self._settings.group,
+            min=start,
+            max=end,
+            count=count,
+            idle=idle,
+            consumername=consumer,
         )
 
     def _reap_consumers(self) -> None:

@@ -6,18 +6,24 @@ from collections.abc import Callable
 import structlog
 
 from workers.consumer.loop import WorkerLoop
+from workers.consumer.progress import Watchdog
 from workers.consumer.wiring import Parts
 
 log = structlog.get_logger()
 
 
-def serve(parts: Parts, loop: WorkerLoop) -> int:
-    """Work until told to stop; return the exit status, 1 when something died on the way."""
+def serve(parts: Parts, loop: WorkerLoop, *, grace_seconds: float = 30.0) -> int:
+    """Work until told to stop; return the exit status, 1 when something died on the way.
+
+    A loop that hangs ends the process ``grace_seconds`` after its deadline.
+    """
     stop = parts.stop
     tasks = [
         SideTask("coverage", lambda: parts.intake.run(stop), stop),
         SideTask("gauges", lambda: parts.gauges.run(stop), stop),
     ]
+    watchdog = Watchdog(parts.progress, loop.hand_back, grace_seconds=grace_seconds)
+    watchdog.start()
     has_failed = False
     try:
         loop.run()
@@ -28,6 +34,7 @@ def serve(parts: Parts, loop: WorkerLoop) -> int:
         stop.set()
         for task in tasks:
             task.join(timeout=5)
+        watchdog.close()
     log.info("worker_stopped")
     return 1 if has_failed or any(task.has_failed for task in tasks) else 0
 

@@ -1,5 +1,6 @@
 """Build a worker's parts from its settings. Everything is passed on; nothing is global."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from service.store import engine as store_engine
 from service.store import migrate
 from service.store.write import decoders
 from subtext_sidecar.anomaly.score import Detector, Reference
+from workers.consumer import known_vector
 from workers.consumer.gauges import Gauges
 from workers.consumer.health import HealthServer
 from workers.consumer.intake import COVERAGE_QUEUE, CoverageIntake
 from workers.consumer.loop import Checkpoint, LoopSettings, Target, WorkerLoop
 from workers.consumer.metrics import WorkerMetrics
+from workers.consumer.progress import Progress
 from workers.consumer.queue import QueueSettings, StreamQueue
 from workers.errors import STORE_ERRORS, is_outage
 from workers.judge import anomalies
@@ -25,7 +28,7 @@ from workers.judge.concepts import ConceptMatcher, ConceptSet, load_concepts
 from workers.judge.embedder import Embedder, MiniLmEmbedder
 from workers.judge.judge import Judge
 from workers.judge.policy import JudgePolicy
-from workers.nla.decoder import Decoder, Given
+from workers.nla.decoder import Decoder
 from workers.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -46,7 +49,14 @@ class Parts:
     intake: CoverageIntake
     health: HealthServer
     concepts: ConceptSet
-    warm: threading.Event  # set once the decoder has read a first vector
+    warm: threading.Event  # set while the decoder reads: from its first vector on
+    progress: Progress
+
+    def check_stores(self) -> None:
+        """Raise UnusableDatabaseError or UnusableQueueError; a store that is away tells nothing yet."""
+        for check in (self.queue.check_server, lambda: store_engine.ping(self.database)):
+            with contextlib.suppress(*STORE_ERRORS):
+                check()
 
     def connect(
         self,
@@ -87,8 +97,11 @@ class Parts:
                 batch=self.settings.batch_entries,
                 max_deliveries=self.settings.max_deliveries,
                 keep_alive_seconds=self.settings.reclaim_idle_seconds / 4,
+                decoder_recovery_seconds=self.settings.decoder_recovery_seconds,
             ),
             stop=self.stop,
+            warm=self.warm,
+            progress=self.progress,
             reached=reached,
         )
 
@@ -130,10 +143,9 @@ class Parts:
 
     def _warm_up(self, decoder: Decoder, judge: Judge, target: Target) -> None:
         """Read one vector that belongs to nobody, so that the first real one does not pay for it."""
-        import numpy as np
-
-        identity = decoder.identity
-        decoder.read(np.eye(1, identity.d_model, dtype=np.float32), Given(token_ids=[0], phases=["decode"]))
+        self.progress.beat()
+        known_vector.read(decoder, judge)
+        self.progress.beat()
         size = 0 if judge.detector is None else judge.detector.reference.calibration_n
         self.metrics.anomaly_calibration.labels(target.model).set(size)
         self.warm.set()
@@ -154,16 +166,18 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
     queue = StreamQueue(client, names)
     metrics = WorkerMetrics(CollectorRegistry(), version=version)
     warm = threading.Event()
+    progress = Progress(settings.batch_deadline_seconds)
     health = HealthServer(
         settings.http_host,
         settings.http_port,
         metrics.registry,
         {
-            "postgres": lambda: store_engine.ping(database),
+            "postgres": lambda: store_engine.ping_writable(database),
             "migrations": lambda: _require(migrate.is_at_head(database), "run `subtext migrate`"),
             "redis": queue.ping,
-            "decoder": lambda: _require(warm.is_set(), "still loading"),
+            "decoder": lambda: _require(warm.is_set(), "still loading, or it reads nothing any more"),
         },
+        lives=lambda: not progress.is_stalled,
     )
     return Parts(
         settings=settings,
@@ -175,10 +189,13 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
         gauges=Gauges(
             metrics, {found: StreamQueue(client, found) for found in (names, COVERAGE_QUEUE)}, database
         ),
-        intake=CoverageIntake(StreamQueue(client, COVERAGE_QUEUE), store_engine.session_factory(database)),
+        intake=CoverageIntake(
+            StreamQueue(client, COVERAGE_QUEUE), store_engine.session_factory(database), metrics
+        ),
         health=health,
         concepts=concepts,
         warm=warm,
+        progress=progress,
     )
 
 

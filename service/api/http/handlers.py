@@ -6,11 +6,12 @@ from typing import Any, Final, get_args
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from service.errors import MEDIA_TYPE, FieldError, Location, Problem, ProblemError, invalid_input, problem
+from service.store.engine import UnusableDatabaseError, is_read_only
 
 _log: Final = structlog.get_logger(__name__)
 _RETRY_AFTER_SECONDS: Final = "5"
@@ -29,7 +30,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(OperationalError, _on_database)
     app.add_exception_handler(PoolTimeoutError, _on_database)
+    app.add_exception_handler(UnusableDatabaseError, _on_database)
     app.add_exception_handler(ProgrammingError, _on_schema)
+    app.add_exception_handler(DBAPIError, _on_refusal)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -82,6 +85,11 @@ def _on_database(_request: Request, error: Exception) -> Response:
         "the database is away, busy, or took too long; try again, or narrow the filters",
     )
     return render(document, {"Retry-After": _RETRY_AFTER_SECONDS})
+
+
+def _on_refusal(request: Request, error: Exception) -> Response:
+    """Answer for a database that only reads just now; its connections are given up already."""
+    return _on_database(request, error) if is_read_only(error) else _on_bug(request, error)
 
 
 def _on_schema(request: Request, error: Exception) -> Response:

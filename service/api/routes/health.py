@@ -86,7 +86,7 @@ def _migrations(database: Engine) -> Check:
 def _check(name: str, run: Callable[[Engine], Check], database: Engine) -> Check:
     try:
         return run(database)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, engine.UnusableDatabaseError) as error:
         # The driver's message may hold addresses: it goes to the log, not to an open endpoint.
         _log.warning("readiness_check_failed", check=name, error=str(error))
         return Check(ok=False, detail=f"fails with {type(error).__name__}; see the service's log")

@@ -76,6 +76,7 @@ class DeadLetterReason(_Explained):
     ZERO_VECTOR = "zero_vector", "The vector has no direction to read."
     WRONG_DECODER = "wrong_decoder", "The worker's decoder reads another model, layer or width."
     DECODE_FAILED = "decode_failed", "The worker failed on this entry at every delivery."
+    STORE_REFUSED = "store_refused", "PostgreSQL refuses what is in it."
     TOO_MANY_DELIVERIES = "too_many_deliveries", "Workers took the entry and said nothing more."
 
 
@@ -215,6 +216,7 @@ class WorkerCounter(CounterName):
     DEAD_LETTERED_ZERO_VECTOR = _of_reason("dead_lettered", Unit.ROWS, DeadLetterReason.ZERO_VECTOR)
     DEAD_LETTERED_WRONG_DECODER = _of_reason("dead_lettered", Unit.ROWS, DeadLetterReason.WRONG_DECODER)
     DEAD_LETTERED_DECODE_FAILED = _of_reason("dead_lettered", Unit.ROWS, DeadLetterReason.DECODE_FAILED)
+    DEAD_LETTERED_STORE_REFUSED = _of_reason("dead_lettered", Unit.ROWS, DeadLetterReason.STORE_REFUSED)
     DEAD_LETTERED_TOO_MANY_DELIVERIES = _of_reason(
         "dead_lettered", Unit.ROWS, DeadLetterReason.TOO_MANY_DELIVERIES
     )

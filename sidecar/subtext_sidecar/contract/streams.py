@@ -18,6 +18,11 @@ DEAD_LETTER_STREAM: Final = "subtext:activations:dead"
 COVERAGE_STREAM: Final = "subtext:coverage"
 COVERAGE_DEAD_LETTER_STREAM: Final = "subtext:coverage:dead"
 
+CLUSTER_REFUSAL: Final = (
+    "Redis runs in cluster mode, where the streams lie on different nodes and an entry cannot move between"
+    " them in one step; give the URL of a server with cluster-enabled no"
+)
+
 WORKER_GROUP: Final = "subtext-workers"  # reads ACTIVATIONS_STREAM
 COVERAGE_GROUP: Final = "subtext-coverage"  # reads COVERAGE_STREAM
 

@@ -151,6 +151,8 @@ class Outbox:
             self._back_off_seconds = 0.0
             return
         self._metrics.ship_errors.labels(stream).inc()
+        # A server that became a replica refuses writes for as long as we keep the connection.
+        self._stream.reconnect()
         if not self._back_off_seconds:
             fields = {"stream": stream, "error": f"{type(error).__name__}: {error}"}
             self._log.warning("redis_failed", extra={"fields": fields})

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Final
 
 from prometheus_client import CollectorRegistry
+from redis import RedisError
 
 from subtext_sidecar import log
 from subtext_sidecar.anomaly.reference import AnomalyError, digest, load_reference
@@ -25,7 +26,7 @@ from subtext_sidecar.shipper.loop import Sidecar
 from subtext_sidecar.shipper.metrics import SidecarMetrics
 from subtext_sidecar.shipper.policy_file import PolicyFile
 from subtext_sidecar.shipper.policy_follower import PolicyFollower
-from subtext_sidecar.shipper.queue import RedisStream
+from subtext_sidecar.shipper.queue import RedisStream, UnusableQueueError
 from subtext_sidecar.shipper.receiver import Receiver
 from subtext_sidecar.shipper.settings import SidecarSettings
 
@@ -36,7 +37,7 @@ _DRAIN_SECONDS: Final = 5.0
 def run(settings: SidecarSettings) -> int:
     """Run until SIGTERM or SIGINT and drain; a second signal ends at once.
 
-    Returns 0, or 2 when the screen's reference cannot be used.
+    Returns 0, or 2 when the screen's reference or Redis cannot be used.
     """
     log.configure(settings.log_level)
     logger = logging.getLogger(log.NAME)
@@ -72,6 +73,13 @@ def run(settings: SidecarSettings) -> int:
             metrics=metrics,
             health=health,
         )
+        try:
+            stream.check_server()
+        except UnusableQueueError as error:
+            logger.error("sidecar_refused", extra={"fields": {"detail": str(error)}})  # noqa: TRY400  # our own message
+            return 2
+        except RedisError as error:
+            logger.warning("redis_away", extra={"fields": {"error": f"{type(error).__name__}: {error}"}})
         fields = {
             "socket": settings.socket,
             "http_port": server.port,

@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from subtext_sidecar.contract.streams import (
     ACTIVATIONS_STREAM,
+    CLUSTER_REFUSAL,
     COVERAGE_STREAM,
     DEAD_LETTER_STREAM,
     FIELD_ERROR,
@@ -29,6 +30,10 @@ _CONNECT_SECONDS: Final = 1.0
 
 
 _ACTIVATIONS: Final = ACTIVATIONS_STREAM.encode()
+
+
+class UnusableQueueError(ValueError):
+    """The server can never be used as it is; the message names the fix."""
 
 
 class DeadLetter(NamedTuple):
@@ -104,6 +109,19 @@ class RedisStream:
             retry=Retry(NoBackoff(), 0),
         )
         self._under_way: _UnderWay | None = None
+
+    def check_server(self) -> None:
+        """Raise UnusableQueueError for a server in cluster mode; RedisError when it is away."""
+        try:
+            answer: Any = self._redis.info("cluster")
+        except ResponseError:
+            return  # it may not be asked
+        if int(answer.get("cluster_enabled", 0)):
+            raise UnusableQueueError(CLUSTER_REFUSAL)
+
+    def reconnect(self) -> None:
+        """Let go of the connections: the address may lead to another server by now."""
+        self._redis.connection_pool.disconnect()
 
     def begin(self, entries: Sequence[Entry]) -> None:
         """Send the commands that append the entries and then trim; ``finish`` reads the answers.

@@ -6,6 +6,7 @@ imports, which take longer than the work, are done once.
 MODE is one of
 CHECKPOINT: kill this process with SIGKILL there;
 drain: end once the stream is empty;
+hang: work like `subtext worker` with a decoder that never answers for a real vector;
 hold: work like `subtext worker`, but say "fetched" and wait for a line on stdin before the first batch.
 """
 
@@ -14,12 +15,28 @@ import signal
 import sys
 import threading
 
+import numpy as np
+from numpy.typing import NDArray
+
 from workers import cli, log
 from workers.consumer import serving, wiring
 from workers.consumer.loop import Checkpoint
 from workers.judge.embedder import WordEmbedder
+from workers.nla.decoder import Given, Reading
 from workers.nla.fake import FakeDecoder
 from workers.settings import WorkerSettings
+
+HANGING_SECONDS = 5.0
+"""From the moment that a hanging worker's liveness fails until it ends itself."""
+
+
+class HangingDecoder(FakeDecoder):
+    """Reads the known vector, whose first figure is positive, and hangs on any other."""
+
+    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+        if vectors[0, 0] < 0:
+            threading.Event().wait()
+        return super().read(vectors, given)
 
 
 def run(mode: str) -> int:
@@ -34,13 +51,16 @@ def run(mode: str) -> int:
             print("fetched", flush=True)  # noqa: T201  # the test reads it
             sys.stdin.readline()
 
-    if mode == "hold":
+    if mode in {"hold", "hang"}:
         cli.stop_on_signals(stop)
     parts = wiring.build(settings, stop, version="test")
-    loop = parts.connect(FakeDecoder(), None, embedder=WordEmbedder(), reached=reached)
+    decoder = HangingDecoder() if mode == "hang" else FakeDecoder()
+    loop = parts.connect(decoder, None, embedder=WordEmbedder(), reached=reached)
     assert loop is not None
-    if mode == "hold":
-        status = serving.serve(parts, loop)
+    if mode == "hang":
+        print(parts.health.port, flush=True)  # noqa: T201  # the test reads it
+    if mode in {"hold", "hang"}:
+        status = serving.serve(parts, loop, grace_seconds=HANGING_SECONDS)
         parts.close()
         return status
     while mode != "drain" or parts.queue.backlog().entries > 0:

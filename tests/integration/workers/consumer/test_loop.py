@@ -245,7 +245,10 @@ def test_a_bad_record_goes_to_the_dead_letters_with_its_reason_and_the_rest_goes
     assert count(bench, Explanation) == 1
     assert coverage(bench)[f"dead_lettered_{reason}"] == 1
     assert coverage(bench)["rows_consumed"] == 2
-    assert bench.metric("subtext_stream_dead_letters_total", reason=reason) == 1
+    assert (
+        bench.metric("subtext_stream_dead_letters_total", stream=streams.ACTIVATIONS_STREAM, reason=reason)
+        == 1
+    )
 
 
 def test_an_entry_of_another_kind_is_dead_lettered(bench: Bench) -> None:
@@ -289,8 +292,19 @@ def test_one_poisonous_sample_does_not_stop_its_batch(make_bench: Callable[..., 
     assert bench.metric("subtext_stream_redeliveries_total") == 4
 
 
+class NotANumber(FakeDecoder):
+    """Reads the known vector, whose first figure is positive, and gives no number for any other."""
+
+    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+        is_known = vectors[0, 0] > 0
+        return [
+            reading if is_known else reading._replace(fve=float("nan"))
+            for reading in super().read(vectors, given)
+        ]
+
+
 def test_a_fidelity_that_is_no_number_is_never_stored(make_bench: Callable[..., Bench]) -> None:
-    bench = make_bench(FakeDecoder(fve=float("nan")))
+    bench = make_bench(NotANumber())
     bench.add_samples(1)
 
     bench.drain()

@@ -1,8 +1,6 @@
 """A store that goes away and comes back costs time, never a sample."""
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,20 +16,10 @@ from service.store.tables import Explanation
 from subtext_sidecar.contract import streams
 from tests.support.services import free_port, redis_url_of, start_valkey
 from tests.support.waiting import wait_until
-from tests.support.worker import Bench, make_record
+from tests.support.worker import Bench, make_record, running
 from workers.settings import WorkerSettings
 
 wait_for = partial(wait_until, seconds=30.0)
-
-
-@contextmanager
-def running(bench: Bench) -> Iterator[None]:
-    thread = threading.Thread(target=bench.loop.run, daemon=True)
-    thread.start()
-    yield
-    bench.stop.set()
-    thread.join(20)
-    assert not thread.is_alive()
 
 
 def stored(bench: Bench) -> int:

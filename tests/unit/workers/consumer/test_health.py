@@ -27,7 +27,7 @@ def ask(app: HealthApp) -> tuple[str, dict[str, Any]]:
 
 
 def app_of(checks: Mapping[str, Check]) -> HealthApp:
-    return HealthApp(CollectorRegistry(), checks)
+    return HealthApp(CollectorRegistry(), checks, lambda: True)
 
 
 def test_readyz_names_the_check_that_fails_and_the_log_says_why() -> None:

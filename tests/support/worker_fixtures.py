@@ -1,0 +1,85 @@
+"""Fixtures: a worker loop on real Postgres and Valkey around the in-memory decoder.
+
+A conftest takes them by importing them.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from service.store.engine import session_factory
+from subtext_sidecar.anomaly.score import Reference
+from tests.support.worker import Bench
+from workers.consumer import wiring
+from workers.consumer.loop import LoopSettings
+from workers.judge.embedder import WordEmbedder
+from workers.nla.decoder import Decoder
+from workers.nla.fake import FakeDecoder
+from workers.settings import WorkerSettings
+
+CONCEPTS = """
+version: 1
+concepts:
+  - name: bombs
+    description: bombs
+    severity: critical
+    matchers: [{regex: bomb}]
+"""
+
+
+@pytest.fixture
+def concepts_file(tmp_path: Path) -> Path:
+    path = tmp_path / "concepts.yaml"
+    path.write_text(CONCEPTS)
+    return path
+
+
+@pytest.fixture
+def worker_settings(
+    database_url: str, redis_url: str, concepts_file: Path, tmp_path: Path
+) -> WorkerSettings:
+    return WorkerSettings(
+        database_url=SecretStr(database_url),
+        redis_url=SecretStr(redis_url),
+        decoder_dir=tmp_path,
+        concepts_file=concepts_file,
+        http_port=0,
+        batch_entries=4,
+        reclaim_idle_seconds=1.0,
+    )
+
+
+@pytest.fixture
+def make_bench(
+    worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Bench]]:
+    impatient = partial(LoopSettings, block_ms=100, first_backoff_seconds=0.05)
+    monkeypatch.setattr(wiring, "LoopSettings", impatient)
+    made: list[Bench] = []
+
+    def make(decoder: Decoder | None = None, anomaly: Reference | None = None, **changes: Any) -> Bench:
+        stop = threading.Event()
+        parts = wiring.build(worker_settings.model_copy(update=changes), stop, version="test")
+        loop = parts.connect(decoder or FakeDecoder(), anomaly, embedder=WordEmbedder())
+        assert loop is not None
+        client = redis.Redis.from_url(parts.settings.redis_url.get_secret_value())
+        bench = Bench(parts, loop, client, session_factory(parts.database), stop)
+        made.append(bench)
+        return bench
+
+    yield make
+    for bench in made:
+        bench.stop.set()
+        bench.client.close()
+        bench.parts.close()
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench()
