@@ -1,6 +1,7 @@
 """From a chat request to REST through real vLLM, Valkey and PostgreSQL, and what the metrics say."""
 
 import uuid
+from typing import Any
 
 import httpx
 import pytest
