@@ -171,8 +171,8 @@ class SampleFields(Answer):
     captured_at: dt.datetime = Field(description="When the activation was sampled, UTC.")
     stored_at: dt.datetime = Field(description="When it was stored, UTC.")
     stratum: str = Field(
-        description="How its request was chosen: `uniform`, by a hash of its id or trace, or `opt_in`, "
-        "because the client asked. Estimates over requests that nobody picked use `uniform` alone.",
+        description="How its request was chosen: `uniform`, by a hash of its identity or trace, or "
+        "`opt_in`, because the client asked. Estimates over requests that nobody picked use `uniform` alone.",
         examples=["uniform"],
     )
     trace_id: str | None = Field(
