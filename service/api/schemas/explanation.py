@@ -172,7 +172,8 @@ class SampleFields(Answer):
     stored_at: dt.datetime = Field(description="When it was stored, UTC.")
     stratum: str = Field(
         description="How its request was chosen: `uniform`, by a hash of its identity or trace, or "
-        "`opt_in`, because the client asked. Estimates over requests that nobody picked use `uniform` alone.",
+        "`opt_in`, because the client asked. Estimates over requests that nobody picked use `uniform` "
+        "alone.",
         examples=["uniform"],
     )
     trace_id: str | None = Field(
