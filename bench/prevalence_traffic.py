@@ -5,6 +5,7 @@ flagged, and the vectors there. Everything between a request's arrival and the r
 probabilities is the code that runs in production: Watchlist, Block, Screening.
 """
 
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -40,8 +41,9 @@ PROMPT_WINDOW: Final = 2
 
 _MODEL: Final = "simulated"
 _LAYER: Final = 1
-_SHIFT: Final = 3.5  # of a flagged position's vector, along the first axis
-_SHARE_OF_EVENT_REQUESTS: Final = 0.2
+_SHIFT: Final = 10.0  # of a flagged position's vector, along the first axis: the screen finds many
+# By the part of the day, like the capture policies: where few requests are taken, more is to be found.
+_SHARES_OF_EVENT_REQUESTS: Final = (0.15, 0.35, 0.1)
 _OPT_IN_SHARE: Final = 0.04
 _OPT_OUT_SHARE: Final = 0.04
 _TRACED_SHARE: Final = 0.3
@@ -122,6 +124,11 @@ class _Passed(NamedTuple):
     cell: NDArray[np.int64]  # index into the day's cells
 
 
+def _identity(internal_id: str) -> str:
+    """Return what stands for the plugin's random identity, so that a day comes out alike again."""
+    return hashlib.blake2b(internal_id.encode(), digest_size=16).hexdigest()
+
+
 class _Day:
     """The sampling code at work on one day, and what it counted."""
 
@@ -133,7 +140,7 @@ class _Day:
         self.passed: list[_Passed] = []
         self._random = random
         self._minute = 0
-        self._watchlist = Watchlist(_CAPTURE[0], self._count, context=_CONTEXT)
+        self._watchlist = Watchlist(_CAPTURE[0], self._count, context=_CONTEXT, mint=_identity)
         self._screening = Screening(Detector(reference), _SCREEN[0], 0.0)
 
     def follow(self, capture: CapturePolicy, screen: ScreenPolicy) -> None:
@@ -213,7 +220,8 @@ def simulate(
     flagged = eligible = first = 0
     for second in range(seconds):
         day.follow(_of_now(_CAPTURE, second, seconds), _of_now(_SCREEN, second, seconds))
-        requests = list(_requests(random, seed, first, int(random.poisson(requests_per_second))))
+        share = _of_now(_SHARES_OF_EVENT_REQUESTS, second, seconds)
+        requests = list(_requests(random, seed, first, int(random.poisson(requests_per_second)), share))
         first += len(requests)
         day.serve(requests, float(second))
         for one in requests:
@@ -236,8 +244,10 @@ def _of_now(policies: Sequence[_Policy], second: int, seconds: int) -> _Policy:
     return policies[second * len(policies) // seconds]
 
 
-def _requests(random: np.random.Generator, seed: int, first: int, count: int) -> Iterator[Request]:
-    is_event = random.random(count) < _SHARE_OF_EVENT_REQUESTS
+def _requests(
+    random: np.random.Generator, seed: int, first: int, count: int, share: float
+) -> Iterator[Request]:
+    is_event = random.random(count) < share
     # Longer and with more to find: cluster sizes say something about what is in them.
     shares = np.where(is_event, random.beta(2.0, 4.0, count), random.beta(0.5, 40.0, count))
     generated = np.minimum(300, random.geometric(np.where(is_event, 1 / 40, 1 / 24)))

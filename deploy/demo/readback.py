@@ -99,7 +99,8 @@ class Readback:
         response = self._http.get(f"/requests/{quote(request_id, safe='')}")
         if response.is_client_error:
             return None  # visitors choose their ids, and not every one survives as a path
-        summary = self._json(response)["summary"]
+        captures = self._json(response)["captures"]  # newest first
+        summary = captures[0]["summary"]
         return None if summary is None else str(summary["text"])
 
     def totals(self, since: dt.datetime) -> Totals:

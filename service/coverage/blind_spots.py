@@ -24,7 +24,6 @@ _ALWAYS: Final = {
     "not_sampled": "Requests and positions that were not sampled: nothing is known of them.",
     "prefix_cached": "Prompt tokens that were served from the prefix cache were not computed, so there was "
     "nothing to sample.",
-    "parallel_sample": "Of a request with n > 1 only the first completion is read: all share one id.",
     "not_expressible": "What a decoder cannot put into words. Fidelity shows that it works on a vector, "
     "not that a text is true.",
 }
@@ -33,8 +32,7 @@ _COUNTED: Final = {
     _OPT_OUT: "Requests whose client asked not to be sampled: they were counted, and not read.",
     _THINNED: "Sampled rows that the sidecar left out by chance, to stay within its budget. Estimates that "
     "weight by the recorded probabilities stay unbiased; what these rows held is not known.",
-    "batched_prompt": "Of a completion request with several prompts only the first is read: all share "
-    "one id.",
+    "unreadable": "Requests that were skipped because what their clients sent made our code fail.",
     "drafted": "Generated tokens that were drafted and accepted: their rows are not certain to be text, so "
     "none was taken.",
     _ADAPTED: "Requests that ran with a LoRA adapter: not the model that the decoder was made for.",

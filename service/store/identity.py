@@ -25,9 +25,9 @@ def explanation_id(sample: uuid.UUID, decoder: uuid.UUID) -> uuid.UUID:
     return _derive("explanation", str(sample), str(decoder))
 
 
-def flag_id(model: uuid.UUID, request_id: str, layer: int, concept: str, decoder: uuid.UUID) -> uuid.UUID:
-    """Return the id of one concept's flag on one request."""
-    return _derive("flag", str(model), request_id, str(layer), concept, str(decoder))
+def flag_id(model: uuid.UUID, capture: str, layer: int, concept: str, decoder: uuid.UUID) -> uuid.UUID:
+    """Return the id of one concept's flag on one capture; of before captures, on one request id."""
+    return _derive("flag", str(model), capture, str(layer), concept, str(decoder))
 
 
 def _derive(*parts: str) -> uuid.UUID:

@@ -90,20 +90,21 @@ class Sample(Base):
 
     __tablename__ = "samples"
     __table_args__ = (
-        UniqueConstraint("model_id", "request_id", "layer", "position"),
         CheckConstraint("inclusion_probability > 0 AND inclusion_probability <= 1", name="probability"),
         CheckConstraint(
             "baseline_probability >= 0 AND baseline_probability <= inclusion_probability",
             name="baseline_probability",
         ),
         Index("ix_samples_request_id", "request_id"),
+        Index("ix_samples_capture_id", "capture_id", postgresql_where=text("capture_id IS NOT NULL")),
         Index("ix_samples_trace_id", "trace_id", postgresql_where=text("trace_id IS NOT NULL")),
         Index("ix_samples_captured_at_id", "captured_at", "id"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # subtext_sidecar.contract.record.sample_id
     model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
-    request_id: Mapped[str]
+    capture_id: Mapped[uuid.UUID | None]  # the plugin's own; None: stored before captures had one
+    request_id: Mapped[str]  # as its client said: to look up by, never an identity
     layer: Mapped[int]
     position: Mapped[int]
     token_id: Mapped[int]
@@ -170,16 +171,17 @@ class Flag(Base):
 
     __tablename__ = "flags"
     __table_args__ = (
-        UniqueConstraint("model_id", "request_id", "layer", "concept", "decoder_id"),
         # Pages follow created_at, which never changes: last_captured_at moves while a reader pages.
         Index("ix_flags_created_at_id", "created_at", "id"),
         Index("ix_flags_last_captured_at", "last_captured_at"),
         Index("ix_flags_request_id", "request_id"),
     )
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of the unique columns
+    # UUIDv5 of model, decoder, capture, layer and concept, so that there is one of each
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
     decoder_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("decoders.id"))
+    capture_id: Mapped[uuid.UUID | None]  # None: raised before captures had an identity
     request_id: Mapped[str]
     layer: Mapped[int]
     concept: Mapped[str]

@@ -1,6 +1,7 @@
 """From a chat request to REST through real vLLM, Valkey and PostgreSQL, and what the metrics say."""
 
 import uuid
+from typing import Any
 
 import httpx
 import pytest
@@ -44,7 +45,26 @@ def test_everything_about_a_request_is_in_one_answer(pipeline: Pipeline) -> None
     answer = pipeline.get(f"/v1/requests/{request_id}")
 
     assert answer["request_id"] == request_id
-    assert answer["samples"]
+    (capture,) = answer["captures"]
+    assert capture["capture_id"]
+    assert capture["samples"]
+
+
+def test_two_requests_of_one_id_are_two_captures(pipeline: Pipeline) -> None:
+    request_id = f"again-{uuid.uuid4()}"
+    for prompt in ("List three uses of a paper clip.", "Name two rivers of Spain."):
+        pipeline.chat(prompt, max_tokens=16, request_id=request_id)
+
+    def captures() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = pipeline.get(f"/v1/requests/{request_id}")["captures"]
+        return found if len(found) == 2 and all(capture["explanations"] for capture in found) else []
+
+    wait_for("explanations", lambda: pipeline.explanations_of(request_id), DECODE_SECONDS)
+    wait_for("both captures", captures, DECODE_SECONDS)
+
+    one, other = captures()
+    assert one["capture_id"] != other["capture_id"]
+    assert {sample["position"] for sample in one["samples"]} & {s["position"] for s in other["samples"]}
 
 
 def test_the_same_request_id_is_what_the_client_sent(pipeline: Pipeline) -> None:

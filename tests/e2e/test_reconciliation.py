@@ -180,7 +180,7 @@ def balanced(ledger: Ledger, left_over: Hops) -> bool:
 def _assert_told_apart(pipeline: Pipeline, sent: Burst) -> None:
     """Each request's own page tells the stratum; of those who asked not to be read there is none."""
     for request_id in sent.opt_in:
-        samples = pipeline.get(f"/v1/requests/{request_id}")["samples"]
+        samples = _samples(pipeline, request_id)
         assert {sample["stratum"] for sample in samples} == {"opt_in"}
     _assert_uniform(pipeline, sent.uniform)
     for request_id in sent.opt_out:
@@ -193,8 +193,14 @@ def _assert_told_apart(pipeline: Pipeline, sent: Burst) -> None:
         assert response.status_code == httpx.codes.NOT_FOUND
 
 
+def _samples(pipeline: Pipeline, request_id: str) -> list[dict[str, Any]]:
+    (capture,) = pipeline.get(f"/v1/requests/{request_id}")["captures"]
+    samples: list[dict[str, Any]] = capture["samples"]
+    return samples
+
+
 def _assert_uniform(pipeline: Pipeline, request_ids: Sequence[str]) -> None:
     for request_id in request_ids:
-        for sample in pipeline.get(f"/v1/requests/{request_id}")["samples"]:
+        for sample in _samples(pipeline, request_id):
             assert sample["stratum"] == "uniform"
             assert 0 < sample["baseline_probability"] <= sample["inclusion_probability"] <= 1

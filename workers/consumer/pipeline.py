@@ -25,7 +25,7 @@ from workers.nla.decoder import Claims, DecoderIdentity, Reading
 _MAX_REQUEST_ID_BYTES = 1024
 _MAX_INTEGER = 2**31 - 1
 # What a sample takes from its record as it is: all that both know by the same name and in the same unit.
-_CARRIED = sorted((record.FIELDS & set(Sample.__table__.columns.keys())) - {"captured_at"})
+_CARRIED = sorted((record.FIELDS & set(Sample.__table__.columns.keys())) - {"captured_at", "capture_id"})
 _SAMPLED_STRATA = (Stratum.UNIFORM, Stratum.OPT_IN)
 
 
@@ -217,11 +217,17 @@ def _sample(work: Work, token_text: Callable[[int], str]) -> Sample:
     return Sample(
         **{name: fields[name] for name in _CARRIED},
         id=work.sample_id,
+        capture_id=_capture_id(header),
         token_text=storable(token_text(header.token_id)),
         inclusion_probability=header.probability,
         screen_scores=header.scores,
         captured_at=work.captured_at,
     )
+
+
+def _capture_id(header: record.Header) -> uuid.UUID | None:
+    said = header.request.capture_id
+    return None if said is None else uuid.UUID(hex=said)
 
 
 def _figures(reading: Reading) -> list[float]:

@@ -13,7 +13,7 @@ from service.errors import ProblemError
 from service.store.read import requests
 
 router = APIRouter(tags=["requests"])
-_MAX_SAMPLES: Final = 1000
+_LIMITS: Final = requests.Limits(captures=20, samples=1000)
 
 
 class RequestParameters(Parameters):
@@ -41,7 +41,7 @@ def list_requests(
 # ":path", because nothing keeps a client from using slashes in its request ids.
 @router.get(
     "/requests/{request_id:path}",
-    summary="Get everything known about one request",
+    summary="Get everything known under one request id",
     responses=problems(HTTPStatus.NOT_FOUND),
 )
 def get_request(
@@ -50,14 +50,16 @@ def get_request(
     request_id: RequestIdInPath,
     _parameters: Annotated[NoParameters, Query()],
 ) -> RequestReport:
-    """Return samples, explanations, flags and the coverage statement of one request.
+    """Return samples, explanations, flags and the coverage statement of each capture under the id.
 
+    Clients choose request ids, and several requests may share one: each that was sampled is a capture of
+    its own, and no summary or flag mixes two. The newest 20 are listed, with at most 1,000 samples each.
     404 means that no sample of it is stored: it was not sampled, not audited, or is not decoded
     yet. It never means that the request was clean. Text and tokens are withheld without
     `explanations:read_text`.
     """
     with reading(held) as session:
-        view = requests.get_request(session, request_id, _MAX_SAMPLES)
+        view = requests.get_request(session, request_id, _LIMITS)
     if view is None:
         raise ProblemError(
             HTTPStatus.NOT_FOUND,

@@ -63,7 +63,7 @@ class StratumCoverage(Sums):
     """The sums of requests that are sampled by one rule, with denominators of their own."""
 
     stratum: str = Field(
-        description="`uniform`: sampled by a hash of the request's id or trace; `opt_in`: the client "
+        description="`uniform`: sampled by a hash of the capture's identity or trace; `opt_in`: the client "
         "asked, always sampled; `opt_out`: the client asked not to be, never sampled; `unknown`: rows "
         "that no longer told.",
         examples=["uniform"],

@@ -145,7 +145,13 @@ class SampleFields(Answer):
     model: str = Field(
         description="The audited model, by its served name.", examples=["SmolLM2-135M-Instruct"]
     )
-    request_id: str = Field(description="The audited request.", examples=["chat-7f3a"])
+    request_id: str = Field(
+        description="The audited request, as its client said; others may share it.", examples=["chat-7f3a"]
+    )
+    capture_id: uuid.UUID | None = Field(
+        description="The identity that the plugin gave the request: no two share it, and no client chooses "
+        "it. Null when it was stored before captures had one."
+    )
     layer: int = Field(description="K: the activation is the output of block K.", examples=[23])
     position: int = Field(description="Token position; 0 is the first prompt token.", examples=[41])
     phase: str = Field(
@@ -165,8 +171,9 @@ class SampleFields(Answer):
     captured_at: dt.datetime = Field(description="When the activation was sampled, UTC.")
     stored_at: dt.datetime = Field(description="When it was stored, UTC.")
     stratum: str = Field(
-        description="How its request was chosen: `uniform`, by a hash of its id or trace, or `opt_in`, "
-        "because the client asked. Estimates over requests that nobody picked use `uniform` alone.",
+        description="How its request was chosen: `uniform`, by a hash of its identity or trace, or "
+        "`opt_in`, because the client asked. Estimates over requests that nobody picked use `uniform` "
+        "alone.",
         examples=["uniform"],
     )
     trace_id: str | None = Field(

@@ -12,13 +12,18 @@ from service.store.read import flags
 
 
 class Flag(Answer):
-    """A concept found on a request at enough positions of verified explanations."""
+    """A concept found on a capture at enough positions of verified explanations."""
 
     id: uuid.UUID
     model: str = Field(
         description="The audited model, by its served name.", examples=["SmolLM2-135M-Instruct"]
     )
-    request_id: str = Field(description="The audited request.", examples=["chat-7f3a"])
+    request_id: str = Field(
+        description="The audited request, as its client said; others may share it.", examples=["chat-7f3a"]
+    )
+    capture_id: uuid.UUID | None = Field(
+        description="The capture that it was raised on; null when that was stored before captures had one."
+    )
     layer: int = Field(examples=[23])
     concept: str = Field(examples=["weapons"])
     concepts_digest: str = Field(description="SHA-256 of the concept definitions in force.")
@@ -31,7 +36,7 @@ class Flag(Answer):
     )
     positions_required: int = Field(description="How many it takes.", examples=[2])
     positions_verified: int = Field(
-        description="The denominator: positions of this request with a verified explanation.", examples=[14]
+        description="The denominator: positions of this capture with a verified explanation.", examples=[14]
     )
     false_positive_rate: float | None = Field(
         description="Calibrated rate of this flag on benign requests; null when it is not calibrated."
@@ -58,6 +63,7 @@ def flag(view: flags.View) -> Flag:
         id=row.id,
         model=view.model,
         request_id=row.request_id,
+        capture_id=row.capture_id,
         layer=row.layer,
         concept=row.concept,
         concepts_digest=row.concepts_digest,

@@ -36,9 +36,7 @@ class ReasonCount(Answer):
 class RequestCoverage(Answer):
     """What part of the request was looked at."""
 
-    positions_sampled: int = Field(
-        description="Positions stored of this request, over all models and layers."
-    )
+    positions_sampled: int = Field(description="Positions stored of it, over all layers.")
     positions_listed: int = Field(
         description="How many of them `samples` holds; the figures below are of these."
     )
@@ -86,32 +84,50 @@ class RequestSummary(Answer):
     kinds: list[PooledKind] = Field(description="By mean score, highest first.")
 
 
-class RequestReport(Answer):
-    """Everything known about one request."""
+class Capture(Answer):
+    """One request that was sampled. Nothing of it is mixed with another, whatever id both came under."""
 
-    request_id: str = Field(examples=["chat-7f3a"])
-    models: list[str] = Field(
-        description="Models of the listed samples; ids need not be unique over models."
+    capture_id: uuid.UUID | None = Field(
+        description="The identity that the plugin gave it; null for all that was stored under the id "
+        "before captures had one."
     )
+    model: str = Field(
+        description="The audited model, by its served name.", examples=["SmolLM2-135M-Instruct"]
+    )
+    first_captured_at: dt.datetime = Field(description="Its first sample, UTC.")
     summary: RequestSummary | None = Field(
         description="What the listed readings say together; null without the scope "
         "`explanations:read_text`, and when no reading carries claims."
     )
     coverage: RequestCoverage
-    samples: list[Sample] = Field(description="By model, layer and position.")
+    samples: list[Sample] = Field(description="By layer and position.")
     explanations: list[Explanation] = Field(description="Of the listed samples, by layer and position.")
     flags: list[Flag] = Field(description="By concept. None does not mean clean: see `coverage`.")
+
+
+class RequestReport(Answer):
+    """Everything known under one request id. Clients choose ids, so it may be of several requests."""
+
+    request_id: str = Field(examples=["chat-7f3a"])
+    captures_total: int = Field(
+        description="How many requests were sampled under the id; more than are listed when cut.",
+        examples=[1],
+    )
+    captures: list[Capture] = Field(description="Newest first.")
 
 
 class TracedRequest(Answer):
     """A request of a trace, with a stored sample."""
 
     request_id: str = Field(examples=["chat-7f3a"])
+    capture_id: uuid.UUID | None = Field(
+        description="The identity that the plugin gave it; null when stored before captures had one."
+    )
     model: str = Field(
         description="The audited model, by its served name.", examples=["SmolLM2-135M-Instruct"]
     )
     span_ids: list[str] = Field(
-        description="Spans of the callers; several only where clients used the request id again.",
+        description="Spans of the callers; several only where `capture_id` is null and the id came again.",
         examples=[["b7ad6b7169203331"]],
     )
     samples: int = Field(description="Positions stored of it in this trace.", examples=[6])
@@ -129,10 +145,19 @@ class TracedRequests(Answer):
 
 
 def report(view: requests.View, *, with_text: bool) -> RequestReport:
-    """Return the answer for one request, text and tokens withheld unless ``with_text``."""
+    """Return the answer for one request id, text and tokens withheld unless ``with_text``."""
     return RequestReport(
         request_id=view.request_id,
-        models=sorted({sample.model for sample in view.samples}),
+        captures_total=view.captures_total,
+        captures=[_capture(capture, with_text=with_text) for capture in view.captures],
+    )
+
+
+def _capture(view: requests.CaptureView, *, with_text: bool) -> Capture:
+    return Capture(
+        capture_id=view.capture.capture_id,
+        model=view.capture.model,
+        first_captured_at=view.capture.first_captured_at,
         summary=_summary(view) if with_text else None,
         coverage=_coverage(view),
         samples=[
@@ -147,7 +172,7 @@ def report(view: requests.View, *, with_text: bool) -> RequestReport:
     )
 
 
-def _summary(view: requests.View) -> RequestSummary | None:
+def _summary(view: requests.CaptureView) -> RequestSummary | None:
     claims = [found.explanation.claims for found in view.explanations]
     pooled = readings.summarize([said for said in claims if said is not None])
     if pooled is None:
@@ -156,22 +181,22 @@ def _summary(view: requests.View) -> RequestSummary | None:
     return RequestSummary(**pooled._asdict() | {"kinds": kinds})
 
 
-def _coverage(view: requests.View) -> RequestCoverage:
-    listed = len(view.samples)
+def _coverage(view: requests.CaptureView) -> RequestCoverage:
+    total, listed = view.capture.samples_total, len(view.samples)
     explained = Ratio.of(len({found.sample.id for found in view.explanations}), listed)
     verified = Ratio.of(
         len({found.sample.id for found in view.explanations if found.explanation.verified}),
         explained.numerator,
     )
     return RequestCoverage(
-        positions_sampled=view.samples_total,
+        positions_sampled=total,
         positions_listed=listed,
-        truncated=listed < view.samples_total,
+        truncated=listed < total,
         positions_explained=explained,
         positions_verified=verified,
         reasons=_reasons(view.samples),
         statement=(
-            f"{view.samples_total} positions of this request were sampled and stored; of the {listed} "
+            f"{total} positions of this request were sampled and stored; of the {listed} "
             f"listed, {explained.numerator} have an explanation and {verified.numerator} a verified one. "
             "No other position was looked at, and how many there were is not stored."
         ),

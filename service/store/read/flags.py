@@ -1,6 +1,7 @@
 """Reading flags: concepts found on requests at enough verified positions."""
 
 import datetime as dt
+import uuid
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,9 +50,16 @@ def list_flags(session: Session, wanted: Filter, after: Position | None, limit: 
     return Page(page, Position(last.created_at, last.id) if last else None)
 
 
-def list_of_request(session: Session, request_id: str) -> list[View]:
-    """Return every flag on the request, ordered by concept."""
-    query = _joined().where(Flag.request_id == request_id).order_by(Flag.concept, Flag.layer, Flag.id)
+def list_of_capture(
+    session: Session, model_id: uuid.UUID, capture_id: uuid.UUID | None, request_id: str
+) -> list[View]:
+    """Return every flag on the capture, ordered by concept."""
+    of_capture = (
+        Flag.request_id == request_id,
+        Flag.model_id == model_id,
+        Flag.capture_id == capture_id,  # None becomes IS NULL
+    )
+    query = _joined().where(*of_capture).order_by(Flag.concept, Flag.layer, Flag.id)
     return [View(*row) for row in session.execute(query)]
 
 

@@ -20,12 +20,19 @@ class RaisedFlag(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What flags are counted on: one request at one layer, as one decoder read it."""
+    """What flags are counted on: one capture at one layer, as one decoder read it."""
 
     model_id: uuid.UUID
     decoder_id: uuid.UUID
+    capture_id: uuid.UUID | None
+    """None: sampled before captures had an identity, so that the request id has to be one."""
     request_id: str
     layer: int
+
+    @property
+    def capture(self) -> str:
+        """What tells the capture apart from the model's others."""
+        return self.request_id if self.capture_id is None else self.capture_id.hex
 
 
 def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> list[RaisedFlag]:
@@ -39,7 +46,7 @@ def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> lis
     for decided in verdicts.decide(evidence):
         row = {
             "id": identity.flag_id(
-                subject.model_id, subject.request_id, subject.layer, decided.concept, subject.decoder_id
+                subject.model_id, subject.capture, subject.layer, decided.concept, subject.decoder_id
             ),
             "concepts_digest": verdicts.concepts_digest,
             "false_positive_rate": verdicts.false_positive_rate,
@@ -73,6 +80,7 @@ def _list_sightings(session: Session, subject: Subject) -> list[Sighting]:
 def _verified_of(subject: Subject) -> tuple[Any, ...]:
     return (
         Sample.model_id == subject.model_id,
+        Sample.capture_id == subject.capture_id,  # None becomes IS NULL
         Sample.request_id == subject.request_id,
         Sample.layer == subject.layer,
         Explanation.decoder_id == subject.decoder_id,

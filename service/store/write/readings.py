@@ -76,32 +76,33 @@ def store_batch(
     decoder_id: uuid.UUID,
     verdicts: Verdicts,
 ) -> StoredBatch:
-    """Insert the readings and bring the flags of their requests up to date.
+    """Insert the readings and bring the flags of their captures up to date.
 
     1. Samples, then explanations, then concept matches, each ON CONFLICT DO NOTHING.
-    2. For each request with a new explanation, recount its verified positions and raise or update
-       its flags. Requests are locked in order, so that two workers with positions of the same
-       request count one after the other and neither misses the other's.
+    2. For each capture with a new explanation, recount its verified positions and raise or update
+       its flags. Captures are locked in order, so that two workers with positions of the same
+       one count one after the other and neither misses the other's.
     """
     if not readings:
         return StoredBatch(frozenset(), [])
-    requests = sorted({(new.sample.request_id, new.sample.layer) for new in readings})
-    _lock_requests(session, model_id, requests)
+    subjects = sorted({_subject(new.sample, model_id, decoder_id) for new in readings}, key=str)
+    _lock_captures(session, subjects)
     samples = [values_of(new.sample) | {"model_id": model_id} for new in readings]
     session.execute(insert(Sample).on_conflict_do_nothing(), samples)
     new_ids = _insert_explanations(session, readings, decoder_id)
     _insert_matches(session, readings, decoder_id, new_ids)
-    flags = [
-        flag
-        for request_id, layer in requests
-        for flag in refresh_flags(session, Subject(model_id, decoder_id, request_id, layer), verdicts)
-    ]
+    flags = [flag for subject in subjects for flag in refresh_flags(session, subject, verdicts)]
     return StoredBatch(new_ids, flags)
 
 
-def _lock_requests(session: Session, model_id: uuid.UUID, requests: Sequence[tuple[str, int]]) -> None:
+def _subject(sample: Sample, model_id: uuid.UUID, decoder_id: uuid.UUID) -> Subject:
+    return Subject(model_id, decoder_id, sample.capture_id, sample.request_id, sample.layer)
+
+
+def _lock_captures(session: Session, subjects: Sequence[Subject]) -> None:
     # Ordered keys, so that two workers cannot wait for each other.
-    keys = sorted({identity.model_id(f"{model_id}/{request}").int & (2**63 - 1) for request, _ in requests})
+    names = {f"{subject.model_id}/{subject.capture}" for subject in subjects}
+    keys = sorted({identity.model_id(name).int & (2**63 - 1) for name in names})
     for key in keys:
         session.execute(select(func.pg_advisory_xact_lock(key)))
 

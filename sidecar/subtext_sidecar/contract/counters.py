@@ -130,15 +130,10 @@ class PluginCounter(CounterName):
     IGNORED_TH = _of_reason("ignored", Unit.REQUESTS, TraceFault.TH)
     IGNORED_INCONSISTENT_TH = _of_reason("ignored", Unit.REQUESTS, TraceFault.INCONSISTENT_TH)
 
-    UNOBSERVABLE_PARALLEL_SAMPLE = (
-        "unobservable_parallel_sample",
+    UNOBSERVABLE_UNREADABLE = (
+        "unobservable_unreadable",
         Unit.REQUESTS,
-        "It is a further completion under the id of another one.",
-    )
-    UNOBSERVABLE_BATCHED_PROMPT = (
-        "unobservable_batched_prompt",
-        Unit.REQUESTS,
-        "It is a further prompt under the id of another one.",
+        "What its client sent about it made our code fail: it was skipped, and the others were not.",
     )
     UNOBSERVABLE_PREFIX_CACHED = (
         "unobservable_prefix_cached",

@@ -17,15 +17,19 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Probability = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 TraceId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 SpanId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+CaptureId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 
 
 class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """What the rows of one request share."""
 
-    request_id: Name  # external id (X-Request-Id), never the engine's suffixed one
+    request_id: Name  # external id (X-Request-Id): only ever to look up by, two requests may share it
     stratum: Name  # Stratum.UNIFORM or OPT_IN
     trace_id: TraceId | None = None  # of the traceparent that came with it: only ever to look up by
     span_id: SpanId | None = None  # of the caller's span, from the same
+    # The identity of this engine request, 128 random bits of the plugin's own. None: made by a plugin of
+    # before, for which the external id is the identity.
+    capture_id: CaptureId | None = None
 
 
 class RowFacts(msgspec.Struct, frozen=True, kw_only=True):

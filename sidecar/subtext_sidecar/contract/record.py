@@ -160,12 +160,14 @@ def decode(header_bytes: bytes, vector: bytes) -> Record:
 
 
 def sample_id(header: Header) -> uuid.UUID:
-    """Return the sample's identity: UUIDv5 of (model, request, layer, position).
+    """Return the sample's identity: UUIDv5 of (model, capture, layer, position).
 
-    A redelivered or recomputed activation has the same identity, which makes storing idempotent.
+    A redelivered or recomputed activation has the same identity, which makes storing idempotent. Nothing
+    that a client chooses is part of it; in a record of before captures, the request's id is.
     """
     # msgpack is length-prefixed, so ("a", "bc") and ("ab", "c") cannot meet in one name.
-    parts = (header.model, header.request.request_id, header.layer, header.position)
+    request = header.request
+    parts = (header.model, request.capture_id or request.request_id, header.layer, header.position)
     return uuid.uuid5(_NAMESPACE, _encoder.encode(parts).hex())
 
 

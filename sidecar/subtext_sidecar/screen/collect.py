@@ -42,7 +42,8 @@ def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float
                 if (header.model, header.layer) != (model, layer) or not header.baseline_probability:
                     continue
                 vectors.append(record.values())
-                documents.append(numbers.setdefault(header.request.request_id, len(numbers)))
+                capture = header.request.capture_id or header.request.request_id
+                documents.append(numbers.setdefault(capture, len(numbers)))
                 if len(vectors) == rows:
                     break
     except RedisError as error:

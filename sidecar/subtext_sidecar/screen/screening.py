@@ -116,9 +116,9 @@ class Screening:
         return (kind.model, kind.layer, kind.d_model) == (of.model, of.layer, of.d_model)
 
     def _draws(self, rows: Rows) -> list[float]:
-        request_ids = [request.request_id for request in rows.requests]
-        of_requests = {one: thinning.draw(self._policy.seed, one) for one in set(request_ids)}
-        return [of_requests[one] for one in request_ids]
+        captures = [request.capture_id or request.request_id for request in rows.requests]
+        of_captures = {one: thinning.draw(self._policy.seed, one) for one in set(captures)}
+        return [of_captures[one] for one in captures]
 
     def _find(self, rows: Rows, finite: list[int]) -> _Findings:
         if self._detector is None or not finite or not self._fits(rows.kind):

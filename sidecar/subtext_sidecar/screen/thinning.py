@@ -1,6 +1,6 @@
 """Which of the received rows go on to the decoder, and with what probability. Pure.
 
-Each request draws one uniform number by the hash of (seed, request id). The baseline passes a row
+Each request draws one uniform number by the hash of (seed, capture id). The baseline passes a row
 when the draw is below ``baseline``; a row that the screen found also passes below ``found``. The
 rates in force depend on what arrived before, never on what was passed, so they say nothing about
 the draws that they are compared with: dividing by the recorded probabilities gives unbiased sums.
@@ -17,7 +17,7 @@ _FALL: Final = 0.2  # of the way to a lower rate in one step; a higher one is ta
 REPAY_SECONDS: Final = 10.0
 _LEAST_BUDGET: Final = 0.1  # share of the budget that is left while a surge is paid back
 
-# Apart from every other hash of request ids, above all from the plugin's: decisions that are
+# Apart from every other hash of capture ids, above all from the plugin's: decisions that are
 # multiplied must be independent.
 _PURPOSE: Final = b"subtext-screen"
 _BITS: Final = 53  # what a float holds exactly
@@ -54,9 +54,9 @@ class Thinning:
     owed_rows: float = 0.0  # expected to have passed beyond the budget, and not paid back yet
 
 
-def draw(seed: int, request_id: str) -> float:
+def draw(seed: int, capture_id: str) -> float:
     """Return a number from [0, 1): the same for the same seed and request, always and on every host."""
-    digest = hashlib.blake2b(f"{seed}\x00{request_id}".encode(), digest_size=8, person=_PURPOSE).digest()
+    digest = hashlib.blake2b(f"{seed}\x00{capture_id}".encode(), digest_size=8, person=_PURPOSE).digest()
     return (int.from_bytes(digest) >> (64 - _BITS)) / (1 << _BITS)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from service.store.tables import ConceptMatch, CoverageMinute, Decoder, Explanation, Flag, Model, Sample
 
 START = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.UTC)
+CAPTURE_ID = uuid.UUID("5eed" + "0" * 28)
 SECRET_TEXT = "THE-SECRET-READING"
 SECRET_TOKEN = "THE-SECRET-TOKEN"
 SECRET_TOKEN_ID = 987_654_321
@@ -57,6 +58,7 @@ def add_explanation(
     audited: Audited,
     *,
     request_id: str = "chat-1",
+    capture_id: uuid.UUID | None = CAPTURE_ID,
     position: int = 0,
     captured_at: dt.datetime = START,
     verified: bool = True,
@@ -70,6 +72,7 @@ def add_explanation(
         id=uuid.uuid4(),
         model_id=audited.model.id,
         request_id=request_id,
+        capture_id=capture_id,
         layer=audited.decoder.layer,
         position=position,
         token_id=SECRET_TOKEN_ID,
@@ -121,6 +124,7 @@ def add_flag(
     audited: Audited,
     *,
     request_id: str = "chat-1",
+    capture_id: uuid.UUID | None = CAPTURE_ID,
     concept: str = "deception",
     severity: str = "high",
     captured_at: dt.datetime = START,
@@ -131,6 +135,7 @@ def add_flag(
         model_id=audited.model.id,
         decoder_id=audited.decoder.id,
         request_id=request_id,
+        capture_id=capture_id,
         layer=audited.decoder.layer,
         concept=concept,
         concepts_digest="0" * 64,

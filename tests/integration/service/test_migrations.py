@@ -1,3 +1,4 @@
+import contextlib
 import subprocess
 import sys
 import time
@@ -154,6 +155,20 @@ def test_samples_of_the_third_revision_have_no_trace_and_workers_of_then_can_go_
     engine.dispose()
 
 
+INVALIDATE = {
+    "ix_samples_trace_id": "UPDATE pg_index SET indisvalid = false"
+    " WHERE indexrelid = 'ix_samples_trace_id'::regclass",
+    "ix_samples_capture_id": "UPDATE pg_index SET indisvalid = false"
+    " WHERE indexrelid = 'ix_samples_capture_id'::regclass",
+}
+FORGET = {
+    "0004": "UPDATE alembic_version SET version_num = '0004'",
+    "0006": "UPDATE alembic_version SET version_num = '0006'",
+}
+ARE_VALID = (
+    "SELECT relname, indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
+    " WHERE relname IN ('ix_samples_trace_id', 'ix_samples_capture_id') ORDER BY relname"
+)
 INDEX_IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_samples_trace_id')"
 
 
@@ -178,18 +193,23 @@ def test_an_index_is_built_while_another_migrator_waits_and_a_writer_is_at_work(
     engine.dispose()
 
 
-def test_an_index_that_an_interrupted_migration_left_invalid_is_built_again(database_url: str) -> None:
+@pytest.mark.parametrize(
+    ("index", "before"), [("ix_samples_trace_id", "0004"), ("ix_samples_capture_id", "0006")]
+)
+def test_an_index_that_an_interrupted_migration_left_invalid_is_built_again(
+    database_url: str, index: str, before: str
+) -> None:
     engine = create_engine(database_url)
-    _execute(
-        engine,
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_samples_trace_id'::regclass;"
-        "UPDATE alembic_version SET version_num = '0004'",
-    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(engine.dispose)
+        _execute(engine, INVALIDATE[index])
+        if before == "0004":
+            migrate.downgrade(database_url, "0005")
+        _execute(engine, FORGET[before])
 
-    migrate.upgrade(database_url)
+        migrate.upgrade(database_url)
 
-    assert _rows(engine, INDEX_IS_VALID) == [(True,)]
-    engine.dispose()
+        assert _rows(engine, ARE_VALID) == [("ix_samples_capture_id", True), ("ix_samples_trace_id", True)]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def test_a_request_tells_samples_explanations_flags_and_what_was_looked_at(
                 id=uuid.uuid4(),
                 model_id=audited.model.id,
                 request_id="a/b c",
+                capture_id=seed.CAPTURE_ID,
                 layer=20,
                 position=9,
                 token_id=1,
@@ -53,7 +54,10 @@ def test_a_request_tells_samples_explanations_flags_and_what_was_looked_at(
     report = client.get("/v1/requests/a%2Fb%20c", headers=admin).json()
 
     assert report["request_id"] == "a/b c"
-    assert report["models"] == ["tiny"]
+    assert report["captures_total"] == 1
+    (report,) = report["captures"]
+    assert (report["model"], report["capture_id"]) == ("tiny", str(seed.CAPTURE_ID))
+    assert report["first_captured_at"] == "2026-11-23T05:00:00Z"
     assert [sample["position"] for sample in report["samples"]] == [0, 1, 2, 3, 9]
     assert [found["position"] for found in report["explanations"]] == [0, 1, 2, 3]
     assert [found["matches"][0]["concept"] for found in report["explanations"]] == ["deception"] * 4
@@ -88,7 +92,7 @@ def test_a_request_is_summarized_over_its_readings(
             seed.add_explanation(session, audited, position=position, claims=claims)
         seed.add_explanation(session, audited, request_id="silent")
 
-    summary = client.get("/v1/requests/chat-1", headers=admin).json()["summary"]
+    summary = client.get("/v1/requests/chat-1", headers=admin).json()["captures"][0]["summary"]
 
     assert summary["text"] == f"about {seed.SECRET_AREA} (2 of 3 readings)"
     assert (summary["area"], summary["readings_naming_it"], summary["readings"]) == (seed.SECRET_AREA, 2, 3)
@@ -96,7 +100,31 @@ def test_a_request_is_summarized_over_its_readings(
     assert summary["kinds"] == [
         {"kind": "self-harm", "mean_score": pytest.approx(0.4), "max_score": 0.6, "readings": 2}
     ]
-    assert client.get("/v1/requests/silent", headers=admin).json()["summary"] is None
+    assert client.get("/v1/requests/silent", headers=admin).json()["captures"][0]["summary"] is None
+
+
+@pytest.mark.parametrize("second", [uuid.UUID(int=2), None])
+def test_captures_that_share_a_request_id_are_told_apart(
+    client: TestClient, sessions: Sessions, admin: Headers, second: uuid.UUID | None
+) -> None:
+    later = seed.START + dt.timedelta(seconds=5)
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for position in range(2):
+            seed.add_explanation(session, audited, position=position, claims=seed.CLAIMS)
+        seed.add_explanation(session, audited, position=0, capture_id=second, captured_at=later)
+        seed.add_flag(session, audited)
+
+    report = client.get("/v1/requests/chat-1", headers=admin).json()
+
+    assert report["captures_total"] == 2
+    newest, oldest = report["captures"]
+    assert newest["capture_id"] == (second and str(second))
+    assert (len(newest["samples"]), len(newest["explanations"]), len(newest["flags"])) == (1, 1, 0)
+    assert (len(oldest["samples"]), len(oldest["explanations"]), len(oldest["flags"])) == (2, 2, 1)
+    assert newest["summary"] is None
+    assert oldest["summary"]["readings"] == 2
+    assert newest["coverage"]["positions_sampled"] == 1
 
 
 def test_an_unknown_request_is_not_called_clean(client: TestClient, admin: Headers) -> None:
@@ -114,10 +142,26 @@ def test_a_request_with_too_many_samples_says_that_it_is_cut(sessions: Sessions)
             seed.add_explanation(session, audited, position=position)
 
     with sessions() as session:
-        view = requests.get_request(session, "chat-1", 3)
+        view = requests.get_request(session, "chat-1", requests.Limits(captures=20, samples=3))
 
     assert view is not None
-    assert (view.samples_total, len(view.samples), len(view.explanations)) == (5, 3, 3)
+    (found,) = view.captures
+    assert (found.capture.samples_total, len(found.samples), len(found.explanations)) == (5, 3, 3)
+
+
+def test_an_id_with_too_many_captures_says_how_many_there_are(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for number in range(5):
+            later = seed.START + dt.timedelta(seconds=number)
+            seed.add_explanation(session, audited, capture_id=uuid.UUID(int=number), captured_at=later)
+
+    with sessions() as session:
+        view = requests.get_request(session, "chat-1", requests.Limits(captures=2, samples=3))
+
+    assert view is not None
+    assert view.captures_total == 5
+    assert [found.capture.capture_id for found in view.captures] == [uuid.UUID(int=4), uuid.UUID(int=3)]
 
 
 def test_control_characters_and_overlong_ids_are_refused(client: TestClient, admin: Headers) -> None:
@@ -140,7 +184,8 @@ def test_samples_and_explanations_tell_their_trace_or_that_there_is_none(
 
     for request_id, ids in (("traced", (TRACE_ID, SPAN_ID)), ("untraced", (None, None))):
         report = client.get(f"/v1/requests/{request_id}", headers=admin).json()
-        for found in (*report["samples"], *report["explanations"]):
+        (capture,) = report["captures"]
+        for found in (*capture["samples"], *capture["explanations"]):
             assert (found["trace_id"], found["span_id"]) == ids
 
 

@@ -110,9 +110,12 @@ def wanted(run: EngineRun, prompts: dict[str, list[int]], policy: CapturePolicy)
 
     The last token of a text was never computed: it was sampled, and then the text was over.
     """
+    captures = {
+        record.header.request.request_id: record.header.request.capture_id or "" for record in run.records
+    }
     found: set[tuple[str, int]] = set()
     for request_id, prompt in prompts.items():
-        drawn = sampling.draw(policy.seed, request_id)
+        drawn = sampling.draw(policy.seed, captures[request_id])
         choice = sampling.choose(policy, drawn, len(prompt), 1.0, run.context)
         position = sampling.next_position(choice, 0)
         while position < len(run.texts[request_id]) - 1:

@@ -52,16 +52,20 @@ def read_request_args(policy: CapturePolicy, extra_args: Mapping[str, Any] | Non
     return RequestArgs(stratum, trace.randomness, counters)
 
 
-def request_facts(request_id: str, stratum: Stratum, extra_args: Mapping[str, Any] | None) -> RequestFacts:
+def request_facts(
+    request_id: str, stratum: Stratum, extra_args: Mapping[str, Any] | None, capture_id: str
+) -> RequestFacts:
     """Return what the rows of a sampled request carry on about it.
 
     A malformed ``traceparent`` is none. Its ids are taken whatever the policy honours: they decide nothing.
     """
     parent = read_parent(extra_args.get(TRACEPARENT)) if extra_args else None
-    if parent is None:
-        return RequestFacts(request_id=request_id, stratum=stratum)
     return RequestFacts(
-        request_id=request_id, stratum=stratum, trace_id=parent.trace_id, span_id=parent.span_id
+        request_id=request_id,
+        stratum=stratum,
+        capture_id=capture_id,
+        trace_id=None if parent is None else parent.trace_id,
+        span_id=None if parent is None else parent.span_id,
     )
 
 

@@ -1,45 +1,30 @@
-"""Recover the external request id from the engine's internal one.
+"""The two ids of an engine request: what its client called it, and the identity that we give it."""
 
-vLLM 0.32 builds internal ids as ``[{sample}_]{external}-{8 hex}``; the OpenAI server's external
-part is ``chatcmpl-{X-Request-Id}`` or ``cmpl-{X-Request-Id}-{prompt index}``. Pure.
-"""
+from secrets import token_hex
+from typing import Final
 
-import re
-from typing import Final, NamedTuple
+from subtext_sidecar.contract.request_id import forms
 
-from subtext_sidecar.contract.counters import PluginCounter
-
-_PARALLEL_SAMPLE: Final = PluginCounter.UNOBSERVABLE_PARALLEL_SAMPLE
-_BATCHED_PROMPT: Final = PluginCounter.UNOBSERVABLE_BATCHED_PROMPT
-_SUFFIX: Final = re.compile(r"-[0-9a-f]{8}\Z")
-# Only in front of ids that vLLM itself shapes: a client's own id may well start with "3_".
-_SAMPLE: Final = re.compile(r"(\d+)_(?=chatcmpl-|cmpl-|\d+\Z)")
-_PROMPT_INDEX: Final = re.compile(r"-(\d+)\Z")
+CAPTURE_ID_BYTES: Final = 16
+_SUFFIX_CHARACTERS: Final = 9
+_HEXADECIMAL: Final = frozenset("0123456789abcdef")
 
 
-class ExternalId(NamedTuple):
-    """The client's id, and what counts that this engine request is not observed under it (None: it is).
+def new_capture_id(_internal_id: str) -> str:
+    """Return an identity that nobody can foresee: nothing that a client chooses is part of it."""
+    return token_hex(CAPTURE_ID_BYTES)
 
-    One external id stands for one text. Of a request with n > 1 or with several prompts only the
-    first is observed, because positions of the others would collide with its own.
+
+def client_id(internal_id: str, *, randomized: bool = True) -> str:
+    """Return the likeliest of the ids that the client may have sent, bounded and readable.
+
+    ``randomized`` tells whether vLLM added its hyphen and eight digits to the id that it was given.
     """
-
-    request_id: str
-    skip: PluginCounter | None
+    return forms(_external(internal_id) if randomized else internal_id)[0]
 
 
-def external_id(internal: str, *, randomized: bool = True) -> ExternalId:
-    """Return the external id; ``randomized`` tells whether vLLM added its eight-digit suffix."""
-    rest = _SUFFIX.sub("", internal, count=1) if randomized else internal
-    skip: PluginCounter | None = None
-    if sample := _SAMPLE.match(rest):
-        rest = rest[sample.end() :]
-        skip = _PARALLEL_SAMPLE if int(sample.group(1)) else None
-    if rest.startswith("chatcmpl-"):
-        rest = rest.removeprefix("chatcmpl-")
-    elif rest.startswith("cmpl-"):
-        rest = rest.removeprefix("cmpl-")
-        if index := _PROMPT_INDEX.search(rest):
-            rest = rest[: index.start()]
-            skip = skip or (_BATCHED_PROMPT if int(index.group(1)) else None)
-    return ExternalId(rest or internal, skip)
+def _external(internal_id: str) -> str:
+    suffix = internal_id[-_SUFFIX_CHARACTERS:]
+    if len(suffix) == _SUFFIX_CHARACTERS and suffix[0] == "-" and _HEXADECIMAL.issuperset(suffix[1:]):
+        return internal_id[:-_SUFFIX_CHARACTERS]
+    return internal_id

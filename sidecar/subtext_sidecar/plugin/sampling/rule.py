@@ -2,7 +2,7 @@
 
 A request is taken when its 56 random bits reach the threshold of the rate in force: the rule of
 OpenTelemetry's consistent sampling, so the bits may come from the request's trace as well as from
-the hash of (seed, request id). A request that is taken at one rate is taken at every higher one.
+the hash of (seed, capture id). A request that is taken at one rate is taken at every higher one.
 
 Of a taken request: the last ``prompt_window`` prompt tokens, and of its answer windows of ``window``
 adjacent positions, one in each block of positions. How long an answer becomes is not known when it
@@ -31,7 +31,7 @@ Reason = Literal["prompt_end", "decode"]
 NEVER: Final = sys.maxsize
 RANDOMNESS_END: Final = 1 << 56  # randomness and thresholds are below it
 
-# Apart from every other hash of request ids, above all from the screen's: decisions that are
+# Apart from every other hash of capture ids, above all from the screen's: decisions that are
 # multiplied must be independent.
 _PURPOSE: Final = b"subtext-capture"
 
@@ -57,9 +57,9 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     probability: float  # of the request
 
 
-def draw(seed: int, request_id: str) -> Draw:
+def draw(seed: int, capture_id: str) -> Draw:
     """Return the same draw for the same seed and request, always and on every host."""
-    digest = hashlib.blake2b(f"{seed}\x00{request_id}".encode(), digest_size=16, person=_PURPOSE).digest()
+    digest = hashlib.blake2b(f"{seed}\x00{capture_id}".encode(), digest_size=16, person=_PURPOSE).digest()
     return Draw(int.from_bytes(digest[:7]), int.from_bytes(digest[8:]))
 
 

@@ -19,7 +19,7 @@ from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.plugin.sampling.budget import Admitted, Budget
 from subtext_sidecar.plugin.sampling.request_args import RequestArgs, read_request_args, request_facts
-from subtext_sidecar.plugin.sampling.request_id import external_id
+from subtext_sidecar.plugin.sampling.request_id import client_id, new_capture_id
 from subtext_sidecar.plugin.sampling.wheel import Wheel
 
 # Finished requests are forgotten at once; this only bounds the damage if a finish is ever missed.
@@ -128,13 +128,24 @@ class Watchlist:
     """Remembers each live request: a watch when it is sampled, its name alone when it is not."""
 
     def __init__(
-        self, policy: CapturePolicy, count: Count, *, context: int, randomized_ids: bool = True
+        self,
+        policy: CapturePolicy,
+        count: Count,
+        *,
+        context: int,
+        randomized_ids: bool = True,
+        mint: Callable[[str], str] = new_capture_id,
     ) -> None:
-        """Follow requests of at most ``context`` positions, prompt and answer together."""
+        """Follow requests of at most ``context`` positions, prompt and answer together.
+
+        ``mint`` returns the identity of the request with this internal id; only simulations that must come
+        out alike again have one of their own.
+        """
         self._policy = policy
         self._context = context
         self._count = count
         self._randomized_ids = randomized_ids
+        self._mint = mint
         self._budget = Budget()
         self._known: dict[str, None] = {}
         self.watched: dict[str, Watch] = {}  # for others to look whether it is empty
@@ -165,7 +176,10 @@ class Watchlist:
             self._known[request.internal_id] = None
             if len(self._known) > MAX_KNOWN_REQUESTS:
                 self.forget([next(iter(self._known))])
-            self._decide(policy, request)
+            try:
+                self._decide(policy, request)
+            except Exception:  # noqa: BLE001  # what one client sends must not end the audit of the others
+                self._count(_UNIFORM, PluginCounter.UNOBSERVABLE_UNREADABLE, 1)
 
     def forget(self, internal_ids: Iterable[str]) -> None:
         """Drop the state of finished requests."""
@@ -242,13 +256,7 @@ class Watchlist:
         said = read_request_args(policy, request.extra_args)
         for counter in (_SEEN, *said.counters):
             self._count(said.stratum, counter, 1)
-        if said.stratum == _OPT_OUT:
-            return
-        request_id, skip = external_id(request.internal_id, randomized=self._randomized_ids)
-        if skip is not None:
-            self._count(said.stratum, skip, 1)
-            return
-        watch = self._draw(policy, request, request_id, said)
+        watch = None if said.stratum == _OPT_OUT else self._draw(policy, request, said)
         if watch is None:
             return
         self._count(said.stratum, _SAMPLED, 1)
@@ -257,10 +265,10 @@ class Watchlist:
         self.watched[request.internal_id] = watch
         self._file(watch)
 
-    def _draw(
-        self, policy: CapturePolicy, request: NewRequest, request_id: str, said: RequestArgs
-    ) -> Watch | None:
-        drawn = sampling.draw(policy.seed, request_id)
+    def _draw(self, policy: CapturePolicy, request: NewRequest, said: RequestArgs) -> Watch | None:
+        # By our own identity of it: by the client's, he could try ids until one is never drawn.
+        capture_id = self._mint(request.internal_id)
+        drawn = sampling.draw(policy.seed, capture_id)
         randomness = drawn.randomness if said.randomness is None else said.randomness
         rate = self._budget.rate(policy) if said.stratum == _UNIFORM else 1.0
         threshold = sampling.threshold(rate)
@@ -269,7 +277,8 @@ class Watchlist:
         choice = sampling.choose(
             policy, drawn, request.prompt_tokens, sampling.probability(threshold), self._context
         )
-        facts = request_facts(request_id, said.stratum, request.extra_args)
+        request_id = client_id(request.internal_id, randomized=self._randomized_ids)
+        facts = request_facts(request_id, said.stratum, request.extra_args, capture_id)
         return Watch(request.internal_id, facts, randomness, choice)
 
     def _file(self, watch: Watch) -> None:

@@ -1,6 +1,7 @@
 """The worker's loop on real stores: what goes in comes out once, or in the dead-letter stream."""
 
 import time
+import uuid
 from collections.abc import Callable
 from functools import partial
 from secrets import token_hex
@@ -398,6 +399,25 @@ def test_a_flag_needs_two_positions(make_bench: Callable[..., Bench]) -> None:
     assert (
         bench.metric("subtext_concept_flags_total", model=MODEL, concept="bombs", severity="critical") == 1
     )
+
+
+def test_a_flag_never_crosses_captures_of_one_request_id(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    one, other = "1" * 32, "2" * 32
+    for capture_id in (one, other, None):
+        bench.add(*make_record(position=1, capture_id=capture_id))
+    bench.drain()
+
+    assert count(bench, Explanation) == 3
+    assert bench.metric("subtext_activations_duplicate_total") == 0
+    assert count(bench, Flag) == 0
+    bench.add(*make_record(position=2, capture_id=other))
+    bench.drain()
+
+    with bench.sessions() as session:
+        flag = session.execute(select(Flag)).scalar_one()
+    assert (flag.capture_id, flag.request_id) == (uuid.UUID(hex=other), "request-1")
+    assert (flag.positions_matched, flag.positions_verified) == (2, 2)
 
 
 def test_a_flag_is_raised_once_and_grows(make_bench: Callable[..., Bench]) -> None:

@@ -14,7 +14,7 @@ NAMES = {
         requests_seen requests_sampled requests_traced requests_adapted
         opt_in_not_honoured opt_out_not_honoured
         ignored_wish ignored_traceparent ignored_tracestate ignored_rv ignored_th ignored_inconsistent_th
-        unobservable_parallel_sample unobservable_batched_prompt
+        unobservable_unreadable
         unobservable_prefix_cached unobservable_drafted positions_repeated
         rows_sampled rows_handed_over
         dropped_queue_full dropped_ring_full dropped_socket_full dropped_budget dropped_error

@@ -17,6 +17,7 @@ OPT_IN, OPT_OUT, UNIFORM = Stratum.OPT_IN, Stratum.OPT_OUT, Stratum.UNIFORM
 POLICY = CapturePolicy(honour_opt_in=True, honour_opt_out=True, honour_trace=True)
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 R = 0x48EB211C80319C
+CAPTURE_ID = "5" * 32
 
 
 @pytest.mark.parametrize("extra_args", [None, {}, {"kv_transfer_params": {}, "min_tokens_of_another": 3}])
@@ -71,9 +72,9 @@ def test_malformed_traces_are_counted() -> None:
 
 @pytest.mark.parametrize("stratum", [UNIFORM, OPT_IN])
 def test_a_request_carries_the_ids_of_its_trace(stratum: Stratum) -> None:
-    facts = request_facts("r", stratum, {"traceparent": PARENT, "tracestate": 5})
+    facts = request_facts("r", stratum, {"traceparent": PARENT, "tracestate": 5}, CAPTURE_ID)
 
-    assert (facts.request_id, facts.stratum) == ("r", stratum)
+    assert (facts.request_id, facts.stratum, facts.capture_id) == ("r", stratum, CAPTURE_ID)
     assert facts.trace_id == "0af7651916cd43dd8448eb211c80319c"
     assert facts.span_id == "b7ad6b7169203331"
 
@@ -98,6 +99,6 @@ def test_a_request_carries_the_ids_of_its_trace(stratum: Stratum) -> None:
     ],
 )
 def test_a_trace_that_is_none_or_malformed_leaves_no_ids(extra_args: dict[str, Any] | None) -> None:
-    facts = request_facts("r", UNIFORM, extra_args)
+    facts = request_facts("r", UNIFORM, extra_args, CAPTURE_ID)
 
     assert (facts.trace_id, facts.span_id) == (None, None)

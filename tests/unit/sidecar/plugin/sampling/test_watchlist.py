@@ -31,9 +31,14 @@ class Counts(Counter[tuple[str, str]]):
         return {counter: count for (one, counter), count in self.items() if one == stratum}
 
 
+def external(internal_id: str) -> str:
+    """An identity that the tests can foresee."""
+    return internal_id.rpartition("-")[0]
+
+
 def make(policy: CapturePolicy = EVERY_ROW) -> tuple[Watchlist, Counts]:
     counts = Counts()
-    return Watchlist(policy, counts, context=CONTEXT), counts
+    return Watchlist(policy, counts, context=CONTEXT, mint=external), counts
 
 
 def new(internal_id: str, prompt_tokens: int = 4, **extra_args: Any) -> NewRequest:
@@ -132,16 +137,77 @@ def test_a_request_of_which_nothing_more_is_wanted_is_not_followed() -> None:
     requests.forget(["a-00000000"])
 
 
-def test_only_the_first_parallel_sample_is_observed() -> None:
+def test_every_completion_and_every_prompt_is_a_request_of_its_own() -> None:
     requests, counts = make()
-    requests.add([new("0_chatcmpl-a-00000000"), new("1_chatcmpl-a-00000001")], 0.0)
+    ids = ["0_cmpl-a-0-00000000", "1_cmpl-a-0-00000000", "0_cmpl-a-1-11111111", "1_cmpl-a-1-11111111"]
+    requests.add([new(one) for one in ids], 0.0)
 
-    assert len(requests) == 1
+    rows = rows_of(requests.pick(ids, [0, 4, 8, 12, 16], [0] * 4, {}, 0.0))
+
+    assert [row.request_id for row in rows] == ["a"] * 8
+    assert counts.of(UNIFORM) == {"requests_seen": 4, "requests_sampled": 4}
+
+
+def test_an_identity_is_of_the_plugin_alone() -> None:
+    counts = Counts()
+    requests = Watchlist(EVERY_ROW, counts, context=CONTEXT)
+    ids = ["chatcmpl-a-00000000", "chatcmpl-a-11111111"]
+    requests.add([new(one) for one in ids], 0.0)
+
+    facts = [requests.watched[one].request for one in ids]
+
+    assert [one.request_id for one in facts] == ["a", "a"]
+    assert facts[0].capture_id != facts[1].capture_id
+    assert all(one.capture_id is not None and len(one.capture_id) == 32 for one in facts)
+
+
+def test_a_request_that_makes_our_code_fail_is_skipped_alone() -> None:
+    def mint(internal_id: str) -> str:
+        if internal_id.startswith("bad"):
+            raise RuntimeError("a defect of ours")
+        return internal_id
+
+    counts = Counts()
+    requests = Watchlist(EVERY_ROW, counts, context=CONTEXT, mint=mint)
+    requests.add([new("bad-00000000"), new("good-00000000")], 0.0)
+
+    assert list(requests.watched) == ["good-00000000"]
     assert counts.of(UNIFORM) == {
         "requests_seen": 2,
+        "unobservable_unreadable": 1,
         "requests_sampled": 1,
-        "unobservable_parallel_sample": 1,
     }
+
+
+@given(
+    internal_ids=st.lists(st.text(st.characters(exclude_categories=()), max_size=400), max_size=5),
+    extra_args=st.dictionaries(
+        st.sampled_from(["subtext", "traceparent", "tracestate", "other"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=60),
+            lambda children: (
+                st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3)
+            ),
+            max_leaves=5,
+        ),
+    ),
+)
+def test_nothing_that_a_client_sends_ends_the_audit(
+    internal_ids: list[str], extra_args: dict[str, Any]
+) -> None:
+    counts = Counts()
+    policy = replace(EVERY_ROW, honour_trace=True, honour_opt_in=True, honour_opt_out=True)
+    requests = Watchlist(policy, counts, context=CONTEXT)
+
+    requests.add([NewRequest(one, 4, extra_args) for one in internal_ids], 0.0)
+    requests.add([new("innocent-00000000", 4)], 0.0)
+
+    assert "innocent-00000000" in requests.watched
+    assert sum(count for (_, counter), count in counts.items() if counter == "unobservable_unreadable") == 0
+    for watch in requests.watched.values():
+        assert len(watch.request.request_id.encode()) <= 256
+    requests.forget([*internal_ids, "innocent-00000000"])
+    assert len(requests) == 0
 
 
 def test_finished_requests_are_forgotten() -> None:

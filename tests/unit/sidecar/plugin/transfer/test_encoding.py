@@ -34,7 +34,8 @@ def taken(
         stop=1_000_000,
         probability=0.5,
     )
-    return Watch("internal", request_facts(request_id, stratum, None), 0, choice), position
+    request = request_facts(request_id, stratum, None, request_id.encode().hex().zfill(32))
+    return Watch("internal", request, 0, choice), position
 
 
 def batch(
