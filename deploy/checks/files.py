@@ -24,6 +24,7 @@ FOLDERS = (
     ("What sidecar, workers and service agree on", "sidecar/subtext_sidecar/contract"),
     ("The worker's process, where the decoder runs", "workers"),
     ("", "workers/consumer"),
+    ("", "workers/consumer/outage"),
     ("", "workers/nla"),
     ("", "workers/nla/checkpoint"),
     ("", "workers/nla/engine"),

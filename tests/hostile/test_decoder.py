@@ -19,7 +19,7 @@ from tests.support import ROOT
 from tests.support.waiting import wait_until
 from tests.support.worker import Bench
 from workers.consumer import serving
-from workers.consumer.known_vector import DecoderOutageError
+from workers.consumer.outage.known_vector import DecoderOutageError
 from workers.nla.decoder import Given, Reading
 from workers.nla.fake import FakeDecoder
 from workers.settings import WorkerSettings

@@ -30,10 +30,11 @@ from subtext_sidecar.contract.counters import (
     Stratum,
     WorkerCounter,
 )
-from workers.consumer import blame, decoder_health, known_vector, ledger, pipeline
-from workers.consumer.known_vector import DecoderOutageError
+from workers.consumer import decoder_health, ledger, pipeline
 from workers.consumer.metrics import WorkerMetrics
-from workers.consumer.progress import Progress
+from workers.consumer.outage import blame, known_vector
+from workers.consumer.outage.known_vector import DecoderOutageError
+from workers.consumer.outage.progress import Progress
 from workers.consumer.queue import Batch, Entry, Queue
 from workers.errors import STORE_ERRORS, PermanentError, is_outage
 from workers.judge.judge import Judge

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import redis
 
 from subtext_sidecar.contract import streams
-from workers.consumer import blame
+from workers.consumer.outage import blame
 
 _LEFT_LOOKED_AT = 64
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from workers.consumer.loop import WorkerLoop
-from workers.consumer.progress import Watchdog
+from workers.consumer.outage.progress import Watchdog
 from workers.consumer.wiring import Parts
 
 log = structlog.get_logger()

@@ -14,13 +14,13 @@ from service.store import engine as store_engine
 from service.store import migrate
 from service.store.write import decoders
 from subtext_sidecar.anomaly.score import Detector, Reference
-from workers.consumer import known_vector
 from workers.consumer.gauges import Gauges
 from workers.consumer.health import HealthServer
 from workers.consumer.intake import COVERAGE_QUEUE, CoverageIntake
 from workers.consumer.loop import Checkpoint, LoopSettings, Target, WorkerLoop
 from workers.consumer.metrics import WorkerMetrics
-from workers.consumer.progress import Progress
+from workers.consumer.outage import known_vector
+from workers.consumer.outage.progress import Progress
 from workers.consumer.queue import QueueSettings, StreamQueue
 from workers.errors import STORE_ERRORS, is_outage
 from workers.judge import anomalies

@@ -30,7 +30,7 @@ SOURCES = {
     Hop.SIDECAR: sorted(
         path for folder in ("shipper", "screen") for path in (SIDECAR / folder).glob("*.py")
     ),
-    Hop.WORKER: sorted([*(ROOT / "workers").glob("*.py"), *(ROOT / "workers/consumer").glob("*.py")]),
+    Hop.WORKER: sorted([*(ROOT / "workers").glob("*.py"), *(ROOT / "workers/consumer").rglob("*.py")]),
 }
 # Counters by reason, which producers take from these by the reason.
 BY_REASON: dict[str, list[CounterName]] = {

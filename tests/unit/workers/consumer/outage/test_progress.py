@@ -1,7 +1,7 @@
 """Liveness: late only after a deadline without a beat; the watchdog ends what stays late."""
 
 from tests.support.waiting import wait_until
-from workers.consumer.progress import Progress, Watchdog
+from workers.consumer.outage.progress import Progress, Watchdog
 
 
 class Clock:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.consumer import blame
+from workers.consumer.outage import blame
 
 COUNTS = st.dictionaries(st.binary(min_size=1, max_size=8), st.integers(1, 100), max_size=16)
 
