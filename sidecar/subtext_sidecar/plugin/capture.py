@@ -91,9 +91,10 @@ class Capture:
             self._follow(scheduled)
         sampled = False
         if self._watchlist.watched:
-            per_request, rows = scheduled.num_scheduled_tokens, scheduled.total_num_scheduled_tokens
-            longest = 1 if rows == len(per_request) else max(per_request.values())
-            if not self._watchlist.can_skip(longest):
+            drafts = scheduled.scheduled_spec_decode_tokens
+            new_tokens = 1 + max(map(len, drafts.values())) if drafts else 1
+            if not self._watchlist.can_skip(new_tokens):
+                rows = scheduled.total_num_scheduled_tokens
                 sampled = self._capture(self._runner.step(executed, rows), scheduled, started)
         self.overhead.observe(self._spent_seconds + perf_counter() - started, sampled=sampled)
 

@@ -191,17 +191,20 @@ class Watchlist:
             if watch is not None:
                 self._wheel.remove(watch)
 
-    def can_skip(self, max_scheduled_tokens: int) -> bool:
-        """Return whether a step in which no request has more tokens than this cannot hold a wanted row.
+    def can_skip(self, new_tokens: int) -> bool:
+        """Return whether a step in which no request has more new tokens than this cannot hold a wanted row.
+
+        New is what lies behind its prompt and was never computed before: one token and its drafts. The
+        length of others' prompts does not matter, or their prefills would make every request look due.
 
         Ask once a step, and call ``pick`` in that step when the answer is no.
         """
         if self._longest is not None:
             self._settle()
-        due = self._wheel.turn(max_scheduled_tokens)
+        due = self._wheel.turn(new_tokens)
         if not due:
             return True
-        self._due, self._longest = due, max_scheduled_tokens
+        self._due, self._longest = due, new_tokens
         return False
 
     def pick(
@@ -219,7 +222,7 @@ class Watchlist:
         """
         longest, due = self._longest, self._due
         if longest is None:
-            # Nobody asked whether to read this step.
+            # Nobody asked whether to read this step; a request has no more new tokens than rows.
             longest = 1 if row_starts is None else max(map(sub, row_starts[1:], row_starts), default=0)
             due = self._wheel.turn(longest)
         self._longest, self._due = None, []

@@ -1,8 +1,8 @@
 """A timing wheel whose clock counts tokens: it tells when a request can reach what is wanted of it.
 
-No request advances by more tokens in a step than the step's longest one, so the sum of those over
-all steps is an upper bound for everybody. What is filed under a later time than that needs no
-look, and a step in which nothing is due need not be read at all.
+No request advances behind its prompt by more tokens in a step than one and the most drafts of any, so
+the sum of those over all steps is an upper bound for everybody. What is filed under a later time than
+that needs no look, and a step in which nothing is due need not be read at all.
 """
 
 from typing import Generic, Protocol, TypeVar

@@ -36,7 +36,7 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     ("v1/worker/gpu/input_batch.py", "InputBatch", "req_ids query_start_loc_np"),
     ("v1/worker/gpu/input_batch.py", "InputBatch", "num_computed_tokens_np input_ids positions"),
     (OUTPUT, "SchedulerOutput", "finished_req_ids scheduled_new_reqs total_num_scheduled_tokens"),
-    (OUTPUT, "SchedulerOutput", "num_scheduled_tokens scheduled_spec_decode_tokens"),
+    (OUTPUT, "SchedulerOutput", "scheduled_spec_decode_tokens"),
     (OUTPUT, "NewRequestData", "req_id prompt_len sampling_params lora_request"),
     ("sampling_params.py", "SamplingParams", "extra_args"),
     (MODEL, "ModelConfig", "runner_type get_total_num_hidden_layers get_hidden_size dtype"),
