@@ -1,33 +1,16 @@
-"""Find the samples of a trace.
+"""Find the samples of a trace."""
 
-The index is built beside running workers: it locks out no writer, but waits for every transaction that
-is open. Time limits are set within transactions, so none holds here. One that was interrupted leaves an
-index that is not valid, so the next attempt starts by dropping that.
-"""
-
-import sqlalchemy as sa
-from alembic import op
+from migrations import concurrent_index
 
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-_INDEX = "ix_samples_trace_id"
-
 
 def upgrade() -> None:
-    with op.get_context().autocommit_block():
-        op.drop_index(_INDEX, "samples", postgresql_concurrently=True, if_exists=True)
-        op.create_index(
-            _INDEX,
-            "samples",
-            ["trace_id"],
-            postgresql_concurrently=True,
-            postgresql_where=sa.text("trace_id IS NOT NULL"),
-        )
+    concurrent_index.build("ix_samples_trace_id", "samples", "trace_id")
 
 
 def downgrade() -> None:
-    with op.get_context().autocommit_block():
-        op.drop_index(_INDEX, "samples", postgresql_concurrently=True, if_exists=True)
+    concurrent_index.drop("ix_samples_trace_id", "samples")

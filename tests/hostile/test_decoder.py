@@ -17,7 +17,7 @@ from service.store.tables import Explanation
 from subtext_sidecar.contract import streams
 from tests.support import ROOT
 from tests.support.waiting import wait_until
-from tests.support.worker import Bench
+from tests.support.worker import Bench, environment
 from workers.consumer import serving
 from workers.consumer.outage.known_vector import DecoderOutageError
 from workers.nla.decoder import Given, Reading
@@ -147,14 +147,7 @@ def test_the_process_is_not_ready_while_its_decoder_is_broken_and_then_ends(
 def hanging_worker(worker_settings: WorkerSettings, bench: Bench) -> Iterator[subprocess.Popen[str]]:
     """A worker process whose decoder never answers for a real vector, with rows to read."""
     bench.add_samples(ROWS)
-    env = {
-        "SUBTEXT_DATABASE_URL": worker_settings.database_url.get_secret_value(),
-        "SUBTEXT_REDIS_URL": worker_settings.redis_url.get_secret_value(),
-        "SUBTEXT_DECODER_DIR": str(worker_settings.decoder_dir),
-        "SUBTEXT_CONCEPTS_FILE": str(worker_settings.concepts_file),
-        "SUBTEXT_HTTP_PORT": "0",
-        "SUBTEXT_BATCH_DEADLINE_SECONDS": "2",
-    }
+    env = environment(worker_settings) | {"SUBTEXT_BATCH_DEADLINE_SECONDS": "2"}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.integration.workers.consumer.runner", "hang"],
         cwd=ROOT,

@@ -16,6 +16,7 @@ from tests.support.records import encode_header, header_for
 from tests.support.waiting import wait_until
 from workers.consumer import wiring
 from workers.consumer.loop import WorkerLoop
+from workers.settings import WorkerSettings
 
 MODEL = "fake-model"
 D_MODEL = 8
@@ -37,6 +38,17 @@ def make_record(**changes: Any) -> tuple[bytes, bytes]:
     }
     header = header_for(vector.tobytes(), **(fields | changes))
     return encode_header(header), vector.tobytes()
+
+
+def environment(settings: WorkerSettings) -> dict[str, str]:
+    """Return the variables by which a worker process gets these settings, and a free port."""
+    return {
+        "SUBTEXT_DATABASE_URL": settings.database_url.get_secret_value(),
+        "SUBTEXT_REDIS_URL": settings.redis_url.get_secret_value(),
+        "SUBTEXT_DECODER_DIR": str(settings.decoder_dir),
+        "SUBTEXT_CONCEPTS_FILE": str(settings.concepts_file),
+        "SUBTEXT_HTTP_PORT": "0",
+    }
 
 
 @dataclasses.dataclass(slots=True)

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from service.store.tables import Explanation
 from tests.support import ROOT
 from tests.support.waiting import pause, wait_until
-from tests.support.worker import Bench
+from tests.support.worker import Bench, environment
 from workers.settings import WorkerSettings
 
 
@@ -20,14 +20,7 @@ from workers.settings import WorkerSettings
 def held_worker(worker_settings: WorkerSettings, bench: Bench) -> Iterator[subprocess.Popen[str]]:
     """A worker process with one batch of four in its hands, and two more samples in the stream."""
     bench.add_samples(6)
-    env = {
-        "SUBTEXT_DATABASE_URL": worker_settings.database_url.get_secret_value(),
-        "SUBTEXT_REDIS_URL": worker_settings.redis_url.get_secret_value(),
-        "SUBTEXT_DECODER_DIR": str(worker_settings.decoder_dir),
-        "SUBTEXT_CONCEPTS_FILE": str(worker_settings.concepts_file),
-        "SUBTEXT_HTTP_PORT": "0",
-        "SUBTEXT_BATCH_ENTRIES": "4",
-    }
+    env = environment(worker_settings) | {"SUBTEXT_BATCH_ENTRIES": "4"}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.integration.workers.consumer.runner", "hold"],
         cwd=ROOT,
