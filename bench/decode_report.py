@@ -56,7 +56,7 @@ class Setting(NamedTuple):
     """Share of greedy answers that Hugging Face writes token for token, too: 1 but for rounding."""
 
 
-class Judged(NamedTuple):
+class BarResult(NamedTuple):
     """A bar and what was found."""
 
     figure: str
@@ -98,23 +98,23 @@ def best_batch(rounds: Rounds) -> int:
     return max(BATCHES, key=lambda batch: estimate(_rates(rounds, hugging_face(batch))).median)
 
 
-def ratios(rounds: Rounds, prefills: Sequence[Prefill], *, block: int) -> list[Judged]:
+def ratios(rounds: Rounds, prefills: Sequence[Prefill], *, block: int) -> list[BarResult]:
     """Return every figure that has a bar; speeds are compared within a round."""
     best = hugging_face(best_batch(rounds))
     against = paired_ratios(_rates(rounds, ours("greedy")), _rates(rounds, best))
-    found = [Judged(f"AV, greedy: readings a second to {best}", Bar("at_least", 2.0), estimate(against))]
+    found = [BarResult(f"AV, greedy: readings a second to {best}", Bar("at_least", 2.0), estimate(against))]
     for mode in MODES:
         to_plain = paired_ratios(_token_rates(rounds, ours(mode)), _token_rates(rounds, plain(mode)))
         share = paired_ratios(_seconds(rounds, rebuilding(mode)), _seconds(rounds, ours(mode)))
         found += [
-            Judged(
+            BarResult(
                 f"AV, {mode}: tokens a second to token prompts", Bar("at_least", 0.9), estimate(to_plain)
             ),
-            Judged(f"AR, {mode}: its time to the AV's", Bar("at_most", 0.25), estimate(share)),
+            BarResult(f"AR, {mode}: its time to the AV's", Bar("at_most", 0.25), estimate(share)),
         ]
     worst = float(max(one.excess for one in prefills))
     beyond = "prefill of any greedy reading beyond the tokens from the injection on"
-    return [*found, Judged(beyond, Bar("at_most", float(block)), Estimate(worst, worst, worst))]
+    return [*found, BarResult(beyond, Bar("at_most", float(block)), Estimate(worst, worst, worst))]
 
 
 def document(rounds: Rounds, prefills: Sequence[Prefill], setting: Setting) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from workers.calibrate.nulls import Pairs, draw_pairs
 from workers.calibrate.summary import Evidence, Vectors
 from workers.nla import claims
 from workers.nla.candidates import RoundTrip, choose
-from workers.nla.decoder import Given
+from workers.nla.decoder import GivenFacts
 from workers.nla.engine.nla_decoder import NlaDecoder, judge
 from workers.nla.engine.verbalizer import Explanation, Verbalizer
 from workers.nla.token_means import TokenMeans
@@ -97,7 +97,7 @@ class _Greedy:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
 
-    def verbalize(self, vectors: Rebuilt, given: Given) -> list[list[Explanation]]:
+    def verbalize(self, vectors: Rebuilt, given: GivenFacts) -> list[list[Explanation]]:
         found: list[list[Explanation]] = self._inner.verbalize(vectors, given, 1)
         return found
 

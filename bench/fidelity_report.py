@@ -43,7 +43,7 @@ _OF_VECTORS: Final = frozenset(
 _VERIFIED: Final = BARS["verified_same_token"]
 
 
-class Judged(NamedTuple):
+class BarResult(NamedTuple):
     """A bar and what was found; `found` is None where the figure could not be measured."""
 
     source: str
@@ -60,18 +60,18 @@ class Judged(NamedTuple):
 Table = Mapping[str, Interval]
 
 
-def judge_all(tables: Mapping[str, Table]) -> list[Judged]:
+def judge_all(tables: Mapping[str, Table]) -> list[BarResult]:
     """Hold every source to its bars, every class of positions that occurs included."""
     judged = []
     for source, table in tables.items():
         for figure, bar in BARS.items():
             if source == HELD_OUT or figure in _OF_VECTORS:
-                judged.append(Judged(source, figure, bar, table.get(figure)))
+                judged.append(BarResult(source, figure, bar, table.get(figure)))
         for null in _NULLS:
             for kind in POSITION_CLASSES:
                 found = table.get(f"verified_{null}/{kind}")
                 if found is not None:
-                    judged.append(Judged(source, f"verified_{null}/{kind}", _VERIFIED, found))
+                    judged.append(BarResult(source, f"verified_{null}/{kind}", _VERIFIED, found))
     return judged
 
 
@@ -117,7 +117,7 @@ def _line(name: str, figure: Interval) -> str:
     return f"  {name:44}{_shown(figure):>26}{figure.n:>8}"
 
 
-def _bar_line(one: Judged) -> str:
+def _bar_line(one: BarResult) -> str:
     verdict = "pass" if one.is_passed else "MISS"
     found = "not measured" if one.found is None else _shown(one.found)
     is_open = one.found is not None and judge(one.bar, _estimate(one.found)).is_open

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from workers.nla import fidelity
 from workers.nla.checkpoint.labels import LabelHead
-from workers.nla.claims import Labelled
+from workers.nla.claims import VectorLabels
 from workers.nla.fidelity import Interval
 from workers.training.data.dataset import Samples
 from workers.training.data.material import Material
-from workers.training.fit.labels import Wanted
+from workers.training.fit.labels import LabelTargets
 from workers.training.measure import evaluation
 
 Table = dict[str, Interval]
@@ -22,15 +22,15 @@ _FEWEST: Final = 20
 _Z95: Final = 1.959964
 
 
-def held_out(samples: Samples, centred: NDArray[np.float32], *, rounds: int) -> evaluation.HeldOut:
+def held_out(samples: Samples, centred: NDArray[np.float32], *, rounds: int) -> evaluation.HeldOutSet:
     """Return samples as the trainer measures themes on: no texts, no token means."""
     n = len(samples)
     material = Material([""] * n, samples.context, samples.next_tokens[:, 0], samples.vectors, centred)
-    return evaluation.HeldOut(samples, material, 1.0, np.zeros((n, 1), np.float32), rounds)
+    return evaluation.HeldOutSet(samples, material, 1.0, np.zeros((n, 1), np.float32), rounds)
 
 
 def measure(
-    head: LabelHead, known: evaluation.HeldOut, wanted: Wanted, on_answer: Mapping[int, int] | None
+    head: LabelHead, known: evaluation.HeldOutSet, wanted: LabelTargets, on_answer: Mapping[int, int] | None
 ) -> Table:
     """Return how often areas, topics and kinds are right, and how often the pair abstains.
 
@@ -50,7 +50,7 @@ def measure(
 
 
 def against_labeller(
-    head: LabelHead, known: evaluation.HeldOut, wanted: Wanted, on_answer: Mapping[int, int]
+    head: LabelHead, known: evaluation.HeldOutSet, wanted: LabelTargets, on_answer: Mapping[int, int]
 ) -> Table:
     """Return how often the pooled area is right, as a share of how often the labeller's own is."""
     samples, table = known.samples, {}
@@ -71,8 +71,8 @@ def against_labeller(
 
 
 def topics(
-    labelled: Sequence[Labelled],
-    wanted: Wanted,
+    labelled: Sequence[VectorLabels],
+    wanted: LabelTargets,
     names: Sequence[str],
     documents: NDArray[np.int64],
     rounds: int,

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from bench import live_chats_server as server
 from bench import pair
-from bench.live_chats_join import Joined, JoinError, join
+from bench.live_chats_join import JoinedChats, JoinError, join
 from bench.live_chats_prompts import Ask, held_out, to_ask, unseen
 from deploy.demo.pipeline import can_compile
 from deploy.demo.prompts import load_prompts
@@ -140,7 +140,7 @@ def choose(options: argparse.Namespace, config: RunConfig, tokenizer: Any) -> li
 
 
 def read(
-    joined: Joined, model_dir: Path, *, layer: int, tail_tokens: int
+    joined: JoinedChats, model_dir: Path, *, layer: int, tail_tokens: int
 ) -> tuple[Samples, NDArray[np.float64]]:
     """Return the rows without labels, and each one's cosine to what Hugging Face computes there."""
     reader = activations.ActivationReader(str(model_dir), layer=layer)
@@ -155,7 +155,9 @@ def read(
     return Samples.join(parts), np.concatenate(cosines)
 
 
-def label(samples: Samples, joined: Joined, config: RunConfig, folder: Path, tokenizer: Any) -> Samples:
+def label(
+    samples: Samples, joined: JoinedChats, config: RunConfig, folder: Path, tokenizer: Any
+) -> Samples:
     """Return the rows with the labels that the trainer would give them."""
     from workers.judge.embedder import MiniLmEmbedder
     from workers.training.data.labelling import TextLabelling

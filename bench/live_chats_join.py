@@ -28,7 +28,7 @@ class LiveChat(NamedTuple):
     """Whether somebody once typed the prompt."""
 
 
-class Joined(NamedTuple):
+class JoinedChats(NamedTuple):
     """Chats with their captured positions."""
 
     chats: list[Chat]
@@ -41,7 +41,7 @@ class Joined(NamedTuple):
 
 def join(
     records: Iterable[Record], chats: Mapping[str, LiveChat], *, model: str, layer: int, tail_tokens: int
-) -> Joined:
+) -> JoinedChats:
     """Bring records to their chats, which are named by request id, in the order they were sent.
 
     A row whose context has fewer than `tail_tokens` tokens is left out, as in training; so is one that the
@@ -87,8 +87,8 @@ def _ordered(
     chats: Mapping[str, LiveChat],
     found: Mapping[str, Mapping[int, NDArray[np.float32]]],
     left_out: Counter[str],
-) -> Joined:
-    joined = Joined([], [], left_out)
+) -> JoinedChats:
+    joined = JoinedChats([], [], left_out)
     for document, (name, chat) in enumerate(chats.items()):
         chosen = sorted(found[name])
         if chosen:

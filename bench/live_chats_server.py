@@ -40,7 +40,7 @@ class Sampling:
     temperature: float
 
 
-class Captured(NamedTuple):
+class Recording(NamedTuple):
     """What a server answered and what was captured of it."""
 
     chats: dict[str, LiveChat]
@@ -63,7 +63,7 @@ def start(stack: Stack, plan: launch.LaunchPlan) -> None:
     )
 
 
-def capture(base_url: str, redis_url: str, asks: Sequence[Ask], sampling: Sampling) -> Captured:
+def capture(base_url: str, redis_url: str, asks: Sequence[Ask], sampling: Sampling) -> Recording:
     """Send every prompt once and return the chats with all that the stream got meanwhile.
 
     `base_url` ends in /v1. Raises ServerError when a request fails, or when the server read other tokens
@@ -86,7 +86,7 @@ def capture(base_url: str, redis_url: str, asks: Sequence[Ask], sampling: Sampli
             raise ServerError(f"a request failed: {type(error).__name__}: {error}") from error
         finally:
             pool.shutdown(cancel_futures=True)
-    return Captured(dict(zip(names, chats, strict=True)), records, unreadable)
+    return Recording(dict(zip(names, chats, strict=True)), records, unreadable)
 
 
 def _chat(client: openai.OpenAI, name: str, ask: Ask, sampling: Sampling, *, seed: int) -> LiveChat:

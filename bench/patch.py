@@ -26,7 +26,7 @@ class ChatsError(ValueError):
     """The chats are not those that the vectors were read in."""
 
 
-class Patched(NamedTuple):
+class PatchResult(NamedTuple):
     """What one position gave."""
 
     seen: NDArray[np.float32]
@@ -52,7 +52,7 @@ class Patcher:
         self._replacements: Any = None
         self._seen: Any = None
 
-    def patch(self, tokens: Sequence[int], replacements: NDArray[np.float32]) -> Patched:
+    def patch(self, tokens: Sequence[int], replacements: NDArray[np.float32]) -> PatchResult:
         """Replace block K's output at the last of the tokens by each of (n, d)."""
         torch = self._torch
         self._replacements = torch.from_numpy(np.ascontiguousarray(replacements))
@@ -62,7 +62,7 @@ class Patcher:
             logits = self._model(batch, use_cache=False, logits_to_keep=1).logits[:, -1].double()
         logs = torch.log_softmax(logits, dim=-1)
         kl = (logs[:1].exp() * (logs[:1] - logs[1:])).sum(dim=-1)
-        return Patched(self._seen.numpy(), np.asarray(kl.numpy(), np.float64))
+        return PatchResult(self._seen.numpy(), np.asarray(kl.numpy(), np.float64))
 
     def _replace(self, _block: Any, _inputs: Any, output: Any) -> Any:
         states = output[0] if isinstance(output, tuple) else output

@@ -29,7 +29,7 @@ from subtext_sidecar.local.block import (
     encode_block,
 )
 from subtext_sidecar.local.policy import CapturePolicy, ScreenPolicy
-from subtext_sidecar.plugin.sampling.watchlist import NewRequest, Taken, Watchlist
+from subtext_sidecar.plugin.sampling.watchlist import NewRequest, WatchedPosition, Watchlist
 from subtext_sidecar.plugin.transfer.encoding import row_facts
 from subtext_sidecar.screen.screening import Screening
 from subtext_sidecar.shipper.rows import measure
@@ -114,7 +114,7 @@ class _Cell(NamedTuple):
     minute: int
 
 
-class _Passed(NamedTuple):
+class _PassedRows(NamedTuple):
     """Rows that the screen passed on, in columns."""
 
     request: NDArray[np.int64]
@@ -137,7 +137,7 @@ class _Day:
         self.picked: Counter[_Cell] = Counter()
         self.refused: Counter[_Cell] = Counter()
         self.cells: dict[_Cell, int] = {}
-        self.passed: list[_Passed] = []
+        self.passed: list[_PassedRows] = []
         self._random = random
         self._minute = 0
         self._watchlist = Watchlist(_CAPTURE[0], self._count, context=_CONTEXT, mint=_identity)
@@ -168,18 +168,20 @@ class _Day:
             part = slice(first, first + MAX_ROWS)
             self._screen(picked.wanted[part], flags[part], numbers)
 
-    def joined(self) -> _Passed:
+    def joined(self) -> _PassedRows:
         """Return all rows that passed."""
-        return _Passed(*(np.concatenate(columns) for columns in zip(*self.passed, strict=True)))
+        return _PassedRows(*(np.concatenate(columns) for columns in zip(*self.passed, strict=True)))
 
-    def _screen(self, wanted: Sequence[Taken], flags: NDArray[np.bool_], numbers: dict[str, int]) -> None:
+    def _screen(
+        self, wanted: Sequence[WatchedPosition], flags: NDArray[np.bool_], numbers: dict[str, int]
+    ) -> None:
         self.picked.update(_Cell(watch.stratum, self._minute) for watch, _ in wanted)
         taken = self._screening.take(measure(_block(wanted, _vectors(self._random, flags))))
         for (stratum, counter), count in taken.counts.items():
             self.counts[f"{stratum}.{counter}"] += count
         kept = [wanted[one.row][0] for one in taken.kept]
         self.passed.append(
-            _Passed(
+            _PassedRows(
                 request=np.array([numbers[watch.request.request_id] for watch in kept], np.int64),
                 probability=np.array([one.probability for one in taken.kept]),
                 baseline_probability=np.array([one.baseline_probability for one in taken.kept]),
@@ -278,7 +280,7 @@ def _vectors(random: np.random.Generator, is_flagged: NDArray[np.bool_]) -> NDAr
     return vectors
 
 
-def _block(wanted: Sequence[Taken], vectors: NDArray[np.float32]) -> Block:
+def _block(wanted: Sequence[WatchedPosition], vectors: NDArray[np.float32]) -> Block:
     requests = list(dict.fromkeys(watch.request for watch, _ in wanted))
     numbers = {request: number for number, request in enumerate(requests)}
     content = vectors.tobytes()
@@ -299,7 +301,7 @@ def _block(wanted: Sequence[Taken], vectors: NDArray[np.float32]) -> Block:
     return decode_block(encode_block(header), content)
 
 
-def _retained(day: _Day, passed: _Passed, is_kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _retained(day: _Day, passed: _PassedRows, is_kept: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the share of sampled rows that were not lost, by cell: at the budget, and on the way."""
     shape = len(day.cells)
     on_the_way = np.bincount(passed.cell[is_kept], minlength=shape) / np.bincount(
@@ -310,7 +312,7 @@ def _retained(day: _Day, passed: _Passed, is_kept: NDArray[np.bool_]) -> NDArray
 
 
 def _sampled(
-    passed: _Passed,
+    passed: _PassedRows,
     probability: NDArray[np.float64],
     is_kept: NDArray[np.bool_],
     retained: NDArray[np.float64],

@@ -26,7 +26,7 @@ FUNCTION_WORDS: Final = frozenset(
 )
 
 
-class Compared(NamedTuple):
+class Comparison(NamedTuple):
     """One true word and what was quoted in its place."""
 
     row: int
@@ -41,13 +41,13 @@ def words(text: str) -> list[str]:
     return [word.replace("\u2019", "'") for word in _WORD.findall(text.casefold())]
 
 
-def compare(quoted: Sequence[str], true: Sequence[str]) -> Iterator[Compared]:
+def compare(quoted: Sequence[str], true: Sequence[str]) -> Iterator[Comparison]:
     """Compare the words nearest to the read token, counted from it; a word that is not quoted is wrong."""
     for row, (one, other) in enumerate(zip(quoted, true, strict=True)):
         said = words(one)[::-1]
         for place, word in enumerate(words(other)[::-1][:NEAREST]):
             is_right = place < len(said) and said[place] == word
-            yield Compared(row, place + 1, word in FUNCTION_WORDS, is_right)
+            yield Comparison(row, place + 1, word in FUNCTION_WORDS, is_right)
 
 
 def measure(

@@ -48,7 +48,7 @@ class Cell(NamedTuple):
     figure: str
 
 
-class Judged(NamedTuple):
+class BarResult(NamedTuple):
     """A bar and how its cell stands to it."""
 
     cell: Cell
@@ -75,7 +75,7 @@ def ratios(rounds: Sequence[Round], arms: Sequence[Arm]) -> dict[Cell, Estimate]
     return cells
 
 
-def judge_all(cells: Mapping[Cell, Estimate], arms: Sequence[Arm]) -> list[Judged]:
+def judge_all(cells: Mapping[Cell, Estimate], arms: Sequence[Arm]) -> list[BarResult]:
     """Hold every arm with bars to them, at every concurrency."""
     judged = []
     bars = {(arm.name, "throughput"): arm.throughput for arm in arms}
@@ -83,7 +83,7 @@ def judge_all(cells: Mapping[Cell, Estimate], arms: Sequence[Arm]) -> list[Judge
     for cell, ratio in cells.items():
         bar = bars.get((cell.arm, cell.figure))
         if bar is not None:
-            judged.append(Judged(cell, bar, ratio, judge(bar, ratio)))
+            judged.append(BarResult(cell, bar, ratio, judge(bar, ratio)))
     return judged
 
 
@@ -209,7 +209,7 @@ def _ratio(value: Estimate) -> str:
     return f"{value.median:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
-def _bar_line(one: Judged) -> str:
+def _bar_line(one: BarResult) -> str:
     sign = "≥" if one.bar.kind == "at_least" else "≤"
     verdict = "pass" if one.verdict.is_passed else "FAIL"
     openness = ", but the interval contains the bar" if one.verdict.is_open else ""

@@ -26,7 +26,7 @@ class VisitError(RuntimeError):
     """An arm did not do what it should; its figures would mean nothing."""
 
 
-class _Observed(NamedTuple):
+class _Observation(NamedTuple):
     plugin: Scrape
     sidecar_cpu_seconds: float
 
@@ -78,14 +78,14 @@ class Visitor:
     def _sidecar_of(self, arm: Arm) -> RunningSidecar | None:
         return None if arm.policy is None else self._running.sidecar
 
-    def _observe(self, arm: Arm, sidecar: RunningSidecar) -> _Observed:
+    def _observe(self, arm: Arm, sidecar: RunningSidecar) -> _Observation:
         """Return what the capture side says once it has told of every request so far."""
         sent = self._sent[arm.server.name]
         wait_until(
             lambda: self._plugin().total("subtext_requests_seen_total") >= sent,
             f"the plugin has told of {sent} requests; it says {self._plugin().by(_ENABLED, 'reason')}",
         )
-        return _Observed(self._plugin(), cpu.of_tree(sidecar.process.pid))
+        return _Observation(self._plugin(), cpu.of_tree(sidecar.process.pid))
 
     def _load(self, arm: Arm, turns: Sequence[ChatRequest], concurrency: int) -> Load:
         server: RunningServer = self._running.servers[arm.server.name]
@@ -162,7 +162,7 @@ def _has_caught_up(sidecar: Scrape, sent: float) -> bool:
     return is_read and not sidecar.total("subtext_sidecar_buffer_bytes")
 
 
-def _figures(before: _Observed, after: _Observed) -> CaptureFigures:
+def _figures(before: _Observation, after: _Observation) -> CaptureFigures:
     grown = after.plugin.since(before.plugin)
     dropped = {
         reason: int(rows)

@@ -14,7 +14,7 @@ from deploy.demo import pipeline as pipelines
 from deploy.demo.readback import ReadbackError, Totals
 from deploy.demo.summary import Outcome, Seconds, document, statement
 from deploy.demo.table import Screen
-from deploy.demo.watch import TrafficFailedError, Watched, WatchPlan, watch
+from deploy.demo.watch import Sightings, TrafficFailedError, WatchPlan, watch
 from deploy.local.home import HomeInUseError, open_home
 from deploy.local.ports import HOST, Ports, choose_ports
 from deploy.local.process import ProcessDiedError
@@ -62,7 +62,7 @@ def run(options: Options) -> Result:
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     reporter = Reporter(console, options.make_started_at)
-    watched = Watched(outcome=Outcome(readings=(), flags={}, totals=Totals()))
+    watched = Sightings(outcome=Outcome(readings=(), flags={}, totals=Totals()))
     ports = choose_ports(Ports())
     error = None
     try:
@@ -76,7 +76,7 @@ def run(options: Options) -> Result:
     return _result(options, ports, watched, error)
 
 
-def _run(options: Options, ports: Ports, reporter: Reporter, watched: Watched) -> None:
+def _run(options: Options, ports: Ports, reporter: Reporter, watched: Sightings) -> None:
     is_eager = options.is_eager or not pipelines.can_compile()
     if is_eager and not options.is_eager:
         reporter.line("no C++ compiler or Python headers here: vLLM runs without torch.compile")
@@ -119,7 +119,7 @@ def _die_with_make() -> None:
         die_with_parent(signal.SIGTERM)
 
 
-def _result(options: Options, ports: Ports, watched: Watched, error: str | None) -> Result:
+def _result(options: Options, ports: Ports, watched: Sightings, error: str | None) -> Result:
     begin, now = options.make_started_at, time.time()
     first = watched.first_explanation_at
     seconds = Seconds(

@@ -58,7 +58,7 @@ class Arrivals:
 
 
 @dataclass(slots=True, kw_only=True)
-class Watched:
+class Sightings:
     """What was seen so far; filled while watching, so that it is there however watching ends."""
 
     outcome: Outcome
@@ -79,7 +79,7 @@ def watch(
     pipeline: Pipeline,
     stack: Stack,
     screen_of: Callable[[Callable[[str], str | None]], Screen],
-    watched: Watched,
+    watched: Sightings,
     plan: WatchPlan,
 ) -> None:
     """Run traffic and screen; returns when ``plan`` says so, else runs until interrupted."""
@@ -112,7 +112,7 @@ def _show(screen: Screen, outcome: Outcome, traffic: Traffic) -> None:
     screen.show(outcome.readings, outcome.flags, _status(outcome, traffic), outcome.summaries)
 
 
-def _look(pipeline: Pipeline, watched: Watched, *, is_whole_run: bool) -> None:
+def _look(pipeline: Pipeline, watched: Sightings, *, is_whole_run: bool) -> None:
     """Read the current state back; what times out is read again at the next look."""
     since = pipeline.started_at
     if not is_whole_run:
@@ -125,7 +125,7 @@ def _look(pipeline: Pipeline, watched: Watched, *, is_whole_run: bool) -> None:
         watched.first_explanation_at = time.time()
 
 
-def _summarize(readback: Readback, watched: Watched, traffic: Traffic, *, wait_seconds: float) -> None:
+def _summarize(readback: Readback, watched: Sightings, traffic: Traffic, *, wait_seconds: float) -> None:
     """Ask for the summary of every request that is complete; what times out is asked for again."""
     outcome, now = watched.outcome, time.monotonic()
     counts = Counter(reading.request_id for reading in outcome.readings)

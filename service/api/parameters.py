@@ -82,7 +82,7 @@ class NoParameters(Parameters):
     """For operations that take none."""
 
 
-class Paged(Parameters):
+class PageParameters(Parameters):
     """What every paged listing takes."""
 
     limit: int = Field(default=50, ge=1, le=MAX_LIMIT, description="Rows a page.")

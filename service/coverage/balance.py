@@ -85,7 +85,7 @@ class _Flow:
         self.unsettled += sign * (count.value - count.settled)
 
 
-class _Rest(NamedTuple):
+class _Remainder(NamedTuple):
     """What came in and did not come out, in settled minutes and in the others."""
 
     settled: int
@@ -160,7 +160,7 @@ def _model(
 def _total(equation: Equation, strata: _Strata) -> PlaceBalance:
     known = [flow for name, flow in strata.items() if name != Stratum.UNKNOWN]
     rest = _assign(
-        _Rest(sum(flow.settled for flow in known), sum(flow.unsettled for flow in known)),
+        _Remainder(sum(flow.settled for flow in known), sum(flow.unsettled for flow in known)),
         strata.get(Stratum.UNKNOWN, _Flow()),
     )
     whole = _Flow(
@@ -170,16 +170,16 @@ def _total(equation: Equation, strata: _Strata) -> PlaceBalance:
     return _balance(equation, whole, rest, unattributed=0)
 
 
-def _assign(known: _Rest, unknown: _Flow) -> _Rest:
+def _assign(known: _Remainder, unknown: _Flow) -> _Remainder:
     """Take rows that left as ``unknown`` from what remains of the others, the oldest first.
 
     They are counted in the minute in which they left, which may be long after that of their capture.
     """
     late = _late(unknown)
     if not late:
-        return _Rest(known.settled + unknown.settled, known.unsettled + unknown.unsettled)
+        return _Remainder(known.settled + unknown.settled, known.unsettled + unknown.unsettled)
     from_settled = min(late, max(known.settled, 0))
-    return _Rest(known.settled - from_settled, known.unsettled - (late - from_settled))
+    return _Remainder(known.settled - from_settled, known.unsettled - (late - from_settled))
 
 
 def _late(unknown: _Flow) -> int:
@@ -189,12 +189,12 @@ def _late(unknown: _Flow) -> int:
 def _of_stratum(equation: Equation, name: str, strata: _Strata) -> PlaceBalance:
     flow, late = strata.get(name, _Flow()), _late(strata.get(Stratum.UNKNOWN, _Flow()))
     if name == Stratum.UNKNOWN and late:
-        return _balance(equation, flow, _Rest(-late, 0), unattributed=-late)
-    rest = _Rest(flow.settled, flow.unsettled)
+        return _balance(equation, flow, _Remainder(-late, 0), unattributed=-late)
+    rest = _Remainder(flow.settled, flow.unsettled)
     return _balance(equation, flow, rest, unattributed=min(late, max(flow.settled, 0)))
 
 
-def _balance(equation: Equation, flow: _Flow, rest: _Rest, *, unattributed: int) -> PlaceBalance:
+def _balance(equation: Equation, flow: _Flow, rest: _Remainder, *, unattributed: int) -> PlaceBalance:
     return PlaceBalance(
         place=equation.place,
         equation=str(equation),

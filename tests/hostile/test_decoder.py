@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 from tests.support.worker import Bench, environment
 from workers.consumer import serving
 from workers.consumer.outage.known_vector import DecoderOutageError
-from workers.nla.decoder import Given, Reading
+from workers.nla.decoder import GivenFacts, Reading
 from workers.nla.fake import FakeDecoder
 from workers.settings import WorkerSettings
 
@@ -55,7 +55,7 @@ class DyingDecoder(FakeDecoder):
         super().__init__()
         self.left = reads
 
-    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
         self.left -= 1
         if self.left < 0:
             raise RuntimeError("CUDA error: device-side assert triggered")
@@ -67,7 +67,7 @@ class FragileDecoder(FakeDecoder):
 
     is_broken = False
 
-    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
         if self.is_broken or (vectors[:, 1] == ROWS // 2).any():
             self.is_broken = True
             raise RuntimeError("CUDA error: device-side assert triggered")
@@ -110,7 +110,7 @@ def test_a_row_that_breaks_every_decoder_is_given_up_in_the_end_and_it_alone(
 
 def test_a_decoder_that_is_itself_again_in_time_loses_nothing(make_bench: Callable[..., Bench]) -> None:
     class Recovering(DyingDecoder):
-        def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+        def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
             if self.left < -4:
                 self.left = 1000
             return super().read(vectors, given)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from subtext_sidecar.plugin.sampling import rule
-from subtext_sidecar.plugin.sampling.watchlist import Picked
+from subtext_sidecar.plugin.sampling.watchlist import RowSelection
 
 
 class Row(NamedTuple):
@@ -13,7 +13,7 @@ class Row(NamedTuple):
     probability: float
 
 
-def rows_of(picked: Picked) -> list[Row]:
+def rows_of(picked: RowSelection) -> list[Row]:
     return [
         Row(
             watch.request.request_id,

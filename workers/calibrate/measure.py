@@ -18,7 +18,7 @@ from workers.calibrate.summary import Evidence, Nulls, Vectors, summarize
 from workers.nla import fidelity, token_means
 from workers.nla.calibration import ANOMALY, Calibration, save_calibration
 from workers.nla.candidates import RoundTrip
-from workers.nla.decoder import Given
+from workers.nla.decoder import GivenFacts
 from workers.nla.engine.verbalizer import EngineSettings, Explanation, prepare_environment
 from workers.nla.errors import CalibrationError, DecoderError
 from workers.nla.positions import classify
@@ -294,7 +294,7 @@ class Reader(NamedTuple):
         given, parts = vectors.given, []
         for start in range(0, len(vectors.rows), _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            of_chunk = Given(given.token_ids[chunk], given.phases[chunk])
+            of_chunk = GivenFacts(given.token_ids[chunk], given.phases[chunk])
             parts.append(self.decoder.round_trip(vectors.rows[chunk], of_chunk))
             self.log(f"reading {what}: {min(start + _CHUNK, len(vectors.rows))} of {len(vectors.rows)}")
         return Evidence(

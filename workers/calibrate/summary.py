@@ -10,7 +10,7 @@ from workers.calibrate.nulls import thresholds
 from workers.nla import fidelity
 from workers.nla.calibration import Calibration, Figures, is_typical
 from workers.nla.candidates import RoundTrip, choose
-from workers.nla.decoder import DecoderIdentity, Given, PositionClass
+from workers.nla.decoder import DecoderIdentity, GivenFacts, PositionClass
 from workers.nla.positions import POSITION_CLASSES
 from workers.nla.token_means import TokenMeans
 
@@ -36,11 +36,11 @@ class Vectors(NamedTuple):
         return Vectors(*parts)
 
     @property
-    def given(self) -> Given:
+    def given(self) -> GivenFacts:
         """What a record would tell besides the vectors; of rows without tokens, nothing true."""
         if self.tokens is None or self.phases is None:
-            return Given([0] * len(self.rows), ["decode"] * len(self.rows))
-        return Given(self.tokens.tolist(), [("prefill", "decode")[phase] for phase in self.phases])
+            return GivenFacts([0] * len(self.rows), ["decode"] * len(self.rows))
+        return GivenFacts(self.tokens.tolist(), [("prefill", "decode")[phase] for phase in self.phases])
 
 
 class Evidence(NamedTuple):
@@ -66,7 +66,7 @@ class Nulls(NamedTuple):
     """What the AR makes of no text at the real rows' tokens, (n, d_model)."""
 
 
-class Scored(NamedTuple):
+class CandidateScores(NamedTuple):
     """How well the chosen candidates of one kind of vectors do."""
 
     rows: NDArray[np.float32]
@@ -80,10 +80,10 @@ class Scored(NamedTuple):
     score: NDArray[np.float64]
     """What thresholds are about: FVE beyond the token, or FVE where no token is known."""
 
-    def take(self, chosen: NDArray[np.bool_]) -> "Scored":
+    def take(self, chosen: NDArray[np.bool_]) -> "CandidateScores":
         """Return some rows."""
         parts: list[Any] = [None if part is None else part[chosen] for part in self]
-        return Scored(*parts)
+        return CandidateScores(*parts)
 
 
 class Bar(NamedTuple):
@@ -93,7 +93,7 @@ class Bar(NamedTuple):
     low: float | None = None
     high: float | None = None
 
-    def is_taken(self, scored: Scored, mean: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def is_taken(self, scored: CandidateScores, mean: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Tell which rows would be verified."""
         limits = np.array([self.limits[kind] for kind in scored.classes.tolist()])
         typical = is_typical(scored.rows, mean, low=self.low, high=self.high)
@@ -162,14 +162,14 @@ def summarize(
     )
 
 
-def score(evidence: Evidence, *, baseline: float) -> Scored:
+def score(evidence: Evidence, *, baseline: float) -> CandidateScores:
     """Choose and measure one candidate of every vector."""
     vectors, classes, expected, trip = evidence
     choice = choose(vectors.rows, trip.rebuilt)
     chosen = [said[best] for said, best in zip(trip.candidates, choice.best.tolist(), strict=True)]
     fves = fidelity.fve(vectors.rows, choice.rebuilt, baseline=baseline)
     token_fves = None if expected is None else fidelity.fve(vectors.rows, expected, baseline=baseline)
-    return Scored(
+    return CandidateScores(
         rows=vectors.rows,
         documents=vectors.documents,
         classes=np.asarray(classes, np.str_),
@@ -183,8 +183,8 @@ def score(evidence: Evidence, *, baseline: float) -> Scored:
 
 def set_bar(
     limits: dict[PositionClass, float],
-    random: Scored,
-    middle: Scored,
+    random: CandidateScores,
+    middle: CandidateScores,
     vectors: Vectors,
     mean: NDArray[np.float64],
 ) -> Bar:
@@ -198,7 +198,7 @@ def set_bar(
     return bar
 
 
-def _means(own: Scored, other: Scored) -> dict[str, fidelity.Interval]:
+def _means(own: CandidateScores, other: CandidateScores) -> dict[str, fidelity.Interval]:
     figures = {
         "fve": fidelity.mean_interval(own.fve, own.documents),
         "cosine": fidelity.mean_interval(fidelity.cosine(own.rows, own.rebuilt), own.documents),
@@ -220,7 +220,7 @@ def _shares(
     return {part: fidelity.share_interval(verdict[rows]) for part, rows in parts.items() if rows.any()}
 
 
-def _crosswise(other: Scored, bar: Bar, mean: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _crosswise(other: CandidateScores, bar: Bar, mean: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which nulls would be verified by thresholds that the other half of the documents sets."""
     verdict, is_first = np.zeros(len(other.rows), bool), _is_first_half(other.documents)
     for half in (is_first, ~is_first):

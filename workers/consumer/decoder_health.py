@@ -30,7 +30,7 @@ DROP_AT_LEAST: Final = 0.1
 DROP_SHARE: Final = 0.5
 
 
-class Seen(NamedTuple):
+class ReadingFacts(NamedTuple):
     """What the checks need of one reading."""
 
     text: int
@@ -57,7 +57,7 @@ def expected_beyond_token(card: Mapping[str, Any]) -> float | None:
 
 
 def check(
-    window: Sequence[Seen], *, expected: float | None, mix: Mapping[str, float] | None
+    window: Sequence[ReadingFacts], *, expected: float | None, mix: Mapping[str, float] | None
 ) -> list[Check]:
     """Measure the window; ``expected`` is the calibration's, ``mix`` the shares of position classes before.
 
@@ -94,7 +94,7 @@ def lowest_beyond_token(expected: float) -> float:
     return expected - max(DROP_AT_LEAST, DROP_SHARE * expected)
 
 
-def position_mix(window: Sequence[Seen]) -> dict[str, float]:
+def position_mix(window: Sequence[ReadingFacts]) -> dict[str, float]:
     """Return the share of each position class."""
     return {name: n / len(window) for name, n in Counter(seen.position_class for seen in window).items()}
 
@@ -109,7 +109,7 @@ class DecoderHealth:
     def __init__(self, expected: float | None) -> None:
         """Start empty; ``expected`` is as from `expected_beyond_token`."""
         self._expected = expected
-        self._window: deque[Seen] = deque(maxlen=WINDOW)
+        self._window: deque[ReadingFacts] = deque(maxlen=WINDOW)
         self._mix: dict[str, float] | None = None  # of the first full window
         self.checks: list[Check] = []
 
@@ -118,7 +118,7 @@ class DecoderHealth:
         """The checks that are bad now; while there are any, the decoder is not to be trusted."""
         return tuple(found.name for found in self.checks if found.is_bad)
 
-    def add(self, seen: Sequence[Seen]) -> None:
+    def add(self, seen: Sequence[ReadingFacts]) -> None:
         """Take in new readings and check the window again."""
         self._window.extend(seen)
         if self._mix is None and len(self._window) == WINDOW:

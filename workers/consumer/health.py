@@ -33,7 +33,7 @@ class HealthServer:
     ) -> None:
         """Bind at once; raises OSError when the port is taken."""
         app = HealthApp(registry, checks, lives)
-        self._server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
+        self._server = make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler)
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()
@@ -48,7 +48,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True  # a slow scraper must not keep the process alive
 
 
-class _Quiet(WSGIRequestHandler):
+class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class names it so
         """Log nothing: probes and scrapes come every few seconds."""
 

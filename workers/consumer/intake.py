@@ -31,7 +31,7 @@ _PAUSE_SECONDS = 2.0
 _MAX_COUNTERS = 256
 
 
-class _Read(NamedTuple):
+class _CoverageEntry(NamedTuple):
     entry: Entry
     counts: list[coverage.SourceCount]
 
@@ -60,16 +60,16 @@ class CoverageIntake:
 
     def step(self, block_ms: int = _BLOCK_MS) -> int:
         """Store one batch and settle it; return how many counts could be read."""
-        read: list[_Read] = []
+        read: list[_CoverageEntry] = []
         for entry in self._queue.fetch(_BATCH, block_ms).entries:
             try:
-                read.append(_Read(entry, _source_counts(entry)))
+                read.append(_CoverageEntry(entry, _source_counts(entry)))
             except record.RecordError as error:
                 self._dead_letter(entry, error.reason, str(error))
         self._store(read)
         return sum(len(one.counts) for one in read)
 
-    def _store(self, read: Sequence[_Read]) -> None:
+    def _store(self, read: Sequence[_CoverageEntry]) -> None:
         """Store and settle; where PostgreSQL refuses it, one by one, to dead-letter the one at fault."""
         if not read:
             return

@@ -38,7 +38,7 @@ from workers.consumer.outage.progress import Progress
 from workers.consumer.queue import Batch, Entry, Queue
 from workers.errors import STORE_ERRORS, PermanentError, is_outage
 from workers.judge.judge import Judge
-from workers.nla.decoder import Decoder, Given
+from workers.nla.decoder import Decoder, GivenFacts
 
 log = structlog.get_logger()
 
@@ -243,7 +243,7 @@ class WorkerLoop:
             return []
         vectors = pipeline.stack(works)
         headers = [work.record.header for work in works]
-        given = Given([header.token_id for header in headers], [header.phase for header in headers])
+        given = GivenFacts([header.token_id for header in headers], [header.phase for header in headers])
         self._in_hands = works
         self._progress.beat()
         started = time.monotonic()
@@ -265,7 +265,7 @@ class WorkerLoop:
         self,
         fresh: Sequence[pipeline.Work],
         rows: Sequence[readings.NewReading],
-        repeated: pipeline.Repeated,
+        repeated: pipeline.Repetitions,
     ) -> readings.StoredBatch:
         """Commit rows and their counts together, so that the coverage tables cannot disagree with them."""
         with self._sessions() as session:
@@ -280,7 +280,7 @@ class WorkerLoop:
             late = [work for work in fresh if not self._is_new(work.sample_id, stored)]
             if late:  # another worker stored them between our look and our insert
                 others = pipeline.split_repeated(late, self._known(late))
-                repeated = pipeline.Repeated(*map(operator.add, repeated, others))
+                repeated = pipeline.Repetitions(*map(operator.add, repeated, others))
             counts = ledger.tally(
                 {
                     WorkerCounter.ROWS_CONSUMED: self._cells([*new, *repeated.duplicates]),
@@ -375,7 +375,7 @@ class WorkerLoop:
         before = self._health.failed
         self._health.add(
             [
-                decoder_health.Seen(
+                decoder_health.ReadingFacts(
                     hash(row.text), row.well_formed, row.fve_beyond_token, row.position_class
                 )
                 for row in rows

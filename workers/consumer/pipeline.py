@@ -50,7 +50,7 @@ class Rejection(NamedTuple):
     error: str
 
 
-class Sorted(NamedTuple):
+class SortedBatch(NamedTuple):
     """A batch divided by what to do with each entry."""
 
     works: list[Work]
@@ -58,9 +58,9 @@ class Sorted(NamedTuple):
     rejections: list[Rejection]
 
 
-def sort_entries(entries: Sequence[Entry], identity: DecoderIdentity, *, served_model: str) -> Sorted:
+def sort_entries(entries: Sequence[Entry], identity: DecoderIdentity, *, served_model: str) -> SortedBatch:
     """Divide a batch into what can be decoded, what is there twice, and what must be dead-lettered."""
-    sorted_ = Sorted([], [], [])
+    sorted_ = SortedBatch([], [], [])
     seen: set[uuid.UUID] = set()
     for entry in entries:
         try:
@@ -135,16 +135,16 @@ def _check_storable(header: record.Header) -> None:
         ) from error
 
 
-class Repeated(NamedTuple):
+class Repetitions(NamedTuple):
     """Works whose sample is explained already, by whether that was of this very capture."""
 
     redelivered: list[Work]  # the same capture once more: a repetition on the way, counted before
     duplicates: list[Work]  # another capture with the same identity: a recomputed or reused one
 
 
-def split_repeated(works: Iterable[Work], known: Mapping[uuid.UUID, dt.datetime]) -> Repeated:
+def split_repeated(works: Iterable[Work], known: Mapping[uuid.UUID, dt.datetime]) -> Repetitions:
     """Divide those works whose samples are known; ``known`` is by sample id, with the capture's time."""
-    repeated = Repeated([], [])
+    repeated = Repetitions([], [])
     for work in works:
         if work.sample_id in known:
             is_same = known[work.sample_id] == work.captured_at

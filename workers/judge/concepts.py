@@ -24,18 +24,18 @@ class ConceptsError(ValueError):
     """concepts.yaml cannot be used; the message names the concept, the field and the fix."""
 
 
-class _Strict(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Semantic(_Strict):
+class Semantic(_StrictModel):
     """Similarity to any of some example texts."""
 
     examples: Annotated[tuple[str, ...], Field(min_length=1)]
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
-class Matcher(_Strict):
+class Matcher(_StrictModel):
     """Exactly one way of matching."""
 
     regex: str | None = None
@@ -58,7 +58,7 @@ class Matcher(_Strict):
         return self
 
 
-class Concept(_Strict):
+class Concept(_StrictModel):
     """One concept as the operator wrote it."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
@@ -68,7 +68,7 @@ class Concept(_Strict):
     matchers: Annotated[tuple[Matcher, ...], Field(min_length=1)]
 
 
-class _File(_Strict):
+class _File(_StrictModel):
     version: Literal[1]
     concepts: Annotated[tuple[Concept, ...], Field(min_length=1)]
 

@@ -15,7 +15,7 @@ _CONTINUATION = re.compile(r'^(?P<expects>.+?)"\. Reads "(?P<quote>.*)$', re.DOT
 EXPECTS, READS = ' Expects "', '". Reads "'
 
 
-class Labelled(NamedTuple):
+class VectorLabels(NamedTuple):
     """What the label head is sure of about one vector; None and empty where it abstains."""
 
     register: str
@@ -37,7 +37,7 @@ class Continuation(NamedTuple):
     """The words before the read token."""
 
 
-def first_sentence(labelled: Labelled) -> str:
+def first_sentence(labelled: VectorLabels) -> str:
     """Say register, theme and kinds: "An answer about medicine, touching on self-harm."."""
     theme = f" about {labelled.area}" if labelled.area else ""
     if labelled.area and labelled.topic and labelled.topic != labelled.area:

@@ -12,7 +12,7 @@ PositionClass = Literal["template", "prompt", "answer"]
 the model's own."""
 
 
-class Given(NamedTuple):
+class GivenFacts(NamedTuple):
     """What the record tells about every vector of a batch besides the vector: nothing to guess."""
 
     token_ids: Sequence[int]
@@ -109,7 +109,7 @@ class Decoder(Protocol):
         """Say which decoder this is."""
         ...
 
-    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
         """Return one reading a row of (n, d_model), in order; ValueError on rows that nothing can read."""
         ...
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.nla.decoder import Claims, DecoderIdentity, Given, PositionClass, Reading
+from workers.nla.decoder import Claims, DecoderIdentity, GivenFacts, PositionClass, Reading
 
 FAKE_P95 = 0.1
 
@@ -56,7 +56,7 @@ class FakeDecoder:
         self._position_class: PositionClass = position_class
         self._claims = claims
 
-    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
         """Return one reading a row; ValueError on rows that the real decoder could not read either."""
         if vectors.ndim != 2 or vectors.shape[1] != self.identity.d_model:  # noqa: PLR2004 - rows and columns
             raise ValueError(f"vectors: expected (n, {self.identity.d_model}), got {vectors.shape}")

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple, get_args
 
-from workers.nla.decoder import Given, PositionClass
+from workers.nla.decoder import GivenFacts, PositionClass
 
 POSITION_CLASSES: tuple[PositionClass, ...] = get_args(PositionClass)
 
@@ -40,7 +40,7 @@ def position_class(token_id: int, phase: str, template: TemplateIds) -> Position
     return "prompt" if phase == "prefill" else "answer"
 
 
-def classify(given: Given, template: TemplateIds) -> list[PositionClass]:
+def classify(given: GivenFacts, template: TemplateIds) -> list[PositionClass]:
     """Return the class of every position of a batch."""
     return [
         position_class(token_id, phase, template)

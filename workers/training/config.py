@@ -101,7 +101,7 @@ class Training(Part):
     checkpoint_minutes: float = 3.0
 
 
-class Denoised(Training):
+class Denoising(Training):
     """Training on words of which some were replaced, because readings are wrong far from the read token."""
 
     damaged_share: float = pydantic.Field(default=0.7, ge=0, le=1)
@@ -190,8 +190,8 @@ class RunConfig(Part):
     targets: Targets = Targets()
     labels: LabelFit = LabelFit()
     projection: Projection = Projection()
-    ar: Denoised
-    av: Denoised
+    ar: Denoising
+    av: Denoising
     adaptation: Adaptation
     winners: Winners
     prompting: Prompting

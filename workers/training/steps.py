@@ -330,7 +330,7 @@ def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
     """Measure the pair on held-out chats and write its card."""
     settings = run.config.evaluation
     samples, train = run.samples("held_out"), run.samples("train")
-    known = evaluation.HeldOut(
+    known = evaluation.HeldOutSet(
         samples,
         run.material("held_out"),
         run.baseline,
@@ -351,7 +351,7 @@ def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
     figures["reconstructor"] = evaluation.measure_reconstructor(ar, run.writer, chosen)
     run.log("measuring the verbalizer")
     figures["verbalizer"] = evaluation.measure_verbalizer(av, run.writer, chosen)
-    written = evaluation.Written(
+    written = evaluation.WrittenReadings(
         *(
             readings.keep_readings(
                 run.folder / f"readings_{name}.jsonl",

@@ -6,12 +6,12 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 
 from service.api.paging import cursor
-from service.api.parameters import Paged
+from service.api.parameters import PageParameters
 from service.errors import FieldError, invalid_input
 from service.store.read.page import Position
 
 
-def position(parameters: Paged, listing: str) -> Position | None:
+def position(parameters: PageParameters, listing: str) -> Position | None:
     """Return where the page starts, None for the first; raises 422 for a broken cursor."""
     if parameters.cursor is None:
         return None
@@ -23,7 +23,7 @@ def position(parameters: Paged, listing: str) -> Position | None:
 
 
 def link_next(
-    request: Request, response: Response, parameters: Paged, listing: str, after: Position | None
+    request: Request, response: Response, parameters: PageParameters, listing: str, after: Position | None
 ) -> str | None:
     """Return the next page's cursor and set its Link header (RFC 8288); None on the last page."""
     if after is None:

@@ -10,7 +10,7 @@ from pydantic import Field
 from service.api.deps import Held, ReadsExplanations, reading
 from service.api.http.responses import problems
 from service.api.paging import link
-from service.api.parameters import Absent, Layer, Name, NoParameters, Paged, RequestId, Time, Truth
+from service.api.parameters import Absent, Layer, Name, NoParameters, PageParameters, RequestId, Time, Truth
 from service.api.schemas.explanation import Explanation, ExplanationPage, explanation
 from service.errors import ProblemError
 from service.store.read import explanations
@@ -19,7 +19,7 @@ router = APIRouter(tags=["explanations"])
 _LISTING: Final = "explanations"
 
 
-class ExplanationParameters(Paged):
+class ExplanationParameters(PageParameters):
     """Filters of the listing; all given ones must hold."""
 
     model: Name | Absent = Field(default=None, description="Served model name.")

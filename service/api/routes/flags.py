@@ -7,7 +7,7 @@ from pydantic import Field
 
 from service.api.deps import Held, ReadsFlags, reading
 from service.api.paging import link
-from service.api.parameters import Absent, Name, Paged, RequestId, Time
+from service.api.parameters import Absent, Name, PageParameters, RequestId, Time
 from service.api.schemas.flag import FlagPage, flag
 from service.store.read import flags
 
@@ -15,7 +15,7 @@ router = APIRouter(tags=["flags"])
 _LISTING: Final = "flags"
 
 
-class FlagParameters(Paged):
+class FlagParameters(PageParameters):
     """Filters of the listing; all given ones must hold."""
 
     model: Name | Absent = Field(default=None, description="Served model name.")

@@ -36,7 +36,7 @@ class Direction(NamedTuple):
     threshold: float | None
 
 
-class Fitted(NamedTuple):
+class ReferenceFit(NamedTuple):
     """A reference and what it stands on."""
 
     reference: Reference
@@ -58,7 +58,7 @@ def fit(
     p_value: float = P_VALUE,
     components: int = COMPONENTS,
     directions: Sequence[Direction] = (),
-) -> Fitted:
+) -> ReferenceFit:
     """Fit on raw activations (n, d_model); ``documents`` (n,) tells which request each came from.
 
     Raises AnomalyError when there are too few rows or requests for the p-value.
@@ -92,7 +92,7 @@ def fit(
         calibration_scores=np.sort(scores),
         probes=tuple(_probe(one, subspace.mean, units[held_out], p_value) for one in directions),
     )
-    return Fitted(reference, fit_rows=len(fitting), massive_rows=int((~usual).sum()))
+    return ReferenceFit(reference, fit_rows=len(fitting), massive_rows=int((~usual).sum()))
 
 
 class _Subspace(NamedTuple):

@@ -78,7 +78,7 @@ class Reference:
         return 1.0 / (self.calibration_n + 1)
 
 
-class Measured(NamedTuple):
+class Measurement(NamedTuple):
     """What was measured on some rows."""
 
     anomaly: Floats
@@ -108,7 +108,7 @@ class Detector:
         self._mean_square = np.float32(reference.mean @ reference.mean)
         self._scores_ranked = reference.calibration_scores.astype(np.float32)
 
-    def measure(self, vectors: Floats, norms: npt.NDArray[np.float64]) -> Measured:
+    def measure(self, vectors: Floats, norms: npt.NDArray[np.float64]) -> Measurement:
         """Score finite vectors of shape (rows, d_model) with their norms."""
         reference = self.reference
         projected = project(vectors, norms, self._weights) - self._offsets
@@ -122,14 +122,14 @@ class Detector:
         below = np.searchsorted(self._scores_ranked, anomaly, side="left")
         is_massive = norms > reference.norm_limit
         p_values = (1.0 + (reference.calibration_n - below)) / (1.0 + reference.calibration_n)
-        return Measured(
+        return Measurement(
             anomaly=anomaly,
             p_values=np.where(is_massive, 1.0, p_values),
             is_massive=is_massive,
             probes=projected[:, self._k + 1 :],
         )
 
-    def score(self, vectors: npt.NDArray[np.floating[Any]]) -> Measured:
+    def score(self, vectors: npt.NDArray[np.floating[Any]]) -> Measurement:
         """Score finite vectors, none of them zero; raises ValueError unless they are (rows, d_model)."""
         if vectors.shape[1:] != (self.reference.d_model,):
             raise ValueError(
@@ -139,7 +139,7 @@ class Detector:
         norms = np.asarray(np.linalg.norm(vectors.astype(np.float64), axis=1), np.float64)
         return self.measure(np.asarray(vectors, np.float32), norms)
 
-    def probes_found(self, measured: Measured) -> npt.NDArray[np.bool_]:
+    def probes_found(self, measured: Measurement) -> npt.NDArray[np.bool_]:
         """Tell which rows each probe finds, (rows, probes)."""
         return measured.probes > self._thresholds
 

@@ -19,7 +19,7 @@ class Hop(StrEnum):
     WORKER = "worker"
 
 
-class _Explained(StrEnum):
+class _ExplainedName(StrEnum):
     """A name with what it means, in one sentence."""
 
     meaning: str
@@ -32,7 +32,7 @@ class _Explained(StrEnum):
         return member
 
 
-class Stratum(_Explained):
+class Stratum(_ExplainedName):
     """Requests that are sampled by one rule, with denominators of their own."""
 
     UNIFORM = "uniform", "The hash of the request's id, or of its trace, decides whether it is sampled."
@@ -49,7 +49,7 @@ class Unit(StrEnum):
     ROWS = "rows"
 
 
-class LossKind(_Explained):
+class LossKind(_ExplainedName):
     """How something is lost; the names of the counters start with it, and the reason follows."""
 
     DROPPED = "dropped", "A bound was reached, or an error happened."
@@ -57,7 +57,7 @@ class LossKind(_Explained):
     UNOBSERVABLE = "unobservable", "There was no activation to sample."
 
 
-class RejectReason(_Explained):
+class RejectReason(_ExplainedName):
     """Why a record, a block or a message must not be used: a label of metrics and dead letters."""
 
     MALFORMED_HEADER = "malformed_header", "The header is not what its format says."
@@ -69,7 +69,7 @@ class RejectReason(_Explained):
     NOT_FINITE = "not_finite", "A value is not a number, or infinite."
 
 
-class DeadLetterReason(_Explained):
+class DeadLetterReason(_ExplainedName):
     """Why a worker sets an entry aside, besides RejectReason."""
 
     MISSING_FIELD = "missing_field", "The entry has no header or no vector."
@@ -80,7 +80,7 @@ class DeadLetterReason(_Explained):
     TOO_MANY_DELIVERIES = "too_many_deliveries", "Workers took the entry and said nothing more."
 
 
-class TraceFault(_Explained):
+class TraceFault(_ExplainedName):
     """What of a request's trace is malformed and therefore ignored."""
 
     TRACEPARENT = "traceparent", "The trace's parent is malformed."
@@ -109,7 +109,7 @@ class CounterName(StrEnum):
         return _HOPS[type(self)]
 
 
-def _of_reason(prefix: str, unit: Unit, reason: _Explained) -> tuple[str, Unit, str]:
+def _of_reason(prefix: str, unit: Unit, reason: _ExplainedName) -> tuple[str, Unit, str]:
     return f"{prefix}_{reason}", unit, reason.meaning
 
 
@@ -235,7 +235,7 @@ DEAD_LETTERED: Final[dict[RejectReason | DeadLetterReason, CounterName]] = {
 }
 
 
-class Lost(NamedTuple):
+class LossCause(NamedTuple):
     """How and why something was lost."""
 
     kind: LossKind
@@ -243,12 +243,12 @@ class Lost(NamedTuple):
 
 
 @lru_cache(maxsize=1024)  # a report asks for one counter in thousands of minutes
-def loss_of(counter: str) -> Lost | None:
+def loss_of(counter: str) -> LossCause | None:
     """Return what a counter says was lost, or None when it counts no loss.
 
     It goes by the name alone, because stored counts may come from another version.
     """
     for kind in LossKind:
         if counter.startswith(f"{kind}_"):
-            return Lost(kind, counter.removeprefix(f"{kind}_"))
+            return LossCause(kind, counter.removeprefix(f"{kind}_"))
     return None

@@ -191,11 +191,11 @@ def decode_coverage(payload: bytes) -> CoverageCount:
     return count
 
 
-class _Versioned(msgspec.Struct):
+class _VersionHeader(msgspec.Struct):
     v: int
 
 
-_version_decoder = msgspec.msgpack.Decoder(_Versioned)
+_version_decoder = msgspec.msgpack.Decoder(_VersionHeader)
 
 
 def _check_version(header_bytes: bytes) -> None:

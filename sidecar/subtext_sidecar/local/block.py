@@ -68,11 +68,11 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(BlockHeader)
 
 
-class _Versioned(msgspec.Struct):
+class _VersionHeader(msgspec.Struct):
     v: int
 
 
-_version_decoder = msgspec.msgpack.Decoder(_Versioned)
+_version_decoder = msgspec.msgpack.Decoder(_VersionHeader)
 
 
 def checksums(vectors: bytes, rows: int) -> list[int]:

@@ -37,7 +37,7 @@ _DROPS: Final = tuple(
 )
 
 
-class _Heard(NamedTuple):
+class _StatusReport(NamedTuple):
     status: CaptureStatus
     at: float
 
@@ -54,14 +54,14 @@ class CaptureView(Collector):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._now = 0.0
-        self._heard: dict[str, _Heard] = {}
+        self._heard: dict[str, _StatusReport] = {}
         self._minutes: dict[tuple[str, Cell], dict[str, int]] = {}
         self._totals: dict[_Stage, Counter[str]] = {}
 
     def update_status(self, status: CaptureStatus, now: float) -> None:
         """Take a heartbeat."""
         with self._lock:
-            self._heard[status.source] = _Heard(status, now)
+            self._heard[status.source] = _StatusReport(status, now)
             self._totals.setdefault(_Stage(Hop.PLUGIN, status.model, Stratum.UNIFORM), Counter())
 
     def update_coverage(self, count: CoverageCount) -> None:
@@ -104,7 +104,7 @@ class CaptureView(Collector):
         return []
 
 
-def _status_metrics(heard: list[_Heard], now: float) -> Iterator[Metric]:
+def _status_metrics(heard: list[_StatusReport], now: float) -> Iterator[Metric]:
     yield _enabled(heard, now)
     probability = GaugeMetricFamily(
         "subtext_sampling_probability_ratio",
@@ -126,7 +126,7 @@ def _status_metrics(heard: list[_Heard], now: float) -> Iterator[Metric]:
     yield _overhead([one.status for one in heard])
 
 
-def _enabled(heard: list[_Heard], now: float) -> Metric:
+def _enabled(heard: list[_StatusReport], now: float) -> Metric:
     """One series a model: 1 when every live engine captures, else 0 with the reason."""
     family = GaugeMetricFamily(
         "subtext_capture_enabled",

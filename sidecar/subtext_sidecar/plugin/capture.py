@@ -17,7 +17,7 @@ from subtext_sidecar.contract.counters import CounterName, PluginCounter
 from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.overhead import Overhead
-from subtext_sidecar.plugin.sampling.watchlist import NewRequest, Picked, Watchlist
+from subtext_sidecar.plugin.sampling.watchlist import NewRequest, RowSelection, Watchlist
 from subtext_sidecar.plugin.step import Runner, Step
 from subtext_sidecar.plugin.transfer.handover import Batch, Handover
 from subtext_sidecar.plugin.transfer.ring import Ring, open_ring
@@ -129,9 +129,9 @@ class Capture:
             self._handover.append(Batch(picked, ring, run, captured_at))
         return True
 
-    def _shorten(self, picked: Picked, rows: int, captured_at: float) -> Picked:
-        self._drop(Picked(picked.indices[rows:], picked.wanted[rows:]), captured_at, _QUEUE_FULL)
-        return Picked(picked.indices[:rows], picked.wanted[:rows])
+    def _shorten(self, picked: RowSelection, rows: int, captured_at: float) -> RowSelection:
+        self._drop(RowSelection(picked.indices[rows:], picked.wanted[rows:]), captured_at, _QUEUE_FULL)
+        return RowSelection(picked.indices[:rows], picked.wanted[:rows])
 
     def _replace_ring(self, step: Step) -> Ring:
         """Make a ring for what the model really returns; rows in the old one stay readable."""
@@ -142,7 +142,7 @@ class Capture:
         self._ring = open_ring(layout, step.residual.device)
         return self._ring
 
-    def _drop(self, picked: Picked, captured_at: float, counter: CounterName) -> None:
+    def _drop(self, picked: RowSelection, captured_at: float, counter: CounterName) -> None:
         minute = int(captured_at) // SECONDS_PER_MINUTE
         for stratum, count in Counter(watch.stratum for watch, _ in picked.wanted).items():
             cell = Cell(self._model, stratum, minute)

@@ -16,7 +16,7 @@ from subtext_sidecar.contract.record import NO_SCORES, encode_scores
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
 from subtext_sidecar.screen import thinning
 from subtext_sidecar.screen.thinning import Arrivals, Rates, pass_on
-from subtext_sidecar.shipper.rows import Kept, Kind, Rows
+from subtext_sidecar.shipper.rows import KeptRow, Kind, Rows
 
 # What the screen says of a row; the first that holds.
 Verdict = Literal["probe", "anomaly", "massive", "ordinary", "unscreened"]
@@ -28,10 +28,10 @@ _SCREENED: Final[dict[Verdict, CounterName]] = {
 }
 
 
-class Taken(NamedTuple):
+class ScreenOutcome(NamedTuple):
     """What became of the finite rows."""
 
-    kept: list[Kept]
+    kept: list[KeptRow]
     counts: Counter[tuple[str, CounterName]]  # by stratum
     verdicts: Counter[Verdict]
 
@@ -80,12 +80,12 @@ class Screening:
             self._state = thinning.adapt(self._state, self._policy, self._arrived, seconds)
             self._arrived, self._adapted_at = Arrivals(), now
 
-    def take(self, rows: Rows) -> Taken:
+    def take(self, rows: Rows) -> ScreenOutcome:
         """Decide about each finite row."""
         finite: list[int] = np.flatnonzero(np.isfinite(rows.norms)).tolist()
         found = self._find(rows, finite)
         self._arrived = Arrivals(self._arrived.rows + len(finite), self._arrived.found + len(found.reasons))
-        taken = Taken([], Counter(), Counter(found.verdicts))
+        taken = ScreenOutcome([], Counter(), Counter(found.verdicts))
         for place in found.reasons:
             taken.counts[rows.requests[finite[place]].stratum, _SCREENED[found.verdicts[place]]] += 1
         rates = self.rates
@@ -93,7 +93,7 @@ class Screening:
             # Every draw is below it: all rows pass, each by the baseline and as it came.
             facts = [rows.facts[row] for row in finite]
             probabilities, reasons = [one.probability for one in facts], [one.reason for one in facts]
-            taken.kept.extend(map(Kept, finite, probabilities, probabilities, reasons, found.scores))
+            taken.kept.extend(map(KeptRow, finite, probabilities, probabilities, reasons, found.scores))
             return taken
         drawn = self._draws(rows)
         thinned = []
@@ -105,7 +105,7 @@ class Screening:
                 continue
             if reason is None or passed.baseline_probability:
                 reason = rows.facts[row].reason
-            taken.kept.append(Kept(row, *passed, reason, found.scores[place]))
+            taken.kept.append(KeptRow(row, *passed, reason, found.scores[place]))
         taken.counts.update(thinned)
         return taken
 

@@ -37,7 +37,7 @@ class Arrivals(NamedTuple):
     found: int = 0
 
 
-class Passed(NamedTuple):
+class PassedRow(NamedTuple):
     """What the record of a row that goes on must say."""
 
     probability: float
@@ -60,7 +60,7 @@ def draw(seed: int, capture_id: str) -> float:
     return (int.from_bytes(digest) >> (64 - _BITS)) / (1 << _BITS)
 
 
-def pass_on(drawn: float, probability: float, rates: Rates, *, is_found: bool) -> Passed | None:
+def pass_on(drawn: float, probability: float, rates: Rates, *, is_found: bool) -> PassedRow | None:
     """Return the probabilities of a row that passes, None for one that does not.
 
     ``probability`` is that with which the row got here.
@@ -68,7 +68,7 @@ def pass_on(drawn: float, probability: float, rates: Rates, *, is_found: bool) -
     keep = rates.found if is_found else rates.baseline
     if drawn >= keep:
         return None
-    return Passed(
+    return PassedRow(
         probability=probability * keep,
         baseline_probability=probability * rates.baseline if drawn < rates.baseline else 0.0,
     )

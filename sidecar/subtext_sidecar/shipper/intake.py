@@ -16,7 +16,7 @@ from subtext_sidecar.shipper.metrics import SidecarMetrics
 from subtext_sidecar.shipper.outbox import Outbox
 from subtext_sidecar.shipper.queue import DeadLetter
 from subtext_sidecar.shipper.rows import (
-    Kept,
+    KeptRow,
     Kind,
     Rows,
     estimate,
@@ -116,7 +116,7 @@ class Intake:
         for (stratum, counter), count in counts.items():
             self._ledger.add(cells[stratum], counter, count)
 
-    def _drop(self, rows: Rows, kept: Kept, reason: RejectReason, detail: str, counts: _Counts) -> None:
+    def _drop(self, rows: Rows, kept: KeptRow, reason: RejectReason, detail: str, counts: _Counts) -> None:
         counts[rows.requests[kept.row].stratum, INVALID[reason]] += 1
         self._bury(*make_record(rows, kept), RecordError(reason, detail))
 

@@ -45,7 +45,7 @@ class DeadLetter(NamedTuple):
     detail: str
 
 
-class Shipped(NamedTuple):
+class ShipOutcome(NamedTuple):
     """Outcome of one batch: entries written, counted from the first, and entries trimmed away."""
 
     written: int
@@ -140,7 +140,7 @@ class RedisStream:
             raise
         self._under_way = _UnderWay(connection, len(entries))
 
-    def finish(self) -> Shipped:
+    def finish(self) -> ShipOutcome:
         """Wait for what was begun.
 
         Trimming is a command of its own because its answer is the number of entries that were
@@ -148,19 +148,19 @@ class RedisStream:
         written; shipping it again only repeats records, which readers know by their identity.
         """
         if self._under_way is None:
-            return Shipped(0, 0, None)
+            return ShipOutcome(0, 0, None)
         connection, count = self._under_way
         self._under_way = None
         try:
             answers = [_answer(connection) for _ in range(count + 1)]
         except RedisError as error:
             connection.disconnect()  # answers that were not read must not meet the next command
-            return Shipped(0, 0, error)
+            return ShipOutcome(0, 0, error)
         finally:
             self._redis.connection_pool.release(connection)
         errors = [number for number, answer in enumerate(answers) if isinstance(answer, RedisError)]
         trimmed = 0 if isinstance(answers[-1], RedisError) else int(answers[-1])
-        return Shipped(min([*errors, count]), trimmed, answers[errors[0]] if errors else None)
+        return ShipOutcome(min([*errors, count]), trimmed, answers[errors[0]] if errors else None)
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Append to the dead-letter stream; raises RedisError."""

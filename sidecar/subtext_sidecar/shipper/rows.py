@@ -55,7 +55,7 @@ class Rows:
         return len(self.facts)
 
 
-class Kept(NamedTuple):
+class KeptRow(NamedTuple):
     """A row that goes on, and what its record says about its being chosen."""
 
     row: int
@@ -109,7 +109,7 @@ def not_finite(rows: Rows) -> list[int]:
     return numbers
 
 
-def make_record(rows: Rows, kept: Kept) -> tuple[bytes, bytes]:
+def make_record(rows: Rows, kept: KeptRow) -> tuple[bytes, bytes]:
     """Return a row's record, header and vector; a norm that is not finite becomes 0.
 
     The header is made of its fields alone: a `record.Header` between would double what a row costs.
@@ -136,10 +136,10 @@ def make_record(rows: Rows, kept: Kept) -> tuple[bytes, bytes]:
     return encode_fields(fields), vector
 
 
-def unscreened(rows: Rows, row: int) -> Kept:
+def unscreened(rows: Rows, row: int) -> KeptRow:
     """Return a row as the plugin sent it."""
     facts = rows.facts[row]
-    return Kept(row, facts.probability, facts.probability, facts.reason, NO_SCORES)
+    return KeptRow(row, facts.probability, facts.probability, facts.reason, NO_SCORES)
 
 
 class _Stratum(msgspec.Struct):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tests.support.nla import toy
-from workers.nla.decoder import Given
+from workers.nla.decoder import GivenFacts
 from workers.nla.engine.verbalizer import EngineSettings
 
 LAYER = 20
@@ -17,9 +17,9 @@ TEMPLATE = "Write a short story about <concept>{injection_char}</concept>"
 SCALE = 4.0
 
 
-def given(count: int, token_id: int = 0) -> Given:
+def given(count: int, token_id: int = 0) -> GivenFacts:
     """What records would tell of `count` vectors of an answer."""
-    return Given([token_id] * count, ["decode"] * count)
+    return GivenFacts([token_id] * count, ["decode"] * count)
 
 
 def write_half(folder: Path, role: str, model_dir: Path, *, blocks: int) -> None:

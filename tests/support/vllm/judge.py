@@ -50,7 +50,7 @@ class Reference:
         return [int(token) for token in text[0, len(token_ids) :]]
 
 
-class Judged(NamedTuple):
+class RowAgreement(NamedTuple):
     """What the rows of one run measured."""
 
     rows: int
@@ -58,7 +58,9 @@ class Judged(NamedTuple):
     most_neighbour: float  # cosine to the layer before or behind
 
 
-def judge(run: EngineRun, reference: Reference, layer: int, *, neighbour: float = NEIGHBOUR) -> Judged:
+def judge(
+    run: EngineRun, reference: Reference, layer: int, *, neighbour: float = NEIGHBOUR
+) -> RowAgreement:
     """Fail unless every row is the output of block ``layer`` at its own request's token."""
     by_request: dict[str, list[Record]] = defaultdict(list)
     for record in run.records:
@@ -82,7 +84,7 @@ def judge(run: EngineRun, reference: Reference, layer: int, *, neighbour: float 
             norm = float(np.linalg.norm(states[layer + 1][header.position]))
             assert abs(header.norm - norm) < 1e-3 * norm, (*where, header.norm, norm)
             least, most = min(least, right), max(most, before, after)
-    return Judged(len(run.records), least, most)
+    return RowAgreement(len(run.records), least, most)
 
 
 def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:

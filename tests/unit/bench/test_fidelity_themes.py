@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 
 from bench import fidelity_themes, probes
-from workers.nla.claims import Labelled
-from workers.training.fit.labels import Wanted
+from workers.nla.claims import VectorLabels
+from workers.training.fit.labels import LabelTargets
 
 
-def labelled(topic: str | None, kinds: tuple[str, ...] = ()) -> Labelled:
-    return Labelled("prose", "medicine" if topic else None, topic, kinds, {}, {})
+def labelled(topic: str | None, kinds: tuple[str, ...] = ()) -> VectorLabels:
+    return VectorLabels("prose", "medicine" if topic else None, topic, kinds, {}, {})
 
 
 def test_only_named_topics_are_right_or_wrong_and_the_rest_abstains() -> None:
     said = [labelled("headaches"), labelled("drugs"), labelled(None, ("fraud",)), labelled("drugs")]
-    wanted = Wanted(
+    wanted = LabelTargets(
         np.ones((4, 1), np.float32), np.array([0, 0, 1, 2]), np.zeros(4, int), np.zeros((4, 1), np.float32)
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.live_chats import choose, main, parse_options, read
-from bench.live_chats_join import LEFT_OUT, Joined, JoinError, LiveChat, join
+from bench.live_chats_join import LEFT_OUT, JoinedChats, JoinError, LiveChat, join
 from bench.live_chats_prompts import Ask, held_out, to_ask, unseen
 from subtext_sidecar.contract.record import Record
 from tests.support.live import LAYER, MODEL, WIDTH, make
@@ -25,7 +25,7 @@ CHATS = {
 SHARES = Activations(held_out_share=0.3, calibration_share=0.2)
 
 
-def joined(*records: Record, tail_tokens: int = 3) -> Joined:
+def joined(*records: Record, tail_tokens: int = 3) -> JoinedChats:
     return join(records, CHATS, model=MODEL, layer=LAYER, tail_tokens=tail_tokens)
 
 
@@ -116,7 +116,7 @@ def test_many_chats_are_read_portion_by_portion(monkeypatch: pytest.MonkeyPatch)
     chats = [Chat([number, 0, 0], 2, is_real=False, document=number, chosen=[2]) for number in range(1, 41)]
     vectors = [np.full((1, WIDTH), number, np.float32) for number in range(1, 41)]
 
-    samples, _ = read(Joined(chats, vectors, joined().left_out), Path("model"), layer=1, tail_tokens=3)
+    samples, _ = read(JoinedChats(chats, vectors, joined().left_out), Path("model"), layer=1, tail_tokens=3)
 
     assert samples.next_tokens[:, 0].tolist() == samples.vectors[:, 0].tolist() == list(range(1, 41))
 

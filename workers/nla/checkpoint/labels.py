@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workers.nla.checkpoint.projector import load_arrays
-from workers.nla.claims import Labelled, first_sentence
+from workers.nla.claims import VectorLabels, first_sentence
 from workers.nla.errors import MetaError
 
 FILE, NAMES = "labels.safetensors", "labels.json"
@@ -71,7 +71,7 @@ class LabelHead(NamedTuple):
         areas, topics, registers, kinds = np.split(logits, np.cumsum(sizes), axis=1)
         return Scores(_softmax(areas), _softmax(topics), _softmax(registers), _sigmoid(kinds))
 
-    def label(self, centred: Array) -> list[Labelled]:
+    def label(self, centred: Array) -> list[VectorLabels]:
         """Say what each vector is about, where that is sure enough."""
         scores = self.score(centred)
         return [_label(self.names, *row) for row in zip(*scores, strict=True)]
@@ -81,12 +81,12 @@ class LabelHead(NamedTuple):
         names = self.names
         for register in names.registers:
             for topic, area in names.topics.items():
-                yield first_sentence(Labelled(register, area, topic, names.kinds, {}, {}))
+                yield first_sentence(VectorLabels(register, area, topic, names.kinds, {}, {}))
             for area in names.areas:
-                yield first_sentence(Labelled(register, area, None, names.kinds, {}, {}))
+                yield first_sentence(VectorLabels(register, area, None, names.kinds, {}, {}))
 
 
-def _label(names: Names, areas: Array, topics: Array, registers: Array, kinds: Array) -> Labelled:
+def _label(names: Names, areas: Array, topics: Array, registers: Array, kinds: Array) -> VectorLabels:
     area = names.areas[int(areas.argmax())] if areas.max() >= names.area_above else None
     inside = np.array([area is not None and of == area for of in names.topics.values()])
     # The topic is sought inside the named area: a sentence that contradicts itself helps nobody.
@@ -95,7 +95,7 @@ def _label(names: Names, areas: Array, topics: Array, registers: Array, kinds: A
         list(names.topics)[int(within.argmax())] if within.max() >= max(names.topic_above, 1e-9) else None
     )
     scores = dict(zip(names.kinds, kinds.tolist(), strict=True))
-    return Labelled(
+    return VectorLabels(
         register=names.registers[int(registers.argmax())],
         area=area,
         topic=topic,
@@ -132,7 +132,7 @@ def load_labels(folder: Path, *, d_model: int, file: str = FILE, names_file: str
     return LabelHead(names, **arrays)
 
 
-def pool_areas(areas: Sequence[Labelled]) -> tuple[str, float, int]:
+def pool_areas(areas: Sequence[VectorLabels]) -> tuple[str, float, int]:
     """Pool a request's positions: likeliest area, its mean probability, and how many readings name it."""
     names = list(areas[0].areas)
     mean = np.mean([[one.areas[name] for name in names] for one in areas], axis=0)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from workers.nla.checkpoint.labels import LabelHead, load_labels
 from workers.nla.checkpoint.meta import Meta
 from workers.nla.checkpoint.projector import Projector, load_projector
-from workers.nla.claims import Labelled
+from workers.nla.claims import VectorLabels
 from workers.nla.engine.prompt import InjectionPrompt
 
 
@@ -56,7 +56,7 @@ class Injector:
         sentences = self._labels.longest_sentences() if self._labels else [""]
         return max(len(self.prompt.build(0, sentence).ids) for sentence in sentences)
 
-    def label(self, vectors: NDArray[np.float32]) -> Sequence[Labelled | None]:
+    def label(self, vectors: NDArray[np.float32]) -> Sequence[VectorLabels | None]:
         """Say what each vector is about; None for a pair without labels."""
         if self._labels is None or self._projector is None:
             return [None] * len(vectors)

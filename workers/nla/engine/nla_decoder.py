@@ -18,7 +18,7 @@ from workers.nla.candidates import Choice, RoundTrip, agreement, choose
 from workers.nla.checkpoint.assemble import pair_digest
 from workers.nla.checkpoint.pair import Pair, load_pair
 from workers.nla.checkpoint.scale import check_scale
-from workers.nla.decoder import Claims, DecoderIdentity, Given, PositionClass, Reading
+from workers.nla.decoder import Claims, DecoderIdentity, GivenFacts, PositionClass, Reading
 from workers.nla.engine.reconstructor import Reconstructor
 from workers.nla.engine.verbalizer import EngineSettings, Explanation, Verbalizer
 from workers.nla.errors import CalibrationError, MetaError, PromptError
@@ -76,7 +76,7 @@ class NlaDecoder:
             template=template_ids(tokenizer),
         )
 
-    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
         """Return one reading a row of (n, d_model), in order; see `Decoder`.
 
         1. The label head says what each vector is about, and the AV writes its candidates.
@@ -98,7 +98,7 @@ class NlaDecoder:
             identity=self.identity,
         )
 
-    def round_trip(self, vectors: NDArray[np.float32], given: Given) -> RoundTrip:
+    def round_trip(self, vectors: NDArray[np.float32], given: GivenFacts) -> RoundTrip:
         """Write candidates for every row and rebuild each from its text and the read token alone."""
         self.reconstructor.check_tokens(given.token_ids)
         candidates = self.verbalizer.verbalize(vectors, given)
@@ -110,7 +110,7 @@ class NlaDecoder:
         shape = (len(candidates), self.verbalizer.candidates, self.identity.d_model)
         return RoundTrip(candidates, rebuilt.reshape(shape))
 
-    def predict_token_means(self, given: Given) -> NDArray[np.float64] | None:
+    def predict_token_means(self, given: GivenFacts) -> NDArray[np.float64] | None:
         """Return what the read tokens alone say of vectors; None where the calibration knows no tokens."""
         if self.calibration is None or self.calibration.token_means is None:
             return None

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from workers.nla import claims
 from workers.nla.checkpoint.meta import Meta
 from workers.nla.checkpoint.text_model import is_wrapped_gemma3
-from workers.nla.claims import Continuation, Labelled
-from workers.nla.decoder import Given
+from workers.nla.claims import Continuation, VectorLabels
+from workers.nla.decoder import GivenFacts
 from workers.nla.engine.injector import Injector, check_directions
 from workers.nla.engine.precision import ProductType
 from workers.nla.engine.prompt import InjectedPrompt
@@ -55,7 +55,7 @@ class Explanation(NamedTuple):
     """What the AR is shown."""
     well_formed: bool
     """Whether it kept the pair's format to its end; otherwise `text` is all that was said."""
-    labelled: Labelled | None = None
+    labelled: VectorLabels | None = None
     """What the label head says about the vector; None for a pair without one."""
     continuation: Continuation | None = None
     """The parts of what a pair with labels wrote; None where it lost the format."""
@@ -102,7 +102,7 @@ def parse_explanation(answer: str) -> Explanation:
     return Explanation(text, found is not None and text != "")
 
 
-def parse_labelled(answer: str, labelled: Labelled, *, is_finished: bool) -> Explanation:
+def parse_labelled(answer: str, labelled: VectorLabels, *, is_finished: bool) -> Explanation:
     """Put the sentence of the labels before what the AV wrote behind it; cut off is not well formed."""
     answer, sentence = answer.replace("\x00", ""), claims.first_sentence(labelled)
     continuation = claims.parse_continuation(answer)
@@ -157,7 +157,7 @@ class Verbalizer:
         return self._settings.candidates
 
     def verbalize(
-        self, vectors: NDArray[np.float32], given: Given, n: int | None = None
+        self, vectors: NDArray[np.float32], given: GivenFacts, n: int | None = None
     ) -> list[list[Explanation]]:
         """Return `n` explanations of every row of (rows, d_model), in order; by default `candidates`.
 
@@ -202,7 +202,7 @@ class Verbalizer:
             **ends,
         )
 
-    def _parse(self, answer: Any, labelled: Labelled | None) -> Explanation:
+    def _parse(self, answer: Any, labelled: VectorLabels | None) -> Explanation:
         prompt = self.injector.prompt
         if prompt.end is None:
             return parse_explanation(answer.text)
@@ -221,7 +221,7 @@ class Verbalizer:
         cleanup_dist_env_and_memory()
 
     def _inject(
-        self, rows: NDArray[np.float32], token_id: int, labelled: Labelled | None
+        self, rows: NDArray[np.float32], token_id: int, labelled: VectorLabels | None
     ) -> dict[str, Any]:
         sentence = "" if labelled is None else claims.first_sentence(labelled)
         prompt = self.injector.prompt.build(token_id, sentence)

@@ -23,7 +23,7 @@ _FEWEST = 20
 Centred = NDArray[np.float32]
 
 
-class Wanted(NamedTuple):
+class LabelTargets(NamedTuple):
     """What the head should say about every row."""
 
     areas: NDArray[np.float32]
@@ -32,13 +32,15 @@ class Wanted(NamedTuple):
     kinds: NDArray[np.float32]
 
 
-def wanted_of(samples: Samples, taxonomy: Taxonomy) -> Wanted:
+def wanted_of(samples: Samples, taxonomy: Taxonomy) -> LabelTargets:
     """Unpack a split's labels."""
     bits = samples.kinds[:, None] >> np.arange(len(taxonomy.kinds))[None] & 1
-    return Wanted(samples.areas, samples.topic, samples.register, bits.astype(np.float32))
+    return LabelTargets(samples.areas, samples.topic, samples.register, bits.astype(np.float32))
 
 
-def fit(centred: Centred, wanted: Wanted, taxonomy: Taxonomy, config: LabelFit, *, seed: int) -> LabelHead:
+def fit(
+    centred: Centred, wanted: LabelTargets, taxonomy: Taxonomy, config: LabelFit, *, seed: int
+) -> LabelHead:
     """Train one head; its thresholds are still those that never name anything."""
     import torch
 
@@ -73,7 +75,7 @@ def fit(centred: Centred, wanted: Wanted, taxonomy: Taxonomy, config: LabelFit, 
 
 def cross_fit(
     centred: Centred,
-    wanted: Wanted,
+    wanted: LabelTargets,
     documents: NDArray[np.int64],
     taxonomy: Taxonomy,
     config: LabelFit,
@@ -84,7 +86,7 @@ def cross_fit(
     return [
         fit(
             centred[documents % 2 != fold],
-            Wanted(*(one[documents % 2 != fold] for one in wanted)),
+            LabelTargets(*(one[documents % 2 != fold] for one in wanted)),
             taxonomy,
             config,
             seed=seed + 1 + fold,
@@ -93,7 +95,7 @@ def cross_fit(
     ]
 
 
-def set_thresholds(head: LabelHead, centred: Centred, wanted: Wanted, config: LabelFit) -> LabelHead:
+def set_thresholds(head: LabelHead, centred: Centred, wanted: LabelTargets, config: LabelFit) -> LabelHead:
     """Set what is named and what is not, on rows that no training saw."""
     scores, names = head.score(centred), head.names
     areas = wanted.areas.argmax(axis=1)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.nla import fidelity
-from workers.training.config import Adaptation, Denoised, Winners
+from workers.training.config import Adaptation, Denoising, Winners
 from workers.training.data.material import Material
 from workers.training.data.targets import AvExample, ReadingWriter, damage_far
 from workers.training.fit.loop import Task
@@ -32,7 +32,7 @@ def reconstructor_task(
     writer: ReadingWriter,
     train: Material,
     held_out: Material,
-    config: Denoised,
+    config: Denoising,
     *,
     baseline: float,
 ) -> Task:
@@ -80,7 +80,7 @@ def verbalizer_task(
     writer: ReadingWriter,
     train: Material,
     held_out: Material,
-    config: Denoised,
+    config: Denoising,
     *,
     projector_rate: float,
 ) -> Task:
@@ -215,7 +215,7 @@ def av_examples(writer: ReadingWriter, material: Material) -> list[AvExample]:
     return [true_example(writer, material, row) for row in range(len(material.sentences))]
 
 
-class TeacherForced(NamedTuple):
+class TeacherForcing(NamedTuple):
     """What a verbalizer gets right when the words before are the true ones; one entry a sample."""
 
     next_right: NDArray[np.float64]
@@ -230,7 +230,7 @@ class TeacherForced(NamedTuple):
 
 def teacher_forced(
     av: Verbalizer, examples: Sequence[AvExample], centred: NDArray[np.float32]
-) -> TeacherForced:
+) -> TeacherForcing:
     """Measure the verbalizer on known answers."""
     import torch
 
@@ -246,7 +246,7 @@ def teacher_forced(
                 tail = hits[example.tail].float().cpu().numpy()
                 backs = (float(tail[-back]) if len(tail) >= back else np.nan for back in (1, 2, 4))
                 found.append((float(hits[0]), *backs, float(losses[example.tail].mean())))
-    return TeacherForced(*np.array(found, np.float64).T)
+    return TeacherForcing(*np.array(found, np.float64).T)
 
 
 def spread(total: int, count: int) -> NDArray[np.int64]:

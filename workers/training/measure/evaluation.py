@@ -13,7 +13,7 @@ from workers.training.data.dataset import Samples
 from workers.training.data.material import Material
 from workers.training.data.targets import ReadingWriter
 from workers.training.fit import tasks
-from workers.training.fit.labels import Wanted
+from workers.training.fit.labels import LabelTargets
 from workers.training.fit.reconstructor import Reconstructor
 from workers.training.fit.verbalizer import Verbalizer
 from workers.training.measure import readings
@@ -28,7 +28,7 @@ FEWEST_KINDS = 20
 """Requests with a kind that its figures need."""
 
 
-class HeldOut(NamedTuple):
+class HeldOutSet(NamedTuple):
     """What a pair is measured on."""
 
     samples: Samples
@@ -40,7 +40,7 @@ class HeldOut(NamedTuple):
     rounds: int
     """Bootstrap rounds."""
 
-    def take(self, rows: NDArray[np.int64]) -> "HeldOut":
+    def take(self, rows: NDArray[np.int64]) -> "HeldOutSet":
         """Return the chosen rows."""
         return self._replace(
             samples=self.samples.take(rows),
@@ -64,14 +64,14 @@ class HeldOut(NamedTuple):
         return one_minus_ratio(left, open_, self.samples.documents, rounds=self.rounds).as_dict()
 
 
-class Written(NamedTuple):
+class WrittenReadings(NamedTuple):
     """What the AV wrote about the chosen rows."""
 
     greedy: Sequence[Candidates]
     sampled: Sequence[Candidates]
 
 
-def measure_reconstructor(ar: Reconstructor, writer: ReadingWriter, held_out: HeldOut) -> Figures:
+def measure_reconstructor(ar: Reconstructor, writer: ReadingWriter, held_out: HeldOutSet) -> Figures:
     """Return the AR's fidelity on true readings and that of its nulls."""
     rebuilt = ar.rebuild(tasks.true_sequences(writer, held_out.material))
     tokens = held_out.samples.tokens.tolist()
@@ -87,7 +87,7 @@ def measure_reconstructor(ar: Reconstructor, writer: ReadingWriter, held_out: He
     return {**found, "true_text_beyond_token": held_out.beyond(rebuilt)}
 
 
-def measure_verbalizer(av: Verbalizer, writer: ReadingWriter, held_out: HeldOut) -> Figures:
+def measure_verbalizer(av: Verbalizer, writer: ReadingWriter, held_out: HeldOutSet) -> Figures:
     """Return what the AV gets right when the words before are the true ones."""
     examples = tasks.av_examples(writer, held_out.material)
     centred = held_out.material.centred
@@ -108,7 +108,7 @@ def measure_verbalizer(av: Verbalizer, writer: ReadingWriter, held_out: HeldOut)
 
 
 def measure_round_trip(
-    ar: Reconstructor, writer: ReadingWriter, held_out: HeldOut, written: Written
+    ar: Reconstructor, writer: ReadingWriter, held_out: HeldOutSet, written: WrittenReadings
 ) -> Figures:
     """Return the fidelity of what the AV wrote freely, and of its nulls."""
     tokens = held_out.samples.tokens
@@ -145,7 +145,7 @@ def measure_round_trip(
 
 
 def examples(
-    writer: ReadingWriter, held_out: HeldOut, written: Written, *, count: int = 12
+    writer: ReadingWriter, held_out: HeldOutSet, written: WrittenReadings, *, count: int = 12
 ) -> list[dict[str, str]]:
     """Return readings beside the true words, of prompts that may be shown: none that a person typed."""
     rows = np.flatnonzero(held_out.samples.is_real == 0)
@@ -161,7 +161,7 @@ def examples(
     return found
 
 
-def measure_themes(head: LabelHead, held_out: HeldOut, wanted: Wanted) -> Figures:
+def measure_themes(head: LabelHead, held_out: HeldOutSet, wanted: LabelTargets) -> Figures:
     """Return how often the likeliest area is the labeller's, on all and on the surest, by origin.
 
     Answers only: the label is that of the whole prompt there.
@@ -193,7 +193,7 @@ def measure_themes(head: LabelHead, held_out: HeldOut, wanted: Wanted) -> Figure
     return found
 
 
-def measure_labeller(held_out: HeldOut, wanted: Wanted, on_answer: Mapping[int, int]) -> Figures:
+def measure_labeller(held_out: HeldOutSet, wanted: LabelTargets, on_answer: Mapping[int, int]) -> Figures:
     """Return how often the labeller, given the answer's text, finds the prompt's area: the ceiling."""
     found: Figures = {}
     samples = held_out.samples
@@ -208,7 +208,7 @@ def measure_labeller(held_out: HeldOut, wanted: Wanted, on_answer: Mapping[int, 
     return found
 
 
-def measure_kinds(head: LabelHead, held_out: HeldOut, wanted: Wanted) -> Figures:
+def measure_kinds(head: LabelHead, held_out: HeldOutSet, wanted: LabelTargets) -> Figures:
     """Return each kind's AUROC and recall at 1% false positives, pooled over requests by the mean."""
     import sklearn.metrics
 

@@ -23,7 +23,7 @@ BURST_SECONDS: Final = 1.0  # of rows may come at once
 LEAST_BURST_ROWS: Final = 16.0
 
 
-class Admitted(NamedTuple):
+class Allowance(NamedTuple):
     """How many rows may pass."""
 
     uniform: int
@@ -55,15 +55,15 @@ class Budget:
         """Say how many rows were wanted; each uniform one counts the inverse of its request's rate."""
         self._demand.observe(uniform, opt_in)
 
-    def admit(self, policy: CapturePolicy, *, uniform: int, opt_in: int, now: float) -> Admitted:
+    def admit(self, policy: CapturePolicy, *, uniform: int, opt_in: int, now: float) -> Allowance:
         """Return how many of these rows may pass."""
         limit = policy.rows_per_second
         if not limit:
-            return Admitted(uniform, opt_in)
+            return Allowance(uniform, opt_in)
         passed = self._opt_in.take(opt_in, OPT_IN_SHARE * limit, now)
         allowed = self._all.take(passed + uniform, limit, now)
         passed = min(passed, allowed)
-        return Admitted(allowed - passed, passed)
+        return Allowance(allowed - passed, passed)
 
 
 class _Demand:

@@ -17,7 +17,7 @@ from subtext_sidecar.contract.counters import CounterName, PluginCounter, Stratu
 from subtext_sidecar.contract.facts import RequestFacts
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
-from subtext_sidecar.plugin.sampling.budget import Admitted, Budget
+from subtext_sidecar.plugin.sampling.budget import Allowance, Budget
 from subtext_sidecar.plugin.sampling.request_args import RequestArgs, read_request_args, request_facts
 from subtext_sidecar.plugin.sampling.request_id import client_id, new_capture_id
 from subtext_sidecar.plugin.sampling.wheel import Wheel
@@ -88,10 +88,10 @@ class Watch:
         self.bound = max(self.bound, self.next_position + now - self.due)
 
 
-Taken = tuple[Watch, int]  # a position of a watched request
+WatchedPosition = tuple[Watch, int]  # a position of a watched request
 
 
-class Picked(msgspec.Struct, frozen=True):
+class RowSelection(msgspec.Struct, frozen=True):
     """Rows of one step to take: their numbers in the batch, and which position of whom each is.
 
     What is known about a row besides is worked out by the sender, which is not the engine's thread:
@@ -99,7 +99,7 @@ class Picked(msgspec.Struct, frozen=True):
     """
 
     indices: list[int]
-    wanted: list[Taken]
+    wanted: list[WatchedPosition]
 
 
 class _Part(NamedTuple):
@@ -214,7 +214,7 @@ class Watchlist:
         first_positions: Sequence[int],
         drafted: Collection[str],
         now: float,
-    ) -> Picked:
+    ) -> RowSelection:
         """Return the rows of this batch to take; see step.Step for the arguments.
 
         Of a request in ``drafted`` (draft tokens in this step) only the first row counts: the
@@ -226,7 +226,7 @@ class Watchlist:
             longest = 1 if row_starts is None else max(map(sub, row_starts[1:], row_starts), default=0)
             due = self._wheel.turn(longest)
         self._longest, self._due = None, []
-        picked = Picked([], [])
+        picked = RowSelection([], [])
         count, numbers = len(request_ids), None
         for watch in due:
             number = watch.number
@@ -290,7 +290,7 @@ class Watchlist:
         else:
             self._wheel.put(watch, self._wheel.now + watch.next_position - watch.bound)
 
-    def _visit(self, watch: Watch, part: _Part, picked: Picked) -> None:
+    def _visit(self, watch: Watch, part: _Part, picked: RowSelection) -> None:
         """Take what is wanted of one request's part, count what is missed, and file it again."""
         if part.start < watch.stop:
             self._count(watch.stratum, _REPEATED, min(part.stop, watch.stop) - part.start)
@@ -303,7 +303,7 @@ class Watchlist:
             watch.drafted_stop = part.stop
         self._file(watch)
 
-    def _take_one(self, watch: Watch, row: int, picked: Picked) -> None:
+    def _take_one(self, watch: Watch, row: int, picked: RowSelection) -> None:
         """Do what ``_visit`` does in the usual case: one new token, and it is the wanted one."""
         position = watch.next_position
         picked.indices.append(row)
@@ -317,7 +317,7 @@ class Watchlist:
         else:
             self._wheel.put(watch, self._wheel.now + wanted - watch.bound)
 
-    def _take(self, watch: Watch, part: _Part, picked: Picked) -> None:
+    def _take(self, watch: Watch, part: _Part, picked: RowSelection) -> None:
         position = watch.next_position
         while position < part.usable_stop:
             picked.indices.append(part.first_row + position - part.start)
@@ -336,7 +336,7 @@ class Watchlist:
             position = sampling.next_position(watch.choice, position + 1)
         watch.next_position = position
 
-    def _within_budget(self, picked: Picked, now: float) -> Picked:
+    def _within_budget(self, picked: RowSelection, now: float) -> RowSelection:
         """Return the rows that the budget admits. Without one the demand is watched all the same."""
         weight, opt_in = 0.0, 0
         for watch, _ in picked.wanted:
@@ -350,7 +350,7 @@ class Watchlist:
         admitted = self._budget.admit(policy, uniform=total - opt_in, opt_in=opt_in, now=now)
         return picked if sum(admitted) == total else self._refuse(picked, admitted)
 
-    def _refuse(self, picked: Picked, admitted: Admitted) -> Picked:
+    def _refuse(self, picked: RowSelection, admitted: Allowance) -> RowSelection:
         """Draw lots: each row of a stratum has the same chance, however long its request is."""
         kept: list[int] = []
         for stratum, room in ((_UNIFORM, admitted.uniform), (_OPT_IN, admitted.opt_in)):
@@ -364,4 +364,4 @@ class Watchlist:
                 self._count(stratum, PluginCounter.ROWS_SAMPLED, refused)
                 self._count(stratum, PluginCounter.DROPPED_BUDGET, refused)
         kept.sort()
-        return Picked([picked.indices[n] for n in kept], [picked.wanted[n] for n in kept])
+        return RowSelection([picked.indices[n] for n in kept], [picked.wanted[n] for n in kept])

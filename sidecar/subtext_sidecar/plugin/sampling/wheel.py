@@ -8,13 +8,13 @@ that needs no look, and a step in which nothing is due need not be read at all.
 from typing import Generic, Protocol, TypeVar
 
 
-class Filed(Protocol):
+class WheelItem(Protocol):
     """What a wheel holds."""
 
     due: int  # written by the wheel
 
 
-Item = TypeVar("Item", bound=Filed)
+Item = TypeVar("Item", bound=WheelItem)
 
 
 class Wheel(Generic[Item]):

@@ -73,7 +73,7 @@ class _Tensors(NamedTuple):
     positions: torch.Tensor
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _KeptStep(msgspec.Struct, frozen=True):
     residual: torch.Tensor
     indices: list[int]
     token_ids: list[int]
@@ -93,7 +93,7 @@ class CpuDevice:
         with torch.inference_mode():
             self._host = _tensors(layout)
         self.host = _as_numpy(self._host)
-        self._kept: list[_Kept | None] = [None] * marks
+        self._kept: list[_KeptStep | None] = [None] * marks
         self._sources: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
         self._token_ids = self._positions = memoryview(b"")
 
@@ -106,7 +106,7 @@ class CpuDevice:
             self._token_ids = memoryview(step.token_ids.numpy())
             self._positions = memoryview(step.positions.numpy())
         token_ids, positions = self._token_ids, self._positions
-        self._kept[run.mark] = _Kept(
+        self._kept[run.mark] = _KeptStep(
             step.residual,
             indices,
             [token_ids[row] for row in indices],

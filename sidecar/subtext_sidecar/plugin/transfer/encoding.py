@@ -16,7 +16,7 @@ from subtext_sidecar.contract.counters import PluginCounter
 from subtext_sidecar.contract.facts import RequestFacts, RowFacts
 from subtext_sidecar.local.block import MAX_ROWS, VERSION, BlockHeader, encode_block
 from subtext_sidecar.plugin.sampling.rule import Choice, probability_of, reason_of
-from subtext_sidecar.plugin.sampling.watchlist import Taken
+from subtext_sidecar.plugin.sampling.watchlist import WatchedPosition
 from subtext_sidecar.plugin.transfer.handover import Batch
 
 
@@ -28,7 +28,7 @@ class Part(NamedTuple):
     strata: Counter[str]  # rows by stratum
 
 
-class Encoded(NamedTuple):
+class EncodedStep(NamedTuple):
     """Blocks, and the rows that must not be sent."""
 
     parts: list[Part]
@@ -43,7 +43,7 @@ class Identity(NamedTuple):
     end_token_ids: frozenset[int]
 
 
-def encode(batch: Batch, identity: Identity) -> Encoded:
+def encode(batch: Batch, identity: Identity) -> EncodedStep:
     """Return the batch as blocks, at most block.MAX_ROWS rows each; they are valid until it is released.
 
     Two kinds of rows are dropped here, because only the device knew: one whose real position is
@@ -65,11 +65,11 @@ def encode(batch: Batch, identity: Identity) -> Encoded:
     for first in range(0, len(wanted), MAX_ROWS):
         stop = first + MAX_ROWS
         parts.append(_part(batch, identity, wanted[first:stop], token_ids[first:stop], vectors[first:stop]))
-    return Encoded(parts, dropped)
+    return EncodedStep(parts, dropped)
 
 
 def _kept(
-    wanted: list[Taken],
+    wanted: list[WatchedPosition],
     token_ids: list[int],
     positions: list[int],
     end_token_ids: frozenset[int],
@@ -89,7 +89,7 @@ def _kept(
 def _part(
     batch: Batch,
     identity: Identity,
-    wanted: list[Taken],
+    wanted: list[WatchedPosition],
     token_ids: list[int],
     vectors: npt.NDArray[np.uint8],
 ) -> Part:

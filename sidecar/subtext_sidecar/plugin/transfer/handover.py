@@ -8,20 +8,20 @@ from collections import deque
 
 import msgspec
 
-from subtext_sidecar.plugin.sampling.watchlist import Picked
+from subtext_sidecar.plugin.sampling.watchlist import RowSelection
 from subtext_sidecar.plugin.transfer.device import Run
-from subtext_sidecar.plugin.transfer.ring import Gathered, Ring
+from subtext_sidecar.plugin.transfer.ring import GatheredRows, Ring
 
 
 class Batch(msgspec.Struct, frozen=True):
     """The taken rows of one step, on their way to the host."""
 
-    picked: Picked
+    picked: RowSelection
     ring: Ring
     run: Run
     captured_at: float  # Unix seconds
 
-    def read(self) -> Gathered:
+    def read(self) -> GatheredRows:
         """Wait for the device and return the rows; valid until ``release``."""
         return self.ring.read(self.run)
 

@@ -22,7 +22,7 @@ _QUEUE_FULL: Final = PluginCounter.DROPPED_QUEUE_FULL
 _RING_FULL: Final = PluginCounter.DROPPED_RING_FULL
 
 
-class Gathered(NamedTuple):
+class GatheredRows(NamedTuple):
     """The rows of one run, as views of the ring: valid until the run is released."""
 
     vectors: npt.NDArray[np.uint8]  # (rows, bytes of one vector)
@@ -72,12 +72,12 @@ class Ring:
         self._step_end += 1
         return run
 
-    def read(self, run: Run) -> Gathered:
+    def read(self, run: Run) -> GatheredRows:
         """Return the run's rows; waits until the device has written them."""
         self._device.wait(run)
         rows = slice(run.first, run.stop)
         host = self._device.host
-        return Gathered(host.vectors[rows], host.token_ids[rows], host.positions[rows])
+        return GatheredRows(host.vectors[rows], host.token_ids[rows], host.positions[rows])
 
     def release(self, run: Run) -> None:
         """Give the oldest run back."""

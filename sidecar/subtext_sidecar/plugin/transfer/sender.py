@@ -22,7 +22,7 @@ from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import PolicyUpdate
 from subtext_sidecar.local.policy_channel import PolicySubscriber
 from subtext_sidecar.local.wire import CaptureStatus
-from subtext_sidecar.plugin.transfer.encoding import Encoded, Identity, encode
+from subtext_sidecar.plugin.transfer.encoding import EncodedStep, Identity, encode
 from subtext_sidecar.plugin.transfer.handover import Batch, Handover
 
 _PACE_SECONDS: Final = 0.02  # from one look at the hand-over to the next
@@ -125,12 +125,12 @@ class Sender:
         finally:
             batch.release()
 
-    def _encode(self, batch: Batch) -> Encoded:
+    def _encode(self, batch: Batch) -> EncodedStep:
         try:
             return encode(batch, self._identity)
         except Exception as error:  # noqa: BLE001  # boundary of the hook: capture goes off, the heartbeat goes on
             self._fail("sender", error)
-            return Encoded([], {_ERROR: Counter(watch.stratum for watch, _ in batch.picked.wanted)})
+            return EncodedStep([], {_ERROR: Counter(watch.stratum for watch, _ in batch.picked.wanted)})
 
     def _follow_policy(self, policies: PolicySubscriber) -> None:
         update = policies.latest()

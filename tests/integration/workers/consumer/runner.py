@@ -22,7 +22,7 @@ from workers import cli, log
 from workers.consumer import serving, wiring
 from workers.consumer.loop import Checkpoint
 from workers.judge.embedder import WordEmbedder
-from workers.nla.decoder import Given, Reading
+from workers.nla.decoder import GivenFacts, Reading
 from workers.nla.fake import FakeDecoder
 from workers.settings import WorkerSettings
 
@@ -33,7 +33,7 @@ HANGING_SECONDS = 5.0
 class HangingDecoder(FakeDecoder):
     """Reads the known vector, whose first figure is positive, and hangs on any other."""
 
-    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
         if vectors[0, 0] < 0:
             threading.Event().wait()
         return super().read(vectors, given)

@@ -23,7 +23,7 @@ from subtext_sidecar.contract.counters import Hop, Stratum
 from tests.support.waiting import wait_until
 from tests.support.worker import D_MODEL, MODEL, Bench, make_record
 from workers.consumer.decoder_health import FEWEST, WINDOW
-from workers.nla.decoder import Claims, Given, Reading
+from workers.nla.decoder import Claims, GivenFacts, Reading
 from workers.nla.fake import FakeDecoder, describe
 
 
@@ -164,7 +164,7 @@ class TrimmingDecoder(FakeDecoder):
 
     trim: Callable[[], object] | None = None
 
-    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
         if self.trim is not None:
             self.trim()
         return super().read(vectors, given)
@@ -273,7 +273,7 @@ def test_the_dead_letter_says_which_decoder_is_needed(bench: Bench) -> None:
 class PoisonedDecoder(FakeDecoder):
     """Fails on any batch that holds the vector of position 2."""
 
-    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
         if (vectors[:, 1] == 3.0).any():
             raise RuntimeError("cannot read this one")
         return super().read(vectors, given)
@@ -295,7 +295,7 @@ def test_one_poisonous_sample_does_not_stop_its_batch(make_bench: Callable[..., 
 class NotANumber(FakeDecoder):
     """Reads the known vector, whose first figure is positive, and gives no number for any other."""
 
-    def read(self, vectors: NDArray[np.float32], given: Given) -> list[Reading]:
+    def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
         is_known = vectors[0, 0] > 0
         return [
             reading if is_known else reading._replace(fve=float("nan"))

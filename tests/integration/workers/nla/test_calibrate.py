@@ -12,7 +12,7 @@ from tests.support.nla import toy
 from tests.support.nla.untrained import given
 from workers.calibrate.measure import calibrate
 from workers.nla.checkpoint.assemble import assemble
-from workers.nla.decoder import Given
+from workers.nla.decoder import GivenFacts
 from workers.nla.engine.nla_decoder import NlaDecoder
 from workers.nla.engine.verbalizer import EngineSettings
 from workers.nla.errors import CalibrationError
@@ -83,7 +83,7 @@ def test_a_pair_of_our_own_is_calibrated_beyond_its_tokens(
 
     decoder = NlaDecoder.open(folder, EngineSettings(max_new_tokens=6, candidates=2))
     try:
-        taken = Given(arrays["tokens"][:4].tolist(), ["prefill", "decode"] * 2)
+        taken = GivenFacts(arrays["tokens"][:4].tolist(), ["prefill", "decode"] * 2)
         readings = decoder.read(arrays["vectors"][:4], taken)
     finally:
         decoder.close()

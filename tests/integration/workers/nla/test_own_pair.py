@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.support.nla import toy
 from workers.nla import claims
-from workers.nla.decoder import Given
+from workers.nla.decoder import GivenFacts
 from workers.nla.engine.nla_decoder import NlaDecoder
 from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
 
@@ -65,7 +65,7 @@ def write_on(own: NlaDecoder, base: Path, row: int) -> str:
 def test_a_pair_with_all_stages_is_read_as_hugging_face_reads_it(own: NlaDecoder, base: Path) -> None:
     expected = [write_on(own, base, row) for row in range(3)]
 
-    said = own.verbalizer.verbalize(DIRECTIONS, Given(TOKENS, ["decode"] * 3), 1)
+    said = own.verbalizer.verbalize(DIRECTIONS, GivenFacts(TOKENS, ["decode"] * 3), 1)
 
     for [only], text in zip(said, expected, strict=True):
         assert only.labelled is not None
@@ -74,7 +74,7 @@ def test_a_pair_with_all_stages_is_read_as_hugging_face_reads_it(own: NlaDecoder
 
 
 def test_a_reading_of_all_stages_tells_its_parts(own: NlaDecoder) -> None:
-    readings = own.read(DIRECTIONS, Given(TOKENS, ["prefill", "decode", "decode"]))
+    readings = own.read(DIRECTIONS, GivenFacts(TOKENS, ["prefill", "decode", "decode"]))
 
     assert [reading.position_class for reading in readings] == ["prompt", "answer", "template"]
     for reading in readings:
@@ -89,7 +89,7 @@ def test_a_reading_of_all_stages_tells_its_parts(own: NlaDecoder) -> None:
 
 def test_a_token_that_the_model_does_not_have_is_refused_before_it_is_looked_up(own: NlaDecoder) -> None:
     with pytest.raises(ValueError, match=r"token_ids: rows \[1, 2\] are none of the model's 49152 tokens"):
-        own.read(DIRECTIONS, Given([5, 49152, -1], ["decode"] * 3))
+        own.read(DIRECTIONS, GivenFacts([5, 49152, -1], ["decode"] * 3))
 
 
 def test_the_reconstructor_reads_at_the_token_that_it_is_given(own: NlaDecoder, base: Path) -> None:

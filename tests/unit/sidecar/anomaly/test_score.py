@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from subtext_sidecar.anomaly import fit as anomaly_fit
 from subtext_sidecar.anomaly.fit import Direction
 from subtext_sidecar.anomaly.reference import AnomalyError
-from subtext_sidecar.anomaly.score import Detector, Measured, Reference
+from subtext_sidecar.anomaly.score import Detector, Measurement, Reference
 from tests.support.screens import benign, reference
 
 
-def measure(detector: Detector, vectors: np.ndarray) -> Measured:
+def measure(detector: Detector, vectors: np.ndarray) -> Measurement:
     return detector.measure(vectors, np.linalg.norm(vectors.astype(np.float64), axis=1))
 
 

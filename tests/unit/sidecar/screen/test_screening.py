@@ -10,7 +10,7 @@ from subtext_sidecar.anomaly.score import Detector
 from subtext_sidecar.contract.record import NO_SCORES, decode
 from subtext_sidecar.local.block import Block, encode_block
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
-from subtext_sidecar.screen.screening import Screening, Taken
+from subtext_sidecar.screen.screening import Screening, ScreenOutcome
 from subtext_sidecar.shipper.rows import Rows, make_record, measure
 from tests.support.records import block_header
 from tests.support.screens import benign, reference
@@ -40,7 +40,7 @@ def strict(rate: float = 0.001, **changes: Any) -> ScreenPolicy:
     return ScreenPolicy(baseline_rate=rate, **changes)
 
 
-def reasons(taken: Taken) -> dict[int, str]:
+def reasons(taken: ScreenOutcome) -> dict[int, str]:
     return {kept.row: kept.reason for kept in taken.kept}
 
 

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.record import NO_SCORES, decode, encode_scores
 from subtext_sidecar.local.block import Block, decode_block, encode_block
-from subtext_sidecar.shipper.rows import Kept, estimate, make_record, measure, not_finite
+from subtext_sidecar.shipper.rows import KeptRow, estimate, make_record, measure, not_finite
 from tests.support.records import block_frames, block_header, old_block_header
 
 
-def keep(row: int, **scores: float) -> Kept:
+def keep(row: int, **scores: float) -> KeptRow:
     (encoded,) = encode_scores(list(scores), np.array([list(scores.values())])) if scores else [NO_SCORES]
-    return Kept(row, 0.25, 0.25, "decode", encoded)
+    return KeptRow(row, 0.25, 0.25, "decode", encoded)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.calibrate.nulls import LEAST_NULLS, draw_pairs, thresholds, upper_percentile
-from workers.nla.decoder import Given, PositionClass
+from workers.nla.decoder import GivenFacts, PositionClass
 from workers.nla.positions import TemplateIds, classify, position_class
 
 TEMPLATE = TemplateIds(frozenset({1, 2}), frozenset({7}))
@@ -29,7 +29,7 @@ def test_a_position_is_the_templates_the_clients_or_the_models(
 
 
 def test_positions_are_classified_in_order() -> None:
-    assert classify(Given([9, 1, 9], ["decode", "decode", "prefill"]), TEMPLATE) == [
+    assert classify(GivenFacts([9, 1, 9], ["decode", "decode", "prefill"]), TEMPLATE) == [
         "answer",
         "template",
         "prompt",

@@ -11,27 +11,27 @@ from workers.consumer.decoder_health import (
     FEWEST,
     WINDOW,
     DecoderHealth,
-    Seen,
+    ReadingFacts,
     check,
     expected_beyond_token,
 )
 
 
-def seen(number: int = 0, **changes: Any) -> Seen:
-    return Seen(number, is_well_formed=True, fve_beyond_token=0.4, position_class="answer")._replace(
-        **changes
-    )
+def seen(number: int = 0, **changes: Any) -> ReadingFacts:
+    return ReadingFacts(
+        number, is_well_formed=True, fve_beyond_token=0.4, position_class="answer"
+    )._replace(**changes)
 
 
-def good(count: int) -> list[Seen]:
+def good(count: int) -> list[ReadingFacts]:
     return [seen(number) for number in range(count)]
 
 
-def failed(window: list[Seen], expected: float | None = 0.4) -> set[str]:
+def failed(window: list[ReadingFacts], expected: float | None = 0.4) -> set[str]:
     return {found.name for found in check(window, expected=expected, mix=None) if found.is_bad}
 
 
-def values(window: list[Seen]) -> dict[str, float]:
+def values(window: list[ReadingFacts]) -> dict[str, float]:
     return {found.name: found.value for found in check(window, expected=0.4, mix=None)}
 
 
@@ -143,7 +143,7 @@ def test_what_the_calibration_expects_is_read_from_the_card(
 
 
 READINGS = st.builds(
-    Seen,
+    ReadingFacts,
     st.integers(0, 3),
     st.booleans(),
     st.none() | st.floats(-1e6, 1),
@@ -152,7 +152,7 @@ READINGS = st.builds(
 
 
 @given(st.lists(READINGS, min_size=1, max_size=3 * WINDOW))
-def test_shares_stay_shares_and_every_check_has_a_known_name(readings: list[Seen]) -> None:
+def test_shares_stay_shares_and_every_check_has_a_known_name(readings: list[ReadingFacts]) -> None:
     health = DecoderHealth(0.4)
 
     health.add(readings)

@@ -42,7 +42,7 @@ def entry(number: int = 0, *, deliveries: int = 1, **changes: Any) -> Entry:
     return Entry(b"%d-0" % number, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}, deliveries)
 
 
-def sort(*entries: Entry) -> pipeline.Sorted:
+def sort(*entries: Entry) -> pipeline.SortedBatch:
     return pipeline.sort_entries(entries, IDENTITY, served_model=SERVED)
 
 

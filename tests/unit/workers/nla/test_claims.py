@@ -4,11 +4,11 @@ from hypothesis import strategies as st
 
 from workers.nla import claims
 from workers.nla.checkpoint.labels import pool_areas
-from workers.nla.claims import Continuation, Labelled
+from workers.nla.claims import Continuation, VectorLabels
 
 
-def labelled(area: str | None, topic: str | None = None, *kinds: str) -> Labelled:
-    return Labelled("an answer", area, topic, kinds, {"law": 0.2, "medicine": 0.8}, {})
+def labelled(area: str | None, topic: str | None = None, *kinds: str) -> VectorLabels:
+    return VectorLabels("an answer", area, topic, kinds, {"law": 0.2, "medicine": 0.8}, {})
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,9 @@ def labelled(area: str | None, topic: str | None = None, *kinds: str) -> Labelle
         ),
     ],
 )
-def test_the_first_sentence_says_only_what_the_labels_are_sure_of(said: Labelled, sentence: str) -> None:
+def test_the_first_sentence_says_only_what_the_labels_are_sure_of(
+    said: VectorLabels, sentence: str
+) -> None:
     assert claims.first_sentence(said) == sentence
 
 

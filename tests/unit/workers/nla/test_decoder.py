@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from workers.nla.candidates import RoundTrip, agreement, choose
-from workers.nla.claims import Continuation, Labelled
-from workers.nla.decoder import Decoder, DecoderIdentity, Given, Reading
+from workers.nla.claims import Continuation, VectorLabels
+from workers.nla.decoder import Decoder, DecoderIdentity, GivenFacts, Reading
 from workers.nla.engine.nla_decoder import check_candidates, judge
 from workers.nla.engine.reconstructor import batches_by_length
 from workers.nla.engine.verbalizer import EngineSettings, Explanation
@@ -14,7 +14,7 @@ from workers.nla.errors import CalibrationError
 from workers.nla.fake import FakeDecoder, fake_identity
 
 VECTORS = np.eye(3, dtype=np.float32)
-GIVEN = Given([7, 8, 9], ["prefill", "decode", "decode"])
+GIVEN = GivenFacts([7, 8, 9], ["prefill", "decode", "decode"])
 SAID = [[Explanation(f"text {index}", well_formed=True)] for index in range(3)]
 # cosines 1, 0.8 and 0: FVE 1, 1 - 0.4 / 0.5 and 1 - 2 / 0.5
 REBUILT = np.array([[2, 0, 0], [0.6, 0.8, 0], [1, 0, 0]], np.float32)[:, None]
@@ -91,7 +91,7 @@ def test_a_reading_that_lost_the_format_is_never_verified() -> None:
     assert not any(reading.verified for reading in judged(identity(p95=-10), said, VECTORS[:, None]))
 
 
-LABELLED = Labelled("prose", "medicine", None, (), {"medicine": 0.9, "law": 0.001}, {"self-harm": 0.02})
+LABELLED = VectorLabels("prose", "medicine", None, (), {"medicine": 0.9, "law": 0.001}, {"self-harm": 0.02})
 
 
 def labelled(expects: str) -> Explanation:

@@ -19,7 +19,7 @@ from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
 from subtext_sidecar.local.policy_channel import PolicyPublisher
 from subtext_sidecar.plugin.sampling.request_args import request_facts
 from subtext_sidecar.plugin.sampling.rule import Choice
-from subtext_sidecar.plugin.sampling.watchlist import Picked, Watch
+from subtext_sidecar.plugin.sampling.watchlist import RowSelection, Watch
 from subtext_sidecar.plugin.state import CaptureState
 from subtext_sidecar.plugin.step import Step
 from subtext_sidecar.plugin.transfer.device import Layout
@@ -80,7 +80,7 @@ class Bench:
 
     def hand_over(self, rows: int, token_id: int = 7) -> None:
         watch = Watch("internal", request_facts("request", Stratum.UNIFORM, None, "5" * 32), 0, EVERY_TOKEN)
-        picked = Picked(list(range(rows)), [(watch, position) for position in range(rows)])
+        picked = RowSelection(list(range(rows)), [(watch, position) for position in range(rows)])
         run = self.ring.gather(step_of(rows, token_id), picked.indices)
         assert run is not None
         self.handover.append(Batch(picked, self.ring, run, 1_800_000_000.0))

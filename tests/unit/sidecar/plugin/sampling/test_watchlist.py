@@ -11,7 +11,7 @@ from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.plugin.sampling import watchlist
-from subtext_sidecar.plugin.sampling.watchlist import NewRequest, Picked, Watchlist
+from subtext_sidecar.plugin.sampling.watchlist import NewRequest, RowSelection, Watchlist
 from tests.support.picked import rows_of
 
 OPT_IN, OPT_OUT, UNIFORM = Stratum.OPT_IN, Stratum.OPT_OUT, Stratum.UNIFORM
@@ -563,7 +563,7 @@ def test_a_skipped_step_never_holds_a_wanted_position(
         longest = max(rows for _, rows, _ in scheduled.values())
         is_plain = longest == 1 and data.draw(st.booleans())
         if requests.can_skip(1 + max(drafts for _, _, drafts in scheduled.values())):
-            found = Picked([], [])
+            found = RowSelection([], [])
         elif data.draw(st.integers(0, 15)) == 0:
             behind = before  # to be read, and then there was nothing to read
             continue

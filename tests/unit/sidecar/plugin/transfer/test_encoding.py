@@ -6,7 +6,7 @@ from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.local.block import MAX_ROWS, Block, decode_block
 from subtext_sidecar.plugin.sampling.request_args import request_facts
 from subtext_sidecar.plugin.sampling.rule import Choice
-from subtext_sidecar.plugin.sampling.watchlist import Picked, Taken, Watch
+from subtext_sidecar.plugin.sampling.watchlist import RowSelection, Watch, WatchedPosition
 from subtext_sidecar.plugin.step import Step
 from subtext_sidecar.plugin.transfer.device import Layout
 from subtext_sidecar.plugin.transfer.encoding import Identity, encode, end_token_ids
@@ -22,7 +22,7 @@ def taken(
     stratum: Stratum = Stratum.UNIFORM,
     *,
     is_prefill: bool = False,
-) -> Taken:
+) -> WatchedPosition:
     choice = Choice(
         prompt_tokens=position + 1 if is_prefill else 0,
         offset=0,
@@ -39,7 +39,7 @@ def taken(
 
 
 def batch(
-    wanted: list[Taken],
+    wanted: list[WatchedPosition],
     token_ids: list[int] | None = None,
     positions: list[int] | None = None,
     dtype: torch.dtype = torch.float32,
@@ -56,7 +56,7 @@ def batch(
         torch.tensor(positions or [position for _, position in wanted]),
     )
     ring = open_ring(Layout(count, 4, dtype), residual.device)
-    picked = Picked(list(range(count)), wanted)
+    picked = RowSelection(list(range(count)), wanted)
     run = ring.gather(step, picked.indices)
     assert run is not None
     return Batch(picked, ring, run, 1_800_000_000.0)

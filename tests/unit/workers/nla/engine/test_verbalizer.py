@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from workers.nla.claims import Continuation, Labelled
+from workers.nla.claims import Continuation, VectorLabels
 from workers.nla.engine.injector import check_directions, rescale
 from workers.nla.engine.prompt import InjectedPrompt
 from workers.nla.engine.verbalizer import (
@@ -51,7 +51,7 @@ def test_only_the_vectors_rows_are_no_tokens() -> None:
     assert mask(InjectedPrompt((5, 6, 6, 8), 1, rows=2)) == [True, False, False, True]
 
 
-LABELLED = Labelled("prose", "medicine", None, (), {}, {})
+LABELLED = VectorLabels("prose", "medicine", None, (), {}, {})
 
 
 def test_what_is_written_behind_the_labels_is_put_behind_their_sentence() -> None:

@@ -14,7 +14,7 @@ from workers.training.config import LabelFit
 from workers.training.data.dataset import Samples
 from workers.training.data.labels import Kind, Register, Taxonomy
 from workers.training.fit import labels as label_fit
-from workers.training.fit.labels import Wanted
+from workers.training.fit.labels import LabelTargets
 
 CONFIG = LabelFit(hidden=16, epochs=30, batch=32)
 NEVER = 2.0
@@ -36,7 +36,7 @@ class Planted(NamedTuple):
     """Vectors whose first coordinates tell every label."""
 
     centred: NDArray[np.float32]
-    wanted: Wanted
+    wanted: LabelTargets
 
 
 def planted(rows: int, *, seed: int = 0) -> Planted:
@@ -47,7 +47,7 @@ def planted(rows: int, *, seed: int = 0) -> Planted:
     centred = np.concatenate([known, rng.standard_normal((rows, 5))], axis=1).astype(np.float32)
     areas = np.eye(2, dtype=np.float32)[(topic == 2).astype(int)]
     kinds = np.stack([fraud, np.zeros(rows)], axis=1).astype(np.float32)
-    return Planted(centred, Wanted(areas, topic, register, kinds))
+    return Planted(centred, LabelTargets(areas, topic, register, kinds))
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +171,10 @@ def test_bits_become_one_column_a_kind(taxonomy: Taxonomy) -> None:
     assert label_fit.wanted_of(samples, taxonomy).kinds.tolist() == [[0, 0], [0, 1], [1, 1]]
 
 
-Scored = st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=120)
+CandidateScores = st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=120)
 
 
-@given(rows=Scored, accuracy=st.floats(0.1, 0.9))
+@given(rows=CandidateScores, accuracy=st.floats(0.1, 0.9))
 def test_what_is_named_is_right_as_often_as_asked(rows: list[tuple[int, bool]], accuracy: float) -> None:
     scores = np.array([score / 30 for score, _ in rows])
     is_right = np.array([right for _, right in rows])
@@ -202,7 +202,7 @@ def test_rows_of_one_score_are_named_together_or_not_at_all() -> None:
     assert label_fit.accuracy_threshold(scores, is_right, 0.6) == 0.5
 
 
-@given(rows=Scored, rate=st.floats(0.005, 0.3))
+@given(rows=CandidateScores, rate=st.floats(0.005, 0.3))
 def test_a_kind_is_named_without_cause_at_most_as_often_as_asked(
     rows: list[tuple[int, bool]], rate: float
 ) -> None:
