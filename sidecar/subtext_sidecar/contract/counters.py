@@ -229,6 +229,13 @@ _BY_NAME: Final = {str(counter): counter for counter in COUNTERS}
 
 # A reason without its counter fails here, when this module is imported.
 IGNORED: Final = {fault: _BY_NAME[f"ignored_{fault}"] for fault in TraceFault}
+# What requests asked for and did not get, by the reason that metrics show.
+UNHEEDED: Final[dict[str, CounterName]] = {
+    "opt_in": PluginCounter.OPT_IN_NOT_HONOURED,
+    "opt_out": PluginCounter.OPT_OUT_NOT_HONOURED,
+    "wish": PluginCounter.IGNORED_WISH,
+    **{str(fault): counter for fault, counter in IGNORED.items()},
+}
 INVALID: Final = {reason: _BY_NAME[f"dropped_invalid_{reason}"] for reason in RejectReason}
 DEAD_LETTERED: Final[dict[RejectReason | DeadLetterReason, CounterName]] = {
     reason: _BY_NAME[f"dead_lettered_{reason}"] for reason in (*RejectReason, *DeadLetterReason)
