@@ -116,7 +116,11 @@ def _of_reason(prefix: str, unit: Unit, reason: _ExplainedName) -> tuple[str, Un
 class PluginCounter(CounterName):
     """What the plugin counts. A row that is dropped is in ``rows_sampled`` as well."""
 
-    REQUESTS_SEEN = "requests_seen", Unit.REQUESTS, "It reached the engine."
+    REQUESTS_SEEN = (
+        "requests_seen",
+        Unit.REQUESTS,
+        "It reached the engine: each of n completions, prompts of a batch and beams is one.",
+    )
     REQUESTS_SAMPLED = "requests_sampled", Unit.REQUESTS, "It was chosen for sampling."
     REQUESTS_TRACED = "requests_traced", Unit.REQUESTS, "The randomness of its trace decided."
     REQUESTS_ADAPTED = "requests_adapted", Unit.REQUESTS, "It was sampled and ran with a LoRA adapter."

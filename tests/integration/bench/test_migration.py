@@ -7,7 +7,7 @@ import pytest
 from bench.migration import main
 
 
-def test_clients_read_and_write_while_a_filled_store_is_migrated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_clients_go_on_while_a_filled_store_is_migrated(capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["--samples", "2000", "--kills", "1"])
 
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
