@@ -1,4 +1,4 @@
-"""Pack what a training needs on a machine without network: token ids, labels, weights, and no texts."""
+"""Pack a training's inputs for a machine without network: token ids, labels and weights, but no texts."""
 
 import shutil
 import tempfile
@@ -21,26 +21,26 @@ from workers.training.steps import Run
 
 RUN, TAXONOMY, TEMPLATE = "run.yaml", "taxonomy.yaml", "chat_template.jinja"
 MODEL, PACKAGES = "model", "packages"
-"""What stands in a bundle."""
+"""File and folder names in a bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """What is packed, and where to."""
+    """Inputs and output of packing."""
 
     config_file: Path
     home: Path
     """SUBTEXT_HOME with the run's chats and the model."""
     out: Path
     gguf: Path | None
-    """The file that the model was converted from, where there is one."""
+    """The file that the model was converted from, if any."""
     packages: Path | None
-    """Directory of wheels that the target lacks."""
+    """Folder of wheels that the target machine lacks."""
     piece_bytes: int
 
 
 def pack(packing: Packing, log: Callable[[str], None]) -> list[Path]:
-    """Write the bundle's pieces and return them; BundleError where the run has no chats yet."""
+    """Write the bundle's pieces and return their paths; BundleError if the run has no chats yet."""
     config = load_config(packing.config_file)
     run = Run(config=config, config_file=packing.config_file, home=packing.home, log=log)
     rows = lines.read_lines(run.folder / "chats.jsonl")
@@ -61,9 +61,9 @@ def pack(packing: Packing, log: Callable[[str], None]) -> list[Path]:
 
 
 def _write_run(config: RunConfig, beside: Path, folder: Path) -> None:
-    """Write the run file, and beside it the files that it names."""
+    """Write the run file and the files that it names."""
     settings = config.model_dump(mode="json", exclude_defaults=True)
-    # The card goes where the pair goes; a second place, and another run's card, are this machine's.
+    # These paths exist only on this machine; the card stays in the pair's folder.
     settings.pop("card", None)
     settings.pop("beside", None)
     settings["targets"] = settings.get("targets", {}) | {"taxonomy": TAXONOMY}
@@ -86,7 +86,7 @@ def _write_labels(run: Run, rows: Sequence[dict[str, object]], path: Path) -> No
 
 
 def _known_labels(run: Run, split: positions.Split, found: Sequence[Chat]) -> Labels | None:
-    """Return the labels of a split that was collected before; None where it holds other positions."""
+    """Return the labels of a split collected earlier; None if missing or for other positions."""
     from safetensors import safe_open
 
     path = run.folder / f"{split}.safetensors"
