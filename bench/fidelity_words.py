@@ -1,4 +1,4 @@
-"""What readings say in words, held against the true words: quotes, the expected token, the format; pure."""
+"""Accuracy of the words in readings: quotes, expected token and format; pure."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,9 +18,9 @@ Table = dict[str, Interval]
 
 
 def measure(reads: Reads, decode: Decode, *, rounds: int) -> Table:
-    """Return the share of right quoted words and expected tokens, and of readings that kept the format.
+    """Return the shares of right quoted words, of right expected tokens, and of well-formed readings.
 
-    The null of all of them is another document's reading.
+    The null for words and tokens is another document's reading.
     """
     samples = reads.source.samples
     documents = samples.documents
@@ -51,7 +51,7 @@ def chosen(evidence: Evidence) -> list[Explanation]:
 
 
 def expects_right(said: Sequence[Explanation], after: Sequence[str]) -> NDArray[np.float64]:
-    """Tell which readings expect the model's own likeliest next token."""
+    """Return which readings expect the model's likeliest next token, (n,)."""
     return np.array(
         [
             one.continuation is not None and one.continuation.expects == token
