@@ -302,7 +302,7 @@ class Reader(NamedTuple):
             classify(given, self.decoder.template),
             self._expect(given.token_ids),
             RoundTrip(
-                [said for part in parts for said in part.candidates],
+                [candidates for part in parts for candidates in part.candidates],
                 np.concatenate([part.rebuilt for part in parts]),
             ),
         )
@@ -330,7 +330,7 @@ class Reader(NamedTuple):
         parts = []
         for start in range(0, len(candidates), _CHUNK):
             chunk = candidates[start : start + _CHUNK]
-            texts = [said.text for of_one in chunk for said in of_one]
+            texts = [candidate.text for of_one in chunk for candidate in of_one]
             ids = np.repeat(token_ids[start : start + _CHUNK], len(chunk[0])).tolist()
             parts.append(
                 self.decoder.reconstructor.rebuild(texts, ids).reshape(len(chunk), len(chunk[0]), -1)

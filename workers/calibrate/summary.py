@@ -166,7 +166,9 @@ def score(evidence: Evidence, *, baseline: float) -> CandidateScores:
     """Choose the best candidate of every vector and score it."""
     vectors, classes, expected, trip = evidence
     choice = choose(vectors.rows, trip.rebuilt)
-    chosen = [said[best] for said, best in zip(trip.candidates, choice.best.tolist(), strict=True)]
+    chosen = [
+        candidate[best] for candidate, best in zip(trip.candidates, choice.best.tolist(), strict=True)
+    ]
     fves = fidelity.fve(vectors.rows, choice.rebuilt, baseline=baseline)
     token_fves = None if expected is None else fidelity.fve(vectors.rows, expected, baseline=baseline)
     return CandidateScores(
@@ -174,7 +176,7 @@ def score(evidence: Evidence, *, baseline: float) -> CandidateScores:
         documents=vectors.documents,
         classes=np.asarray(classes, np.str_),
         rebuilt=choice.rebuilt,
-        is_well_formed=np.array([said.well_formed for said in chosen], bool),
+        is_well_formed=np.array([candidate.well_formed for candidate in chosen], bool),
         fve=fves,
         token_fve=token_fves,
         score=fves if token_fves is None else fidelity.fve_beyond_token(fves, token_fves),

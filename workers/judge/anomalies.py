@@ -38,13 +38,16 @@ def measure(
     measured = detector.score(vectors)
     rows = zip(measured.anomaly.tolist(), measured.p_values.tolist(), screened, strict=True)
     calibration_n = detector.reference.calibration_n
-    return [_agree(Anomaly(score, p_value, calibration_n, False), said) for score, p_value, said in rows]  # noqa: FBT003
+    return [
+        _agree(Anomaly(score, p_value, calibration_n, False), given)  # noqa: FBT003
+        for score, p_value, given in rows
+    ]
 
 
-def _agree(own: Anomaly, said: Mapping[str, float]) -> Anomaly:
-    if not said.keys() >= set(ANOMALY_SCORES):
+def _agree(own: Anomaly, screened: Mapping[str, float]) -> Anomaly:
+    if not screened.keys() >= set(ANOMALY_SCORES):
         return own
-    score, p_value = (said[name] for name in ANOMALY_SCORES)
+    score, p_value = (screened[name] for name in ANOMALY_SCORES)
     is_same_score = abs(score - own.score) <= _SAME_SCORE * max(1.0, abs(own.score))
     if is_same_score and abs(p_value - own.p_value) <= _SAME_P_VALUE:
         return own._replace(score=score, p_value=p_value)
@@ -56,9 +59,9 @@ def check_fits(reference: Reference, *, models: Collection[str], layer: int, d_m
 
     ``models`` holds the names of the decoder's model: the checkpoint's and the served one.
     """
-    wanted = " or ".join(sorted(set(models)))
+    names = " or ".join(sorted(set(models)))
     for field, got, needed, is_right in (
-        ("model", reference.model, wanted, reference.model in models),
+        ("model", reference.model, names, reference.model in models),
         ("layer", reference.layer, layer, reference.layer == layer),
         ("d_model", reference.d_model, d_model, reference.d_model == d_model),
     ):

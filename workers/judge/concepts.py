@@ -144,19 +144,21 @@ class ConceptMatcher:
 
     def match(self, texts: Sequence[str]) -> list[list[Match]]:
         """Return each text's matches: for every concept at most one, the highest-scoring."""
-        found: list[dict[str, Match]] = [{} for _ in texts]
+        matches_by_text: list[dict[str, Match]] = [{} for _ in texts]
         for name, pattern in self._patterns:
-            for text, matches in zip(texts, found, strict=True):
+            for text, matches in zip(texts, matches_by_text, strict=True):
                 if pattern.search(text):
                     matches[name] = Match(name, "regex", 1.0)
         if self._semantics and texts:
-            self._match_semantics(self._embedder.embed(texts), found)
-        return [list(matches.values()) for matches in found]
+            self._match_semantics(self._embedder.embed(texts), matches_by_text)
+        return [list(matches.values()) for matches in matches_by_text]
 
-    def _match_semantics(self, vectors: NDArray[np.float32], found: list[dict[str, Match]]) -> None:
+    def _match_semantics(
+        self, vectors: NDArray[np.float32], matches_by_text: list[dict[str, Match]]
+    ) -> None:
         for name, threshold, examples in self._semantics:
             similarities = (vectors @ examples.T).max(axis=1)
-            for similarity, matches in zip(similarities.tolist(), found, strict=True):
+            for similarity, matches in zip(similarities.tolist(), matches_by_text, strict=True):
                 known = matches.get(name)
                 if similarity >= threshold and (known is None or similarity > known.score):
                     matches[name] = Match(name, "semantic", similarity)

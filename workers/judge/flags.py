@@ -24,12 +24,12 @@ def decide(rules: Mapping[str, FlagRule], evidence: Evidence) -> list[Decision]:
 
     ``rules`` maps each watched concept to its rule; a concept without one raises no flag.
     """
-    found: dict[str, list[Sighting]] = {}
+    by_concept: dict[str, list[Sighting]] = {}
     for sighting in evidence.sightings:
-        found.setdefault(sighting.concept, []).append(sighting)
+        by_concept.setdefault(sighting.concept, []).append(sighting)
     decided = [
-        _flag(concept, rules[concept], found[concept], evidence.positions_verified)
-        for concept in sorted(found.keys() & rules.keys())
+        _flag(concept, rules[concept], by_concept[concept], evidence.positions_verified)
+        for concept in sorted(by_concept.keys() & rules.keys())
     ]
     return [flag for flag in decided if flag.positions_matched >= flag.positions_required]
 

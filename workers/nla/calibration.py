@@ -216,12 +216,12 @@ def _check_arrays(path: Path, arrays: dict[str, Array], figures: Figures) -> Non
 
 
 def _take_token_means(path: Path, arrays: dict[str, Array], d_model: int) -> TokenMeans | None:
-    found = [arrays.get(name) for name in TokenMeans._fields]
-    if all(array is None for array in found):
+    columns = [arrays.get(name) for name in TokenMeans._fields]
+    if all(array is None for array in columns):
         return None
     m = len(arrays.get("token_ids", ()))
     shapes = ((m,), (m,), (m, d_model), (d_model + 1, d_model))
-    for name, array, shape in zip(TokenMeans._fields, found, shapes, strict=True):
+    for name, array, shape in zip(TokenMeans._fields, columns, shapes, strict=True):
         if array is None or array.shape != shape or not m or not np.isfinite(array).all():
             raise CalibrationError(f"{path}: {name}: must be {shape} finite numbers; calibrate again")
     return TokenMeans(*(arrays[name] for name in TokenMeans._fields))

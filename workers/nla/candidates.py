@@ -53,7 +53,9 @@ def agreement(candidates: Sequence[Explanation], best: int) -> float | None:
 
     None for a single candidate, or when the best one expects no token.
     """
-    expected = [said.continuation.expects if said.continuation else None for said in candidates]
+    expected = [
+        candidate.continuation.expects if candidate.continuation else None for candidate in candidates
+    ]
     if len(candidates) == 1 or expected[best] is None:
         return None
     return expected.count(expected[best]) / len(candidates)

@@ -58,8 +58,8 @@ def shown(text: str, token: str) -> str:
 
 def parse_continuation(answer: str) -> Continuation | None:
     """Split the AV's answer; None when the answer breaks the format."""
-    found = _CONTINUATION.match(answer)
-    return None if found is None else Continuation(found["expects"], found["quote"])
+    match = _CONTINUATION.match(answer)
+    return None if match is None else Continuation(match["expects"], match["quote"])
 
 
 def _join(names: tuple[str, ...]) -> str:

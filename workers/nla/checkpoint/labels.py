@@ -144,10 +144,10 @@ def pool_areas(areas: Sequence[VectorLabels]) -> tuple[str, float, int]:
 def _check_names(path: Path, names: Names) -> None:
     if set(names.kind_above) != set(names.kinds):
         raise MetaError(f"{path}: kind_above: must name every kind exactly once; copy the file again")
-    strangers = sorted(set(names.topics.values()) - set(names.areas))
-    if strangers:
+    unlisted = sorted(set(names.topics.values()) - set(names.areas))
+    if unlisted:
         raise MetaError(
-            f"{path}: topics: belong to areas {strangers} that are not listed; copy the file again"
+            f"{path}: topics: belong to areas {unlisted} that are not listed; copy the file again"
         )
 
 

@@ -342,8 +342,8 @@ def split_template(role: Role, template: str | None) -> list[Piece]:
     for name, needed in places.items():
         count = pieces.count(Piece(name, is_place=True))
         if count > 1 or count < needed:
-            wanted = "exactly once" if needed else "at most once"
-            raise MetaError(f"{field}: must hold {{{name}}} {wanted}, holds it {count} times")
+            expected = "exactly once" if needed else "at most once"
+            raise MetaError(f"{field}: must hold {{{name}}} {expected}, holds it {count} times")
     if role == "ar" and TOKEN in pieces[:-1]:
         raise MetaError(f"{field}: must end with {{token}}; the vector is read at that token")
     return pieces

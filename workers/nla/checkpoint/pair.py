@@ -147,10 +147,10 @@ def _check_weights(folder: Path, meta: Meta, shape: Shape) -> None:
 
 
 def _check_not_reconstructor(av: Half) -> None:
-    found = [name for name in HEADS if (av.folder / name).exists()]
-    if found:
+    heads = [name for name in HEADS if (av.folder / name).exists()]
+    if heads:
         raise MetaError(
-            f"{av.folder / found[0]}: role: nla_meta.yaml says av, but only a reconstructor has a head; put"
+            f"{av.folder / heads[0]}: role: nla_meta.yaml says av, but only a reconstructor has a head; put"
             " the verbalizer here and this checkpoint into ar/, each with its own nla_meta.yaml"
         )
 

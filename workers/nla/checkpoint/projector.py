@@ -58,16 +58,16 @@ def load_arrays(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDA
     from safetensors.numpy import load_file
 
     try:
-        found = load_file(path)
+        arrays = load_file(path)
     except FileNotFoundError:
         raise MetaError(f"{path}: missing; it ships with the pair, copy the pair again") from None
     except (OSError, SafetensorError) as error:
         raise MetaError(f"{path}: not a safetensors file ({error}); copy it again") from error
     for name, shape in shapes.items():
-        array = found.get(name)
+        array = arrays.get(name)
         if array is None or array.shape != shape:
             has = "nothing" if array is None else str(array.shape)
             raise MetaError(f"{path}: {name}: must be {shape}, is {has}; it belongs to another pair")
         if not np.isfinite(array).all():
             raise MetaError(f"{path}: {name}: holds numbers that are not finite; copy the file again")
-    return {name: np.asarray(found[name], np.float32) for name in shapes}
+    return {name: np.asarray(arrays[name], np.float32) for name in shapes}

@@ -49,8 +49,8 @@ def _stem(name: str) -> str:
 
 def _block_numbers(names: Iterable[str], prefix: str) -> Iterable[int]:
     for name in names:
-        if name.startswith(prefix) and (found := _BLOCK.match(name, len(prefix))):
-            yield int(found.group(1))
+        if name.startswith(prefix) and (match := _BLOCK.match(name, len(prefix))):
+            yield int(match.group(1))
 
 
 def _list_tensors(folder: Path) -> Mapping[str, Path]:

@@ -102,7 +102,7 @@ class NlaDecoder:
         """Write candidates for every row of (n, d_model), and rebuild vectors from text and read token."""
         self.reconstructor.check_tokens(given.token_ids)
         candidates = self.verbalizer.verbalize(vectors, given)
-        texts = [said.text for of_one in candidates for said in of_one]
+        texts = [candidate.text for of_one in candidates for candidate in of_one]
         token_ids = [
             token_id for token_id, of_one in zip(given.token_ids, candidates, strict=True) for _ in of_one
         ]
@@ -147,18 +147,23 @@ def judge(
     scores = fves if beyond is None else beyond
     readings = []
     for row, (candidates, best) in enumerate(zip(trip.candidates, choice.best.tolist(), strict=True)):
-        said = candidates[best]
+        candidate = candidates[best]
         above = bool(scores[row] > identity.threshold(classes[row]))
         readings.append(
             Reading(
-                text=claims.shown(said.text, tokens[row]) if said.continuation else said.text,
-                well_formed=said.well_formed,
+                text=claims.shown(candidate.text, tokens[row])
+                if candidate.continuation
+                else candidate.text,
+                well_formed=candidate.well_formed,
                 cosine=float(choice.cosine[row]),
                 fve=float(fves[row]),
                 fve_beyond_token=None if beyond is None else float(beyond[row]),
-                verified=identity.is_calibrated and above and said.well_formed and bool(is_typical[row]),
+                verified=identity.is_calibrated
+                and above
+                and candidate.well_formed
+                and bool(is_typical[row]),
                 position_class=classes[row],
-                claims=to_claims(said, agreement(candidates, best)),
+                claims=to_claims(candidate, agreement(candidates, best)),
                 candidates=len(candidates),
                 margin=None if choice.margin is None else float(choice.margin[row]),
             )
@@ -179,9 +184,9 @@ def measure_beyond_token(
     return fidelity.fve_beyond_token(fves, fidelity.fve(vectors, expected, baseline=baseline))
 
 
-def to_claims(said: Explanation, expects_agreement: float | None) -> Claims | None:
+def to_claims(candidate: Explanation, expects_agreement: float | None) -> Claims | None:
     """Return a candidate's claims; None for a pair without labels."""
-    labelled, continuation = said.labelled, said.continuation
+    labelled, continuation = candidate.labelled, candidate.continuation
     if labelled is None:
         return None
     return Claims(

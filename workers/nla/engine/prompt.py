@@ -75,7 +75,7 @@ class InjectionPrompt:
         char, token_id = self._injection.char, self._injection.token_id
         content = "".join(char if piece.is_place else piece.value for piece in self._pieces)
         ids = chat_ids(self._tokenizer, content)
-        places = [index for index, found in enumerate(ids) if found == token_id]
+        places = [index for index, other in enumerate(ids) if other == token_id]
         if len(places) != 1:
             raise _occurs(token_id, len(places), once=1)
         position = places[0]
@@ -103,19 +103,19 @@ def _check_injection(prompt: InjectedPrompt, token: Injection) -> None:
         ("left", position - 1, token.left_neighbor_id),
         ("right", position + rows, token.right_neighbor_id),
     ):
-        found = ids[index] if 0 <= index < len(ids) else None
-        if found != expected:
+        actual = ids[index] if 0 <= index < len(ids) else None
+        if actual != expected:
             raise PromptError(
-                f"tokens.injection_{side}_neighbor_id: {expected} in nla_meta.yaml, {found} in the live"
+                f"tokens.injection_{side}_neighbor_id: {expected} in nla_meta.yaml, {actual} in the live"
                 " prompt; the template or the tokenizer drifted, restore the checkpoint's own files"
             )
 
 
 def _occurs(token_id: int, count: int, *, once: int) -> PromptError:
-    wanted = "once" if once == 1 else f"{once} times"
+    times = "once" if once == 1 else f"{once} times"
     return PromptError(
         f"prompt_templates.av: token {token_id} occurs {count} times in the"
-        f" prompt, must occur {wanted}; template, chat template and tokenizer are not those of the training"
+        f" prompt, must occur {times}; template, chat template and tokenizer are not those of the training"
     )
 
 

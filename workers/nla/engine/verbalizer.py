@@ -97,9 +97,9 @@ def parse_explanation(answer: str) -> Explanation:
     """Extract the explanation from an answer; an empty or unclosed one is not well formed."""
     # PostgreSQL text cannot hold NUL.
     answer = answer.replace("\x00", "")
-    found = _EXPLANATION.search(answer)
-    text = found.group(1).strip() if found else answer.replace(OPEN, "").replace(CLOSE, "").strip()
-    return Explanation(text, found is not None and text != "")
+    match = _EXPLANATION.search(answer)
+    text = match.group(1).strip() if match else answer.replace(OPEN, "").replace(CLOSE, "").strip()
+    return Explanation(text, match is not None and text != "")
 
 
 def parse_labelled(answer: str, labelled: VectorLabels, *, is_finished: bool) -> Explanation:
@@ -173,16 +173,16 @@ class Verbalizer:
             return []
         labelled = self.injector.label(vectors)
         prompts = [
-            self._inject(rows, token_id, said)
-            for rows, token_id, said in zip(
+            self._inject(rows, token_id, labels)
+            for rows, token_id, labels in zip(
                 self.injector.project(vectors), given.token_ids, labelled, strict=True
             )
         ]
         sampling = self._sampling(n or self._settings.candidates)
         outputs = self._engine.generate(prompts, sampling, use_tqdm=False)
         return [
-            [self._parse(answer, said) for answer in output.outputs]
-            for output, said in zip(outputs, labelled, strict=True)
+            [self._parse(answer, labels) for answer in output.outputs]
+            for output, labels in zip(outputs, labelled, strict=True)
         ]
 
     def _sampling(self, n: int) -> Any:
