@@ -42,11 +42,11 @@ def train(argv: list[str]) -> int:
     av = steps.train_verbalizer(run)
     if arguments.until == "av":
         return 0
-    found = steps.read_vectors(run, av)
+    candidates = steps.read_vectors(run, av)
     if arguments.until == "readings":
         return 0
-    cosines = steps.adapt_reconstructor(run, ar, found)
-    steps.train_on_winners(run, av, found, cosines)
+    cosines = steps.adapt_reconstructor(run, ar, candidates)
+    steps.train_on_winners(run, av, candidates, cosines)
     steps.evaluate(run, ar, av, steps.export(run, ar, av))
     return 0
 

@@ -193,16 +193,16 @@ def fit_labels(run: Run) -> None:
     run.log("fitting the label head")
     settings, seed = run.config.labels, run.config.seed
     train, calibration = run.samples("train"), run.samples("calibration")
-    wanted = label_fit.wanted_of(train, run.taxonomy)
+    targets = label_fit.wanted_of(train, run.taxonomy)
     centred = run.centre(train.vectors)
-    head = label_fit.fit(centred, wanted, run.taxonomy, settings, seed=seed)
+    head = label_fit.fit(centred, targets, run.taxonomy, settings, seed=seed)
     head = label_fit.set_thresholds(
         head, run.centre(calibration.vectors), label_fit.wanted_of(calibration, run.taxonomy), settings
     )
     label_fit.save_labels(head, run.folder)
     for name in ("held_out", "calibration"):
         _write_sentences(run, name, [head.label(run.centre(run.samples(name).vectors))])
-    folds = label_fit.cross_fit(centred, wanted, train.documents, run.taxonomy, settings, seed=seed)
+    folds = label_fit.cross_fit(centred, targets, train.documents, run.taxonomy, settings, seed=seed)
     unseen = [fold._replace(names=head.names).label(centred) for fold in folds]
     _write_sentences(run, "train", unseen, train.documents)
 
@@ -272,7 +272,7 @@ def read_vectors(run: Run, av: Verbalizer) -> list[Candidates]:
     )
 
 
-def adapt_reconstructor(run: Run, ar: Reconstructor, found: list[Candidates]) -> NDArray[np.float32]:
+def adapt_reconstructor(run: Run, ar: Reconstructor, candidates: list[Candidates]) -> NDArray[np.float32]:
     """Train the AR on readings and refit its head in closed form.
 
     Returns the cosine of each vector and the one rebuilt from each reading, (vectors, candidates).
@@ -280,7 +280,7 @@ def adapt_reconstructor(run: Run, ar: Reconstructor, found: list[Candidates]) ->
     settings, material = run.config.adaptation, run.material("train")
     rows = tasks.spread(len(material.sentences), settings.vectors)
     chosen = material.take(rows)
-    sequences = readings.sequences(run.writer, found, chosen.context[:, -1])
+    sequences = readings.sequences(run.writer, candidates, chosen.context[:, -1])
     task = tasks.adaptation_task(ar, run.writer, sequences, chosen.vectors, material, settings)
     run.train(task, settings, "ar_adapted")
     others = material.take(np.setdiff1d(np.arange(len(material.sentences)), rows))
@@ -301,12 +301,12 @@ def adapt_reconstructor(run: Run, ar: Reconstructor, found: list[Candidates]) ->
 
 
 def train_on_winners(
-    run: Run, av: Verbalizer, found: list[Candidates], cosines: NDArray[np.float32]
+    run: Run, av: Verbalizer, candidates: list[Candidates], cosines: NDArray[np.float32]
 ) -> None:
     """Train the AV on the readings from which the AR rebuilds best, mixed with true readings."""
     material = run.material("train")
     rows = tasks.spread(len(material.sentences), run.config.adaptation.vectors)
-    task = tasks.winners_task(av, run.writer, material, rows, found, cosines, run.config.winners)
+    task = tasks.winners_task(av, run.writer, material, rows, candidates, cosines, run.config.winners)
     run.train(task, run.config.winners, "av_winners")
 
 
@@ -337,15 +337,15 @@ def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
         evaluation.predict_token_means(train.vectors, train.tokens, samples.tokens),
         settings.bootstrap_rounds,
     )
-    wanted = label_fit.wanted_of(samples, run.taxonomy)
+    targets = label_fit.wanted_of(samples, run.taxonomy)
     head = run.labels()
     figures: dict[str, Any] = {"fve_baseline": round(known.baseline, 4)}
     answers = run.labelling().answers(np.unique(samples.documents).tolist())
     figures["themes"] = {
-        **evaluation.measure_themes(head, known, wanted),
-        **evaluation.measure_labeller(known, wanted, answers),
+        **evaluation.measure_themes(head, known, targets),
+        **evaluation.measure_labeller(known, targets, answers),
     }
-    figures["kinds"] = evaluation.measure_kinds(head, known, wanted)
+    figures["kinds"] = evaluation.measure_kinds(head, known, targets)
     chosen = known.take(tasks.spread(len(samples), settings.round_trip_vectors))
     run.log("measuring the reconstructor")
     figures["reconstructor"] = evaluation.measure_reconstructor(ar, run.writer, chosen)

@@ -78,14 +78,14 @@ def _write_labels(run: Run, rows: Sequence[dict[str, object]], path: Path) -> No
     chosen = collect.choose_chats(run.config, rows)
     known = run.labelling()
     labels = {
-        split: (found, _known_labels(run, split, found) or known.label(split, found))
-        for split, found in chosen.items()
+        split: (chats, _known_labels(run, split, chats) or known.label(split, chats))
+        for split, chats in chosen.items()
     }
     held_out = sorted({chat.document for chat in chosen["held_out"]})
     labelling.store(path, labels, known.answers(held_out))
 
 
-def _known_labels(run: Run, split: positions.Split, found: Sequence[Chat]) -> Labels | None:
+def _known_labels(run: Run, split: positions.Split, chats: Sequence[Chat]) -> Labels | None:
     """Return the labels of a split collected earlier; None if missing or for other positions."""
     from safetensors import safe_open
 
@@ -94,7 +94,7 @@ def _known_labels(run: Run, split: positions.Split, found: Sequence[Chat]) -> La
         return None
     with safe_open(path, framework="numpy") as file:
         stored = (file.get_tensor("documents"), file.get_tensor("positions"))
-        if not all(np.array_equal(*pair) for pair in zip(stored, labelling.places(found), strict=True)):
+        if not all(np.array_equal(*pair) for pair in zip(stored, labelling.places(chats), strict=True)):
             return None
         return Labels(*(file.get_tensor(name) for name in Labels._fields))
 

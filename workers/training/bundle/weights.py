@@ -45,13 +45,13 @@ def pack_weights(model: Path, target: Path, gguf_file: Path | None) -> int:
     arrays, formats = {}, {}
     with safe_open(model / FILE, framework="numpy") as file:
         metadata = file.metadata()
-        wanted = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    for name, array in wanted.items():
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    for name, array in weights.items():
         arrays[name] = array
         for rows, kind in sources.get(name, ()):
             if np.array_equal(dequantise(rows, kind), array):
                 arrays[name], formats[name] = rows, kind
-    header = {"formats": formats, "metadata": metadata, "sha256": _digest(wanted)}
+    header = {"formats": formats, "metadata": metadata, "sha256": _digest(weights)}
     save_file(arrays, target, metadata={"bundle": json.dumps(header)})
     return len(formats)
 
@@ -85,13 +85,13 @@ def _read_gguf(path: Path, config: Mapping[str, Any]) -> dict[str, list[tuple[ND
     """Return the possible quantised rows and formats of each weight, by its Hugging Face name."""
     import gguf
 
-    found = {}
+    weights = {}
     for tensor in gguf.GGUFReader(path).tensors:
         kind, name = tensor.tensor_type.name, _hugging_face_name(tensor.name)
         if kind in FORMATS and name is not None:
             rows = np.array(tensor.data)
-            found[name] = [(rows, kind), *((other, kind) for other in _unpaired(rows, name, config))]
-    return found
+            weights[name] = [(rows, kind), *((other, kind) for other in _unpaired(rows, name, config))]
+    return weights
 
 
 def _hugging_face_name(name: str) -> str | None:

@@ -33,8 +33,8 @@ def turn_end(tokenizer: Any) -> list[int]:
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
     )
-    _, found, after = text.partition(mark)
-    if not found:
+    _, separator, after = text.partition(mark)
+    if not separator:
         raise ValueError("the tokenizer's chat template does not show the user's words")
     return list(tokenizer.encode(after, add_special_tokens=False))
 

@@ -100,8 +100,8 @@ def choose_chats(config: RunConfig, rows: Sequence[dict[str, Any]]) -> dict[posi
         if chosen:
             chat = Chat(row["tokens"], len(prompt), row["origin"] == "real", document, chosen)
             by_split[positions.split_of(prompt, config.activations)].append(chat)
-    for found in by_split.values():
-        found.sort(key=lambda chat: len(chat.tokens))
+    for chats_of_split in by_split.values():
+        chats_of_split.sort(key=lambda chat: len(chat.tokens))
     return by_split
 
 
@@ -120,17 +120,17 @@ def collect_samples(
     for a split without chats.
     """
     together = precision.sized(cpu=_READ_TOGETHER, cuda=_READ_TOGETHER_CUDA)
-    for split, found in choose_chats(config, rows).items():
+    for split, chosen in choose_chats(config, rows).items():
         path = folder / f"{split}.safetensors"
         if path.exists():
             continue
-        if not found:
+        if not chosen:
             raise ValueError(f"activations.{split}_share: no chat fell to {split}; more prompts are needed")
-        progress = Progress(f"reading activations: {split}", total=len(found), log=log)
+        progress = Progress(f"reading activations: {split}", total=len(chosen), log=log)
         parts = []
         with precision.autocast() if split == "train" else nullcontext():
-            for start in range(0, len(found), together):
-                portion = found[start : start + together]
+            for start in range(0, len(chosen), together):
+                portion = chosen[start : start + together]
                 readings = reader.read([chat.tokens for chat in portion], [chat.chosen for chat in portion])
                 parts += [
                     to_samples(*pair, tail_tokens=config.targets.tail_tokens)
@@ -138,7 +138,7 @@ def collect_samples(
                 ]
                 progress.advance(start + len(portion))
         log(f"labelling {split}")
-        labels = labelling.label(split, found)
+        labels = labelling.label(split, chosen)
         dataclasses.replace(Samples.join(parts), **labels._asdict()).save(path)
 
 

@@ -43,8 +43,8 @@ class TextLabelling:
         """Return the area of each chat's answer, labelled without the prompt, by document."""
         rows = [self._rows[document] for document in documents]
         texts = [self._decode(row["tokens"][row["prompt_tokens"] :]) for row in rows]
-        found = self._labeller.label(texts, texts, [False] * len(texts))
-        return dict(zip(documents, found.areas.argmax(axis=1).tolist(), strict=True))
+        labels = self._labeller.label(texts, texts, [False] * len(texts))
+        return dict(zip(documents, labels.areas.argmax(axis=1).tolist(), strict=True))
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
@@ -61,8 +61,8 @@ class StoredLabelling:
 
     def label(self, split: positions.Split, found: Sequence[Chat]) -> Labels:
         """Return a split's labels; raises ValueError when they belong to other positions."""
-        for name, wanted in zip(_COLUMNS, places(found), strict=True):
-            if not np.array_equal(self._arrays[f"{split}.{name}"], wanted):
+        for name, expected in zip(_COLUMNS, places(found), strict=True):
+            if not np.array_equal(self._arrays[f"{split}.{name}"], expected):
                 raise ValueError(f"{FILE}: the {split} labels are those of other {name}; pack them again")
         return Labels(*(self._arrays[f"{split}.{name}"] for name in Labels._fields))
 
@@ -88,15 +88,15 @@ def store(
         "answers.documents": np.array(list(answers), np.int64),
         "answers.areas": np.array(list(answers.values()), np.int64),
     }
-    for split, (found, known) in labels.items():
-        columns = {**dict(zip(_COLUMNS, places(found), strict=True)), **known._asdict()}
+    for split, (chats_of_split, known) in labels.items():
+        columns = {**dict(zip(_COLUMNS, places(chats_of_split), strict=True)), **known._asdict()}
         arrays |= {f"{split}.{name}": np.ascontiguousarray(column) for name, column in columns.items()}
     save_file(arrays, path)
 
 
-def places(found: Sequence[Chat]) -> tuple[Any, Any]:
+def places(chats_of_split: Sequence[Chat]) -> tuple[Any, Any]:
     """Return the documents and positions of all chosen positions, (n,) each."""
     return (
-        np.array([chat.document for chat in found for _ in chat.chosen], np.int64),
-        np.array([place for chat in found for place in chat.chosen], np.int64),
+        np.array([chat.document for chat in chats_of_split for _ in chat.chosen], np.int64),
+        np.array([place for chat in chats_of_split for place in chat.chosen], np.int64),
     )

@@ -143,8 +143,8 @@ class Labeller:
 
     def _topic(self, similarity: NDArray[np.float32]) -> NDArray[np.int64]:
         best = similarity.argmax(axis=1)
-        found = similarity[np.arange(len(best)), best] >= self._taxonomy.topic_floor
-        return np.where(found, best, len(self._taxonomy.topics)).astype(np.int64)
+        is_close = similarity[np.arange(len(best)), best] >= self._taxonomy.topic_floor
+        return np.where(is_close, best, len(self._taxonomy.topics)).astype(np.int64)
 
     def _register(self, text: str, is_request: bool) -> int:  # noqa: FBT001  # a column of a table
         for index, pattern in enumerate(self._registers):

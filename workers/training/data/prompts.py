@@ -32,18 +32,18 @@ def gather_prompts(config: Prompts, *, wheels: Path, beside: Path, seed: int) ->
     Raises FileNotFoundError with the download command when a wheel is missing, and ValueError when a
     source holds no usable prompt.
     """
-    found: dict[str, Origin] = {}
+    origins: dict[str, Origin] = {}
     if config.own is not None:
         own = (beside / config.own).read_text().splitlines()
-        found |= dict.fromkeys(usable(own, max_bytes=config.max_bytes), "sets")
+        origins |= dict.fromkeys(usable(own, max_bytes=config.max_bytes), "sets")
     for source in config.sources:
         texts = usable(read_source(source, wheels), max_bytes=config.max_bytes)
         if not texts:
             raise ValueError(f"prompts.sources: {source.wheel}:{source.member} holds no usable prompt")
         chosen = random.Random(f"{seed}:{source.member}").sample(texts, min(source.count, len(texts)))  # noqa: S311 - a choice of data, not a secret
         # The first of several sources determines a prompt's origin.
-        found = dict.fromkeys(chosen, source.origin) | found
-    prompts = [Prompt(text, origin) for text, origin in sorted(found.items())]
+        origins = dict.fromkeys(chosen, source.origin) | origins
+    prompts = [Prompt(text, origin) for text, origin in sorted(origins.items())]
     random.Random(seed).shuffle(prompts)  # noqa: S311 - same reason
     return prompts
 
@@ -89,11 +89,11 @@ def iterate_items(content: str) -> Iterator[Any]:
     decoder = json.JSONDecoder()
     position = content.index("[") + 1
     while True:
-        found = _ITEM_START.match(content, position)
-        if found is None:
+        match = _ITEM_START.match(content, position)
+        if match is None:
             return
         try:
-            item, position = decoder.raw_decode(content, found.end() - 1)
+            item, position = decoder.raw_decode(content, match.end() - 1)
         except ValueError:
             return
         yield item

@@ -77,7 +77,7 @@ def fit(
 
 def cross_fit(
     centred: Centred,
-    wanted: LabelTargets,
+    targets: LabelTargets,
     documents: NDArray[np.int64],
     taxonomy: Taxonomy,
     config: LabelFit,
@@ -88,7 +88,7 @@ def cross_fit(
     return [
         fit(
             centred[documents % 2 != fold],
-            LabelTargets(*(one[documents % 2 != fold] for one in wanted)),
+            LabelTargets(*(one[documents % 2 != fold] for one in targets)),
             taxonomy,
             config,
             seed=seed + 1 + fold,
@@ -97,10 +97,10 @@ def cross_fit(
     ]
 
 
-def set_thresholds(head: LabelHead, centred: Centred, wanted: LabelTargets, config: LabelFit) -> LabelHead:
+def set_thresholds(head: LabelHead, centred: Centred, targets: LabelTargets, config: LabelFit) -> LabelHead:
     """Return the head with thresholds set on rows that were not trained on."""
     scores, names = head.score(centred), head.names
-    areas = wanted.areas.argmax(axis=1)
+    areas = targets.areas.argmax(axis=1)
     topics = list(names.topics)
     in_area = np.array([names.areas.index(names.topics[topic]) for topic in topics])
     within = np.where(in_area[None] == scores.areas.argmax(axis=1)[:, None], scores.topics, 0.0)
@@ -109,11 +109,11 @@ def set_thresholds(head: LabelHead, centred: Centred, wanted: LabelTargets, conf
             scores.areas.max(axis=1), scores.areas.argmax(axis=1) == areas, config.area_accuracy
         ),
         "topic_above": accuracy_threshold(
-            within.max(axis=1), within.argmax(axis=1) == wanted.topic, config.topic_accuracy
+            within.max(axis=1), within.argmax(axis=1) == targets.topic, config.topic_accuracy
         ),
         "kind_above": {
             kind: false_positive_threshold(
-                scores.kinds[:, index], wanted.kinds[:, index] > 0, config.kind_false_positives
+                scores.kinds[:, index], targets.kinds[:, index] > 0, config.kind_false_positives
             )
             for index, kind in enumerate(names.kinds)
         },

@@ -58,8 +58,8 @@ class Reconstructor:
     def loss(self, sequences: Sequence[list[int]], vectors: NDArray[np.float32]) -> Any:
         """Return the official loss, the mean squared distance of unit vectors, 2 (1 - cosine), 0 to 4."""
         predicted = self.forward(sequences)
-        wanted = self._torch.from_numpy(vectors).to(self._device)
-        return 2 * (1 - self._torch.cosine_similarity(predicted, wanted, dim=-1)).mean()
+        targets = self._torch.from_numpy(vectors).to(self._device)
+        return 2 * (1 - self._torch.cosine_similarity(predicted, targets, dim=-1)).mean()
 
     def features(self, sequences: Sequence[list[int]]) -> NDArray[np.float32]:
         """Return the head's inputs, (n, d), without gradients."""
@@ -70,11 +70,11 @@ class Reconstructor:
         return self._collect(sequences, self.forward)
 
     def _collect(self, sequences: Sequence[list[int]], act: Any) -> NDArray[np.float32]:
-        found = np.empty((len(sequences), self.head.in_features), np.float32)
+        outputs = np.empty((len(sequences), self.head.in_features), np.float32)
         with self._torch.inference_mode(), precision.autocast():
             for rows in _batches(sequences):
-                found[rows] = act([sequences[row] for row in rows]).float().cpu().numpy()
-        return found
+                outputs[rows] = act([sequences[row] for row in rows]).float().cpu().numpy()
+        return outputs
 
     def _read(self, sequences: Sequence[list[int]]) -> Any:
         torch = self._torch

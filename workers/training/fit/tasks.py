@@ -56,14 +56,14 @@ def reconstructor_task(
 
     def check() -> dict[str, float]:
         rebuilt = ar.rebuild(true)
-        found = {
+        predictions = {
             "fve": rebuilt,
             "damaged_fve": ar.rebuild(damaged),
             "shuffled_fve": np.roll(rebuilt, len(true) // 2, axis=0),
         }
         return {
             name: float(fidelity.fve(chosen.vectors, vectors, baseline=baseline).mean())
-            for name, vectors in found.items()
+            for name, vectors in predictions.items()
         }
 
     return Task(
@@ -88,7 +88,7 @@ def verbalizer_task(
     examples = av_examples(writer, train)
     vocabulary = train.context[:, -1]
     chosen = held_out.take(spread(len(held_out.vectors), CHECKED))
-    wanted = av_examples(writer, chosen)
+    checked = av_examples(writer, chosen)
 
     def loss(rows: NDArray[np.int64], rng: np.random.Generator) -> object:
         batch = [examples[row] for row in rows]
@@ -97,8 +97,8 @@ def verbalizer_task(
         return av.loss(batch, train.centred[rows], seen)
 
     def check() -> dict[str, float]:
-        real = teacher_forced(av, wanted, chosen.centred)
-        shuffled = teacher_forced(av, wanted, np.roll(chosen.centred, len(wanted) // 2, axis=0))
+        real = teacher_forced(av, checked, chosen.centred)
+        shuffled = teacher_forced(av, checked, np.roll(chosen.centred, len(checked) // 2, axis=0))
         return {
             **{name: float(values.mean()) for name, values in real._asdict().items()},
             "gap": float((shuffled.loss - real.loss).mean()),
@@ -131,12 +131,12 @@ def adaptation_task(  # noqa: PLR0917  # the columns of one table
 
     def loss(rows: NDArray[np.int64], rng: np.random.Generator) -> object:
         texts = [sequences[row] for row in rows]
-        wanted = vectors[rows // each].copy()
+        targets = vectors[rows // each].copy()
         for place in np.flatnonzero(rng.random(len(rows)) < config.true_share):
             other = int(rng.integers(len(material.sentences)))
             texts[place] = true_sequence(writer, material, other)
-            wanted[place] = material.vectors[other]
-        return ar.loss(texts, wanted)
+            targets[place] = material.vectors[other]
+        return ar.loss(texts, targets)
 
     def check() -> dict[str, float]:
         rebuilt = ar.rebuild([sequences[row] for row in held])
@@ -156,7 +156,7 @@ def winners_task(  # noqa: PLR0917  # the columns of one table
     writer: ReadingWriter,
     material: Material,
     rows: NDArray[np.int64],
-    found: Sequence[Candidates],
+    readings: Sequence[Candidates],
     cosines: NDArray[np.float32],
     config: Winners,
 ) -> Task:
@@ -165,7 +165,7 @@ def winners_task(  # noqa: PLR0917  # the columns of one table
     `cosines` is (rows, candidates).
     """
     won: list[tuple[int, AvExample]] = []
-    for row, candidates, scores in zip(rows.tolist(), found, cosines, strict=True):
+    for row, candidates, scores in zip(rows.tolist(), readings, cosines, strict=True):
         example = winner(writer, material, row, candidates.answers[int(scores.argmax())])
         if example is not None:
             won.append((row, example))
@@ -237,7 +237,7 @@ def teacher_forced(
     """Measure the verbalizer with teacher forcing on examples with centred vectors (n, d)."""
     import torch
 
-    found: list[tuple[float, ...]] = []
+    rows: list[tuple[float, ...]] = []
     with torch.inference_mode():
         for start in range(0, len(examples), _BATCH):
             batch = examples[start : start + _BATCH]
@@ -248,8 +248,8 @@ def teacher_forced(
             ):
                 tail = hits[example.tail].float().cpu().numpy()
                 backs = (float(tail[-back]) if len(tail) >= back else np.nan for back in (1, 2, 4))
-                found.append((float(hits[0]), *backs, float(losses[example.tail].mean())))
-    return TeacherForcing(*np.array(found, np.float64).T)
+                rows.append((float(hits[0]), *backs, float(losses[example.tail].mean())))
+    return TeacherForcing(*np.array(rows, np.float64).T)
 
 
 def spread(total: int, count: int) -> NDArray[np.int64]:

@@ -87,9 +87,9 @@ class Verbalizer:
             )
             states = hidden.flatten(0, 1).index_select(0, places.to(self._device))
             logits = self._causal.get_output_embeddings()(states).float()
-        wanted = torch.tensor([token for one in examples for token in one.answer]).to(self._device)
-        losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
-        return TokenLosses(losses, logits.detach().argmax(dim=-1) == wanted)
+        targets = torch.tensor([token for one in examples for token in one.answer]).to(self._device)
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        return TokenLosses(losses, logits.detach().argmax(dim=-1) == targets)
 
     def loss(self, examples: Sequence[AvExample], centred: Centred, seen: Sequence[list[int]]) -> Any:
         """Return the mean loss, weighted by the examples' token weights."""

@@ -154,7 +154,7 @@ class _Tables(NamedTuple):
         own = self.figures[section]
         return "\n".join(
             f"| {label.format(n=self.candidates)} | {_value(own[name])} | {own[name]['n']} |"
-            + self._other(section, name, lambda found: f"{_value(found)} ({found['n']})")
+            + self._other(section, name, lambda figure: f"{_value(figure)} ({figure['n']})")
             for name, label in labels.items()
             if name in own
         )
@@ -162,21 +162,21 @@ class _Tables(NamedTuple):
     def kinds(self) -> str:
         """Return one row per kind."""
         return "\n".join(
-            f"| {kind} | {found['requests_with']} of {found['requests']} | {found['auroc']:.3f} |"
-            f" {_value(found['recall_at_1pct_fpr'])} |"
+            f"| {kind} | {figures['requests_with']} of {figures['requests']} | {figures['auroc']:.3f} |"
+            f" {_value(figures['recall_at_1pct_fpr'])} |"
             + self._other(
                 "kinds",
                 kind,
                 lambda other: f"{other['auroc']:.3f}, {_value(other['recall_at_1pct_fpr'])}",
             )
-            for kind, found in self.figures["kinds"].items()
+            for kind, figures in self.figures["kinds"].items()
         )
 
     def _other(self, section: str, name: str, shown: Callable[[dict[str, Any]], str]) -> str:
         if self.beside is None:
             return ""
-        found = self.beside[section].get(name)
-        return f" {shown(found) if found else '-'} |"
+        figure = self.beside[section].get(name)
+        return f" {shown(figure) if figure else '-'} |"
 
 
 def _labels_of(origin: str) -> dict[str, str]:

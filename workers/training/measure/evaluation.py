@@ -83,8 +83,8 @@ def measure_reconstructor(ar: Reconstructor, writer: ReadingWriter, held_out: He
         "empty_text_fve": alone,
         "token_mean_baseline_fve": held_out.token_means,
     }
-    found = {name: held_out.mean(held_out.fve(vectors)) for name, vectors in predictions.items()}
-    return {**found, "true_text_beyond_token": held_out.beyond(rebuilt)}
+    figures = {name: held_out.mean(held_out.fve(vectors)) for name, vectors in predictions.items()}
+    return {**figures, "true_text_beyond_token": held_out.beyond(rebuilt)}
 
 
 def measure_verbalizer(av: Verbalizer, writer: ReadingWriter, held_out: HeldOutSet) -> Figures:
@@ -116,10 +116,10 @@ def measure_round_trip(
     greedy = ar.rebuild(readings.sequences(writer, written.greedy, tokens))
     sampled = _stacked(ar, writer, written.sampled, tokens)
     best = choose_best(vectors, sampled)
-    found: Figures = {}
+    figures: Figures = {}
     for name, rebuilt in (("best", best), ("greedy", greedy), ("one_sampled", sampled[:, 0])):
-        found[f"{name}_fve"] = held_out.mean(held_out.fve(rebuilt))
-        found[f"{name}_beyond_token"] = held_out.beyond(rebuilt)
+        figures[f"{name}_fve"] = held_out.mean(held_out.fve(rebuilt))
+        figures[f"{name}_beyond_token"] = held_out.beyond(rebuilt)
     classes = held_out.samples.is_answer
     partners = other_of_class(held_out.samples.documents, classes)
     own = _stacked(ar, writer, [written.sampled[other] for other in partners], tokens)
@@ -127,21 +127,21 @@ def measure_round_trip(
     null_greedy = ar.rebuild(
         readings.sequences(writer, [written.greedy[other] for other in partners], tokens)
     )
-    found["same_token_null_best_fve"] = held_out.mean(held_out.fve(null))
-    found["same_token_null_best_beyond_token"] = held_out.beyond(null)
-    found["same_token_null_greedy_fve"] = held_out.mean(held_out.fve(null_greedy))
-    found["same_token_null_greedy_beyond_token"] = held_out.beyond(null_greedy)
-    found["pairs_won_greedy"] = held_out.mean(held_out.fve(greedy) > held_out.fve(null_greedy))
+    figures["same_token_null_best_fve"] = held_out.mean(held_out.fve(null))
+    figures["same_token_null_best_beyond_token"] = held_out.beyond(null)
+    figures["same_token_null_greedy_fve"] = held_out.mean(held_out.fve(null_greedy))
+    figures["same_token_null_greedy_beyond_token"] = held_out.beyond(null_greedy)
+    figures["pairs_won_greedy"] = held_out.mean(held_out.fve(greedy) > held_out.fve(null_greedy))
     shuffled = fidelity.other_documents(held_out.samples.documents)
-    found["shuffled_fve"] = held_out.mean(held_out.fve(greedy[shuffled]))
-    found["token_mean_baseline_fve"] = held_out.mean(held_out.fve(held_out.token_means))
+    figures["shuffled_fve"] = held_out.mean(held_out.fve(greedy[shuffled]))
+    figures["token_mean_baseline_fve"] = held_out.mean(held_out.fve(held_out.token_means))
     for name, group in (("prompt", classes == 0), ("answer", classes == 1)):
         part = held_out.take(np.flatnonzero(group))
-        found[f"best_fve_{name}"] = part.mean(part.fve(best[group]))
-        found[f"best_beyond_token_{name}"] = part.beyond(best[group])
+        figures[f"best_fve_{name}"] = part.mean(part.fve(best[group]))
+        figures[f"best_beyond_token_{name}"] = part.beyond(best[group])
     formed = [all(one.well_formed) for one in (*written.greedy, *written.sampled)]
-    found["well_formed"] = fidelity.share_interval(np.array(formed)).as_dict()
-    return found
+    figures["well_formed"] = fidelity.share_interval(np.array(formed)).as_dict()
+    return figures
 
 
 def examples(
@@ -149,91 +149,91 @@ def examples(
 ) -> list[dict[str, str]]:
     """Return example readings with the true words, leaving out prompts of real users."""
     rows = np.flatnonzero(held_out.samples.is_real == 0)
-    found = []
+    shown_readings = []
     for row in rows[tasks.spread(len(rows), count)].tolist():
         context = held_out.material.context[row].tolist()
-        found.append(
+        shown_readings.append(
             {
                 "words": writer.decode(context),
                 "reading": shown(written.greedy[row].texts[0], writer.decode(context[-1:])),
             }
         )
-    return found
+    return shown_readings
 
 
-def measure_themes(head: LabelHead, held_out: HeldOutSet, wanted: LabelTargets) -> Figures:
+def measure_themes(head: LabelHead, held_out: HeldOutSet, targets: LabelTargets) -> Figures:
     """Return how often the likeliest area is the labeller's, over all and over the surest rows, by origin.
 
     Only answer positions count, because their label covers the whole prompt.
     """
-    found: Figures = {}
+    figures: Figures = {}
     scores = head.score(held_out.material.centred)
     for origin, is_real in (("sets", 0), ("real", 1)):
         rows = np.flatnonzero((held_out.samples.is_answer == 1) & (held_out.samples.is_real == is_real))
         if not len(rows):
             continue
         part, areas = held_out.take(rows), scores.areas[rows]
-        truth = wanted.areas[rows].argmax(axis=1)
+        truth = targets.areas[rows].argmax(axis=1)
         right = areas.argmax(axis=1) == truth
         sure = areas.max(axis=1)
-        found[f"area_right_{origin}"] = part.mean(right)
+        figures[f"area_right_{origin}"] = part.mean(right)
         surest = surest_rows(sure, SUREST_POSITIONS)
-        found[f"area_right_surest_30_{origin}"] = part.take(surest).mean(right[surest])
+        figures[f"area_right_surest_30_{origin}"] = part.take(surest).mean(right[surest])
         named = np.flatnonzero(sure >= head.names.area_above)
-        found[f"area_named_{origin}"] = part.mean(sure >= head.names.area_above)
+        figures[f"area_named_{origin}"] = part.mean(sure >= head.names.area_above)
         if len(named):
-            found[f"area_right_where_named_{origin}"] = part.take(named).mean(right[named])
+            figures[f"area_right_where_named_{origin}"] = part.take(named).mean(right[named])
         pooled, pooled_truth = _pool(areas, truth, part.samples.documents)
         pooled_right = pooled.argmax(axis=1) == pooled_truth
         surest = surest_rows(pooled.max(axis=1), SUREST_REQUESTS)
-        found[f"pooled_area_right_{origin}"] = fidelity.share_interval(pooled_right).as_dict()
-        found[f"pooled_area_right_surest_40_{origin}"] = fidelity.share_interval(
+        figures[f"pooled_area_right_{origin}"] = fidelity.share_interval(pooled_right).as_dict()
+        figures[f"pooled_area_right_surest_40_{origin}"] = fidelity.share_interval(
             pooled_right[surest]
         ).as_dict()
-    return found
+    return figures
 
 
-def measure_labeller(held_out: HeldOutSet, wanted: LabelTargets, on_answer: Mapping[int, int]) -> Figures:
+def measure_labeller(held_out: HeldOutSet, targets: LabelTargets, on_answer: Mapping[int, int]) -> Figures:
     """Return how often the labeller finds the prompt's area from the answer's text: an upper reference."""
-    found: Figures = {}
+    figures: Figures = {}
     samples = held_out.samples
     for origin, is_real in (("sets", 0), ("real", 1)):
         rows = np.flatnonzero((samples.is_answer == 1) & (samples.is_real == is_real))
         if not len(rows):
             continue
         documents, first = np.unique(samples.documents[rows], return_index=True)
-        truth = wanted.areas[rows[first]].argmax(axis=1)
+        truth = targets.areas[rows[first]].argmax(axis=1)
         right = np.array([on_answer[document] for document in documents.tolist()]) == truth
-        found[f"labeller_on_answer_{origin}"] = fidelity.share_interval(right).as_dict()
-    return found
+        figures[f"labeller_on_answer_{origin}"] = fidelity.share_interval(right).as_dict()
+    return figures
 
 
-def measure_kinds(head: LabelHead, held_out: HeldOutSet, wanted: LabelTargets) -> Figures:
+def measure_kinds(head: LabelHead, held_out: HeldOutSet, targets: LabelTargets) -> Figures:
     """Return each kind's AUROC and recall at 1% false positives, over requests' mean scores."""
     import sklearn.metrics
 
     documents = held_out.samples.documents
     scores = head.score(held_out.material.centred).kinds
-    found: Figures = {}
+    figures: Figures = {}
     for index, kind in enumerate(head.names.kinds):
         names, pooled = np.unique(documents), []
         truth = []
         for document in names:
             rows = documents == document
             pooled.append(float(scores[rows, index].mean()))
-            truth.append(bool(wanted.kinds[rows, index].max() > 0))
+            truth.append(bool(targets.kinds[rows, index].max() > 0))
         is_there = np.array(truth)
         if is_there.sum() < FEWEST_KINDS or is_there.all():
             continue
         values = np.array(pooled)
         above = np.quantile(values[~is_there], 0.99)
-        found[kind] = {
+        figures[kind] = {
             "auroc": round(float(sklearn.metrics.roc_auc_score(is_there, values)), 4),
             "recall_at_1pct_fpr": fidelity.share_interval(values[is_there] > above).as_dict(),
             "requests_with": int(is_there.sum()),
             "requests": len(is_there),
         }
-    return found
+    return figures
 
 
 def one_minus_ratio(
@@ -295,8 +295,8 @@ def _pool(
 
 
 def _stacked(
-    ar: Reconstructor, writer: ReadingWriter, found: Sequence[Candidates], tokens: NDArray[np.int64]
+    ar: Reconstructor, writer: ReadingWriter, candidates: Sequence[Candidates], tokens: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Return the vectors rebuilt from every candidate, (n, candidates, d)."""
-    rebuilt = ar.rebuild(readings.sequences(writer, found, tokens))
-    return rebuilt.reshape(len(found), -1, rebuilt.shape[1])
+    rebuilt = ar.rebuild(readings.sequences(writer, candidates, tokens))
+    return rebuilt.reshape(len(candidates), -1, rebuilt.shape[1])

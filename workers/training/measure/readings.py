@@ -56,10 +56,10 @@ def keep_readings(
             # A seed per portion gives a resumed run the same readings as an uninterrupted one.
             torch.manual_seed(seed + start)
             portion = material.take(np.arange(start, min(start + together, len(material.sentences))))
-            found = read(av, writer, portion, candidates=candidates, temperature=temperature)
+            batch = read(av, writer, portion, candidates=candidates, temperature=temperature)
             with path.open("a") as file:
-                file.write(_lines(found))
-            progress.advance(start + len(found))
+                file.write(_lines(batch))
+            progress.advance(start + len(batch))
     return load_readings(path)
 
 
@@ -87,16 +87,16 @@ def read(
 
 def _keep_portions(path: Path, total: int, together: int) -> int:
     """Return the number of complete rows, after dropping an incomplete portion."""
-    found = load_readings(path) if path.exists() else []
-    done = len(found) if len(found) == total else len(found) - len(found) % together
-    if done < len(found):
+    readings = load_readings(path) if path.exists() else []
+    done = len(readings) if len(readings) == total else len(readings) - len(readings) % together
+    if done < len(readings):
         # A portion is sampled as one batch, so only the whole portion is reproducible.
-        path.write_text(_lines(found[:done]))
+        path.write_text(_lines(readings[:done]))
     return done
 
 
-def _lines(found: Sequence[Candidates]) -> str:
-    return "".join(json.dumps(one._asdict()) + "\n" for one in found)
+def _lines(readings: Sequence[Candidates]) -> str:
+    return "".join(json.dumps(one._asdict()) + "\n" for one in readings)
 
 
 def load_readings(path: Path) -> list[Candidates]:
@@ -109,12 +109,12 @@ def load_readings(path: Path) -> list[Candidates]:
 
 
 def sequences(
-    writer: ReadingWriter, found: Sequence[Candidates], tokens: NDArray[np.int64]
+    writer: ReadingWriter, readings: Sequence[Candidates], tokens: NDArray[np.int64]
 ) -> list[list[int]]:
     """Return the AR's prompts for all candidates, grouped by vector."""
     return [
         writer.ar_ids(text, int(token))
-        for one, token in zip(found, tokens, strict=True)
+        for one, token in zip(readings, tokens, strict=True)
         for text in one.texts
     ]
 
@@ -125,8 +125,13 @@ def _candidates(writer: ReadingWriter, sentence: str, answers: list[list[int]]) 
     parsed = [parse_continuation(writer.decode(answer)) for answer in ended]
     texts = [
         # Answers that break the format are rendered like the worker renders them.
-        explanation(sentence, said) if said else f"{sentence}{EXPECTS}{writer.decode(answer)}"
-        for said, answer in zip(parsed, ended, strict=True)
+        explanation(sentence, continuation)
+        if continuation
+        else f"{sentence}{EXPECTS}{writer.decode(answer)}"
+        for continuation, answer in zip(parsed, ended, strict=True)
     ]
-    formed = [said is not None and finished for said, finished in zip(parsed, is_finished, strict=True)]
+    formed = [
+        continuation is not None and finished
+        for continuation, finished in zip(parsed, is_finished, strict=True)
+    ]
     return Candidates(ended, texts, formed)
