@@ -118,13 +118,13 @@ class Readback:
         )
 
     def _pages(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        wanted = {**params, "limit": str(_PAGE_ROWS)}
+        query = {**params, "limit": str(_PAGE_ROWS)}
         while True:
-            page = self._json(self._http.get(path, params=wanted))
+            page = self._json(self._http.get(path, params=query))
             yield from page["items"]
             if page["next_cursor"] is None:
                 return
-            wanted["cursor"] = page["next_cursor"]
+            query["cursor"] = page["next_cursor"]
 
     @staticmethod
     def _json(response: httpx.Response) -> dict[str, Any]:

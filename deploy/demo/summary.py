@@ -112,7 +112,7 @@ def _requests(outcome: Outcome) -> list[dict[str, object]]:
     Visitors' requests are left out for their privacy.
     """
     by_request: dict[str, list[Reading]] = {}
-    for reading in sorted(outcome.readings, key=lambda found: found.captured_at):
+    for reading in sorted(outcome.readings, key=lambda read: read.captured_at):
         if reading.request_id in outcome.prompts:
             by_request.setdefault(reading.request_id, []).append(reading)
     return [

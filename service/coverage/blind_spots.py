@@ -59,20 +59,20 @@ ALWAYS: Final = tuple(BlindSpot(code=code, detail=detail, count=None) for code, 
 def blind_spots(counts: Iterable[Count]) -> list[BlindSpot]:
     """Return the blind spots: silent hops, then counted ones, then those that always apply."""
     heard: set[str] = set()
-    found: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
     for count in counts:
         heard.add(count.hop)
         if code := _code(count):
-            found[code] += count.value
+            totals[code] += count.value
     silent = [hop for hop in Hop if hop not in heard]
     return [
         *(BlindSpot(code=f"silent_{hop}", detail=_silence(hop), count=None) for hop in silent),
         *(
             BlindSpot(code=code, detail=_detail(code), count=count)
-            for code, count in sorted(found.items())
+            for code, count in sorted(totals.items())
             if count
         ),
-        *(spot for spot in ALWAYS if not found[spot.code]),
+        *(spot for spot in ALWAYS if not totals[spot.code]),
         BlindSpot(code="unsent_counts", detail=_UNSENT, count=None),
     ]
 

@@ -36,4 +36,4 @@ def by_step(counts: Iterable[Count]) -> list[StepCounts]:
     steps: defaultdict[tuple[dt.datetime, str, str, str], dict[str, int]] = defaultdict(dict)
     for count in counts:
         steps[count.start, count.hop, count.model, count.stratum][count.counter] = count.value
-    return [StepCounts(*of, counters) for of, counters in sorted(steps.items())]
+    return [StepCounts(*key, counters) for key, counters in sorted(steps.items())]

@@ -61,9 +61,9 @@ def register_decoder(session: Session, decoder: NewDecoder) -> tuple[uuid.UUID, 
         "candidates": decoder.candidates,
     }
     insertion = insert(Decoder).values(row)
-    told = {
+    changes = {
         "verified_above": func.coalesce(insertion.excluded.verified_above, Decoder.verified_above),
         "candidates": insertion.excluded.candidates,
     }
-    session.execute(insertion.on_conflict_do_update(index_elements=["digest"], set_=told))
+    session.execute(insertion.on_conflict_do_update(index_elements=["digest"], set_=changes))
     return model_id, decoder_id

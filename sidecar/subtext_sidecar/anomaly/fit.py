@@ -150,22 +150,22 @@ def _raw(units: Matrix, subspace: _Subspace) -> Floats:
     return raw_scores(in_subspace, np.einsum("ij,ij->i", centred, centred), subspace.variances)
 
 
-def _probe(asked: Direction, mean: Floats, held_out: Matrix, p_value: float) -> Probe:
-    where = f"probe {asked.name}"
-    direction = np.asarray(asked.direction, np.float64).reshape(-1)
+def _probe(spec: Direction, mean: Floats, held_out: Matrix, p_value: float) -> Probe:
+    where = f"probe {spec.name}"
+    direction = np.asarray(spec.direction, np.float64).reshape(-1)
     length = float(np.linalg.norm(direction))
-    centre = mean if asked.mean is None else np.asarray(asked.mean, np.float64).reshape(-1)
+    centre = mean if spec.mean is None else np.asarray(spec.mean, np.float64).reshape(-1)
     if direction.shape != mean.shape or centre.shape != mean.shape:
         raise AnomalyError(f"{where}: direction and mean must have d_model {len(mean)} values")
     if not (np.isfinite(length) and length > 0 and np.isfinite(centre).all()):
         raise AnomalyError(f"{where}: direction must be finite and not zero, mean finite")
     unit = direction / length
-    threshold = asked.threshold
+    threshold = spec.threshold
     if threshold is None:
         ranked = np.sort((held_out - centre) @ unit)
         threshold = float(ranked[math.ceil((len(ranked) + 1) * (1 - p_value)) - 1])
     return Probe(
-        name=asked.name,
+        name=spec.name,
         direction=unit.astype(np.float32),
         mean=centre.astype(np.float32),
         threshold=threshold,

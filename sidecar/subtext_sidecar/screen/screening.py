@@ -83,37 +83,45 @@ class Screening:
     def take(self, rows: Rows) -> ScreenOutcome:
         """Screen and thin the finite rows."""
         finite: list[int] = np.flatnonzero(np.isfinite(rows.norms)).tolist()
-        found = self._find(rows, finite)
-        self._arrived = Arrivals(self._arrived.rows + len(finite), self._arrived.found + len(found.reasons))
-        taken = ScreenOutcome([], Counter(), Counter(found.verdicts))
-        for place in found.reasons:
-            taken.counts[rows.requests[finite[place]].stratum, _SCREENED[found.verdicts[place]]] += 1
+        findings = self._find(rows, finite)
+        self._arrived = Arrivals(
+            self._arrived.rows + len(finite), self._arrived.found + len(findings.reasons)
+        )
+        outcome = ScreenOutcome([], Counter(), Counter(findings.verdicts))
+        for place in findings.reasons:
+            outcome.counts[rows.requests[finite[place]].stratum, _SCREENED[findings.verdicts[place]]] += 1
         rates = self.rates
         if rates.baseline >= 1.0:
             # Every draw is below 1, so all rows pass by the baseline with unchanged probabilities.
             facts = [rows.facts[row] for row in finite]
             probabilities, reasons = [one.probability for one in facts], [one.reason for one in facts]
-            taken.kept.extend(map(KeptRow, finite, probabilities, probabilities, reasons, found.scores))
-            return taken
+            outcome.kept.extend(
+                map(KeptRow, finite, probabilities, probabilities, reasons, findings.scores)
+            )
+            return outcome
         drawn = self._draws(rows)
         thinned = []
         for place, row in enumerate(finite):
-            reason = found.reasons.get(place)
+            reason = findings.reasons.get(place)
             passed = pass_on(drawn[row], rows.facts[row].probability, rates, is_found=reason is not None)
             if passed is None:
                 thinned.append((rows.requests[row].stratum, _THINNED))
                 continue
             if reason is None or passed.baseline_probability:
                 reason = rows.facts[row].reason
-            taken.kept.append(KeptRow(row, *passed, reason, found.scores[place]))
-        taken.counts.update(thinned)
-        return taken
+            outcome.kept.append(KeptRow(row, *passed, reason, findings.scores[place]))
+        outcome.counts.update(thinned)
+        return outcome
 
     def _fits(self, kind: Kind) -> bool:
         if self._detector is None:
             return False
-        of = self._detector.reference
-        return (kind.model, kind.layer, kind.d_model) == (of.model, of.layer, of.d_model)
+        reference = self._detector.reference
+        return (kind.model, kind.layer, kind.d_model) == (
+            reference.model,
+            reference.layer,
+            reference.d_model,
+        )
 
     def _draws(self, rows: Rows) -> list[float]:
         captures = [request.capture_id or request.request_id for request in rows.requests]
@@ -131,8 +139,8 @@ class Screening:
             verdicts[place] = "massive"
         reasons: dict[int, str] = {}
         # No p-value is below 0, so -1 switches the anomaly rule off.
-        wanted = -1.0 if self._policy.anomaly_p_value is None else self._policy.anomaly_p_value
-        for place in np.flatnonzero(measured.p_values <= wanted).tolist():
+        threshold = -1.0 if self._policy.anomaly_p_value is None else self._policy.anomaly_p_value
+        for place in np.flatnonzero(measured.p_values <= threshold).tolist():
             reasons[place], verdicts[place] = "screen_anomaly", "anomaly"
         by_probe = self._detector.probes_found(measured)
         for place in np.flatnonzero(by_probe.any(axis=1)).tolist():
