@@ -102,10 +102,10 @@ ARMS: Final = (
 
 def choose_arms(names: str) -> list[Arm]:
     """Return the arms in a comma-separated list, always with the baseline first; raises ValueError."""
-    wanted = names.split(",")
-    unknown = sorted(set(wanted) - {arm.name for arm in ARMS})
+    chosen = names.split(",")
+    unknown = sorted(set(chosen) - {arm.name for arm in ARMS})
     if unknown:
         raise ValueError(
             f"--arms: unknown {', '.join(unknown)}; known are {', '.join(arm.name for arm in ARMS)}"
         )
-    return [arm for arm in ARMS if arm.name in wanted or arm.name == BASELINE]
+    return [arm for arm in ARMS if arm.name in chosen or arm.name == BASELINE]

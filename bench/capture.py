@@ -92,8 +92,8 @@ def _run(options: Options, reporter: Reporter) -> list[Round]:
         if len(rounds) == options.rounds:
             return rounds
         model_dir = ensure_model(home.models_dir, log=reporter.line)
-        wanted = list({arm.server.name: arm.server for arm in options.arms}.values())
-        running = servers.start(stack, home, model_dir, wanted)
+        distinct_servers = list({arm.server.name: arm.server for arm in options.arms}.values())
+        running = servers.start(stack, home, model_dir, distinct_servers)
         prompts = [prompt.text for prompt in load_prompts()]
         visitor = Visitor(running, run_id=uuid.uuid4().hex[:8])
         rates = _warm_up(visitor, options, prompts, reporter)

@@ -32,13 +32,13 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     prepare_environment()
     try:
-        found = _measure(options)
+        results = _measure(options)
     except DecoderError as error:
         sys.stderr.write(f"bench-decode: {error}\n")
         return 2
-    print(table(found))
-    print(json.dumps(found))
-    return 0 if found["ok"] else 1
+    print(table(results))
+    print(json.dumps(results))
+    return 0 if results["ok"] else 1
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -81,9 +81,9 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def portions(available: int, *, rounds: int, size: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
     """Return the row numbers of every round, evenly spaced, repeating rows if there are too few."""
-    wanted = rounds * size
-    spread = np.linspace(0, available - 1, min(wanted, available)).round().astype(np.int64)
-    rows = np.resize(np.random.default_rng(0).permutation(np.unique(spread)), wanted)
+    total = rounds * size
+    spread = np.linspace(0, available - 1, min(total, available)).round().astype(np.int64)
+    rows = np.resize(np.random.default_rng(0).permutation(np.unique(spread)), total)
     return list(rows.reshape(rounds, size))
 
 

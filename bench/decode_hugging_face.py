@@ -64,8 +64,8 @@ class HuggingFace:
             written = self._model.generate(
                 inputs_embeds=embeddings, attention_mask=attended, **self._options
             )
-        found: list[list[int]] = written.cpu().tolist()
-        return found
+        answers: list[list[int]] = written.cpu().tolist()
+        return answers
 
 
 def cut(ids: Sequence[int], end: int) -> list[int]:

@@ -102,11 +102,11 @@ def ratios(rounds: Rounds, prefills: Sequence[Prefill], *, block: int) -> list[B
     """Return every figure with a bar; speed ratios are taken within a round."""
     best = hugging_face(best_batch(rounds))
     against = paired_ratios(_rates(rounds, ours("greedy")), _rates(rounds, best))
-    found = [BarResult(f"AV, greedy: readings a second to {best}", Bar("at_least", 2.0), estimate(against))]
+    bars = [BarResult(f"AV, greedy: readings a second to {best}", Bar("at_least", 2.0), estimate(against))]
     for mode in MODES:
         to_plain = paired_ratios(_token_rates(rounds, ours(mode)), _token_rates(rounds, plain(mode)))
         share = paired_ratios(_seconds(rounds, rebuilding(mode)), _seconds(rounds, ours(mode)))
-        found += [
+        bars += [
             BarResult(
                 f"AV, {mode}: tokens a second to token prompts", Bar("at_least", 0.9), estimate(to_plain)
             ),
@@ -114,7 +114,7 @@ def ratios(rounds: Rounds, prefills: Sequence[Prefill], *, block: int) -> list[B
         ]
     worst = float(max(one.excess for one in prefills))
     beyond = "prefill of any greedy reading beyond the tokens from the injection on"
-    return [*found, BarResult(beyond, Bar("at_most", float(block)), Estimate(worst, worst, worst))]
+    return [*bars, BarResult(beyond, Bar("at_most", float(block)), Estimate(worst, worst, worst))]
 
 
 def document(rounds: Rounds, prefills: Sequence[Prefill], setting: Setting) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Stage:
         outputs: dict[Mode, list[Any]] = {}
         for mode in report.MODES:
             self._forget(self._read_spare)
-            texts[mode] = [[said.text for said in one] for one in self._verbalize(vectors, mode)]
+            texts[mode] = [[candidate.text for candidate in one] for one in self._verbalize(vectors, mode)]
             outputs[mode] = self._recorder.outputs
         # Both modes have the same prompts; prefill can be attributed only with a single reading.
         prompts, single = self._recorder.prompts, outputs["greedy"]
@@ -96,7 +96,7 @@ class Stage:
             prompts,
             answers=[list(one.outputs[0].token_ids) for one in single],
             texts=texts,
-            lengths={mode: [mean_length(one) for one in found] for mode, found in outputs.items()},
+            lengths={mode: [mean_length(one) for one in each] for mode, each in outputs.items()},
             prefills=[prefill(*pair) for pair in zip(prompts, single, strict=True)],
         )
 
@@ -113,8 +113,8 @@ class Stage:
 
     def same_answers(self, load: Load) -> float:
         """Return the share of greedy answers equal to Hugging Face's."""
-        found = self._hugging_face.generate(load.prompts, batch=max(report.BATCHES))
-        return float(np.mean([mine == theirs for mine, theirs in zip(load.answers, found, strict=True)]))
+        answers = self._hugging_face.generate(load.prompts, batch=max(report.BATCHES))
+        return float(np.mean([mine == theirs for mine, theirs in zip(load.answers, answers, strict=True)]))
 
     def close(self) -> None:
         """Release the engine."""
@@ -124,9 +124,9 @@ class Stage:
     def _run_ours(self, load: Load, mode: Mode) -> Run:
         self._forget(self._read_spare)
         start = time.perf_counter()
-        said = self._verbalize(load.vectors, mode)
+        explanations = self._verbalize(load.vectors, mode)
         seconds = time.perf_counter() - start
-        return Run(seconds, sum(map(len, said)), _count(self._recorder.outputs))
+        return Run(seconds, sum(map(len, explanations)), _count(self._recorder.outputs))
 
     def _run_plain(self, load: Load, mode: Mode, rng: np.random.Generator) -> Run:
         prompts = [{"prompt_token_ids": self._random_words(one, rng)} for one in load.prompts]

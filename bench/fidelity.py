@@ -38,10 +38,10 @@ def main(argv: Sequence[str]) -> int:
     except (DecoderError, SourceError, ChatsError) as error:
         sys.stderr.write(f"bench-fidelity: {error}\n")
         return 2
-    found = document(tables, setting)
+    results = document(tables, setting)
     print(table(tables))
-    print(json.dumps(found))
-    return 0 if found["ok"] else 1
+    print(json.dumps(results))
+    return 0 if results["ok"] else 1
 
 
 def _measure(options: argparse.Namespace) -> tuple[dict[str, dict[str, Interval]], dict[str, Any]]:

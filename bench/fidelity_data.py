@@ -87,13 +87,13 @@ def choose_rows(
     """
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(documents))
-    taken = np.empty(len(documents), np.int64)
+    rank_in_document = np.empty(len(documents), np.int64)
     counts: dict[int, int] = {}
     for place, row in enumerate(shuffled.tolist()):
         document = int(documents[row])
-        taken[place] = counts.get(document, 0)
-        counts[document] = int(taken[place]) + 1
-    few = shuffled[taken < per_document]
+        rank_in_document[place] = counts.get(document, 0)
+        counts[document] = int(rank_in_document[place]) + 1
+    few = shuffled[rank_in_document < per_document]
     names = rng.permutation(np.unique(documents[few]))
     rank = {int(name): index for index, name in enumerate(names)}
     order = np.argsort([rank[int(document)] for document in documents[few]], kind="stable")

@@ -98,8 +98,8 @@ class _Greedy:
         self._inner = inner
 
     def verbalize(self, vectors: Rebuilt, given: GivenFacts) -> list[list[Explanation]]:
-        found: list[list[Explanation]] = self._inner.verbalize(vectors, given, 1)
-        return found
+        explanations: list[list[Explanation]] = self._inner.verbalize(vectors, given, 1)
+        return explanations
 
 
 def _read_mode(reader: Reader, vectors: Vectors, inside: Pairs, name: str) -> Mode:
@@ -112,7 +112,7 @@ def borrow(reader: Reader, real: Evidence, pairs: Pairs) -> Evidence:
     vectors = real.vectors.take(pairs.rows)
     candidates = [real.trip.candidates[partner] for partner in pairs.partners]
     each = real.trip.rebuilt.shape[1]
-    texts = [said.text for of_one in candidates for said in of_one]
+    texts = [candidate.text for of_one in candidates for candidate in of_one]
     token_ids = np.repeat(np.array(vectors.given.token_ids, np.int64), each).tolist()
     rebuilt = reader.decoder.reconstructor.rebuild(texts, token_ids)
     classes = [real.classes[row] for row in pairs.rows]
@@ -133,12 +133,12 @@ def permute_inside(documents: NDArray[np.int64], *, seed: int = 0) -> Pairs:
     return Pairs(np.array(rows, np.int64), np.array(partners, np.int64))
 
 
-def true_texts(decoder: NlaDecoder, source: Source, said: Sequence[Explanation]) -> list[str] | None:
+def true_texts(decoder: NlaDecoder, source: Source, candidates: Sequence[Explanation]) -> list[str] | None:
     """Return the true readings with the label head's sentences; None for a pair without labels."""
     samples, decode = source.samples, decoder.tokenizer.decode
     texts = []
     for one, context, after in zip(
-        said, samples.context.tolist(), samples.next_tokens[:, 0].tolist(), strict=True
+        candidates, samples.context.tolist(), samples.next_tokens[:, 0].tolist(), strict=True
     ):
         if one.labelled is None:
             return None

@@ -69,9 +69,9 @@ def judge_all(tables: Mapping[str, Table]) -> list[BarResult]:
                 judged.append(BarResult(source, figure, bar, table.get(figure)))
         for null in _NULLS:
             for kind in POSITION_CLASSES:
-                found = table.get(f"verified_{null}/{kind}")
-                if found is not None:
-                    judged.append(BarResult(source, f"verified_{null}/{kind}", _VERIFIED, found))
+                figure_of_class = table.get(f"verified_{null}/{kind}")
+                if figure_of_class is not None:
+                    judged.append(BarResult(source, f"verified_{null}/{kind}", _VERIFIED, figure_of_class))
     return judged
 
 
@@ -119,15 +119,15 @@ def _line(name: str, figure: Interval) -> str:
 
 def _bar_line(one: BarResult) -> str:
     verdict = "pass" if one.is_passed else "MISS"
-    found = "not measured" if one.found is None else _shown(one.found)
+    shown = "not measured" if one.found is None else _shown(one.found)
     is_open = one.found is not None and judge(one.bar, _estimate(one.found)).is_open
     openness = ", but the interval contains the bar" if is_open else ""
-    wanted = f"{one.bar.kind.replace('_', ' ')} {one.bar.value:g}"
-    return f"  {verdict}  {one.source}: {one.figure}: {found}, {wanted}{openness}"
+    limit = f"{one.bar.kind.replace('_', ' ')} {one.bar.value:g}"
+    return f"  {verdict}  {one.source}: {one.figure}: {shown}, {limit}{openness}"
 
 
-def _estimate(found: Interval) -> Estimate:
-    return Estimate(found.value, found.low, found.high)
+def _estimate(interval: Interval) -> Estimate:
+    return Estimate(interval.value, interval.low, interval.high)
 
 
 def _shown(figure: Interval) -> str:

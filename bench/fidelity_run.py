@@ -79,10 +79,10 @@ class Bench:
     def _themes(
         self, source: Source, chats: Chats | None, head: LabelHead, frame: tuple[NDArray[np.float32], float]
     ) -> Table:
-        samples, wanted = source.samples, wanted_of(source.samples, self.taxonomy)
+        samples, targets = source.samples, wanted_of(source.samples, self.taxonomy)
         known = fidelity_themes.held_out(samples, centre(samples.vectors, *frame), rounds=self.sizes.rounds)
         on_answer = None if chats is None else self._label_answers(samples.documents, chats)
-        return fidelity_themes.measure(head, known, wanted, on_answer)
+        return fidelity_themes.measure(head, known, targets, on_answer)
 
     def _label_answers(self, documents: NDArray[np.int64], chats: Chats) -> dict[int, int]:
         """Return the area of each answer, labelled without the prompt, by document."""
@@ -98,15 +98,15 @@ class Bench:
         self, source: Source, reads: Reads, train: Source, frame: tuple[NDArray[np.float32], float]
     ) -> Table:
         fitted = train.samples
-        found = probes.fit(
+        fitted_probes = probes.fit(
             centre(fitted.vectors, *frame), fitted.next_tokens[:, 0], fitted.areas, fitted.documents
         )
         read = reads.source.samples
-        right = found.next_tokens(centre(read.vectors, *frame)) == read.next_tokens[:, 0]
+        right = fitted_probes.next_tokens(centre(read.vectors, *frame)) == read.next_tokens[:, 0]
         table = {"probe_next_right": _mean(right, read.documents, self.sizes.rounds)}
         if source.has_labels and train.has_labels:
             samples = source.samples
-            named = found.areas(centre(samples.vectors, *frame)) == samples.areas.argmax(axis=1)
+            named = fitted_probes.areas(centre(samples.vectors, *frame)) == samples.areas.argmax(axis=1)
             for origin, is_real in fidelity_themes.ORIGINS.items():
                 rows = (samples.is_answer == 1) & (samples.is_real == is_real)
                 if rows.any():

@@ -30,27 +30,31 @@ def held_out(samples: Samples, centred: NDArray[np.float32], *, rounds: int) -> 
 
 
 def measure(
-    head: LabelHead, known: evaluation.HeldOutSet, wanted: LabelTargets, on_answer: Mapping[int, int] | None
+    head: LabelHead,
+    known: evaluation.HeldOutSet,
+    targets: LabelTargets,
+    on_answer: Mapping[int, int] | None,
 ) -> Table:
     """Return how often areas, topics and kinds are right, and how often the pair abstains.
 
     `on_answer` is the area that the labeller finds in each document's answer, or None without chats.
     """
     table = {
-        name: to_interval(figure) for name, figure in evaluation.measure_themes(head, known, wanted).items()
+        name: to_interval(figure)
+        for name, figure in evaluation.measure_themes(head, known, targets).items()
     }
     if on_answer is not None:
-        ceiling = evaluation.measure_labeller(known, wanted, on_answer)
+        ceiling = evaluation.measure_labeller(known, targets, on_answer)
         table |= {name: to_interval(figure) for name, figure in ceiling.items()}
-        table |= against_labeller(head, known, wanted, on_answer)
+        table |= against_labeller(head, known, targets, on_answer)
     labelled = head.label(known.material.centred)
-    table |= topics(labelled, wanted, list(head.names.topics), known.samples.documents, known.rounds)
-    table |= kinds(evaluation.measure_kinds(head, known, wanted))
+    table |= topics(labelled, targets, list(head.names.topics), known.samples.documents, known.rounds)
+    table |= kinds(evaluation.measure_kinds(head, known, targets))
     return table
 
 
 def against_labeller(
-    head: LabelHead, known: evaluation.HeldOutSet, wanted: LabelTargets, on_answer: Mapping[int, int]
+    head: LabelHead, known: evaluation.HeldOutSet, targets: LabelTargets, on_answer: Mapping[int, int]
 ) -> Table:
     """Return the accuracy of the pooled area, divided by the labeller's accuracy on the answers."""
     samples, table = known.samples, {}
@@ -60,7 +64,7 @@ def against_labeller(
         names, first = np.unique(samples.documents[rows], return_index=True)
         if not len(names):
             continue
-        truth = wanted.areas[rows[first]].argmax(axis=1)
+        truth = targets.areas[rows[first]].argmax(axis=1)
         pooled = [areas[rows[samples.documents[rows] == name]].mean(axis=0).argmax() for name in names]
         theirs = np.array([on_answer[name] for name in names.tolist()]) == truth
         if theirs.sum() >= _FEWEST:
@@ -72,14 +76,14 @@ def against_labeller(
 
 def topics(
     labelled: Sequence[VectorLabels],
-    wanted: LabelTargets,
+    targets: LabelTargets,
     names: Sequence[str],
     documents: NDArray[np.int64],
     rounds: int,
 ) -> Table:
     """Return how often a named topic equals the labeller's, and how often the pair abstains."""
     # The index after the last topic means that the labeller has none.
-    truth = [names[index] if index < len(names) else None for index in wanted.topic.tolist()]
+    truth = [names[index] if index < len(names) else None for index in targets.topic.tolist()]
     flags = {
         "abstained_area": [one.area is None for one in labelled],
         "abstained_topic": [one.topic is None for one in labelled],
@@ -96,16 +100,16 @@ def topics(
     return table
 
 
-def kinds(found: Mapping[str, Mapping[str, Any]]) -> Table:
+def kinds(figures_by_kind: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return every kind's AUROC and recall at 1% false positives, and their averages over kinds."""
     table: Table = {}
-    for kind, figures in found.items():
+    for kind, figures in figures_by_kind.items():
         there, total = figures["requests_with"], figures["requests"]
         table[f"kind_auroc/{kind}"] = auroc_interval(figures["auroc"], there, total - there)
         table[f"kind_recall/{kind}"] = to_interval(figures["recall_at_1pct_fpr"])
     for name in ("auroc", "recall"):
-        if found:
-            table[f"kind_{name}"] = average([table[f"kind_{name}/{kind}"] for kind in found])
+        if figures_by_kind:
+            table[f"kind_{name}"] = average([table[f"kind_{name}/{kind}"] for kind in figures_by_kind])
     return table
 
 

@@ -48,7 +48,7 @@ def join(
     the screen are left out because they are not a random sample. Raises JoinError for a row of another
     model or layer, or with a token that its chat does not have at that position.
     """
-    found: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in chats}
+    rows_by_chat: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in chats}
     left_out: Counter[str] = Counter()
     stranger, again, screened, early = LEFT_OUT
     for record in records:
@@ -63,7 +63,7 @@ def join(
                 f" {model} at layer {layer}"
             )
         _check_token(header.request.request_id, chat.tokens, header.position, header.token_id)
-        rows = found[header.request.request_id]
+        rows = rows_by_chat[header.request.request_id]
         if header.position in rows:
             left_out[again] += 1
         elif not header.baseline_probability:
@@ -72,7 +72,7 @@ def join(
             left_out[early] += 1
         else:
             rows[header.position] = record.values()
-    return _ordered(chats, found, left_out)
+    return _ordered(chats, rows_by_chat, left_out)
 
 
 def _check_token(request_id: str, tokens: Sequence[int], position: int, token_id: int) -> None:
@@ -85,13 +85,13 @@ def _check_token(request_id: str, tokens: Sequence[int], position: int, token_id
 
 def _ordered(
     chats: Mapping[str, LiveChat],
-    found: Mapping[str, Mapping[int, NDArray[np.float32]]],
+    rows_by_chat: Mapping[str, Mapping[int, NDArray[np.float32]]],
     left_out: Counter[str],
 ) -> JoinedChats:
     joined = JoinedChats([], [], left_out)
     for document, (name, chat) in enumerate(chats.items()):
-        chosen = sorted(found[name])
+        chosen = sorted(rows_by_chat[name])
         if chosen:
             joined.chats.append(Chat(chat.tokens, chat.prompt_tokens, chat.is_real, document, chosen))
-            joined.vectors.append(np.stack([found[name][position] for position in chosen]))
+            joined.vectors.append(np.stack([rows_by_chat[name][position] for position in chosen]))
     return joined

@@ -94,7 +94,7 @@ def measure_kl(
     `prefixes` are the tokens up to and including each row's read token. Raises ChatsError when the model's
     own vectors differ from `vectors`, so chats, model or layer are not those of the vectors.
     """
-    found: list[Values] = []
+    kls: list[Values] = []
     for row, prefix in enumerate(prefixes):
         patched = patcher.patch(prefix, np.stack([rows[row] for rows in replaced.values()]))
         same = float(fidelity.cosine(vectors[row : row + 1], patched.seen[None])[0])
@@ -103,8 +103,8 @@ def measure_kl(
                 f"chats: row {row}: the model's own vector there has cosine {same:.3f} with the file's;"
                 " these are not the chats, the model or the layer that the vectors were read with"
             )
-        found.append(patched.kl)
-    return dict(zip(replaced, np.stack(found, axis=1), strict=True))
+        kls.append(patched.kl)
+    return dict(zip(replaced, np.stack(kls, axis=1), strict=True))
 
 
 def measure_removed(

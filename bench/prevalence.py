@@ -70,15 +70,15 @@ def compare(days: Iterable[Day]) -> list[Outcome]:
 
 
 def _figures(day: Day, rows: SampledRows) -> list[float]:
-    found = estimate_prevalence(rows)
+    prevalence = estimate_prevalence(rows)
     return [
         day.prevalence,
-        found.estimate - day.prevalence,
-        found.lower <= day.prevalence <= found.upper,
+        prevalence.estimate - day.prevalence,
+        prevalence.lower <= day.prevalence <= prevalence.upper,
         estimate_total(rows).estimate / day.flagged - 1.0,
-        found.rows,
-        found.requests,
-        found.effective_rows,
+        prevalence.rows,
+        prevalence.requests,
+        prevalence.effective_rows,
     ]
 
 

@@ -173,19 +173,19 @@ class _Day:
         return _PassedRows(*(np.concatenate(columns) for columns in zip(*self.passed, strict=True)))
 
     def _screen(
-        self, wanted: Sequence[WatchedPosition], flags: NDArray[np.bool_], numbers: dict[str, int]
+        self, positions: Sequence[WatchedPosition], flags: NDArray[np.bool_], numbers: dict[str, int]
     ) -> None:
-        self.picked.update(_Cell(watch.stratum, self._minute) for watch, _ in wanted)
-        taken = self._screening.take(measure(_block(wanted, _vectors(self._random, flags))))
-        for (stratum, counter), count in taken.counts.items():
+        self.picked.update(_Cell(watch.stratum, self._minute) for watch, _ in positions)
+        outcome = self._screening.take(measure(_block(positions, _vectors(self._random, flags))))
+        for (stratum, counter), count in outcome.counts.items():
             self.counts[f"{stratum}.{counter}"] += count
-        kept = [wanted[one.row][0] for one in taken.kept]
+        kept = [positions[one.row][0] for one in outcome.kept]
         self.passed.append(
             _PassedRows(
                 request=np.array([numbers[watch.request.request_id] for watch in kept], np.int64),
-                probability=np.array([one.probability for one in taken.kept]),
-                baseline_probability=np.array([one.baseline_probability for one in taken.kept]),
-                is_flagged=flags[[one.row for one in taken.kept]],
+                probability=np.array([one.probability for one in outcome.kept]),
+                baseline_probability=np.array([one.baseline_probability for one in outcome.kept]),
+                is_flagged=flags[[one.row for one in outcome.kept]],
                 cell=np.array([self._cell(watch.stratum) for watch in kept], np.int64),
             )
         )
@@ -280,8 +280,8 @@ def _vectors(random: np.random.Generator, is_flagged: NDArray[np.bool_]) -> NDAr
     return vectors
 
 
-def _block(wanted: Sequence[WatchedPosition], vectors: NDArray[np.float32]) -> Block:
-    requests = list(dict.fromkeys(watch.request for watch, _ in wanted))
+def _block(positions: Sequence[WatchedPosition], vectors: NDArray[np.float32]) -> Block:
+    requests = list(dict.fromkeys(watch.request for watch, _ in positions))
     numbers = {request: number for number, request in enumerate(requests)}
     content = vectors.tobytes()
     header = BlockHeader(
@@ -292,10 +292,12 @@ def _block(wanted: Sequence[WatchedPosition], vectors: NDArray[np.float32]) -> B
         d_model=D_MODEL,
         captured_at=0.0,
         requests=requests,
-        request=[numbers[watch.request] for watch, _ in wanted],
+        request=[numbers[watch.request] for watch, _ in positions],
         rows=[
             row_facts(watch.choice, position, 0, checksum)
-            for (watch, position), checksum in zip(wanted, checksums(content, len(wanted)), strict=True)
+            for (watch, position), checksum in zip(
+                positions, checksums(content, len(positions)), strict=True
+            )
         ],
     )
     return decode_block(encode_block(header), content)

@@ -44,9 +44,9 @@ def words(text: str) -> list[str]:
 def compare(quoted: Sequence[str], true: Sequence[str]) -> Iterator[Comparison]:
     """Compare the words nearest to the read token; a missing word counts as wrong."""
     for row, (one, other) in enumerate(zip(quoted, true, strict=True)):
-        said = words(one)[::-1]
+        quoted_words = words(one)[::-1]
         for place, word in enumerate(words(other)[::-1][:NEAREST]):
-            is_right = place < len(said) and said[place] == word
+            is_right = place < len(quoted_words) and quoted_words[place] == word
             yield Comparison(row, place + 1, word in FUNCTION_WORDS, is_right)
 
 
@@ -55,7 +55,7 @@ def measure(
 ) -> dict[str, Interval]:
     """Return the share of right words by kind, over all distances and per distance."""
     compared = list(compare(quoted, true))
-    found: dict[str, Interval] = {}
+    table: dict[str, Interval] = {}
     for kind, is_function in (("function", True), ("content", False)):
         of_kind = [one for one in compared if one.is_function is is_function]
         parts = {f"{name}/{kind}": of_kind}
@@ -66,6 +66,6 @@ def measure(
         for part, rows in parts.items():
             if rows:
                 right = np.array([one.is_right for one in rows], np.float64)
-                of = documents[np.array([one.row for one in rows])]
-                found[part] = fidelity.mean_interval(right, of, rounds=rounds)
-    return found
+                documents_of_part = documents[np.array([one.row for one in rows])]
+                table[part] = fidelity.mean_interval(right, documents_of_part, rounds=rounds)
+    return table

@@ -101,25 +101,27 @@ def concurrencies(rounds: Sequence[Round]) -> list[int]:
 def capture_figures(rounds: Sequence[Round], arm: str, concurrency: int) -> dict[str, Any] | None:
     """Return the plugin's and sidecar's figures over all rounds; None for an arm without capture."""
     runs = _runs(rounds, arm, concurrency)
-    found = [run.capture for run in runs if run.capture is not None]
-    if not found:
+    captures = [run.capture for run in runs if run.capture is not None]
+    if not captures:
         return None
     dropped: dict[str, int] = {}
-    for one in found:
+    for one in captures:
         for reason, rows in one.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + rows
     tokens = sum(run.tokens for run in runs)
     return {
         "overhead_us": {
-            sampled: _median_microseconds([one.overhead_seconds.get(sampled) for one in found])
+            sampled: _median_microseconds([one.overhead_seconds.get(sampled) for one in captures])
             for sampled in ("none", "some")
         },
-        "requests_seen": sum(one.requests_seen for one in found),
-        "requests_sampled": sum(one.requests_sampled for one in found),
-        "rows_sampled": sum(one.rows_sampled for one in found),
-        "rows_handed_over": sum(one.rows_handed_over for one in found),
+        "requests_seen": sum(one.requests_seen for one in captures),
+        "requests_sampled": sum(one.requests_sampled for one in captures),
+        "rows_sampled": sum(one.rows_sampled for one in captures),
+        "rows_handed_over": sum(one.rows_handed_over for one in captures),
         "dropped": dropped,
-        "sidecar_cpu_s_per_1k_tokens": sum(one.sidecar_cpu_seconds for one in found) / tokens * _PER_TOKENS,
+        "sidecar_cpu_s_per_1k_tokens": sum(one.sidecar_cpu_seconds for one in captures)
+        / tokens
+        * _PER_TOKENS,
     }
 
 

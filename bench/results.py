@@ -95,8 +95,8 @@ def check_same(
     plan: Plan, *, seed: int, seconds: float, arms: Sequence[str], concurrency: Sequence[int]
 ) -> None:
     """Raise ResumeError when the options differ from the plan of the existing rounds."""
-    asked = {"seed": seed, "seconds": seconds, "arms": list(arms), "concurrency": sorted(concurrency)}
-    for name, value in asked.items():
+    options = {"seed": seed, "seconds": seconds, "arms": list(arms), "concurrency": sorted(concurrency)}
+    for name, value in options.items():
         if getattr(plan, name) != value:
             raise ResumeError(f"--resume: --{name} is {value}, the rounds so far had {getattr(plan, name)}")
 

@@ -59,11 +59,11 @@ class Scrape:
         return _median(sorted(counts.items()))
 
     def _matching(self, name: str, labels: Mapping[str, str]) -> dict[_Series, float]:
-        wanted = set(labels.items())
+        required = set(labels.items())
         return {
             series: value
             for series, value in self.samples.items()
-            if series.name == name and wanted <= series.labels
+            if series.name == name and required <= series.labels
         }
 
 

@@ -73,9 +73,9 @@ def verbalize(
     for rows in prompts:
         written: list[int] = []
         while len(written) < new_tokens and tokenizer.eos_token_id not in written:
-            said = embed(checkpoint, written, model_type) if written else rows[:0]
+            answered = embed(checkpoint, written, model_type) if written else rows[:0]
             with torch.inference_mode():
-                logits = model(inputs_embeds=torch.cat([rows, said])[None], use_cache=False).logits
+                logits = model(inputs_embeds=torch.cat([rows, answered])[None], use_cache=False).logits
             written.append(int(logits[0, -1].argmax()))
         texts.append(str(tokenizer.decode(written, skip_special_tokens=True)))
     return texts

@@ -115,15 +115,15 @@ def wanted(run: EngineRun, prompts: dict[str, list[int]], policy: CapturePolicy)
     captures = {
         record.header.request.request_id: record.header.request.capture_id or "" for record in run.records
     }
-    found: set[tuple[str, int]] = set()
+    selected: set[tuple[str, int]] = set()
     for request_id, prompt in prompts.items():
         drawn = sampling.draw(policy.seed, captures[request_id])
         choice = sampling.choose(policy, drawn, len(prompt), 1.0, run.context)
         position = sampling.next_position(choice, 0)
         while position < len(run.texts[request_id]) - 1:
-            found.add((request_id, position))
+            selected.add((request_id, position))
             position = sampling.next_position(choice, position + 1)
-    return found
+    return selected
 
 
 def prompts_of(requests: list[dict[str, Any]]) -> dict[str, list[int]]:

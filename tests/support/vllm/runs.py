@@ -171,8 +171,8 @@ def _run_process(
     folder: Path, env: Mapping[str, str | None], sockets: list["zmq.Socket[bytes]"], runs: list[EngineRun]
 ) -> str:
     command = [sys.executable, "-m", "tests.support.vllm.engine", "jobs.json"]
-    wanted = {**os.environ, **_ENGINE_ENV, "PYTHONPATH": f"{ROOT}:{ROOT / 'sidecar'}", **env}
-    full_env = {name: value for name, value in wanted.items() if value is not None}
+    variables = {**os.environ, **_ENGINE_ENV, "PYTHONPATH": f"{ROOT}:{ROOT / 'sidecar'}", **env}
+    full_env = {name: value for name, value in variables.items() if value is not None}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=full_env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
