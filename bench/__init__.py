@@ -1,1 +1,1 @@
-"""One script a claim: each prints a table and, last, one JSON line."""
+"""Benchmarks, one script per claim; each prints a table and a final JSON line."""

@@ -1,4 +1,4 @@
-"""The arms of the capture benchmark and the bars that they must reach: data, no doing."""
+"""The arms of the capture benchmark and their bars, as data."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ SAME_PROCESS: Final = "idle"  # whose process every captured arm shares
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One vLLM process tree. All have vLLM's default flags but for what is named here."""
+    """A vLLM server; flags not listed here have vLLM's defaults."""
 
     name: str
     is_eager: bool = False
@@ -24,14 +24,14 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """One way of serving the same traffic."""
+    """One configuration that serves the traffic."""
 
     name: str
     title: str
     server: Server
-    policy: Mapping[str, Any] | None = None  # the plugin's, changed while the server runs
-    is_reader_stopped: bool = False  # the sidecar is suspended: nobody reads the plugin's socket
-    extra_body: Mapping[str, Any] = field(default_factory=dict)  # of every request
+    policy: Mapping[str, Any] | None = None  # of the plugin, set while the server runs
+    is_reader_stopped: bool = False  # suspend the sidecar, so that the plugin's socket is not read
+    extra_body: Mapping[str, Any] = field(default_factory=dict)  # added to every request
     throughput: Bar | None = None  # ratio to the baseline
     itl_p99: Bar | None = None  # ratio to the baseline
 
@@ -95,7 +95,7 @@ ARMS: Final = (
         name="vllm-lens",
         title="vllm-lens: 100% of requests, every token",
         server=LENS,
-        # As its own client asks for one layer.
+        # The argument that vllm-lens's own client sends for one layer.
         extra_body={"vllm_xargs": {"output_residual_stream": json.dumps([LAYER])}},
     ),
 )
@@ -104,11 +104,11 @@ DEFAULT_ARMS: Final = tuple(arm.name for arm in ARMS if arm.server in {VANILLA, 
 
 
 def choose_arms(names: str) -> list[Arm]:
-    """Return the named arms, comma-separated, the baseline always first; raises ValueError."""
-    wanted = names.split(",")
-    unknown = sorted(set(wanted) - {arm.name for arm in ARMS})
+    """Return the arms in a comma-separated list, always with the baseline first; raises ValueError."""
+    chosen = names.split(",")
+    unknown = sorted(set(chosen) - {arm.name for arm in ARMS})
     if unknown:
         raise ValueError(
             f"--arms: unknown {', '.join(unknown)}; known are {', '.join(arm.name for arm in ARMS)}"
         )
-    return [arm for arm in ARMS if arm.name in wanted or arm.name == BASELINE]
+    return [arm for arm in ARMS if arm.name in chosen or arm.name == BASELINE]

@@ -1,4 +1,4 @@
-"""What capture costs a live vLLM server: every arm against vanilla, on the same traffic.
+"""Cost of capture on a live vLLM server: every arm against vanilla, on the same traffic.
 
 Run it on a machine that does nothing else: ``make bench-capture``. A round starts all servers anew, in
 the reverse order of the round before, because two equal processes differ by more than capture costs; it
@@ -58,10 +58,10 @@ _FAILURES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How the benchmark was asked to run."""
+    """The command's options."""
 
     rounds: int
-    seconds: float  # of vanilla, for one run; the work that this takes is every arm's
+    seconds: float  # duration of vanilla's run; every arm gets the amount of work that this takes
     arms: Sequence[Arm]
     concurrencies: Sequence[int]
     seed: int
@@ -70,12 +70,12 @@ class Options:
 
     @property
     def arm_names(self) -> list[str]:
-        """The names, in the order of the table."""
+        """The arms' names, in the table's order."""
         return [arm.name for arm in self.arms]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run and report; returns 0 when every bar is passed, 1 when not, 2 when the run failed."""
+    """Run and report; return 0 if every bar is passed, 1 if not, 2 on failure, 130 when interrupted."""
     options = _options(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(stderr=True, soft_wrap=True)
@@ -125,7 +125,7 @@ def _start_order(arms: Sequence[Arm], number: int) -> list[Server]:
 
 
 def _bench_dir(state_dir: Path) -> Path:
-    """Return a state directory of the benchmark's own that shares what is expensive to make."""
+    """Return a separate state directory that shares the demo's models and vLLM's compile cache."""
     root = state_dir.resolve() / "bench-capture"
     root.mkdir(parents=True, exist_ok=True)
     for shared in ("models", "vllm-cache", "wheels"):
@@ -138,13 +138,13 @@ def _bench_dir(state_dir: Path) -> Path:
 def _warm_up(
     visitor: Visitor, options: Options, pool: Sequence[ChatRequest], reporter: Reporter
 ) -> dict[int, float]:
-    """Let every server meet both loads; return vanilla's tokens a second by concurrency."""
+    """Warm every server up at both loads; return vanilla's tokens per second by concurrency."""
     rates = {}
     by_server = {arm.server.name: arm for arm in reversed(options.arms)}
     for arm in by_server.values():
         with reporter.step(f"warming up {arm.server.name}"):
             for concurrency in reversed(options.concurrencies):
-                # What starts slowly does so in the large load.
+                # The large load comes first and absorbs one-time costs.
                 turns = plan_requests(pool, count=_WARM_TURNS[concurrency], seed=f"warm-{concurrency}")
                 load = visitor.warm_up(arm, shorten(turns, _UNMEASURED_ANSWER_TOKENS), concurrency)
                 if arm.name == BASELINE:
@@ -163,7 +163,7 @@ def _plan(options: Options, rates: dict[int, float], answer_tokens: float) -> Pl
 def _round(
     visitor: Visitor, options: Options, plan: Plan, pool: Sequence[ChatRequest], number: int
 ) -> Round:
-    """Visit all arms in random order, each with the same work."""
+    """Visit all arms in random order with the same work."""
     seed = f"{plan.seed}/{number}"
     order = list(options.arms)
     random.Random(seed).shuffle(order)  # noqa: S311  # an order, not a secret

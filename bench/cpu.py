@@ -1,4 +1,4 @@
-"""CPU time of process trees: on shared cores it is steadier than time on the clock."""
+"""CPU time of process trees, which varies less than wall time on shared cores."""
 
 from typing import NamedTuple
 
@@ -6,25 +6,25 @@ import psutil
 
 
 class CpuSeconds(NamedTuple):
-    """User and system time so far."""
+    """User plus system time, in seconds."""
 
     engine: float  # engine core and worker, where capture runs
-    server: float  # the same plus the HTTP front end
+    server: float  # engine plus HTTP front end
 
 
 def of_server(tether_pid: int) -> CpuSeconds:
-    """Return the CPU time of a vLLM server below its tether."""
+    """Return the CPU time of the vLLM server started below the tether process."""
     server = engine = 0.0
     for process in psutil.Process(tether_pid).children(recursive=True):
         seconds = _seconds(process)
         server += seconds
-        # vLLM names its engine processes so; the front end keeps its command line.
+        # vLLM renames its engine processes to VLLM::..., but not the front end.
         engine += seconds if "VLLM::" in " ".join(process.cmdline()) else 0.0
     return CpuSeconds(engine=engine, server=server)
 
 
 def of_tree(tether_pid: int) -> float:
-    """Return the CPU time of everything below a tether."""
+    """Return the CPU time of all processes below the tether process."""
     return sum(map(_seconds, psutil.Process(tether_pid).children(recursive=True)))
 
 

@@ -1,10 +1,9 @@
-"""How fast the decoder reads: the AV beside Hugging Face and beside plain token prompts, and the AR.
+"""Speed of the decoder: the AV against Hugging Face and against plain token prompts, and the AR.
 
-Run it on a machine that does nothing else: ``make bench-decode``. One process, one assembled pair, and in
-every round all arms, each round in another order: the AV with one greedy reading a vector and with
-`--candidates`, Hugging Face `generate` on the same prompts at three batch sizes, the AV's own engine on
-token prompts of the same lengths that write as much, and the AR on what the AV wrote. Ratios are taken
-within a round.
+``make bench-decode`` needs an otherwise idle machine. One process loads one assembled pair, and every round
+runs all arms in another order: the AV with one greedy reading per vector and with `--candidates`, Hugging
+Face `generate` on the same prompts at three batch sizes, the AV's engine on token prompts with the same
+input and output lengths, and the AR on the AV's texts. Ratios are taken within a round.
 """
 
 import argparse
@@ -27,19 +26,19 @@ _LEAST_ROUNDS: Final = 5
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run and report; returns 0 when every bar is passed, 1 when not, 2 when the pair cannot be read."""
+    """Run and report; return 0 if every bar is passed, 1 if not, 2 if the pair is unusable."""
     options = _options(argv)
-    # All arms share the process and its threads: none may be bound to a core of its own.
+    # All arms share the process's threads, so vLLM must not bind them to cores.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     prepare_environment()
     try:
-        found = _measure(options)
+        results = _measure(options)
     except DecoderError as error:
         sys.stderr.write(f"bench-decode: {error}\n")
         return 2
-    print(table(found))
-    print(json.dumps(found))
-    return 0 if found["ok"] else 1
+    print(table(results))
+    print(json.dumps(results))
+    return 0 if results["ok"] else 1
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     vectors, origin = _vectors(options, folder)
     loads = portions(len(vectors.rows) - 1, rounds=options.rounds, size=options.vectors_per_round)
     settings = EngineSettings(candidates=options.candidates)
-    # The last vector is in no round.
+    # The last vector is reserved for warming the cache.
     stage = Stage(folder, settings, vectors.take(np.array([len(vectors.rows) - 1])))
     try:
         rounds: list[dict[str, Run]] = []
@@ -81,15 +80,15 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def portions(available: int, *, rounds: int, size: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
-    """Return the rows of every round, evenly spread; some come again where there are too few."""
-    wanted = rounds * size
-    spread = np.linspace(0, available - 1, min(wanted, available)).round().astype(np.int64)
-    rows = np.resize(np.random.default_rng(0).permutation(np.unique(spread)), wanted)
+    """Return the row numbers of every round, evenly spaced, repeating rows if there are too few."""
+    total = rounds * size
+    spread = np.linspace(0, available - 1, min(total, available)).round().astype(np.int64)
+    rows = np.resize(np.random.default_rng(0).permutation(np.unique(spread)), total)
     return list(rows.reshape(rounds, size))
 
 
 def turned(arms: Sequence[str], number: int) -> list[str]:
-    """Return the arms in a round's order, so that what drifts meets all alike: seeded by the round."""
+    """Return the arms in a round's random order, seeded by the round, so that drift affects all alike."""
     return [arms[index] for index in np.random.default_rng(number).permutation(len(arms))]
 
 

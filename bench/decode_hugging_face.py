@@ -1,4 +1,4 @@
-"""Hugging Face `generate` on the prompts that the AV hands to its engine."""
+"""Run Hugging Face `generate` on the AV's prompts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ from workers.nla.engine.verbalizer import CLOSE
 
 
 class HuggingFace:
-    """`generate` on the prompts of the AV, in the AV's own precision."""
+    """A second copy of the AV in transformers, in the same precision."""
 
     def __init__(
         self, checkpoint: Path, *, tokenizer: Any, dtype: Any, device: str, end: int | None, new_tokens: int
     ) -> None:
-        """Load a second copy of the AV, which ends answers with the token `end` or the closing tag."""
+        """Load the model; answers end with the token `end`, or with the closing tag if `end` is None."""
         import torch
         import transformers
 
@@ -35,7 +35,7 @@ class HuggingFace:
         }
 
     def generate(self, prompts: Sequence[dict[str, Any]], *, batch: int) -> list[list[int]]:
-        """Return the greedy answer of every prompt, in order; batches are of like length."""
+        """Return the greedy answer to every prompt, in order; batches have similar lengths."""
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]["prompt_token_ids"]))
         answers: list[list[int]] = [[]] * len(prompts)
         for start in range(0, len(order), batch):
@@ -55,7 +55,7 @@ class HuggingFace:
                 ids = torch.tensor(prompt["prompt_token_ids"], device=self._device)
                 is_token = torch.tensor(prompt["prompt_is_token_ids"], device=self._device)[:, None]
                 given = prompt["prompt_embeds"].to(self._device)
-                # On the left, because what is written next must follow the prompt.
+                # Prompts are aligned at the right end, where generation continues.
                 place = slice(longest - len(ids), longest)
                 embeddings[row, place] = torch.where(
                     is_token, self._model.get_input_embeddings()(ids), given
@@ -64,11 +64,11 @@ class HuggingFace:
             written = self._model.generate(
                 inputs_embeds=embeddings, attention_mask=attended, **self._options
             )
-        found: list[list[int]] = written.cpu().tolist()
-        return found
+        answers: list[list[int]] = written.cpu().tolist()
+        return answers
 
 
 def cut(ids: Sequence[int], end: int) -> list[int]:
-    """Return an answer up to and with its end; what follows is padding."""
+    """Return an answer up to its end token, without padding."""
     ids = list(ids)
     return ids[: ids.index(end) + 1] if end in ids else ids

@@ -8,7 +8,7 @@ from bench.ratios import Bar, Estimate, estimate, judge, paired_ratios
 Mode = Literal["greedy", "candidates"]
 MODES: Final[tuple[Mode, ...]] = ("greedy", "candidates")
 BATCHES: Final = (8, 32, 64)
-"""Of Hugging Face; the best one counts."""
+"""Hugging Face's batch sizes; the bar applies to the fastest."""
 
 
 class Run(NamedTuple):
@@ -16,48 +16,48 @@ class Run(NamedTuple):
 
     seconds: float
     readings: int
-    """Explanations written, or rebuilt by the AR."""
+    """Number of explanations written, or rebuilt by the AR."""
     tokens: int
-    """Output tokens, the one that ends an answer included; 0 for the AR."""
+    """Number of output tokens, end tokens included; 0 for the AR."""
 
 
 class Prefill(NamedTuple):
-    """What one greedy reading's prompt cost."""
+    """Prefill of one greedy reading, in tokens."""
 
     prompt: int
-    """Tokens of the prompt, injected rows included."""
+    """The whole prompt, soft tokens included."""
     before: int
-    """Those before the injection, which all prompts share."""
+    """The part before the injection, which all prompts share."""
     cached: int
-    """Those that the engine took out of its prefix cache."""
+    """The part from the prefix cache."""
 
     @property
     def computed(self) -> int:
-        """Tokens that went through the model."""
+        """The part that the model computed."""
         return self.prompt - self.cached
 
     @property
     def excess(self) -> int:
-        """How many more than from the injection on."""
+        """Computed tokens beyond those from the injection on."""
         return self.computed - (self.prompt - self.before)
 
 
 class Setting(NamedTuple):
-    """What was run."""
+    """The benchmark's configuration and environment."""
 
     decoder: str
     vectors: str
     candidates: int
     block: int
-    """Tokens of a block of the prefix cache."""
+    """Tokens per block of the prefix cache."""
     threads: int
     device: str
     same_answers: float
-    """Share of greedy answers that Hugging Face writes token for token, too: 1 but for rounding."""
+    """Share of greedy answers equal to Hugging Face's token for token; rounding keeps it below 1."""
 
 
 class BarResult(NamedTuple):
-    """A bar and what was found."""
+    """A bar and its measured figure."""
 
     figure: str
     bar: Bar
@@ -68,22 +68,22 @@ Rounds = Sequence[Mapping[str, Run]]
 
 
 def ours(mode: Mode) -> str:
-    """Name the arm of our AV."""
+    """Return the name of the AV's arm."""
     return f"AV, {mode}"
 
 
 def plain(mode: Mode) -> str:
-    """Name the arm of the same engine with token prompts."""
+    """Return the name of the arm with plain token prompts on the same engine."""
     return f"token prompts, {mode}"
 
 
 def rebuilding(mode: Mode) -> str:
-    """Name the arm of the AR on what the AV wrote."""
+    """Return the name of the arm with the AR on the AV's texts."""
     return f"AR, {mode}"
 
 
 def hugging_face(batch: int) -> str:
-    """Name an arm of Hugging Face `generate`."""
+    """Return the name of an arm of Hugging Face `generate`."""
     return f"Hugging Face, batch {batch}"
 
 
@@ -94,19 +94,19 @@ ARMS: Final = (
 
 
 def best_batch(rounds: Rounds) -> int:
-    """Return Hugging Face's batch with the most readings a second, by the median over rounds."""
+    """Return Hugging Face's fastest batch size, by the median readings per second."""
     return max(BATCHES, key=lambda batch: estimate(_rates(rounds, hugging_face(batch))).median)
 
 
 def ratios(rounds: Rounds, prefills: Sequence[Prefill], *, block: int) -> list[BarResult]:
-    """Return every figure that has a bar; speeds are compared within a round."""
+    """Return every figure with a bar; speed ratios are taken within a round."""
     best = hugging_face(best_batch(rounds))
     against = paired_ratios(_rates(rounds, ours("greedy")), _rates(rounds, best))
-    found = [BarResult(f"AV, greedy: readings a second to {best}", Bar("at_least", 2.0), estimate(against))]
+    bars = [BarResult(f"AV, greedy: readings a second to {best}", Bar("at_least", 2.0), estimate(against))]
     for mode in MODES:
         to_plain = paired_ratios(_token_rates(rounds, ours(mode)), _token_rates(rounds, plain(mode)))
         share = paired_ratios(_seconds(rounds, rebuilding(mode)), _seconds(rounds, ours(mode)))
-        found += [
+        bars += [
             BarResult(
                 f"AV, {mode}: tokens a second to token prompts", Bar("at_least", 0.9), estimate(to_plain)
             ),
@@ -114,11 +114,11 @@ def ratios(rounds: Rounds, prefills: Sequence[Prefill], *, block: int) -> list[B
         ]
     worst = float(max(one.excess for one in prefills))
     beyond = "prefill of any greedy reading beyond the tokens from the injection on"
-    return [*found, BarResult(beyond, Bar("at_most", float(block)), Estimate(worst, worst, worst))]
+    return [*bars, BarResult(beyond, Bar("at_most", float(block)), Estimate(worst, worst, worst))]
 
 
 def document(rounds: Rounds, prefills: Sequence[Prefill], setting: Setting) -> dict[str, Any]:
-    """Return everything as one JSON object; ``ok``: every bar is passed."""
+    """Return all results as one JSON object; ``ok`` means that every bar is passed."""
     judged = ratios(rounds, prefills, block=setting.block)
     verdicts = [judge(one.bar, one.found) for one in judged]
     return {
@@ -155,7 +155,7 @@ def document(rounds: Rounds, prefills: Sequence[Prefill], setting: Setting) -> d
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """Return a document for people."""
+    """Render a document as a text table."""
     ran = f"{found['rounds']} rounds, {found['device']}, {found['threads']} threads"
     lines = [
         f"{ran}, {found['candidates']} candidates; median [95% interval]",

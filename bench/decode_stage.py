@@ -1,4 +1,4 @@
-"""What bench-decode runs its arms on: one loaded pair, its engine, and Hugging Face's copy of its AV."""
+"""The loaded models of bench-decode: one pair, its engine, and Hugging Face's copy of the AV."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,24 +17,24 @@ from workers.nla.engine.verbalizer import EngineSettings, Explanation
 
 
 class Load(NamedTuple):
-    """One round's vectors, and what reading them takes and gives: the same in every run."""
+    """One round's vectors, with their prompts and readings, which are the same in every run."""
 
     vectors: Vectors
     prompts: list[dict[str, Any]]
-    """As the AV hands them to its engine."""
+    """The engine's inputs."""
     answers: list[list[int]]
-    """Token ids of the greedy readings, the one that ended them included."""
+    """Token ids of the greedy readings, end tokens included."""
     texts: dict[Mode, list[list[str]]]
     lengths: dict[Mode, list[int]]
-    """Output tokens of every vector's readings, the mean of several."""
+    """Mean number of output tokens of each vector's readings."""
     prefills: list[Prefill]
 
 
 class Recorder:
-    """An engine that keeps what it was last asked and what it answered."""
+    """Wraps an engine and keeps the last prompts and outputs."""
 
     def __init__(self, engine: Any) -> None:
-        """Stand before an engine."""
+        """Wrap an engine."""
         self.engine = engine
         self.llm_engine = engine.llm_engine
         self.prompts: list[dict[str, Any]] = []
@@ -42,21 +42,21 @@ class Recorder:
         self.sampling: Any = None
 
     def generate(self, prompts: list[dict[str, Any]], sampling: Any, **options: Any) -> list[Any]:
-        """Let the engine answer."""
+        """Forward the call to the engine and record it."""
         self.prompts, self.sampling = prompts, sampling
         self.outputs = self.engine.generate(prompts, sampling, **options)
         return self.outputs
 
 
 class Stage:
-    """Everything loaded once; every arm starts with the shared prefix cached and nothing else."""
+    """Loads all models once; every arm starts with only the shared prefix in the cache."""
 
     def __init__(self, folder: Path, settings: EngineSettings, spare: Vectors) -> None:
-        """Load the pair; `spare` is one vector of no round, which warms the cache."""
+        """Load the models; `spare` is one vector, used in no round, to warm the cache."""
         import torch
         import vllm
 
-        # Speed needs no calibration, and an old one may be of another number of candidates.
+        # Speed does not depend on the calibration, which may be for another number of candidates.
         self.decoder = NlaDecoder.open(folder, settings, calibrating=True)
         verbalizer = self.decoder.verbalizer
         self._recorder = Recorder(verbalizer._engine)  # noqa: SLF001 - its outputs tell lengths and cache hits
@@ -82,26 +82,26 @@ class Stage:
         )
 
     def prepare(self, vectors: Vectors) -> Load:
-        """Read a round's vectors in both modes, untimed."""
+        """Decode a round's vectors in both modes, untimed."""
         texts: dict[Mode, list[list[str]]] = {}
         outputs: dict[Mode, list[Any]] = {}
         for mode in report.MODES:
             self._forget(self._read_spare)
-            texts[mode] = [[said.text for said in one] for one in self._verbalize(vectors, mode)]
+            texts[mode] = [[candidate.text for candidate in one] for one in self._verbalize(vectors, mode)]
             outputs[mode] = self._recorder.outputs
-        # Both modes have the same prompts; only a single reading tells what its prompt cost.
+        # Both modes have the same prompts; prefill can be attributed only with a single reading.
         prompts, single = self._recorder.prompts, outputs["greedy"]
         return Load(
             vectors,
             prompts,
             answers=[list(one.outputs[0].token_ids) for one in single],
             texts=texts,
-            lengths={mode: [mean_length(one) for one in found] for mode, found in outputs.items()},
+            lengths={mode: [mean_length(one) for one in each] for mode, each in outputs.items()},
             prefills=[prefill(*pair) for pair in zip(prompts, single, strict=True)],
         )
 
     def runs(self, load: Load, rng: np.random.Generator) -> dict[str, Callable[[], Run]]:
-        """Return every arm of a round by name."""
+        """Return a round's arms by name, as functions to time."""
         arms: dict[str, Callable[[], Run]] = {}
         for mode in report.MODES:
             arms[report.ours(mode)] = partial(self._run_ours, load, mode)
@@ -112,21 +112,21 @@ class Stage:
         return arms
 
     def same_answers(self, load: Load) -> float:
-        """Return the share of greedy answers that Hugging Face gives, too."""
-        found = self._hugging_face.generate(load.prompts, batch=max(report.BATCHES))
-        return float(np.mean([mine == theirs for mine, theirs in zip(load.answers, found, strict=True)]))
+        """Return the share of greedy answers equal to Hugging Face's."""
+        answers = self._hugging_face.generate(load.prompts, batch=max(report.BATCHES))
+        return float(np.mean([mine == theirs for mine, theirs in zip(load.answers, answers, strict=True)]))
 
     def close(self) -> None:
-        """Free the engine."""
+        """Release the engine."""
         self.decoder.verbalizer._engine = self._recorder.engine  # noqa: SLF001 - put back what was taken
         self.decoder.close()
 
     def _run_ours(self, load: Load, mode: Mode) -> Run:
         self._forget(self._read_spare)
         start = time.perf_counter()
-        said = self._verbalize(load.vectors, mode)
+        explanations = self._verbalize(load.vectors, mode)
         seconds = time.perf_counter() - start
-        return Run(seconds, sum(map(len, said)), _count(self._recorder.outputs))
+        return Run(seconds, sum(map(len, explanations)), _count(self._recorder.outputs))
 
     def _run_plain(self, load: Load, mode: Mode, rng: np.random.Generator) -> Run:
         prompts = [{"prompt_token_ids": self._random_words(one, rng)} for one in load.prompts]
@@ -157,7 +157,7 @@ class Stage:
         return self.decoder.verbalizer.verbalize(vectors.rows, vectors.given, n)
 
     def _forget(self, warm: Callable[[], object]) -> None:
-        """Empty the prefix cache, or a second run of the same vectors finds all of its prompts there."""
+        """Reset the prefix cache, which would otherwise hold the prompts from the previous run."""
         self._recorder.engine.reset_prefix_cache()
         warm()
 
@@ -182,17 +182,17 @@ class Stage:
 
 
 def shared(prompt: dict[str, Any]) -> int:
-    """Return how many tokens of a prompt stand before the injection."""
+    """Return the number of tokens before the injection."""
     return list(prompt["prompt_is_token_ids"]).index(False)
 
 
 def prefill(prompt: dict[str, Any], output: Any) -> Prefill:
-    """Return what a prompt cost."""
+    """Return the prefill of a prompt."""
     return Prefill(len(prompt["prompt_token_ids"]), shared(prompt), int(output.num_cached_tokens or 0))
 
 
 def mean_length(output: Any) -> int:
-    """Return how many tokens a prompt's answers have on average."""
+    """Return the mean number of tokens in a prompt's answers, rounded."""
     return round(float(np.mean([len(answer.token_ids) for answer in output.outputs])))
 
 

@@ -1,8 +1,8 @@
-"""What readings are worth: fidelity on held-out vectors beside every null and baseline, and themes.
+"""Fidelity of readings on held-out vectors against every null and baseline, and accuracy of themes.
 
-``make bench-fidelity``. Reads vectors of held-out documents, and of live chats where there are some, with
-the real decoder; nothing that it reads may have been trained or calibrated on. Prints every figure with n
-and a 95% interval, then the bars.
+``make bench-fidelity`` decodes vectors of held-out documents, and optionally of live chats, with the real
+decoder. The vectors must not have been used for training or calibration. Every figure is printed with n and
+a 95% interval, then the bars.
 """
 
 import argparse
@@ -30,7 +30,7 @@ TAXONOMY = Path(__file__).resolve().parent.parent / "deploy" / "decoders" / "tax
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run and report; returns 0 when every bar is measured and passed, 1 when not, 2 on wrong inputs."""
+    """Run and report; return 0 if every bar is measured and passed, 1 if not, 2 on invalid input."""
     options = _options(argv)
     prepare_environment()
     try:
@@ -38,10 +38,10 @@ def main(argv: Sequence[str]) -> int:
     except (DecoderError, SourceError, ChatsError) as error:
         sys.stderr.write(f"bench-fidelity: {error}\n")
         return 2
-    found = document(tables, setting)
+    results = document(tables, setting)
     print(table(tables))
-    print(json.dumps(found))
-    return 0 if found["ok"] else 1
+    print(json.dumps(results))
+    return 0 if results["ok"] else 1
 
 
 def _measure(options: argparse.Namespace) -> tuple[dict[str, dict[str, Interval]], dict[str, Any]]:
@@ -79,7 +79,10 @@ def _measure(options: argparse.Namespace) -> tuple[dict[str, dict[str, Interval]
 def _prepare(
     decoder: "NlaDecoder", folder: Path, held_out: Source, train: Source | None, options: argparse.Namespace
 ) -> "Bench":
-    """Gather what figures stand on: the calibration, or the training vectors of a pair without one."""
+    """Return the bench, with token means from the calibration or else from the training vectors.
+
+    Raises SourceError when neither gives token means.
+    """
     from bench.fidelity_run import Bench, Sizes, check_names
     from workers.nla.checkpoint.labels import load_labels
     from workers.nla.checkpoint.meta import load_meta
@@ -119,14 +122,14 @@ def _prepare(
 
 
 def calibrated_candidates(folder: Path) -> int:
-    """Return how many candidates a decoder was calibrated with; the usual number for one that was not."""
+    """Return the number of candidates a decoder was calibrated with, or the default if uncalibrated."""
     path = folder / FIGURES
     usual = EngineSettings().candidates
     return int(json.loads(path.read_text()).get("candidates", usual)) if path.exists() else usual
 
 
 def _beside(named: Path | None, file: str) -> Path | None:
-    """Return the named file, else the training run's where it is there."""
+    """Return the named file, or else the training run's file if it exists."""
     path = named or pair.run_dir() / file
     return path if named or path.exists() else None
 

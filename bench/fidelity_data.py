@@ -1,4 +1,4 @@
-"""The vectors that bench-fidelity reads: held-out documents, and live chats captured from the stream."""
+"""Load the vectors for bench-fidelity: held-out documents, and captured live chats."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ _LABELS = ("areas", "topic", "register", "kinds")
 
 
 class SourceError(ValueError):
-    """A file lacks something; the message names it."""
+    """A file is unusable; the message names the file and the column."""
 
 
 class Source(NamedTuple):
@@ -26,22 +26,22 @@ class Source(NamedTuple):
 
     @property
     def vectors(self) -> Vectors:
-        """Return the vectors with what records would tell of them."""
+        """The vectors with the facts that records give."""
         samples = self.samples
         return Vectors(
             samples.vectors, samples.documents, samples.tokens, samples.is_answer.astype(np.uint8)
         )
 
     def take(self, rows: NDArray[np.int64]) -> "Source":
-        """Return the chosen rows."""
+        """Return the rows with the given numbers."""
         return self._replace(samples=self.samples.take(rows))
 
 
 def load_source(path: Path) -> Source:
-    """Read a file: the trainer's `<split>.safetensors`, or the same with `phases` and `tokens`.
+    """Read a file like the trainer's `<split>.safetensors`; raises SourceError.
 
-    Labels (`areas`, `topic`, `register`, `kinds`), `positions` and `is_real` may be missing. SourceError
-    names file and column.
+    `phases` may replace `is_answer`. Labels (`areas`, `topic`, `register`, `kinds`), `positions`, `is_real`
+    and `tokens` are optional.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -54,7 +54,7 @@ def load_source(path: Path) -> Source:
 
 
 def to_source(arrays: dict[str, NDArray[Any]], name: str) -> Source:
-    """Return arrays as a source; SourceError names what is missing or of another length."""
+    """Return arrays as a source; SourceError names columns that are missing or have another length."""
     missing = [column for column in _NEEDED if column not in arrays]
     if not {"is_answer", "phases"} & set(arrays):
         missing.append("phases")
@@ -81,20 +81,19 @@ def to_source(arrays: dict[str, NDArray[Any]], name: str) -> Source:
 def choose_rows(
     documents: NDArray[np.int64], *, limit: int, per_document: int, seed: int = 0
 ) -> NDArray[np.int64]:
-    """Return at most `limit` rows of shuffled documents, at most `per_document` of each; ascending.
+    """Return up to `limit` rows of random documents, up to `per_document` of each, in ascending order.
 
-    Few of each, because rows of one document are alike; more than one, because readings are permuted
-    within a document.
+    Rows of one document are correlated, so few of each are enough. The permutation null needs at least two.
     """
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(documents))
-    taken = np.empty(len(documents), np.int64)
+    rank_in_document = np.empty(len(documents), np.int64)
     counts: dict[int, int] = {}
     for place, row in enumerate(shuffled.tolist()):
         document = int(documents[row])
-        taken[place] = counts.get(document, 0)
-        counts[document] = int(taken[place]) + 1
-    few = shuffled[taken < per_document]
+        rank_in_document[place] = counts.get(document, 0)
+        counts[document] = int(rank_in_document[place]) + 1
+    few = shuffled[rank_in_document < per_document]
     names = rng.permutation(np.unique(documents[few]))
     rank = {int(name): index for index, name in enumerate(names)}
     order = np.argsort([rank[int(document)] for document in documents[few]], kind="stable")

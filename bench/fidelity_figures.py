@@ -1,4 +1,4 @@
-"""How much of held-out vectors their readings carry, beside every null and baseline; pure."""
+"""Fidelity figures of readings, nulls and baselines; pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,23 +17,23 @@ from workers.training.measure.evaluation import one_minus_ratio
 Table = dict[str, Interval]
 Values = NDArray[np.float64]
 LENGTHS = (0, 32, 64, 128)
-"""Lower ends of the groups by tokens before the read one."""
+"""Lower bounds of the groups by number of tokens before the read token."""
 
 
 class Frame(NamedTuple):
-    """Vectors, and what they are measured against."""
+    """Vectors, and the references that rebuilt vectors are scored against."""
 
     vectors: NDArray[np.float32]
     documents: NDArray[np.int64]
     token_fve: Values
-    """FVE of the tokens' means."""
+    """FVE of the token means, (n,)."""
     baseline: float
     rounds: int
-    """Bootstrap rounds."""
+    """Number of bootstrap rounds."""
 
     @classmethod
     def of(cls, evidence: Evidence, *, baseline: float, rounds: int) -> "Frame":
-        """Return the frame of a piece of evidence whose tokens are known."""
+        """Return the frame for evidence with token means; raises ValueError without them."""
         rows, documents = evidence.vectors.rows, evidence.vectors.documents
         expected = evidence.expected
         if expected is None:
@@ -42,13 +42,13 @@ class Frame(NamedTuple):
         return cls(rows, documents, token_fve, baseline, rounds)
 
     def take(self, rows: NDArray[Any]) -> "Frame":
-        """Return the chosen rows."""
+        """Return the rows that `rows` selects."""
         return self._replace(
             vectors=self.vectors[rows], documents=self.documents[rows], token_fve=self.token_fve[rows]
         )
 
     def fve(self, rebuilt: NDArray[Any]) -> Values:
-        """Return the FVE of every row."""
+        """Return the FVE of every row, (n,), for rebuilt vectors (n, d)."""
         return fidelity.fve(self.vectors, rebuilt, baseline=self.baseline)
 
     def mean(self, values: NDArray[Any]) -> Interval:
@@ -56,13 +56,13 @@ class Frame(NamedTuple):
         return fidelity.mean_interval(np.asarray(values, np.float64), self.documents, rounds=self.rounds)
 
     def both(self, name: str, fves: Values, group: str = "") -> Table:
-        """Return mean FVE, and the share of what the token means leave open that is explained."""
+        """Return mean FVE, and FVE beyond the token as a ratio of sums, for FVEs (n,)."""
         beyond = one_minus_ratio(1 - fves, 1 - self.token_fve, self.documents, rounds=self.rounds)
         return {f"{name}_fve{group}": self.mean(fves), f"{name}_beyond_token{group}": beyond}
 
 
 def measure(reads: Reads, mean: NDArray[Any], *, baseline: float, rounds: int) -> Table:
-    """Return every figure of the round trip; `mean` is the layer's mean direction."""
+    """Return every figure of the round trip; `mean` (d,) is the layer's mean direction."""
     vectors, documents = reads.best.real.vectors.rows, reads.best.real.vectors.documents
     frame = Frame.of(reads.best.real, baseline=baseline, rounds=rounds)
     rebuilt = {"best": chosen(reads.best.real), "greedy": chosen(reads.greedy.real)}
@@ -97,7 +97,7 @@ def measure(reads: Reads, mean: NDArray[Any], *, baseline: float, rounds: int) -
 
 
 def _nulls(name: str, fves: Values, mode: Mode, reads: Reads, *, baseline: float, rounds: int) -> Table:
-    """Return the nulls that hold readings of other vectors before the own token, and who wins."""
+    """Return figures of the nulls that use other vectors' readings, and how often real readings win."""
     table: Table = {}
     for null, evidence, pairs in (
         ("same_token", mode.other, reads.pairs),
@@ -118,12 +118,12 @@ def _nulls(name: str, fves: Values, mode: Mode, reads: Reads, *, baseline: float
 
 
 def chosen(evidence: Evidence) -> Rebuilt:
-    """Return what each row's best candidate rebuilds, (n, d)."""
+    """Return the vector rebuilt from each row's best candidate, (n, d)."""
     return choose(evidence.vectors.rows, evidence.trip.rebuilt).rebuilt
 
 
 def groups(reads: Reads) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Yield every group of rows that has any: by position class, and by tokens before the read one."""
+    """Yield every non-empty group of rows, by position class and by tokens before the read token."""
     kinds = np.asarray(reads.best.real.classes)
     for kind in POSITION_CLASSES:
         if (rows := np.flatnonzero(kinds == kind)).size:
@@ -140,7 +140,7 @@ def groups(reads: Reads) -> Iterator[tuple[str, NDArray[np.int64]]]:
 def verified_shares(
     verified: Mapping[str, NDArray[np.bool_]], classes: Mapping[str, Sequence[str]]
 ) -> Table:
-    """Return the share of readings that are verified, of every evidence and each of its classes."""
+    """Return the verified share of every kind of evidence, overall and by position class."""
     table: Table = {}
     for name, verdict in verified.items():
         if not len(verdict):

@@ -1,4 +1,4 @@
-"""Read vectors for bench-fidelity with the real decoder, together with everything that reads nothing."""
+"""Decode vectors and nulls for bench-fidelity with the real decoder."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -22,17 +22,17 @@ Rebuilt = NDArray[np.float32]
 
 
 class Mode(NamedTuple):
-    """Readings of one kind, the best of several or single greedy ones, and the nulls that fit them."""
+    """Readings in one mode, best of several or greedy, with the nulls of the same mode."""
 
     real: Evidence
     other: Evidence
-    """The same-token null: other documents' readings before a vector's own token; see `Reads.pairs`."""
+    """The same-token null: other documents' readings with a vector's own token; see `Reads.pairs`."""
     permuted: Evidence
-    """Readings of other positions of the same document before a vector's own token; see `Reads.inside`."""
+    """Readings of the same document's other positions with a vector's own token; see `Reads.inside`."""
 
 
 class Reads(NamedTuple):
-    """Everything that was read of one source."""
+    """All readings of one source."""
 
     source: Source
     best: Mode
@@ -42,19 +42,19 @@ class Reads(NamedTuple):
     random: Evidence
     mean: Evidence
     empty: Rebuilt
-    """What the AR makes of no text at the rows' tokens."""
+    """The AR's output for the empty text at the rows' tokens, (n, d)."""
     true: Rebuilt | None
-    """What it makes of the true readings; None for a pair without labels, which has no such form."""
+    """The AR's output for the true readings, (n, d); None for a pair without labels."""
     verified: dict[str, NDArray[np.bool_]]
-    """Which readings the decoder verifies, by evidence; empty for an uncalibrated one."""
+    """Which readings the decoder verifies, by kind of evidence; empty for an uncalibrated decoder."""
 
 
 def read_all(
     decoder: NlaDecoder, means: TokenMeans, source: Source, layer: Vectors, log: Callable[[str], None]
 ) -> Reads:
-    """Read the rows of a source in both modes and their nulls.
+    """Decode a source's rows and their nulls in both modes.
 
-    `layer` are vectors whose mean is read, too; `means` tell what tokens alone say.
+    `layer` are the vectors whose mean direction serves as a null.
     """
     vectors = source.vectors
     reader, single = Reader(decoder, means, log), Reader(greedily(decoder), means, log)
@@ -85,12 +85,12 @@ def read_all(
 
 
 def greedily(decoder: NlaDecoder) -> NlaDecoder:
-    """Return the same decoder with one greedy reading a vector."""
+    """Return the same decoder with one greedy reading per vector."""
     return dataclasses.replace(decoder, verbalizer=cast("Verbalizer", _Greedy(decoder.verbalizer)))
 
 
 class _Greedy:
-    """A verbalizer that is always asked for one."""
+    """A verbalizer that writes one greedy candidate."""
 
     candidates = 1
 
@@ -98,8 +98,8 @@ class _Greedy:
         self._inner = inner
 
     def verbalize(self, vectors: Rebuilt, given: GivenFacts) -> list[list[Explanation]]:
-        found: list[list[Explanation]] = self._inner.verbalize(vectors, given, 1)
-        return found
+        explanations: list[list[Explanation]] = self._inner.verbalize(vectors, given, 1)
+        return explanations
 
 
 def _read_mode(reader: Reader, vectors: Vectors, inside: Pairs, name: str) -> Mode:
@@ -108,11 +108,11 @@ def _read_mode(reader: Reader, vectors: Vectors, inside: Pairs, name: str) -> Mo
 
 
 def borrow(reader: Reader, real: Evidence, pairs: Pairs) -> Evidence:
-    """Put each row's token behind the readings of its partner, and rebuild those."""
+    """Pair each row with its partner's readings, rebuilt with the row's own token."""
     vectors = real.vectors.take(pairs.rows)
     candidates = [real.trip.candidates[partner] for partner in pairs.partners]
     each = real.trip.rebuilt.shape[1]
-    texts = [said.text for of_one in candidates for said in of_one]
+    texts = [candidate.text for of_one in candidates for candidate in of_one]
     token_ids = np.repeat(np.array(vectors.given.token_ids, np.int64), each).tolist()
     rebuilt = reader.decoder.reconstructor.rebuild(texts, token_ids)
     classes = [real.classes[row] for row in pairs.rows]
@@ -122,7 +122,7 @@ def borrow(reader: Reader, real: Evidence, pairs: Pairs) -> Evidence:
 
 
 def permute_inside(documents: NDArray[np.int64], *, seed: int = 0) -> Pairs:
-    """Give every row of a document with several the place of another one of them; pure."""
+    """Pair every row with another row of the same document, leaving out documents with one row; pure."""
     rng = np.random.default_rng(seed)
     rows, partners = [], []
     for name in np.unique(documents):
@@ -133,12 +133,12 @@ def permute_inside(documents: NDArray[np.int64], *, seed: int = 0) -> Pairs:
     return Pairs(np.array(rows, np.int64), np.array(partners, np.int64))
 
 
-def true_texts(decoder: NlaDecoder, source: Source, said: Sequence[Explanation]) -> list[str] | None:
-    """Return the readings that the vectors should get, under their own labels."""
+def true_texts(decoder: NlaDecoder, source: Source, candidates: Sequence[Explanation]) -> list[str] | None:
+    """Return the true readings with the label head's sentences; None for a pair without labels."""
     samples, decode = source.samples, decoder.tokenizer.decode
     texts = []
     for one, context, after in zip(
-        said, samples.context.tolist(), samples.next_tokens[:, 0].tolist(), strict=True
+        candidates, samples.context.tolist(), samples.next_tokens[:, 0].tolist(), strict=True
     ):
         if one.labelled is None:
             return None
@@ -148,7 +148,7 @@ def true_texts(decoder: NlaDecoder, source: Source, said: Sequence[Explanation])
 
 
 def verify(decoder: NlaDecoder, evidence: Evidence) -> NDArray[np.bool_]:
-    """Tell which readings the decoder would mark as verified."""
+    """Return which readings the decoder would verify, (n,)."""
     vectors, classes, expected, trip = evidence
     calibration = decoder.calibration
     if not len(vectors.rows) or calibration is None:

@@ -1,4 +1,4 @@
-"""Hold the figures of bench-fidelity to their bars; a table and one JSON object. Pure."""
+"""Compare bench-fidelity's figures with their bars; render a table and a JSON object. Pure."""
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -28,7 +28,7 @@ BARS: Final[dict[str, Bar]] = {
     "kind_recall": Bar("at_least", 0.60),
     **{f"verified_{null}": Bar("at_most", 0.05) for null in _NULLS},
 }
-"""What held-out documents must reach; `verified_*` in every position class, too."""
+"""Bars for held-out documents; `verified_*` also applies to every position class."""
 _OF_VECTORS: Final = frozenset(
     {
         "best_beyond_token",
@@ -39,12 +39,12 @@ _OF_VECTORS: Final = frozenset(
         *(f"verified_{null}" for null in _NULLS),
     }
 )
-"""Bars that live chats are held to, as well."""
+"""Bars that also apply to live chats."""
 _VERIFIED: Final = BARS["verified_same_token"]
 
 
 class BarResult(NamedTuple):
-    """A bar and what was found; `found` is None where the figure could not be measured."""
+    """A bar and its measured figure; `found` is None if the figure was not measured."""
 
     source: str
     figure: str
@@ -53,7 +53,7 @@ class BarResult(NamedTuple):
 
     @property
     def is_passed(self) -> bool:
-        """Whether the figure is there and reaches its bar."""
+        """Whether the figure was measured and passes its bar."""
         return self.found is not None and judge(self.bar, _estimate(self.found)).is_passed
 
 
@@ -61,7 +61,7 @@ Table = Mapping[str, Interval]
 
 
 def judge_all(tables: Mapping[str, Table]) -> list[BarResult]:
-    """Hold every source to its bars, every class of positions that occurs included."""
+    """Judge every source by its bars, including every position class that occurs."""
     judged = []
     for source, table in tables.items():
         for figure, bar in BARS.items():
@@ -69,14 +69,14 @@ def judge_all(tables: Mapping[str, Table]) -> list[BarResult]:
                 judged.append(BarResult(source, figure, bar, table.get(figure)))
         for null in _NULLS:
             for kind in POSITION_CLASSES:
-                found = table.get(f"verified_{null}/{kind}")
-                if found is not None:
-                    judged.append(BarResult(source, f"verified_{null}/{kind}", _VERIFIED, found))
+                figure_of_class = table.get(f"verified_{null}/{kind}")
+                if figure_of_class is not None:
+                    judged.append(BarResult(source, f"verified_{null}/{kind}", _VERIFIED, figure_of_class))
     return judged
 
 
 def document(tables: Mapping[str, Table], setting: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything as one JSON object; ``ok``: every bar was measured and passed."""
+    """Return all results as one JSON object; ``ok`` means that every bar was measured and passed."""
     judged = judge_all(tables)
     return {
         "bench": "fidelity",
@@ -101,7 +101,7 @@ def document(tables: Mapping[str, Table], setting: Mapping[str, Any]) -> dict[st
 
 
 def table(tables: Mapping[str, Table]) -> str:
-    """Return the same for people: figures of all rows, then those of their groups, then the bars."""
+    """Render the figures of all rows, then those of groups, then the bars as text."""
     lines = []
     for source, figures in tables.items():
         lines += ["", f"{source}: value [95% interval], n"]
@@ -119,15 +119,15 @@ def _line(name: str, figure: Interval) -> str:
 
 def _bar_line(one: BarResult) -> str:
     verdict = "pass" if one.is_passed else "MISS"
-    found = "not measured" if one.found is None else _shown(one.found)
+    shown = "not measured" if one.found is None else _shown(one.found)
     is_open = one.found is not None and judge(one.bar, _estimate(one.found)).is_open
     openness = ", but the interval contains the bar" if is_open else ""
-    wanted = f"{one.bar.kind.replace('_', ' ')} {one.bar.value:g}"
-    return f"  {verdict}  {one.source}: {one.figure}: {found}, {wanted}{openness}"
+    limit = f"{one.bar.kind.replace('_', ' ')} {one.bar.value:g}"
+    return f"  {verdict}  {one.source}: {one.figure}: {shown}, {limit}{openness}"
 
 
-def _estimate(found: Interval) -> Estimate:
-    return Estimate(found.value, found.low, found.high)
+def _estimate(interval: Interval) -> Estimate:
+    return Estimate(interval.value, interval.low, interval.high)
 
 
 def _shown(figure: Interval) -> str:

@@ -1,4 +1,4 @@
-"""Measure one source of vectors in every way that its columns and the files beside it allow."""
+"""Measure one source of vectors with every method that its columns and files allow."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,28 +28,28 @@ Chats = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How much is measured."""
+    """Sample sizes."""
 
     limit: int
-    """Vectors that are read of a source."""
+    """Vectors to decode per source."""
     per_document: int
     patches: int
-    """Positions that are patched."""
+    """Positions to patch."""
     rounds: int
     """Bootstrap rounds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """A loaded pair and what its figures stand on."""
+    """A loaded decoder with everything that its figures need."""
 
     decoder: NlaDecoder
     means: TokenMeans
     mean: NDArray[Any]
-    """Mean direction of the layer."""
+    """Mean direction of the layer, (d,)."""
     baseline: float
     frame: tuple[NDArray[np.float32], float] | None
-    """How vectors are centred for label head and probes; None for a pair without a projector."""
+    """Mean and scale that centre vectors for label head and probes; None without a projector."""
     head: LabelHead | None
     taxonomy: Taxonomy
     model: Path
@@ -58,7 +58,7 @@ class Bench:
     sizes: Sizes
 
     def measure(self, source: Source, chats: Chats | None) -> Table:
-        """Read and measure a source; `chats` are its documents' tokens."""
+        """Decode and measure a source; `chats` are its documents."""
         sizes = self.sizes
         rows = choose_rows(source.samples.documents, limit=sizes.limit, per_document=sizes.per_document)
         reads = read_all(self.decoder, self.means, source.take(rows), source.vectors, log)
@@ -79,13 +79,13 @@ class Bench:
     def _themes(
         self, source: Source, chats: Chats | None, head: LabelHead, frame: tuple[NDArray[np.float32], float]
     ) -> Table:
-        samples, wanted = source.samples, wanted_of(source.samples, self.taxonomy)
+        samples, targets = source.samples, wanted_of(source.samples, self.taxonomy)
         known = fidelity_themes.held_out(samples, centre(samples.vectors, *frame), rounds=self.sizes.rounds)
         on_answer = None if chats is None else self._label_answers(samples.documents, chats)
-        return fidelity_themes.measure(head, known, wanted, on_answer)
+        return fidelity_themes.measure(head, known, targets, on_answer)
 
     def _label_answers(self, documents: NDArray[np.int64], chats: Chats) -> dict[int, int]:
-        """Return the area that the labeller finds in the text of each answer alone, by document."""
+        """Return the area of each answer, labelled without the prompt, by document."""
         names = np.unique(documents).tolist()
         texts = [
             self.decoder.tokenizer.decode(answer_of(chats[name]), skip_special_tokens=True)
@@ -98,15 +98,15 @@ class Bench:
         self, source: Source, reads: Reads, train: Source, frame: tuple[NDArray[np.float32], float]
     ) -> Table:
         fitted = train.samples
-        found = probes.fit(
+        fitted_probes = probes.fit(
             centre(fitted.vectors, *frame), fitted.next_tokens[:, 0], fitted.areas, fitted.documents
         )
         read = reads.source.samples
-        right = found.next_tokens(centre(read.vectors, *frame)) == read.next_tokens[:, 0]
+        right = fitted_probes.next_tokens(centre(read.vectors, *frame)) == read.next_tokens[:, 0]
         table = {"probe_next_right": _mean(right, read.documents, self.sizes.rounds)}
         if source.has_labels and train.has_labels:
             samples = source.samples
-            named = found.areas(centre(samples.vectors, *frame)) == samples.areas.argmax(axis=1)
+            named = fitted_probes.areas(centre(samples.vectors, *frame)) == samples.areas.argmax(axis=1)
             for origin, is_real in fidelity_themes.ORIGINS.items():
                 rows = (samples.is_answer == 1) & (samples.is_real == is_real)
                 if rows.any():
@@ -116,7 +116,7 @@ class Bench:
         return table
 
     def _patch(self, reads: Reads, chats: Chats) -> Table:
-        """Patch evenly spread rows; those that no other vector's reading was tried on are left out."""
+        """Patch evenly spaced rows, leaving out rows without a same-token null."""
         samples = reads.source.samples
         tried, first = np.unique(reads.pairs.rows, return_index=True)
         spread = np.linspace(0, len(tried) - 1, min(self.sizes.patches, len(tried))).round().astype(int)
@@ -148,7 +148,7 @@ class Bench:
 
 
 def check_names(names: Names, taxonomy: Taxonomy) -> None:
-    """Refuse a taxonomy whose labels are not those of the pair; SourceError names the part."""
+    """Raise SourceError, naming the part, unless the taxonomy's labels are the pair's."""
     for part, mine, theirs in (
         ("areas", names.areas, taxonomy.areas),
         ("topics", names.topics, taxonomy.topics),
@@ -159,7 +159,7 @@ def check_names(names: Names, taxonomy: Taxonomy) -> None:
 
 
 def check_chats(source: Source, chats: Chats) -> None:
-    """Refuse chats that do not hold the tokens that the vectors were read at; SourceError names the row."""
+    """Raise SourceError, naming the row, unless the chats hold every row's read token at its position."""
     samples = source.samples
     if not source.has_positions:
         raise SourceError("positions: missing; without them --chats tells nothing")
@@ -173,12 +173,12 @@ def check_chats(source: Source, chats: Chats) -> None:
 
 
 def prefix_of(chats: Chats, document: int, position: int) -> list[int]:
-    """Return a chat's tokens up to and with a position."""
+    """Return a chat's tokens up to and including a position."""
     return list(chats[document]["tokens"][: position + 1])
 
 
 def answer_of(chat: Mapping[str, Any]) -> list[int]:
-    """Return the tokens that the model wrote."""
+    """Return the answer's tokens."""
     return list(chat["tokens"][chat["prompt_tokens"] :])
 
 

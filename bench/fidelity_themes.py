@@ -1,4 +1,4 @@
-"""What readings say about themes and kinds, held against the labeller on the same text; pure."""
+"""Accuracy of themes and kinds in readings, with the labeller's accuracy as reference; pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -18,41 +18,45 @@ from workers.training.measure import evaluation
 Table = dict[str, Interval]
 ORIGINS: Final = {"sets": 0, "real": 1}
 _FEWEST: Final = 20
-"""Requests that the labeller gets right which a ratio to it needs."""
+"""Requests that the labeller must get right for a ratio to its accuracy."""
 _Z95: Final = 1.959964
 
 
 def held_out(samples: Samples, centred: NDArray[np.float32], *, rounds: int) -> evaluation.HeldOutSet:
-    """Return samples as the trainer measures themes on: no texts, no token means."""
+    """Return samples in the form that the trainer's measurements need, without texts and token means."""
     n = len(samples)
     material = Material([""] * n, samples.context, samples.next_tokens[:, 0], samples.vectors, centred)
     return evaluation.HeldOutSet(samples, material, 1.0, np.zeros((n, 1), np.float32), rounds)
 
 
 def measure(
-    head: LabelHead, known: evaluation.HeldOutSet, wanted: LabelTargets, on_answer: Mapping[int, int] | None
+    head: LabelHead,
+    known: evaluation.HeldOutSet,
+    targets: LabelTargets,
+    on_answer: Mapping[int, int] | None,
 ) -> Table:
     """Return how often areas, topics and kinds are right, and how often the pair abstains.
 
-    `on_answer` is the area that the labeller finds in each document's answer, where its chats are known.
+    `on_answer` is the area that the labeller finds in each document's answer, or None without chats.
     """
     table = {
-        name: to_interval(figure) for name, figure in evaluation.measure_themes(head, known, wanted).items()
+        name: to_interval(figure)
+        for name, figure in evaluation.measure_themes(head, known, targets).items()
     }
     if on_answer is not None:
-        ceiling = evaluation.measure_labeller(known, wanted, on_answer)
+        ceiling = evaluation.measure_labeller(known, targets, on_answer)
         table |= {name: to_interval(figure) for name, figure in ceiling.items()}
-        table |= against_labeller(head, known, wanted, on_answer)
+        table |= against_labeller(head, known, targets, on_answer)
     labelled = head.label(known.material.centred)
-    table |= topics(labelled, wanted, list(head.names.topics), known.samples.documents, known.rounds)
-    table |= kinds(evaluation.measure_kinds(head, known, wanted))
+    table |= topics(labelled, targets, list(head.names.topics), known.samples.documents, known.rounds)
+    table |= kinds(evaluation.measure_kinds(head, known, targets))
     return table
 
 
 def against_labeller(
-    head: LabelHead, known: evaluation.HeldOutSet, wanted: LabelTargets, on_answer: Mapping[int, int]
+    head: LabelHead, known: evaluation.HeldOutSet, targets: LabelTargets, on_answer: Mapping[int, int]
 ) -> Table:
-    """Return how often the pooled area is right, as a share of how often the labeller's own is."""
+    """Return the accuracy of the pooled area, divided by the labeller's accuracy on the answers."""
     samples, table = known.samples, {}
     areas = head.score(known.material.centred).areas
     for origin, is_real in ORIGINS.items():
@@ -60,7 +64,7 @@ def against_labeller(
         names, first = np.unique(samples.documents[rows], return_index=True)
         if not len(names):
             continue
-        truth = wanted.areas[rows[first]].argmax(axis=1)
+        truth = targets.areas[rows[first]].argmax(axis=1)
         pooled = [areas[rows[samples.documents[rows] == name]].mean(axis=0).argmax() for name in names]
         theirs = np.array([on_answer[name] for name in names.tolist()]) == truth
         if theirs.sum() >= _FEWEST:
@@ -72,14 +76,14 @@ def against_labeller(
 
 def topics(
     labelled: Sequence[VectorLabels],
-    wanted: LabelTargets,
+    targets: LabelTargets,
     names: Sequence[str],
     documents: NDArray[np.int64],
     rounds: int,
 ) -> Table:
-    """Return how often a named topic is the labeller's, and how often the pair abstains."""
-    # Past the last topic, the labeller has none either.
-    truth = [names[index] if index < len(names) else None for index in wanted.topic.tolist()]
+    """Return how often a named topic equals the labeller's, and how often the pair abstains."""
+    # The index after the last topic means that the labeller has none.
+    truth = [names[index] if index < len(names) else None for index in targets.topic.tolist()]
     flags = {
         "abstained_area": [one.area is None for one in labelled],
         "abstained_topic": [one.topic is None for one in labelled],
@@ -96,21 +100,21 @@ def topics(
     return table
 
 
-def kinds(found: Mapping[str, Mapping[str, Any]]) -> Table:
+def kinds(figures_by_kind: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return every kind's AUROC and recall at 1% false positives, and their averages over kinds."""
     table: Table = {}
-    for kind, figures in found.items():
+    for kind, figures in figures_by_kind.items():
         there, total = figures["requests_with"], figures["requests"]
         table[f"kind_auroc/{kind}"] = auroc_interval(figures["auroc"], there, total - there)
         table[f"kind_recall/{kind}"] = to_interval(figures["recall_at_1pct_fpr"])
     for name in ("auroc", "recall"):
-        if found:
-            table[f"kind_{name}"] = average([table[f"kind_{name}/{kind}"] for kind in found])
+        if figures_by_kind:
+            table[f"kind_{name}"] = average([table[f"kind_{name}/{kind}"] for kind in figures_by_kind])
     return table
 
 
 def average(parts: Sequence[Interval]) -> Interval:
-    """Return the mean of independent estimates; its n is how many there are."""
+    """Return the mean of independent estimates, with the number of estimates as n."""
     value, low, high = (float(np.mean([part[index] for part in parts])) for index in range(3))
     below, above = (
         float(np.linalg.norm([part[index] - part.value for part in parts])) / len(parts) for index in (1, 2)
@@ -131,7 +135,7 @@ def auroc_interval(auroc: float, positives: int, negatives: int) -> Interval:
 def ratio(
     ours: NDArray[np.bool_], theirs: NDArray[np.bool_], documents: NDArray[np.int64], *, rounds: int
 ) -> Interval:
-    """Return our hits as a share of theirs on the same rows."""
+    """Return the ratio of our hits to theirs on the same rows, (n,) each."""
     less = evaluation.one_minus_ratio(
         ours.astype(np.float64), theirs.astype(np.float64), documents, rounds=rounds
     )

@@ -1,4 +1,4 @@
-"""What readings say in words, held against the true words: quotes, the expected token, the format; pure."""
+"""Accuracy of the words in readings: quotes, expected token and format; pure."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,9 +18,9 @@ Table = dict[str, Interval]
 
 
 def measure(reads: Reads, decode: Decode, *, rounds: int) -> Table:
-    """Return the share of right quoted words and expected tokens, and of readings that kept the format.
+    """Return the shares of right quoted words, of right expected tokens, and of well-formed readings.
 
-    The null of all of them is another document's reading.
+    The null for words and tokens is another document's reading.
     """
     samples = reads.source.samples
     documents = samples.documents
@@ -29,17 +29,17 @@ def measure(reads: Reads, decode: Decode, *, rounds: int) -> Table:
     partners = fidelity.other_documents(documents)
     best, greedy = chosen(reads.best.real), chosen(reads.greedy.real)
     table: Table = {}
-    for name, said in (
+    for name, explanations in (
         ("best", best),
         ("greedy", greedy),
         ("shuffled", [best[partner] for partner in partners.tolist()]),
     ):
-        quoted = [one.continuation.quote if one.continuation else "" for one in said]
+        quoted = [one.continuation.quote if one.continuation else "" for one in explanations]
         table |= quotes.measure(quoted, true, documents, name=f"quote_{name}", rounds=rounds)
-        right = expects_right(said, after)
+        right = expects_right(explanations, after)
         table[f"expects_right_{name}"] = fidelity.mean_interval(right, documents, rounds=rounds)
-    for name, said in (("best", best), ("greedy", greedy)):
-        formed = np.array([one.well_formed for one in said], bool)
+    for name, explanations in (("best", best), ("greedy", greedy)):
+        formed = np.array([one.well_formed for one in explanations], bool)
         table[f"well_formed_{name}"] = fidelity.share_interval(formed)
     return table
 
@@ -47,15 +47,15 @@ def measure(reads: Reads, decode: Decode, *, rounds: int) -> Table:
 def chosen(evidence: Evidence) -> list[Explanation]:
     """Return each row's best candidate."""
     best = choose(evidence.vectors.rows, evidence.trip.rebuilt).best.tolist()
-    return [said[index] for said, index in zip(evidence.trip.candidates, best, strict=True)]
+    return [candidates[index] for candidates, index in zip(evidence.trip.candidates, best, strict=True)]
 
 
-def expects_right(said: Sequence[Explanation], after: Sequence[str]) -> NDArray[np.float64]:
-    """Tell which readings expect the model's own likeliest next token."""
+def expects_right(explanations: Sequence[Explanation], after: Sequence[str]) -> NDArray[np.float64]:
+    """Return which readings expect the model's likeliest next token, (n,)."""
     return np.array(
         [
             one.continuation is not None and one.continuation.expects == token
-            for one, token in zip(said, after, strict=True)
+            for one, token in zip(explanations, after, strict=True)
         ],
         np.float64,
     )

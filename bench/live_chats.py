@@ -1,8 +1,8 @@
-"""Capture live chats that no training saw, for ``make bench-fidelity ARGS="--live FILE"``.
+"""Capture live chats that were not trained on, for ``make bench-fidelity ARGS="--live FILE"``.
 
-Starts what the demo starts up to its stream (audited vLLM server with the plugin, sidecar, Valkey), sends
-prompts as the demo's traffic does, and writes every captured row with its context, the model's own next
-tokens and the labeller's labels, in the trainer's format. docs/benchmarks.md tells more.
+Starts the demo's audited vLLM server with plugin, sidecar and Valkey, sends prompts like the demo's
+traffic, and writes every captured row with its context, the model's next tokens and the labeller's labels,
+in the trainer's format. See docs/benchmarks.md.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from workers.training.data import activations, collect, lines
 from workers.training.data.dataset import Samples
 
 SAME: Final = 0.99
-"""Cosine to Hugging Face's vector from which on a row is that of its chat; 0.9999 is usual in float32."""
+"""Smallest cosine to Hugging Face's vector of the same position; 0.9999 is usual in float32."""
 _TOGETHER: Final = 16
 _FAILURES: Final = (
     server.ServerError,
@@ -55,7 +55,10 @@ _FAILURES: Final = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Capture and write; returns 0, 1 when rows are not those of their chats, 2 when the run failed."""
+    """Capture and write; return 0 on success, 1 if rows do not match their chats, 2 on failure.
+
+    An interrupted run returns 130.
+    """
     options = parse_options(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(stderr=True, soft_wrap=True)
@@ -97,7 +100,7 @@ def _run(options: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
         urls = f"http://{HOST}:{plan.ports.openai}/v1", f"redis://{HOST}:{plan.ports.valkey}/0"
         with reporter.step(f"answering {len(asks)} prompts"):
             captured = server.capture(*urls, asks, sampling)
-    # The server's memory is free from here on.
+    # The stack has ended, so the server's memory is free for the steps below.
     joined = join(
         captured.records,
         captured.chats,
@@ -129,7 +132,7 @@ def _run(options: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
 
 
 def choose(options: argparse.Namespace, config: RunConfig, tokenizer: Any) -> list[Ask]:
-    """Return the demo's prompts, and behind them a run's held-out ones in random order, up to the limit."""
+    """Return the demo's prompts, then a run's held-out prompts in random order, up to the limit."""
     asks = [to_ask(prompt.text, tokenizer, is_real=False) for prompt in load_prompts()]
     if options.chats is not None:
         chats = lines.read_lines(options.chats)
@@ -142,7 +145,7 @@ def choose(options: argparse.Namespace, config: RunConfig, tokenizer: Any) -> li
 def read(
     joined: JoinedChats, model_dir: Path, *, layer: int, tail_tokens: int
 ) -> tuple[Samples, NDArray[np.float64]]:
-    """Return the rows without labels, and each one's cosine to what Hugging Face computes there."""
+    """Return the rows without labels, and each row's cosine to Hugging Face's vector, (n,)."""
     reader = activations.ActivationReader(str(model_dir), layer=layer)
     parts, cosines = [], []
     for start in range(0, len(joined.chats), _TOGETHER):
@@ -158,7 +161,7 @@ def read(
 def label(
     samples: Samples, joined: JoinedChats, config: RunConfig, folder: Path, tokenizer: Any
 ) -> Samples:
-    """Return the rows with the labels that the trainer would give them."""
+    """Return the rows with the trainer's labels."""
     from workers.judge.embedder import MiniLmEmbedder
     from workers.training.data.labelling import TextLabelling
     from workers.training.data.labels import Labeller, load_taxonomy
@@ -170,7 +173,7 @@ def label(
 
 
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
-    """Return what the command line asks for; ends the process when it cannot be meant."""
+    """Parse the command line; exits on invalid options."""
     parser = argparse.ArgumentParser(prog="python -m bench.live_chats", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Which chat a captured row belongs to, and what stands before it there; pure."""
+"""Join captured rows to their chats; pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,44 +11,44 @@ from subtext_sidecar.contract.record import Record
 from workers.training.data.collect import Chat
 
 LEFT_OUT: Final = ("another client's", "redelivered", "chosen by the screen alone", "too early in the chat")
-"""Why a row of the stream is not used."""
+"""Reasons for leaving out a row of the stream."""
 
 
 class JoinError(ValueError):
-    """A row contradicts the chat that it names; the message says where."""
+    """A row contradicts its chat; the message says where."""
 
 
 class LiveChat(NamedTuple):
-    """A chat as the server saw it."""
+    """A chat as the server processed it."""
 
     tokens: list[int]
     """Prompt and answer."""
     prompt_tokens: int
     is_real: bool
-    """Whether somebody once typed the prompt."""
+    """Whether the prompt comes from a real user."""
 
 
 class JoinedChats(NamedTuple):
     """Chats with their captured positions."""
 
     chats: list[Chat]
-    """In the order they were sent; those without a row are missing. `document` counts those sent."""
+    """Chats with rows, in sending order; `document` is the index among all sent chats."""
     vectors: list[NDArray[np.float32]]
-    """Each chat's rows, in the order of its `chosen`."""
+    """Each chat's rows, in the order of `chosen`."""
     left_out: Counter[str]
-    """Rows that are not used, by reason."""
+    """Number of rows left out, by reason."""
 
 
 def join(
     records: Iterable[Record], chats: Mapping[str, LiveChat], *, model: str, layer: int, tail_tokens: int
 ) -> JoinedChats:
-    """Bring records to their chats, which are named by request id, in the order they were sent.
+    """Join records to `chats`, which are keyed by request id in sending order.
 
-    A row whose context has fewer than `tail_tokens` tokens is left out, as in training; so is one that the
-    screen chose, because a sample of the unusual measures something else. Raises JoinError on a row of
-    another model or layer, or with another token than the chat has at its position.
+    As in training, rows with fewer than `tail_tokens` tokens of context are left out. Rows chosen only by
+    the screen are left out because they are not a random sample. Raises JoinError for a row of another
+    model or layer, or with a token that its chat does not have at that position.
     """
-    found: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in chats}
+    rows_by_chat: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in chats}
     left_out: Counter[str] = Counter()
     stranger, again, screened, early = LEFT_OUT
     for record in records:
@@ -63,7 +63,7 @@ def join(
                 f" {model} at layer {layer}"
             )
         _check_token(header.request.request_id, chat.tokens, header.position, header.token_id)
-        rows = found[header.request.request_id]
+        rows = rows_by_chat[header.request.request_id]
         if header.position in rows:
             left_out[again] += 1
         elif not header.baseline_probability:
@@ -72,7 +72,7 @@ def join(
             left_out[early] += 1
         else:
             rows[header.position] = record.values()
-    return _ordered(chats, found, left_out)
+    return _ordered(chats, rows_by_chat, left_out)
 
 
 def _check_token(request_id: str, tokens: Sequence[int], position: int, token_id: int) -> None:
@@ -85,13 +85,13 @@ def _check_token(request_id: str, tokens: Sequence[int], position: int, token_id
 
 def _ordered(
     chats: Mapping[str, LiveChat],
-    found: Mapping[str, Mapping[int, NDArray[np.float32]]],
+    rows_by_chat: Mapping[str, Mapping[int, NDArray[np.float32]]],
     left_out: Counter[str],
 ) -> JoinedChats:
     joined = JoinedChats([], [], left_out)
     for document, (name, chat) in enumerate(chats.items()):
-        chosen = sorted(found[name])
+        chosen = sorted(rows_by_chat[name])
         if chosen:
             joined.chats.append(Chat(chat.tokens, chat.prompt_tokens, chat.is_real, document, chosen))
-            joined.vectors.append(np.stack([found[name][position] for position in chosen]))
+            joined.vectors.append(np.stack([rows_by_chat[name][position] for position in chosen]))
     return joined

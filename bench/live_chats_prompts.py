@@ -1,4 +1,4 @@
-"""Prompts for live chats that no training saw: the demo's own, and those that a run held out; pure."""
+"""Prompts for live chats that were not trained on: the demo's, and a run's held-out ones; pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,12 +15,12 @@ class Ask(NamedTuple):
 
     text: str
     tokens: list[int]
-    """What the server must make of it."""
+    """The token ids that the server must compute for the prompt."""
     is_real: bool
 
 
 def to_ask(text: str, tokenizer: Any, *, is_real: bool) -> Ask:
-    """Return a prompt behind the tokenizer's chat template."""
+    """Return a prompt with its tokens under the tokenizer's chat template."""
     turn = [{"role": "user", "content": text}]
     tokens = tokenizer.apply_chat_template(
         turn, tokenize=True, add_generation_prompt=True, return_dict=False
@@ -29,9 +29,9 @@ def to_ask(text: str, tokenizer: Any, *, is_real: bool) -> Ask:
 
 
 def held_out(chats: Chats, tokenizer: Any, config: Activations) -> list[Ask]:
-    """Return the prompts of a run's held-out chats, read back from their tokens.
+    """Return the prompts of a run's held-out chats, decoded from their tokens.
 
-    Those that do not come out as the same tokens are left out: they might be other prompts.
+    Prompts whose text does not encode to the same tokens are left out.
     """
     mark = "\u241f"
     turn = [{"role": "user", "content": mark}]
@@ -51,7 +51,7 @@ def held_out(chats: Chats, tokenizer: Any, config: Activations) -> list[Ask]:
 
 
 def unseen(asks: Iterable[Ask], chats: Chats, config: Activations) -> list[Ask]:
-    """Return those that a run neither trained nor calibrated on, each once."""
+    """Return the distinct prompts that a run neither trained nor calibrated on."""
     prompts = [_prompt(chat) for chat in chats]
     seen = {tuple(tokens) for tokens in prompts if positions.split_of(tokens, config) != "held_out"}
     distinct = {tuple(ask.tokens): ask for ask in asks}

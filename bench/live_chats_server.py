@@ -1,4 +1,4 @@
-"""Send prompts to the audited server and read what capture puts on the stream meanwhile."""
+"""Send prompts to the audited server and collect the rows that it captures."""
 
 import time
 import uuid
@@ -23,17 +23,17 @@ _STORE_DEADLINE_SECONDS: Final = 60.0
 _ENGINE_DEADLINE_SECONDS: Final = 900.0
 _REQUEST_SECONDS: Final = 300.0
 _QUIET_SECONDS: Final = 3.0
-"""Nothing came for so long, so nothing comes: plugin and sidecar hold rows for less than one."""
+"""Silence after which the stream counts as complete; plugin and sidecar delay rows by less than 1 s."""
 _WAIT_MILLISECONDS: Final = 200
 
 
 class ServerError(RuntimeError):
-    """The server did not do what it should."""
+    """The server failed or answered unexpectedly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How answers are asked for."""
+    """Parameters of the requests."""
 
     concurrency: int
     max_tokens: int
@@ -41,17 +41,17 @@ class Sampling:
 
 
 class Recording(NamedTuple):
-    """What a server answered and what was captured of it."""
+    """The server's answers and the captured records."""
 
     chats: dict[str, LiveChat]
-    """By request id, in the order they were sent."""
+    """By request id, in sending order."""
     records: list[Record]
     unreadable: int
-    """Entries of the stream that are no records."""
+    """Number of stream entries that are not valid records."""
 
 
 def start(stack: Stack, plan: launch.LaunchPlan) -> None:
-    """Start the demo's Valkey, sidecar and audited server, and wait until all answer."""
+    """Start the demo's Valkey, sidecar and audited server, and wait until all are ready."""
     ports = plan.ports
     for spec in (launch.valkey(plan.home, ports.valkey), launch.sidecar(plan), launch.vllm(plan)):
         stack.start(spec)
@@ -64,14 +64,14 @@ def start(stack: Stack, plan: launch.LaunchPlan) -> None:
 
 
 def capture(base_url: str, redis_url: str, asks: Sequence[Ask], sampling: Sampling) -> Recording:
-    """Send every prompt once and return the chats with all that the stream got meanwhile.
+    """Send every prompt once, and return the chats with all records that arrive on the stream.
 
-    `base_url` ends in /v1. Raises ServerError when a request fails, or when the server read other tokens
-    than the prompt's.
+    `base_url` ends in /v1. Raises ServerError when a request fails, or when the server's prompt tokens
+    differ from the expected ones.
     """
     run_id = uuid.uuid4().hex[:8]
     names = [f"live-{run_id}-{number}" for number in range(len(asks))]
-    # No retries: one request id stands for one text.
+    # A retry would capture two texts under one request id.
     client = openai.OpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=_REQUEST_SECONDS)
     with client, Redis.from_url(redis_url) as redis, ThreadPoolExecutor(sampling.concurrency) as pool:
         last = _newest(redis)
@@ -111,7 +111,7 @@ def _chat(client: openai.OpenAI, name: str, ask: Ask, sampling: Sampling, *, see
 
 
 def _newest(redis: Redis) -> bytes:
-    """Return the id behind which everything is ours to read."""
+    """Return the id of the stream's newest entry, after which to read."""
     if not redis.exists(ACTIVATIONS_STREAM):
         return b"0"
     info: Any = redis.xinfo_stream(ACTIVATIONS_STREAM)
@@ -120,7 +120,10 @@ def _newest(redis: Redis) -> bytes:
 
 
 def _follow(redis: Redis, last: bytes, sent: Sequence["Future[LiveChat]"]) -> tuple[list[Record], int]:
-    """Return what is appended until all have answered and nothing more comes, and how much is no record."""
+    """Read new entries until all answers are in and the stream is quiet.
+
+    Returns the records and the number of invalid entries.
+    """
     records: list[Record] = []
     unreadable = 0
     changed = time.monotonic()

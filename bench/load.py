@@ -1,7 +1,7 @@
-"""Chat traffic from one process: fixed work at a fixed concurrency, and what its client saw.
+"""Chat traffic with fixed work at a fixed concurrency, and the client's measurements.
 
-The work is fixed, not the time: every arm of a round answers the same prompts with the same number
-of tokens, so that a ratio compares like with like down to the last request.
+The work is fixed instead of the duration: every arm of a round answers the same prompts with the same
+numbers of tokens, so that ratios compare equal work.
 """
 
 import asyncio
@@ -21,29 +21,29 @@ _DONE: Final = b"[DONE]"
 
 
 class LoadError(RuntimeError):
-    """A request was not answered as asked: the run cannot be compared."""
+    """A request was not answered completely, so the run is not comparable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where one run's traffic goes."""
+    """The server that gets one run's traffic."""
 
     base_url: str  # ends in /v1
     model: str
-    run_id: str  # unique: prefixes request ids, and keeps prefix caches of different runs apart
+    run_id: str  # unique; prefixes request ids, and salts the prefix cache against reuse between runs
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
 class Load:
-    """What the client saw in one run."""
+    """The client's measurements of one run."""
 
     wall_seconds: float = 0.0
     requests: int = 0
     tokens: int = 0
-    # One a request, but for each sender's first: those all arrive at once, which no traffic does.
+    # One entry per request, without each sender's first: these arrive all at once, unlike real traffic.
     ttft_seconds: list[float] = field(default_factory=list)
-    gap_seconds: list[float] = field(default_factory=list)  # between pieces of text of one answer
+    gap_seconds: list[float] = field(default_factory=list)  # between successive text chunks of an answer
 
     @property
     def tokens_per_second(self) -> float:
@@ -52,7 +52,7 @@ class Load:
 
 
 def run_load(target: Target, turns: Sequence[ChatRequest], concurrency: int) -> Load:
-    """Send all turns, ``concurrency`` at a time, and return what came back; raises LoadError."""
+    """Send all turns, ``concurrency`` at a time, and return the measurements; raises LoadError."""
     try:
         return asyncio.run(_run(target, turns, concurrency))
     except ExceptionGroup as failures:
@@ -135,7 +135,7 @@ _chunk_decoder = msgspec.json.Decoder(_Chunk)
 
 
 class Answer:
-    """Server-sent events of one answer, with the time at which each piece of text came."""
+    """Parses one answer's server-sent events, with the arrival time of each text chunk."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -144,7 +144,7 @@ class Answer:
         self._is_done = False
 
     def feed(self, data: bytes, now: float) -> None:
-        """Take what the socket had at ``now``."""
+        """Parse data that arrived at ``now`` (seconds)."""
         *events, self._buffer = (self._buffer + data).split(b"\n\n")
         for event in events:
             payload = event.removeprefix(_DATA)
@@ -158,7 +158,7 @@ class Answer:
                 self._tokens = chunk.usage.completion_tokens
 
     def check(self, turn: ChatRequest) -> None:
-        """Raise LoadError unless the whole answer came."""
+        """Raise LoadError unless the answer is complete."""
         if not self._is_done or not self.times or self._tokens != turn.answer_tokens:
             raise LoadError(
                 f"asked for {turn.answer_tokens} tokens, got {self._tokens}, "

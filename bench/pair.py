@@ -1,4 +1,4 @@
-"""The pair that a benchmark measures and the vectors that it reads, where its options name none."""
+"""Defaults for benchmarks: the demo's pair, its training run, and synthetic vectors."""
 
 import argparse
 import os
@@ -18,49 +18,49 @@ from workers.nla.checkpoint.projector import load_projector
 from workers.training.config import load_config
 
 RUN_FILE = launch.SHIPPED_DECODER / "run-gpu.yaml"
-"""How the demo's decoder was trained."""
+"""Run file of the demo's decoder."""
 
 
 def state_dir() -> Path:
-    """Return SUBTEXT_HOME, where the demo and the trainer keep what they made."""
+    """Return SUBTEXT_HOME, the state directory of demo and trainer."""
     return Path(os.environ.get("SUBTEXT_HOME", ".subtext"))
 
 
 def run_dir() -> Path:
-    """Return the training run of the demo's decoder, whether it is there or not."""
+    """Return the folder of the training run of the demo's decoder, which may not exist."""
     config = load_config(RUN_FILE)
     return state_dir() / "runs" / (config.folder or config.name)
 
 
 def base_model() -> Path:
-    """Return the audited model of the demo's decoder, converted at first use."""
+    """Return the audited model of the demo's decoder, converting it on first use."""
     models = state_dir() / "models"
     models.mkdir(parents=True, exist_ok=True)
     return ensure_model(models, log=log)
 
 
 def demo_decoder() -> Path:
-    """Return the demo's decoder as the demo assembles it, assembled at first use."""
+    """Return the demo's decoder, assembling it on first use."""
     target = decoder_target(launch.SHIPPED_DECODER, state_dir() / "decoders")
     target.parent.mkdir(parents=True, exist_ok=True)
     shipped, model = str(launch.SHIPPED_DECODER), str(base_model())
-    # In a process of its own: it needs gigabytes for a moment, and logs to stdout.
+    # A separate process, because assembling needs gigabytes for a moment and logs to stdout.
     command = [sys.executable, "-m", "deploy.local.prepare", "decoder", shipped, model, str(target)]
     subprocess.run(command, check=True, stdout=sys.stderr)
     return target
 
 
 def add_decoder_option(parser: argparse.ArgumentParser) -> None:
-    """Add --decoder-dir; without it, `demo_decoder` is meant."""
+    """Add --decoder-dir; callers use `demo_decoder` when it is missing."""
     parser.add_argument(
         "--decoder-dir", type=Path, help="assembled decoder: av/, ar/ (default: the demo's, assembled)"
     )
 
 
 def synthetic_vectors(checkpoint: Path, *, count: int, seed: int = 0) -> Vectors:
-    """Draw vectors like those that a pair's AV was trained on, at random ordinary tokens.
+    """Return random vectors, distributed roughly like an AV's training vectors, at random ordinary tokens.
 
-    Around the projector's mean with the spread that it divides by; around 0 for a pair without one.
+    Mean and standard deviation are the projector's; without a projector they are 0 and 1.
     """
     import transformers
 
@@ -80,7 +80,7 @@ def synthetic_vectors(checkpoint: Path, *, count: int, seed: int = 0) -> Vectors
 
 
 def positive(text: str) -> int:
-    """Read an option that counts something."""
+    """Parse a positive integer option."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
@@ -88,13 +88,13 @@ def positive(text: str) -> int:
 
 
 def log(line: str) -> None:
-    """Tell progress: stdout is for results."""
+    """Write a progress line to stderr, since stdout is for results."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
 
 def frame(checkpoint: Path, meta: Meta) -> tuple[NDArray[np.float32], float]:
-    """Return the mean and scale that a pair centres vectors with; 0 and 1 for one without a projector."""
+    """Return the projector's mean (d,) and scale, or 0 and 1 for a pair without a projector."""
     part = meta.projector
     if part is None:
         return np.zeros(meta.d_model, np.float32), 1.0

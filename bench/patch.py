@@ -1,7 +1,7 @@
-"""Patch-back: put a rebuilt vector where the true one was, and see what the audited model then predicts.
+"""Patch-back: replace a vector by its rebuilt one, and measure the change in the model's predictions.
 
-A reading that carries what the model uses changes its next-token distribution little; the layer's mean
-direction in the same place changes it as much as knowing nothing does.
+A rebuilt vector with the information that the model uses hardly changes the next-token distribution. The
+layer's mean direction, patched into the same place, measures the effect of no information.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,27 +16,27 @@ from workers.nla.fidelity import Interval
 from workers.training.measure.evaluation import one_minus_ratio
 
 MEAN = "mean"
-"""Name of the replacement that ablates: the layer's mean direction."""
+"""Name of the ablating replacement, the layer's mean direction."""
 _SAME = 0.99
-"""Least cosine of a vector with the model's own output at its place."""
+"""Smallest cosine of a vector with the model's output at the same position."""
 Values = NDArray[np.float64]
 
 
 class ChatsError(ValueError):
-    """The chats are not those that the vectors were read in."""
+    """The chats do not belong to the vectors."""
 
 
 class PatchResult(NamedTuple):
-    """What one position gave."""
+    """The result at one position."""
 
     seen: NDArray[np.float32]
-    """The model's own output of block K there, (d,)."""
+    """The model's own output of block K, (d,)."""
     kl: Values
-    """KL(model || patched) of the next token in nats, one a replacement."""
+    """KL(model || patched) of the next token in nats, (replacements,)."""
 
 
 class Patcher:
-    """The audited model with a hook behind block K."""
+    """The audited model with a hook after block K."""
 
     def __init__(self, model: Path, *, layer: int) -> None:
         """Load the model in float32."""
@@ -53,10 +53,10 @@ class Patcher:
         self._seen: Any = None
 
     def patch(self, tokens: Sequence[int], replacements: NDArray[np.float32]) -> PatchResult:
-        """Replace block K's output at the last of the tokens by each of (n, d)."""
+        """Replace block K's output at the last token by each of `replacements` (n, d)."""
         torch = self._torch
         self._replacements = torch.from_numpy(np.ascontiguousarray(replacements))
-        # The first row stays as it is: all stand in one batch, so that nothing else differs.
+        # The first row is the unpatched reference, in the same batch so that numerics are equal.
         batch = torch.tensor([list(tokens)] * (len(replacements) + 1))
         with torch.inference_mode():
             logits = self._model(batch, use_cache=False, logits_to_keep=1).logits[:, -1].double()
@@ -75,7 +75,7 @@ class Patcher:
 def replacements(
     vectors: NDArray[np.float32], directions: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return every direction, (n, d) or one for all, at the true norms; pure."""
+    """Return directions, each (n, d) or one for all rows, scaled to the norms of `vectors` (n, d); pure."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return {
         name: np.asarray(fidelity.to_unit(np.atleast_2d(rows)) * norms, np.float32)
@@ -89,11 +89,12 @@ def measure_kl(
     prefixes: Sequence[Sequence[int]],
     replaced: Mapping[str, NDArray[np.float32]],
 ) -> dict[str, Values]:
-    """Return the KL of every replacement at every row, whose tokens up to the read one are given.
+    """Return the KL of every replacement at every row, (n,) in nats by name.
 
-    ChatsError when the model's own vectors are others: the chats are of another run or another model.
+    `prefixes` are the tokens up to and including each row's read token. Raises ChatsError when the model's
+    own vectors differ from `vectors`, so chats, model or layer are not those of the vectors.
     """
-    found: list[Values] = []
+    kls: list[Values] = []
     for row, prefix in enumerate(prefixes):
         patched = patcher.patch(prefix, np.stack([rows[row] for rows in replaced.values()]))
         same = float(fidelity.cosine(vectors[row : row + 1], patched.seen[None])[0])
@@ -102,14 +103,14 @@ def measure_kl(
                 f"chats: row {row}: the model's own vector there has cosine {same:.3f} with the file's;"
                 " these are not the chats, the model or the layer that the vectors were read with"
             )
-        found.append(patched.kl)
-    return dict(zip(replaced, np.stack(found, axis=1), strict=True))
+        kls.append(patched.kl)
+    return dict(zip(replaced, np.stack(kls, axis=1), strict=True))
 
 
 def measure_removed(
     kl: Mapping[str, Values], documents: NDArray[np.int64], *, rounds: int
 ) -> dict[str, Interval]:
-    """Return mean KLs, and which share of the ablation's each replacement removes; pure."""
+    """Return mean KLs, and the share of the ablation's KL that each replacement removes; pure."""
     figures = {
         f"patch_kl_{name}": fidelity.mean_interval(values, documents, rounds=rounds)
         for name, values in kl.items()

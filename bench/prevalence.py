@@ -1,7 +1,7 @@
-"""Show that sampling, screening, thinning and losses leave prevalence unbiased, with honest intervals.
+"""Check that prevalence estimates are unbiased under sampling, screening, thinning and losses.
 
-Replays many simulated days (see prevalence_traffic) and compares each day's estimate with what was
-true of it. The last line is JSON.
+Simulates many days (see prevalence_traffic), compares each day's estimate with the truth, and checks the
+coverage of the intervals. The last line is JSON.
 """
 
 import argparse
@@ -21,7 +21,7 @@ STANDARD_ERRORS: Final = 2.0
 
 
 class Outcome(NamedTuple):
-    """One way of estimating, over all replications."""
+    """Results of one estimator over all replications."""
 
     name: str
     truth: float
@@ -29,9 +29,9 @@ class Outcome(NamedTuple):
     error: float
     """Mean of estimate minus truth."""
     standard_error: float
-    """Of that mean."""
+    """Standard error of ``error``."""
     coverage: float
-    """Share of the days whose truth was in the interval."""
+    """Share of days whose interval contains the truth."""
     total_error: float
     """Mean error of the estimated number of flagged rows, relative to the truth."""
     total_standard_error: float
@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
 
     @property
     def is_unbiased(self) -> bool:
-        """Within two standard errors: the prevalence, and the total, which needs no ratio."""
+        """Whether prevalence and total are both within two standard errors of the truth."""
         return (
             abs(self.error) <= STANDARD_ERRORS * self.standard_error
             and abs(self.total_error) <= STANDARD_ERRORS * self.total_standard_error
@@ -49,19 +49,19 @@ class Outcome(NamedTuple):
 
     @property
     def is_covered(self) -> bool:
-        """The interval holds the truth as often as it says."""
+        """Whether the coverage is close to the nominal 95%."""
         return COVERAGE[0] <= self.coverage <= COVERAGE[1]
 
 
 def replay(replications: int, seed: int) -> Iterator[Day]:
-    """Return independent days, always the same for the same seed."""
+    """Yield independent days, reproducible by seed."""
     reference = fit_reference()
     for number in range(replications):
         yield simulate(reference, seed + number)
 
 
 def compare(days: Iterable[Day]) -> list[Outcome]:
-    """Return how both estimators did: all rows by their probability, and the random baseline by its own."""
+    """Return the results of both estimators: all rows, and only the rows of the random baseline."""
     columns: dict[str, list[list[float]]] = {"all rows": [], "baseline": []}
     for day in days:
         for name, rows in (("all rows", day.all_rows), ("baseline", day.baseline_rows)):
@@ -70,15 +70,15 @@ def compare(days: Iterable[Day]) -> list[Outcome]:
 
 
 def _figures(day: Day, rows: SampledRows) -> list[float]:
-    found = estimate_prevalence(rows)
+    prevalence = estimate_prevalence(rows)
     return [
         day.prevalence,
-        found.estimate - day.prevalence,
-        found.lower <= day.prevalence <= found.upper,
+        prevalence.estimate - day.prevalence,
+        prevalence.lower <= day.prevalence <= prevalence.upper,
         estimate_total(rows).estimate / day.flagged - 1.0,
-        found.rows,
-        found.requests,
-        found.effective_rows,
+        prevalence.rows,
+        prevalence.requests,
+        prevalence.effective_rows,
     ]
 
 
@@ -101,7 +101,7 @@ def _outcome(name: str, figures: list[list[float]]) -> Outcome:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print a table and the JSON line; the status is 0 when every bar is met."""
+    """Print a table and the JSON line; return 0 if every bar is passed, else 1."""
     parser = argparse.ArgumentParser(prog="make bench-prevalence", description=__doc__)
     parser.add_argument("--replications", type=int, default=REPLICATIONS, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")

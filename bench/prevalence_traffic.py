@@ -1,8 +1,7 @@
-"""One day of simulated traffic, sampled by the plugin's own policy code and the sidecar's own screen.
+"""One day of simulated traffic, sampled by the plugin's and the sidecar's production code.
 
-What is simulated is the world: requests that come, their lengths, which of their positions are
-flagged, and the vectors there. Everything between a request's arrival and the record's
-probabilities is the code that runs in production: Watchlist, Block, Screening.
+Simulated are the requests, their lengths, their flagged positions and their vectors. Everything from a
+request's arrival to the record's probabilities is production code: Watchlist, Block, Screening.
 """
 
 import hashlib
@@ -41,18 +40,18 @@ PROMPT_WINDOW: Final = 2
 
 _MODEL: Final = "simulated"
 _LAYER: Final = 1
-_SHIFT: Final = 10.0  # of a flagged position's vector, along the first axis: the screen finds many
-# By the part of the day, like the capture policies: where few requests are taken, more is to be found.
+_SHIFT: Final = 10.0  # of flagged vectors along the first axis, so that the screen finds many of them
+# By part of the day, like the capture policies; correlated with the request rates to provoke bias.
 _SHARES_OF_EVENT_REQUESTS: Final = (0.15, 0.35, 0.1)
 _OPT_IN_SHARE: Final = 0.04
 _OPT_OUT_SHARE: Final = 0.04
 _TRACED_SHARE: Final = 0.3
-_MINUTE_SECONDS: Final = 8  # a short one, because the day is short
+_MINUTE_SECONDS: Final = 8  # shortened, because the simulated day is short
 
 _Policy = TypeVar("_Policy")
 
-# Policies in turn, each with its part of the day: unequal probabilities by design. All of them do what
-# requests ask for, which is the hardest case; the first two have a budget that is never reached.
+# Policies for successive parts of the day, with unequal probabilities by design. All honour opt-in, opt-out
+# and trace flags, which is the hardest case. The first two have a budget that is never exhausted.
 _HONOURED: Final = CapturePolicy(
     max_rows_per_request=400,
     honour_opt_in=True,
@@ -65,7 +64,7 @@ _CAPTURE: Final = (
     replace(_HONOURED, request_rate=0.1, decode_stride=4, window=1),
     replace(_HONOURED, request_rate=0.5, decode_stride=8, window=2, rows_per_second=150.0),
 )
-_CONTEXT: Final = 4096  # positions of a request at most
+_CONTEXT: Final = 4096  # largest number of positions per request
 _SCREEN: Final = (
     ScreenPolicy(baseline_rate=0.6, anomaly_p_value=0.05),
     ScreenPolicy(baseline_rate=1.0, anomaly_p_value=0.02, rows_per_second=100.0, baseline_share=0.6),
@@ -79,43 +78,44 @@ class Request(NamedTuple):
     request_id: str
     prompt_tokens: int
     is_flagged: NDArray[np.bool_]
-    """By position, (prompt_tokens + generated tokens,)."""
+    """(prompt tokens + generated tokens,)."""
     extra_args: dict[str, str]
 
     @property
     def eligible(self) -> slice:
-        """Positions that can be sampled at all: the end of the prompt, and all that was generated."""
+        """Positions that can be sampled: the prompt's end and all generated tokens."""
         return slice(max(SKIPPED_POSITIONS, self.prompt_tokens - PROMPT_WINDOW), len(self.is_flagged))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
-    """What was true of the traffic and what was sampled of it."""
+    """The truth about one day's traffic, and the samples of it."""
 
     flagged: int
-    """Eligible positions of requests that did not opt out, flagged."""
+    """Number of flagged positions among the eligible ones."""
     eligible: int
+    """Number of eligible positions of requests that did not opt out."""
     all_rows: SampledRows
-    """Every row that went on, by the probability of getting there in whatever way."""
+    """Every passed row, with its total inclusion probability."""
     baseline_rows: SampledRows
-    """Those that the random baseline passed, by its probability."""
+    """Rows that the baseline passed, with the baseline's probability."""
     counts: Counter[str]
 
     @property
     def prevalence(self) -> float:
-        """The truth."""
+        """The true prevalence."""
         return self.flagged / self.eligible
 
 
 class _Cell(NamedTuple):
-    """Rows that are lost alike: losses are known by stratum and minute."""
+    """Stratum and minute, the resolution at which losses are known."""
 
     stratum: str
     minute: int
 
 
 class _PassedRows(NamedTuple):
-    """Rows that the screen passed on, in columns."""
+    """Rows that the screen passed, as columns."""
 
     request: NDArray[np.int64]
     probability: NDArray[np.float64]
@@ -125,12 +125,12 @@ class _PassedRows(NamedTuple):
 
 
 def _identity(internal_id: str) -> str:
-    """Return what stands for the plugin's random identity, so that a day comes out alike again."""
+    """Return a deterministic capture id in place of the plugin's random one, for reproducible days."""
     return hashlib.blake2b(internal_id.encode(), digest_size=16).hexdigest()
 
 
 class _Day:
-    """The sampling code at work on one day, and what it counted."""
+    """Runs the sampling code over one day and keeps its counts."""
 
     def __init__(self, reference: Reference, random: np.random.Generator) -> None:
         self.counts: Counter[str] = Counter()
@@ -148,7 +148,7 @@ class _Day:
         self._screening.set_policy(screen)
 
     def serve(self, requests: Sequence[Request], now: float) -> None:
-        """Let requests come, run each in one step of the engine, and finish them."""
+        """Process requests from arrival to end, in one engine step."""
         self._minute = int(now) // _MINUTE_SECONDS
         ids = [f"{one.request_id}-00000000" for one in requests]
         self._watchlist.add(
@@ -169,23 +169,23 @@ class _Day:
             self._screen(picked.wanted[part], flags[part], numbers)
 
     def joined(self) -> _PassedRows:
-        """Return all rows that passed."""
+        """Return all passed rows."""
         return _PassedRows(*(np.concatenate(columns) for columns in zip(*self.passed, strict=True)))
 
     def _screen(
-        self, wanted: Sequence[WatchedPosition], flags: NDArray[np.bool_], numbers: dict[str, int]
+        self, positions: Sequence[WatchedPosition], flags: NDArray[np.bool_], numbers: dict[str, int]
     ) -> None:
-        self.picked.update(_Cell(watch.stratum, self._minute) for watch, _ in wanted)
-        taken = self._screening.take(measure(_block(wanted, _vectors(self._random, flags))))
-        for (stratum, counter), count in taken.counts.items():
+        self.picked.update(_Cell(watch.stratum, self._minute) for watch, _ in positions)
+        outcome = self._screening.take(measure(_block(positions, _vectors(self._random, flags))))
+        for (stratum, counter), count in outcome.counts.items():
             self.counts[f"{stratum}.{counter}"] += count
-        kept = [wanted[one.row][0] for one in taken.kept]
+        kept = [positions[one.row][0] for one in outcome.kept]
         self.passed.append(
             _PassedRows(
                 request=np.array([numbers[watch.request.request_id] for watch in kept], np.int64),
-                probability=np.array([one.probability for one in taken.kept]),
-                baseline_probability=np.array([one.baseline_probability for one in taken.kept]),
-                is_flagged=flags[[one.row for one in taken.kept]],
+                probability=np.array([one.probability for one in outcome.kept]),
+                baseline_probability=np.array([one.baseline_probability for one in outcome.kept]),
+                is_flagged=flags[[one.row for one in outcome.kept]],
                 cell=np.array([self._cell(watch.stratum) for watch in kept], np.int64),
             )
         )
@@ -200,7 +200,7 @@ class _Day:
 
 
 def fit_reference() -> Reference:
-    """Fit the screen on benign vectors."""
+    """Fit the detector's reference on benign vectors."""
     vectors = _vectors(np.random.default_rng(0), np.zeros(4000, bool))
     documents = np.arange(4000) // 8
     return anomaly_fit.fit(
@@ -216,7 +216,7 @@ def simulate(
     requests_per_second: float = 80.0,
     loss: float = 0.1,
 ) -> Day:
-    """Return one day; ``loss`` is the share of the passed rows that get lost at random on the way."""
+    """Simulate one day; ``loss`` is the share of passed rows that are lost at random."""
     random = np.random.default_rng(seed)
     day = _Day(reference, random)
     flagged = eligible = first = 0
@@ -250,7 +250,7 @@ def _requests(
     random: np.random.Generator, seed: int, first: int, count: int, share: float
 ) -> Iterator[Request]:
     is_event = random.random(count) < share
-    # Longer and with more to find: cluster sizes say something about what is in them.
+    # Event requests are longer and have more flags, so cluster size is informative.
     shares = np.where(is_event, random.beta(2.0, 4.0, count), random.beta(0.5, 40.0, count))
     generated = np.minimum(300, random.geometric(np.where(is_event, 1 / 40, 1 / 24)))
     prompts = random.integers(12, 60, count)
@@ -280,8 +280,8 @@ def _vectors(random: np.random.Generator, is_flagged: NDArray[np.bool_]) -> NDAr
     return vectors
 
 
-def _block(wanted: Sequence[WatchedPosition], vectors: NDArray[np.float32]) -> Block:
-    requests = list(dict.fromkeys(watch.request for watch, _ in wanted))
+def _block(positions: Sequence[WatchedPosition], vectors: NDArray[np.float32]) -> Block:
+    requests = list(dict.fromkeys(watch.request for watch, _ in positions))
     numbers = {request: number for number, request in enumerate(requests)}
     content = vectors.tobytes()
     header = BlockHeader(
@@ -292,17 +292,19 @@ def _block(wanted: Sequence[WatchedPosition], vectors: NDArray[np.float32]) -> B
         d_model=D_MODEL,
         captured_at=0.0,
         requests=requests,
-        request=[numbers[watch.request] for watch, _ in wanted],
+        request=[numbers[watch.request] for watch, _ in positions],
         rows=[
             row_facts(watch.choice, position, 0, checksum)
-            for (watch, position), checksum in zip(wanted, checksums(content, len(wanted)), strict=True)
+            for (watch, position), checksum in zip(
+                positions, checksums(content, len(positions)), strict=True
+            )
         ],
     )
     return decode_block(encode_block(header), content)
 
 
 def _retained(day: _Day, passed: _PassedRows, is_kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the share of sampled rows that were not lost, by cell: at the budget, and on the way."""
+    """Return the share of sampled rows per cell that neither the budget refused nor transport lost."""
     shape = len(day.cells)
     on_the_way = np.bincount(passed.cell[is_kept], minlength=shape) / np.bincount(
         passed.cell, minlength=shape

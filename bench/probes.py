@@ -1,4 +1,4 @@
-"""Linear probes on the vectors themselves: what a reading must be compared with to claim anything; pure."""
+"""Linear probes on the vectors, the reference for the accuracy of readings; pure."""
 
 from typing import Final, NamedTuple
 
@@ -8,30 +8,33 @@ from numpy.typing import NDArray
 Rows = NDArray[np.float32]
 Values = NDArray[np.float64]
 TOKENS: Final = 4000
-"""Next tokens that the probe knows, the commonest of its training rows."""
+"""Number of most frequent next tokens that the probe can predict."""
 _STRENGTHS: Final = (1e-3, 1e-2, 1e-1, 1.0)
 _TEST_SHARE: Final = 5
-"""One document of so many chooses the strength."""
+"""One in this many documents is held out to choose the ridge penalty."""
 
 
 class Probes(NamedTuple):
-    """Ridge maps from centred vectors, and a constant, to one-hot next tokens and to areas."""
+    """Ridge maps from centred vectors and a constant to one-hot next tokens, and to areas."""
 
     token_ids: NDArray[np.int64]
     token_weights: Values
     area_weights: Values
 
     def next_tokens(self, centred: Rows) -> NDArray[np.int64]:
-        """Return the likeliest next token of every row."""
+        """Return the likeliest next token of every row, (n,)."""
         return np.asarray(self.token_ids[(_with_one(centred) @ self.token_weights).argmax(axis=1)])
 
     def areas(self, centred: Rows) -> NDArray[np.int64]:
-        """Return the likeliest area of every row."""
+        """Return the likeliest area of every row, (n,)."""
         return np.asarray((_with_one(centred) @ self.area_weights).argmax(axis=1), np.int64)
 
 
 def fit(centred: Rows, next_tokens: NDArray[np.int64], areas: Rows, documents: NDArray[np.int64]) -> Probes:
-    """Fit both on training rows; documents that the fit does not see choose how strong the ridge is."""
+    """Fit both probes on training rows, with penalties chosen on held-out documents.
+
+    `centred` is (n, d), `next_tokens` and `documents` are (n,), `areas` is (n, areas).
+    """
     is_test = documents % _TEST_SHARE == 0
     if is_test.all() or not is_test.any():
         is_test = np.arange(len(documents)) % _TEST_SHARE == 0
@@ -57,16 +60,16 @@ def fit(centred: Rows, next_tokens: NDArray[np.int64], areas: Rows, documents: N
 
 
 def _ridge(inputs: Rows, products: Values, strength: float) -> Values:
-    """Return weights (d + 1, k) from inputs' products with the targets; the constant is not penalised."""
+    """Return weights (d + 1, k) from inputs (n, d) and their products with the targets (d + 1, k)."""
     design = _with_one(inputs)
     penalty = np.full(design.shape[1], strength * len(design))
-    # Never 0, so that columns without any spread have a solution too.
+    # The constant is not penalised, except for a tiny value that keeps the system solvable.
     penalty[-1] = 1e-9
     return np.asarray(np.linalg.solve(design.T @ design + np.diag(penalty), products))
 
 
 def _token_sums(inputs: Rows, tokens: NDArray[np.int64], token_ids: NDArray[np.int64]) -> Values:
-    """Return the product of inputs and one-hot tokens, (d + 1, k), without making the one-hot rows."""
+    """Return the product of inputs and one-hot tokens, (d + 1, k), without building one-hot rows."""
     place = np.minimum(np.searchsorted(token_ids, tokens), len(token_ids) - 1)
     known = token_ids[place] == tokens
     sums = np.zeros((len(token_ids), inputs.shape[1] + 1))

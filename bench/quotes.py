@@ -1,4 +1,4 @@
-"""How often quoted words are the true ones, function words and content words apart; pure."""
+"""Accuracy of quoted words, separately for function and content words; pure."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from workers.nla import fidelity
 from workers.nla.fidelity import Interval
 
 NEAREST: Final = 4
-"""How many words before the read token are compared."""
+"""Number of words before the read token to compare."""
 _WORD: Final = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 FUNCTION_WORDS: Final = frozenset(
     """
@@ -27,35 +27,35 @@ FUNCTION_WORDS: Final = frozenset(
 
 
 class Comparison(NamedTuple):
-    """One true word and what was quoted in its place."""
+    """The result for one true word."""
 
     row: int
     distance: int
-    """1 for the word next to the read token."""
+    """Distance to the read token in words, from 1."""
     is_function: bool
     is_right: bool
 
 
 def words(text: str) -> list[str]:
-    """Return a text's words without case and punctuation."""
+    """Return a text's words, casefolded and without punctuation."""
     return [word.replace("\u2019", "'") for word in _WORD.findall(text.casefold())]
 
 
 def compare(quoted: Sequence[str], true: Sequence[str]) -> Iterator[Comparison]:
-    """Compare the words nearest to the read token, counted from it; a word that is not quoted is wrong."""
+    """Compare the words nearest to the read token; a missing word counts as wrong."""
     for row, (one, other) in enumerate(zip(quoted, true, strict=True)):
-        said = words(one)[::-1]
+        quoted_words = words(one)[::-1]
         for place, word in enumerate(words(other)[::-1][:NEAREST]):
-            is_right = place < len(said) and said[place] == word
+            is_right = place < len(quoted_words) and quoted_words[place] == word
             yield Comparison(row, place + 1, word in FUNCTION_WORDS, is_right)
 
 
 def measure(
     quoted: Sequence[str], true: Sequence[str], documents: NDArray[np.int64], *, name: str, rounds: int
 ) -> dict[str, Interval]:
-    """Return the share of right words by their kind, of all distances together and of each."""
+    """Return the share of right words by kind, over all distances and per distance."""
     compared = list(compare(quoted, true))
-    found: dict[str, Interval] = {}
+    table: dict[str, Interval] = {}
     for kind, is_function in (("function", True), ("content", False)):
         of_kind = [one for one in compared if one.is_function is is_function]
         parts = {f"{name}/{kind}": of_kind}
@@ -66,6 +66,6 @@ def measure(
         for part, rows in parts.items():
             if rows:
                 right = np.array([one.is_right for one in rows], np.float64)
-                of = documents[np.array([one.row for one in rows])]
-                found[part] = fidelity.mean_interval(right, of, rounds=rounds)
-    return found
+                documents_of_part = documents[np.array([one.row for one in rows])]
+                table[part] = fidelity.mean_interval(right, documents_of_part, rounds=rounds)
+    return table

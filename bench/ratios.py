@@ -1,4 +1,4 @@
-"""Statistics shared by the benchmarks: percentiles, ratios paired by round, intervals and bars. Pure."""
+"""Statistics of the benchmarks: percentiles, ratios paired by round, intervals and bars. Pure."""
 
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
@@ -6,12 +6,12 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 _RESAMPLES: Final = 10_000
-_POOLED_RESAMPLES: Final = 400  # each sorts all samples of all rounds
+_POOLED_RESAMPLES: Final = 400  # fewer, because each sorts all samples of all rounds
 _CONFIDENCE: Final = 0.95
 
 
 class Estimate(NamedTuple):
-    """A median over rounds with its bootstrap interval."""
+    """A median over rounds with its 95% bootstrap interval."""
 
     median: float
     low: float
@@ -19,33 +19,33 @@ class Estimate(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """What a figure must reach (``at_least``) or must not pass (``at_most``)."""
+    """A lower (``at_least``) or upper (``at_most``) limit for a figure."""
 
     kind: Literal["at_least", "at_most"]
     value: float
 
 
 class Verdict(NamedTuple):
-    """How an estimate stands to its bar."""
+    """The comparison of an estimate with its bar."""
 
     is_passed: bool  # by the median
-    is_open: bool  # the interval contains the bar, so more rounds could turn the verdict
+    is_open: bool  # the interval contains the bar, so more rounds could change the verdict
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return a percentile, interpolated linearly; raises ValueError when there is no value."""
+    """Return a percentile, interpolated linearly; raises ValueError without values."""
     if not values:
         raise ValueError("percentile of no values: the load made no sample")
     return float(np.percentile(np.asarray(values, dtype=np.float64), percent))
 
 
 def paired_ratios(values: Sequence[float], baseline: Sequence[float]) -> list[float]:
-    """Return value / baseline round by round; both must have one entry a round."""
+    """Return value / baseline per round; both must have one entry per round."""
     return [value / base for value, base in zip(values, baseline, strict=True)]
 
 
 def estimate(values: Sequence[float], *, seed: int = 0) -> Estimate:
-    """Return the median of one value a round, with the 95% percentile bootstrap interval over rounds."""
+    """Return the median of one value per round, with the 95% percentile bootstrap interval over rounds."""
     rounds = np.asarray(values, dtype=np.float64)
     picks = np.random.default_rng(seed).integers(0, len(rounds), size=(_RESAMPLES, len(rounds)))
     medians = np.median(rounds[picks], axis=1)
@@ -57,10 +57,10 @@ def estimate(values: Sequence[float], *, seed: int = 0) -> Estimate:
 def pooled_percentile_ratio(
     values: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]], percent: float, *, seed: int = 0
 ) -> Estimate:
-    """Return the ratio of a percentile over the samples of all rounds, with its interval over rounds.
+    """Return the ratio of percentiles of all rounds' samples, with a 95% bootstrap interval over rounds.
 
-    A round has few samples past its 99th percentile, all rounds together have enough. It gives up
-    the pairing within rounds: what slows one round down for all arms shows in both percentiles.
+    A single round has few samples above its 99th percentile; all rounds together have enough. Pooling gives
+    up the pairing within rounds, but a slow round affects both percentiles.
     """
     mine, base = ([np.asarray(one, dtype=np.float64) for one in rounds] for rounds in (values, baseline))
 
@@ -75,6 +75,6 @@ def pooled_percentile_ratio(
 
 
 def judge(bar: Bar, figure: Estimate) -> Verdict:
-    """Tell whether the median passes the bar, and whether the interval leaves that open."""
+    """Return whether the median passes the bar, and whether the interval contains the bar."""
     passed = figure.median >= bar.value if bar.kind == "at_least" else figure.median <= bar.value
     return Verdict(is_passed=passed, is_open=figure.low <= bar.value <= figure.high)

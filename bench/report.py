@@ -1,4 +1,4 @@
-"""Turn rounds into ratios to vanilla, verdicts, a table and one JSON object. Pure."""
+"""Turn bench-capture's rounds into ratios to vanilla, verdicts, a table and one JSON object. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -27,7 +27,7 @@ FIGURES: Final[dict[str, Callable[[RunFigures], float]]] = {
     "engine_cpu": lambda run: run.engine_cpu_seconds / run.tokens * _PER_TOKENS,
     "server_cpu": lambda run: run.server_cpu_seconds / run.tokens * _PER_TOKENS,
 }
-# Beside the median of the rounds' own p99, which is what the bars judge: p99 of all rounds' samples.
+# p99 over all rounds' samples, for information; the bars apply to the median of the rounds' p99.
 POOLED: Final = "itl_p99_pooled"
 _SHOWN: Final = ("throughput", "ttft_p50", "ttft_p99", "itl_p50", "itl_p99", POOLED, "engine_cpu")
 _UNITS: Final = {
@@ -41,7 +41,7 @@ _UNITS: Final = {
 
 
 class Cell(NamedTuple):
-    """One figure of one arm at one concurrency."""
+    """Key of one figure of one arm at one concurrency."""
 
     arm: str
     concurrency: int
@@ -49,7 +49,7 @@ class Cell(NamedTuple):
 
 
 class BarResult(NamedTuple):
-    """A bar and how its cell stands to it."""
+    """A bar, with the ratio of its cell and the verdict."""
 
     cell: Cell
     bar: Bar
@@ -84,7 +84,7 @@ def _compared(arms: Sequence[Arm], base: str) -> list[Arm]:
 
 
 def judge_all(cells: Mapping[Cell, Estimate], arms: Sequence[Arm]) -> list[BarResult]:
-    """Hold every arm with bars to them, at every concurrency."""
+    """Judge every arm by its bars, at every concurrency."""
     judged = []
     bars = {(arm.name, "throughput"): arm.throughput for arm in arms}
     bars |= {(arm.name, "itl_p99"): arm.itl_p99 for arm in arms}
@@ -96,47 +96,49 @@ def judge_all(cells: Mapping[Cell, Estimate], arms: Sequence[Arm]) -> list[BarRe
 
 
 def baseline(rounds: Sequence[Round], concurrency: int) -> dict[str, Estimate]:
-    """Return vanilla's own figures: medians over rounds, in seconds, tokens a second, CPU seconds."""
+    """Return vanilla's figures by name, as medians over rounds in the units of ``FIGURES``."""
     runs = _runs(rounds, BASELINE, concurrency)
     return {name: estimate([figure(run) for run in runs]) for name, figure in FIGURES.items()}
 
 
 def concurrencies(rounds: Sequence[Round]) -> list[int]:
-    """Return the concurrencies that were run."""
+    """Return the measured concurrencies, ascending."""
     return sorted({run.concurrency for one in rounds for run in one.runs})
 
 
 def capture_figures(rounds: Sequence[Round], arm: str, concurrency: int) -> dict[str, Any] | None:
-    """Return what the plugin and its sidecar said, summed over rounds; None for an arm without them."""
+    """Return the plugin's and sidecar's figures over all rounds; None for an arm without capture."""
     runs = _runs(rounds, arm, concurrency)
-    found = [run.capture for run in runs if run.capture is not None]
-    if not found:
+    captures = [run.capture for run in runs if run.capture is not None]
+    if not captures:
         return None
     dropped: dict[str, int] = {}
-    for one in found:
+    for one in captures:
         for reason, rows in one.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + rows
     tokens = sum(run.tokens for run in runs)
     return {
         "overhead_us": {
-            sampled: _median_microseconds([one.overhead_seconds.get(sampled) for one in found])
+            sampled: _median_microseconds([one.overhead_seconds.get(sampled) for one in captures])
             for sampled in ("none", "some")
         },
-        "requests_seen": sum(one.requests_seen for one in found),
-        "requests_sampled": sum(one.requests_sampled for one in found),
-        "rows_sampled": sum(one.rows_sampled for one in found),
-        "rows_handed_over": sum(one.rows_handed_over for one in found),
+        "requests_seen": sum(one.requests_seen for one in captures),
+        "requests_sampled": sum(one.requests_sampled for one in captures),
+        "rows_sampled": sum(one.rows_sampled for one in captures),
+        "rows_handed_over": sum(one.rows_handed_over for one in captures),
         "dropped": dropped,
-        "sidecar_cpu_s_per_1k_tokens": sum(one.sidecar_cpu_seconds for one in found) / tokens * _PER_TOKENS,
+        "sidecar_cpu_s_per_1k_tokens": sum(one.sidecar_cpu_seconds for one in captures)
+        / tokens
+        * _PER_TOKENS,
     }
 
 
 def document(
     rounds: Sequence[Round], arms: Sequence[Arm], cells: Mapping[Cell, Estimate]
 ) -> dict[str, Any]:
-    """Return everything as one JSON object; ``cells`` are the rounds' ``ratios``.
+    """Return all results as one JSON object; ``cells`` is the result of ``ratios``.
 
-    ``ok``: every bar of the arms that ran is passed.
+    ``ok`` means that every bar of the measured arms is passed.
     """
     judged = judge_all(cells, arms)
     within = ratios(rounds, arms, SAME_PROCESS)
@@ -188,7 +190,7 @@ def _by_arm(
 
 
 def table(rounds: Sequence[Round], arms: Sequence[Arm], cells: Mapping[Cell, Estimate]) -> str:
-    """Return the same for people."""
+    """Render the results as a text table."""
     lines = [f"{len(rounds)} rounds; ratios to vanilla of the same round: median [95% interval]"]
     within = ratios(rounds, arms, SAME_PROCESS)
     for concurrency in concurrencies(rounds):

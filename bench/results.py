@@ -1,4 +1,4 @@
-"""What one run measured, kept as JSON lines: one line a finished round, so that a run can go on."""
+"""Results of bench-capture, kept as one JSON line per finished round, so that a run can resume."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +7,14 @@ import msgspec
 
 
 class CaptureFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What the plugin and its sidecar said about one run."""
+    """The plugin's and sidecar's figures for one run."""
 
-    overhead_seconds: dict[str, float | None]  # median a step, by whether any row was taken
+    overhead_seconds: dict[str, float | None]  # median per step, by whether rows were sampled
     requests_seen: int
     requests_sampled: int
     rows_sampled: int
     rows_handed_over: int
-    dropped: dict[str, int]  # rows by reason, in the plugin
+    dropped: dict[str, int]  # rows dropped in the plugin, by reason
     sidecar_cpu_seconds: float
 
 
@@ -41,12 +41,12 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes rounds comparable: a run that goes on must have the same."""
+    """The parameters that make rounds comparable; a resumed run must have the same."""
 
     seed: int
     seconds: float
     arms: list[str]
-    turns: dict[int, int]  # requests of a run, by concurrency
+    turns: dict[int, int]  # requests per run, by concurrency
 
     @property
     def concurrency(self) -> list[int]:
@@ -55,17 +55,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResumeError(RuntimeError):
-    """The state cannot be gone on from; the message tells why."""
+    """The run cannot be resumed; the message says why."""
 
 
 class ResultsFile:
-    """The state file: its first line is the plan, each further one a round."""
+    """The state file: the first line is the plan, each further line a round."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def begin(self, plan: Plan) -> None:
-        """Start anew; what was there is kept beside it as ``.old``."""
+        """Start a new file; an existing one is renamed to ``.old``."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists():
             self._path.rename(self._path.with_suffix(".old"))
@@ -77,14 +77,14 @@ class ResultsFile:
             file.write(msgspec.json.encode(finished) + b"\n")
 
     def read(self) -> tuple[Plan, list[Round]]:
-        """Return plan and rounds; a last line that a kill cut off is left out. Raises ResumeError."""
+        """Return plan and rounds, ignoring a truncated last line; raises ResumeError."""
         if not self._path.exists():
             raise ResumeError(f"--resume: there is no {self._path}; run without it first")
         first, *lines = self._path.read_bytes().splitlines()
         return msgspec.json.decode(first, type=Plan), _rounds(lines)
 
     def truncate_to(self, plan: Plan, rounds: Sequence[Round]) -> None:
-        """Write plan and rounds anew, without a torn line at the end."""
+        """Rewrite the file with plan and rounds, dropping a truncated last line."""
         encoded = [msgspec.json.encode(part) for part in (plan, *rounds)]
         unfinished = self._path.with_suffix(".tmp")
         unfinished.write_bytes(b"\n".join(encoded) + b"\n")
@@ -94,9 +94,9 @@ class ResultsFile:
 def check_same(
     plan: Plan, *, seed: int, seconds: float, arms: Sequence[str], concurrency: Sequence[int]
 ) -> None:
-    """Raise ResumeError when the options differ from those of the rounds that are there."""
-    asked = {"seed": seed, "seconds": seconds, "arms": list(arms), "concurrency": sorted(concurrency)}
-    for name, value in asked.items():
+    """Raise ResumeError when the options differ from the plan of the existing rounds."""
+    options = {"seed": seed, "seconds": seconds, "arms": list(arms), "concurrency": sorted(concurrency)}
+    for name, value in options.items():
         if getattr(plan, name) != value:
             raise ResumeError(f"--resume: --{name} is {value}, the rounds so far had {getattr(plan, name)}")
 

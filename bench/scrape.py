@@ -1,4 +1,4 @@
-"""Read a process's own metrics, and what they grew by between two readings."""
+"""Scrape a process's metrics and compute their growth between two scrapes."""
 
 import math
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ class _Series(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """All samples of one reading, or the growth from one reading to another."""
+    """All samples of one scrape, or their growth between two."""
 
     samples: Mapping[_Series, float]
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Return the samples of a text exposition."""
+        """Parse the Prometheus text format."""
         return cls(
             {
                 _Series(sample.name, frozenset(sample.labels.items())): sample.value
@@ -34,15 +34,15 @@ class Scrape:
         )
 
     def since(self, earlier: "Scrape") -> "Scrape":
-        """Return how much every sample grew; for counters and histograms."""
+        """Return every sample's growth, for counters and histograms."""
         return Scrape({key: value - earlier.samples.get(key, 0.0) for key, value in self.samples.items()})
 
     def total(self, name: str, **labels: str) -> float:
-        """Return the sum over all series of that name and these labels, 0 when there is none."""
+        """Return the sum over all series with this name and these labels, 0 without any."""
         return sum(self._matching(name, labels).values())
 
     def by(self, name: str, *label_names: str) -> dict[str, float]:
-        """Return the sum for each combination of the labels' values that is not 0."""
+        """Return the nonzero sums by the labels' values, joined with colons."""
         sums: dict[str, float] = {}
         for series, value in self._matching(name, {}).items():
             labels = dict(series.labels)
@@ -51,7 +51,7 @@ class Scrape:
         return {key: value for key, value in sorted(sums.items()) if value}
 
     def median(self, histogram: str, **labels: str) -> float | None:
-        """Return a histogram's median, interpolated in its bucket; None without observations."""
+        """Return a histogram's median, interpolated within its bucket; None without observations."""
         counts: dict[float, float] = {}
         for series, value in self._matching(f"{histogram}_bucket", labels).items():
             bound = float(dict(series.labels)["le"])
@@ -59,16 +59,16 @@ class Scrape:
         return _median(sorted(counts.items()))
 
     def _matching(self, name: str, labels: Mapping[str, str]) -> dict[_Series, float]:
-        wanted = set(labels.items())
+        required = set(labels.items())
         return {
             series: value
             for series, value in self.samples.items()
-            if series.name == name and wanted <= series.labels
+            if series.name == name and required <= series.labels
         }
 
 
 def scrape(url: str) -> Scrape:
-    """Read a metrics endpoint; raises httpx.HTTPError."""
+    """Scrape a metrics endpoint; raises httpx.HTTPError."""
     answer = httpx.get(url, timeout=_TIMEOUT_SECONDS, trust_env=False)
     answer.raise_for_status()
     return Scrape.of(answer.text)
@@ -81,7 +81,7 @@ def _median(cumulative: list[tuple[float, float]]) -> float | None:
     low, below = 0.0, 0.0
     for bound, count in cumulative:
         if count >= half:
-            # Nothing is known of what lies past the last bound but that it is past it.
+            # The last bucket has no upper bound, so its lower bound is the best answer.
             return low if math.isinf(bound) else low + (bound - low) * (half - below) / (count - below)
         low, below = bound, count
     return None

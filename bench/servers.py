@@ -1,4 +1,4 @@
-"""Start what the arms need: one real vLLM server each, Valkey and a sidecar for the captured one."""
+"""Start the servers of bench-capture: real vLLM servers, and Valkey and a sidecar for the captured one."""
 
 import dataclasses
 import json
@@ -25,24 +25,24 @@ _STORE_DEADLINE_SECONDS: Final = 60.0
 _ENGINE_DEADLINE_SECONDS: Final = 900.0
 _INSTALL_DEADLINE_SECONDS: Final = 120.0
 _GIB: Final = 1 << 30
-_SERVER_GIB: Final = 3.7  # resident, with the KV cache of one GiB that the demo gives its server
+_SERVER_GIB: Final = 3.7  # resident set, including the demo's KV cache of 1 GiB
 _LENS_REQUIREMENTS: Final = Path(__file__).with_name("vllm-lens.txt")
 
 
 class MemoryShortageError(RuntimeError):
-    """The servers do not fit beside what runs here already."""
+    """Not enough memory is free for all servers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningServer:
-    """A vLLM server that answers."""
+    """A ready vLLM server."""
 
     base_url: str
     process: DemoProcess
 
 
 class RunningSidecar:
-    """The captured server's sidecar: its policy file, its metrics, and its life."""
+    """The captured server's sidecar."""
 
     def __init__(self, process: DemoProcess, metrics_url: str, policy_file: Path) -> None:
         self.process = process
@@ -50,15 +50,15 @@ class RunningSidecar:
         self._policy_file = policy_file
 
     def set_policy(self, policy: Mapping[str, Any]) -> None:
-        """Put a capture policy into the file that the sidecar watches."""
+        """Write a capture policy to the file that the sidecar watches."""
         write_policy(self._policy_file, policy)
 
     def suspend(self) -> None:
-        """Stop it in its tracks: from now on nobody reads the plugin's socket."""
+        """Suspend the process, so that the plugin's socket is not read."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume the suspended process."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, signum: signal.Signals) -> None:
@@ -68,7 +68,7 @@ class RunningSidecar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """Everything that runs."""
+    """All running servers."""
 
     servers: Mapping[str, RunningServer]  # by name
     sidecar: RunningSidecar | None
@@ -76,9 +76,9 @@ class Running:
 
 
 def start(stack: Stack, home: Home, model_dir: Path, servers: Sequence[Server]) -> Running:
-    """Start all servers, one after the other, and return once every one answers.
+    """Start all servers one after the other and wait until each is ready.
 
-    Raises MemoryShortageError, ProcessDiedError or StartTimeoutError. The stack ends them all.
+    Raises MemoryShortageError, ProcessDiedError or StartTimeoutError. The stack stops the servers.
     """
     check_memory(servers, psutil.virtual_memory().available)
     ports = choose_ports(
@@ -98,7 +98,7 @@ def start(stack: Stack, home: Home, model_dir: Path, servers: Sequence[Server]) 
         stack.run(_installing_lens(plan), "installing vllm-lens into a folder", _INSTALL_DEADLINE_SECONDS)
     running = {}
     for number, server in enumerate(servers):
-        # Far enough apart that a port which is taken moves only one of them.
+        # Ports are chosen one by one, so that an occupied port moves only one server.
         port = choose_ports(Ports(openai=_FIRST_PORT + 10 + number)).openai
         process = stack.start(vllm(plan, server, port))
         stack.wait_ready(
@@ -111,7 +111,7 @@ def start(stack: Stack, home: Home, model_dir: Path, servers: Sequence[Server]) 
 
 
 def check_memory(servers: Sequence[Server], available_bytes: int) -> None:
-    """Raise MemoryShortageError unless all servers can live at once."""
+    """Raise MemoryShortageError unless all servers fit into the available memory at once."""
     needed, available = _SERVER_GIB * len(servers), available_bytes / _GIB
     if available < needed:
         names = ", ".join(server.name for server in servers)
@@ -122,7 +122,7 @@ def check_memory(servers: Sequence[Server], available_bytes: int) -> None:
 
 
 def vllm(plan: launch.LaunchPlan, server: Server, port: int) -> ProcessSpec:
-    """Return the OpenAI server of an arm: the demo's model, and vLLM's own defaults."""
+    """Return the process of an arm's OpenAI server, with the demo's model and vLLM's defaults."""
     options = {
         "--model": str(plan.model_dir),
         "--served-model-name": MODEL_NAME,
@@ -142,7 +142,7 @@ def vllm(plan: launch.LaunchPlan, server: Server, port: int) -> ProcessSpec:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += [part for option in options.items() for part in option]
     command += ["--enforce-eager"] if server.is_eager else []
-    # Only one of them works at a time.
+    # Only one server is busy at a time, so each may use all cores.
     env = launch.lone_engine_env(plan)
     if server.has_vllm_lens:
         env["PYTHONPATH"] = str(_lens_dir(plan.home))
@@ -150,7 +150,7 @@ def vllm(plan: launch.LaunchPlan, server: Server, port: int) -> ProcessSpec:
 
 
 def write_policy(path: Path, policy: Mapping[str, Any]) -> None:
-    """Replace the policy file as a whole, so that no reader meets half of it."""
+    """Replace the policy file atomically."""
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps({"capture": dict(policy)}))
     unfinished.rename(path)

@@ -1,10 +1,9 @@
-"""How many rows a second the sidecar takes through screen and XADD on one core, and at what memory.
+"""Throughput and memory of the sidecar, from the socket through the screen to XADD, on one core.
 
-Run it on a machine that does nothing else: ``make bench-sidecar``. A real ZeroMQ sender sends blocks
-of 8, 32 and 128 rows as fast as they are taken; the screen has a subspace of rank 32 and 16 probes,
-and every row is shipped. Beside it, a bare writer appends entries of the same size by redis-py's own
-pipeline from the same core to the same Valkey. Rounds visit all in turn; ratios are taken
-within a round.
+``make bench-sidecar`` needs an otherwise idle machine. A ZeroMQ sender sends blocks of 8, 32 and 128 rows
+as fast as the sidecar takes them. The screen has a subspace of rank 32 and 16 probes, and every row is
+shipped. For comparison, a bare writer appends entries of the same size with redis-py's pipeline, on the
+same core and to the same Valkey. Every round runs all arms, and ratios are taken within a round.
 """
 
 import argparse
@@ -29,15 +28,15 @@ BARS: Final = {"rows_per_second": Bar("at_least", 8000.0), "ratio": Bar("at_leas
 _LEAST_ROUNDS: Final = 7
 _CORES: Final = 2
 _MIB: Final = 1 << 20
-_SETTLED_SHARE: Final = 0.2  # of the soak, before memory is judged: caches and pools fill first
-_FLAT_SHARE: Final = 0.02  # growth of the resident set over the soak that counts as flat
+_SETTLED_SHARE: Final = 0.2  # start of the soak that is not judged, while caches and pools fill
+_FLAT_SHARE: Final = 0.02  # largest growth of the resident set, relative to its mean, that counts as flat
 
 
 class Figures(NamedTuple):
-    """One run."""
+    """Figures of one run."""
 
     rows_per_second: float
-    cpu_microseconds: float  # of the sidecar a row; not known of the bare writer
+    cpu_microseconds: float  # of the sidecar per row; 0 for the bare writer
 
 
 class Soak(NamedTuple):
@@ -48,7 +47,7 @@ class Soak(NamedTuple):
     first_mib: float
     last_mib: float
     largest_mib: float
-    trend_mib_per_minute: float  # least squares over what is judged
+    trend_mib_per_minute: float  # least squares over the judged part
     is_flat: bool
 
 
@@ -56,7 +55,7 @@ Rounds = list[dict[str, Figures]]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run and report; returns 0 when every bar is passed, 1 when not."""
+    """Run and report; return 0 if every bar is passed, 1 if not, 2 with fewer than two cores."""
     options = _options(argv)
     if os.cpu_count() is None or len(os.sched_getaffinity(0)) < _CORES:
         sys.stderr.write("bench-sidecar needs two cores: one for the sidecar, one for all others\n")
@@ -76,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def report(rounds: Rounds, soak: Soak | None) -> dict[str, Any]:
-    """Return everything as one JSON object."""
+    """Return all results as one JSON object."""
     raw = [one[RAW].rows_per_second for one in rounds]
     arms: dict[str, Any] = {RAW: {"rows_per_second": estimate(raw)._asdict()}}
     bars: list[dict[str, Any]] = []
@@ -100,7 +99,7 @@ def report(rounds: Rounds, soak: Soak | None) -> dict[str, Any]:
 
 
 def table(document: dict[str, Any]) -> str:
-    """Return the same for people."""
+    """Render a report as a text table."""
     lines = [f"{document['rounds']} rounds; median [95% interval]"]
     for name, figures in document["arms"].items():
         parts = [f"{figure} {_shown(value)}" for figure, value in figures.items()]
@@ -120,7 +119,7 @@ def table(document: dict[str, Any]) -> str:
 
 
 def judge_memory(seconds: Sequence[float], mib: Sequence[float], rows: int) -> Soak:
-    """Judge a resident set, sampled at ``seconds`` since the start of the soak."""
+    """Judge resident set sizes ``mib``, sampled at ``seconds`` since the start of the soak."""
     first = int(len(mib) * _SETTLED_SHARE)
     at, sizes = np.asarray(seconds[first:]), np.asarray(mib[first:])
     trend = float(np.polyfit(at, sizes, 1)[0])

@@ -1,8 +1,8 @@
-"""The two ends of the sidecar's benchmark: a plugin that never stops sending, and a bare writer.
+"""Load generators of bench-sidecar: an endless block sender, and a bare stream writer.
 
-``python -m bench.sidecar_load send SOCKET ROWS`` sends blocks as fast as they are taken;
-``python -m bench.sidecar_load write REDIS_URL SECONDS`` appends ready-made entries by redis-py's own
-pipeline, and prints how many a second. Both run until killed, or for the time given.
+``python -m bench.sidecar_load send SOCKET ROWS`` sends blocks as fast as the sidecar takes them, until
+killed. ``python -m bench.sidecar_load write REDIS_URL SECONDS`` appends prepared entries with redis-py's
+pipeline and prints the entries per second.
 """
 
 import sys
@@ -16,18 +16,18 @@ from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.facts import RequestFacts, RowFacts
 from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 
-D_MODEL: Final = 3584  # of Qwen2.5-7B: 7 KB a row in bfloat16
+D_MODEL: Final = 3584  # of Qwen2.5-7B; a row is 7 KB in bfloat16
 LAYER: Final = 20
 MODEL: Final = "Qwen2.5-7B-Instruct"
-_BLOCKS: Final = 64  # distinct ones, sent again and again
+_BLOCKS: Final = 64  # distinct blocks, sent repeatedly
 _ENTRIES_PER_BATCH: Final = 256
-_HEADER_BYTES: Final = 700  # of a record with the scores of 16 probes
+_HEADER_BYTES: Final = 700  # size of a record's header with the scores of 16 probes
 _STREAM_ENTRIES: Final = 30_000
 _DIRECTIONS: Final = 48
 
 
 def benign(rows: int, seed: int) -> npt.NDArray[np.float32]:
-    """Activations with a mean, a subspace and noise, as the reference is fitted on."""
+    """Return random activations (rows, D_MODEL) with a mean, a subspace and noise."""
     rng, shape = np.random.default_rng(seed), np.random.default_rng(0)
     mean = shape.standard_normal(D_MODEL)
     directions = shape.standard_normal((_DIRECTIONS, D_MODEL))
@@ -37,7 +37,7 @@ def benign(rows: int, seed: int) -> npt.NDArray[np.float32]:
 
 
 def block(rows: int, number: int) -> tuple[bytes, bytes]:
-    """Return the frames of one engine step: bfloat16 rows of as many requests."""
+    """Return the frames of one engine step: header, and bfloat16 rows of one request each."""
     from subtext_sidecar.local.block import VERSION, BlockHeader, checksums, encode_block
 
     vectors = (benign(rows, seed=1000 + number).view(np.uint32) >> 16).astype("<u2").tobytes()
@@ -69,7 +69,7 @@ def block(rows: int, number: int) -> tuple[bytes, bytes]:
 
 
 def send(address: str, rows: int) -> None:
-    """Send blocks for ever; wait whenever the sidecar has not taken the last ones."""
+    """Send blocks forever, blocking while the socket's queue is full."""
     import zmq
 
     from subtext_sidecar.local import wire
@@ -85,7 +85,7 @@ def send(address: str, rows: int) -> None:
 
 
 def write(redis_url: str, seconds: float) -> float:
-    """Append entries of a record's size for ``seconds``; return how many a second."""
+    """Append entries of a record's size for ``seconds``; return the entries per second."""
     from redis import Redis
 
     rng = np.random.default_rng(0)

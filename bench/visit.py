@@ -1,4 +1,4 @@
-"""One visit of a round to an arm: bring it into force, touch its server, measure, and put it back."""
+"""One visit to an arm: apply its policy, warm its server up, measure, and undo."""
 
 import contextlib
 import time
@@ -24,7 +24,7 @@ _ENABLED = "subtext_capture_enabled"
 
 
 class VisitError(RuntimeError):
-    """An arm did not do what it should; its figures would mean nothing."""
+    """An arm did not reach the expected state, so its figures would be invalid."""
 
 
 class _Observation(NamedTuple):
@@ -36,7 +36,7 @@ class Visitor:
     """Runs loads against one set of servers."""
 
     def __init__(self, running: Running, run_id: str) -> None:
-        """``run_id``: unique to this process, so that no prefix cache knows its requests."""
+        """``run_id`` must be unique to this process, so that no prefix cache holds its requests."""
         self._running = running
         self._run_id = run_id
         self._loads = 0
@@ -45,13 +45,13 @@ class Visitor:
     def visit(
         self, arm: Arm, work: dict[int, list[ChatRequest]], touch: Sequence[ChatRequest]
     ) -> list[RunFigures]:
-        """Measure ``work``, given by concurrency, after an unmeasured ``touch``; raises VisitError."""
+        """Measure ``work`` (turns by concurrency) after an unmeasured ``touch``; raises VisitError."""
         with self._in_force(arm, touch):
             self._load(arm, touch, _TOUCH_CONCURRENCY)
             return [self._measure(arm, turns, concurrency) for concurrency, turns in work.items()]
 
     def warm_up(self, arm: Arm, turns: Sequence[ChatRequest], concurrency: int) -> Load:
-        """Send traffic whose figures are not kept for the table."""
+        """Send traffic that is not part of the results."""
         return self._load(arm, turns, concurrency)
 
     def _measure(self, arm: Arm, turns: Sequence[ChatRequest], concurrency: int) -> RunFigures:
@@ -80,7 +80,7 @@ class Visitor:
         return None if arm.policy is None else self._running.sidecar
 
     def _observe(self, arm: Arm, sidecar: RunningSidecar) -> _Observation:
-        """Return what the capture side says once it has told of every request so far."""
+        """Return plugin and sidecar figures, once the plugin has counted every request so far."""
         sent = self._sent[arm.server.name]
         wait_until(
             lambda: self._plugin().total("subtext_requests_seen_total") >= sent,
@@ -107,7 +107,7 @@ class Visitor:
         if arm.policy is None or sidecar is None:
             yield
             return
-        # Two arms may have the same request rate: by way of idle, the change can be seen.
+        # Two arms may have the same request rate; switching via idle makes the change observable.
         for policy in (IDLE_POLICY, arm.policy):
             sidecar.set_policy(policy)
             self._wait_for_rate(float(policy["request_rate"]))
@@ -123,7 +123,7 @@ class Visitor:
         self._wait_until_read(sidecar)
 
     def _fill(self, arm: Arm, touch: Sequence[ChatRequest]) -> None:
-        """Send traffic until the buffers between plugin and sidecar are full and rows are dropped."""
+        """Send traffic until the buffers between plugin and sidecar are full and the plugin drops rows."""
         before = self._plugin()
         deadline = time.monotonic() + _DEADLINE_SECONDS
         while not self._plugin().since(before).total("subtext_activations_dropped_total", stage="plugin"):
@@ -149,7 +149,7 @@ class Visitor:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition; raises VisitError when it does not come about."""
+    """Wait for a condition; raises VisitError on a timeout."""
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while not condition():
         if time.monotonic() > deadline:
@@ -158,7 +158,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def _has_caught_up(sidecar: Scrape, sent: float) -> bool:
-    # Counts follow the rows on the same socket: who has read the count has read the rows.
+    # Counts follow the rows on the same socket, so a reader of the count has read the rows.
     is_read = sidecar.total("subtext_activations_captured_total") >= sent
     return is_read and not sidecar.total("subtext_sidecar_buffer_bytes")
 

@@ -1,1 +1,1 @@
-"""The whole pipeline on one machine, with one command."""
+"""`subtext demo`: the whole pipeline on one machine."""

@@ -16,7 +16,7 @@ _DEADLINE_SECONDS: Final = 1500.0
 
 
 def demo(argv: list[str]) -> int:
-    """Run the demo; returns 0 when it ended well, 1 when not, 130 when a run with --once is interrupted."""
+    """Run the demo; return 0 on success, 1 on failure, 130 when a run with --once is interrupted."""
     options = _options(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
@@ -25,7 +25,7 @@ def demo(argv: list[str]) -> int:
 
     result = run(options)
     if options.is_once:
-        # The last line on stdout, and the only one.
+        # Callers parse stdout, so this must stay its only line.
         sys.stdout.write(json.dumps(result.document) + "\n")
         sys.stdout.flush()
     return result.status
@@ -69,7 +69,7 @@ def _options(argv: list[str]) -> "Options":
 
 
 def _make_started_at(now: float) -> float:
-    """Return when make started, by SUBTEXT_STARTED_AT (whole Unix seconds), else now."""
+    """Return the time make started, from SUBTEXT_STARTED_AT (whole Unix seconds), or `now`."""
     text = os.environ.get("SUBTEXT_STARTED_AT", "")
     return min(float(text), now) if text.isdecimal() else now
 

@@ -1,4 +1,4 @@
-"""Start the whole pipeline in order, and wait until every process is ready."""
+"""Start the pipeline's processes in order and wait until each is ready."""
 
 import datetime as dt
 import shutil
@@ -20,7 +20,7 @@ from deploy.local.stack import Stack
 
 _STORE_DEADLINE_SECONDS = 60.0
 _PREPARE_DEADLINE_SECONDS = 420.0
-# Of the audited server and the decoder's engine: they compile and load at the same time.
+# The audited server and the decoder's engine load and compile concurrently, so they share a deadline.
 _ENGINE_DEADLINE_SECONDS = 900.0
 KEY_SCOPES = ("explanations:read", "explanations:read_text", "flags:read", "coverage:read")
 
@@ -36,32 +36,31 @@ class Pipeline:
     plan: launch.LaunchPlan
     readback: Readback
     started_at: dt.datetime
-    totals_before: Totals  # what REST reported before this run's first request
+    totals_before: Totals  # REST's totals before this run's first request
 
     @property
     def openai_url(self) -> str:
-        """The audited OpenAI endpoint."""
+        """Base URL of the audited OpenAI endpoint."""
         return f"http://{HOST}:{self.plan.ports.openai}/v1"
 
     @property
     def api_url(self) -> str:
-        """The REST service."""
+        """Base URL of the REST service."""
         return api_url(self.plan.ports)
 
 
 def api_url(ports: Ports) -> str:
-    """Return the REST service's address."""
+    """Return the REST service's base URL."""
     return f"http://{HOST}:{ports.api}"
 
 
 def start(
     stack: Stack, home: Home, ports: Ports, reporter: Reporter, *, is_eager: bool, threads: int
 ) -> Pipeline:
-    """Start everything and return once a request can be sent, explained and read back.
+    """Start every process and return when a request can be sent, explained and read back.
 
-    Stores first; then whatever the first run must prepare, while the audited server already starts;
-    readiness of all last. Raises ProcessDiedError, StartTimeoutError, KeyCreationError or
-    FileNotFoundError.
+    The decoder is assembled while the audited server starts, which shortens the first run. Raises
+    ProcessDiedError, StartTimeoutError, KeyCreationError or FileNotFoundError.
     """
     started_at = dt.datetime.now(dt.UTC)
     target = prepare.decoder_target(launch.SHIPPED_DECODER, home.decoders_dir)
@@ -109,7 +108,7 @@ def start(
 
 
 def can_compile() -> bool:
-    """Tell whether torch.compile can work here: it needs a C++ compiler and Python's headers."""
+    """Return whether torch.compile can work here: it needs a C++ compiler and Python's headers."""
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     return any(map(shutil.which, ("g++", "c++", "clang++"))) and headers.exists()
 

@@ -1,4 +1,4 @@
-"""The demo's own prompts, as data in prompts.yaml."""
+"""Load the demo's prompts from prompts.yaml."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class Prompt(NamedTuple):
 
 
 def load_prompts(path: Path = PROMPTS_FILE) -> list[Prompt]:
-    """Return the prompts in file order; raises ValueError naming an entry that is not topic and text."""
+    """Return the prompts in file order; ValueError names an entry with other keys than topic and text."""
     prompts = []
     for number, entry in enumerate(yaml.safe_load(path.read_text()), start=1):
         if not isinstance(entry, dict) or set(entry) != {"topic", "text"}:
@@ -28,7 +28,7 @@ def load_prompts(path: Path = PROMPTS_FILE) -> list[Prompt]:
 
 
 def by_turns(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Return the prompts with the topics taking turns, so that even a short run meets every topic."""
+    """Return the prompts in round-robin order of topics, so that a short run covers every topic."""
     topics: dict[str, list[Prompt]] = {}
     for prompt in prompts:
         topics.setdefault(prompt.topic, []).append(prompt)

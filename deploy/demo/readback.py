@@ -1,4 +1,4 @@
-"""What the demo knows of its own pipeline: only what the REST service answers."""
+"""A REST client of the demo's own pipeline, its only source of results."""
 
 import datetime as dt
 from collections import Counter
@@ -16,12 +16,12 @@ _TIMEOUT_SECONDS = 15.0
 
 
 class ReadbackError(RuntimeError):
-    """REST answered something else than success."""
+    """REST answered with an error status."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One explanation as REST answered it."""
+    """One explanation from REST."""
 
     id: str
     request_id: str
@@ -29,15 +29,15 @@ class Reading:
     token: str
     text: str
     fve: float
-    fve_beyond_token: float | None  # of what the token leaves open; None when its mean is not known
+    fve_beyond_token: float | None  # None when the token's mean is unknown
     is_verified: bool
-    calibration_n: int  # shuffled pairs that the verdict stands on; 0 when there is no calibration
+    calibration_n: int  # readings behind the calibration; 0 for an uncalibrated decoder
     captured_at: dt.datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Sums over every hop since a moment."""
+    """Sums of the pipeline's counters over a time range."""
 
     requests_seen: int = 0
     samples: int = 0
@@ -45,7 +45,7 @@ class Totals:
     dead_lettered: int = 0
 
     def since(self, earlier: "Totals") -> "Totals":
-        """Return what came on top of ``earlier``."""
+        """Return the difference to ``earlier``."""
         return Totals(
             requests_seen=self.requests_seen - earlier.requests_seen,
             samples=self.samples - earlier.samples,
@@ -55,10 +55,10 @@ class Totals:
 
 
 class Readback:
-    """A REST client of the demo's service."""
+    """A REST client; requests raise ReadbackError or an httpx.TransportError."""
 
     def __init__(self, base_url: str, api_key: str) -> None:
-        """``base_url``: without /v1."""
+        """``base_url`` excludes /v1."""
         self._http = httpx.Client(
             base_url=f"{base_url}/v1",
             headers={"Authorization": f"Bearer {api_key}"},
@@ -67,7 +67,7 @@ class Readback:
         )
 
     def __enter__(self) -> Self:
-        """Keep connections until the block ends."""
+        """Return the client itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,7 +75,7 @@ class Readback:
         self._http.close()
 
     def is_authorized(self) -> bool:
-        """Tell whether the key is known to this database."""
+        """Return whether the service accepts the key; a home of another database does not know it."""
         response = self._http.get("/models")
         if response.status_code == httpx.codes.UNAUTHORIZED:
             return False
@@ -83,7 +83,7 @@ class Readback:
         return True
 
     def readings(self, since: dt.datetime) -> list[Reading]:
-        """Return every explanation captured since then, newest first."""
+        """Return every explanation captured after ``since``, newest first."""
         items = self._pages("/explanations", {"captured_after": since.isoformat()})
         return [_reading(item) for item in items]
 
@@ -95,16 +95,16 @@ class Readback:
         return flags
 
     def request_summary(self, request_id: str) -> str | None:
-        """Return what a request is about by all of its readings; None when none of them says."""
+        """Return the summary of a request's readings; None when no reading names a theme."""
         response = self._http.get(f"/requests/{quote(request_id, safe='')}")
         if response.is_client_error:
-            return None  # visitors choose their ids, and not every one survives as a path
+            return None  # visitors choose their ids, and some are not valid in a path
         captures = self._json(response)["captures"]  # newest first
         summary = captures[0]["summary"]
         return None if summary is None else str(summary["text"])
 
     def totals(self, since: dt.datetime) -> Totals:
-        """Return coverage from the start of ``since``'s minute, over all models."""
+        """Return coverage from the minute of ``since`` on, over all models."""
         report = self._json(self._http.get("/coverage", params={"from": since.isoformat()}))
         counters: Counter[str] = Counter()
         for count in report["counts"]:
@@ -118,13 +118,13 @@ class Readback:
         )
 
     def _pages(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        wanted = {**params, "limit": str(_PAGE_ROWS)}
+        query = {**params, "limit": str(_PAGE_ROWS)}
         while True:
-            page = self._json(self._http.get(path, params=wanted))
+            page = self._json(self._http.get(path, params=query))
             yield from page["items"]
             if page["next_cursor"] is None:
                 return
-            wanted["cursor"] = page["next_cursor"]
+            query["cursor"] = page["next_cursor"]
 
     @staticmethod
     def _json(response: httpx.Response) -> dict[str, Any]:

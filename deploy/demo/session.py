@@ -1,4 +1,4 @@
-"""One run of the demo from the first process to the last: start, watch, stop, report."""
+"""One run of the demo: start, watch, stop, report."""
 
 import os
 import signal
@@ -38,14 +38,14 @@ _FAILURES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How the demo was asked to run."""
+    """The command's options, and the times from which durations are measured."""
 
     home: Path
     is_once: bool
     is_eager: bool
     deadline_seconds: float
     make_started_at: float  # Unix time
-    started_at: float  # Unix time of this process's first line
+    started_at: float  # Unix time at which this process parsed its options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class Result:
 
 
 def run(options: Options) -> Result:
-    """Run the demo. Every process that it started is gone when this returns."""
+    """Run the demo and return after every started process has ended."""
     console = Console(stderr=True, soft_wrap=True)
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
@@ -82,7 +82,7 @@ def _run(options: Options, ports: Ports, reporter: Reporter, watched: Sightings)
         reporter.line("no C++ compiler or Python headers here: vLLM runs without torch.compile")
     with open_home(options.home) as home, Stack(home.logs_dir, reporter) as stack:
         _die_with_make()
-        threads = len(os.sched_getaffinity(0))  # of each engine: they sleep while they wait
+        threads = len(os.sched_getaffinity(0))  # for each engine, since waiting threads sleep
         running = pipelines.start(stack, home, ports, reporter, is_eager=is_eager, threads=threads)
         plan = WatchPlan(is_once=options.is_once, deadline_at=options.started_at + options.deadline_seconds)
         with running.readback:
@@ -96,7 +96,7 @@ def _run(options: Options, ports: Ports, reporter: Reporter, watched: Sightings)
 
 
 def header(running: pipelines.Pipeline) -> str:
-    """Return the addresses that a visitor needs."""
+    """Return the addresses to show to a visitor."""
     ports = running.plan.ports
     metrics = {
         "service": ports.api,
@@ -114,7 +114,7 @@ def header(running: pipelines.Pipeline) -> str:
 
 
 def _die_with_make() -> None:
-    # Started by make, the demo must not outlive it; started by hand, it may outlive its shell.
+    # Only make must take the demo down with it; a demo started by hand may outlive its shell.
     if "MAKELEVEL" in os.environ:
         die_with_parent(signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""The demo's verdict on its own run: pure functions from what REST answered to one JSON object."""
+"""The demo's verdict on its own run, as a sentence and a JSON object. Pure."""
 
 import statistics
 from collections.abc import Collection, Mapping, Sequence
@@ -13,26 +13,26 @@ _PROMPT_CHARS = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seconds:
-    """Durations, all from the moment that make (or, without it, the demo) started."""
+    """Durations since the start of make, or of the demo when make did not start it."""
 
-    setup: float  # until the demo's own first line: the virtual environment and packages
+    setup: float  # virtual environment and packages, before the demo starts
     first_explanation: float | None
     total: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run has come to."""
+    """The results of a run so far."""
 
-    readings: Sequence[Reading]  # of requests of this run
+    readings: Sequence[Reading]
     flags: Mapping[str, Collection[str]]  # concepts by request id
     totals: Totals
-    prompts: Mapping[str, str] = field(default_factory=dict)  # the demo's own, by request id
-    summaries: Mapping[str, str] = field(default_factory=dict)  # by request id, of those that say anything
+    prompts: Mapping[str, str] = field(default_factory=dict)  # by request id, without visitors' prompts
+    summaries: Mapping[str, str] = field(default_factory=dict)  # by request id
 
     @property
     def is_enough(self) -> bool:
-        """Whether the run shows what it must."""
+        """Whether a run with --once may end successfully."""
         return (
             len(self.readings) >= EXPLANATIONS_NEEDED
             and len({reading.request_id for reading in self.readings}) >= REQUESTS_NEEDED
@@ -40,12 +40,12 @@ class Outcome:
 
     @property
     def verified(self) -> int:
-        """How many explanations beat other readings before the same token."""
+        """Number of verified explanations."""
         return sum(reading.is_verified for reading in self.readings)
 
 
 def statement(outcome: Outcome) -> str:
-    """Say in one sentence what the explanations are worth."""
+    """State for a reader how many explanations are verified, and what verified means."""
     count, verified = len(outcome.readings), outcome.verified
     if count == 0:
         return "No explanation could be read back: nothing is known about these requests."
@@ -67,7 +67,7 @@ def statement(outcome: Outcome) -> str:
 
 
 def document(outcome: Outcome, seconds: Seconds, api: str, error: str | None = None) -> dict[str, object]:
-    """Return the JSON object that ends ``make demo ONCE=1``."""
+    """Return the JSON object that ``make demo ONCE=1`` prints last."""
     fves = [reading.fve for reading in outcome.readings]
     beyond = [
         reading.fve_beyond_token for reading in outcome.readings if reading.fve_beyond_token is not None
@@ -96,7 +96,7 @@ def document(outcome: Outcome, seconds: Seconds, api: str, error: str | None = N
 
 
 def best(readings: Sequence[Reading]) -> Reading:
-    """Return the reading that tells most beyond its token: of the verified ones, else of all."""
+    """Return the reading with the highest FVE beyond the token, preferring verified readings."""
     verified = [reading for reading in readings if reading.is_verified]
     return max(verified or readings, key=_worth)
 
@@ -107,12 +107,12 @@ def _worth(reading: Reading) -> tuple[bool, float]:
 
 
 def _requests(outcome: Outcome) -> list[dict[str, object]]:
-    """Return one entry a request of the demo's own prompts, in the order of their capture.
+    """Return one entry per request of the demo, in capture order.
 
-    A visitor's prompt is not the demo's to print, nor is what was read from it.
+    Visitors' requests are left out for their privacy.
     """
     by_request: dict[str, list[Reading]] = {}
-    for reading in sorted(outcome.readings, key=lambda found: found.captured_at):
+    for reading in sorted(outcome.readings, key=lambda read: read.captured_at):
         if reading.request_id in outcome.prompts:
             by_request.setdefault(reading.request_id, []).append(reading)
     return [

@@ -1,4 +1,4 @@
-"""The live table of readings, on stderr."""
+"""The live table of readings on stderr."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -18,7 +18,7 @@ VISITOR = "(your request)"
 
 
 def fragment(prompt: str | None) -> str:
-    """Return the start of a prompt on one line; a visitor's prompt is not known to the demo."""
+    """Return the start of a prompt on one line; None stands for a visitor's prompt."""
     if prompt is None:
         return VISITOR
     line = " ".join(prompt.split())
@@ -31,7 +31,7 @@ def readings_table(
     prompt_of: Callable[[str], str | None],
     rows: int,
 ) -> Table:
-    """Return the newest readings as a table. Text is shown as it is, never as markup."""
+    """Return the newest readings as a table; model output is never interpreted as markup."""
     table = Table(expand=True, title="What the model was computing, by hypothesis", title_justify="left")
     table.add_column("prompt", width=_PROMPT_CHARS, no_wrap=True)
     table.add_column("token", width=12, no_wrap=True)
@@ -52,7 +52,7 @@ def readings_table(
 
 
 def line(reading: Reading, flags: Collection[str], prompt: str | None) -> str:
-    """Return one reading as one plain line, for a stderr that is no terminal."""
+    """Return one reading as one plain line, for a stderr that is not a terminal."""
     verified = "verified" if reading.is_verified else "unverified"
     flagged = f" flags {','.join(sorted(flags))}" if flags else ""
     beyond = reading.fve_beyond_token
@@ -65,20 +65,20 @@ def line(reading: Reading, flags: Collection[str], prompt: str | None) -> str:
 
 
 def summary_line(summary: str, prompt: str | None) -> str:
-    """Return what one whole request is about, as its readings have it."""
+    """Return a request's summary as one plain line."""
     return f"{fragment(prompt):<{_PROMPT_CHARS}} the request: {summary}"
 
 
 class Screen:
-    """Shows readings as they come: a table that redraws on a terminal, one line each elsewhere."""
+    """Shows readings as they arrive: in a live table on a terminal, as lines elsewhere."""
 
     def __init__(self, console: Console, header: str, prompt_of: Callable[[str], str | None]) -> None:
-        """``header`` stands above the table for as long as it is shown."""
+        """``header`` is shown above the table."""
         self._console = console
         self._header = header
         self._prompt_of = prompt_of
         self._shown: set[str] = set()
-        self._summaries: dict[str, str] = {}  # by request, as last shown; the newest at the end
+        self._summaries: dict[str, str] = {}  # last shown summary by request, newest last
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def start(self) -> None:
@@ -95,7 +95,7 @@ class Screen:
         status: str,
         summaries: Mapping[str, str],
     ) -> None:
-        """Show the newest readings; below them ``summaries`` by request, then the line ``status``."""
+        """Show the newest readings, then ``summaries`` by request, then the ``status`` line."""
         changed = [
             (request, text) for request, text in summaries.items() if self._summaries.get(request) != text
         ]
@@ -121,7 +121,7 @@ class Screen:
             self._print(summary_line(text, self._prompt_of(request)))
 
     def stop(self) -> None:
-        """Leave what is shown on the screen."""
+        """Stop updating; the last table stays on the screen."""
         if self._live is not None:
             self._live.stop()
 

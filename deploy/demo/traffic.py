@@ -1,4 +1,4 @@
-"""Live traffic: the demo's prompts, sent through the official OpenAI client."""
+"""Send the demo's prompts through the official OpenAI client."""
 
 import itertools
 import threading
@@ -17,19 +17,19 @@ _REQUEST_TIMEOUT_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficPlan:
-    """How the prompts are sent: a burst first, so that there is something to see, then gently."""
+    """Request rates: an initial burst that fills the table quickly, then a steady trickle."""
 
     concurrency: int = 5
     burst_requests: int = 10
-    interval_seconds: float = 6.0  # between requests after the burst, over all senders
+    interval_seconds: float = 6.0  # between requests of all senders together, after the burst
 
 
 class Traffic:
-    """Sends prompts from a few threads until stopped, and remembers which request was which prompt."""
+    """Sends prompts from several threads until stopped, and maps request ids to prompts."""
 
     def __init__(self, base_url: str, prompts: Sequence[Prompt], plan: TrafficPlan) -> None:
-        """``base_url``: the OpenAI endpoint, ending in /v1."""
-        # No retries: a failed request is counted, not hidden.
+        """``base_url`` is the OpenAI endpoint, ending in /v1."""
+        # Retries would hide failed requests from the failure count.
         self._client = openai.OpenAI(
             base_url=base_url, api_key="none", max_retries=0, timeout=_REQUEST_TIMEOUT_SECONDS
         )
@@ -48,27 +48,27 @@ class Traffic:
         ]
 
     def start(self) -> None:
-        """Start sending."""
+        """Start the sending threads."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Send nothing new; requests under way end with the server."""
+        """Send no new request; pending ones end with the server."""
         self._stop.set()
         self._client.close()
 
     def prompt_of(self, request_id: str) -> str | None:
-        """Return the prompt of one of our requests, None for a visitor's."""
+        """Return the prompt of the demo's request, or None for a visitor's request."""
         with self._lock:
             return self._sent.get(request_id)
 
     def succeeded(self) -> int:
-        """Return how many requests were answered."""
+        """Return the number of answered requests."""
         with self._lock:
             return self._succeeded_count
 
     def failures(self) -> list[str]:
-        """Return what went wrong, one text a failed request."""
+        """Return one error message per failed request."""
         with self._lock:
             return list(self._failures)
 

@@ -1,4 +1,4 @@
-"""Send traffic, read the explanations back over REST, and show them until told to stop."""
+"""Send traffic, read explanations back over REST, and show them until stopped."""
 
 import datetime as dt
 import time
@@ -17,11 +17,11 @@ from deploy.demo.traffic import Traffic, TrafficPlan
 from deploy.local.stack import Stack
 
 _POLL_SECONDS = 1.0
-# A demo left on for days must not read days of explanations every second.
+# Bounds the cost of each poll: a demo that runs for days must not read days of explanations every second.
 _WINDOW = dt.timedelta(minutes=10)
 _COVERAGE_GRACE_SECONDS = 45.0
 _FAILURES_TOLERATED = 5
-# Nothing tells which of a request's activations is the last one to be decoded: silence has to.
+# Nothing marks a request's last activation, so a quiet period has to.
 _COMPLETE_AFTER_SECONDS = 20.0
 
 
@@ -30,17 +30,17 @@ class TrafficFailedError(RuntimeError):
 
 
 class Arrivals:
-    """Which requests have all of their readings: those that have had no new one for a while."""
+    """Detects requests whose readings are complete: no new one has arrived for a while."""
 
     def __init__(self) -> None:
-        """Start with nothing seen."""
-        self._last: dict[str, tuple[int, float]] = {}  # readings so far, and since when
-        self._settled: dict[str, int] = {}  # with how many readings
+        """Start without any request."""
+        self._last: dict[str, tuple[int, float]] = {}  # highest count of readings, and when it was reached
+        self._settled: dict[str, int] = {}  # count of readings at the last ``settle``
 
     def complete(self, counts: Mapping[str, int], now: float, wait_seconds: float) -> list[str]:
-        """Return requests without a new reading for ``wait_seconds`` that are not settled with these.
+        """Return requests that had no new reading for ``wait_seconds`` and are not settled since.
 
-        A count that falls is no news: the demo looks at a window of time.
+        ``counts`` covers a sliding window of time, so a falling count is not a change.
         """
         for request_id, count in counts.items():
             if count > self._last.get(request_id, (0, now))[0]:
@@ -53,13 +53,13 @@ class Arrivals:
         ]
 
     def settle(self, request_id: str) -> None:
-        """Do not return the request again before it has more readings."""
+        """Mark the request as done until more readings arrive."""
         self._settled[request_id] = self._last[request_id][0]
 
 
 @dataclass(slots=True, kw_only=True)
 class Sightings:
-    """What was seen so far; filled while watching, so that it is there however watching ends."""
+    """Results so far, updated in place so that they survive an exception while watching."""
 
     outcome: Outcome
     first_explanation_at: float | None = None  # Unix time
@@ -69,10 +69,10 @@ class Sightings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchPlan:
-    """When to stop."""
+    """When to stop watching."""
 
     is_once: bool
-    deadline_at: float  # Unix time; for is_once
+    deadline_at: float  # Unix time; used only with ``is_once``
 
 
 def watch(
@@ -82,7 +82,10 @@ def watch(
     watched: Sightings,
     plan: WatchPlan,
 ) -> None:
-    """Run traffic and screen; returns when ``plan`` says so, else runs until interrupted."""
+    """Run traffic and screen until interrupted or, with ``is_once``, until enough or the deadline.
+
+    Raises TrafficFailedError, ProcessDiedError, ReadbackError or an httpx.TransportError.
+    """
     traffic = Traffic(pipeline.openai_url, by_turns(load_prompts()), TrafficPlan())
     screen = screen_of(traffic.prompt_of)
     traffic.start()
@@ -113,7 +116,7 @@ def _show(screen: Screen, outcome: Outcome, traffic: Traffic) -> None:
 
 
 def _look(pipeline: Pipeline, watched: Sightings, *, is_whole_run: bool) -> None:
-    """Read the current state back; what times out is read again at the next look."""
+    """Read the current state back; on a timeout keep the old state until the next poll."""
     since = pipeline.started_at
     if not is_whole_run:
         since = max(since, dt.datetime.now(dt.UTC) - _WINDOW)
@@ -126,7 +129,7 @@ def _look(pipeline: Pipeline, watched: Sightings, *, is_whole_run: bool) -> None
 
 
 def _summarize(readback: Readback, watched: Sightings, traffic: Traffic, *, wait_seconds: float) -> None:
-    """Ask for the summary of every request that is complete; what times out is asked for again."""
+    """Fetch the summary of every complete request; after a timeout the next poll tries again."""
     outcome, now = watched.outcome, time.monotonic()
     counts = Counter(reading.request_id for reading in outcome.readings)
     for request_id in watched.arrivals.complete(counts, now, wait_seconds):
@@ -157,7 +160,7 @@ def _read(readback: Readback, pipeline: Pipeline, since: dt.datetime) -> Outcome
 
 
 def _is_counted(outcome: Outcome, traffic: Traffic, enough_at: float | None, now: float) -> bool:
-    """Tell whether a sufficient outcome's coverage has arrived too; counts travel once in a while."""
+    """Return whether coverage has caught up with the answered requests; counters are sent periodically."""
     if enough_at is None:
         return False
     return outcome.totals.requests_seen >= traffic.succeeded() or now > enough_at + _COVERAGE_GRACE_SECONDS

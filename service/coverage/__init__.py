@@ -1,1 +1,1 @@
-"""What the counts of a range say: balances, losses, blind spots. Pure: no store, no web framework."""
+"""Balances, losses and blind spots, computed from counts. Pure: no store, no web framework."""

@@ -1,8 +1,8 @@
-"""Whether what came into each place also came out of it: the equations of the contract, checked.
+"""Check the contract's equations: the rows that come into each place also come out of it.
 
-Rows count in the minute of their capture at every hop, so any range of minutes can be balanced. Two
-things bend that, and both are part of the balance: minutes that rows may still be on their way from,
-and rows of which a hop could no longer tell the stratum (invalid or trimmed ones).
+Every hop counts a row in the minute of its capture, so any range of minutes can be balanced. A balance has
+two corrections: rows of unsettled minutes may still be in flight, and a hop cannot tell the stratum of
+invalid or trimmed rows.
 """
 
 import datetime as dt
@@ -19,58 +19,58 @@ from subtext_sidecar.contract.equations import EQUATIONS, Equation, Place, has
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceBalance:
-    """What came into one place and what came out of it, in rows."""
+    """Rows that came into and out of one place."""
 
     place: Place
     equation: str
     rows_in: dict[str, int]  # by counter
-    rows_out: dict[str, int]
-    in_flight: int  # in, less out, of minutes that are not settled
-    unattributed: int  # came out as ``unknown`` and could be of this stratum; 0 over all strata
-    difference: int  # in, less out, in flight and unattributed
+    rows_out: dict[str, int]  # by counter
+    in_flight: int  # in less out, in unsettled minutes
+    unattributed: int  # rows out as ``unknown`` that may belong to this stratum; 0 over all strata
+    difference: int  # in less out, less ``in_flight`` and ``unattributed``
 
     @property
     def balanced(self) -> bool:
-        """Whether nothing is missing and nothing is too much."""
+        """Whether no row is missing and none is surplus."""
         return not self.difference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StratumBalance:
-    """The places, for requests of one stratum."""
+    """The balances of every place, for one stratum."""
 
     stratum: str
     places: list[PlaceBalance]
 
     @property
     def balanced(self) -> bool:
-        """Whether every place is."""
+        """Whether every place is balanced."""
         return all(place.balanced for place in self.places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelBalance:
-    """The places of one model, over all strata and by stratum."""
+    """The balances of every place for one model, over all strata and by stratum."""
 
     model: str
-    settled_before: dt.datetime | None  # None: no worker has read any row of the model
+    settled_before: dt.datetime | None  # None while no worker has read a row of the model
     places: list[PlaceBalance]
     strata: list[StratumBalance]
 
     @property
     def balanced(self) -> bool:
-        """Whether every place is, over all strata."""
+        """Whether every place is balanced over all strata."""
         return all(place.balanced for place in self.places)
 
 
 @dataclass(slots=True)
 class _Flow:
-    """Sums of one place and stratum."""
+    """Sums for one place and stratum."""
 
     rows_in: Counter[str] = field(default_factory=Counter)
     rows_out: Counter[str] = field(default_factory=Counter)
-    settled: int = 0  # in, less out, in settled minutes
-    unsettled: int = 0
+    settled: int = 0  # in less out, in settled minutes
+    unsettled: int = 0  # in less out, in the other minutes
 
     def enter(self, count: Count) -> None:
         self.rows_in[count.counter] += count.value
@@ -86,7 +86,7 @@ class _Flow:
 
 
 class _Remainder(NamedTuple):
-    """What came in and did not come out, in settled minutes and in the others."""
+    """Rows in less rows out, in settled and in unsettled minutes."""
 
     settled: int
     unsettled: int
@@ -97,7 +97,7 @@ _Places = Mapping[Place, _Strata]
 
 
 class _Ways(NamedTuple):
-    """Which places a counter's rows come into, and which they come out of."""
+    """The places that a counter's rows come into and out of."""
 
     entered: tuple[Place, ...]
     left: tuple[Place, ...]
@@ -108,7 +108,7 @@ def balances(
     settled_before: Mapping[str, dt.datetime],
     stratum: Stratum | None = None,
 ) -> list[ModelBalance]:
-    """Return the balance of every model, its strata narrowed to ``stratum``; totals are over all."""
+    """Return every model's balance; ``stratum`` restricts the list of strata but not the totals."""
     models: defaultdict[str, _Places] = defaultdict(_places)
     for count in counts:
         _add(models[count.model], count)
@@ -130,7 +130,7 @@ def _add(places: _Places, count: Count) -> None:
         places[place][count.stratum].leave(count)
 
 
-@lru_cache(maxsize=1024)  # one counter comes in thousands of minutes
+@lru_cache(maxsize=1024)  # the same counter recurs in thousands of minutes
 def _ways(hop: str, counter: str) -> _Ways:
     return _Ways(
         tuple(equation.place for equation in EQUATIONS if has(equation.rows_in, hop, counter)),
@@ -171,9 +171,9 @@ def _total(equation: Equation, strata: _Strata) -> PlaceBalance:
 
 
 def _assign(known: _Remainder, unknown: _Flow) -> _Remainder:
-    """Take rows that left as ``unknown`` from what remains of the others, the oldest first.
+    """Subtract rows that came out as ``unknown`` from the other strata's remainder, settled minutes first.
 
-    They are counted in the minute in which they left, which may be long after that of their capture.
+    The minute of an ``unknown`` row is that of its loss, which may be long after its capture.
     """
     late = _late(unknown)
     if not late:

@@ -1,4 +1,4 @@
-"""What was not looked at, in words that need no knowledge of the code."""
+"""Blind spots of a range of counts, described for readers who do not know the code."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ _OPT_OUT: Final = str(Stratum.OPT_OUT)
 _THINNED: Final = str(SidecarCounter.THINNED)
 _ADAPTED: Final = "adapted"
 
-# By code: always there, whether or not anything counts them.
+# Texts by code. These are listed always, with or without a count.
 _ALWAYS: Final = {
     "not_sampled": "Requests and positions that were not sampled: nothing is known of them.",
     "prefix_cached": "Prompt tokens that were served from the prefix cache were not computed, so there was "
@@ -27,7 +27,7 @@ _ALWAYS: Final = {
     "not_expressible": "What a decoder cannot put into words. Fidelity shows that it works on a vector, "
     "not that a text is true.",
 }
-# Listed only with a count.
+# These are listed only with a count.
 _COUNTED: Final = {
     _OPT_OUT: "Requests whose client asked not to be sampled: they were counted, and not read.",
     _THINNED: "Sampled rows that the sidecar left out by chance, to stay within its budget. Estimates that "
@@ -38,7 +38,7 @@ _COUNTED: Final = {
     _ADAPTED: "Requests that ran with a LoRA adapter: not the model that the decoder was made for.",
 }
 CODES: Final = frozenset({*_ALWAYS, *_COUNTED})
-"""Those with a text of their own; a plugin newer than this service may report others."""
+"""Codes with a text of their own; a plugin newer than this service may report others."""
 _UNSENT: Final = (
     "Counts that a process had not sent when it was killed; up to its last interval is missing."
 )
@@ -46,33 +46,33 @@ _UNSENT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class BlindSpot:
-    """Something that the counts cannot see."""
+    """Traffic that was not read, and why."""
 
     code: str
     detail: str
-    count: int | None  # requests or rows; None where nobody can count it
+    count: int | None  # requests or rows; None where counting is impossible
 
 
 ALWAYS: Final = tuple(BlindSpot(code=code, detail=detail, count=None) for code, detail in _ALWAYS.items())
 
 
 def blind_spots(counts: Iterable[Count]) -> list[BlindSpot]:
-    """Return what these counts cannot see: silent hops, then what is counted, then what is always so."""
+    """Return the blind spots: silent hops, then counted ones, then those that always apply."""
     heard: set[str] = set()
-    found: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
     for count in counts:
         heard.add(count.hop)
         if code := _code(count):
-            found[code] += count.value
+            totals[code] += count.value
     silent = [hop for hop in Hop if hop not in heard]
     return [
         *(BlindSpot(code=f"silent_{hop}", detail=_silence(hop), count=None) for hop in silent),
         *(
             BlindSpot(code=code, detail=_detail(code), count=count)
-            for code, count in sorted(found.items())
+            for code, count in sorted(totals.items())
             if count
         ),
-        *(spot for spot in ALWAYS if not found[spot.code]),
+        *(spot for spot in ALWAYS if not totals[spot.code]),
         BlindSpot(code="unsent_counts", detail=_UNSENT, count=None),
     ]
 

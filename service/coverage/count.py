@@ -1,4 +1,4 @@
-"""What every rule in here is given, and the same told step by step."""
+"""Counts by step: the input of every rule in this package."""
 
 import datetime as dt
 from collections import defaultdict
@@ -9,7 +9,7 @@ from typing import NamedTuple
 class Count(NamedTuple):
     """The sum of one counter over all sources within one step.
 
-    ``hop``, ``stratum`` and ``counter`` are names of the contract, or what another version stored.
+    ``hop``, ``stratum`` and ``counter`` are the contract's names, or unknown names from another version.
     """
 
     start: dt.datetime  # of the step
@@ -18,11 +18,11 @@ class Count(NamedTuple):
     stratum: str
     counter: str
     value: int
-    settled: int  # the part of minutes before the model's settled_before
+    settled: int  # the part of ``value`` from minutes before the model's settled_before
 
 
 class StepCounts(NamedTuple):
-    """Every counter of one hop, model and stratum within one step."""
+    """All counters of one hop, model and stratum within one step."""
 
     start: dt.datetime  # of the step
     hop: str
@@ -32,8 +32,8 @@ class StepCounts(NamedTuple):
 
 
 def by_step(counts: Iterable[Count]) -> list[StepCounts]:
-    """Return the counts, which are one a counter and step, in the order of the fields of `StepCounts`."""
+    """Group counts by step, hop, model and stratum, in this order; each counter occurs once per group."""
     steps: defaultdict[tuple[dt.datetime, str, str, str], dict[str, int]] = defaultdict(dict)
     for count in counts:
         steps[count.start, count.hop, count.model, count.stratum][count.counter] = count.value
-    return [StepCounts(*of, counters) for of, counters in sorted(steps.items())]
+    return [StepCounts(*key, counters) for key, counters in sorted(steps.items())]

@@ -1,4 +1,4 @@
-"""What was lost, by reason, and the way of rows through all hops."""
+"""Losses by reason, and sums of requests and rows over all hops."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from subtext_sidecar.contract.counters import (
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """How much was lost for one reason at one hop."""
+    """The count of one kind and reason of loss at one hop."""
 
     hop: str
     model: str
@@ -30,20 +30,20 @@ class Loss:
 
 
 class Share(NamedTuple):
-    """A part of a whole, which may be 0."""
+    """A ratio of counts."""
 
     numerator: int
     denominator: int
 
     @property
     def value(self) -> float | None:
-        """The ratio; None without a denominator."""
+        """The ratio, or None when the denominator is 0."""
         return self.numerator / self.denominator if self.denominator else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sums:
-    """What became of the requests and rows of one model, or of one of its strata."""
+    """The outcome of requests and rows, for one model or one of its strata."""
 
     requests_sampled: Share  # of requests seen
     rows_decoded: Share  # of rows sampled
@@ -51,7 +51,7 @@ class Sums:
     rows_dropped: int
     rows_dead_lettered: int
     rows_duplicate: int
-    rows_unsettled: int  # sampled and none of the above
+    rows_unsettled: int  # sampled rows without any outcome above
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class ModelSums(Sums):
 
 
 def losses(counts: Iterable[Count]) -> list[Loss]:
-    """Return what was lost, summed over the steps, in the order of the fields of `Loss`."""
+    """Return the losses summed over all steps, sorted by the fields of `Loss`."""
     sums: Counter[tuple[str, str, str, LossKind, str]] = Counter()
     for count in counts:
         if lost := loss_of(count.counter):
@@ -79,7 +79,7 @@ def losses(counts: Iterable[Count]) -> list[Loss]:
 
 
 def sums_by_model(counts: Iterable[Count], stratum: Stratum | None = None) -> list[ModelSums]:
-    """Return the sums of every model, its strata narrowed to ``stratum``; totals are over all."""
+    """Return every model's sums; ``stratum`` restricts the list of strata but not the totals."""
     by_model: defaultdict[str, list[Count]] = defaultdict(list)
     for count in counts:
         by_model[count.model].append(count)
@@ -111,7 +111,7 @@ def _sums(counts: Sequence[Count]) -> Sums:
     decoded = sums[Hop.WORKER, WorkerCounter.ROWS_DECODED]
     thinned = sums[Hop.SIDECAR, SidecarCounter.THINNED]
     duplicate = sums[Hop.WORKER, WorkerCounter.ROWS_DUPLICATE]
-    # The sidecar counts what it trims, also what a worker was reading just then.
+    # The sidecar counts every row that it trims, including rows that a worker is reading at that moment.
     dropped = lost[LossKind.DROPPED] - sums[Hop.WORKER, WorkerCounter.ROWS_TRIMMED_BUT_READ]
     dead_lettered = lost[LossKind.DEAD_LETTERED]
     return Sums(

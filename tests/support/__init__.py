@@ -1,9 +1,9 @@
-"""What tests share: builders, waiting, services.
+"""Shared test helpers: builders, waiting, services.
 
-No tests; fixtures stand in conftest modules, or here in a module that two of those import.
+Fixtures belong in conftest modules, or here if two conftest modules import them.
 """
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The repository."""
+"""The repository's root folder."""

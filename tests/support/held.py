@@ -1,4 +1,4 @@
-"""A folder that several test processes fill, one at a time."""
+"""A lock for a folder that several test processes fill."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from pathlib import Path
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep every other process out that asks for the folder too; a process that dies lets go."""
-    # Its own place: what is reached over a link is one folder too.
+    """Hold an exclusive lock on the folder; the lock ends with the process."""
+    # Symlinks to one folder must share one lock.
     folder = folder.resolve()
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Rows of live chats as capture makes them, for the benchmarks that join them to their chats."""
+"""Captured rows of live chats, for tests of the benchmarks that join rows to chats."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ MODEL, LAYER, WIDTH = "audited", 3, 4
 
 
 def make(request_id: str, position: int, token_id: int, **changes: Any) -> Record:
-    """A row whose vector tells its position."""
+    """Return a record whose vector encodes its position."""
     vector = np.full(WIDTH, position + 1, np.float32).tobytes()
     fields: dict[str, Any] = {
         "model": MODEL,

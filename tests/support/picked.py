@@ -1,4 +1,4 @@
-"""What the plugin knows of the rows that it picked, in plain values."""
+"""The rows that the plugin picked, as plain values."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Records, blocks and states of a plugin, valid unless told otherwise."""
+"""Builders for records, blocks and plugin states, valid by default."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def vector_bytes(d_model: int = 16, seed: int = 0) -> bytes:
 
 
 def header_for(vector: bytes, **changes: Any) -> Header:
-    """The header of a vector; changes may be of its request's fields too."""
+    """Return a vector's header; changes may include the request's fields."""
     fields: dict[str, Any] = {
         "v": VERSION,
         "model": "smollm2",
@@ -55,9 +55,9 @@ def frames(d_model: int = 16, seed: int = 0, **changes: Any) -> tuple[bytes, byt
 
 
 def block_header(vectors: bytes, rows: int, **changes: Any) -> BlockHeader:
-    """One request in two rows each, the first uniform and the second opted in, and so on.
+    """Return a header with two rows per request; requests alternate between uniform and opt_in.
 
-    Changes of what a row or a request has are columns: one entry for each.
+    Changes of rows' or requests' fields are columns with one entry per row or request.
     """
     requests = (rows + 1) // 2
     of_requests: dict[str, Any] = {
@@ -93,7 +93,7 @@ def _transposed(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def old_block_header(vectors: bytes, rows: int, **changes: Any) -> bytes:
-    """The same encoded as plugins of version 1 sent it; changes are of its own columns."""
+    """Return the same header as plugins of version 1 encoded it; changes are version 1's columns."""
     header = msgspec.to_builtins(block_header(vectors, rows))
     requests, facts = header.pop("requests"), header.pop("rows")
     old = {
@@ -116,7 +116,7 @@ def block_frames(rows: int = 4, d_model: int = 16, seed: int = 0, **changes: Any
 
 
 def status(source: str = "p1", reason: str = "ok", **changes: Any) -> CaptureStatus:
-    """What a plugin says of itself."""
+    """Return a plugin's state."""
     fields: dict[str, Any] = {
         "v": VERSION,
         "source": source,

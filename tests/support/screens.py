@@ -1,4 +1,4 @@
-"""Activations of benign traffic, and a screen's reference fitted on them."""
+"""Synthetic benign activations, and a reference fitted on them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from subtext_sidecar.anomaly.score import Reference
 
 
 def benign(rows: int = 4000, d_model: int = 16, seed: int = 0) -> npt.NDArray[np.float32]:
-    """Activations that share a mean and a few strong directions; norms differ widely."""
+    """Return activations (rows, d_model) with a common mean, three strong directions and varied norms."""
     rng = np.random.default_rng(seed)
     shape = np.random.default_rng(99)  # the same for every seed
     mean, directions = shape.standard_normal(d_model), shape.standard_normal((3, d_model))
@@ -20,7 +20,7 @@ def benign(rows: int = 4000, d_model: int = 16, seed: int = 0) -> npt.NDArray[np
 
 
 def reference(d_model: int = 16, **changes: Any) -> Reference:
-    """A reference fitted on benign rows, eight of each request."""
+    """Return a reference fitted on benign rows, eight per request."""
     vectors = benign(d_model=d_model)
     return anomaly_fit.fit(
         vectors,

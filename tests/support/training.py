@@ -1,4 +1,4 @@
-"""Toy models with their own tokenizers: random weights, real architectures, seconds instead of minutes."""
+"""Toy models for the trainer: real architectures with random weights and their own tokenizers."""
 
 import json
 import zipfile
@@ -49,22 +49,22 @@ _SHAPE = {
 
 
 class Family(NamedTuple):
-    """What differs from family to family; the trainer must know none of it."""
+    """Properties that differ between model families, none of which the trainer may depend on."""
 
     name: str
     tokens: tuple[str, ...]
     """Special tokens."""
     roles: dict[str, str]
-    """What some of them are for."""
+    """The special tokens with a role, by role."""
     template: str
-    """The tokenizer's chat template, or the run's where `has_template` is false."""
+    """The tokenizer's chat template, or the run's if `has_template` is false."""
     has_template: bool
     prompting: dict[str, str]
     build: Callable[..., Any]
 
     @property
     def model(self) -> str:
-        """The model's folder in a home."""
+        """The model's folder, relative to SUBTEXT_HOME."""
         return "models/toy" if self.name == "llama" else f"models/toy-{self.name}"
 
 
@@ -75,7 +75,7 @@ def _llama(**settings: Any) -> Any:
 
 
 def _gemma3(**settings: Any) -> Any:
-    """Scales its embeddings, attends in two ways, and brings its own manner of sampling."""
+    """Return a Gemma 3: scaled embeddings, two kinds of attention, and its own sampling defaults."""
     import transformers
 
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
@@ -116,7 +116,7 @@ in_every_family = pytest.mark.parametrize(
 
 
 def write_home(home: Path) -> None:
-    """Write three-block models, and a wheel of chats that people had."""
+    """Write three-block models, and a wheel with prompts of real users."""
     for family in FAMILIES:
         _write_model(family, home / family.model)
     (home / "wheels").mkdir()
@@ -150,7 +150,7 @@ def _write_model(family: Family, folder: Path) -> None:
 
 
 def write_run(folder: Path, family: Family = LLAMA) -> Path:
-    """Write a run file for a toy model and what stands beside it."""
+    """Write a run file for a toy model, and the files that the run file names."""
     (folder / "chat.jinja").write_text(family.template)
     (folder / "prompts.txt").write_text("\n".join(_SUMS))
     (folder / "taxonomy.yaml").write_text(_TAXONOMY)

@@ -1,4 +1,4 @@
-"""Fixtures of the toy models; both conftest modules of training take them in."""
+"""Fixtures of the toy models, for both conftest modules of training."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from tests.support.training import LLAMA, Family, write_home
 
 @pytest.fixture(scope="session")
 def toy_family(request: pytest.FixtureRequest) -> Family:
-    """The toy's family: Llama unless a test asks for every one."""
+    """The toy model's family: Llama unless a test is parametrized over all."""
     family: Family = getattr(request, "param", LLAMA)
     return family
 
 
 @pytest.fixture(scope="session")
 def toy_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SUBTEXT_HOME with three-block models, and a wheel of chats that people had."""
+    """A SUBTEXT_HOME with three-block models, and a wheel with prompts of real users."""
     home = tmp_path_factory.mktemp("home")
     write_home(home)
     return home

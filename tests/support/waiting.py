@@ -1,4 +1,4 @@
-"""The one loop that waits for something to come true."""
+"""The only waiting loop in the tests."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def pause() -> None:
-    """Leave the processor to whoever is waited for."""
+    """Sleep for a moment."""
     time.sleep(0.05)
 
 
@@ -19,9 +19,9 @@ def wait_until(
     *,
     meanwhile: Callable[[], object] = pause,
 ) -> T:
-    """Return the first true value of the probe, or fail with its last one and what was waited for.
+    """Return the probe's first true value, or fail with ``what`` and the last value after ``seconds``.
 
-    ``meanwhile`` runs between two looks: a step of the loop under test, say.
+    ``meanwhile`` runs between probes, for example a step of the loop under test.
     """
     deadline = time.monotonic() + seconds
     while not (value := probe()):

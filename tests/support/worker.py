@@ -1,4 +1,4 @@
-"""A worker's loop that a test turns, and records for it."""
+"""A worker whose loop a test steps, and records for it."""
 
 import dataclasses
 import threading
@@ -23,7 +23,7 @@ D_MODEL = 8
 
 
 def make_record(**changes: Any) -> tuple[bytes, bytes]:
-    """Header and vector of a valid record, with some header fields changed."""
+    """Return header and vector of a valid record, with changed header fields."""
     position = int(changes.get("position", 0))
     vector = np.full(D_MODEL, position + 1, "<f4")
     vector[0] = -1.0
@@ -41,7 +41,7 @@ def make_record(**changes: Any) -> tuple[bytes, bytes]:
 
 
 def environment(settings: WorkerSettings) -> dict[str, str]:
-    """Return the variables by which a worker process gets these settings, and a free port."""
+    """Return the environment of a worker process with these settings and a free port."""
     return {
         "SUBTEXT_DATABASE_URL": settings.database_url.get_secret_value(),
         "SUBTEXT_REDIS_URL": settings.redis_url.get_secret_value(),
@@ -53,7 +53,7 @@ def environment(settings: WorkerSettings) -> dict[str, str]:
 
 @dataclasses.dataclass(slots=True)
 class Bench:
-    """One worker with everything around it."""
+    """One worker with its stores and clients."""
 
     parts: wiring.Parts
     loop: WorkerLoop
@@ -88,7 +88,7 @@ class Bench:
 
 @contextmanager
 def running(bench: Bench) -> Iterator[None]:
-    """Let the loop run for the length of the block."""
+    """Run the loop in a thread for the length of the block."""
     thread = threading.Thread(target=bench.loop.run, daemon=True)
     thread.start()
     yield

@@ -1,6 +1,6 @@
-"""Fixtures: a worker loop on real Postgres and Valkey around the in-memory decoder.
+"""Fixtures for a worker loop on real Postgres and Valkey with the in-memory decoder.
 
-A conftest takes them by importing them.
+A conftest module uses them by importing them.
 """
 
 import threading

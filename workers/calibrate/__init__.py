@@ -1,1 +1,1 @@
-"""`subtext calibrate`: what is normal for a decoder on benign traffic."""
+"""`subtext calibrate`: measures a decoder on benign traffic and sets its thresholds."""

@@ -1,4 +1,4 @@
-"""`subtext calibrate`: read held-out vectors with the real decoder and freeze what is normal for it."""
+"""`subtext calibrate`: decode held-out vectors and nulls, and write the decoder's calibration."""
 
 import argparse
 import os
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from workers.nla.engine.nla_decoder import NlaDecoder
 
 RANDOM_VECTORS = 128
-"""Random directions that are read as a null."""
+"""Number of random directions decoded as a null."""
 MEAN_VECTORS = 64
-"""Copies of the layer's mean that are read as a null, each at a token of its own."""
+"""Number of noisy copies of the layer's mean decoded as a null, each at its own token."""
 _NOISE = 0.01
 _CHUNK = 64
 _MINIMUM = 40
@@ -101,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = EngineSettings(max_new_tokens=arguments.max_new_tokens, candidates=arguments.candidates)
     decoder = NlaDecoder.open(arguments.decoder_dir, settings, calibrating=True)
     try:
-        # Before the reading, which takes long: it may refuse the vectors.
+        # Fit before decoding, which takes long, so that unusable vectors fail early.
         anomaly = fit_anomaly(
             vectors,
             p_value=arguments.p_value,
@@ -127,7 +127,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def fit_anomaly(vectors: Vectors, *, p_value: float, model: str, layer: int) -> Reference:
-    """Fit the detector's reference as `subtext screen fit` does; CalibrationError names what is wrong."""
+    """Fit the detector's reference like `subtext screen fit`; raises CalibrationError."""
     try:
         return anomaly_fit.fit(
             vectors.rows, vectors.documents, model=model, layer=layer, p_value=p_value
@@ -137,7 +137,7 @@ def fit_anomaly(vectors: Vectors, *, p_value: float, model: str, layer: int) -> 
 
 
 def load_vectors(path: Path) -> Vectors:
-    """Read calibration vectors; CalibrationError names what is wrong with the file."""
+    """Read and validate a calibration file; CalibrationError names the file and the tensor."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -182,13 +182,13 @@ def measure(
     log: Callable[[str], None],
     token_source: Vectors | None = None,
 ) -> Calibration:
-    """Read `limit` of the vectors, evenly spread, and as many nulls as it takes.
+    """Decode up to `limit` evenly spaced vectors and the nulls, and return the calibration.
 
-    1. Baseline and mean stand on all vectors; so do the token means that are kept,
-       unless `token_source` has vectors of other requests for them.
-    2. Vectors are read and measured against token means of requests that are not: those of the source,
-       or one half of the documents, whose other half is read.
-    3. Their readings are tried on other documents' vectors, and vectors that nobody had are read as well.
+    1. All vectors determine the baseline and the mean. The stored token means come from `token_source`,
+       or without one from all vectors.
+    2. Decoded vectors are scored against token means of other requests: those of `token_source`, or without
+       one those of the half of the documents that is not decoded.
+    3. The nulls are other documents' readings, random directions, the layer's mean and the empty text.
     """
     _check(decoder, vectors)
     embed = decoder.reconstructor.embed
@@ -245,7 +245,7 @@ def _fit(vectors: Vectors, embed: token_means.Embed) -> token_means.TokenMeans |
 
 
 def split_documents(documents: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which rows belong to one half of the documents, drawn with a seed."""
+    """Return which rows belong to a random half of the documents (seeded), (n,)."""
     names, inverse = np.unique(documents, return_inverse=True)
     return np.asarray(
         np.random.default_rng(0).permutation(len(names))[inverse] < (len(names) + 1) // 2, bool
@@ -253,20 +253,20 @@ def split_documents(documents: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def spread_evenly(vectors: Vectors, limit: int) -> Vectors:
-    """Return at most `limit` rows, evenly spread."""
+    """Return at most `limit` rows, evenly spaced."""
     places = np.linspace(0, len(vectors.rows) - 1, min(limit, len(vectors.rows)))
     return vectors.take(np.unique(places.round().astype(np.int64)))
 
 
 def random_vectors(chosen: Vectors) -> Vectors:
-    """Return random directions of the usual norm, at tokens of the chosen rows, one document each."""
+    """Return random directions of the median norm, at tokens of random chosen rows, one document each."""
     rng = np.random.default_rng(0)
     directions = rng.standard_normal((RANDOM_VECTORS, chosen.rows.shape[1])).astype(np.float32)
     return _at_real_tokens(fidelity.to_unit(directions), chosen, rng)
 
 
 def mean_vectors(vectors: Vectors, chosen: Vectors) -> Vectors:
-    """Return copies of the mean direction with a little noise, as `random_vectors`."""
+    """Return noisy copies of the mean direction; norm, tokens and documents as in `random_vectors`."""
     rng = np.random.default_rng(1)
     mean = fidelity.mean_direction(vectors.rows)[None]
     noise = rng.standard_normal((MEAN_VECTORS, len(mean[0]))).astype(np.float32)
@@ -282,15 +282,15 @@ def _at_real_tokens(directions: NDArray[np.float64], chosen: Vectors, rng: np.ra
 
 
 class Reader(NamedTuple):
-    """Reads evidence with a decoder that is not calibrated yet."""
+    """Collects evidence with an uncalibrated decoder."""
 
     decoder: "NlaDecoder"
     means: token_means.TokenMeans | None
-    """Of documents that are not read."""
+    """Fitted on documents that are not decoded."""
     log: Callable[[str], None]
 
     def read(self, vectors: Vectors, what: str) -> Evidence:
-        """Read vectors in chunks."""
+        """Decode the vectors in chunks; `what` names them in the progress lines."""
         given, parts = vectors.given, []
         for start in range(0, len(vectors.rows), _CHUNK):
             chunk = slice(start, start + _CHUNK)
@@ -302,13 +302,16 @@ class Reader(NamedTuple):
             classify(given, self.decoder.template),
             self._expect(given.token_ids),
             RoundTrip(
-                [said for part in parts for said in part.candidates],
+                [candidates for part in parts for candidates in part.candidates],
                 np.concatenate([part.rebuilt for part in parts]),
             ),
         )
 
     def try_on_others(self, real: Evidence) -> Evidence:
-        """Put every vector's token behind readings of other documents' vectors of its class."""
+        """Pair every vector with readings of other documents' vectors of the same position class.
+
+        An AR that takes the token rebuilds each reading with the token of the vector it is paired with.
+        """
         pairs = draw_pairs(real.vectors.documents, real.classes)
         if not len(pairs.rows):
             raise CalibrationError("documents: no class of positions occurs in two; read more vectors")
@@ -327,7 +330,7 @@ class Reader(NamedTuple):
         parts = []
         for start in range(0, len(candidates), _CHUNK):
             chunk = candidates[start : start + _CHUNK]
-            texts = [said.text for of_one in chunk for said in of_one]
+            texts = [candidate.text for of_one in chunk for candidate in of_one]
             ids = np.repeat(token_ids[start : start + _CHUNK], len(chunk[0])).tolist()
             parts.append(
                 self.decoder.reconstructor.rebuild(texts, ids).reshape(len(chunk), len(chunk[0]), -1)

@@ -1,8 +1,8 @@
-"""Readings that tell nothing about a vector but its token, and what a real one must exceed; pure.
+"""The same-token null, and the thresholds that it sets; pure.
 
-The same-token null of vector i: the candidates of another document's vector of the same position class,
-each put before i's own read token, and of those the one that rebuilds i best. A pair that reads nothing but
-the token, or chooses well among texts about something else, gets no further than this.
+The null of vector i takes the candidates of another document's vector of the same position class, rebuilds
+each with i's read token, and keeps the one that fits i best. A pair that conveys only the token, or only
+profits from choosing the best of several texts, scores no higher than this null.
 """
 
 import math
@@ -16,14 +16,14 @@ from workers.nla.decoder import PositionClass
 from workers.nla.positions import POSITION_CLASSES
 
 PARTNERS = 4
-"""Other vectors whose readings are tried on each vector."""
+"""Number of other vectors whose readings are paired with each vector."""
 LEAST_NULLS = 40
-"""A class with fewer nulls has no threshold of its own."""
+"""Nulls that a position class needs for its own threshold."""
 _QUANTILE = _CONFIDENCE = 0.95
 
 
 class Pairs(NamedTuple):
-    """Vectors, and whose readings are tried on them."""
+    """Row numbers of vectors, and of the vectors whose readings are paired with them; both (pairs,)."""
 
     rows: NDArray[np.int64]
     partners: NDArray[np.int64]
@@ -32,7 +32,7 @@ class Pairs(NamedTuple):
 def draw_pairs(
     documents: NDArray[np.int64], classes: Sequence[PositionClass], *, partners: int = PARTNERS
 ) -> Pairs:
-    """Draw for every row up to `partners` rows of its class out of other documents (seeded)."""
+    """Draw for every row up to `partners` rows of the same class from other documents (seeded)."""
     rng = np.random.default_rng(0)
     kinds = np.asarray(classes)
     rows, others = [], []
@@ -47,11 +47,11 @@ def draw_pairs(
 def thresholds(
     scores: NDArray[np.float64], classes: Sequence[str] | NDArray[np.str_], documents: NDArray[np.int64]
 ) -> dict[PositionClass, float]:
-    """Return for every class what 95% of its nulls do not exceed, and never less than 0; at least one null.
+    """Return an upper bound of the 95th percentile of the null scores by class, at least 0.
 
-    `documents` are those of the vectors that the nulls were tried on.
-
-    A class with few nulls takes the largest threshold of the others; where all have few, all are one.
+    `scores`, `classes` and `documents` are (nulls,), not empty; `documents` numbers each null's document.
+    A class with fewer than LEAST_NULLS nulls takes the largest threshold of the other classes. If every
+    class has fewer, all classes are pooled.
     """
     kinds = np.asarray(classes)
     own: dict[PositionClass, float] = {
@@ -64,11 +64,12 @@ def thresholds(
 
 
 def upper_percentile(values: NDArray[np.float64], documents: NDArray[np.int64]) -> float:
-    """Return an upper 95% bound of the 95th percentile: an order statistic; the largest of few values.
+    """Return an upper 95% confidence bound of the 95th percentile, an order statistic of `values` (n,).
 
-    Of m independent values it is the k-th, the smallest k such that at most k - 1 of them lie below the
-    true percentile with probability 0.95. Rows of one document are alike, so m is not their number n but n
-    over the design effect of the share that exceeds the percentile (Kish, Survey Sampling, 1965).
+    For m independent values the bound is the k-th smallest, where k is the smallest number for which at
+    most k - 1 values lie below the true percentile with probability 0.95; for small m it is the largest
+    value. Rows of one document are correlated, so m is n divided by the design effect of the share above
+    the percentile (Kish, Survey Sampling, 1965).
     """
     ranked = np.sort(values)
     m = max(int(len(values) / _design_effect(values > np.quantile(values, _QUANTILE), documents)), 1)
@@ -80,7 +81,7 @@ def upper_percentile(values: NDArray[np.float64], documents: NDArray[np.int64]) 
 
 
 def _design_effect(exceeds: NDArray[np.bool_], documents: NDArray[np.int64]) -> float:
-    """Return by how much the variance of a share grows because rows come in documents; at least 1."""
+    """Return the factor by which clustering in documents inflates the variance of a share; at least 1."""
     share = exceeds.mean()
     if share in {0.0, 1.0}:
         return 1.0

@@ -15,59 +15,59 @@ from workers.nla.positions import POSITION_CLASSES
 from workers.nla.token_means import TokenMeans
 
 _TOO_OFTEN = 0.05
-"""Share of vectors that nobody ever had that may be verified before distance from the mean counts."""
+"""Share of verified random or mean vectors above which a limit on the distance from the mean is set."""
 
 
 class Vectors(NamedTuple):
-    """Calibration traffic."""
+    """Activations of calibration traffic."""
 
     rows: NDArray[np.float32]
-    """(n, d_model), raw residual stream."""
+    """Raw residual stream, (n, d_model)."""
     documents: NDArray[np.int64]
-    """Which request each row comes from, (n,)."""
+    """A number for each row's request, (n,)."""
     tokens: NDArray[np.int64] | None = None
-    """The token that each row was read at, (n,); None where that was not kept."""
+    """Read token of each row, (n,); None where the file has none."""
     phases: NDArray[np.uint8] | None = None
-    """0 for prefill and 1 for decode, (n,); None as tokens."""
+    """0 for prefill and 1 for decode, (n,); None together with `tokens`."""
 
     def take(self, chosen: NDArray[np.int64]) -> "Vectors":
-        """Return some rows."""
+        """Return the rows with the given numbers."""
         parts: list[Any] = [None if part is None else part[chosen] for part in self]
         return Vectors(*parts)
 
     @property
     def given(self) -> GivenFacts:
-        """What a record would tell besides the vectors; of rows without tokens, nothing true."""
+        """The facts that records give the decoder; placeholders where the file has no tokens."""
         if self.tokens is None or self.phases is None:
             return GivenFacts([0] * len(self.rows), ["decode"] * len(self.rows))
         return GivenFacts(self.tokens.tolist(), [("prefill", "decode")[phase] for phase in self.phases])
 
 
 class Evidence(NamedTuple):
-    """Vectors of one kind, and how they were read."""
+    """Vectors of one kind with their readings."""
 
     vectors: Vectors
     classes: Sequence[PositionClass]
     expected: NDArray[np.float64] | None
-    """What each token alone says, by means of other documents, (n, d_model)."""
+    """Prediction from the read token alone, fitted on other documents, (n, d_model)."""
     trip: RoundTrip
 
 
 class Nulls(NamedTuple):
-    """What readings that tell nothing look like."""
+    """Readings that carry no information about the vector."""
 
     other: Evidence
-    """Vectors with the readings of another document's vector, put before their own tokens."""
+    """Vectors paired with readings of another document's vector: the same-token null."""
     random: Evidence
     """Random directions of the layer's norm."""
     mean: Evidence
     """The layer's mean direction."""
     empty: NDArray[np.float32]
-    """What the AR makes of no text at the real rows' tokens, (n, d_model)."""
+    """The AR's output for the empty text at the real rows' tokens, (n, d_model)."""
 
 
 class CandidateScores(NamedTuple):
-    """How well the chosen candidates of one kind of vectors do."""
+    """Scores of the chosen candidates of one kind of vectors, one row per vector."""
 
     rows: NDArray[np.float32]
     documents: NDArray[np.int64]
@@ -76,25 +76,25 @@ class CandidateScores(NamedTuple):
     is_well_formed: NDArray[np.bool_]
     fve: NDArray[np.float64]
     token_fve: NDArray[np.float64] | None
-    """FVE of the tokens' means."""
+    """FVE of the token means."""
     score: NDArray[np.float64]
-    """What thresholds are about: FVE beyond the token, or FVE where no token is known."""
+    """The figure that thresholds apply to: FVE beyond the token, or FVE where tokens are unknown."""
 
     def take(self, chosen: NDArray[np.bool_]) -> "CandidateScores":
-        """Return some rows."""
+        """Return the rows that `chosen` (n,) selects."""
         parts: list[Any] = [None if part is None else part[chosen] for part in self]
         return CandidateScores(*parts)
 
 
 class Bar(NamedTuple):
-    """What a reading has to take to be verified."""
+    """The conditions for a verified reading."""
 
     limits: dict[PositionClass, float]
-    low: float | None = None
-    high: float | None = None
+    low: float | None = None  # smallest allowed squared distance from the mean direction
+    high: float | None = None  # largest allowed squared distance
 
     def is_taken(self, scored: CandidateScores, mean: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which rows would be verified."""
+        """Return which rows would be verified, (n,)."""
         limits = np.array([self.limits[kind] for kind in scored.classes.tolist()])
         typical = is_typical(scored.rows, mean, low=self.low, high=self.high)
         return np.asarray((scored.score > limits) & scored.is_well_formed & typical, bool)
@@ -111,8 +111,8 @@ def summarize(
 ) -> Calibration:
     """Compute every figure of a calibration.
 
-    Thresholds are set by all nulls. How often such readings are verified is told crosswise: thresholds that
-    one half of the documents would set, on the nulls of the other half, and the reverse.
+    All same-token nulls set the thresholds. The share of these nulls that is verified is cross-validated:
+    each half of the documents is tested against thresholds from the other half.
     """
     baseline, mean = fidelity.fve_baseline(vectors.rows), fidelity.mean_direction(vectors.rows)
     own, other, random, middle = (
@@ -163,10 +163,12 @@ def summarize(
 
 
 def score(evidence: Evidence, *, baseline: float) -> CandidateScores:
-    """Choose and measure one candidate of every vector."""
+    """Choose the best candidate of every vector and score it."""
     vectors, classes, expected, trip = evidence
     choice = choose(vectors.rows, trip.rebuilt)
-    chosen = [said[best] for said, best in zip(trip.candidates, choice.best.tolist(), strict=True)]
+    chosen = [
+        candidate[best] for candidate, best in zip(trip.candidates, choice.best.tolist(), strict=True)
+    ]
     fves = fidelity.fve(vectors.rows, choice.rebuilt, baseline=baseline)
     token_fves = None if expected is None else fidelity.fve(vectors.rows, expected, baseline=baseline)
     return CandidateScores(
@@ -174,7 +176,7 @@ def score(evidence: Evidence, *, baseline: float) -> CandidateScores:
         documents=vectors.documents,
         classes=np.asarray(classes, np.str_),
         rebuilt=choice.rebuilt,
-        is_well_formed=np.array([said.well_formed for said in chosen], bool),
+        is_well_formed=np.array([candidate.well_formed for candidate in chosen], bool),
         fve=fves,
         token_fve=token_fves,
         score=fves if token_fves is None else fidelity.fve_beyond_token(fves, token_fves),
@@ -188,7 +190,11 @@ def set_bar(
     vectors: Vectors,
     mean: NDArray[np.float64],
 ) -> Bar:
-    """Ask for a benign distance from the mean where vectors that nobody ever had would pass otherwise."""
+    """Return the verification conditions.
+
+    If more than 5% of the mean or random vectors would be verified, the distance from the mean is limited
+    to the benign 1st or 99th percentile, respectively.
+    """
     bar = Bar(limits)
     spread = fidelity.spread(vectors.rows, mean)
     if bar.is_taken(middle, mean).mean() > _TOO_OFTEN:
@@ -214,14 +220,14 @@ def _means(own: CandidateScores, other: CandidateScores) -> dict[str, fidelity.I
 def _shares(
     name: str, verdict: NDArray[np.bool_], classes: NDArray[np.str_]
 ) -> dict[str, fidelity.Interval]:
-    """Return the share of all rows and of each class that has any."""
+    """Return the verified share over all rows, and of each class that has rows."""
     parts = {name: np.ones(len(verdict), bool)}
     parts |= {f"{name}_{kind}": classes == kind for kind in POSITION_CLASSES}
     return {part: fidelity.share_interval(verdict[rows]) for part, rows in parts.items() if rows.any()}
 
 
 def _crosswise(other: CandidateScores, bar: Bar, mean: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which nulls would be verified by thresholds that the other half of the documents sets."""
+    """Return which nulls thresholds from the other half of the documents would verify, (n,)."""
     verdict, is_first = np.zeros(len(other.rows), bool), _is_first_half(other.documents)
     for half in (is_first, ~is_first):
         setting = other.take(~half)
@@ -232,6 +238,6 @@ def _crosswise(other: CandidateScores, bar: Bar, mean: NDArray[np.float64]) -> N
 
 
 def _is_first_half(documents: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which rows belong to every other document, the first one included."""
+    """Return which rows belong to the documents of even rank, (n,)."""
     _, rank = np.unique(documents, return_inverse=True)
     return np.asarray(rank % 2 == 0, bool)

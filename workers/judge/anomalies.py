@@ -1,4 +1,4 @@
-"""What the detector says of the vectors that were read, in one number with the sidecar's screen. Pure."""
+"""Anomaly scores and p-values of the decoded vectors, reconciled with the sidecar's screen. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,42 +8,46 @@ from numpy.typing import NDArray
 
 from subtext_sidecar.anomaly.score import ANOMALY_SCORES, Detector, Reference
 
-# Both measure in float32, in batches of other sizes; another reference is farther away than rounding.
+# Sidecar and worker compute in float32 over batches of different sizes, so their results differ by
+# rounding. Two different references differ by far more.
 _SAME_SCORE = 1e-3
 _SAME_P_VALUE = 2e-3
 
 
 class Anomaly(NamedTuple):
-    """How unlike the calibration's traffic one vector is."""
+    """How unlike the reference's benign traffic one vector is."""
 
     score: float
     """0 at the benign median, 1 at the benign 99th percentile."""
     p_value: float
     """Conformal; 1 for a massive activation."""
     calibration_n: int
-    """Vectors behind the p-value, whose floor is 1 / (calibration_n + 1)."""
+    """Number of held-out vectors; the smallest p-value is 1 / (calibration_n + 1)."""
     is_disputed: bool
-    """The record's screen measured something else: it has another reference."""
+    """The screen's scores differ by more than rounding, so the sidecar has another reference."""
 
 
 def measure(
     detector: Detector, vectors: NDArray[np.floating[Any]], screened: Sequence[Mapping[str, float]]
 ) -> list[Anomaly]:
-    """Return one anomaly a row of (n, d_model); ``screened`` are the records' scores.
+    """Return one anomaly per row of ``vectors`` (n, d_model); ``screened`` holds the records' scores.
 
-    Where the screen has measured a row by the same reference its numbers are kept, so that nobody finds
-    two of the same row. ValueError when the vectors have another width than the reference.
+    The screen's numbers win where they agree, so that record and explanation show the same p-value.
+    Raises ValueError when the vectors' width is not the reference's.
     """
     measured = detector.score(vectors)
     rows = zip(measured.anomaly.tolist(), measured.p_values.tolist(), screened, strict=True)
     calibration_n = detector.reference.calibration_n
-    return [_agree(Anomaly(score, p_value, calibration_n, False), said) for score, p_value, said in rows]  # noqa: FBT003
+    return [
+        _agree(Anomaly(score, p_value, calibration_n, False), given)  # noqa: FBT003
+        for score, p_value, given in rows
+    ]
 
 
-def _agree(own: Anomaly, said: Mapping[str, float]) -> Anomaly:
-    if not said.keys() >= set(ANOMALY_SCORES):
+def _agree(own: Anomaly, screened: Mapping[str, float]) -> Anomaly:
+    if not screened.keys() >= set(ANOMALY_SCORES):
         return own
-    score, p_value = (said[name] for name in ANOMALY_SCORES)
+    score, p_value = (screened[name] for name in ANOMALY_SCORES)
     is_same_score = abs(score - own.score) <= _SAME_SCORE * max(1.0, abs(own.score))
     if is_same_score and abs(p_value - own.p_value) <= _SAME_P_VALUE:
         return own._replace(score=score, p_value=p_value)
@@ -51,13 +55,13 @@ def _agree(own: Anomaly, said: Mapping[str, float]) -> Anomaly:
 
 
 def check_fits(reference: Reference, *, models: Collection[str], layer: int, d_model: int) -> None:
-    """Raise ValueError, naming what differs, unless the reference is of such vectors.
+    """Raise ValueError, naming the field, unless the reference is for this model, layer and width.
 
-    ``models`` are the names that the decoder's model goes by: its own and the served one.
+    ``models`` holds the names of the decoder's model: the checkpoint's and the served one.
     """
-    wanted = " or ".join(sorted(set(models)))
+    names = " or ".join(sorted(set(models)))
     for field, got, needed, is_right in (
-        ("model", reference.model, wanted, reference.model in models),
+        ("model", reference.model, names, reference.model in models),
         ("layer", reference.layer, layer, reference.layer == layer),
         ("d_model", reference.d_model, d_model, reference.d_model == d_model),
     ):

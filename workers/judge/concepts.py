@@ -1,7 +1,6 @@
-"""Named things to watch for, and which explanations mention them.
+"""Concepts to watch for, and which explanations match them.
 
-A match is a hint about one explanation. It becomes a flag only together with others: see
-`workers.judge.flags`.
+One match is only a hint; `workers.judge.flags` decides when matches make a flag.
 """
 
 import hashlib
@@ -29,14 +28,14 @@ class _StrictModel(BaseModel):
 
 
 class Semantic(_StrictModel):
-    """Similarity to any of some example texts."""
+    """Matches a text whose embedding is close enough to that of any example."""
 
     examples: Annotated[tuple[str, ...], Field(min_length=1)]
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class Matcher(_StrictModel):
-    """Exactly one way of matching."""
+    """Exactly one of a regular expression and a semantic similarity."""
 
     regex: str | None = None
     semantic: Semantic | None = None
@@ -92,7 +91,7 @@ class Match(NamedTuple):
 
 
 class ConceptSet(NamedTuple):
-    """The concepts in force, and the digest that verdicts name them by."""
+    """The concepts in force, and the digest that flags are stored with."""
 
     concepts: tuple[Concept, ...]
     digest: str
@@ -104,7 +103,7 @@ class ConceptSet(NamedTuple):
 
 
 def load_concepts(path: Path) -> ConceptSet:
-    """Read concepts.yaml strictly; raises ConceptsError."""
+    """Read and validate concepts.yaml; raises ConceptsError."""
     try:
         content = path.read_bytes()
         document = yaml.safe_load(content)
@@ -118,12 +117,12 @@ def load_concepts(path: Path) -> ConceptSet:
 
 
 class ConceptMatcher:
-    """Finds concepts in texts. Examples are embedded once; each batch of texts is embedded once."""
+    """Finds concepts in texts; the examples are embedded once, at construction."""
 
     def __init__(self, concepts: ConceptSet, embedder: Embedder, thresholds: Mapping[str, float]) -> None:
         """Compile the patterns and embed the examples.
 
-        ``thresholds`` (cosine by concept) come before those written in the file.
+        ``thresholds`` (cosine by concept name) override those in concepts.yaml.
         """
         self._embedder = embedder
         self._patterns = [
@@ -144,27 +143,29 @@ class ConceptMatcher:
         ]
 
     def match(self, texts: Sequence[str]) -> list[list[Match]]:
-        """Return the matches of each text, at most one a concept: the highest score."""
-        found: list[dict[str, Match]] = [{} for _ in texts]
+        """Return each text's matches: for every concept at most one, the highest-scoring."""
+        matches_by_text: list[dict[str, Match]] = [{} for _ in texts]
         for name, pattern in self._patterns:
-            for text, matches in zip(texts, found, strict=True):
+            for text, matches in zip(texts, matches_by_text, strict=True):
                 if pattern.search(text):
                     matches[name] = Match(name, "regex", 1.0)
         if self._semantics and texts:
-            self._match_semantics(self._embedder.embed(texts), found)
-        return [list(matches.values()) for matches in found]
+            self._match_semantics(self._embedder.embed(texts), matches_by_text)
+        return [list(matches.values()) for matches in matches_by_text]
 
-    def _match_semantics(self, vectors: NDArray[np.float32], found: list[dict[str, Match]]) -> None:
+    def _match_semantics(
+        self, vectors: NDArray[np.float32], matches_by_text: list[dict[str, Match]]
+    ) -> None:
         for name, threshold, examples in self._semantics:
             similarities = (vectors @ examples.T).max(axis=1)
-            for similarity, matches in zip(similarities.tolist(), found, strict=True):
+            for similarity, matches in zip(similarities.tolist(), matches_by_text, strict=True):
                 known = matches.get(name)
                 if similarity >= threshold and (known is None or similarity > known.score):
                     matches[name] = Match(name, "semantic", similarity)
 
 
 def _explain(path: Path, document: object, error: ValidationError) -> str:
-    """Name the concept by its name, which a reader finds sooner than its index."""
+    """Identify the concept by name, which is easier to find in the file than an index."""
     first = error.errors()[0]
     place: list[str] = []
     location = list(first["loc"])

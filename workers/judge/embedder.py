@@ -14,15 +14,15 @@ _BATCH = 32
 
 
 class Embedder(Protocol):
-    """Texts to unit vectors whose dot product is a similarity."""
+    """Maps texts to unit vectors, so that a dot product is a cosine similarity."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one unit vector a text, (n, dimensions)."""
+        """Return one unit vector per text, (n, dimensions)."""
         ...
 
 
 class MiniLmEmbedder:
-    """all-MiniLM-L6-v2 (Apache-2.0): mean-pooled last layer, as its authors publish it."""
+    """all-MiniLM-L6-v2 (Apache-2.0): the mean-pooled last layer, as its model card computes it."""
 
     def __init__(self) -> None:
         """Load the weights; raises FileNotFoundError when their package is missing."""
@@ -33,7 +33,7 @@ class MiniLmEmbedder:
         self._model: Any = AutoModel.from_pretrained(folder).eval()
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one unit vector a text, (n, 384)."""
+        """Return one unit vector per text, (n, 384)."""
         if not texts:
             return np.empty((0, self._model.config.hidden_size), np.float32)
         parts = [self._embed_batch(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]
@@ -53,10 +53,10 @@ class MiniLmEmbedder:
 
 
 class WordEmbedder:
-    """In-memory double: hashed bags of words, so that shared words mean similar."""
+    """In-memory double: hashed bags of words, so texts that share words are similar."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one unit vector a text, (n, 256)."""
+        """Return one unit vector per text, (n, 256)."""
         import zlib
 
         rows = np.full((len(texts), 256), 1e-6, np.float32)

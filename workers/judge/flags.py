@@ -1,8 +1,8 @@
-"""When matches become a flag. Pure; nothing else decides it.
+"""The only rule for when concept matches become a flag. Pure.
 
-A match is a hint about one explanation, and explanations invent things. A request is flagged with a concept
-when the verified explanations of enough different positions agree on it. What counts is which positions
-matched: neither in what order they came nor how often they were delivered.
+Explanations confabulate, so one match is only a hint. A request is flagged with a concept when the verified
+explanations of enough different positions match it. The rule counts a set of positions, so neither order
+nor redelivery changes the result.
 """
 
 from collections.abc import Mapping
@@ -13,23 +13,23 @@ from service.store.write.evidence import Decision, Evidence, Sighting
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlagRule:
-    """How much agreement one concept needs."""
+    """A concept's severity and how many verified positions must match it."""
 
     severity: str
     positions_required: int
 
 
 def decide(rules: Mapping[str, FlagRule], evidence: Evidence) -> list[Decision]:
-    """Return the flags that the evidence is enough for, by concept; ``rules`` are those in force.
+    """Return the flags that the evidence suffices for, sorted by concept.
 
-    A concept without a rule is no longer watched for and raises nothing.
+    ``rules`` maps each watched concept to its rule; a concept without one raises no flag.
     """
-    found: dict[str, list[Sighting]] = {}
+    by_concept: dict[str, list[Sighting]] = {}
     for sighting in evidence.sightings:
-        found.setdefault(sighting.concept, []).append(sighting)
+        by_concept.setdefault(sighting.concept, []).append(sighting)
     decided = [
-        _flag(concept, rules[concept], found[concept], evidence.positions_verified)
-        for concept in sorted(found.keys() & rules.keys())
+        _flag(concept, rules[concept], by_concept[concept], evidence.positions_verified)
+        for concept in sorted(by_concept.keys() & rules.keys())
     ]
     return [flag for flag in decided if flag.positions_matched >= flag.positions_required]
 

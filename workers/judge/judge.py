@@ -1,4 +1,4 @@
-"""The judge as the loop sees it: concept matches and anomaly p-values of a batch of readings."""
+"""The judge that the worker's loop calls: concept matches and anomaly p-values of a batch of readings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,29 +17,32 @@ from workers.judge.policy import JudgePolicy
 
 
 class Judgement(NamedTuple):
-    """What the judge says about one reading."""
+    """The judge's result for one reading; the anomaly fields are None without a reference."""
 
     anomaly_score: float | None
     anomaly_p_value: float | None
     anomaly_calibration_n: int | None
     matches: list[Match]
     is_disputed: bool = False
-    """The screen in the sidecar has another anomaly reference than this worker."""
+    """The sidecar's screen has another anomaly reference than this worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """Concepts and detector in force, under one policy."""
+    """Concepts, detector and policy in force."""
 
     concepts: ConceptSet
     matcher: ConceptMatcher
-    detector: Detector | None  # None: the decoder has no anomaly reference
+    detector: Detector | None  # None when the decoder has no anomaly reference
     policy: JudgePolicy
 
     def judge(
         self, vectors: NDArray[np.float32], texts: Sequence[str], screened: Sequence[Mapping[str, float]]
     ) -> list[Judgement]:
-        """Return one judgement a reading; ``vectors`` (n, d_model), ``screened`` the records' scores."""
+        """Return one judgement per reading.
+
+        ``vectors`` is (n, d_model); ``screened`` holds the records' scores.
+        """
         matches = self.matcher.match(texts)
         if self.detector is None:
             return [Judgement(None, None, None, found) for found in matches]
@@ -50,7 +53,7 @@ class Judge:
         ]
 
     def verdicts(self) -> Verdicts:
-        """Return what the store raises flags by."""
+        """Return the flag rule and the figures that the store writes with each flag."""
         rules = {
             concept.name: FlagRule(severity=concept.severity, positions_required=concept.positions_required)
             for concept in self.concepts.concepts

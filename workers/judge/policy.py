@@ -1,6 +1,6 @@
-"""The thresholds that turn readings into verdicts: the seam where calibrated ones come in.
+"""The thresholds that turn readings into verdicts; a calibration may replace them.
 
-How many positions must agree on a concept is the concept's own; see `workers.judge.flags`.
+How many positions must match is a property of each concept; see `workers.judge.flags`.
 """
 
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgePolicy:
-    """What counts. A calibration may replace every number here, with a measured false-positive rate."""
+    """Thresholds, and the false-positive rate measured at them."""
 
     anomaly_p_value: float = 0.01
-    """An activation with a conformal p-value at or below this is counted as an anomaly."""
+    """An activation with a conformal p-value at or below this one is counted as an anomaly."""
     semantic_thresholds: Mapping[str, float] = field(default_factory=dict)
-    """Cosine by concept, in place of those that concepts.yaml was written with."""
+    """Cosine by concept name; overrides concepts.yaml."""
     false_positive_rate: float | None = None
-    """Of a flag, per request, measured on benign traffic; None while nobody measured it."""
+    """Share of benign requests that get a flag; None until it is measured."""

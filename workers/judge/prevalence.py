@@ -1,11 +1,11 @@
-"""How often something is found in the traffic, from rows sampled with known probabilities. Pure.
+"""Estimates of how common something is in the traffic, from rows with known inclusion probabilities. Pure.
 
-Every row counts the inverse of its inclusion probability (Horvitz-Thompson); the share of flagged
-rows is the ratio of two such sums (Hajek), so that a common factor of all weights cancels. Rows of
-one request resemble each other, so the variance is taken between requests, linearised and with
-replacement: exact for the process behind the traffic, and on the wide side for the traffic itself
-when much of it was sampled. The interval is that of a proportion on the effective sample size:
-Wilson, or Clopper-Pearson when there is little to count (Korn and Graubard 1998).
+A row's weight is the inverse of its inclusion probability (Horvitz-Thompson). The share of flagged rows is
+a ratio of two weighted sums (Hajek), so a common factor of the weights cancels. Rows of one request are
+correlated, so requests are the clusters of the linearised with-replacement variance. That variance is
+correct for the process that generates the traffic; for the traffic itself the variance is too large when
+much of the traffic was sampled. The interval is that of a proportion at the effective sample size: Wilson,
+or Clopper-Pearson for small counts (Korn and Graubard 1998).
 """
 
 import math
@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]  # no types upstream
 
 CONFIDENCE: Final = 0.95
-_ROUNDING: Final = 1e-24  # a variance up to here is none
-_LEAST_EXPECTED: Final = 5.0  # flagged and unflagged effective rows, for Wilson
+_ROUNDING: Final = 1e-24  # a smaller variance is zero up to rounding
+_LEAST_EXPECTED: Final = 5.0  # effective rows, flagged and unflagged each, below which Wilson is inaccurate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledRows:
-    """Rows that were judged; arrays of shape (n,)."""
+    """Judged rows, as columns of shape (n,); raises ValueError for unequal lengths or invalid shares."""
 
     request: NDArray[np.integer[Any]]
-    """Which request each row belongs to: equal numbers, equal request."""
+    """A number that identifies each row's request."""
     probability: NDArray[np.float64]
     """Inclusion probability, in (0, 1]."""
     is_flagged: NDArray[np.bool_]
     retained: NDArray[np.float64]
-    """Share of the sampled rows like this one, by stratum and minute, that were not lost; in (0, 1]."""
+    """Share of the sampled rows of the same stratum and minute that were not lost, in (0, 1]."""
 
     def __post_init__(self) -> None:
         sizes = {len(column) for column in (self.request, self.probability, self.is_flagged, self.retained)}
@@ -44,7 +44,7 @@ class SampledRows:
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """How many rows of the traffic each stands for; a lost row is stood for by those like it."""
+        """Number of rows of the traffic that each row represents, lost ones included; (n,)."""
         return 1.0 / (self.probability * self.retained)
 
 
@@ -56,7 +56,7 @@ class Prevalence(NamedTuple):
     upper: float
     rows: int
     requests: int
-    effective_rows: float  # so many rows of a simple random sample tell as much
+    effective_rows: float  # size of the simple random sample with the same variance
     design_effect: float  # rows / effective_rows
 
 
@@ -68,7 +68,7 @@ class Total(NamedTuple):
 
 
 def estimate_prevalence(rows: SampledRows, confidence: float = CONFIDENCE) -> Prevalence:
-    """Return the share of flagged rows. With no row at all nothing is known: 0 to 1."""
+    """Return the share of flagged rows with its interval, which is 0 to 1 without any row."""
     weights = rows.weights
     count = len(weights)
     if not count:
@@ -81,7 +81,8 @@ def estimate_prevalence(rows: SampledRows, confidence: float = CONFIDENCE) -> Pr
         effective = min(share * (1.0 - share) / variance, float(count))
         freedom = spread.degrees_of_freedom
     else:
-        # One request, or all alike: only the weights tell how much was seen.
+        # One request, or all rows equal: the sample has no variance. Kish's effective size of the
+        # requests' weights takes its place.
         totals = by_request.sums(weights)
         effective, freedom = float(totals.sum() ** 2 / (totals @ totals)), math.inf
     lower, upper = _interval(share, effective, freedom, confidence)
@@ -89,14 +90,14 @@ def estimate_prevalence(rows: SampledRows, confidence: float = CONFIDENCE) -> Pr
 
 
 def estimate_total(rows: SampledRows) -> Total:
-    """Return the number of flagged rows in the traffic."""
+    """Return the estimated number of flagged rows in the traffic."""
     values = rows.weights * rows.is_flagged
     return Total(float(values.sum()), math.sqrt(_Clusters(rows.request).spread(values).variance))
 
 
 class _Spread(NamedTuple):
     variance: float
-    degrees_of_freedom: float  # of the variance: by its own variance (Satterthwaite)
+    degrees_of_freedom: float  # of the variance estimate (Satterthwaite)
 
 
 class _Clusters:
@@ -105,11 +106,11 @@ class _Clusters:
         self.count = len(names)
 
     def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the sum of each request's values."""
+        """Return the sum of the values per request, (requests,)."""
         return np.bincount(self._index, weights=values, minlength=self.count).astype(np.float64)
 
     def spread(self, values: NDArray[np.float64]) -> _Spread:
-        """Return how the sum varies when requests come independently, their number included."""
+        """Return the variance of the total when requests, and their number, are random."""
         squares = self.sums(values) ** 2
         total = float(squares.sum())
         excess = float(squares @ squares) - total * total / max(1, self.count)
@@ -123,7 +124,7 @@ def _interval(
     share: float, effective: float, degrees_of_freedom: float, confidence: float
 ) -> tuple[float, float]:
     tail = (1.0 - confidence) / 2.0
-    # A variance that few requests decide is known badly itself.
+    # A variance estimated from few requests is itself uncertain: shrink the effective size.
     effective *= (stats.norm.isf(tail) / stats.t.isf(tail, degrees_of_freedom)) ** 2
     if effective * min(share, 1.0 - share) >= _LEAST_EXPECTED:
         z = float(stats.norm.isf(tail))

@@ -1,1 +1,1 @@
-"""The decoder: an NLA pair that turns vectors into text and measures how much the text keeps."""
+"""The decoder: an NLA pair that turns vectors into text and measures the text's fidelity."""

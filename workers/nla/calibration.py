@@ -1,9 +1,9 @@
-"""A decoder's frozen reference: what its readings are compared with.
+"""A decoder's calibration as files: baseline, means, thresholds and null figures.
 
-Two files beside the pair: `calibration.json` (figures) and `calibration.safetensors` (arrays). Both
-are bound to the pair by its digest and to each other by a checksum; what does not fit is refused.
-`anomaly.safetensors` is the detector's reference, of the same vectors but of no pair: it is the sidecar's
-file as well.
+`calibration.json` (figures) and `calibration.safetensors` (arrays) stand beside the pair. The pair's digest
+binds the figures to the pair, and a checksum binds the arrays to the figures; a mismatch is refused.
+`anomaly.safetensors` is the detector's reference. It depends on the vectors but on no pair, and the sidecar
+loads the same file.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """The scalar part, as in `calibration.json`."""
+    """The content of `calibration.json`."""
 
     decoder_digest: str
     """Digest of the pair's files; see `workers.nla.checkpoint.digest`."""
@@ -40,30 +40,30 @@ class Figures:
     layer: int
     d_model: int
     vectors: int
-    """Calibration vectors; baseline and mean stand on all of them."""
+    """Number of calibration vectors, all of which determine baseline and mean."""
     fve_baseline: float
     """Mean-predictor error on unit vectors, 1 - |mean|^2."""
     n: int
-    """Vectors that were read; every figure about readings stands on them."""
+    """Number of decoded vectors, the basis of every figure about readings."""
     candidates: int
-    """Readings of every vector; the thresholds hold for the best of as many."""
+    """Candidates per vector; the thresholds hold only for the best of this many."""
     verified_above: dict[PositionClass, float]
-    """What a reading must exceed, by position class; of FVE beyond the token, or of FVE where the
-    calibration vectors came without tokens."""
+    """Threshold by position class, for FVE beyond the token, or for FVE when the calibration vectors
+    have no tokens."""
     shuffled_fve_p95: float
     """The largest of `verified_above`."""
     typical_spread_p1: float | None
-    """A vector nearer to the mean direction than this (squared distance) is never verified; None where the
-    layer's mean itself is not."""
+    """Smallest squared distance from the mean direction for a verified vector; None when no limit is
+    needed, because readings of the mean are not verified anyway."""
     typical_spread_p99: float | None
-    """The same for one farther from it; None where random directions are not verified."""
+    """Largest squared distance; None when readings of random directions are not verified anyway."""
     measured: dict[str, Any]
     """Estimates with 95% intervals: {name: {value, ci95, n}}."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """One decoder's reference on benign traffic of one model and layer."""
+    """One decoder's calibration on benign traffic of one model and layer."""
 
     figures: Figures
     mean: NDArray[np.float32]
@@ -71,14 +71,14 @@ class Calibration:
     real_fve: NDArray[np.float32]
     """FVE of every reading, (n,)."""
     shuffled_fve: NDArray[np.float32]
-    """FVE between every vector and the rebuilt explanation of another document's vector, (n,)."""
+    """FVE between every vector and the rebuilt reading of another document's vector, (n,)."""
     random_fve: NDArray[np.float32]
-    """FVE of readings of random directions, one each."""
+    """FVE of the readings of random directions, one per direction."""
     token_means: TokenMeans | None = None
-    """What each token alone says of a vector; None where the calibration vectors came without tokens."""
+    """Prediction from the read token alone; None when the calibration vectors have no tokens."""
 
     def is_typical(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Tell which rows lie as far from the mean direction as benign ones do, where that is asked."""
+        """Return which rows lie within the limits on the distance from the mean direction, (n,)."""
         figures = self.figures
         return is_typical(
             vectors, self.mean, low=figures.typical_spread_p1, high=figures.typical_spread_p99
@@ -96,7 +96,7 @@ def is_typical(
     low: float | None,
     high: float | None,
 ) -> NDArray[np.bool_]:
-    """Tell which rows have a squared distance from the mean direction within what limits there are."""
+    """Return which rows have a squared distance from the mean direction within [low, high], (n,)."""
     spread = fidelity.spread(vectors, mean)
     return np.asarray(
         (spread >= (0.0 if low is None else low)) & (spread <= (np.inf if high is None else high)), bool
@@ -104,7 +104,7 @@ def is_typical(
 
 
 def save_calibration(calibration: Calibration, folder: Path) -> None:
-    """Write both files; the figures last, because they vouch for the arrays."""
+    """Write both files, the figures last, because they hold the checksum of the arrays."""
     from safetensors.numpy import save
 
     arrays = {name: getattr(calibration, name) for name in _SHAPES}
@@ -118,9 +118,9 @@ def save_calibration(calibration: Calibration, folder: Path) -> None:
 
 
 def load_calibration(folder: Path, *, decoder_digest: str) -> Calibration | None:
-    """Read and check a decoder's calibration; None when it has none.
+    """Read and validate a decoder's calibration; None when the folder has none.
 
-    Raises CalibrationError naming the file and field when it is broken or of another decoder.
+    Raises CalibrationError, naming file and field, when the files are broken or of another decoder.
     """
     if not (folder / FIGURES).exists():
         return None
@@ -140,7 +140,7 @@ def load_calibration(folder: Path, *, decoder_digest: str) -> Calibration | None
 
 
 def load_anomaly(folder: Path) -> Reference | None:
-    """Return the anomaly reference in a decoder's folder, None without one; raises CalibrationError."""
+    """Return the anomaly reference in a decoder's folder, or None; raises CalibrationError."""
     if not (folder / ANOMALY).exists():
         return None
     try:
@@ -150,14 +150,14 @@ def load_anomaly(folder: Path) -> Reference | None:
 
 
 _SHAPES = {"mean": "d_model", "real_fve": "n", "shuffled_fve": "n", "random_fve": None}
-"""The arrays of every calibration, and the figure that tells their length."""
+"""Required arrays, each with the figure that equals its length."""
 
 
 def _load_figures(path: Path) -> tuple[Figures, str]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version, checksum = content.pop("format"), content.pop("arrays_sha256")
-        # Before the fields: another format has others.
+        # The format comes first, because other formats have other fields.
         _check_format(path, version)
         figures = TypeAdapter(Figures).validate_python(content)
     except ValidationError as error:
@@ -216,12 +216,12 @@ def _check_arrays(path: Path, arrays: dict[str, Array], figures: Figures) -> Non
 
 
 def _take_token_means(path: Path, arrays: dict[str, Array], d_model: int) -> TokenMeans | None:
-    found = [arrays.get(name) for name in TokenMeans._fields]
-    if all(array is None for array in found):
+    columns = [arrays.get(name) for name in TokenMeans._fields]
+    if all(array is None for array in columns):
         return None
     m = len(arrays.get("token_ids", ()))
     shapes = ((m,), (m,), (m, d_model), (d_model + 1, d_model))
-    for name, array, shape in zip(TokenMeans._fields, found, shapes, strict=True):
+    for name, array, shape in zip(TokenMeans._fields, columns, shapes, strict=True):
         if array is None or array.shape != shape or not m or not np.isfinite(array).all():
             raise CalibrationError(f"{path}: {name}: must be {shape} finite numbers; calibrate again")
     return TokenMeans(*(arrays[name] for name in TokenMeans._fields))

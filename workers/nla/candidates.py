@@ -1,4 +1,4 @@
-"""Which of a vector's candidate readings is kept: the one that rebuilds it best; pure."""
+"""Choose the candidate from which the AR rebuilds the vector best; pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,29 +11,32 @@ from workers.nla.engine.verbalizer import Explanation
 
 
 class RoundTrip(NamedTuple):
-    """What a batch of vectors said, and what was rebuilt from that."""
+    """The candidates of a batch of vectors, and the vectors rebuilt from them."""
 
     candidates: list[list[Explanation]]
-    """As many for every vector."""
+    """By vector; each has the same number."""
     rebuilt: NDArray[np.float32]
     """(n, candidates, d_model)."""
 
 
 class Choice(NamedTuple):
-    """One candidate of every vector."""
+    """The chosen candidate of every vector."""
 
     best: NDArray[np.int64]
-    """Which one, (n,)."""
+    """Index of the chosen candidate, (n,)."""
     rebuilt: NDArray[np.float32]
-    """What it rebuilds, (n, d_model)."""
+    """Vector rebuilt from the chosen candidate, (n, d_model)."""
     cosine: NDArray[np.float64]
-    """Of that with the vector, (n,)."""
+    """Cosine of vector and rebuilt vector, (n,)."""
     margin: NDArray[np.float64] | None
-    """Cosine less that of the second best, (n,); None for single candidates."""
+    """Cosine less the second-best candidate's, (n,); None for single candidates."""
 
 
 def choose(vectors: NDArray[np.float32], rebuilt: NDArray[np.float32]) -> Choice:
-    """Choose by cosine among (n, candidates, d_model); the first of equals."""
+    """Choose the candidate with the highest cosine, the first one on ties.
+
+    `vectors` is (n, d_model), `rebuilt` is (n, candidates, d_model).
+    """
     cosines = fidelity.cosine(vectors[:, None], rebuilt)
     best = cosines.argmax(axis=1)
     ranked = np.sort(cosines, axis=1)
@@ -46,11 +49,13 @@ def choose(vectors: NDArray[np.float32], rebuilt: NDArray[np.float32]) -> Choice
 
 
 def agreement(candidates: Sequence[Explanation], best: int) -> float | None:
-    """Return the share of candidates that expect what the best one does.
+    """Return the share of candidates that expect the same next token as the best one.
 
-    None for a single one, and where the best says nothing about that.
+    None for a single candidate, or when the best one expects no token.
     """
-    expected = [said.continuation.expects if said.continuation else None for said in candidates]
+    expected = [
+        candidate.continuation.expects if candidate.continuation else None for candidate in candidates
+    ]
     if len(candidates) == 1 or expected[best] is None:
         return None
     return expected.count(expected[best]) / len(candidates)

@@ -1,10 +1,10 @@
-"""What a reading claims, and the sentence that says it.
+"""The text format of a reading, and its parts.
 
     An answer about medicine (headaches), touching on self-harm. Expects " to". Reads "It's quite normal to"
 
-A pair with labels (`workers.nla.checkpoint.labels`) writes the first sentence from them; the AV continues
-behind `Expects "` and ends before the read token, which is known. The closing quote is for the reader
-alone: the AR's prompt ends on the read token.
+For a pair with labels (`workers.nla.checkpoint.labels`) the label head determines the first sentence. The
+AV continues after `Expects "` and stops before the read token, which the record gives. Only people see the
+closing quote: the AR's prompt ends with the read token.
 """
 
 import re
@@ -16,29 +16,29 @@ EXPECTS, READS = ' Expects "', '". Reads "'
 
 
 class VectorLabels(NamedTuple):
-    """What the label head is sure of about one vector; None and empty where it abstains."""
+    """The labels that the label head names for one vector; None or empty where it abstains."""
 
     register: str
     area: str | None
     topic: str | None
     kinds: tuple[str, ...]
     areas: Mapping[str, float]
-    """Probability of every area, the named one or not: requests pool them."""
+    """Probability of every area, named or not, for pooling over a request."""
     kind_scores: Mapping[str, float]
     """Probability of every kind."""
 
 
 class Continuation(NamedTuple):
-    """What the AV wrote behind the first sentence."""
+    """The AV's text after the first sentence."""
 
     expects: str
-    """The token that the vector makes likeliest next."""
+    """The expected next token."""
     quote: str
     """The words before the read token."""
 
 
 def first_sentence(labelled: VectorLabels) -> str:
-    """Say register, theme and kinds: "An answer about medicine, touching on self-harm."."""
+    """Return the sentence for the labels, such as "An answer about medicine, touching on self-harm."."""
     theme = f" about {labelled.area}" if labelled.area else ""
     if labelled.area and labelled.topic and labelled.topic != labelled.area:
         theme += f" ({labelled.topic})"
@@ -47,19 +47,19 @@ def first_sentence(labelled: VectorLabels) -> str:
 
 
 def explanation(sentence: str, continuation: Continuation) -> str:
-    """Return the AR's text of a reading; the read token follows it."""
+    """Return a reading as the AR gets it, without the read token that follows."""
     return f"{sentence}{EXPECTS}{continuation.expects}{READS}{continuation.quote}"
 
 
 def shown(text: str, token: str) -> str:
-    """Return a reading as people see it: the read token ends the quote."""
+    """Return a reading as people see it, with the read token and the closing quote."""
     return f'{text}{token}"'
 
 
 def parse_continuation(answer: str) -> Continuation | None:
-    """Split what the AV wrote; None where it lost the format."""
-    found = _CONTINUATION.match(answer)
-    return None if found is None else Continuation(found["expects"], found["quote"])
+    """Split the AV's answer; None when the answer breaks the format."""
+    match = _CONTINUATION.match(answer)
+    return None if match is None else Continuation(match["expects"], match["quote"])
 
 
 def _join(names: tuple[str, ...]) -> str:

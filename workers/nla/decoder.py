@@ -1,4 +1,4 @@
-"""The port that the worker reads vectors through."""
+"""The decoder port, and the values that cross it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,65 +8,64 @@ import numpy as np
 from numpy.typing import NDArray
 
 PositionClass = Literal["template", "prompt", "answer"]
-"""Kinds of positions whose readings are compared with each other: special tokens, the client's words and
-the model's own."""
+"""Classes within which readings are compared: chat-template tokens, the client's words, the model's own."""
 
 
 class GivenFacts(NamedTuple):
-    """What the record tells about every vector of a batch besides the vector: nothing to guess."""
+    """Facts from the records of a batch, one entry per vector."""
 
     token_ids: Sequence[int]
-    """The token at whose position each vector was read."""
+    """The read tokens."""
     phases: Sequence[str]
     """`prefill` or `decode`."""
 
 
 class Claims(NamedTuple):
-    """What one reading says, in parts."""
+    """The parts of one reading."""
 
     register: str
     area: str | None
-    """The theme; None where the decoder is not sure."""
+    """None where the decoder abstains."""
     topic: str | None
+    """None where the decoder abstains."""
     kinds: tuple[str, ...]
     expects: str | None
-    """The token that it expects next; None where the AV broke the format."""
+    """The expected next token; None where the AV broke the format."""
     expects_agreement: float | None
-    """Share of the candidates that expect the same; None for a single one."""
+    """Share of candidates that expect the same token; None for a single candidate."""
     areas: Mapping[str, float]
-    """Probabilities of areas, those of at least 0.01: requests pool them."""
+    """Area probabilities of at least 0.01, for pooling over a request."""
     kind_scores: Mapping[str, float]
-    """Probabilities of kinds, those of at least 0.01."""
+    """Kind probabilities of at least 0.01."""
 
 
 class Reading(NamedTuple):
-    """One vector's explanation and how far it can be trusted."""
+    """One vector's explanation, with its fidelity."""
 
     text: str
     well_formed: bool
-    """Whether the decoder kept its own format; otherwise `text` is all that it said."""
+    """Whether the AV kept its format; otherwise `text` is its whole output."""
     cosine: float
-    """Of the vector with the one rebuilt from the text alone."""
+    """Cosine of the vector and the vector rebuilt from the text."""
     fve: float
     """Fraction of variance explained against predicting the calibration mean; at most 1."""
     fve_beyond_token: float | None
-    """The share of what the token's mean leaves open that the text explains: 1 - (1 - fve) / (1 - fve of
-    the token's mean); None for a decoder whose calibration knows no token means."""
+    """1 - (1 - fve) / (1 - fve of the token's mean); None when the calibration has no token means."""
     verified: bool
-    """Whether its figure is above the threshold of its position class; see `DecoderIdentity.threshold`.
-    Never: that a claim is true."""
+    """Whether the fidelity exceeds `DecoderIdentity.threshold` of the position class. Verified does not
+    mean that a claim is true."""
     position_class: PositionClass
     claims: Claims | None
     """None for a decoder without labels."""
     candidates: int
-    """How many readings of this vector were written; this is the one that rebuilds it best."""
+    """Number of candidates, of which this is the best."""
     margin: float | None
-    """Its cosine less that of the second best; None for a single one."""
+    """Cosine less the second-best candidate's; None for a single candidate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderIdentity:
-    """Which decoder, at which version, with which calibration."""
+    """A decoder's name, version and calibration."""
 
     name: str
     digest: str
@@ -78,20 +77,20 @@ class DecoderIdentity:
     d_model: int
     fve_baseline: float
     shuffled_fve_p95: float
-    """The largest of `verified_above`; 1.0, which no reading exceeds, while the decoder is uncalibrated."""
+    """The largest of `verified_above`; 1.0, which no reading exceeds, for an uncalibrated decoder."""
     calibration_n: int
-    """Readings that the calibration stands on; 0 for an uncalibrated decoder."""
+    """Number of readings behind the calibration; 0 for an uncalibrated decoder."""
     verified_above: Mapping[PositionClass, float] = field(default_factory=dict)
-    """What a reading must exceed, by position class; empty for `shuffled_fve_p95` everywhere."""
+    """Threshold by position class; a missing class uses `shuffled_fve_p95`."""
     candidates: int = 1
-    """Readings of every vector that the thresholds were measured with."""
+    """Candidates per vector that the thresholds were measured with."""
     card: dict[str, Any] = field(default_factory=dict)
 
     def threshold(self, position_class: PositionClass) -> float:
-        """Return what `fve_beyond_token`, or `fve` where token means are not known, must exceed.
+        """Return the threshold for `fve_beyond_token`, or for `fve` without token means; at least 0.
 
-        Never below 0: a weak pair's nulls all lie there, and beating them while predicting worse than the
-        mean would verify a text that says less than nothing.
+        A weak pair's nulls are all negative. A lower threshold would then verify readings that predict the
+        vector worse than the mean does.
         """
         return max(self.verified_above.get(position_class, self.shuffled_fve_p95), 0.0)
 
@@ -102,15 +101,18 @@ class DecoderIdentity:
 
 
 class Decoder(Protocol):
-    """Reads vectors."""
+    """Turns vectors into readings."""
 
     @property
     def identity(self) -> DecoderIdentity:
-        """Say which decoder this is."""
+        """The decoder's name, version and calibration."""
         ...
 
     def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
-        """Return one reading a row of (n, d_model), in order; ValueError on rows that nothing can read."""
+        """Return one reading per row of (n, d_model), in order.
+
+        Raises ValueError on another width, on zero or non-finite rows, and on unknown tokens.
+        """
         ...
 
     def token_text(self, token_id: int) -> str:
@@ -118,5 +120,5 @@ class Decoder(Protocol):
         ...
 
     def close(self) -> None:
-        """Free everything that was loaded."""
+        """Release all resources."""
         ...

@@ -1,17 +1,17 @@
-"""What can be wrong with a decoder; every message names the field and the fix."""
+"""Errors of unusable decoders; every message names the field and the fix."""
 
 
 class DecoderError(ValueError):
-    """A decoder that cannot be used as it is."""
+    """The decoder cannot be used."""
 
 
 class MetaError(DecoderError):
-    """Files of a checkpoint that are missing, broken or do not belong together."""
+    """A checkpoint's files are missing or broken, or do not belong together."""
 
 
 class PromptError(DecoderError):
-    """A tokenizer that does not build the prompt of the decoder's training."""
+    """The tokenizer does not reproduce the prompt of the decoder's training."""
 
 
 class CalibrationError(DecoderError):
-    """A calibration that is missing, broken or of another decoder."""
+    """The calibration is missing or broken, or belongs to another decoder."""

@@ -1,4 +1,4 @@
-"""A decoder without a model: the same port, instant and deterministic, for tests around it."""
+"""A decoder without a model, instant and deterministic, for tests."""
 
 import hashlib
 from collections.abc import Callable
@@ -12,7 +12,7 @@ FAKE_P95 = 0.1
 
 
 def fake_identity(*, model: str = "fake-model", layer: int = 1, d_model: int = 8) -> DecoderIdentity:
-    """Return the identity of a calibrated decoder that reads nothing real."""
+    """Return the identity of a calibrated fake decoder."""
     digest = hashlib.sha256(f"fake/{model}/{layer}/{d_model}".encode()).hexdigest()
     return DecoderIdentity(
         name="fake",
@@ -28,12 +28,12 @@ def fake_identity(*, model: str = "fake-model", layer: int = 1, d_model: int = 8
 
 
 def describe(vector: NDArray[np.float32]) -> str:
-    """Return a text that only this vector has."""
+    """Return a text that is unique to the vector."""
     return f"a state of {hashlib.sha256(np.ascontiguousarray(vector).tobytes()).hexdigest()[:12]}"
 
 
 class FakeDecoder:
-    """Answers with `text(vector)` and one FVE; the same vector always gets the same reading."""
+    """Reads every vector as `text(vector)`, with fixed figures."""
 
     def __init__(
         self,
@@ -45,10 +45,7 @@ class FakeDecoder:
         position_class: PositionClass = "answer",
         claims: Claims | None = None,
     ) -> None:
-        """Give every reading these figures and claims, and `verified` accordingly.
-
-        ``fve_beyond_token`` is ``fve`` where none is given.
-        """
+        """Set the figures and claims of every reading; ``fve_beyond_token`` defaults to ``fve``."""
         self.identity = identity or fake_identity()
         self._text = text
         self._fve = fve
@@ -57,7 +54,7 @@ class FakeDecoder:
         self._claims = claims
 
     def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
-        """Return one reading a row; ValueError on rows that the real decoder could not read either."""
+        """Return one reading per row; raises ValueError like the real decoder."""
         if vectors.ndim != 2 or vectors.shape[1] != self.identity.d_model:  # noqa: PLR2004 - rows and columns
             raise ValueError(f"vectors: expected (n, {self.identity.d_model}), got {vectors.shape}")
         if not np.isfinite(vectors).all() or (np.abs(vectors).sum(axis=1) == 0).any():
@@ -84,8 +81,8 @@ class FakeDecoder:
         ]
 
     def token_text(self, token_id: int) -> str:
-        """Return a made-up token."""
+        """Return a placeholder for the token."""
         return f"<{token_id}>"
 
     def close(self) -> None:
-        """Free nothing."""
+        """Do nothing."""

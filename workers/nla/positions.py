@@ -1,4 +1,4 @@
-"""Which kind of position a vector was read at."""
+"""Assign positions to position classes."""
 
 from typing import Any, NamedTuple, get_args
 
@@ -8,17 +8,17 @@ POSITION_CLASSES: tuple[PositionClass, ...] = get_args(PositionClass)
 
 
 class TemplateIds(NamedTuple):
-    """Tokens of the chat template. Their vectors are much alike in every request, and easily read."""
+    """Tokens of the chat template, whose vectors hardly differ between requests and are easy to decode."""
 
     special: frozenset[int]
-    """The tokenizer's special tokens: of the template wherever they stand."""
+    """The tokenizer's special tokens, which belong to the template everywhere."""
     words: frozenset[int]
-    """What stands between the user's words and the answer ("assistant", a line break): of the template in
-    prompts only, because the model itself may write them for another reason."""
+    """Tokens between the user's words and the answer ("assistant", a line break). They belong to the
+    template only in prompts, because the model itself may write them in an answer."""
 
 
 def template_ids(tokenizer: Any) -> TemplateIds:
-    """Read them off the tokenizer and its chat template, which may be missing."""
+    """Return the template's tokens; without a chat template only the special ones."""
     special = frozenset(tokenizer.all_special_ids)
     if not tokenizer.chat_template:
         return TemplateIds(special, frozenset())
@@ -31,9 +31,9 @@ def template_ids(tokenizer: Any) -> TemplateIds:
 
 
 def position_class(token_id: int, phase: str, template: TemplateIds) -> PositionClass:
-    """Tell the chat template, the client's words (`prefill`) and the model's own (`decode`) apart.
+    """Return the class of a position from its token and phase.
 
-    The token alone decides, so a line break in a client's words counts as the template's.
+    The context is ignored, so a line break in the client's words counts as `template`.
     """
     if token_id in template.special or (phase == "prefill" and token_id in template.words):
         return "template"

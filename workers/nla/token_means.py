@@ -1,7 +1,7 @@
-"""What a token alone says about a vector: the mean direction of vectors that were read at it; pure numpy.
+"""Predict a vector from its read token: the mean direction of vectors read at that token; pure numpy.
 
-Rare tokens lean on a prior, a ridge map from the token's embedding to the mean direction; a token that the
-calibration never saw gets the prior alone.
+Means of rare tokens are shrunk towards a prior, a ridge map from the token's embedding to the mean
+direction. Tokens absent from the calibration get the prior itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,28 +13,28 @@ from numpy.typing import NDArray
 from workers.nla import fidelity
 
 Embed = Callable[[Sequence[int]], NDArray[np.float32]]
-"""Token ids to rows of the AR's embedding table."""
+"""Maps n token ids to rows of the AR's embedding table, (n, d_model)."""
 KEPT = 1500
-"""Tokens whose own mean is stored, the commonest ones: 1.7 MB at 576 dimensions."""
+"""Number of most frequent tokens whose means are stored: 1.7 MB at 576 dimensions."""
 _PRIOR_COUNT = 2.0
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
-"""Of the ridge, in multiples of the embeddings' mean variance."""
+"""Ridge penalties to try, in multiples of the embeddings' mean variance."""
 
 
 class TokenMeans(NamedTuple):
-    """Fitted means, in the precision of their file."""
+    """Fitted means, in the precision of the calibration file."""
 
     token_ids: NDArray[np.int64]
     """(m,), ascending."""
     token_counts: NDArray[np.int64]
-    """How many vectors each mean stands on, (m,)."""
+    """Number of vectors behind each mean, (m,)."""
     token_means: NDArray[np.float16]
-    """(m, d_model), means of unit vectors."""
+    """Means of unit vectors, (m, d_model)."""
     token_map: NDArray[np.float16]
-    """(d_model + 1, d_model): embedding, and a constant 1 last, to the prior."""
+    """Map from an embedding with a constant 1 appended to the prior, (d_model + 1, d_model)."""
 
     def predict(self, token_ids: Sequence[int], embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the mean direction at each token, (n, d_model); shorter than 1, as means are."""
+        """Return the mean direction at each token, (n, d_model); rows are not unit vectors."""
         ids = np.asarray(token_ids, np.int64)
         prior = _with_one(embeddings) @ self.token_map.astype(np.float64)
         place = np.minimum(np.searchsorted(self.token_ids, ids), len(self.token_ids) - 1)
@@ -46,7 +46,7 @@ class TokenMeans(NamedTuple):
 def fit(
     vectors: NDArray[np.float32], tokens: NDArray[np.int64], embed: Embed, *, kept: int = KEPT
 ) -> TokenMeans:
-    """Fit on vectors (n, d_model) that were read at tokens (n,); at least one."""
+    """Fit on vectors (n, d_model) with read tokens (n,), n > 0."""
     ids, inverse, counts = np.unique(tokens, return_inverse=True, return_counts=True)
     sums = np.zeros((len(ids), vectors.shape[1]))
     np.add.at(sums, inverse, fidelity.to_unit(vectors))
@@ -64,7 +64,7 @@ def fit(
 def _fit_map(
     embeddings: NDArray[np.float64], means: NDArray[np.float64], counts: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Choose the ridge by tokens that it has not seen: the prior is for those."""
+    """Fit the ridge map with the penalty that predicts held-out tokens best (two folds)."""
     is_held_out = np.random.default_rng(0).permutation(len(counts)) % 2 == 0
 
     def error(strength: float) -> float:
@@ -82,7 +82,7 @@ def _fit_map(
 def _ridge(
     inputs: NDArray[np.float64], targets: NDArray[np.float64], counts: NDArray[np.float64], strength: float
 ) -> NDArray[np.float64]:
-    """Return the weighted ridge map with its unpenalised constant as the last row."""
+    """Return the count-weighted ridge map; its last row is the unpenalised constant."""
     centre, middle = (np.average(side, axis=0, weights=counts) for side in (inputs, targets))
     weighted = (inputs - centre) * counts[:, None]
     gram = weighted.T @ (inputs - centre)

@@ -1,1 +1,1 @@
-"""The trainer: from a model and a prompt source to a shipped NLA pair, on the CPU; serves no traffic."""
+"""The trainer: makes a shipped NLA pair from a model and a prompt source. It serves no traffic."""

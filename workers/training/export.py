@@ -1,4 +1,4 @@
-"""Write the shipped pair: adapters, head, projector and labels in half precision, and each half's meta."""
+"""Write the shipped pair: float16 adapters, head, projector and label head, and each half's metadata."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def export_pair(  # noqa: PLR0917  # the parts of one pair
     writer: ReadingWriter,
     target: Path,
 ) -> None:
-    """Write `av/` and `ar/` under `target`, each loadable by PEFT on the base model."""
+    """Write `av/` and `ar/` under `target`; PEFT can load each onto the base model."""
     import safetensors.torch
     import torch
     from safetensors.numpy import save_file
@@ -57,7 +57,7 @@ def write_meta(folder: Path, meta: dict[str, Any]) -> None:
 
 
 def _meta(config: RunConfig, *, d_model: int, character: int) -> dict[str, Any]:
-    """Return what both halves say of themselves, in the official format."""
+    """Return the metadata that both halves share, in the official format."""
     return {
         "kind": "nla_model",
         "schema_version": 2,
@@ -76,7 +76,7 @@ def _meta(config: RunConfig, *, d_model: int, character: int) -> dict[str, Any]:
 
 
 def _av_parts(config: RunConfig, projector: Projector, writer: ReadingWriter) -> dict[str, Any]:
-    """Return what only the AV has: the neighbours of the injection, the projector and the labels."""
+    """Return the AV's metadata: the injection's neighbours, the projector and the labels."""
     character = writer.encode(config.prompting.injection_char)[0]
     return {
         "tokens": {
@@ -100,7 +100,7 @@ def _save_adapter(peft_model: Any, folder: Path, config: RunConfig) -> None:
     halves = {name: value.to(torch.float16).contiguous() for name, value in weights.items()}
     safetensors.torch.save_file(halves, folder / ADAPTER, metadata={"format": "pt"})
     (folder / "README.md").unlink(missing_ok=True)
-    # PEFT writes the path that the model was loaded from, which means nothing elsewhere.
+    # PEFT writes the local path of the base model, which is meaningless on other machines.
     settings = json.loads((folder / "adapter_config.json").read_text())
     settings["base_model_name_or_path"] = config.model_name
     (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""A progress line with the time left, for steps that take minutes."""
+"""Progress lines with the remaining time, for steps that take minutes."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ class Progress:
     """Logs at most one line every ten seconds."""
 
     def __init__(self, title: str, *, total: int, log: Callable[[str], None], done: int = 0) -> None:
-        """`total` counts whatever `advance` counts; `done` of it were finished before this start."""
+        """`done` of the `total` units were finished before this start."""
         self._title = title
         self._total = total
         self._done = done
@@ -19,7 +19,7 @@ class Progress:
         self._last = self._started
 
     def advance(self, done: int, note: str = "") -> None:
-        """Tell that `done` of `total` are finished."""
+        """Report that `done` of the units are finished."""
         now = time.monotonic()
         if now - self._last < _EVERY_SECONDS and done < self._total:
             return

@@ -1,4 +1,4 @@
-"""The life of one run, step by step; a step whose result exists is skipped.
+"""The steps of a run; a step whose result exists is skipped.
 
 prompts -> chats -> samples -> labels -> AR -> AV -> readings -> AR on readings -> AV on winners -> card
 """
@@ -37,12 +37,12 @@ from workers.training.measure import card, evaluation, readings
 from workers.training.measure.readings import Candidates
 
 CALIBRATION, TOKENS = "calibration_vectors.safetensors", "token_vectors.safetensors"
-"""What `subtext calibrate` takes as --vectors and as --token-vectors."""
+"""Files for the options --vectors and --token-vectors of `subtext calibrate`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Where a run reads and writes, and how far it may go."""
+    """One run: its configuration, its files, and values computed from them."""
 
     config: RunConfig
     config_file: Path
@@ -50,7 +50,7 @@ class Run:
     """SUBTEXT_HOME."""
     log: Callable[[str], None]
     finish: bool = False
-    """Take each training's last checkpoint as its end."""
+    """End each training at its last checkpoint."""
 
     @property
     def folder(self) -> Path:
@@ -74,7 +74,7 @@ class Run:
 
     @cached_property
     def writer(self) -> ReadingWriter:
-        """What writes this run's readings."""
+        """Writer of this run's target readings."""
         return ReadingWriter(self.tokenizer, self.config.prompting)
 
     @cached_property
@@ -93,11 +93,11 @@ class Run:
         return fidelity.fve_baseline(self.samples("calibration").vectors)
 
     def order_seed(self, training: str) -> int:
-        """Return what orders a training's examples: another order in every run and every training."""
+        """Return the seed of a training's order of examples, different for every run and training."""
         return zlib.crc32(f"{self.config.seed}:{self.config.name}:{training}".encode())
 
     def seed_weights(self, half: str) -> None:
-        """Let a half start at the same adapters, whatever this process drew before."""
+        """Seed a half's initial adapters, so that they do not depend on earlier random draws."""
         import torch
 
         torch.manual_seed(self.order_seed(f"{half} weights"))
@@ -107,7 +107,7 @@ class Run:
         return Samples.load(self.folder / f"{name}.safetensors")
 
     def centre(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return vectors as projector and label head take them."""
+        """Return the input of projector and label head for raw vectors (n, d)."""
         return centre(vectors, *self.frame)
 
     def material(self, name: str) -> Material:
@@ -127,7 +127,7 @@ class Run:
         return load_labels(self.folder, d_model=len(self.frame[0]))
 
     def labelling(self) -> labelling.TextLabelling | labelling.StoredLabelling:
-        """Return what labels the chats: a file, where they were labelled elsewhere."""
+        """Return the source of labels: the stored file of a bundle, or else the chats' texts."""
         stored = self.folder / labelling.FILE
         if stored.exists():
             return labelling.StoredLabelling(stored)
@@ -147,7 +147,7 @@ class Run:
 
 
 def collect_data(run: Run) -> None:
-    """Prompts, chats and samples."""
+    """Collect prompts, chats and samples."""
     run.folder.mkdir(parents=True, exist_ok=True)
     chats_file = run.folder / "chats.jsonl"
     if not chats_file.exists():
@@ -169,7 +169,7 @@ def collect_data(run: Run) -> None:
             seed=run.config.seed,
             log=run.log,
         )
-        # The engine's memory must be gone before training starts.
+        # Free the engine's memory before training.
         del writer
     if not all((run.folder / f"{split}.safetensors").exists() for split in collect.SPLITS):
         run.log("loading the model and the labels")
@@ -186,23 +186,23 @@ def collect_data(run: Run) -> None:
 
 
 def fit_labels(run: Run) -> None:
-    """Train the label head and let it write the first sentence of every sample's reading."""
+    """Train the label head and write the first sentence of every sample's reading."""
     done = run.folder / "sentences_train.json"
     if done.exists():
         return
     run.log("fitting the label head")
     settings, seed = run.config.labels, run.config.seed
     train, calibration = run.samples("train"), run.samples("calibration")
-    wanted = label_fit.wanted_of(train, run.taxonomy)
+    targets = label_fit.wanted_of(train, run.taxonomy)
     centred = run.centre(train.vectors)
-    head = label_fit.fit(centred, wanted, run.taxonomy, settings, seed=seed)
+    head = label_fit.fit(centred, targets, run.taxonomy, settings, seed=seed)
     head = label_fit.set_thresholds(
         head, run.centre(calibration.vectors), label_fit.wanted_of(calibration, run.taxonomy), settings
     )
     label_fit.save_labels(head, run.folder)
     for name in ("held_out", "calibration"):
         _write_sentences(run, name, [head.label(run.centre(run.samples(name).vectors))])
-    folds = label_fit.cross_fit(centred, wanted, train.documents, run.taxonomy, settings, seed=seed)
+    folds = label_fit.cross_fit(centred, targets, train.documents, run.taxonomy, settings, seed=seed)
     unseen = [fold._replace(names=head.names).label(centred) for fold in folds]
     _write_sentences(run, "train", unseen, train.documents)
 
@@ -250,7 +250,7 @@ def train_verbalizer(run: Run) -> Verbalizer:
 
 
 def load_verbalizer(run: Run) -> Verbalizer:
-    """Return an untrained AV behind the projector's closed-form start."""
+    """Return an untrained AV with the closed-form projector."""
     embed = projection_fit.load_embed(run.model)
     projector = projection_fit.fit_projector(run.samples("train"), embed, *run.frame, run.config.projection)
     run.seed_weights("av")
@@ -258,7 +258,7 @@ def load_verbalizer(run: Run) -> Verbalizer:
 
 
 def read_vectors(run: Run, av: Verbalizer) -> list[Candidates]:
-    """Let the AV write freely about training vectors."""
+    """Return the AV's readings of training vectors."""
     settings, material = run.config.adaptation, run.material("train")
     return readings.keep_readings(
         run.folder / "readings_train.jsonl",
@@ -272,15 +272,15 @@ def read_vectors(run: Run, av: Verbalizer) -> list[Candidates]:
     )
 
 
-def adapt_reconstructor(run: Run, ar: Reconstructor, found: list[Candidates]) -> NDArray[np.float32]:
-    """Train the AR on readings, refit its head in closed form, and return cosines, (vectors, candidates).
+def adapt_reconstructor(run: Run, ar: Reconstructor, candidates: list[Candidates]) -> NDArray[np.float32]:
+    """Train the AR on readings and refit its head in closed form.
 
-    They tell how well it rebuilds each reading.
+    Returns the cosine of each vector and the one rebuilt from each reading, (vectors, candidates).
     """
     settings, material = run.config.adaptation, run.material("train")
     rows = tasks.spread(len(material.sentences), settings.vectors)
     chosen = material.take(rows)
-    sequences = readings.sequences(run.writer, found, chosen.context[:, -1])
+    sequences = readings.sequences(run.writer, candidates, chosen.context[:, -1])
     task = tasks.adaptation_task(ar, run.writer, sequences, chosen.vectors, material, settings)
     run.train(task, settings, "ar_adapted")
     others = material.take(np.setdiff1d(np.arange(len(material.sentences)), rows))
@@ -301,26 +301,26 @@ def adapt_reconstructor(run: Run, ar: Reconstructor, found: list[Candidates]) ->
 
 
 def train_on_winners(
-    run: Run, av: Verbalizer, found: list[Candidates], cosines: NDArray[np.float32]
+    run: Run, av: Verbalizer, candidates: list[Candidates], cosines: NDArray[np.float32]
 ) -> None:
-    """Train the AV on the readings that the AR rebuilds best, true ones mixed in."""
+    """Train the AV on the readings from which the AR rebuilds best, mixed with true readings."""
     material = run.material("train")
     rows = tasks.spread(len(material.sentences), run.config.adaptation.vectors)
-    task = tasks.winners_task(av, run.writer, material, rows, found, cosines, run.config.winners)
+    task = tasks.winners_task(av, run.writer, material, rows, candidates, cosines, run.config.winners)
     run.train(task, run.config.winners, "av_winners")
 
 
 def export(run: Run, ar: Reconstructor, av: Verbalizer) -> Path:
-    """Ship everything in half precision; the weights in memory become the shipped ones."""
+    """Write the pair in float16, and round the weights in memory to the shipped ones."""
     target = Path(run.config.export)
     for parameters in (ar.parameters(), av.parameters()):
         for value in parameters.values():
-            # What is measured next must be what is shipped.
+            # The evaluation that follows must measure the shipped weights.
             value.data = value.data.half().float()
     projector = projection_fit.from_linear(av.projector, *run.frame)
     export_pair(run.config, av, ar, projector, run.labels(), run.writer, target)
     if run.config.chats.template is not None:
-        # The worker tells by it which tokens are the template's.
+        # The worker derives the tokens of the position class `template` from the chat template.
         for half in ("av", "ar"):
             (target / half / "chat_template.jinja").write_text(run.tokenizer.chat_template)
     return target
@@ -337,15 +337,15 @@ def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
         evaluation.predict_token_means(train.vectors, train.tokens, samples.tokens),
         settings.bootstrap_rounds,
     )
-    wanted = label_fit.wanted_of(samples, run.taxonomy)
+    targets = label_fit.wanted_of(samples, run.taxonomy)
     head = run.labels()
     figures: dict[str, Any] = {"fve_baseline": round(known.baseline, 4)}
     answers = run.labelling().answers(np.unique(samples.documents).tolist())
     figures["themes"] = {
-        **evaluation.measure_themes(head, known, wanted),
-        **evaluation.measure_labeller(known, wanted, answers),
+        **evaluation.measure_themes(head, known, targets),
+        **evaluation.measure_labeller(known, targets, answers),
     }
-    figures["kinds"] = evaluation.measure_kinds(head, known, wanted)
+    figures["kinds"] = evaluation.measure_kinds(head, known, targets)
     chosen = known.take(tasks.spread(len(samples), settings.round_trip_vectors))
     run.log("measuring the reconstructor")
     figures["reconstructor"] = evaluation.measure_reconstructor(ar, run.writer, chosen)
@@ -381,7 +381,7 @@ def evaluate(run: Run, ar: Reconstructor, av: Verbalizer, target: Path) -> None:
 
 
 def _costs(run: Run) -> dict[str, Any]:
-    """Return each training's last progress record."""
+    """Return each training's examples, minutes and history."""
     names = {"AR": "ar", "AV": "av", "AR on readings": "ar_adapted", "AV on winners": "av_winners"}
     positions = {title: read_position(run.folder / f"{name}.safetensors") for title, name in names.items()}
     return {
@@ -405,7 +405,7 @@ def _export_calibration(run: Run) -> None:
 
 
 def _export_vectors(samples: Samples, path: Path) -> None:
-    """Write what `subtext calibrate` takes."""
+    """Write a split's vectors in the format of `subtext calibrate`."""
     save_arrays(
         path,
         {

@@ -1,1 +1,1 @@
-"""What the workers store: idempotent, each within its caller's one transaction."""
+"""The workers' writes: idempotent, and without a commit, which is the caller's."""

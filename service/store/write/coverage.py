@@ -1,4 +1,4 @@
-"""Counts as their sources send them: cumulative, minute by minute. The caller commits."""
+"""Write counts per minute. The caller commits."""
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ _KEY: Final = ("minute", "source", "hop", "model", "stratum", "counter")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceCount:
-    """What one source counted of one thing in one minute."""
+    """The value of one counter at one source in one minute."""
 
     minute: dt.datetime  # truncated to the minute, UTC
     source: str
@@ -28,12 +28,12 @@ class SourceCount:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What identifies the count; one source never uses it for two things."""
+        """The primary key of the count's row."""
         return tuple(getattr(self, name) for name in _KEY)
 
 
 def upsert_counts(session: Session, counts: Sequence[SourceCount]) -> None:
-    """Keep the largest value of each cumulative count: redelivery and reordering change nothing."""
+    """Store each cumulative count's maximum, so redelivery and reordering change nothing."""
     largest: dict[tuple[Any, ...], SourceCount] = {}
     for count in counts:
         # A source sends each count many times a minute; only the largest matters.
@@ -45,17 +45,17 @@ def upsert_counts(session: Session, counts: Sequence[SourceCount]) -> None:
 
 
 def add_counts(session: Session, counts: Sequence[SourceCount]) -> None:
-    """Add to what is stored; each count must differ from the others in its key.
+    """Add the counts, whose keys must be distinct, to the stored values.
 
-    For a source that counts in the very transaction that does what it counts: that transaction
-    commits once, so nothing has to be told apart from its repetition.
+    Only for a source that counts in the same transaction as the work: that transaction commits once, so no
+    count is added twice.
     """
     insertion = insert(CoverageMinute)
     _write(session, counts, CoverageMinute.count + insertion.excluded.count)
 
 
 def _write(session: Session, counts: Iterable[SourceCount], kept: ColumnElement[int]) -> None:
-    # In one order everywhere, so that two workers cannot wait for each other.
+    # Every worker writes rows in the same order, so that no two workers deadlock.
     rows = [asdict(count) for count in sorted(counts, key=lambda count: count.key)]
     if rows:
         session.execute(

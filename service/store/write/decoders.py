@@ -1,4 +1,4 @@
-"""Making a decoder and its model known to the store. The caller commits."""
+"""Register a decoder and its model. The caller commits."""
 
 import uuid
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from service.store.tables import Decoder, Model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewDecoder:
-    """A decoder as its worker knows it."""
+    """A decoder to register."""
 
     model: str  # served model name
     d_model: int
@@ -27,15 +27,15 @@ class NewDecoder:
     calibration_n: int
     card: Mapping[str, Any]
     verified_above: Mapping[str, float] = field(default_factory=dict)
-    """By position class; empty for a decoder that does not tell classes apart."""
+    """Threshold by position class; empty for a decoder with one threshold for all classes."""
     candidates: int = 1
 
 
 def register_decoder(session: Session, decoder: NewDecoder) -> tuple[uuid.UUID, uuid.UUID]:
-    """Insert model and decoder unless known; return (model id, decoder id).
+    """Insert model and decoder unless they exist; return (model id, decoder id).
 
-    A known decoder keeps its row, but for what only a newer worker could tell. Raises ValueError when
-    the model is known with another d_model: it is not the same model.
+    An existing decoder's row takes over only ``verified_above`` and ``candidates``, which older workers did
+    not write. Raises ValueError when the stored model has another d_model, so is another model.
     """
     model_id = identity.model_id(decoder.model)
     decoder_id = identity.decoder_id(decoder.digest)
@@ -61,9 +61,9 @@ def register_decoder(session: Session, decoder: NewDecoder) -> tuple[uuid.UUID, 
         "candidates": decoder.candidates,
     }
     insertion = insert(Decoder).values(row)
-    told = {
+    changes = {
         "verified_above": func.coalesce(insertion.excluded.verified_above, Decoder.verified_above),
         "candidates": insertion.excluded.candidates,
     }
-    session.execute(insertion.on_conflict_do_update(index_elements=["digest"], set_=told))
+    session.execute(insertion.on_conflict_do_update(index_elements=["digest"], set_=changes))
     return model_id, decoder_id

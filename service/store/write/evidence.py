@@ -1,6 +1,7 @@
-"""What flags are decided on and what is decided, as plain values between the store and who judges. Pure.
+"""Plain values between the store and the judge: evidence for flags, and decisions. Pure.
 
-The store counts under the request's lock and knows no rule; the judge knows the rule and no table.
+The store gathers the evidence under the capture's lock and knows no rule. The judge knows the rule and no
+table.
 """
 
 import datetime as dt
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 
 class Sighting(NamedTuple):
-    """A concept that the verified explanation of one position matched."""
+    """A match of one concept by a verified explanation."""
 
     concept: str
     position: int
@@ -18,15 +19,15 @@ class Sighting(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """All that is known of one request at one layer, as one decoder read it, in any order."""
+    """The verified matches of one request at one layer by one decoder, in any order."""
 
     sightings: Sequence[Sighting]
     positions_verified: int
-    """Positions with a verified explanation, whatever it matched."""
+    """Number of positions with a verified explanation, matched or not."""
 
 
 class Decision(NamedTuple):
-    """A flag that the evidence is enough for."""
+    """A flag to raise or update."""
 
     concept: str
     severity: str
@@ -34,13 +35,13 @@ class Decision(NamedTuple):
     positions_required: int
     positions_verified: int
     first_captured_at: dt.datetime
-    """Of the positions that matched; the last one likewise."""
+    """Earliest capture among the matching positions; ``last_captured_at`` is the latest."""
     last_captured_at: dt.datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdicts:
-    """What flags are judged by: the rule, and where it comes from."""
+    """The flag rule, with the digest and false-positive rate to store with each flag."""
 
     decide: Callable[[Evidence], Sequence[Decision]]
     concepts_digest: str

@@ -1,4 +1,4 @@
-"""Flags of a request, counted anew whenever one of its positions was read. The caller commits."""
+"""Recompute a request's flags after new readings. The caller commits."""
 
 import uuid
 from typing import Any, NamedTuple
@@ -13,33 +13,33 @@ from service.store.write.evidence import Evidence, Sighting, Verdicts
 
 
 class RaisedFlag(NamedTuple):
-    """A flag that this transaction raised for the first time."""
+    """A flag that this transaction inserted."""
 
     concept: str
     severity: str
 
 
 class Subject(NamedTuple):
-    """What flags are counted on: one capture at one layer, as one decoder read it."""
+    """The unit that flags belong to: one capture at one layer, read by one decoder."""
 
     model_id: uuid.UUID
     decoder_id: uuid.UUID
     capture_id: uuid.UUID | None
-    """None: sampled before captures had an identity, so that the request id has to be one."""
+    """None for samples from before captures had an identity; the request id then stands in."""
     request_id: str
     layer: int
 
     @property
     def capture(self) -> str:
-        """What tells the capture apart from the model's others."""
+        """An identifier of the capture, unique within the model."""
         return self.request_id if self.capture_id is None else self.capture_id.hex
 
 
 def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> list[RaisedFlag]:
-    """Count the request's verified positions anew and raise or update its flags; return what was raised.
+    """Recompute the evidence, raise or update the flags that ``verdicts`` decides on, return the new ones.
 
-    The caller holds the request's lock, so that no other worker counts at the same time. Whether what
-    was counted is enough is for ``verdicts`` to decide.
+    The caller must hold the capture's lock: two workers that count at the same time would each miss the
+    other's positions.
     """
     raised = []
     evidence = Evidence(_list_sightings(session, subject), _count_verified(session, subject))
@@ -89,11 +89,11 @@ def _verified_of(subject: Subject) -> tuple[Any, ...]:
 
 
 def _upsert_flag(session: Session, row: dict[str, Any]) -> bool:
-    """Insert or update; tell whether it was new."""
+    """Insert or update the flag; return whether the row is new."""
     new = insert(Flag).values(row).on_conflict_do_nothing().returning(Flag.id)
     if session.execute(new).scalar_one_or_none() is not None:
         return True
-    # Severity, rule and digest stay as they were when the flag was raised: that is its record.
+    # Severity, rule and digest record why the flag was raised, so updates do not change them.
     changes = {
         name: row[name]
         for name in ("positions_matched", "positions_verified", "first_captured_at", "last_captured_at")

@@ -1,7 +1,6 @@
-"""Storing what a worker read: idempotent, and complete within the caller's one transaction.
+"""Store a worker's readings idempotently within one transaction. The caller commits.
 
-The caller commits. Every id is derived from what it identifies, so a second delivery of the same
-batch, by this worker or another, inserts nothing.
+Every id is derived from the content that it identifies, so a redelivered batch inserts nothing.
 """
 
 import datetime as dt
@@ -21,7 +20,7 @@ from service.store.write.flags import RaisedFlag, Subject, refresh_flags
 
 
 class NewMatch(NamedTuple):
-    """A concept that an explanation matched."""
+    """A match of one concept by an explanation."""
 
     concept: str
     matcher: str
@@ -30,10 +29,10 @@ class NewMatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewReading:
-    """One sample and what the decoder said about it."""
+    """One sample and its reading."""
 
     sample: Sample
-    """As it will be stored, in no session; whoever stores it adds its model."""
+    """The row to store, attached to no session; `store_batch` fills in its model id."""
     text: str
     well_formed: bool
     cosine: float
@@ -42,7 +41,7 @@ class NewReading:
     position_class: str
     verified: bool
     claims: Mapping[str, Any] | None
-    """JSON: what the decoder says in parts; see the keys in `service.readings`."""
+    """The explanation's claims as JSON; `service.readings` lists the keys."""
     candidates: int
     margin: float | None
     anomaly_score: float | None
@@ -52,7 +51,7 @@ class NewReading:
 
 
 class StoredBatch(NamedTuple):
-    """What was new."""
+    """The ids of new explanations, and the flags that they raised."""
 
     explanation_ids: frozenset[uuid.UUID]
     flags: list[RaisedFlag]
@@ -61,7 +60,7 @@ class StoredBatch(NamedTuple):
 def list_known_explanations(
     session: Session, sample_ids: Sequence[uuid.UUID], decoder_id: uuid.UUID
 ) -> dict[uuid.UUID, dt.datetime]:
-    """Return those of the samples that this decoder has explained already, with their capture's time."""
+    """Return the samples that this decoder has already explained, with their capture times."""
     query = select(Explanation.sample_id, Explanation.captured_at).where(
         Explanation.decoder_id == decoder_id, Explanation.sample_id.in_(sample_ids)
     )
@@ -79,9 +78,10 @@ def store_batch(
     """Insert the readings and bring the flags of their captures up to date.
 
     1. Samples, then explanations, then concept matches, each ON CONFLICT DO NOTHING.
-    2. For each capture with a new explanation, recount its verified positions and raise or update
-       its flags. Captures are locked in order, so that two workers with positions of the same
-       one count one after the other and neither misses the other's.
+    2. For each capture of the batch, recount the verified positions and raise or update the flags.
+
+    Each capture is locked first, so that two workers with positions of one capture count one after the
+    other and neither misses the other's positions.
     """
     if not readings:
         return StoredBatch(frozenset(), [])
@@ -100,7 +100,7 @@ def _subject(sample: Sample, model_id: uuid.UUID, decoder_id: uuid.UUID) -> Subj
 
 
 def _lock_captures(session: Session, subjects: Sequence[Subject]) -> None:
-    # Ordered keys, so that two workers cannot wait for each other.
+    # Every worker takes the locks in the same order, so that no two workers deadlock.
     names = {f"{subject.model_id}/{subject.capture}" for subject in subjects}
     keys = sorted({identity.model_id(name).int & (2**63 - 1) for name in names})
     for key in keys:

@@ -1,1 +1,1 @@
-"""One measure of how unlike benign traffic an activation is: fitted once, scored by sidecar and worker."""
+"""The anomaly detector: fitted once on benign traffic, then used by sidecar and worker alike."""

@@ -1,7 +1,8 @@
 """Fit a detector's reference on activations of benign traffic. Pure numpy.
 
-Half of the requests fit the subspace, the other half gives the scores that p-values are ranked
-among: positions of one request resemble each other, so a split by row would make p-values too small.
+Half of the requests fit the subspace; the other half yields the calibration scores behind the p-values.
+The split is by request because positions of one request are correlated: a split by row would make
+p-values too small.
 """
 
 import math
@@ -15,20 +16,20 @@ from subtext_sidecar.anomaly.reference import AnomalyError
 from subtext_sidecar.anomaly.score import Floats, Probe, Reference, fuse, project, raw_scores
 
 COMPONENTS: Final = 32
-"""Measured: docs/decisions/0011-one-detector.md."""
+"""Chosen by measurement, see docs/decisions/0011-one-detector.md."""
 P_VALUE: Final = 0.01
-# So many held-out rows beyond the threshold make the share that it finds known to about a third.
+# Held-out rows beyond a threshold: with ten of them the relative standard error of their share is a third.
 ROWS_BEYOND: Final = 10
-NORM_FACTOR: Final = 8.0  # of the median norm; massive activations are 10 to 1000 times larger
-HIGH: Final = 0.99  # quantile at which both scores are made equal
-_SAME: Final = 1e-6  # distance of unit vectors that float32 cannot tell apart
+NORM_FACTOR: Final = 8.0  # times the median norm; massive activations are 10 to 1000 times larger
+HIGH: Final = 0.99  # quantile at which both raw scores are scaled to 1
+_SAME: Final = 1e-6  # distance at which float32 cannot distinguish two unit vectors
 _LEAST_DOCUMENTS: Final = 20
 
 Matrix = npt.NDArray[np.float64]
 
 
 class Direction(NamedTuple):
-    """A probe to fit. ``mean`` None: that of the reference. ``threshold`` None: by the p-value."""
+    """A probe to fit: ``mean`` defaults to the reference's, ``threshold`` to the one for the p-value."""
 
     name: str
     direction: npt.NDArray[np.floating[Any]]
@@ -37,15 +38,15 @@ class Direction(NamedTuple):
 
 
 class ReferenceFit(NamedTuple):
-    """A reference and what it stands on."""
+    """A reference, with the number of rows that it was fitted on and left out."""
 
     reference: Reference
     fit_rows: int
-    massive_rows: int  # left out
+    massive_rows: int  # left out of fit and calibration
 
 
 def rows_needed(p_value: float) -> int:
-    """Return the held-out rows that a threshold at this p-value needs."""
+    """Return how many held-out rows a threshold at this p-value needs."""
     return math.ceil(ROWS_BEYOND / p_value)
 
 
@@ -59,9 +60,10 @@ def fit(
     components: int = COMPONENTS,
     directions: Sequence[Direction] = (),
 ) -> ReferenceFit:
-    """Fit on raw activations (n, d_model); ``documents`` (n,) tells which request each came from.
+    """Fit on raw activations (n, d_model); ``documents`` (n,) numbers each row's request.
 
-    Raises AnomalyError when there are too few rows or requests for the p-value.
+    Raises AnomalyError for non-finite or zero rows, for rows without spread, and for too few rows or
+    requests at this p-value.
     """
     if not 0.0 < p_value < 1.0:
         raise AnomalyError(f"p_value: is {p_value}, must be between 0 and 1")
@@ -127,7 +129,7 @@ def _subspace(units: Matrix, count: int) -> _Subspace:
     count = max(1, min(count, len(units) // 4, units.shape[1] // 2))
     if not np.linalg.norm(centred, axis=1).max() > _SAME:
         raise AnomalyError("vectors have no spread: they must differ from each other")
-    # The smaller of the two Gram matrices has the same eigenvalues, which are ascending.
+    # Both Gram matrices have the same nonzero eigenvalues, in ascending order; decompose the smaller one.
     if units.shape[1] <= len(units):
         values, vectors = np.linalg.eigh(centred.T @ centred)
         components = vectors[:, -count:].T
@@ -148,22 +150,22 @@ def _raw(units: Matrix, subspace: _Subspace) -> Floats:
     return raw_scores(in_subspace, np.einsum("ij,ij->i", centred, centred), subspace.variances)
 
 
-def _probe(asked: Direction, mean: Floats, held_out: Matrix, p_value: float) -> Probe:
-    where = f"probe {asked.name}"
-    direction = np.asarray(asked.direction, np.float64).reshape(-1)
+def _probe(spec: Direction, mean: Floats, held_out: Matrix, p_value: float) -> Probe:
+    where = f"probe {spec.name}"
+    direction = np.asarray(spec.direction, np.float64).reshape(-1)
     length = float(np.linalg.norm(direction))
-    centre = mean if asked.mean is None else np.asarray(asked.mean, np.float64).reshape(-1)
+    centre = mean if spec.mean is None else np.asarray(spec.mean, np.float64).reshape(-1)
     if direction.shape != mean.shape or centre.shape != mean.shape:
         raise AnomalyError(f"{where}: direction and mean must have d_model {len(mean)} values")
     if not (np.isfinite(length) and length > 0 and np.isfinite(centre).all()):
         raise AnomalyError(f"{where}: direction must be finite and not zero, mean finite")
     unit = direction / length
-    threshold = asked.threshold
+    threshold = spec.threshold
     if threshold is None:
         ranked = np.sort((held_out - centre) @ unit)
         threshold = float(ranked[math.ceil((len(ranked) + 1) * (1 - p_value)) - 1])
     return Probe(
-        name=asked.name,
+        name=spec.name,
         direction=unit.astype(np.float32),
         mean=centre.astype(np.float32),
         threshold=threshold,

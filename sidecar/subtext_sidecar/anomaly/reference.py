@@ -1,7 +1,7 @@
-"""The detector's reference as a file: safetensors, checked as a whole before it is used. No pickle.
+"""The detector's reference as a safetensors file, validated completely on load. No pickle.
 
-One file serves the sidecar's screen and the worker's judge: it is made once, by `subtext calibrate` or
-`subtext screen fit`, and named by a digest of what it holds.
+`subtext calibrate` or `subtext screen fit` writes the file once; the sidecar's screen and the worker's
+judge load the same one. A digest of the content identifies it.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ FORMAT: Final = "subtext-anomaly-1"
 MAX_PROBES: Final = MAX_SCORES - 2  # besides anomaly and anomaly_p_value
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 _UNIT_TOLERANCE: Final = 1e-3
-# Axes of the tensors of every reference: d is d_model, k components, n calibration rows.
+# Axes of each tensor: d is d_model, k the number of components, n the number of calibration rows.
 _SHAPES: Final = {
     "mean": "d",
     "components": "kd",
@@ -36,20 +36,17 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 
 class AnomalyError(ValueError):
-    """A reference, or what one is to be fitted on, that cannot be used.
-
-    The message names the file, the field and the fix.
-    """
+    """Unusable reference or fitting data; the message names the file, the field and the fix."""
 
 
 def save_reference(reference: Reference, path: Path) -> None:
-    """Write the reference; it replaces the file at once."""
+    """Write the reference, replacing the file atomically."""
     metadata, tensors = _content(reference)
     save_tensors(tensors, path, metadata)
 
 
 def digest(reference: Reference) -> str:
-    """Return the SHA-256 of all that a reference holds: two that give every row the same have the same."""
+    """Return the SHA-256 of the reference's metadata and float32 tensors."""
     metadata, tensors = _content(reference)
     total = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
@@ -76,7 +73,7 @@ def _content(reference: Reference) -> tuple[dict[str, str], Tensors]:
 
 
 def save_tensors(tensors: Tensors, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file; it replaces the one there at once."""
+    """Write a safetensors file, replacing an existing one atomically; raises AnomalyError."""
     from safetensors.numpy import save
 
     content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
@@ -89,7 +86,7 @@ def save_tensors(tensors: Tensors, path: Path, metadata: Mapping[str, str] | Non
 
 
 def load_reference(path: Path) -> Reference:
-    """Read and check a reference, or raise AnomalyError."""
+    """Read and validate a reference; raises AnomalyError."""
     metadata, tensors = read_tensors(path)
     try:
         return _reference(metadata, tensors)
@@ -98,7 +95,7 @@ def load_reference(path: Path) -> Reference:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:
-    """Return a safetensors file's metadata and tensors; bfloat16 ones become float32."""
+    """Return a safetensors file's metadata and tensors, bfloat16 as float32; raises AnomalyError."""
     from safetensors import SafetensorError, deserialize, safe_open
 
     try:
@@ -175,7 +172,7 @@ def _probes(metadata: Mapping[str, str], tensors: Tensors, sizes: Mapping[str, i
 
 
 def check_name(name: str) -> None:
-    """Raise AnomalyError unless the name can be a part of a reason and of a metric's label."""
+    """Raise AnomalyError unless the name is valid within a sampling reason and a metric label."""
     if not _NAME.fullmatch(name):
         raise AnomalyError(f"probe name {name!r} must be 1 to 40 of a-z, 0-9 and _, and not begin with _")
 

@@ -1,16 +1,15 @@
-"""How unlike benign traffic an activation is, and how far it points in probe directions. Pure.
+"""Anomaly scores, conformal p-values and probe projections of activations. Pure.
 
-The sidecar measures every received row with it and the worker every reading: one detector, one p-value.
+Sidecar and worker share this detector, so one row has one p-value.
 
-Vectors are judged by direction only, because norms differ more between tokens than between meanings.
-Two things are unusual about a direction: an unusual mix of usual components (Mahalanobis distance
-inside the principal subspace) and energy outside of it. Each is put on the scale of benign traffic,
-0 at its median and 1 at its 99th percentile; the anomaly score is the higher of the two, and its
-p-value is conformal: the rank among the scores of benign rows that the reference was not fitted on.
+Only a vector's direction counts, because norms differ more between tokens than between meanings. A
+direction is unusual in two ways: by its Mahalanobis distance inside the principal subspace of benign
+traffic, and by its energy outside that subspace. Both raw scores are scaled to 0 at the benign median and
+1 at the benign 99th percentile. The anomaly score is the larger one. The p-value is the rank of that score
+among held-out benign rows.
 
-A few tokens carry massive activations, which turn their direction into that of one or two
-coordinates. They are told by their norm and never called anomalous; probes and the baseline still
-see them.
+A few tokens carry massive activations: one or two coordinates dominate the vector. Their norm identifies
+these rows. They are never anomalous, but probes and the baseline still apply to them.
 """
 
 from dataclasses import dataclass
@@ -22,18 +21,18 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 ANOMALY_SCORES: Final = ("anomaly", "anomaly_p_value")
-"""By what names a record's `scores` hold the score and its p-value."""
+"""Keys of the anomaly score and its p-value in a record's `scores`."""
 
-_HUGE: Final = 1e15  # norms beyond which a product of float32 could overflow
+_HUGE: Final = 1e15  # above this norm a float32 product could overflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A direction to watch for: (u - mean) . direction above ``threshold``, u being the unit vector."""
+    """A watched direction; unit vector u matches when (u - mean) . direction > ``threshold``."""
 
     name: str
     direction: Floats
-    """Unit length, (d_model,)."""
+    """Unit vector, (d_model,)."""
     mean: Floats
     """(d_model,)."""
     threshold: float
@@ -41,25 +40,25 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """Benign traffic of one model and layer."""
+    """The statistics of benign traffic that the detector needs, for one model and layer."""
 
     model: str
-    """Served name, as on the records."""
+    """The served name, as in the records."""
     layer: int
     mean: Floats
     """Mean of the unit vectors, (d_model,)."""
     components: Floats
     """Orthonormal principal directions, (k, d_model)."""
     variances: Floats
-    """Of the projections on them, (k,)."""
+    """Variances of the projections onto ``components``, (k,)."""
     location: Floats
-    """Medians of Mahalanobis distance and residual energy, (2,)."""
+    """Medians of squared Mahalanobis distance and residual energy, (2,)."""
     scale: Floats
-    """From there to their 99th percentiles, (2,)."""
+    """99th percentiles less ``location``, (2,)."""
     norm_limit: float
-    """Rows of a larger norm are massive."""
+    """A row with a larger norm is massive."""
     calibration_scores: Floats
-    """Ascending scores of the held-out rows, (n,)."""
+    """Anomaly scores of the held-out rows, ascending, (n,)."""
     probes: tuple[Probe, ...] = ()
 
     @property
@@ -69,20 +68,20 @@ class Reference:
 
     @property
     def calibration_n(self) -> int:
-        """Rows behind a p-value."""
+        """Number of held-out rows that a p-value ranks a score among."""
         return len(self.calibration_scores)
 
     @property
     def least_p_value(self) -> float:
-        """The smallest p-value that can come out."""
+        """The smallest p-value that this reference can give."""
         return 1.0 / (self.calibration_n + 1)
 
 
 class Measurement(NamedTuple):
-    """What was measured on some rows."""
+    """Scores of a batch of rows."""
 
     anomaly: Floats
-    """Scores, (rows,)."""
+    """(rows,); 0 at the benign median, 1 at the benign 99th percentile."""
     p_values: npt.NDArray[np.float64]
     """(rows,); 1 for a massive row."""
     is_massive: npt.NDArray[np.bool_]
@@ -92,7 +91,7 @@ class Measurement(NamedTuple):
 
 
 class Detector:
-    """A reference made ready for scoring whole blocks with one matrix product."""
+    """Scores whole blocks against a reference, with one matrix product per block."""
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
@@ -109,7 +108,7 @@ class Detector:
         self._scores_ranked = reference.calibration_scores.astype(np.float32)
 
     def measure(self, vectors: Floats, norms: npt.NDArray[np.float64]) -> Measurement:
-        """Score finite vectors of shape (rows, d_model) with their norms."""
+        """Score finite vectors (rows, d_model), whose norms are (rows,)."""
         reference = self.reference
         projected = project(vectors, norms, self._weights) - self._offsets
         in_subspace, along_mean = projected[:, : self._k], projected[:, self._k]
@@ -130,7 +129,7 @@ class Detector:
         )
 
     def score(self, vectors: npt.NDArray[np.floating[Any]]) -> Measurement:
-        """Score finite vectors, none of them zero; raises ValueError unless they are (rows, d_model)."""
+        """Score finite nonzero vectors; raises ValueError unless they are (rows, d_model)."""
         if vectors.shape[1:] != (self.reference.d_model,):
             raise ValueError(
                 f"vectors: have shape {vectors.shape}, the anomaly reference is for rows of"
@@ -140,25 +139,29 @@ class Detector:
         return self.measure(np.asarray(vectors, np.float32), norms)
 
     def probes_found(self, measured: Measurement) -> npt.NDArray[np.bool_]:
-        """Tell which rows each probe finds, (rows, probes)."""
+        """Return which rows exceed which probe's threshold, (rows, probes)."""
         return measured.probes > self._thresholds
 
 
 def project(vectors: Floats, norms: npt.NDArray[np.float64], weights: Floats) -> Floats:
-    """Return unit vectors times weights^T, (rows, len(weights)); a zero vector gives zeros."""
+    """Project unit vectors onto the rows of ``weights``, (rows, len(weights)); zero vectors give zeros."""
     with np.errstate(divide="ignore"):
         inverse = np.where(norms > 0.0, 1.0 / norms, 0.0).astype(np.float32)[:, None]
     if norms.max(initial=0.0) > _HUGE:
         return np.asarray((vectors * inverse) @ weights.T, np.float32)
-    return np.asarray((vectors @ weights.T) * inverse, np.float32)  # a pass over the vectors less
+    # Scaling the product avoids another pass over the vectors.
+    return np.asarray((vectors @ weights.T) * inverse, np.float32)
 
 
 def raw_scores(in_subspace: Floats, energy: Floats, variances: Floats) -> Floats:
-    """Return squared Mahalanobis distance and residual energy, (rows, 2), from centred projections."""
+    """Return squared Mahalanobis distance and residual energy, (rows, 2).
+
+    ``in_subspace`` (rows, k) are centred projections; ``energy`` (rows,) are squared centred norms.
+    """
     squares = in_subspace * in_subspace
     return np.stack([(squares / variances).sum(axis=1), energy - squares.sum(axis=1)], axis=1)
 
 
 def fuse(raw: Floats, location: Floats, scale: Floats) -> Floats:
-    """Return one anomaly score a row: the higher of both."""
+    """Return the larger of both scaled raw scores, (rows,)."""
     return np.asarray(((raw - location) / scale).max(axis=1), np.float32)

@@ -1,1 +1,1 @@
-"""Scores by which the sidecar chooses rows for decoding, and how they are fitted."""
+"""The sidecar's screen, which chooses the rows that go on to the decoder, and `subtext screen`."""

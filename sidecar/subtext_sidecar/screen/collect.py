@@ -1,7 +1,7 @@
-"""Collect activations of live traffic from the stream, for a detector's reference to be fitted on.
+"""Collect activations of live traffic from the stream, to fit a detector's reference on.
 
-It reads beside the workers and takes nothing from them. Only rows of the random baseline count:
-what the screen picked would make the reference call the unusual usual.
+Collecting joins no consumer group, so the workers still get every entry. Only rows of the random baseline
+are collected: rows that the screen chose would bias the reference towards unusual traffic.
 """
 
 import time
@@ -21,16 +21,16 @@ _WAIT_MILLISECONDS: Final = 500
 
 
 class Activations(NamedTuple):
-    """Rows, and which request each came from."""
+    """Raw activations, and a number for each row's request."""
 
     vectors: npt.NDArray[np.float32]  # (n, d_model)
     documents: npt.NDArray[np.int64]  # (n,)
 
 
 def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float) -> Activations:
-    """Return the next ``rows`` rows of a model and layer, or what came within ``seconds``.
+    """Return the next ``rows`` baseline rows of a model and layer, or those that arrive within ``seconds``.
 
-    Raises AnomalyError when Redis fails or nothing came.
+    Raises AnomalyError when Redis fails or no row arrives.
     """
     vectors: list[npt.NDArray[np.float32]] = []
     documents: list[int] = []
@@ -54,12 +54,12 @@ def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float
 
 
 def _records(client: Redis, deadline: float) -> Iterator[Record]:
-    """Yield what is appended from now on; what is not valid is the workers' to report."""
+    """Yield records appended from now on; skip invalid ones, which the workers report."""
     last: Any = "$"
     while time.monotonic() < deadline:
         answers: Any = client.xread({ACTIVATIONS_STREAM: last}, _ENTRIES_PER_READ, _WAIT_MILLISECONDS)
         for _, entries in answers:
-            for last, fields in entries:  # noqa: B007  # where the next read goes on
+            for last, fields in entries:  # noqa: B007  # the next read starts after ``last``
                 try:
                     yield decode(fields[FIELD_HEADER], fields[FIELD_VECTOR])
                 except (KeyError, RecordError):

@@ -28,14 +28,14 @@ from subtext_sidecar.screen.collect import Activations, collect
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one of the three; prints one JSON line, or for bad input a message and returns 2."""
+    """Run one subcommand: print one JSON line and return 0, or print an error and return 2."""
     arguments = _parse(argv)
     try:
-        said = {"collect": _collect, "fit": _fit, "show": _show}[arguments.what](arguments)
+        document = {"collect": _collect, "fit": _fit, "show": _show}[arguments.what](arguments)
     except AnomalyError as error:
         sys.stderr.write(f"subtext screen: {error}\n")
         return 2
-    sys.stdout.write(f"{json.dumps(said)}\n")
+    sys.stdout.write(f"{json.dumps(document)}\n")
     return 0
 
 
@@ -102,17 +102,17 @@ def _show(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _collect(arguments: argparse.Namespace) -> dict[str, Any]:
-    found = collect(
+    activations = collect(
         arguments.redis_url,
         model=arguments.model,
         layer=arguments.layer,
         rows=arguments.rows,
         seconds=arguments.seconds,
     )
-    save_tensors(found._asdict(), arguments.output)
+    save_tensors(activations._asdict(), arguments.output)
     return {
-        "rows": len(found.vectors),
-        "requests": len(np.unique(found.documents)),
+        "rows": len(activations.vectors),
+        "requests": len(np.unique(activations.documents)),
         "output": str(arguments.output),
     }
 
@@ -162,7 +162,7 @@ def _activations(paths: Sequence[Path]) -> Activations:
         one = _read_activations(path)
         if vectors and one.vectors.shape[1] != vectors[0].shape[1]:
             raise AnomalyError(f"{path}: vectors have another width than those of {paths[0]}")
-        # Documents of different files are different requests, whatever their numbers.
+        # The files number their documents independently: renumber, so that requests stay distinct.
         names, numbers = np.unique(one.documents, return_inverse=True)
         vectors.append(one.vectors)
         documents.append(numbers + first)

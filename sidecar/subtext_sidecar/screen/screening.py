@@ -1,7 +1,7 @@
-"""Screen and thin rows, under a policy that may change at any time. No I/O.
+"""Screen and thin rows under a policy that may change at any time. No I/O.
 
-A row is screened only when the reference is of its model, layer and width; any other passes by the
-baseline alone and is counted as ``unscreened``.
+A row is screened only when the reference has its model, layer and width. Any other row is counted as
+``unscreened`` and passes only by the baseline.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from subtext_sidecar.screen import thinning
 from subtext_sidecar.screen.thinning import Arrivals, Rates, pass_on
 from subtext_sidecar.shipper.rows import KeptRow, Kind, Rows
 
-# What the screen says of a row; the first that holds.
+# The screen's verdict on a row; of several that apply, the first one counts.
 Verdict = Literal["probe", "anomaly", "massive", "ordinary", "unscreened"]
 
 _THINNED: Final = SidecarCounter.THINNED
@@ -29,7 +29,7 @@ _SCREENED: Final[dict[Verdict, CounterName]] = {
 
 
 class ScreenOutcome(NamedTuple):
-    """What became of the finite rows."""
+    """The finite rows that go on, with counts for the metrics."""
 
     kept: list[KeptRow]
     counts: Counter[tuple[str, CounterName]]  # by stratum
@@ -37,15 +37,15 @@ class ScreenOutcome(NamedTuple):
 
 
 class _Findings(NamedTuple):
-    """One entry a finite row."""
+    """Screening results; ``verdicts`` and ``scores`` have one entry per finite row."""
 
-    reasons: dict[int, str]  # of the rows that were found, by their place among the finite ones
+    reasons: dict[int, str]  # of the rows that the screen found, by index into the finite rows
     verdicts: list[Verdict]
     scores: list[msgspec.Raw]
 
 
 class Screening:
-    """Holds the reference, the policy and the rates in force. ``now`` is monotonic time in seconds."""
+    """Screens and thins under the reference, policy and rates in force; ``now`` is monotonic seconds."""
 
     def __init__(self, detector: Detector | None, policy: ScreenPolicy, now: float) -> None:
         check_policy(policy, detector)
@@ -64,56 +64,64 @@ class Screening:
 
     @property
     def reference(self) -> Reference | None:
-        """The reference that rows are screened by; None: they are not."""
+        """The reference in force, or None when rows are not screened."""
         return None if self._detector is None else self._detector.reference
 
     def set_policy(self, policy: ScreenPolicy) -> None:
-        """Follow another policy from the next row on; raises PolicyError and keeps the one in force."""
+        """Switch to another policy from the next row on; on PolicyError the old one stays in force."""
         check_policy(policy, self._detector)
         self._policy = policy
         self._state = thinning.follow_policy(self._state, policy)
 
     def adapt(self, now: float) -> None:
-        """Adapt the rates to what arrived, once a second."""
+        """Adapt the rates to the arrivals, at most once per ``ADAPT_SECONDS``."""
         seconds = now - self._adapted_at
         if seconds >= thinning.ADAPT_SECONDS:
             self._state = thinning.adapt(self._state, self._policy, self._arrived, seconds)
             self._arrived, self._adapted_at = Arrivals(), now
 
     def take(self, rows: Rows) -> ScreenOutcome:
-        """Decide about each finite row."""
+        """Screen and thin the finite rows."""
         finite: list[int] = np.flatnonzero(np.isfinite(rows.norms)).tolist()
-        found = self._find(rows, finite)
-        self._arrived = Arrivals(self._arrived.rows + len(finite), self._arrived.found + len(found.reasons))
-        taken = ScreenOutcome([], Counter(), Counter(found.verdicts))
-        for place in found.reasons:
-            taken.counts[rows.requests[finite[place]].stratum, _SCREENED[found.verdicts[place]]] += 1
+        findings = self._find(rows, finite)
+        self._arrived = Arrivals(
+            self._arrived.rows + len(finite), self._arrived.found + len(findings.reasons)
+        )
+        outcome = ScreenOutcome([], Counter(), Counter(findings.verdicts))
+        for place in findings.reasons:
+            outcome.counts[rows.requests[finite[place]].stratum, _SCREENED[findings.verdicts[place]]] += 1
         rates = self.rates
         if rates.baseline >= 1.0:
-            # Every draw is below it: all rows pass, each by the baseline and as it came.
+            # Every draw is below 1, so all rows pass by the baseline with unchanged probabilities.
             facts = [rows.facts[row] for row in finite]
             probabilities, reasons = [one.probability for one in facts], [one.reason for one in facts]
-            taken.kept.extend(map(KeptRow, finite, probabilities, probabilities, reasons, found.scores))
-            return taken
+            outcome.kept.extend(
+                map(KeptRow, finite, probabilities, probabilities, reasons, findings.scores)
+            )
+            return outcome
         drawn = self._draws(rows)
         thinned = []
         for place, row in enumerate(finite):
-            reason = found.reasons.get(place)
+            reason = findings.reasons.get(place)
             passed = pass_on(drawn[row], rows.facts[row].probability, rates, is_found=reason is not None)
             if passed is None:
                 thinned.append((rows.requests[row].stratum, _THINNED))
                 continue
             if reason is None or passed.baseline_probability:
                 reason = rows.facts[row].reason
-            taken.kept.append(KeptRow(row, *passed, reason, found.scores[place]))
-        taken.counts.update(thinned)
-        return taken
+            outcome.kept.append(KeptRow(row, *passed, reason, findings.scores[place]))
+        outcome.counts.update(thinned)
+        return outcome
 
     def _fits(self, kind: Kind) -> bool:
         if self._detector is None:
             return False
-        of = self._detector.reference
-        return (kind.model, kind.layer, kind.d_model) == (of.model, of.layer, of.d_model)
+        reference = self._detector.reference
+        return (kind.model, kind.layer, kind.d_model) == (
+            reference.model,
+            reference.layer,
+            reference.d_model,
+        )
 
     def _draws(self, rows: Rows) -> list[float]:
         captures = [request.capture_id or request.request_id for request in rows.requests]
@@ -130,9 +138,9 @@ class Screening:
         for place in np.flatnonzero(measured.is_massive).tolist():
             verdicts[place] = "massive"
         reasons: dict[int, str] = {}
-        # A p-value is at most 1, and no policy asks for one below 0: that is how it is switched off.
-        wanted = -1.0 if self._policy.anomaly_p_value is None else self._policy.anomaly_p_value
-        for place in np.flatnonzero(measured.p_values <= wanted).tolist():
+        # No p-value is below 0, so -1 switches the anomaly rule off.
+        threshold = -1.0 if self._policy.anomaly_p_value is None else self._policy.anomaly_p_value
+        for place in np.flatnonzero(measured.p_values <= threshold).tolist():
             reasons[place], verdicts[place] = "screen_anomaly", "anomaly"
         by_probe = self._detector.probes_found(measured)
         for place in np.flatnonzero(by_probe.any(axis=1)).tolist():
@@ -143,7 +151,7 @@ class Screening:
 
 
 def check_policy(policy: ScreenPolicy, detector: Detector | None) -> None:
-    """Raise PolicyError when the reference cannot give p-values as low as the policy asks for."""
+    """Raise PolicyError when the policy's p-value is below the smallest that the reference can give."""
     if detector is None or policy.anomaly_p_value is None:
         return
     least = detector.reference.least_p_value

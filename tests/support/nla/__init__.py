@@ -1,1 +1,1 @@
-"""Pairs of random weights, whole families of them, and what they must read like."""
+"""Pairs with random weights for several model families, and a reference implementation."""

@@ -1,7 +1,7 @@
-"""Tiny random pairs of every family, as the official trainer writes them.
+"""Tiny random pairs of every model family, in the official trainer's format.
 
-The architectures are real, the tokenizers own.
-Both halves come from one random base model, so that what they compute can be checked against it.
+The architectures are real, the tokenizers are made here. Both halves come from one random base model, so
+their outputs can be checked against it.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ _LOUDER = ("q_norm", "k_norm", "post_attention_layernorm", "post_feedforward_lay
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """How one family is written."""
+    """The properties of one model family."""
 
     name: str
     injection_char: str
@@ -47,9 +47,9 @@ class Family:
     specials: tuple[str, ...]
     eos: str
     bos: str | None
-    """Opens every document, as in Llama and Gemma; None as in Qwen2."""
+    """Starts every document, as in Llama and Gemma; None as in Qwen2."""
     build: Callable[[int], Any]
-    """Makes the random base model for a vocabulary."""
+    """Makes the random base model for a vocabulary size."""
 
 
 def _shape(vocabulary: int) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _shape(vocabulary: int) -> dict[str, Any]:
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "max_position_embeddings": 512,
-        # Wide enough that different vectors lead to different words.
+        # A wide initialization makes different vectors lead to different words.
         "initializer_range": 0.3,
     }
 
@@ -69,7 +69,7 @@ def _shape(vocabulary: int) -> dict[str, Any]:
 def _qwen2(vocabulary: int) -> Any:
     import transformers
 
-    # Untied, as from 7B on; tied below.
+    # Qwen2.5 has untied embeddings from 7B up.
     config = transformers.Qwen2Config(**_shape(vocabulary), tie_word_embeddings=False)
     return transformers.Qwen2ForCausalLM(config)
 
@@ -82,7 +82,7 @@ def _llama(vocabulary: int) -> Any:
 
 
 def _gemma3_text(vocabulary: int) -> dict[str, Any]:
-    # A window shorter than the prompts, in every other block: both kinds of attention take part.
+    # The window is shorter than the prompts, so sliding and full attention differ.
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
     window = {"sliding_window": 32, "layer_types": kinds}
     return {**_shape(vocabulary), **window, "head_dim": 32, "query_pre_attn_scalar": 32}
@@ -153,7 +153,7 @@ def write_tokenizer(family: Family, folder: Path) -> Any:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    # Single bytes of longer characters would be text that no two detokenizers write the same way.
+    # Detokenizers disagree about incomplete multi-byte characters, so only ASCII is included.
     letters = [symbol for symbol in pre_tokenizers.ByteLevel.alphabet() if symbol.isascii()]
     trainer = trainers.BpeTrainer(
         vocab_size=300,
@@ -165,7 +165,7 @@ def write_tokenizer(family: Family, folder: Path) -> Any:
     tokenizer.train_from_iterator(
         [text.replace("<concept>{injection_char}", "") for text in texts], trainer
     )
-    # Of its own, so that no neighbour merges with it: the released vocabularies have it by chance.
+    # An added token cannot merge with its neighbours, as in the released vocabularies.
     tokenizer.add_tokens([AddedToken(family.injection_char, normalized=False)])
     if family.bos is not None:
         opening = (family.bos, tokenizer.token_to_id(family.bos))
@@ -181,7 +181,7 @@ def write_tokenizer(family: Family, folder: Path) -> Any:
 
 
 def meta(family: Family, tokenizer: Any, role: str) -> dict[str, Any]:
-    """Return what the official trainer writes beside one half: its own words, `actor` and `critic`."""
+    """Return the official trainer's metadata of one half, with its names `actor` and `critic`."""
     char = family.injection_char
     ids = reference.prompt_ids(tokenizer, AV_TEMPLATE, char)
     place = ids.index(tokenizer.encode(char, add_special_tokens=False)[0])
@@ -211,23 +211,23 @@ def meta(family: Family, tokenizer: Any, role: str) -> dict[str, Any]:
 
 
 def write_pair(family: Family, folder: Path, *, seed: int = 0) -> Path:
-    """Write `av/` and `ar/` from one random base, which the AV is, and return `folder`."""
+    """Write `av/` (a random base model) and `ar/` (derived from the same base); return `folder`."""
     import torch
 
     torch.manual_seed(seed)
     tokenizer = write_tokenizer(family, folder / "av")
     tokenizer.save_pretrained(folder / "ar")
     base = family.build(len(tokenizer))
-    # The family's default would be some letter of the toy's vocabulary.
+    # The family's default id is an ordinary letter in the toy vocabulary.
     for config in (base.config, base.config.get_text_config(), base.generation_config):
         config.eos_token_id = tokenizer.eos_token_id
     with torch.no_grad():
         for name, value in base.named_parameters():
-            # Norms start at one, biases and Gemma's norms at zero: nobody would miss those.
+            # Norms and biases start at the identity, so tests could not notice if they were ignored.
             if "norm" in name or name.endswith("bias"):
                 value.add_(torch.randn_like(value) * 0.1)
-            # Sharper attention and louder blocks for Gemma, which ties its output to its input: it would
-            # repeat the last token whatever the vector.
+            # Gemma ties its output to its input, so a random model repeats the last token. Sharper
+            # attention and larger block outputs make the output depend on the vector.
             if family.template == _GEMMA and name.rpartition(".")[0].endswith(_LOUDER):
                 value.add_(3.0)
     base.save_pretrained(folder / "av")
@@ -247,7 +247,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _write_reconstructor(base: Any, folder: Path) -> None:
-    """Write blocks 0..K without final norm and lm_head, and a random head, all from `base`."""
+    """Write blocks 0..K of `base` without final norm and lm_head, and a random head."""
     import copy
 
     import safetensors.torch
@@ -261,7 +261,7 @@ def _write_reconstructor(base: Any, folder: Path) -> None:
     inner = getattr(cut.model, "language_model", cut.model)
     inner.layers = inner.layers[: LAYER + 1]
     inner.norm = torch.nn.Identity()
-    # save_pretrained writes a tied lm_head as the embedding table that it is.
+    # For a tied lm_head, save_pretrained writes only the embedding table.
     if not getattr(config, "tie_word_embeddings", False):
         cut.lm_head = torch.nn.Identity()
     cut.save_pretrained(folder)

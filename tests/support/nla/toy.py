@@ -16,7 +16,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 
 def meta(role: str, *, d_model: int = D_MODEL, layer: int = LAYER) -> dict[str, Any]:
-    """Return the content of a right `nla_meta.yaml`, with the token ids of SmolLM2."""
+    """Return the content of a valid `nla_meta.yaml`, with the token ids of SmolLM2."""
     return {
         "kind": "nla_model",
         "schema_version": 2,
@@ -48,7 +48,7 @@ def write_meta(folder: Path, content: dict[str, Any]) -> None:
 
 
 def write_description(folder: Path, role: str, *, blocks: int, d_model: int = D_MODEL) -> None:
-    """Write what can be checked without weights."""
+    """Write metadata, configuration and placeholder weights for checks that load no model."""
     write_meta(folder, meta(role))
     config = {"model_type": "llama", "hidden_size": d_model, "num_hidden_layers": blocks}
     (folder / "config.json").write_text(json.dumps(config))
@@ -56,7 +56,7 @@ def write_description(folder: Path, role: str, *, blocks: int, d_model: int = D_
 
 
 def write_weights(folder: Path, *, blocks: int, d_model: int = D_MODEL, vocabulary: int = 31855) -> None:
-    """Write weights that have the right names and the right table, and nothing else."""
+    """Write placeholder weights with valid names and an embedding table of valid shape."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -79,7 +79,7 @@ def write_base(folder: Path, tokenizer: Path, *, seed: int = 0) -> Path:
         num_key_value_heads=2,
         vocab_size=49152,
         max_position_embeddings=512,
-        # Wide enough that different vectors lead to different words.
+        # A wide initialization makes different vectors lead to different words.
         initializer_range=0.3,
         tie_word_embeddings=True,
         bos_token_id=1,
@@ -199,7 +199,7 @@ def write_stages(folder: Path, *, d_model: int = D_MODEL, rows: int = ROWS, seed
 
 
 def write_own_pair(folder: Path, base: Path) -> Path:
-    """Write a pair of our own format whose AV is `base` and whose AR is its blocks 0..K."""
+    """Write a pair in Subtext's format; the AV is `base`, the AR its blocks 0..K."""
     import torch
     import transformers
 

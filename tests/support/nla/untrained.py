@@ -1,4 +1,4 @@
-"""SmolLM2 as an untrained pair: the model itself as AV, its blocks 0..20 and an identity head as AR."""
+"""SmolLM2 as an untrained pair: the model as AV, its blocks 0..20 with an identity head as AR."""
 
 import json
 from pathlib import Path
@@ -11,14 +11,14 @@ LAYER = 20
 D_MODEL = 576
 NEW_TOKENS = 16
 SETTINGS = EngineSettings(max_new_tokens=NEW_TOKENS, candidates=1, products="float32")
-"""Scores are compared to the last digits."""
-# A prompt to which the untrained model's answer depends on the vector, as when it is a word's embedding.
+"""float32, because tests compare scores almost exactly."""
+# With this prompt the untrained model's answer depends on the vector.
 TEMPLATE = "Write a short story about <concept>{injection_char}</concept>"
 SCALE = 4.0
 
 
 def given(count: int, token_id: int = 0) -> GivenFacts:
-    """What records would tell of `count` vectors of an answer."""
+    """Return the records' facts for `count` vectors of an answer."""
     return GivenFacts([token_id] * count, ["decode"] * count)
 
 

@@ -1,1 +1,1 @@
-"""Real vLLM engines in processes of their own, what their plugins send, and who judges it."""
+"""Run real vLLM engines in separate processes, collect their plugins' messages, and judge them."""

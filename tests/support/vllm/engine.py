@@ -1,9 +1,8 @@
 """Run in-process vLLM engines over jobs: ``python -m tests.support.vllm.engine JOBS``.
 
-vLLM loads general plugins once in a process, and captures or not for the configuration that it
-meets first. So each job runs in a child of this process, forked after the imports, which are the
-slow part: it is as fresh as a process of its own. Jobs run one after the other; job N runs in the
-directory N and writes ``result.json`` there.
+vLLM loads general plugins once per process, and its first configuration decides whether it captures. Each
+job therefore runs in its own child process, forked after the imports, which are slow. Jobs run one after
+the other; job N runs in the directory N and writes ``result.json`` there.
 """
 
 import importlib
@@ -17,7 +16,7 @@ from typing import Any
 
 
 def main(jobs_path: str) -> int:
-    """Run each job in a child; return how many failed."""
+    """Run each job in a child process; return the number of failed jobs."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         pretend_triton_compiles_for_the_cpu()
     import vllm  # noqa: F401  # for the children
@@ -27,7 +26,7 @@ def main(jobs_path: str) -> int:
 
 
 def pretend_triton_compiles_for_the_cpu() -> None:
-    """Let vLLM take Triton: its kernels run interpreted, which needs no compiler for this processor."""
+    """Make vLLM use Triton, whose kernels run interpreted and need no compiler for the CPU."""
     driver = types.SimpleNamespace(is_active=lambda: True)
     importlib.import_module("triton.backends").backends["cpu"] = types.SimpleNamespace(driver=driver)
 
@@ -40,7 +39,7 @@ def _in_child(number: int, job: dict[str, Any]) -> int:
             os.chdir(str(number))
             Path("result.json").write_text(json.dumps(run(job)))
             status = 0
-        except Exception:  # noqa: BLE001  # boundary of the job: its log shows it, its status says so
+        except Exception:  # noqa: BLE001  # boundary of the job: logged, and shown by the exit status
             traceback.print_exc()
         finally:
             sys.stderr.flush()
@@ -49,13 +48,13 @@ def _in_child(number: int, job: dict[str, Any]) -> int:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Run one engine to its end."""
+    """Run one engine until all requests have ended."""
     from vllm import EngineArgs, PoolingParams, SamplingParams
     from vllm.v1.engine.llm_engine import LLMEngine
 
     config = EngineArgs(**job["engine"]).create_engine_config()
     if job["asynchronous"]:
-        # vLLM turns this off on a CPU, where it gains nothing; it works there.
+        # vLLM disables this on a CPU, where it has no benefit but works.
         config.scheduler_config.async_scheduling = True
     engine = LLMEngine.from_vllm_config(config)
     if job["engine"].get("runner") == "pooling":
@@ -77,10 +76,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve(engine: Any, requests: list[dict[str, Any]], params: list[Any]) -> dict[str, Any]:
-    """Answer the requests: each arrives before its step, and may be aborted after some tokens.
+    """Serve the requests, given in order of arrival, each added before its step and possibly aborted.
 
-    They are in the order of their arrival. Returns every request's tokens, also of aborted ones;
-    the aborted ids; how many were answered; and how many ran at the same time at most.
+    Returns every request's tokens (including aborted ones), the aborted ids, the number of answered
+    requests, and the largest number that ran concurrently.
     """
     scheduler = getattr(getattr(engine.engine_core, "engine_core", None), "scheduler", None)
     texts = {request["id"]: request["prompt"] for request in requests}
@@ -108,12 +107,12 @@ def serve(engine: Any, requests: list[dict[str, Any]], params: list[Any]) -> dic
 
 
 def preemptions(engine: Any) -> int:
-    """Return how often the scheduler preempted a request."""
+    """Return the number of preemptions."""
     return sum(metric.value for metric in engine.get_metrics() if metric.name == "vllm:num_preemptions")
 
 
 def attributes() -> dict[str, str]:
-    """Describe every attribute of every loaded vLLM module, and of the classes that it defines."""
+    """Describe every attribute of every loaded vLLM module and of the classes defined there."""
     described: dict[str, str] = {}
     for name, module in sorted(sys.modules.items()):
         if name != "vllm" and not name.startswith("vllm."):
@@ -127,9 +126,9 @@ def attributes() -> dict[str, str]:
 
 
 def describe(value: object) -> str:
-    """Tell what a value is, the same in every process: code by where it stands, data by its type.
+    """Describe a value in the same way in every process: code by its location, data by its type.
 
-    Nothing is unwrapped, so that a wrapper shows as itself, and lazy objects are not touched.
+    Wrappers are not unwrapped, so they stay visible, and lazy objects are not evaluated.
     """
     if isinstance(value, (classmethod, staticmethod)):
         value = value.__func__

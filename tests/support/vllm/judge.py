@@ -1,4 +1,4 @@
-"""Judge captured rows: by the Hugging Face forward pass of their own request, and by the policy."""
+"""Judge captured rows by Hugging Face's forward pass of their request, and by the policy."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -12,14 +12,14 @@ from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
 from tests.support.vllm.runs import EngineRun
 
-# The bar is 0.999 for the right block. Neighbouring blocks only add to the residual stream, so
-# they look much alike: 0.93 to 0.975 was measured. 0.99 leaves an off-by-one no room.
+# Cosines: the right block must reach 0.999. Neighbouring blocks only add to the residual stream, so their
+# outputs are similar (0.93 to 0.975 measured); below 0.99 an off-by-one cannot pass unnoticed.
 SAME = 0.999
 NEIGHBOUR = 0.99
 
 
 class Reference:
-    """A model in Hugging Face's own code; remembers the hidden states of the texts it has read."""
+    """A model in Hugging Face transformers; caches the hidden states of texts."""
 
     def __init__(self, model_dir: Path) -> None:
         import torch
@@ -29,7 +29,7 @@ class Reference:
         self._known: dict[tuple[int, ...], list[npt.NDArray[np.float32]]] = {}
 
     def hidden_states(self, token_ids: list[int]) -> list[npt.NDArray[np.float32]]:
-        """Return (tokens, d_model) for the embedding, and for the output of each block."""
+        """Return the embeddings and each block's output, (tokens, d_model) each."""
         import torch
 
         key = tuple(token_ids)
@@ -40,7 +40,7 @@ class Reference:
         return self._known[key]
 
     def continue_greedily(self, token_ids: list[int], tokens: int) -> list[int]:
-        """Return the model's own next tokens."""
+        """Return the model's greedy continuation."""
         import torch
 
         with torch.inference_mode():
@@ -51,17 +51,17 @@ class Reference:
 
 
 class RowAgreement(NamedTuple):
-    """What the rows of one run measured."""
+    """Agreement of one run's rows with the reference."""
 
     rows: int
-    least: float  # cosine to the right layer
-    most_neighbour: float  # cosine to the layer before or behind
+    least: float  # smallest cosine to the right layer
+    most_neighbour: float  # largest cosine to the layer before or after
 
 
 def judge(
     run: EngineRun, reference: Reference, layer: int, *, neighbour: float = NEIGHBOUR
 ) -> RowAgreement:
-    """Fail unless every row is the output of block ``layer`` at its own request's token."""
+    """Fail unless every row is block ``layer``'s output at its request's token."""
     by_request: dict[str, list[Record]] = defaultdict(list)
     for record in run.records:
         by_request[record.header.request.request_id].append(record)
@@ -93,7 +93,7 @@ def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
 
 
 def assert_counts_reconcile(run: EngineRun, *, sampled: int) -> None:
-    """Fail unless the plugin's ledger adds up to the rows that came, each of which came once."""
+    """Fail unless the plugin's counts equal the received rows, and no row came twice."""
     counts = run.counts()
     dropped = sum(count for counter, count in counts.items() if counter.startswith("dropped_"))
     assert counts["requests_sampled"] == sampled
@@ -108,22 +108,22 @@ def positions(run: EngineRun) -> set[tuple[str, int]]:
 
 
 def wanted(run: EngineRun, prompts: dict[str, list[int]], policy: CapturePolicy) -> set[tuple[str, int]]:
-    """Return every (request, position) that the policy wants of sampled texts.
+    """Return every (request, position) that the policy selects.
 
-    The last token of a text was never computed: it was sampled, and then the text was over.
+    A text's last token is never a model input, so its position has no activation.
     """
     captures = {
         record.header.request.request_id: record.header.request.capture_id or "" for record in run.records
     }
-    found: set[tuple[str, int]] = set()
+    selected: set[tuple[str, int]] = set()
     for request_id, prompt in prompts.items():
         drawn = sampling.draw(policy.seed, captures[request_id])
         choice = sampling.choose(policy, drawn, len(prompt), 1.0, run.context)
         position = sampling.next_position(choice, 0)
         while position < len(run.texts[request_id]) - 1:
-            found.add((request_id, position))
+            selected.add((request_id, position))
             position = sampling.next_position(choice, position + 1)
-    return found
+    return selected
 
 
 def prompts_of(requests: list[dict[str, Any]]) -> dict[str, list[int]]:

@@ -9,7 +9,7 @@ VOICES = ("Speak plainly.", "You are a patient teacher of children.")
 
 
 def chat_prompts(model_dir: Path) -> list[list[int]]:
-    """64 different chat prompts of different lengths, as token ids."""
+    """Return 64 distinct chat prompts of different lengths, as token ids."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_dir)

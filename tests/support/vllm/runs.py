@@ -1,4 +1,4 @@
-"""Start engines in a process and collect everything that their plugins send, as a sidecar would."""
+"""Run engines in a process and collect their plugins' messages like a sidecar."""
 
 import contextlib
 import json
@@ -33,16 +33,16 @@ ENGINE: dict[str, Any] = {
     "served_model_name": "smollm2",
 }
 _DEADLINE_SECONDS = 800
-# Relative to the directory in which the job runs, so that jobs need not differ in their configuration.
+# Relative to the job's directory, so that all jobs can have the same configuration.
 _SOCKET = "capture.sock"
 
 
 @dataclass(kw_only=True)
 class EngineRun:
-    """What came out of one engine."""
+    """The results of one engine."""
 
     context: int
-    """Positions of a request at most."""
+    """Largest number of positions per request."""
     records: list[Record] = field(default_factory=list)
     statuses: list[CaptureStatus] = field(default_factory=list)
     coverage: dict[tuple[str, str, int], dict[str, int]] = field(default_factory=dict)
@@ -51,19 +51,19 @@ class EngineRun:
 
     @property
     def texts(self) -> dict[str, list[int]]:
-        """Token ids of each request, prompt and answer, by external request id."""
+        """Token ids of prompt and answer, by external request id."""
         texts: dict[str, list[int]] = self.result["texts"]
         return texts
 
     def counts(self) -> Counter[str]:
-        """Coverage summed over minutes."""
+        """Return the coverage counts, summed over minutes."""
         total: Counter[str] = Counter()
         for counts in self.coverage.values():
             total.update(counts)
         return total
 
     def take(self, message: list[bytes]) -> None:
-        """Sort one message in; anything invalid fails the test."""
+        """Decode and store one message; an invalid one fails the test."""
         kind, *frames = message
         if kind == wire.BLOCK:
             self.records += records_of(decode_block(*frames))
@@ -75,7 +75,7 @@ class EngineRun:
 
 
 def records_of(block: Block) -> list[Record]:
-    """Return the rows one by one, as the sidecar would without a screen."""
+    """Return a block's rows as records, like a sidecar without a screen."""
     header = block.header
     norms = np.linalg.norm(block.values(), axis=1)
     return [
@@ -99,7 +99,7 @@ def records_of(block: Block) -> list[Record]:
 
 
 _ENGINE_ENV = {
-    "VLLM_LOGGING_LEVEL": "INFO",  # a decoder that was opened in this process before has set it lower
+    "VLLM_LOGGING_LEVEL": "INFO",  # a decoder opened earlier in this process may have lowered it
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "HF_HUB_OFFLINE": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -116,7 +116,7 @@ def request(
     abort_after: int | None = None,
     **sampling: Any,
 ) -> dict[str, Any]:
-    """Return one request: it arrives before that step, and is aborted after so many tokens."""
+    """Return a request that arrives before step ``arrives`` and is aborted after ``abort_after`` tokens."""
     return {
         "id": str(number),
         "prompt": prompt,
@@ -135,7 +135,7 @@ def job(
     engine: dict[str, Any] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Return one engine's job. ``subtext`` is the plugin's configuration, None for an engine without."""
+    """Return one engine's job; ``subtext`` is the plugin's configuration, None for no plugin."""
     arguments = {**ENGINE, "model": str(model_dir), **(engine or {})}
     if subtext is not None:
         chosen = asdict(policy) if policy is not None else {}
@@ -149,9 +149,9 @@ def job(
 def run_jobs(
     folder: Path, jobs: list[dict[str, Any]], env: Mapping[str, str | None] | None = None
 ) -> list[EngineRun]:
-    """Run the jobs one after the other, each in a process, a directory and with a socket of its own.
+    """Run the jobs one after the other, each with its own process, directory and socket.
 
-    ``env`` sets variables, or with None takes them away.
+    ``env`` sets variables, or removes those with the value None.
     """
     runs = [EngineRun(context=job["engine"]["max_model_len"]) for job in jobs]
     with zmq.Context() as context, contextlib.ExitStack() as stack:
@@ -171,8 +171,8 @@ def _run_process(
     folder: Path, env: Mapping[str, str | None], sockets: list["zmq.Socket[bytes]"], runs: list[EngineRun]
 ) -> str:
     command = [sys.executable, "-m", "tests.support.vllm.engine", "jobs.json"]
-    wanted = {**os.environ, **_ENGINE_ENV, "PYTHONPATH": f"{ROOT}:{ROOT / 'sidecar'}", **env}
-    full_env = {name: value for name, value in wanted.items() if value is not None}
+    variables = {**os.environ, **_ENGINE_ENV, "PYTHONPATH": f"{ROOT}:{ROOT / 'sidecar'}", **env}
+    full_env = {name: value for name, value in variables.items() if value is not None}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=full_env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -180,7 +180,7 @@ def _run_process(
     try:
         _collect(runs, sockets, process)
     finally:
-        # Its engines too, which are its children.
+        # The process's children, the engines, must end too.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

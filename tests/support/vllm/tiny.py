@@ -1,7 +1,7 @@
-"""Models of a few thousand weights, made on the spot: an engine with one of them starts in seconds.
+"""Tiny random models, with which an engine starts in seconds.
 
-They are random and say nothing sensible, which no test of capture needs; their blocks differ more
-than trained ones, so a wrong layer shows at once.
+Tests of capture need no sensible text. The blocks of random models differ more than trained ones, so a
+wrong layer is easy to detect.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 512,
     "initializer_range": 0.15,
     "bos_token_id": 1,
-    "eos_token_id": None,  # so that no token is taken for the end of a text
+    "eos_token_id": None,  # so that no token ends a text
 }
 LAYERS = 4
 ENGINE: dict[str, Any] = {
@@ -33,14 +33,14 @@ ENGINE: dict[str, Any] = {
 
 
 def make_llama(folder: Path, **changes: Any) -> Path:
-    """Save a Llama, which has the auxiliary interface."""
+    """Save a Llama, which has vLLM's interface for auxiliary hidden states."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return _save(LlamaForCausalLM, LlamaConfig(**{**SIZES, **changes}), folder)
 
 
 def make_gemma3(folder: Path) -> Path:
-    """Save a Gemma 3, whose own class in vLLM has no auxiliary interface."""
+    """Save a Gemma 3, whose vLLM class lacks that interface and has a stand-in in the plugin."""
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
     config = Gemma3TextConfig(**SIZES, query_pre_attn_scalar=32, sliding_window=32, pad_token_id=0)
@@ -48,14 +48,14 @@ def make_gemma3(folder: Path) -> Path:
 
 
 def make_gemma(folder: Path) -> Path:
-    """Save a first-generation Gemma, which has no auxiliary interface either, and no stand-in of ours."""
+    """Save a first-generation Gemma, which has neither the interface nor a stand-in."""
     from transformers import GemmaConfig, GemmaForCausalLM
 
     return _save(GemmaForCausalLM, GemmaConfig(**SIZES, pad_token_id=0), folder)
 
 
 def with_end_token(model_dir: Path, folder: Path, token_id: int) -> Path:
-    """Return a copy of the model whose texts end with that token."""
+    """Save a copy of the model with another end token, and return its folder."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(model_dir)

@@ -1,1 +1,1 @@
-"""A pair's files: what they must say, and whether they fit each other."""
+"""A pair's files: their formats, and the checks that they belong together."""

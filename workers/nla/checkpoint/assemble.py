@@ -1,9 +1,9 @@
-"""Turn shipped adapters into the full checkpoints of a decoder directory, once.
+"""Merge shipped adapters into the full checkpoints of a decoder directory, once.
 
 Shipped:    av/ and ar/ with PEFT adapters and `nla_meta.yaml`, ar/head.safetensors, calibration, card, and
-            av/projector.safetensors and av/labels.* where the pair has them
+            optionally av/projector.safetensors and av/labels.*
 Assembled:  av/ and ar/ as official checkpoints (ar/ truncated, with value_head.safetensors), the
-            same calibration and card, and `assembled.json` with the digest of what was shipped
+            same calibration and card, and `assembled.json` with the digest of the shipped pair
 """
 
 import json
@@ -33,12 +33,12 @@ _log = structlog.get_logger(__name__)
 def assemble(shipped: Path, base_model: Path, target: Path) -> Path:
     """Merge the shipped pair into `base_model` under `target` and return `target`.
 
-    1. A target that was made from the same shipped weights is kept; takes milliseconds.
-    2. Otherwise both halves are merged in float32 beside the target (seconds for small models) and
-       checked, then moved there in one rename: a kill leaves either the old decoder or the new.
-    3. Calibration and card follow the shipped ones whenever those changed.
+    1. A target assembled from the same shipped weights is kept.
+    2. Otherwise both halves are merged in float32 in a temporary folder beside the target, checked, and
+       moved into place with one rename: after a kill the target is either the old decoder or the new one.
+    3. Calibration and card are copied again when the shipped ones have changed.
 
-    Raises MetaError when the pair is broken or not of this base model.
+    Raises MetaError when the pair is broken or belongs to another base model.
     """
     metas: dict[Role, Meta] = {"av": load_meta(shipped / "av", "av"), "ar": load_meta(shipped / "ar", "ar")}
     _check_base(metas, base_model)
@@ -64,9 +64,10 @@ def assemble(shipped: Path, base_model: Path, target: Path) -> Path:
 
 
 def pair_digest(folder: Path) -> str:
-    """Return the digest that names a decoder directory's weights.
+    """Return the digest that identifies a decoder directory's weights.
 
-    An assembled pair is named by what was shipped, which is the same on every machine.
+    For an assembled pair the digest is that of the shipped files, because merged weights may differ between
+    machines.
     """
     recorded = _recorded(folder).get("digest")
     return recorded if isinstance(recorded, str) else digest_pair(folder)
@@ -110,7 +111,7 @@ def _build(shipped: Path, base_model: Path, target: Path, metas: dict[Role, Meta
 
 
 def _merge(adapter: Path, base_model: Path, target: Path, loader: Any, **overrides: Any) -> None:
-    """Add the adapter's deltas to the base weights and save the whole, in float32."""
+    """Add the adapter's deltas to the base weights and save the model in float32."""
     import peft
     import torch
 
@@ -130,7 +131,7 @@ def _write_record(folder: Path, digest: str, shipped: Path) -> None:
 
 
 def _refresh_extras(shipped: Path, target: Path) -> None:
-    """Follow a newer shipped calibration, but never undo one that was made in the target."""
+    """Copy a newer shipped calibration, but keep one that was made in the target."""
     if _recorded(target).get("extras") == _digest_extras(shipped):
         return
     _copy(_matching(shipped, _EXTRAS), target)
@@ -150,7 +151,7 @@ def _recorded(folder: Path) -> dict[str, Any]:
 
 
 def _move(unfinished: Path, target: Path, digest: str) -> None:
-    """Put the finished decoder in place; whoever comes second keeps the first one's."""
+    """Move the finished decoder into place; of two concurrent processes the first one wins."""
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     if target.exists():
         target.rename(old)

@@ -1,4 +1,4 @@
-"""Digests that name a decoder by its contents."""
+"""Digests that identify a decoder by its files."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def digest_files(root: Path, paths: Iterable[Path]) -> str:
-    """Return the SHA-256 over the names (from `root`) and contents of files, sorted by name."""
+    """Return the SHA-256 over the names (relative to `root`) and contents of files, sorted by name."""
     total = hashlib.sha256()
     for path in sorted(paths):
         content = hashlib.sha256()
@@ -20,7 +20,7 @@ def digest_files(root: Path, paths: Iterable[Path]) -> str:
 
 
 def digest_pair(folder: Path) -> str:
-    """Return the digest of a pair as it is on disk: all files of `av/` and `ar/`."""
+    """Return the digest of all files in `av/` and `ar/`, hidden ones excepted."""
     return digest_files(folder, (path for half in ("av", "ar") for path in _files(folder / half)))
 
 

@@ -1,4 +1,4 @@
-"""The AR's head: a square matrix behind block K that turns its state into the vector's direction."""
+"""The AR's head: a square matrix that maps block K's output to the rebuilt vector."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from workers.nla.errors import MetaError
 
 
 def load_head(path: Path, d_model: int) -> Any:
-    """Load the head's (d_model, d_model) weight in float32; MetaError when it is another's."""
+    """Load the head's (d_model, d_model) weight in float32; MetaError on a broken file or another shape."""
     import safetensors
     import safetensors.torch
 

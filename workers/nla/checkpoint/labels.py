@@ -1,7 +1,7 @@
-"""The label head of a pair: what a vector is about, and how sure that is.
+"""The label head of a pair: register, area, topic and kinds of a vector, with probabilities.
 
-A small network on the centred unit vector, trained on labels of the text so far. It names an area, a topic
-or a kind only above thresholds that were set on held-out chats; below them the pair abstains.
+The head is a small network on the centred unit vector, trained on labels of the text up to the read token.
+It names an area, topic or kind only above thresholds set on held-out chats, and abstains below them.
 """
 
 import json
@@ -22,7 +22,7 @@ Array = NDArray[np.float32]
 
 
 class Names(BaseModel):
-    """What the outputs are called, and from which probability on each is said."""
+    """Names of the outputs, and the probability from which each is named."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,7 +34,7 @@ class Names(BaseModel):
     area_above: float = Field(ge=0)
     topic_above: float = Field(ge=0)
     kind_above: dict[str, float]
-    """One for every kind; above 1 where nothing is known about it, so that it is never said."""
+    """Threshold by kind; above 1 for a kind without enough data, which is then never named."""
     hidden: int = Field(gt=0)
     """Width of the hidden layer."""
 
@@ -49,17 +49,18 @@ class Scores(NamedTuple):
     registers: Array
     """(n, registers), rows sum to 1."""
     kinds: Array
-    """(n, kinds), each on its own."""
+    """(n, kinds), independent of each other."""
 
 
 class LabelHead(NamedTuple):
-    """Weights in float32, and names."""
+    """Weights in float32, and the names of the outputs."""
 
     names: Names
     hidden_weight: Array
+    """(hidden, d_model)."""
     hidden_bias: Array
     out_weight: Array
-    """All outputs one below the other: areas, topics, registers, kinds."""
+    """(outputs, hidden); the outputs are areas, topics, registers and kinds, in this order."""
     out_bias: Array
 
     def score(self, centred: Array) -> Scores:
@@ -72,12 +73,12 @@ class LabelHead(NamedTuple):
         return Scores(_softmax(areas), _softmax(topics), _softmax(registers), _sigmoid(kinds))
 
     def label(self, centred: Array) -> list[VectorLabels]:
-        """Say what each vector is about, where that is sure enough."""
+        """Return the labels of centred vectors (n, d_model); uncertain ones are left out."""
         scores = self.score(centred)
         return [_label(self.names, *row) for row in zip(*scores, strict=True)]
 
     def longest_sentences(self) -> Iterator[str]:
-        """Yield the first sentence of every register and theme with every kind: none can be longer."""
+        """Yield the sentence of every register and theme with all kinds; no other sentence is longer."""
         names = self.names
         for register in names.registers:
             for topic, area in names.topics.items():
@@ -89,7 +90,7 @@ class LabelHead(NamedTuple):
 def _label(names: Names, areas: Array, topics: Array, registers: Array, kinds: Array) -> VectorLabels:
     area = names.areas[int(areas.argmax())] if areas.max() >= names.area_above else None
     inside = np.array([area is not None and of == area for of in names.topics.values()])
-    # The topic is sought inside the named area: a sentence that contradicts itself helps nobody.
+    # Only topics of the named area qualify, so that the sentence does not contradict itself.
     within = np.where(inside, topics, 0.0)
     topic = (
         list(names.topics)[int(within.argmax())] if within.max() >= max(names.topic_above, 1e-9) else None
@@ -106,7 +107,7 @@ def _label(names: Names, areas: Array, topics: Array, registers: Array, kinds: A
 
 
 def load_labels(folder: Path, *, d_model: int, file: str = FILE, names_file: str = NAMES) -> LabelHead:
-    """Load the label head of an AV's folder; MetaError names file, field and fix."""
+    """Load the label head from an AV's folder; MetaError names the file, the field and the fix."""
     path = folder / names_file
     try:
         names = Names.model_validate(json.loads(path.read_text(encoding="utf-8")))
@@ -133,7 +134,7 @@ def load_labels(folder: Path, *, d_model: int, file: str = FILE, names_file: str
 
 
 def pool_areas(areas: Sequence[VectorLabels]) -> tuple[str, float, int]:
-    """Pool a request's positions: likeliest area, its mean probability, and how many readings name it."""
+    """Return a request's likeliest area, its mean probability, and the number of readings that name it."""
     names = list(areas[0].areas)
     mean = np.mean([[one.areas[name] for name in names] for one in areas], axis=0)
     best = names[int(mean.argmax())]
@@ -143,15 +144,15 @@ def pool_areas(areas: Sequence[VectorLabels]) -> tuple[str, float, int]:
 def _check_names(path: Path, names: Names) -> None:
     if set(names.kind_above) != set(names.kinds):
         raise MetaError(f"{path}: kind_above: must name every kind exactly once; copy the file again")
-    strangers = sorted(set(names.topics.values()) - set(names.areas))
-    if strangers:
+    unlisted = sorted(set(names.topics.values()) - set(names.areas))
+    if unlisted:
         raise MetaError(
-            f"{path}: topics: belong to areas {strangers} that are not listed; copy the file again"
+            f"{path}: topics: belong to areas {unlisted} that are not listed; copy the file again"
         )
 
 
 def _gelu(values: Array) -> Array:
-    # The tanh form: training uses the same one.
+    # Training uses the tanh form, too.
     inner = np.sqrt(2 / np.pi) * (values + 0.044715 * values**3)
     return np.asarray(0.5 * values * (1 + np.tanh(inner)), np.float32)
 

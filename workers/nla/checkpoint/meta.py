@@ -1,11 +1,11 @@
-"""`nla_meta.yaml`: what one half of an NLA pair needs to know about itself, in the official format.
+"""`nla_meta.yaml`: the metadata of one half of an NLA pair, in the official format.
 
-The keys (schema_version 2; version 1 differs in names only, and both names are read). What the
-official code and documents write differently from each other is in docs/decisions/0007-official-format.md.
+These are the keys of schema_version 2. Version 1 differs only in names, and both names are read.
+docs/decisions/0007-official-format.md lists where the official code and documents disagree.
 
     kind: nla_model
-    schema_version: 2                    # optional: the released client does not look at it
-    role: av | ar                        # also actor | critic, the trainer's own words
+    schema_version: 2                    # optional: the released client ignores it
+    role: av | ar                        # also actor | critic, the trainer's names
     base_checkpoint: name of the audited model
     d_model: 3584
     extraction_layer_index: 20           # K: the output of block K (released pairs; optional)
@@ -13,7 +13,7 @@ official code and documents write differently from each other is in docs/decisio
       layer_index: 20                    # K again (optional; every K in the file must agree)
       injection_scale: 150.0 | sqrt_d_model | raw   # L2 norm of the injected vector; null in an AR
       mse_scale: 59.87 | sqrt_d_model | raw         # the AR's training loss; cancels out of every figure
-    tokens:                              # the injection: an AV's; the AR has no use for it
+    tokens:                              # the injection, used by the AV only
       injection_char: "㈎"               # one token whose embedding the vector replaces
       injection_token_id: 149705
       injection_left_neighbor_id: 29     # the tokens beside it in the finished prompt
@@ -24,17 +24,17 @@ official code and documents write differently from each other is in docs/decisio
       ar: "... {explanation} ..."        # also `critic`; plain text, read at its last token
     critic: {extraction_layer_index: 20} # also `ar`, also num_hidden_layers; always K, not K+1
 
-Ours add what docs/decisions/0008-pair-format.md explains; without them a file is an official one:
+Subtext adds these optional keys, see docs/decisions/0008-pair-format.md:
 
-    projector: {file: projector.safetensors, rows: 8, scale: 0.03, mean: mean}   # AV: a vector is 8 rows
-    labels: {file: labels.safetensors, names: labels.json}                       # AV: writes {labels}
+    projector: {file: projector.safetensors, rows: 8, scale: 0.03, mean: mean}   # AV: 8 soft tokens
+    labels: {file: labels.safetensors, names: labels.json}                       # AV: fills {labels}
     prompt_templates:
       av: '... {injection_char} Token:{token} ... {labels} Expects "'   # {token}: id of the read token
-      ar: "... {explanation}{token}"     # read at the token itself
-      chat: false                        # av is the whole prompt, its special tokens written out
-      end: "<|endoftext|>"               # ends the AV's answer in the place of </explanation>
+      ar: "... {explanation}{token}"     # the AR is read at this token
+      chat: false                        # av is the whole prompt, with its special tokens
+      end: "<|endoftext|>"               # ends the AV's answer instead of </explanation>
 
-Beside it stand `config.json`, the weights, the tokenizer and, for an AR, `value_head.safetensors`.
+The same folder holds `config.json`, the weights, the tokenizer and, for an AR, `value_head.safetensors`.
 """
 
 import string
@@ -64,18 +64,18 @@ _ROLES: dict[str, Role] = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"
 
 
 class _Part(BaseModel):
-    # Released files carry keys about training that inference has no use for.
+    # Released files carry training keys that inference does not need.
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, populate_by_name=True)
 
 
 TokenId = Annotated[int, Field(ge=0)]
-# A YAML writer may turn 150.0 into 150, and YAML reads 1e5 as text.
+# Not strict: YAML writers turn 150.0 into 150, and YAML reads 1e5 as text.
 Number = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)]
 Scale = Number | Literal["sqrt_d_model", "raw", "none"]
 
 
 class Extraction(_Part):
-    """Where vectors come from and at which length they go in."""
+    """The layer that vectors come from, and the norms in injection and loss."""
 
     layer_index: int | None = Field(None, ge=0, description="the layer K that was read")
     injection_scale: Scale | None = Field(
@@ -87,7 +87,7 @@ class Extraction(_Part):
 
 
 class Tokens(_Part):
-    """Token ids that were fixed when the pair was trained."""
+    """Token ids that training fixed."""
 
     injection_char: str | None = Field(
         None, min_length=1, description="the character that the vector replaces"
@@ -102,7 +102,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 
 class ProjectorFile(_Part):
-    """Where the linear layer from a vector to the AV's soft tokens is; see `nla.checkpoint.projector`."""
+    """File and parameters of the projector; see `workers.nla.checkpoint.projector`."""
 
     file: FileName = Field(description="the projector's file, beside nla_meta.yaml")
     rows: int = Field(gt=0, le=64, description="how many soft tokens a vector becomes")
@@ -111,14 +111,14 @@ class ProjectorFile(_Part):
 
 
 class LabelFiles(_Part):
-    """Where the label head is; see `workers.nla.checkpoint.labels`."""
+    """Files of the label head; see `workers.nla.checkpoint.labels`."""
 
     file: FileName = Field(description="the label head's weights, beside nla_meta.yaml")
     names: FileName = Field(description="what the label head's outputs are called, beside nla_meta.yaml")
 
 
 class Injection(NamedTuple):
-    """The token whose place the vector takes, and those beside it."""
+    """The token that the vector replaces, and its neighbours in the prompt."""
 
     char: str
     token_id: int
@@ -127,7 +127,7 @@ class Injection(NamedTuple):
 
 
 class Templates(_Part):
-    """Prompt templates, exactly as in training."""
+    """The prompt templates of the training."""
 
     av: str | None = None
     ar: str | None = None
@@ -137,7 +137,7 @@ class Templates(_Part):
     @model_validator(mode="before")
     @classmethod
     def _read_both_names(cls, content: Any) -> Any:
-        # An empty new name leaves the word to the old one, as in the official code.
+        # The old name applies when the new one is empty, as in the official code.
         if not isinstance(content, dict):
             return content
         names = {"av": "actor", "ar": "critic"}
@@ -146,7 +146,7 @@ class Templates(_Part):
 
 
 class Truncation(_Part):
-    """How many blocks the AR keeps, told as the layer K that it predicts."""
+    """The depth of the AR, given as the layer K that it predicts."""
 
     layer: int | None = Field(
         None, ge=0, validation_alias=AliasChoices("extraction_layer_index", "num_hidden_layers")
@@ -154,7 +154,7 @@ class Truncation(_Part):
 
 
 class Meta(_Part):
-    """One checked `nla_meta.yaml`."""
+    """One validated `nla_meta.yaml`."""
 
     kind: Literal["nla_model"] = Field(description="nla_model, for a checkpoint (not a data set)")
     schema_version: Literal[1, 2] = Field(2, description="the version of the format, 1 or 2")
@@ -174,18 +174,18 @@ class Meta(_Part):
 
     @property
     def layer(self) -> int | None:
-        """K, where the file tells it; the two halves of a pair tell it together."""
+        """K, or None when this file does not give it; the other half or the AR's depth may."""
         return next(iter(self._layers().values()), None)
 
     @property
     def extra_files(self) -> list[str]:
-        """Names of the files that an AV needs besides its checkpoint."""
+        """Names of the AV's files that are not part of a standard checkpoint."""
         projector = [self.projector.file] if self.projector else []
         return projector + ([self.labels.file, self.labels.names] if self.labels else [])
 
     @property
     def injection(self) -> Injection:
-        """The AV's injection token and its neighbours; MetaError naming what the file lacks."""
+        """The AV's injection token and its neighbours; MetaError names a missing key."""
         names = ("injection_char", "injection_token_id", *_NEIGHBORS)
         values = {name: getattr(self.tokens, name) for name in names}
         for name, value in values.items():
@@ -199,9 +199,9 @@ class Meta(_Part):
 
     @property
     def injection_scale(self) -> float | None:
-        """The L2 norm at which the AV takes vectors, None for vectors as they are.
+        """The L2 norm of injected vectors, or None when they are injected unscaled.
 
-        MetaError where a file has none: the trainer leaves it out of every half but an AV.
+        Raises MetaError when the key is missing, as in files of an AR.
         """
         scale = self.extraction.injection_scale
         if scale is None:
@@ -214,7 +214,7 @@ class Meta(_Part):
 
     @property
     def mse_scale(self) -> float | None:
-        """The L2 norm of both sides in the AR's loss, None where it learned magnitudes too."""
+        """The L2 norm of both sides in the AR's loss, or None when the loss includes magnitudes."""
         scale = self.extraction.mse_scale
         return None if scale is None else _resolve(scale, self.d_model)
 
@@ -235,7 +235,7 @@ def _resolve(scale: Scale, d_model: int) -> float | None:
 
 
 def load_meta(checkpoint: Path, role: Role) -> Meta:
-    """Read the `nla_meta.yaml` of a checkpoint directory that must play `role`.
+    """Read and validate the `nla_meta.yaml` of a checkpoint directory with the given role.
 
     Raises MetaError naming the file, the field and the fix.
     """
@@ -253,7 +253,7 @@ def load_meta(checkpoint: Path, role: Role) -> Meta:
 
 
 def parse_meta(content: Any, role: Role) -> Meta:
-    """Check the content of a `nla_meta.yaml` that must play `role`; MetaError names the field."""
+    """Validate the content of a `nla_meta.yaml` with the given role; MetaError names the field."""
     if not isinstance(content, dict):
         raise MetaError("the whole file: expected keys and values; copy it again from its publisher")
     try:
@@ -321,13 +321,13 @@ _PLACES: dict[Role, dict[str, bool]] = {
     "av": {"injection_char": True, "token": False, "labels": False},
     "ar": {"explanation": True, "token": False},
 }
-"""What each template may hold, and whether it must."""
+"""The placeholders of each template, and whether each is required."""
 
 
 def split_template(role: Role, template: str | None) -> list[Piece]:
     """Return a template's pieces in order.
 
-    MetaError names what is missing, strange, there twice or in the wrong place.
+    MetaError names a placeholder that is missing, unknown, repeated or in the wrong place.
     """
     field, places = f"prompt_templates.{role}", _PLACES[role]
     if template is None:
@@ -342,8 +342,8 @@ def split_template(role: Role, template: str | None) -> list[Piece]:
     for name, needed in places.items():
         count = pieces.count(Piece(name, is_place=True))
         if count > 1 or count < needed:
-            wanted = "exactly once" if needed else "at most once"
-            raise MetaError(f"{field}: must hold {{{name}}} {wanted}, holds it {count} times")
+            expected = "exactly once" if needed else "at most once"
+            raise MetaError(f"{field}: must hold {{{name}}} {expected}, holds it {count} times")
     if role == "ar" and TOKEN in pieces[:-1]:
         raise MetaError(f"{field}: must end with {{token}}; the vector is read at that token")
     return pieces
@@ -353,7 +353,7 @@ def _parse(template: str, places: Iterable[str]) -> list[Piece]:
     pieces: list[Piece] = []
     for text, name, style, conversion in string.Formatter().parse(template):
         if text and pieces and not pieces[-1].is_place:
-            pieces[-1] = Piece(pieces[-1].value + text)  # a doubled brace ends what is parsed at once
+            pieces[-1] = Piece(pieces[-1].value + text)  # the parser splits literal text at doubled braces
         elif text:
             pieces.append(Piece(text))
         if name is None:
@@ -365,7 +365,7 @@ def _parse(template: str, places: Iterable[str]) -> list[Piece]:
 
 
 def _describe(error: ValidationError) -> str:
-    """Say what is wrong with the first bad field, and what the field is for."""
+    """Return a message about the first invalid field, with the field's purpose."""
     first = error.errors()[0]
     names = [part for part in first["loc"] if isinstance(part, str) and part.isidentifier()]
     field, purpose = ".".join(names), _purpose(names)

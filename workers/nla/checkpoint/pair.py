@@ -1,6 +1,6 @@
-"""A decoder on disk: whether its files, its two halves and the audited model belong together.
+"""Checks that a decoder's files, its two halves and the audited model belong together.
 
-Nothing here loads weights beyond their headers: a wrong decoder is refused in milliseconds.
+The checks read no weights beyond their headers, so a wrong decoder is refused in milliseconds.
 """
 
 import json
@@ -13,21 +13,21 @@ from workers.nla.checkpoint.weights import read_layout
 from workers.nla.errors import MetaError
 
 HEADS = ("value_head.safetensors", "head.safetensors")
-"""Names of the AR's head: the official one, and the one of shipped adapters."""
+"""File names of the AR's head: in official checkpoints, and in shipped adapters."""
 
 
 class Shape(NamedTuple):
-    """What `config.json` tells about a model."""
+    """A model's architecture from `config.json`."""
 
     family: str
-    """`model_type`, as "llama"."""
+    """`model_type`, for example "llama"."""
     d_model: int
     num_layers: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Half:
-    """One checked half of a pair."""
+    """One validated half of a pair."""
 
     folder: Path
     meta: Meta
@@ -36,7 +36,7 @@ class Half:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Two halves that belong together."""
+    """Two validated halves that belong together."""
 
     av: Half
     ar: Half
@@ -45,7 +45,7 @@ class Pair:
 
 
 def load_pair(av: Path, ar: Path) -> Pair:
-    """Check both halves on disk against each other; MetaError names the field and the fix."""
+    """Validate both halves, also against each other; MetaError names the field and the fix."""
     verbalizer, reconstructor = load_half(av, "av"), load_half(ar, "ar")
     find_head(ar)
     _check_not_reconstructor(verbalizer)
@@ -55,9 +55,9 @@ def load_pair(av: Path, ar: Path) -> Pair:
 
 
 def check_audited(pair: Pair, *, model: str, layer: int, d_model: int) -> None:
-    """Refuse a pair that was made for another model, layer or width than the audited one.
+    """Raise MetaError unless the pair is for the audited model, layer and width.
 
-    `model` may be a name or a path; its last part counts, in either case.
+    `model` may be a name or a path; only the last part counts, case-insensitively.
     """
     meta = pair.av.meta
     if _last_part(meta.base_checkpoint) != _last_part(model):
@@ -78,7 +78,7 @@ def check_audited(pair: Pair, *, model: str, layer: int, d_model: int) -> None:
 
 
 def load_half(folder: Path, role: Role) -> Half:
-    """Read and check one half on disk: its own files against each other."""
+    """Read one half and check its files against each other; raises MetaError."""
     meta, shape = load_meta(folder, role), load_shape(folder)
     if shape.d_model != meta.d_model:
         raise MetaError(
@@ -90,7 +90,7 @@ def load_half(folder: Path, role: Role) -> Half:
 
 
 def load_shape(folder: Path) -> Shape:
-    """Read `config.json`, looking through the wrapper of multimodal models."""
+    """Read `config.json`, from its `text_config` for multimodal models; raises MetaError."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -114,7 +114,7 @@ def load_shape(folder: Path) -> Shape:
 
 
 def find_head(folder: Path) -> Path:
-    """Return the file of the AR's head; MetaError where it has none."""
+    """Return the file of the AR's head; raises MetaError when there is none."""
     for name in HEADS:
         if (folder / name).exists():
             return folder / name
@@ -125,7 +125,7 @@ def find_head(folder: Path) -> Path:
 
 
 def _check_weights(folder: Path, meta: Meta, shape: Shape) -> None:
-    """Refuse weights of another width or depth, or a vocabulary without the injection token."""
+    """Raise MetaError for weights of another width or depth, or without the injection token."""
     layout = read_layout(folder)
     if layout.d_model != meta.d_model:
         raise MetaError(
@@ -147,16 +147,16 @@ def _check_weights(folder: Path, meta: Meta, shape: Shape) -> None:
 
 
 def _check_not_reconstructor(av: Half) -> None:
-    found = [name for name in HEADS if (av.folder / name).exists()]
-    if found:
+    heads = [name for name in HEADS if (av.folder / name).exists()]
+    if heads:
         raise MetaError(
-            f"{av.folder / found[0]}: role: nla_meta.yaml says av, but only a reconstructor has a head; put"
+            f"{av.folder / heads[0]}: role: nla_meta.yaml says av, but only a reconstructor has a head; put"
             " the verbalizer here and this checkpoint into ar/, each with its own nla_meta.yaml"
         )
 
 
 def _check_truncation(ar: Half, av: Half) -> int:
-    """Return K; an AR holds blocks 0..K and nothing above."""
+    """Return K, checking that the AR holds exactly blocks 0..K."""
     kept, layer = ar.shape.num_layers, ar.meta.layer
     if layer is None and av.meta.layer is None and kept == av.shape.num_layers:
         raise MetaError(

@@ -1,8 +1,4 @@
-"""The projector of a pair: one vector to several soft tokens of the AV's prompt.
-
-One linear layer on the centred unit vector. It starts as ridge maps to the embeddings of the tokens
-around the read one, so the AV begins with soft tokens near words that it knows.
-"""
+"""The projector of a pair: a linear map from the centred unit vector to soft tokens of the AV's prompt."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -25,31 +21,31 @@ class Projector(NamedTuple):
     mean: NDArray[np.float32]
     """Mean direction of the layer's vectors, (d_model,)."""
     scale: float
-    """What the centred unit vector is divided by."""
+    """Divisor of the centred unit vector."""
 
     @property
     def rows(self) -> int:
-        """How many soft tokens a vector becomes."""
+        """Number of soft tokens per vector."""
         return len(self.bias) // len(self.mean)
 
     def centre(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the centred, scaled directions of (n, d_model), which every linear map here takes."""
+        """Return centred, scaled directions (n, d_model), the input of projector and label head."""
         return centre(vectors, self.mean, self.scale)
 
     def project(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (n, rows, d_model) soft tokens of raw vectors (n, d_model)."""
+        """Return the soft tokens (n, rows, d_model) of raw vectors (n, d_model)."""
         flat = self.centre(vectors) @ self.weight.T + self.bias
         return np.asarray(flat.reshape(len(vectors), self.rows, len(self.mean)), np.float32)
 
 
 def centre(vectors: NDArray[np.float32], mean: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
-    """Return `(v / |v| - mean) / scale` of every row; rows without direction are the caller's to refuse."""
+    """Return `(v / |v| - mean) / scale` for every row of (n, d_model), none of which may be zero."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return np.asarray((vectors / lengths - mean) / scale, np.float32)
 
 
 def load_projector(path: Path, *, d_model: int, rows: int, scale: float, mean: str = "mean") -> Projector:
-    """Load a projector, whose tensor `mean` is the layer's mean; MetaError names what does not fit."""
+    """Load a projector; `mean` names the tensor of the layer's mean direction. Raises MetaError."""
     arrays = load_arrays(
         path, {"weight": (rows * d_model, d_model), "bias": (rows * d_model,), mean: (d_model,)}
     )
@@ -62,16 +58,16 @@ def load_arrays(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDA
     from safetensors.numpy import load_file
 
     try:
-        found = load_file(path)
+        arrays = load_file(path)
     except FileNotFoundError:
         raise MetaError(f"{path}: missing; it ships with the pair, copy the pair again") from None
     except (OSError, SafetensorError) as error:
         raise MetaError(f"{path}: not a safetensors file ({error}); copy it again") from error
     for name, shape in shapes.items():
-        array = found.get(name)
+        array = arrays.get(name)
         if array is None or array.shape != shape:
             has = "nothing" if array is None else str(array.shape)
             raise MetaError(f"{path}: {name}: must be {shape}, is {has}; it belongs to another pair")
         if not np.isfinite(array).all():
             raise MetaError(f"{path}: {name}: holds numbers that are not finite; copy the file again")
-    return {name: np.asarray(found[name], np.float32) for name in shapes}
+    return {name: np.asarray(arrays[name], np.float32) for name in shapes}

@@ -1,8 +1,8 @@
-"""Whether `injection_scale` can be the one of this model.
+"""Plausibility check of `injection_scale`.
 
-The documented mistake is a scale copied from another model: 150 of Qwen2.5 7B in a Gemma 3 12B, whose
-activations are 80,000 long. The AV then writes fluent text about nothing. Pairs in use inject between an
-eighth and twice their activations' norm, so a factor of 100 tells a mistake from a choice.
+A known mistake is a scale copied from another model, such as Qwen2.5 7B's 150 for Gemma 3 12B, whose
+activations have norms near 80,000. The AV then writes fluent but unrelated text. Published pairs inject
+between an eighth and twice their activations' norm, so a factor of 100 separates mistakes from choices.
 """
 
 from workers.nla.checkpoint.meta import Meta
@@ -12,9 +12,9 @@ _FACTOR = 100.0
 
 
 def check_scale(meta: Meta, *, layer: int, typical_norm: float) -> None:
-    """Refuse a number of an AV that is far from the norms of its layer's activations.
+    """Raise MetaError when a numeric scale is far from the typical norm of the layer's activations.
 
-    The words `raw` and `sqrt_d_model` are right for any model that was trained with them.
+    `raw` and `sqrt_d_model` are valid for every model.
     """
     scale = meta.extraction.injection_scale
     if not isinstance(scale, float) or typical_norm / _FACTOR <= scale <= typical_norm * _FACTOR:

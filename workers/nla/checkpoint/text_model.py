@@ -1,8 +1,8 @@
-"""The text side of a checkpoint, plain or inside the wrapper of a multimodal model.
+"""Load the text model of a checkpoint, plain or inside a multimodal wrapper.
 
-Gemma 3 from 4B on is published as `Gemma3ForConditionalGeneration`: the text weights stand under
-`language_model.model.` or, by another version of transformers, `model.language_model.`, their sizes under
-`text_config`. A decoder has no use for the tower beside them, so it is never built.
+Gemma 3 from 4B up is published as `Gemma3ForConditionalGeneration`. Its text weights have the prefix
+`language_model.model.` or, depending on the transformers version, `model.language_model.`; their sizes are
+in `text_config`. A decoder does not need the vision tower, so it is never built.
 """
 
 import json
@@ -16,14 +16,14 @@ from workers.nla.checkpoint.weights import read_layout
 from workers.nla.errors import MetaError
 
 WRAPPERS = ("language_model.model.", "model.language_model.")
-"""What the names of a wrapped text model start with."""
+"""Prefixes of text weights in a multimodal wrapper."""
 OTHER_SIDES = (
     "vision_tower.",
     "multi_modal_projector.",
     "model.vision_tower.",
     "model.multi_modal_projector.",
 )
-"""What the other names in a wrapper start with."""
+"""Prefixes of the other weights in a multimodal wrapper."""
 _FINAL_NORMS = ("norm", "final_layernorm", "ln_f")
 
 
@@ -34,10 +34,10 @@ def is_wrapped_gemma3(folder: Path) -> bool:
 
 
 def load_blocks(folder: Path) -> Any:
-    """Load a checkpoint's text model in float32, its last hidden state being its last block's output.
+    """Load a checkpoint's text model in float32 without its final norm.
 
-    Raises MetaError when a tensor other than the final norm, which is dropped, is missing or of
-    another size: transformers would put random numbers in its place.
+    Raises MetaError when any other tensor is missing or has another size, because transformers would
+    initialize it randomly.
     """
     import torch
     import transformers
@@ -51,7 +51,7 @@ def load_blocks(folder: Path) -> Any:
             dtype=torch.float32,
             key_mapping={f"^{re.escape(wrapper)}": ""} if wrapper in WRAPPERS else None,
             output_loading_info=True,
-            # Reported below, by name, together with what is missing.
+            # The error below lists mismatched and missing tensors together.
             ignore_mismatched_sizes=True,
             local_files_only=True,
         )
@@ -69,16 +69,16 @@ def load_blocks(folder: Path) -> Any:
 
 
 def first_blocks(folder: Path, count: int) -> dict[str, Any]:
-    """Return what `from_pretrained` must be told to keep a checkpoint's first `count` blocks alone."""
+    """Return the `from_pretrained` arguments that keep only a checkpoint's first `count` blocks."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     kinds = config.get("layer_types")
-    # Families that mix kinds of attention name each block's: a longer list is another model's.
+    # Families with mixed attention list a type per block; the list must match the number of blocks.
     return {"num_hidden_layers": count, **({"layer_types": kinds[:count]} if kinds else {})}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from listing a vision tower's weights: what matters is judged here."""
+    """Silence the warning about unused vision weights; the caller checks the text weights itself."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -90,7 +90,7 @@ def _quiet() -> Iterator[None]:
 
 
 def without_final_norm(model: Any) -> Any:
-    """Put nothing in the place of a text model's final norm; MetaError where none is found."""
+    """Replace a text model's final norm by the identity; raises MetaError when it has none."""
     import torch
 
     for name in _FINAL_NORMS:

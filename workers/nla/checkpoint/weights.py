@@ -1,7 +1,7 @@
-"""What the weight files of a checkpoint hold, read from their headers alone.
+"""Names and shapes of a checkpoint's weights, read from the file headers.
 
-A loader that finds no tensor under a name it expects fills in random numbers and says so in a log
-line at most, so a checkpoint whose names or sizes do not fit is refused before anything is loaded.
+Loaders initialize missing tensors randomly and at most log a warning, so a checkpoint with wrong names or
+sizes is refused before loading.
 """
 
 import json
@@ -18,15 +18,15 @@ _BLOCK = re.compile(r"(?:layers|h|blocks)\.(\d+)\.")
 
 
 class Layout(NamedTuple):
-    """Where a checkpoint keeps its text model."""
+    """The text model inside a checkpoint's weights."""
 
     prefix: str
-    """What its names start with: "model.", or "language_model.model." inside a multimodal wrapper."""
+    """Prefix of the tensor names: "model.", or "language_model.model." in a multimodal wrapper."""
     vocabulary: int
-    """Rows of the embedding table."""
+    """Number of rows of the embedding table."""
     d_model: int
     blocks: frozenset[int]
-    """Numbers of the blocks that have any weight."""
+    """Indices of the blocks that have any weight."""
 
 
 def read_layout(folder: Path) -> Layout:
@@ -49,12 +49,12 @@ def _stem(name: str) -> str:
 
 def _block_numbers(names: Iterable[str], prefix: str) -> Iterable[int]:
     for name in names:
-        if name.startswith(prefix) and (found := _BLOCK.match(name, len(prefix))):
-            yield int(found.group(1))
+        if name.startswith(prefix) and (match := _BLOCK.match(name, len(prefix))):
+            yield int(match.group(1))
 
 
 def _list_tensors(folder: Path) -> Mapping[str, Path]:
-    """Return the file of every tensor."""
+    """Return the file of every tensor, by tensor name."""
     if (folder / _INDEX).exists():
         try:
             names = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]

@@ -1,1 +1,1 @@
-"""A pair at work: prompts, AV, AR, and the decoder of both."""
+"""Running a pair: prompts, AV, AR, and the decoder that combines them."""

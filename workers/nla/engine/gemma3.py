@@ -1,7 +1,7 @@
-"""Gemma 3's text model out of its multimodal wrapper, for vLLM.
+"""Let vLLM load Gemma 3's text model from a multimodal wrapper.
 
-vLLM's own class for the wrapper builds the vision tower and asks for an image processor; a decoder
-may ship without both. vLLM imports this module by name, only for such checkpoints.
+vLLM's class for the wrapper builds the vision tower and needs an image processor, and decoders may ship
+without either. vLLM imports this module by name, only for wrapped checkpoints.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from workers.nla.checkpoint.text_model import OTHER_SIDES, WRAPPERS
 
 
 class UnwrappedGemma3ForCausalLM(gemma3.Gemma3ForCausalLM):  # type: ignore[misc]  # vLLM is untyped here
-    """vLLM's text model, reading the text weights of a wrapper and no others."""
+    """vLLM's text model, which loads only the text weights of a wrapper."""
 
     hf_to_vllm_mapper: Any = gemma3.Gemma3ForCausalLM.hf_to_vllm_mapper | WeightsMapper(
         orig_to_new_prefix={
@@ -25,9 +25,9 @@ class UnwrappedGemma3ForCausalLM(gemma3.Gemma3ForCausalLM):  # type: ignore[misc
 
 
 def unwrap(config: Any) -> Any:
-    """Turn a wrapper's configuration into that of its text model; vLLM's `hf_overrides`.
+    """Return the text model's configuration from a wrapper's; for vLLM's `hf_overrides`.
 
-    vLLM first asks with an empty configuration whether the model's type changes, which it does not.
+    vLLM first calls `hf_overrides` with an empty configuration, which must come back unchanged.
     """
     text = getattr(config, "text_config", None)
     if text is None:

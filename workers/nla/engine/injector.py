@@ -1,4 +1,4 @@
-"""What a pair makes of vectors before its engine runs: injected rows, labels and prompts; numpy alone."""
+"""From vectors to the AV's input: injected rows, labels and prompts, in numpy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from workers.nla.engine.prompt import InjectionPrompt
 
 
 def check_directions(vectors: NDArray[np.float32]) -> None:
-    """Raise ValueError naming the rows that are zero or not finite: they have no direction to read."""
+    """Raise ValueError naming the rows of (n, d) that are zero or not finite."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     bad = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
     if bad.size:
@@ -23,16 +23,16 @@ def check_directions(vectors: NDArray[np.float32]) -> None:
 
 
 def rescale(vectors: NDArray[np.float32], norm: float | None) -> NDArray[np.float32]:
-    """Give every row of (n, d) the L2 norm of the AV's training; None leaves them as they are."""
+    """Scale every row of (n, d) to the L2 norm of the AV's training; None leaves rows unscaled."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return np.asarray(vectors if norm is None else vectors * (norm / lengths), np.float32)
 
 
 class Injector:
-    """What a pair makes of vectors before its engine: injected rows, labels and prompts."""
+    """Builds injected rows, labels and prompts for one AV."""
 
     def __init__(self, checkpoint: Path, meta: Meta, tokenizer: Any) -> None:
-        """Check the prompt, load projector and labels; PromptError or MetaError name what does not fit."""
+        """Check the prompt, then load projector and labels; raises PromptError or MetaError."""
         self.prompt = InjectionPrompt(meta, tokenizer)
         self._norm = None if meta.projector else meta.injection_scale
         self._projector: Projector | None = None
@@ -52,18 +52,18 @@ class Injector:
 
     @property
     def longest_prompt(self) -> int:
-        """How many tokens a prompt can have."""
+        """Length of the longest possible prompt, in tokens."""
         sentences = self._labels.longest_sentences() if self._labels else [""]
         return max(len(self.prompt.build(0, sentence).ids) for sentence in sentences)
 
     def label(self, vectors: NDArray[np.float32]) -> Sequence[VectorLabels | None]:
-        """Say what each vector is about; None for a pair without labels."""
+        """Return the labels of every row of (n, d_model), each None for a pair without labels."""
         if self._labels is None or self._projector is None:
             return [None] * len(vectors)
         return self._labels.label(self._projector.centre(vectors))
 
     def project(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the rows to inject, (n, rows, d_model)."""
+        """Return the embeddings to inject, (n, rows, d_model), for vectors (n, d_model)."""
         if self._projector is None:
             return rescale(vectors, self._norm)[:, None]
         return self._projector.project(vectors)

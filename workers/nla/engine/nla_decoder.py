@@ -1,4 +1,4 @@
-"""The real decoder: AV, AR and calibration of one decoder directory."""
+"""The decoder of one decoder directory: AV, AR and calibration."""
 
 import hashlib
 import json
@@ -25,19 +25,19 @@ from workers.nla.errors import CalibrationError, MetaError, PromptError
 from workers.nla.positions import TemplateIds, classify, template_ids
 
 _WORTH_KEEPING = 0.01
-"""Probabilities below it are not handed on."""
+"""Smallest probability that claims keep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NlaDecoder:
-    """Reads vectors by way of text and back. One instance belongs to one thread."""
+    """Implements `Decoder` with a real pair. Not thread-safe."""
 
     identity: DecoderIdentity
     pair_digest: str
-    """Digest of the weights alone, which a calibration names."""
+    """Digest of the weights alone; calibrations refer to it."""
     calibration: Calibration | None
     anomaly: Reference | None
-    """What its readings' vectors are called anomalous by; of the layer, not of the pair."""
+    """The detector's reference for the layer, from the decoder directory."""
     verbalizer: Verbalizer
     reconstructor: Reconstructor
     tokenizer: Any
@@ -47,9 +47,9 @@ class NlaDecoder:
     def open(cls, folder: Path, settings: EngineSettings, *, calibrating: bool = False) -> Self:
         """Load a decoder directory: `av/`, `ar/`, calibration, `card.json`.
 
-        Everything that can be wrong is checked before weights are loaded; raises DecoderError
-        naming the field and the fix. Without a calibration it loads, and verifies nothing; for
-        `calibrating` an old calibration is not looked at, so that it can be replaced.
+        Raises DecoderError, naming the field and the fix, if possible before loading weights. A decoder
+        without a calibration verifies no reading. `calibrating` ignores an existing calibration, so that a
+        broken one can be replaced.
         """
         pair = load_pair(folder / "av", folder / "ar")
         digest = pair_digest(folder)
@@ -57,7 +57,7 @@ class NlaDecoder:
         anomaly = None if calibrating else load_anomaly(folder)
         check_candidates(calibration, settings)
         tokenizer, ar_tokenizer = _load_tokenizers(pair)
-        # The AR first: a broken head or prompt shows before the engine takes its time.
+        # The AR loads first: its errors then appear before the slow start of the AV's engine.
         reconstructor = Reconstructor(
             pair.ar.folder, pair.ar.meta, ar_tokenizer, device=_device(), products=settings.products
         )
@@ -77,11 +77,11 @@ class NlaDecoder:
         )
 
     def read(self, vectors: NDArray[np.float32], given: GivenFacts) -> list[Reading]:
-        """Return one reading a row of (n, d_model), in order; see `Decoder`.
+        """Return one reading per row of (n, d_model), in order; see `Decoder`.
 
-        1. The label head says what each vector is about, and the AV writes its candidates.
-        2. The AR rebuilds every candidate, and of each vector the best is kept.
-        3. That one is measured, and compared with what nulls of its position class reach.
+        1. The label head labels each vector, and the AV writes the candidates.
+        2. The AR rebuilds the vector from every candidate, and the best candidate is kept.
+        3. The kept candidate's fidelity is compared with the threshold of its position class.
         """
         trip = self.round_trip(vectors, given)
         if not len(vectors):
@@ -99,10 +99,10 @@ class NlaDecoder:
         )
 
     def round_trip(self, vectors: NDArray[np.float32], given: GivenFacts) -> RoundTrip:
-        """Write candidates for every row and rebuild each from its text and the read token alone."""
+        """Write candidates for every row of (n, d_model), and rebuild vectors from text and read token."""
         self.reconstructor.check_tokens(given.token_ids)
         candidates = self.verbalizer.verbalize(vectors, given)
-        texts = [said.text for of_one in candidates for said in of_one]
+        texts = [candidate.text for of_one in candidates for candidate in of_one]
         token_ids = [
             token_id for token_id, of_one in zip(given.token_ids, candidates, strict=True) for _ in of_one
         ]
@@ -111,7 +111,7 @@ class NlaDecoder:
         return RoundTrip(candidates, rebuilt.reshape(shape))
 
     def predict_token_means(self, given: GivenFacts) -> NDArray[np.float64] | None:
-        """Return what the read tokens alone say of vectors; None where the calibration knows no tokens."""
+        """Return the mean directions at the read tokens, (n, d_model); None without token means."""
         if self.calibration is None or self.calibration.token_means is None:
             return None
         return self.calibration.token_means.predict(
@@ -123,7 +123,7 @@ class NlaDecoder:
         return str(self.tokenizer.decode([token_id])).replace("\x00", "")
 
     def close(self) -> None:
-        """Free the engine."""
+        """Release the AV's engine."""
         self.verbalizer.close()
 
 
@@ -138,24 +138,32 @@ def judge(
     is_typical: NDArray[np.bool_],
     identity: DecoderIdentity,
 ) -> list[Reading]:
-    """Measure every row's chosen candidate and say whether it beats the nulls of its class; pure."""
+    """Return every row's reading: the chosen candidate, its fidelity, and whether it is verified; pure.
+
+    `vectors` and `expected` (the token means) are (n, d_model), `is_typical` is (n,).
+    """
     fves = fidelity.fve(vectors, choice.rebuilt, baseline=identity.fve_baseline)
     beyond = measure_beyond_token(vectors, fves, expected, baseline=identity.fve_baseline)
     scores = fves if beyond is None else beyond
     readings = []
     for row, (candidates, best) in enumerate(zip(trip.candidates, choice.best.tolist(), strict=True)):
-        said = candidates[best]
+        candidate = candidates[best]
         above = bool(scores[row] > identity.threshold(classes[row]))
         readings.append(
             Reading(
-                text=claims.shown(said.text, tokens[row]) if said.continuation else said.text,
-                well_formed=said.well_formed,
+                text=claims.shown(candidate.text, tokens[row])
+                if candidate.continuation
+                else candidate.text,
+                well_formed=candidate.well_formed,
                 cosine=float(choice.cosine[row]),
                 fve=float(fves[row]),
                 fve_beyond_token=None if beyond is None else float(beyond[row]),
-                verified=identity.is_calibrated and above and said.well_formed and bool(is_typical[row]),
+                verified=identity.is_calibrated
+                and above
+                and candidate.well_formed
+                and bool(is_typical[row]),
                 position_class=classes[row],
-                claims=to_claims(said, agreement(candidates, best)),
+                claims=to_claims(candidate, agreement(candidates, best)),
                 candidates=len(candidates),
                 margin=None if choice.margin is None else float(choice.margin[row]),
             )
@@ -170,15 +178,15 @@ def measure_beyond_token(
     *,
     baseline: float,
 ) -> NDArray[np.float64] | None:
-    """Return FVE beyond the token, (n,); None where nothing is expected of tokens."""
+    """Return FVE beyond the token, (n,), for token means `expected` (n, d_model); None without them."""
     if expected is None:
         return None
     return fidelity.fve_beyond_token(fves, fidelity.fve(vectors, expected, baseline=baseline))
 
 
-def to_claims(said: Explanation, expects_agreement: float | None) -> Claims | None:
-    """Return the parts of what was said; None for a pair without labels."""
-    labelled, continuation = said.labelled, said.continuation
+def to_claims(candidate: Explanation, expects_agreement: float | None) -> Claims | None:
+    """Return a candidate's claims; None for a pair without labels."""
+    labelled, continuation = candidate.labelled, candidate.continuation
     if labelled is None:
         return None
     return Claims(
@@ -204,7 +212,10 @@ def identify(
     anomaly: Reference | None,
     candidates: int,
 ) -> DecoderIdentity:
-    """Name a decoder by its contents, calibration and anomaly reference included."""
+    """Return a decoder's identity; its digest covers weights, calibration and anomaly reference.
+
+    Raises MetaError when the calibration has another layer or width than the pair.
+    """
     figures = calibration.figures if calibration else None
     if figures is not None and (figures.layer, figures.d_model) != (pair.layer, pair.av.meta.d_model):
         raise MetaError(
@@ -240,7 +251,10 @@ def _stamped(version: str, stamp: bytes) -> str:
 
 
 def check_candidates(calibration: Calibration | None, settings: EngineSettings) -> None:
-    """Refuse thresholds of another choice: the best of many reaches more than the best of few."""
+    """Raise CalibrationError unless the calibration used the same number of candidates.
+
+    The best of many candidates scores higher than the best of few, so thresholds are not transferable.
+    """
     if calibration is None or calibration.figures.candidates == settings.candidates:
         return
     calibrated = calibration.figures.candidates
@@ -264,7 +278,7 @@ def _load_card(path: Path) -> dict[str, Any]:
 
 
 def _load_tokenizers(pair: Pair) -> tuple[Any, Any]:
-    """Return the AV's and the AR's: their vocabulary is one, whether they add BOS may differ."""
+    """Return the AV's and the AR's tokenizers, which share a vocabulary but may differ in adding BOS."""
     import transformers
 
     try:

@@ -1,4 +1,4 @@
-"""In which precision matrix products run: bfloat16 where the processor multiplies it natively."""
+"""Precision of matrix products: bfloat16 where the processor supports it natively."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast
@@ -7,7 +7,7 @@ ProductType = Literal["auto", "float32", "bfloat16"]
 
 
 def is_native(device: str) -> bool:
-    """Tell whether a device multiplies bfloat16 natively; elsewhere it is slower than float32."""
+    """Return whether the device multiplies bfloat16 natively; emulation is slower than float32."""
     import torch
 
     if device.startswith("cuda"):
@@ -19,14 +19,14 @@ def is_native(device: str) -> bool:
 
 
 def chooses_bfloat16(products: ProductType, device: str) -> bool:
-    """Tell whether products run in bfloat16: as asked, or as the device is built."""
+    """Return whether products run in bfloat16; "auto" follows the device."""
     return products == "bfloat16" or (products == "auto" and is_native(device))
 
 
 def halve_products(model: Any) -> Any:
-    """Keep the weights of a model's linear layers in bfloat16, everything between them in float32.
+    """Convert the weights of a model's linear layers to bfloat16, in place, and return the model.
 
-    The stream that the blocks add to keeps its digits; only products lose some. To be run in `autocast`.
+    The residual stream stays in float32, so only products lose precision. Run the model in `autocast`.
     """
     import torch
 
@@ -37,7 +37,7 @@ def halve_products(model: Any) -> Any:
 
 
 def autocast(device: str, *, is_halved: bool) -> AbstractContextManager[Any]:
-    """Return a context in which matrix products run in bfloat16, or one that changes nothing."""
+    """Return a context in which matrix products run in bfloat16 if `is_halved`, else a null context."""
     import torch
 
     if not is_halved:

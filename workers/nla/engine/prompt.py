@@ -1,6 +1,6 @@
-"""The exact prompts of a decoder, built by the live tokenizer and checked against `nla_meta.yaml`.
+"""Build a decoder's prompts with the live tokenizer and check them against `nla_meta.yaml`.
 
-A vector injected one token too far still yields fluent text, so every drift is refused at start.
+A vector injected at the wrong position still yields fluent text, so any drift is refused at start.
 """
 
 from collections.abc import Sequence
@@ -17,23 +17,23 @@ class InjectedPrompt(NamedTuple):
 
     ids: tuple[int, ...]
     position: int
-    """Index of the first token whose embedding a row of the vector replaces."""
+    """Index of the first token whose embedding is replaced."""
     rows: int = 1
-    """How many tokens in a row are replaced."""
+    """Number of consecutive tokens whose embeddings are replaced."""
 
 
 class InjectionPrompt:
-    """Builds the AV's prompts: where the vector goes, the read token's id and the labels' sentence."""
+    """Builds the AV's prompts from the template, the read token and the labels' sentence."""
 
     def __init__(self, meta: Meta, tokenizer: Any) -> None:
-        """Check one prompt at once.
+        """Check one example prompt.
 
-        PromptError when the tokenizer splits the injection token, knows it by another id, puts other
-        tokens beside it, finds it elsewhere too, doubles the BOS, or knows no single token as `end`.
+        Raises PromptError when the injection token is not a single token, or has another id, another
+        neighbour or further occurrences; when BOS is doubled; and when `end` is not a single token.
         """
         token, templates = meta.injection, meta.prompt_templates
         _check_injection_token(token.char, token.token_id, tokenizer)
-        # Templates are checked when the meta is read.
+        # `load_meta` has validated the template.
         self._pieces = split_template("av", templates.av)
         self._tokenizer = tokenizer
         self._injection = token
@@ -41,12 +41,12 @@ class InjectionPrompt:
         self._chat = templates.chat
         self.takes_token = TOKEN in self._pieces
         self.end = None if templates.end is None else _find_end(templates.end, tokenizer)
-        # Any token but the injected one: its neighbours must not depend on it.
+        # Any read token serves here except the injection token, which must occur only once.
         _check_injection(self.build(token.left_neighbor_id, ""), token)
         _check_bos("the AV's prompt", self.build(0, "").ids, tokenizer.bos_token_id, needed=False)
 
     def build(self, token_id: int, sentence: str) -> InjectedPrompt:
-        """Return the prompt of a vector read at `token_id`, whose labels say `sentence`."""
+        """Return the prompt for a vector read at `token_id`, with the labels' `sentence`."""
         if self._chat:
             return self._build_turn()
         ids: list[int] = []
@@ -67,7 +67,7 @@ class InjectionPrompt:
         return list(self._tokenizer.encode(text, add_special_tokens=False)) if text else []
 
     def decode(self, answer: Sequence[int]) -> str:
-        """Return what an answer says before its end, special tokens written out."""
+        """Return the text of an answer without its end token; other special tokens stay visible."""
         ids = [token_id for token_id in answer if token_id != self.end]
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
@@ -75,7 +75,7 @@ class InjectionPrompt:
         char, token_id = self._injection.char, self._injection.token_id
         content = "".join(char if piece.is_place else piece.value for piece in self._pieces)
         ids = chat_ids(self._tokenizer, content)
-        places = [index for index, found in enumerate(ids) if found == token_id]
+        places = [index for index, other in enumerate(ids) if other == token_id]
         if len(places) != 1:
             raise _occurs(token_id, len(places), once=1)
         position = places[0]
@@ -85,7 +85,7 @@ class InjectionPrompt:
 
 def _find_end(end: str, tokenizer: Any) -> int:
     ids = list(tokenizer.encode(end, add_special_tokens=False))
-    # Not by unk_token_id: SmolLM2 has one token for both.
+    # Comparing with unk_token_id would fail for SmolLM2, where `end` and unk are the same token.
     if len(ids) != 1 or tokenizer.decode(ids) != end:
         raise PromptError(
             f"prompt_templates.end: {end!r} is {ids} in the live tokenizer, must be one token; name the"
@@ -103,19 +103,19 @@ def _check_injection(prompt: InjectedPrompt, token: Injection) -> None:
         ("left", position - 1, token.left_neighbor_id),
         ("right", position + rows, token.right_neighbor_id),
     ):
-        found = ids[index] if 0 <= index < len(ids) else None
-        if found != expected:
+        actual = ids[index] if 0 <= index < len(ids) else None
+        if actual != expected:
             raise PromptError(
-                f"tokens.injection_{side}_neighbor_id: {expected} in nla_meta.yaml, {found} in the live"
+                f"tokens.injection_{side}_neighbor_id: {expected} in nla_meta.yaml, {actual} in the live"
                 " prompt; the template or the tokenizer drifted, restore the checkpoint's own files"
             )
 
 
 def _occurs(token_id: int, count: int, *, once: int) -> PromptError:
-    wanted = "once" if once == 1 else f"{once} times"
+    times = "once" if once == 1 else f"{once} times"
     return PromptError(
         f"prompt_templates.av: token {token_id} occurs {count} times in the"
-        f" prompt, must occur {wanted}; template, chat template and tokenizer are not those of the training"
+        f" prompt, must occur {times}; template, chat template and tokenizer are not those of the training"
     )
 
 
@@ -123,12 +123,12 @@ class ReconstructionPrompt:
     """Builds the AR's prompts; the vector is read at the last token."""
 
     def __init__(self, meta: Meta, tokenizer: Any) -> None:
-        """Check some prompts at once: PromptError on drift."""
-        # Templates are checked when the meta is read.
+        """Check some example prompts; raises PromptError on drift."""
+        # `load_meta` has validated the template.
         self._pieces = split_template("ar", meta.prompt_templates.ar)
         self._tokenizer = tokenizer
         self.takes_token = TOKEN in self._pieces
-        # A template with the token says all that stands before it, a BOS included.
+        # A template with {token} spells out the whole prompt, including any BOS.
         needs_bos = not self.takes_token and _starts_documents_with_bos(tokenizer)
         for text in _PROBES:
             ids = self.encode(text, 0)
@@ -136,10 +136,10 @@ class ReconstructionPrompt:
             _check_bos("the AR's prompt", ids, tokenizer.bos_token_id, needed=needs_bos)
 
     def encode(self, explanation: str, token_id: int) -> list[int]:
-        """Return the prompt of one explanation of a vector read at `token_id`.
+        """Return the prompt for one explanation of a vector read at `token_id`.
 
-        Where the template has a place for the token, the prompt ends on it. Elsewhere special tokens are
-        added: ARs of Llama and Gemma are trained behind one BOS, and reconstruction falls apart without
+        A template with {token} ends with the read token. For other templates the tokenizer adds special
+        tokens: the ARs of Llama and Gemma are trained with one BOS, and lose most of their fidelity without
         it (published FVE 0.31 instead of 0.77).
         """
         text = "".join(
@@ -150,9 +150,9 @@ class ReconstructionPrompt:
 
 
 def chat_ids(tokenizer: Any, content: str) -> list[int]:
-    """Return the ids of one user turn, ready for the answer.
+    """Return the ids of one user turn with the generation prompt; PromptError without a chat template.
 
-    In one step on purpose: rendering first and encoding then would add a second BOS.
+    Rendering to text and encoding that text would add a second BOS.
     """
     if not tokenizer.chat_template:
         raise PromptError("chat_template: missing; copy the tokenizer's files of the checkpoint again")
@@ -192,10 +192,9 @@ def _check_bos(prompt: str, ids: Sequence[int], bos: int | None, *, needed: bool
 
 
 def _starts_documents_with_bos(tokenizer: Any) -> bool:
-    """Tell whether BOS opens a document (Llama, Gemma), rather than every turn (SmolLM2).
+    """Return whether BOS starts a document (Llama, Gemma) rather than every turn (SmolLM2).
 
-    Without a chat template nothing speaks for the exception, so the released client's rule holds: a
-    tokenizer that has a BOS adds it.
+    Without a chat template the released client's rule applies: a tokenizer with a BOS adds it.
     """
     bos = tokenizer.bos_token_id
     if bos is None or not tokenizer.chat_template:

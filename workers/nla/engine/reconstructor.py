@@ -1,8 +1,8 @@
-"""The activation reconstructor (AR): text back to a vector.
+"""The activation reconstructor (AR): rebuilds a vector from text.
 
-Blocks 0..K of the audited model, no final norm, no lm_head, and a square head that reads the last
-token of the prompt. It sees the text alone, and the read token where the pair's prompt ends on that, so
-what it rebuilds is what the text tells.
+The AR consists of blocks 0..K of the audited model without final norm and lm_head, and a square head on
+the prompt's last token. Its only input is the text, plus the read token for pairs whose prompt ends with
+that token, so the rebuilt vector measures what the text conveys.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _ORDINARY_TEXT = "A letter to a friend about the weather, the garden and a train
 
 
 class Reconstructor:
-    """A loaded AR. One instance belongs to one thread."""
+    """A loaded AR. Not thread-safe."""
 
     def __init__(
         self,
@@ -35,9 +35,9 @@ class Reconstructor:
         device: str = "cpu",
         products: ProductType = "float32",
     ) -> None:
-        """Check prompt and head, then load; PromptError or MetaError name what does not fit.
+        """Check prompt and head, then load the blocks; raises PromptError or MetaError.
 
-        Matrix products of the blocks run in the precision `products`, the head's in float32.
+        Matrix products of the blocks run in the precision `products`, those of the head in float32.
         """
         self._prompt = ReconstructionPrompt(meta, tokenizer)
 
@@ -53,19 +53,19 @@ class Reconstructor:
 
     @property
     def takes_token(self) -> bool:
-        """Whether what is rebuilt depends on the read token."""
+        """Whether the AR's prompt contains the read token."""
         return self._prompt.takes_token
 
     def rebuild(self, explanations: Sequence[str], token_ids: Sequence[int]) -> NDArray[np.float32]:
-        """Return the vector that each explanation tells at its read token, (n, d_model).
+        """Return the vector rebuilt from each explanation and read token, (n, d_model).
 
-        Only directions carry meaning.
+        Only directions are meaningful, not norms.
         """
         sequences = [
             self._prompt.encode(text, token_id)
             for text, token_id in zip(explanations, token_ids, strict=True)
         ]
-        # Candidates of one vector are often the same text.
+        # Candidates of one vector are often identical, so each distinct prompt runs once.
         places = {ids: place for place, ids in enumerate(dict.fromkeys(map(tuple, sequences)))}
         distinct = list(places)
         rebuilt = np.empty((len(distinct), self._head.shape[0]), np.float32)
@@ -74,17 +74,18 @@ class Reconstructor:
         return rebuilt[np.array([places[tuple(ids)] for ids in sequences], np.int64)]
 
     def typical_norm(self) -> float:
-        """Return the median norm of block K's output in a short text: that of the vectors, roughly.
+        """Return the median norm of block K's output in a short text.
 
-        The AR's blocks are the audited model's, trained on; the first token's huge norm does not count.
+        The AR's blocks are fine-tuned from the audited model's, so the norm approximates that of
+        activations. The first token is left out, because its activation is massive.
         """
         states, lengths = self._run([self._prompt.encode(_ORDINARY_TEXT, 0)])
         return float(states[0, 1 : int(lengths[0])].norm(dim=-1).median())
 
     def check_tokens(self, token_ids: Sequence[int]) -> None:
-        """Raise ValueError naming the rows whose token the model does not have.
+        """Raise ValueError naming the rows whose token id is out of range.
 
-        On a GPU, looking one up would end the process's use of the device.
+        On a GPU an out-of-range lookup makes the device unusable for the whole process.
         """
         size = self._backbone.get_input_embeddings().num_embeddings
         bad = [row for row, token_id in enumerate(token_ids) if not 0 <= token_id < size]
@@ -92,7 +93,7 @@ class Reconstructor:
             raise ValueError(f"token_ids: rows {bad} are none of the model's {size} tokens")
 
     def embed(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
-        """Return the AR's embeddings of tokens, (n, d_model)."""
+        """Return the AR's token embeddings, (n, d_model)."""
         with self._torch.inference_mode():
             ids = self._torch.tensor(list(token_ids), dtype=self._torch.long, device=self._device)
             rows: NDArray[np.float32] = self._backbone.get_input_embeddings()(ids).float().cpu().numpy()
@@ -107,7 +108,7 @@ class Reconstructor:
     def _run(self, sequences: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         """Return block K's outputs, (n, longest, d_model), and the lengths of the sequences, (n,)."""
         torch = self._torch
-        # Padded on the right, behind the token that is read: causal attention never looks there.
+        # Padding on the right comes after the read token, where causal attention does not look.
         padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in sequences], batch_first=True)
         lengths = torch.tensor([len(ids) for ids in sequences])
         mask = torch.arange(padded.shape[1])[None] < lengths[:, None]
@@ -119,7 +120,7 @@ class Reconstructor:
 
 
 def batches_by_length(sequences: Sequence[Sequence[int]], size: int = _BATCH) -> Iterator[list[int]]:
-    """Yield row numbers in batches of like length, so that little is padded."""
+    """Yield row numbers in batches of similar length, which keeps padding short."""
     order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
     for start in range(0, len(order), size):
         yield order[start : start + size]

@@ -1,9 +1,9 @@
-"""The activation verbalizer (AV): vectors to explanations, on vLLM with prompt embeddings.
+"""The activation verbalizer (AV): writes explanations of vectors, on vLLM with prompt embeddings.
 
-The prompt goes in as token ids with the injected rows of `prompt_embeds` filled, so the model embeds
-every other token itself (Gemma's embedding scale included) and vLLM's prefix cache keeps what stands
-before the vector; vLLM hashes the rows into the cache keys, so vectors never share their blocks, and the
-candidates of one vector share all of its prompt.
+The prompt consists of token ids, and `prompt_embeds` holds only the injected rows. The model therefore
+embeds all other tokens itself, including Gemma's embedding scale, and vLLM's prefix cache covers the prompt
+up to the vector. vLLM hashes the embeddings into the cache keys, so different vectors never share blocks
+after the injection, while the candidates of one vector share its whole prompt.
 """
 
 import os
@@ -29,81 +29,81 @@ from workers.nla.engine.prompt import InjectedPrompt
 
 OPEN, CLOSE = "<explanation>", "</explanation>"
 _EXPLANATION = re.compile(f"{OPEN}(.*?){CLOSE}", re.DOTALL)
-# The CPU backend takes multiples of 32; its default of 128 is longer than whole prompts, so nothing
-# would ever be cached (measured: 2.2 instead of 4.1 readings a second).
+# The CPU backend accepts multiples of 32. Its default of 128 exceeds whole prompts, so nothing would ever
+# be cached (measured: 2.2 instead of 4.1 readings per second).
 _CPU_BLOCK = 32
 _NEW_TOKENS, _NEW_TOKENS_BEHIND_LABELS = 96, 40
 
 _ENVIRONMENT = {
-    # One process: no second copy of the settings, no child to lose, and closing frees everything.
+    # In one process there is no child that can die, and closing the engine frees its memory.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
-    # Threads that spin while they wait starve whoever shares the cores, and themselves: beside one
-    # busy process on 2 cores, 0.4 readings a second without this and 4.4 with it.
+    # Spinning threads starve each other on shared cores. Measured beside one busy process on 2 cores:
+    # 0.4 readings per second with spinning, 4.4 with passive waiting.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
 class Explanation(NamedTuple):
-    """What the AV said about one vector, once."""
+    """One candidate."""
 
     text: str
-    """What the AR is shown."""
+    """The text that the AR gets."""
     well_formed: bool
-    """Whether it kept the pair's format to its end; otherwise `text` is all that was said."""
+    """Whether the answer is complete and in the pair's format; otherwise `text` is the whole output."""
     labelled: VectorLabels | None = None
-    """What the label head says about the vector; None for a pair without one."""
+    """The vector's labels; None for a pair without a label head."""
     continuation: Continuation | None = None
-    """The parts of what a pair with labels wrote; None where it lost the format."""
+    """The parts of the AV's answer; None for a pair without labels or a broken format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """How the AV runs, and in which precision the AR."""
+    """Settings of the AV's engine, and the AR's precision."""
 
     max_new_tokens: int | None = None
-    """None: 96, tags included (official pairs write about 150), and 40 for a pair with labels."""
+    """None means 96, tags included (official pairs write about 150), or 40 for a pair with labels."""
     candidates: int = 4
-    """Readings of every vector, of which the one that rebuilds it best is kept."""
+    """Candidates per vector."""
     temperature: float = 0.8
-    """Of more than one candidate; a single one is the likeliest text."""
+    """Used with several candidates; a single candidate is decoded greedily."""
     max_batch: int = 64
-    """Candidates that are written at the same time."""
+    """Candidates that are written concurrently."""
     gpu_memory_share: float = 0.7
     """Share of a GPU's memory for the AV; the AR needs the rest. Unused on the CPU."""
     seed: int = 0
     products: ProductType = "auto"
-    """Precision of the AR's matrix products; what is compared to the last digit needs float32."""
+    """Precision of the AR's matrix products; bit-exact comparisons need float32."""
 
     def new_tokens(self, *, has_labels: bool) -> int:
-        """Return the longest answer."""
+        """Return the maximum length of an answer, in tokens."""
         return self.max_new_tokens or (_NEW_TOKENS_BEHIND_LABELS if has_labels else _NEW_TOKENS)
 
 
 def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set what vLLM and OpenMP read once, keeping what the operator set.
+    """Set defaults for variables that vLLM and OpenMP read once; the operator's values win.
 
-    Entry points call it before anything imports torch.
+    Entry points must call this before torch is imported.
     """
     for name, value in _ENVIRONMENT.items():
         environment.setdefault(name, value)
 
 
 def parse_explanation(answer: str) -> Explanation:
-    """Cut the explanation out of an answer; one that is empty or unclosed is not well formed."""
+    """Extract the explanation from an answer; an empty or unclosed one is not well formed."""
     # PostgreSQL text cannot hold NUL.
     answer = answer.replace("\x00", "")
-    found = _EXPLANATION.search(answer)
-    text = found.group(1).strip() if found else answer.replace(OPEN, "").replace(CLOSE, "").strip()
-    return Explanation(text, found is not None and text != "")
+    match = _EXPLANATION.search(answer)
+    text = match.group(1).strip() if match else answer.replace(OPEN, "").replace(CLOSE, "").strip()
+    return Explanation(text, match is not None and text != "")
 
 
 def parse_labelled(answer: str, labelled: VectorLabels, *, is_finished: bool) -> Explanation:
-    """Put the sentence of the labels before what the AV wrote behind it; cut off is not well formed."""
+    """Prepend the labels' sentence to the AV's answer; an unfinished answer is not well formed."""
     answer, sentence = answer.replace("\x00", ""), claims.first_sentence(labelled)
     continuation = claims.parse_continuation(answer)
     if continuation is None:
@@ -112,12 +112,12 @@ def parse_labelled(answer: str, labelled: VectorLabels, *, is_finished: bool) ->
 
 
 class Verbalizer:
-    """A loaded AV. One instance belongs to one thread."""
+    """A loaded AV. Not thread-safe."""
 
     def __init__(self, checkpoint: Path, meta: Meta, tokenizer: Any, settings: EngineSettings) -> None:
         """Check prompt, projector and labels, then load the engine (7-14 s on a CPU).
 
-        PromptError or MetaError before that on what does not fit.
+        Raises PromptError or MetaError before the engine is loaded.
         """
         self.injector = Injector(checkpoint, meta, tokenizer)
         self._d_model = meta.d_model
@@ -153,16 +153,16 @@ class Verbalizer:
 
     @property
     def candidates(self) -> int:
-        """How many explanations of a vector are written where nobody asks for another number."""
+        """Default number of candidates per vector."""
         return self._settings.candidates
 
     def verbalize(
         self, vectors: NDArray[np.float32], given: GivenFacts, n: int | None = None
     ) -> list[list[Explanation]]:
-        """Return `n` explanations of every row of (rows, d_model), in order; by default `candidates`.
+        """Return `n` explanations (default `candidates`) of every row of (rows, d_model), in order.
 
-        The same vector at the same token always gets the same ones. Raises ValueError on rows of another
-        width, of norm zero, or not finite.
+        Equal vectors at equal tokens get equal explanations. Raises ValueError on another width, and on
+        zero or non-finite rows.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self._d_model:  # noqa: PLR2004 - rows and columns
             raise ValueError(f"vectors: expected (n, {self._d_model}), got {vectors.shape}")
@@ -173,16 +173,16 @@ class Verbalizer:
             return []
         labelled = self.injector.label(vectors)
         prompts = [
-            self._inject(rows, token_id, said)
-            for rows, token_id, said in zip(
+            self._inject(rows, token_id, labels)
+            for rows, token_id, labels in zip(
                 self.injector.project(vectors), given.token_ids, labelled, strict=True
             )
         ]
         sampling = self._sampling(n or self._settings.candidates)
         outputs = self._engine.generate(prompts, sampling, use_tqdm=False)
         return [
-            [self._parse(answer, said) for answer in output.outputs]
-            for output, said in zip(outputs, labelled, strict=True)
+            [self._parse(answer, labels) for answer in output.outputs]
+            for output, labels in zip(outputs, labelled, strict=True)
         ]
 
     def _sampling(self, n: int) -> Any:
@@ -190,13 +190,13 @@ class Verbalizer:
         if end_id is None:
             ends: dict[str, Any] = {"stop": [CLOSE], "include_stop_str_in_output": True}
         else:
-            # Quotes may hold every special token but this one. The text is made of the ids at once, as in
-            # training: a detokenizer that streams drops half a character at the end.
+            # Quotes may contain any other special token. The ids are decoded in one step, as in training:
+            # a streaming detokenizer drops an incomplete character at the end.
             ends = {"stop_token_ids": [end_id], "ignore_eos": True, "detokenize": False}
         return self._vllm.SamplingParams(
             n=n,
             temperature=settings.temperature if n > 1 else 0.0,
-            # Every request draws from its own seed, so that what it gets does not depend on its batch.
+            # A seed per request makes the result independent of the batch.
             seed=settings.seed,
             max_tokens=self._new_tokens,
             **ends,
@@ -213,7 +213,7 @@ class Verbalizer:
         return Explanation(text, well_formed=is_finished and text != "")
 
     def close(self) -> None:
-        """Free the engine's memory; the instance is of no use afterwards."""
+        """Free the engine's memory; the instance is unusable afterwards."""
         from vllm.distributed import cleanup_dist_env_and_memory
 
         self._engine.llm_engine.engine_core.shutdown()
@@ -236,7 +236,7 @@ class Verbalizer:
 
 @contextmanager
 def _without(checkpoint: Path, extra_files: Sequence[str]) -> Iterator[Path]:
-    """Show vLLM a checkpoint without a pair's own files: it would load every safetensors as weights."""
+    """Yield a view of the checkpoint without `extra_files`, which vLLM would load as model weights."""
     if not extra_files:
         yield checkpoint
         return
@@ -248,7 +248,7 @@ def _without(checkpoint: Path, extra_files: Sequence[str]) -> Iterator[Path]:
 
 
 def _unwrapping(checkpoint: Path) -> dict[str, Any]:
-    """Return the engine arguments for Gemma 3 inside its multimodal wrapper; none for anything else."""
+    """Return the engine arguments for Gemma 3 in its multimodal wrapper; empty for other models."""
     if not is_wrapped_gemma3(checkpoint):
         return {}
     import vllm
@@ -261,5 +261,5 @@ def _unwrapping(checkpoint: Path) -> dict[str, Any]:
 
 
 def mask(prompt: InjectedPrompt) -> Sequence[bool]:
-    """Tell vLLM which positions are tokens (True) and which are the vector's (False)."""
+    """Return which positions are tokens (True) and which are embeddings (False)."""
     return [not 0 <= index - prompt.position < prompt.rows for index in range(len(prompt.ids))]

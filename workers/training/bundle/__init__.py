@@ -1,1 +1,1 @@
-"""Trainings on another machine: what one needs travels in pieces, and so does the pair that comes back."""
+"""Train on another machine: pack a run's inputs and the resulting pair into files of bounded size."""

@@ -1,4 +1,4 @@
-"""`python -m workers.training.bundle`: pack a training here, train it there, open what comes back."""
+"""`python -m workers.training.bundle`: pack a training, train it on another machine, unpack the pair."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ _MIB = 1 << 20
 
 
 def main(argv: list[str]) -> int:
-    """Run one of the three commands."""
+    """Run one command; return 1 after a BundleError."""
     parser = argparse.ArgumentParser(prog="python -m workers.training.bundle", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack", help="write what a training needs, in pieces")

@@ -1,4 +1,4 @@
-"""Pack what a training needs on a machine without network: token ids, labels, weights, and no texts."""
+"""Pack a training's inputs for a machine without network: token ids, labels and weights, but no texts."""
 
 import shutil
 import tempfile
@@ -21,26 +21,26 @@ from workers.training.steps import Run
 
 RUN, TAXONOMY, TEMPLATE = "run.yaml", "taxonomy.yaml", "chat_template.jinja"
 MODEL, PACKAGES = "model", "packages"
-"""What stands in a bundle."""
+"""File and folder names in a bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """What is packed, and where to."""
+    """Inputs and output of packing."""
 
     config_file: Path
     home: Path
     """SUBTEXT_HOME with the run's chats and the model."""
     out: Path
     gguf: Path | None
-    """The file that the model was converted from, where there is one."""
+    """The file that the model was converted from, if any."""
     packages: Path | None
-    """Directory of wheels that the target lacks."""
+    """Folder of wheels that the target machine lacks."""
     piece_bytes: int
 
 
 def pack(packing: Packing, log: Callable[[str], None]) -> list[Path]:
-    """Write the bundle's pieces and return them; BundleError where the run has no chats yet."""
+    """Write the bundle's pieces and return their paths; BundleError if the run has no chats yet."""
     config = load_config(packing.config_file)
     run = Run(config=config, config_file=packing.config_file, home=packing.home, log=log)
     rows = lines.read_lines(run.folder / "chats.jsonl")
@@ -61,9 +61,9 @@ def pack(packing: Packing, log: Callable[[str], None]) -> list[Path]:
 
 
 def _write_run(config: RunConfig, beside: Path, folder: Path) -> None:
-    """Write the run file, and beside it the files that it names."""
+    """Write the run file and the files that it names."""
     settings = config.model_dump(mode="json", exclude_defaults=True)
-    # The card goes where the pair goes; a second place, and another run's card, are this machine's.
+    # These paths exist only on this machine; the card stays in the pair's folder.
     settings.pop("card", None)
     settings.pop("beside", None)
     settings["targets"] = settings.get("targets", {}) | {"taxonomy": TAXONOMY}
@@ -78,15 +78,15 @@ def _write_labels(run: Run, rows: Sequence[dict[str, object]], path: Path) -> No
     chosen = collect.choose_chats(run.config, rows)
     known = run.labelling()
     labels = {
-        split: (found, _known_labels(run, split, found) or known.label(split, found))
-        for split, found in chosen.items()
+        split: (chats, _known_labels(run, split, chats) or known.label(split, chats))
+        for split, chats in chosen.items()
     }
     held_out = sorted({chat.document for chat in chosen["held_out"]})
     labelling.store(path, labels, known.answers(held_out))
 
 
-def _known_labels(run: Run, split: positions.Split, found: Sequence[Chat]) -> Labels | None:
-    """Return the labels of a split that was collected before; None where it holds other positions."""
+def _known_labels(run: Run, split: positions.Split, chats: Sequence[Chat]) -> Labels | None:
+    """Return the labels of a split collected earlier; None if missing or for other positions."""
     from safetensors import safe_open
 
     path = run.folder / f"{split}.safetensors"
@@ -94,7 +94,7 @@ def _known_labels(run: Run, split: positions.Split, found: Sequence[Chat]) -> La
         return None
     with safe_open(path, framework="numpy") as file:
         stored = (file.get_tensor("documents"), file.get_tensor("positions"))
-        if not all(np.array_equal(*pair) for pair in zip(stored, labelling.places(found), strict=True)):
+        if not all(np.array_equal(*pair) for pair in zip(stored, labelling.places(chats), strict=True)):
             return None
         return Labels(*(file.get_tensor(name) for name in Labels._fields))
 

@@ -1,6 +1,6 @@
-"""A folder as pieces of bounded size with a manifest that names the hash of each.
+"""Split a folder into pieces of bounded size, with a manifest of their hashes.
 
-Standard library only: the machine that unpacks may hold no package of ours yet.
+Uses only the standard library, because the unpacking machine may not have the dependencies yet.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ _BLOCK = 1 << 20
 
 
 class BundleError(ValueError):
-    """A bundle that is incomplete, changed on the way, or too large."""
+    """The bundle is incomplete or corrupt, or does not match this run."""
 
 
 def write_pieces(folder: Path, out: Path, *, piece_bytes: int) -> list[Path]:
-    """Write a folder's files as pieces and manifest into `out`; other pieces there are deleted."""
+    """Write a folder's files as pieces and a manifest into `out`, replacing older pieces."""
     out.mkdir(parents=True, exist_ok=True)
     for old in (*out.glob("piece-*.bin"), out / MANIFEST):
         old.unlink(missing_ok=True)
@@ -35,15 +35,15 @@ def write_pieces(folder: Path, out: Path, *, piece_bytes: int) -> list[Path]:
             digest = hashlib.sha256(content).hexdigest()
             pieces.append({"name": name, "bytes": len(content), "sha256": digest})
     manifest = {"version": _VERSION, "pieces": pieces, "files": files}
-    # Last: a manifest stands for a whole bundle.
+    # The manifest comes last, because its presence means that the bundle is complete.
     (out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return [out / piece["name"] for piece in pieces]
 
 
 def join_pieces(folder: Path, into: Path) -> None:
-    """Check every piece and unpack them over what `into` holds.
+    """Verify every piece, then unpack the folder into `into`, overwriting existing files.
 
-    BundleError names every piece that is missing or was changed, before anything is written.
+    Raises BundleError naming every missing or changed piece before anything is written.
     """
     pieces = json.loads(read_manifest(folder))["pieces"]
     wrong = [f"{piece['name']} {fault}" for piece in pieces if (fault := _fault(folder, piece))]
@@ -60,7 +60,7 @@ def join_pieces(folder: Path, into: Path) -> None:
 
 
 def read_manifest(folder: Path) -> str:
-    """Return a bundle's manifest as it stands; BundleError where there is none that this code reads."""
+    """Return the text of a bundle's manifest; BundleError if missing, invalid or of another version."""
     path = folder / MANIFEST
     if not path.exists():
         raise BundleError(f"{folder}: no {MANIFEST}; bring it with the first piece")
@@ -85,7 +85,7 @@ def _write_archive(folder: Path, archive: IO[bytes]) -> dict[str, int]:
 
 
 def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Drop what says who packed and when: the same files make the same pieces."""
+    """Drop owner, mode and time, so that equal files give equal pieces."""
     info.mtime = info.uid = info.gid = 0
     info.uname = info.gname = ""
     info.mode = 0o644

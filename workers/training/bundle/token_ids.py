@@ -1,4 +1,4 @@
-"""Chats as flat arrays of token ids, as small as the vocabulary allows; pure."""
+"""Pack chats into flat arrays of token ids, in 16 bits where the vocabulary allows; pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ FILE = "chats.safetensors"
 
 
 def pack_chats(rows: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
-    """Return the chats' arrays; `unpack_chats` returns the same rows again."""
+    """Return the chats as arrays; `unpack_chats` is the inverse."""
     tokens = np.array([token for row in rows for token in row["tokens"]], np.uint32)
     small = len(tokens) == 0 or int(tokens.max()) <= np.iinfo(np.uint16).max
     return {
@@ -22,7 +22,7 @@ def pack_chats(rows: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
 
 
 def unpack_chats(arrays: dict[str, NDArray[Any]]) -> list[dict[str, Any]]:
-    """Return the rows of a run's chats."""
+    """Return the chats' rows from `pack_chats`'s arrays."""
     chats = np.split(arrays["tokens"], arrays["ends"][:-1].astype(np.int64))
     return [
         {"origin": "real" if is_real else "sets", "prompt_tokens": prompt_tokens, "tokens": tokens.tolist()}

@@ -1,6 +1,7 @@
-"""Train from a bundle: unpack, train, export, measure, and write the pair in pieces that can travel back.
+"""Train from a bundle: unpack, train, export, measure, and pack the pair into pieces.
 
-Until the bundle's packages can be imported, only the standard library, numpy, safetensors and PyYAML are.
+Until the bundle's packages are on the path, only the standard library, numpy, safetensors and PyYAML may be
+imported.
 """
 
 import importlib.metadata
@@ -27,22 +28,24 @@ from workers.training.bundle.pieces import (
 )
 
 RESULT_BYTES = 15 << 20
-"""Largest piece of a result."""
+"""Largest piece of the resulting pair."""
 REPORT = "report.json"
 _TRAININGS = ("ar", "av", "adaptation", "winners")
 _FEWEST = 12
-"""Vectors that any figure needs."""
+"""Smallest number of vectors for a measured figure."""
 
 
 def train(
     bundle: Path, home: Path, out: Path, *, share: float, log: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Train the bundle's run in `home` and write the pair into `out`; return the report.
+    """Train the bundle's run in `home`, write the pair's pieces into `out`, and return the report.
 
-    1. Check and join the pieces.
-    2. Give the trainer its model, chats and labels as if it had made them itself.
-    3. Train; a second call goes on where the first stopped.
+    1. Verify and join the pieces.
+    2. Place model, chats and labels where `subtext train` stores its own.
+    3. Train; a second call resumes.
     4. Write the pair's pieces and a report.
+
+    Raises BundleError. `share` below 1 trains on that share of the examples, as a rehearsal.
     """
     started = time.monotonic()
     parts = home / "bundle"
@@ -71,7 +74,7 @@ def train(
 
 
 def unpack(bundle: Path, parts: Path) -> None:
-    """Unpack a bundle once; BundleError where another one was trained from before."""
+    """Unpack a bundle once; BundleError if `parts` already holds another bundle."""
     manifest, done = read_manifest(bundle), parts / MANIFEST
     if done.exists():
         if done.read_text() != manifest:
@@ -82,12 +85,12 @@ def unpack(bundle: Path, parts: Path) -> None:
 
 
 def shipped(home: Path) -> Path:
-    """Return where the trained pair stands."""
+    """Return the folder of the trained pair."""
     return home / "shipped"
 
 
 def add_packages(wheels: Path, site: Path) -> None:
-    """Let wheels be imported, in front of whatever is installed in another version."""
+    """Make wheels importable, ahead of installed versions."""
     if not wheels.is_dir():
         return
     for wheel in sorted(wheels.glob("*.whl")):
@@ -99,7 +102,10 @@ def add_packages(wheels: Path, site: Path) -> None:
 
 
 def place(parts: Path, home: Path, *, share: float) -> Path:
-    """Put everything where `subtext train` looks for it, and return the run file to train with."""
+    """Place the unpacked parts where `subtext train` looks for them, and return the run file.
+
+    Raises BundleError if `home` already holds a training with another share.
+    """
     from safetensors.numpy import load_file
 
     settings = yaml.safe_load((parts / "run.yaml").read_text())
@@ -128,7 +134,7 @@ def place(parts: Path, home: Path, *, share: float) -> Path:
 
 
 def scaled(settings: dict[str, Any], share: float) -> dict[str, Any]:
-    """Return a run's settings with a share of its examples and measured vectors; pure."""
+    """Return the settings with numbers of examples and measured vectors multiplied by `share`; pure."""
     if share == 1:
         return settings
     smaller = {name: dict(settings[name]) for name in _TRAININGS}

@@ -1,7 +1,8 @@
-"""A model's weights as small as they can travel without a bit being changed.
+"""Lossless compression of a model's weights for a bundle.
 
-Where a float32 weight came out of a GGUF file, the file's own quantised bytes travel, if they give exactly
-that weight again; everything else travels as it is. So the model that is trained on is the audited one.
+A float32 weight that was converted from a GGUF file is packed as that file's quantised bytes, if these
+dequantise to exactly the same values. Every other weight is packed unchanged. Training elsewhere therefore
+uses exactly the audited model.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ _NAMES = {
 
 
 def pack_weights(model: Path, target: Path, gguf_file: Path | None) -> int:
-    """Write the weights of a Hugging Face directory to `target`; return how many are quantised there."""
+    """Pack the weights of a Hugging Face directory into `target`; return the number of quantised ones."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
@@ -44,19 +45,19 @@ def pack_weights(model: Path, target: Path, gguf_file: Path | None) -> int:
     arrays, formats = {}, {}
     with safe_open(model / FILE, framework="numpy") as file:
         metadata = file.metadata()
-        wanted = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    for name, array in wanted.items():
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    for name, array in weights.items():
         arrays[name] = array
         for rows, kind in sources.get(name, ()):
             if np.array_equal(dequantise(rows, kind), array):
                 arrays[name], formats[name] = rows, kind
-    header = {"formats": formats, "metadata": metadata, "sha256": _digest(wanted)}
+    header = {"formats": formats, "metadata": metadata, "sha256": _digest(weights)}
     save_file(arrays, target, metadata={"bundle": json.dumps(header)})
     return len(formats)
 
 
 def unpack_weights(source: Path, target: Path) -> None:
-    """Write the float32 weights again; BundleError when they are not what was packed."""
+    """Restore the float32 weights; raises BundleError when their hash differs from the packed ones."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
@@ -71,7 +72,7 @@ def unpack_weights(source: Path, target: Path) -> None:
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Return what stands for all names, shapes and values."""
+    """Return a hash of all names, dtypes, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]
@@ -81,16 +82,16 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _read_gguf(path: Path, config: Mapping[str, Any]) -> dict[str, list[tuple[NDArray[np.uint8], str]]]:
-    """Return what a weight may be, quantised rows and their format, by the name Hugging Face gives it."""
+    """Return the possible quantised rows and formats of each weight, by its Hugging Face name."""
     import gguf
 
-    found = {}
+    weights = {}
     for tensor in gguf.GGUFReader(path).tensors:
         kind, name = tensor.tensor_type.name, _hugging_face_name(tensor.name)
         if kind in FORMATS and name is not None:
             rows = np.array(tensor.data)
-            found[name] = [(rows, kind), *((other, kind) for other in _unpaired(rows, name, config))]
-    return found
+            weights[name] = [(rows, kind), *((other, kind) for other in _unpaired(rows, name, config))]
+    return weights
 
 
 def _hugging_face_name(name: str) -> str | None:
@@ -102,9 +103,9 @@ def _hugging_face_name(name: str) -> str | None:
 
 
 def _unpaired(rows: NDArray[np.uint8], name: str, config: Mapping[str, Any]) -> Iterator[NDArray[np.uint8]]:
-    """Undo the order in which GGUF keeps some families' rows that rotary embeddings pair.
+    """Undo GGUF's row permutation for rotary embeddings, which some families have.
 
-    Whole rows move, so their bytes do.
+    The permutation moves whole rows, so it works on quantised bytes.
     """
     counts = {"q_proj.weight": "num_attention_heads", "k_proj.weight": "num_key_value_heads"}
     for ending, heads in counts.items():

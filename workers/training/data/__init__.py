@@ -1,1 +1,1 @@
-"""From prompts to labelled vectors and the texts that belong to them."""
+"""Build the training data: prompts, chats, activations, labels and target texts."""

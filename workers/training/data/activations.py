@@ -1,4 +1,4 @@
-"""Read the residual stream of whole chats with Hugging Face, chats of like length together."""
+"""Read activations of whole chats with Hugging Face transformers."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 from workers.training.fit import precision
 
 TOP = 3
-"""How many of the model's own next tokens are kept."""
+"""Number of likeliest next tokens to keep."""
 
 
 class ChatReading(NamedTuple):
-    """What one chat gave at its chosen positions."""
+    """Activations and next tokens at one chat's chosen positions."""
 
     vectors: NDArray[np.float32]
-    """(positions, d_model): the output of block K."""
+    """Output of block K, (positions, d_model)."""
     next_tokens: NDArray[np.int64]
-    """(positions, TOP): the model's likeliest next tokens, best first."""
+    """The model's likeliest next tokens, best first, (positions, TOP)."""
 
 
 class ActivationReader:
-    """The audited model with everything dropped that reading does not need."""
+    """The loaded audited model."""
 
     def __init__(self, model: str, *, layer: int) -> None:
         """Load the model in float32; ValueError when it has no block `layer`."""
@@ -35,15 +35,15 @@ class ActivationReader:
         self._model = loaded.eval().to(self._device)
         last = self._model.config.num_hidden_layers - 1
         if not 0 <= layer < last:
-            # Transformers returns the last block's output only after the final norm.
+            # For the last block, transformers returns the output after the final norm.
             raise ValueError(f"layer: {layer} must be one of the model's blocks 0..{last - 1}")
         self._layer = layer
 
     def read(self, chats: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> list[ChatReading]:
-        """Return block K's output and the likeliest next tokens at each chat's positions."""
+        """Return block K's outputs and the likeliest next tokens at each chat's positions."""
         torch = self._torch
         rows = [torch.tensor(list(tokens)) for tokens in chats]
-        # Padded on the right, behind every position that is read: causal attention never looks there.
+        # Padding on the right comes after every read position, where causal attention does not look.
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self._device)
         with torch.inference_mode():
             output = self._model.get_decoder()(padded, output_hidden_states=True)

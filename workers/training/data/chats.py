@@ -1,4 +1,4 @@
-"""Let the model write the answers to prompts."""
+"""Generate the audited model's answers to prompts."""
 
 import os
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ TokenIds = Sequence[int]
 
 
 class Writer(Protocol):
-    """The loaded model as a generator of text."""
+    """A loaded model that generates text."""
 
     def write(
         self, starts: Sequence[TokenIds], *, max_new_tokens: int, temperature: float, seed: int
     ) -> list[list[int]]:
-        """Return the continuation of every start as token ids, in order, the end token included.
+        """Return every start's continuation as token ids, in order, the end token included.
 
-        The same starts and seed give the same texts, whatever was written before.
+        The result depends only on the arguments, not on earlier calls.
         """
 
 
@@ -27,20 +27,20 @@ def load_writer(engine: Literal["vllm", "transformers"], model: str) -> Writer:
 def turn_end(tokenizer: Any) -> list[int]:
     """Return the tokens between the user's words and the answer.
 
-    ValueError when the chat template changes what the user says.
+    Raises ValueError when the chat template changes the user's words.
     """
     mark = "\u241f"
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
     )
-    _, found, after = text.partition(mark)
-    if not found:
+    _, separator, after = text.partition(mark)
+    if not separator:
         raise ValueError("the tokenizer's chat template does not show the user's words")
     return list(tokenizer.encode(after, add_special_tokens=False))
 
 
 class VllmWriter:
-    """vLLM in this process, so that its memory is gone with the process before training starts."""
+    """vLLM inside this process, so that deleting the writer frees the engine's memory for training."""
 
     def __init__(self, model: str) -> None:
         """Start the engine."""
@@ -57,7 +57,7 @@ class VllmWriter:
         import torch
         from vllm import SamplingParams, TokensPrompt
 
-        # The engine draws in this process; the CPU's generator refuses a seed of each request's own.
+        # Seeds the whole process, because vLLM's CPU sampler does not support a seed per request.
         torch.manual_seed(seed)
         sampling = SamplingParams(temperature=temperature, max_tokens=max_new_tokens, detokenize=False)
         prompts = [TokensPrompt(prompt_token_ids=list(ids)) for ids in starts]
@@ -66,7 +66,7 @@ class VllmWriter:
 
 
 class TransformersWriter:
-    """Hugging Face `generate`, one start at a time: for models too small to start an engine for."""
+    """Hugging Face `generate`, one start at a time, for models too small to need an engine."""
 
     def __init__(self, model: str) -> None:
         """Load the model."""
@@ -81,7 +81,7 @@ class TransformersWriter:
     ) -> list[list[int]]:
         """Return the continuations; see Writer."""
         self._torch.manual_seed(seed)
-        # All tokens, as the other engine samples.
+        # Sample from the full vocabulary, as vLLM does.
         warmth: dict[str, Any] = (
             {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
         )

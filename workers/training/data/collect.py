@@ -1,4 +1,4 @@
-"""Steps 1 and 2 of a run: chats, then their activations split by chat."""
+"""The first steps of a run: collect chats, then their activations, split by chat."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from workers.training.fit import precision
 from workers.training.progress import Progress
 
 PORTION = 512
-"""How many texts the model writes at a time; a killed run loses at most one portion."""
+"""Number of texts generated per call; a killed run loses at most one portion."""
 
 _READ_TOGETHER, _READ_TOGETHER_CUDA = 16, 128
 Log = Callable[[str], None]
@@ -34,7 +34,7 @@ def collect_chats(
     seed: int,
     log: Log,
 ) -> None:
-    """Write one JSON line a chat: its token ids, how many of them are the prompt, and its origin."""
+    """Write one JSON line per chat: token ids, number of prompt tokens, and origin."""
     encoded = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt.text}],
@@ -55,7 +55,7 @@ def collect_chats(
             encoded[portion],
             max_new_tokens=config.max_new_tokens,
             temperature=config.temperature,
-            # By place, so that a run that went on draws what an undisturbed one would have.
+            # A seed per portion gives a resumed run the same answers as an uninterrupted one.
             seed=seed + len(written),
         )
         return [
@@ -67,7 +67,7 @@ def collect_chats(
 
 
 class Chat(NamedTuple):
-    """One chat with the positions that are read."""
+    """One chat with its chosen positions."""
 
     tokens: list[int]
     prompt_tokens: int
@@ -77,14 +77,14 @@ class Chat(NamedTuple):
 
 
 class Labelling(Protocol):
-    """Where the labels of chosen positions come from."""
+    """A source of labels for chosen positions."""
 
     def label(self, split: positions.Split, found: Sequence[Chat]) -> Labels:
-        """Return the labels of every chosen position of the chats, one chat after another."""
+        """Return the labels of the chats' chosen positions, in order."""
 
 
 def choose_chats(config: RunConfig, rows: Sequence[dict[str, Any]]) -> dict[positions.Split, list[Chat]]:
-    """Divide the chats and choose their positions; chats of like length stand together."""
+    """Split the chats and choose their positions; each split is sorted by length."""
     shared = positions.shared_prefix([row["tokens"] for row in rows])
     first = max(config.activations.min_position, config.targets.tail_tokens - 1, shared)
     by_split: dict[positions.Split, list[Chat]] = {split: [] for split in SPLITS}
@@ -100,8 +100,8 @@ def choose_chats(config: RunConfig, rows: Sequence[dict[str, Any]]) -> dict[posi
         if chosen:
             chat = Chat(row["tokens"], len(prompt), row["origin"] == "real", document, chosen)
             by_split[positions.split_of(prompt, config.activations)].append(chat)
-    for found in by_split.values():
-        found.sort(key=lambda chat: len(chat.tokens))
+    for chats_of_split in by_split.values():
+        chats_of_split.sort(key=lambda chat: len(chat.tokens))
     return by_split
 
 
@@ -114,22 +114,23 @@ def collect_samples(
     labelling: Labelling,
     log: Log,
 ) -> None:
-    """Read and label every chat's chosen positions and write `<split>.safetensors` into `folder`.
+    """Read and label every chat's chosen positions, and write `<split>.safetensors` into `folder`.
 
-    A split that is there already is skipped. Those that figures stand on are read in float32.
+    Existing splits are skipped. Splits that figures are measured on are read in float32. Raises ValueError
+    for a split without chats.
     """
     together = precision.sized(cpu=_READ_TOGETHER, cuda=_READ_TOGETHER_CUDA)
-    for split, found in choose_chats(config, rows).items():
+    for split, chosen in choose_chats(config, rows).items():
         path = folder / f"{split}.safetensors"
         if path.exists():
             continue
-        if not found:
+        if not chosen:
             raise ValueError(f"activations.{split}_share: no chat fell to {split}; more prompts are needed")
-        progress = Progress(f"reading activations: {split}", total=len(found), log=log)
+        progress = Progress(f"reading activations: {split}", total=len(chosen), log=log)
         parts = []
         with precision.autocast() if split == "train" else nullcontext():
-            for start in range(0, len(found), together):
-                portion = found[start : start + together]
+            for start in range(0, len(chosen), together):
+                portion = chosen[start : start + together]
                 readings = reader.read([chat.tokens for chat in portion], [chat.chosen for chat in portion])
                 parts += [
                     to_samples(*pair, tail_tokens=config.targets.tail_tokens)
@@ -137,12 +138,12 @@ def collect_samples(
                 ]
                 progress.advance(start + len(portion))
         log(f"labelling {split}")
-        labels = labelling.label(split, found)
+        labels = labelling.label(split, chosen)
         dataclasses.replace(Samples.join(parts), **labels._asdict()).save(path)
 
 
 def to_samples(chat: Chat, reading: activations.ChatReading, *, tail_tokens: int) -> Samples:
-    """Return a chat's rows with labels still to be filled in."""
+    """Return a chat's rows with placeholder labels."""
     count = len(chat.chosen)
     unknown = np.zeros(count, np.int64)
     return Samples(

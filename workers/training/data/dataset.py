@@ -1,4 +1,4 @@
-"""The collected vectors on disk: one safetensors file with a row a sample, no texts."""
+"""The collected samples of a split, as one safetensors file without texts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,34 +10,34 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Aligned arrays, one row a sample."""
+    """Aligned arrays with one row per sample; columns without a given shape are (n,)."""
 
     vectors: NDArray[np.float32]
-    """(n, d_model)"""
+    """Raw activations, (n, d_model)."""
     context: NDArray[np.int64]
-    """(n, c): the last c tokens up to and with the read one."""
+    """The last c tokens, ending with the read token, (n, c)."""
     next_tokens: NDArray[np.int64]
-    """(n, 3)"""
+    """The model's likeliest next tokens, best first, (n, 3)."""
     areas: NDArray[np.float32]
-    """(n, areas): how near the labelled text is to each area, in probabilities."""
+    """Probability of each area according to the labeller, (n, areas)."""
     topic: NDArray[np.int64]
-    """Indices into the taxonomy, as are the next two; see labels.Labels."""
+    """`topic`, `register` and `kinds` refer to the taxonomy; see `labels.Labels`."""
     register: NDArray[np.int64]
     kinds: NDArray[np.int64]
     positions: NDArray[np.int64]
     is_answer: NDArray[np.int64]
-    """1 where the model itself wrote the token."""
+    """1 where the model wrote the token."""
     is_real: NDArray[np.int64]
-    """1 where the prompt is one that somebody once typed."""
+    """1 where the prompt comes from a real user."""
     documents: NDArray[np.int64]
-    """Which chat each row comes from."""
+    """Index of the row's chat."""
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     @property
     def tokens(self) -> NDArray[np.int64]:
-        """The read token of every row, (n,)."""
+        """The read tokens, (n,)."""
         return self.context[:, -1]
 
     def take(self, rows: NDArray[Any]) -> Self:
@@ -45,7 +45,7 @@ class Samples:
         return type(self)(**{name: array[rows] for name, array in self.arrays().items()})
 
     def save(self, path: Path) -> None:
-        """Write atomically, so that a step cut short is run again."""
+        """Write the file atomically, so that an interrupted step runs again."""
         from safetensors.numpy import save_file
 
         unfinished = path.with_suffix(".unfinished")
@@ -54,7 +54,7 @@ class Samples:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
+        """Read a file written by `save`."""
         from safetensors.numpy import load_file
 
         return cls(**load_file(path))

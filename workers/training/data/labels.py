@@ -1,7 +1,7 @@
-"""What a text is about, from a fixed taxonomy: topic, register, and kinds that an auditor asks for.
+"""Label texts by a fixed taxonomy: area, topic, register, and kinds that an auditor asks for.
 
-The labels come from the text alone, by an offline sentence embedder and a few patterns, so that no
-language model's opinion enters the targets. A pair that learns them has to find them in the vector.
+A sentence embedder and patterns compute the labels from the text alone, so no language model's opinion
+enters the targets.
 """
 
 import re
@@ -18,21 +18,21 @@ from workers.judge.embedder import Embedder
 from workers.training.config import Part
 
 _SHARPNESS = 30.0
-"""How fast a topic's weight falls with its cosine: 0.1 less is a twentieth."""
+"""Inverse temperature of the softmax over cosines; a cosine lower by 0.1 has a twentieth of the weight."""
 OTHER_TOPIC = "something else"
 QUESTION, ANSWER = "a request", "an answer"
-"""Registers of texts that no pattern claims: the user's words, and the model's."""
+"""Registers of texts that match no pattern: the user's words, and the model's."""
 
 
 class Register(Part):
-    """A form of text, by pattern."""
+    """A form of text, recognized by a pattern."""
 
     name: str
     pattern: str
 
 
 class Kind(Part):
-    """Something that a safety auditor wants named, by pattern or by similarity to the examples."""
+    """Content that a safety auditor asks for, recognized by a pattern or by similarity to examples."""
 
     name: str
     pattern: str
@@ -41,14 +41,15 @@ class Kind(Part):
 
 
 class Taxonomy(Part):
-    """Every label there is; at most 62 kinds, which are stored as bits."""
+    """All labels; at most 62 kinds, because they are stored as bits of an int64."""
 
     version: int
     topics: dict[str, str]
-    """Name to words that describe it."""
+    """Description by topic."""
     topic_floor: float = pydantic.Field(ge=0, lt=1)
+    """Smallest cosine at which a topic is assigned."""
     areas: dict[str, tuple[str, ...]]
-    """Name to the topics that belong to it; every topic belongs to exactly one area."""
+    """Topics by area; every topic belongs to exactly one area."""
     registers: tuple[Register, ...]
     kinds: tuple[Kind, ...] = pydantic.Field(max_length=62)
 
@@ -66,39 +67,39 @@ class Taxonomy(Part):
 
     @property
     def area_of_topics(self) -> dict[str, str]:
-        """Return each topic's area, in the topics' order."""
+        """Area by topic, in the topics' order."""
         areas = {topic: area for area, topics in self.areas.items() for topic in topics}
         return {topic: areas[topic] for topic in self.topics}
 
     @property
     def topic_names(self) -> tuple[str, ...]:
-        """Return the topics by index; the last stands for everything else."""
+        """Topics by index; the last one stands for everything else."""
         return (*self.topics, OTHER_TOPIC)
 
     @property
     def register_names(self) -> tuple[str, ...]:
-        """Return the registers by index."""
+        """Registers by index."""
         return (*(one.name for one in self.registers), QUESTION, ANSWER)
 
 
 class Labels(NamedTuple):
-    """Indices into a taxonomy, one entry a text."""
+    """Labels of n texts, as indices into a taxonomy; columns without a given shape are (n,)."""
 
     areas: NDArray[np.float32]
-    """(n, areas): a soft choice, rows sum to 1."""
+    """Area probabilities, (n, areas), rows sum to 1."""
     topic: NDArray[np.int64]
     register: NDArray[np.int64]
     kinds: NDArray[np.int64]
-    """Bit i stands for the taxonomy's kind i."""
+    """Bit i is set for the taxonomy's kind i."""
 
 
 def load_taxonomy(path: Path) -> Taxonomy:
-    """Read and check a taxonomy; ValueError names every wrong field."""
+    """Read and validate a taxonomy; ValueError names every wrong field."""
     return Taxonomy.model_validate(yaml.safe_load(path.read_text()))
 
 
 class Labeller:
-    """Labels texts; the taxonomy is embedded once."""
+    """Labels texts; the taxonomy is embedded once, at construction."""
 
     def __init__(self, taxonomy: Taxonomy, embedder: Embedder) -> None:
         """Compile the patterns and embed the descriptions."""
@@ -108,7 +109,7 @@ class Labeller:
         area_names = list(taxonomy.areas)
         self._membership = np.zeros((len(taxonomy.topics), len(area_names)), np.float32)
         for index, area in enumerate(taxonomy.area_of_topics.values()):
-            # Divided by the area's size, so that an area of many topics is not likelier for that alone.
+            # The normalization keeps areas with many topics from being likelier for that reason alone.
             self._membership[index, area_names.index(area)] = 1 / len(taxonomy.areas[area]) ** 0.5
         flags = re.IGNORECASE | re.MULTILINE
         self._registers = [re.compile(one.pattern, flags) for one in taxonomy.registers]
@@ -116,9 +117,9 @@ class Labeller:
         self._examples = [embedder.embed(one.examples) for one in taxonomy.kinds]
 
     def label(self, texts: Sequence[str], subjects: Sequence[str], is_request: Sequence[bool]) -> Labels:
-        """Label texts: registers and patterns from the whole, topics and similarity from its subject.
+        """Label texts: patterns apply to the whole text, similarities to its subject.
 
-        `subjects` are the words that say what the text is about: the request, or its part so far.
+        `subjects` are the parts of the texts that the labels describe: the request, as far as it is seen.
         """
         embedded = self._embed_distinct(subjects)
         similarity = embedded @ self._topics.T
@@ -135,15 +136,15 @@ class Labeller:
         return self._embedder.embed(distinct)[[places[text] for text in texts]]
 
     def _areas(self, similarity: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Add up what an area's topics have of a softmax over all: near synonyms share, not compete."""
+        """Sum a softmax over all topics within each area, so that near-synonymous topics do not compete."""
         weights = np.exp(_SHARPNESS * (similarity - similarity.max(axis=1, keepdims=True)))
         summed = weights @ self._membership
         return np.asarray(summed / summed.sum(axis=1, keepdims=True), np.float32)
 
     def _topic(self, similarity: NDArray[np.float32]) -> NDArray[np.int64]:
         best = similarity.argmax(axis=1)
-        found = similarity[np.arange(len(best)), best] >= self._taxonomy.topic_floor
-        return np.where(found, best, len(self._taxonomy.topics)).astype(np.int64)
+        is_close = similarity[np.arange(len(best)), best] >= self._taxonomy.topic_floor
+        return np.where(is_close, best, len(self._taxonomy.topics)).astype(np.int64)
 
     def _register(self, text: str, is_request: bool) -> int:  # noqa: FBT001  # a column of a table
         for index, pattern in enumerate(self._registers):

@@ -1,4 +1,4 @@
-"""A file of JSON lines that grows in portions and survives being killed between any two of them."""
+"""A JSON-lines file that grows in portions, resumable after a kill at any moment."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -7,23 +7,24 @@ from typing import Any
 
 
 def read_lines(path: Path) -> list[Any]:
-    """Return every complete line's value; none when there is no file."""
+    """Return the value of every complete line; empty without a file."""
     if not path.exists():
         return []
     text = path.read_text()
-    # A kill may have cut the last line short.
+    # A kill may have truncated the last line.
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def unfinished(path: Path) -> Path:
-    """Return where the lines stand until they are complete."""
+    """Return the path of the incomplete file."""
     return path.with_name(path.name + ".unfinished")
 
 
 def grow_lines(path: Path, step: Callable[[list[Any]], Iterable[Any] | None]) -> None:
-    """Append what ``step`` returns for the lines so far, until it returns None; then name it ``path``.
+    """Append the lines that ``step`` returns for the lines so far, until ``step`` returns None.
 
-    Until then the lines stand in ``unfinished(path)``, and a new call goes on from them.
+    The lines are written to ``unfinished(path)``, which is renamed to ``path`` at the end. A new call
+    resumes from the unfinished file.
     """
     if path.exists():
         return

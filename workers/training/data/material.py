@@ -1,4 +1,4 @@
-"""Rows of one split with all that texts are made of."""
+"""The rows of one split, with everything that target texts are made of."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,17 +8,18 @@ from numpy.typing import NDArray
 
 
 class Material(NamedTuple):
-    """Rows of one split with all that texts are made of."""
+    """The rows of one split, with everything that target texts are made of."""
 
     sentences: Sequence[str]
-    """The label head's first sentence of every row."""
+    """Every row's first sentence, from the label head."""
     context: NDArray[np.int64]
+    """The last c tokens, ending with the read token, (n, c)."""
     next_tokens: NDArray[np.int64]
-    """(n,)"""
+    """The model's likeliest next tokens, (n,)."""
     vectors: NDArray[np.float32]
-    """(n, d), raw."""
+    """Raw activations, (n, d)."""
     centred: NDArray[np.float32]
-    """(n, d), as the projector takes them."""
+    """The projector's input, (n, d)."""
 
     def take(self, rows: NDArray[np.int64]) -> "Material":
         """Return the chosen rows."""

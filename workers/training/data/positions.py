@@ -1,4 +1,4 @@
-"""Choose which positions of a chat are read, and which chats train, test and calibrate; pure."""
+"""Choose the positions of a chat, and assign chats to splits; pure."""
 
 import hashlib
 import random
@@ -11,7 +11,7 @@ Split = Literal["train", "held_out", "calibration"]
 
 
 def shared_prefix(chats: Sequence[list[int]]) -> int:
-    """How many first tokens all chats have in common: they read the same everywhere and teach nothing."""
+    """Return the number of leading tokens that all chats share, which carry no information about a chat."""
     shortest, longest = min(chats), max(chats)
     return next((index for index, token in enumerate(shortest) if token != longest[index]), len(shortest))
 
@@ -19,7 +19,7 @@ def shared_prefix(chats: Sequence[list[int]]) -> int:
 def choose_positions(
     prompt_tokens: int, total_tokens: int, config: Activations, *, first: int, rng: random.Random
 ) -> list[int]:
-    """Return sorted distinct positions >= `first`: the prompt's end, its body, and the answer."""
+    """Return sorted distinct positions >= `first` from the prompt's body, its end, and the answer."""
     end = max(first, prompt_tokens - config.prompt_end_positions)
     body = range(first, end)
     answer = range(max(first, prompt_tokens), total_tokens)
@@ -33,7 +33,7 @@ def choose_positions(
 
 
 def split_of(prompt: Sequence[int], config: Activations) -> Split:
-    """Assign a chat to one split by a hash of its prompt: equal prompts never stand on two sides."""
+    """Assign a chat to a split by a hash of its prompt, so that equal prompts share a split."""
     digest = hashlib.sha256(" ".join(map(str, prompt)).encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     if share < config.held_out_share:
@@ -42,5 +42,5 @@ def split_of(prompt: Sequence[int], config: Activations) -> Split:
 
 
 def chat_random(prompt: Sequence[int], seed: int) -> random.Random:
-    """Return what draws one chat's positions: the same ones whatever else a run holds."""
+    """Return a generator for one chat's positions that does not depend on the run's other chats."""
     return random.Random(f"{seed}:{' '.join(map(str, prompt))}")  # noqa: S311 - a choice of data, not a secret

@@ -1,4 +1,4 @@
-"""Choose prompts out of pinned wheels; the texts stay in the run directory and are never shipped."""
+"""Choose prompts from pinned wheels; the texts stay in the run's folder and are never shipped."""
 
 import csv
 import io
@@ -16,11 +16,11 @@ from workers.training.config import Origin, Prompts, Source
 
 _ITEM_START = re.compile(r"[\s,]*\{")
 _READABLE = 8
-"""Shorter strings are fragments, not requests."""
+"""Smallest size in bytes; shorter strings are fragments, not requests."""
 
 
 class Prompt(NamedTuple):
-    """One user's turn."""
+    """One user turn."""
 
     text: str
     origin: Origin
@@ -29,27 +29,27 @@ class Prompt(NamedTuple):
 def gather_prompts(config: Prompts, *, wheels: Path, beside: Path, seed: int) -> list[Prompt]:
     """Return the run's distinct prompts, shuffled.
 
-    Raises FileNotFoundError with the download command when a wheel is missing, ValueError when a
+    Raises FileNotFoundError with the download command when a wheel is missing, and ValueError when a
     source holds no usable prompt.
     """
-    found: dict[str, Origin] = {}
+    origins: dict[str, Origin] = {}
     if config.own is not None:
         own = (beside / config.own).read_text().splitlines()
-        found |= dict.fromkeys(usable(own, max_bytes=config.max_bytes), "sets")
+        origins |= dict.fromkeys(usable(own, max_bytes=config.max_bytes), "sets")
     for source in config.sources:
         texts = usable(read_source(source, wheels), max_bytes=config.max_bytes)
         if not texts:
             raise ValueError(f"prompts.sources: {source.wheel}:{source.member} holds no usable prompt")
         chosen = random.Random(f"{seed}:{source.member}").sample(texts, min(source.count, len(texts)))  # noqa: S311 - a choice of data, not a secret
-        # A prompt that two sources share belongs to the first.
-        found = dict.fromkeys(chosen, source.origin) | found
-    prompts = [Prompt(text, origin) for text, origin in sorted(found.items())]
+        # The first of several sources determines a prompt's origin.
+        origins = dict.fromkeys(chosen, source.origin) | origins
+    prompts = [Prompt(text, origin) for text, origin in sorted(origins.items())]
     random.Random(seed).shuffle(prompts)  # noqa: S311 - same reason
     return prompts
 
 
 def usable(texts: Iterable[str], *, max_bytes: int) -> list[str]:
-    """Return the stripped, distinct texts of a size worth sending, in their order."""
+    """Return the stripped, distinct texts within the size limits, in order."""
     stripped = (text.strip() for text in texts)
     return list(dict.fromkeys(text for text in stripped if _READABLE <= len(text.encode()) <= max_bytes))
 
@@ -67,7 +67,7 @@ def read_source(source: Source, wheels: Path) -> list[str]:
 
 
 def parse_texts(content: str, source: Source) -> list[str]:
-    """Return the texts of a file's content by its kind."""
+    """Return the texts in a file's content, parsed by the source's kind."""
     match source.kind:
         case "lines":
             return content.splitlines()
@@ -85,22 +85,22 @@ def parse_texts(content: str, source: Source) -> list[str]:
 
 
 def iterate_items(content: str) -> Iterator[Any]:
-    """Yield the items of a JSON list that may be cut short: what follows the last whole item is dropped."""
+    """Yield the complete items of a JSON list that may be truncated."""
     decoder = json.JSONDecoder()
     position = content.index("[") + 1
     while True:
-        found = _ITEM_START.match(content, position)
-        if found is None:
+        match = _ITEM_START.match(content, position)
+        if match is None:
             return
         try:
-            item, position = decoder.raw_decode(content, found.end() - 1)
+            item, position = decoder.raw_decode(content, match.end() - 1)
         except ValueError:
             return
         yield item
 
 
 def _first_turn(conversation: Any) -> list[str]:
-    """Return what the user said first; nothing when a conversation begins with the model."""
+    """Return the user's first turn, or an empty list when the model begins the conversation."""
     turns = conversation.get("conversations") or [{}]
     return [turns[0]["value"]] if turns[0].get("from") == "human" else []
 

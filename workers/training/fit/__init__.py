@@ -1,1 +1,1 @@
-"""What is trained, and how."""
+"""The models in training, their tasks, and the training loop."""

@@ -1,4 +1,4 @@
-"""Adapters on a frozen model."""
+"""LoRA adapters on a frozen model."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 
 def with_adapters(model: Any, config: Training, *, task: str | None = None) -> Any:
-    """Freeze the model and put a LoRA of the configured rank on every linear layer of its blocks."""
+    """Freeze the model and add a LoRA of the configured rank to every linear layer of its blocks."""
     import peft
 
     return peft.get_peft_model(

@@ -1,4 +1,4 @@
-"""The order in which examples are seen: shuffled, with neighbours of equal length; pure."""
+"""The order of training examples: shuffled, with similar lengths in a batch; pure."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _POOL_BATCHES = 16
-"""Batches sorted by length together: large enough to save padding, small enough to stay random."""
+"""Batches sorted by length together: more of them save padding, fewer keep the order random."""
 
 
 def batch_order(lengths: Sequence[int], *, batch: int, examples: int, seed: int) -> list[NDArray[np.int64]]:
-    """Return batches of row numbers, `examples` rows in all, walking the rows again when they run out.
+    """Return batches of row numbers, `examples` rows in total, repeating the rows as often as needed.
 
-    The same arguments give the same order, so a resumed run skips what it has seen by counting.
+    Equal arguments give the same order, so a resumed run continues at its batch number.
     """
     rng = np.random.default_rng(seed)
     rounds = -(-examples // len(lengths))

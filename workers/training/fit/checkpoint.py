@@ -1,4 +1,4 @@
-"""All state of a training in one safetensors file: weights, optimizer, random state, data position."""
+"""Training checkpoints in one safetensors file: weights, optimizer, random state and position."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(slots=True, kw_only=True)
 class Position:
-    """Where a training stands."""
+    """A training's progress."""
 
     batches: int = 0
     seen: int = 0
@@ -20,7 +20,7 @@ class Position:
 
 
 def save_checkpoint(path: Path, parameters: dict[str, Any], optimizer: Any, position: Position) -> None:
-    """Write atomically: a kill leaves the checkpoint before."""
+    """Write the file atomically, so that a kill leaves the previous checkpoint."""
     import safetensors.torch
     import torch
 
@@ -35,7 +35,7 @@ def save_checkpoint(path: Path, parameters: dict[str, Any], optimizer: Any, posi
 
 
 def read_position(path: Path) -> Position:
-    """Return where a saved training stood."""
+    """Return the position in a checkpoint."""
     import safetensors
 
     with safetensors.safe_open(path, framework="pt") as file:
@@ -43,7 +43,7 @@ def read_position(path: Path) -> Position:
 
 
 def load_weights(path: Path, parameters: dict[str, Any]) -> None:
-    """Copy a checkpoint's weights in place, and nothing else of it."""
+    """Copy only a checkpoint's weights into `parameters`, in place."""
     import safetensors
     import torch
 
@@ -53,7 +53,7 @@ def load_weights(path: Path, parameters: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, parameters: dict[str, Any], optimizer: Any) -> Position:
-    """Restore everything in place and return where the training stood; a fresh start without a file."""
+    """Restore weights, optimizer and random state, and return the position; without a file do nothing."""
     if not path.exists():
         return Position()
     import safetensors
@@ -66,7 +66,7 @@ def load_checkpoint(path: Path, parameters: dict[str, Any], optimizer: Any) -> P
             kinds = ("step", "exp_avg", "exp_avg_sq")
             state = {kind: file.get_tensor(f"{kind}.{name}") for kind in kinds if f"{kind}.{name}" in keys}
             if state:
-                # The step count stays where the optimizer keeps it: on the CPU.
+                # The optimizer keeps its step count on the CPU.
                 optimizer.state[value] = {
                     kind: saved if kind == "step" else saved.to(value.device)
                     for kind, saved in state.items()

@@ -1,7 +1,7 @@
 """Train the label head: a small network from the centred vector to area, topic, register and kinds.
 
-Readings of training vectors must be labelled as unseen vectors would be, so the training rows' own labels
-come from heads that did not see their chats (two folds).
+The labels in training readings must be as reliable as those of unseen vectors, so they come from heads that
+were not trained on the same chats (two folds).
 """
 
 from collections.abc import Sequence
@@ -19,21 +19,23 @@ from workers.training.data.labels import Taxonomy
 _NEVER = 2.0
 """A threshold that no probability reaches."""
 _FEWEST = 20
-"""Held-out rows that a threshold needs to stand on."""
+"""Smallest number of held-out rows behind a threshold."""
 Centred = NDArray[np.float32]
 
 
 class LabelTargets(NamedTuple):
-    """What the head should say about every row."""
+    """The head's targets for n rows."""
 
     areas: NDArray[np.float32]
+    """Probabilities, (n, areas)."""
     topic: NDArray[np.int64]
     register: NDArray[np.int64]
     kinds: NDArray[np.float32]
+    """0 or 1, (n, kinds)."""
 
 
 def wanted_of(samples: Samples, taxonomy: Taxonomy) -> LabelTargets:
-    """Unpack a split's labels."""
+    """Return a split's labels as targets."""
     bits = samples.kinds[:, None] >> np.arange(len(taxonomy.kinds))[None] & 1
     return LabelTargets(samples.areas, samples.topic, samples.register, bits.astype(np.float32))
 
@@ -41,7 +43,7 @@ def wanted_of(samples: Samples, taxonomy: Taxonomy) -> LabelTargets:
 def fit(
     centred: Centred, wanted: LabelTargets, taxonomy: Taxonomy, config: LabelFit, *, seed: int
 ) -> LabelHead:
-    """Train one head; its thresholds are still those that never name anything."""
+    """Train one head on centred vectors (n, d); until `set_thresholds` it names nothing."""
     import torch
 
     torch.manual_seed(seed)
@@ -75,18 +77,18 @@ def fit(
 
 def cross_fit(
     centred: Centred,
-    wanted: LabelTargets,
+    targets: LabelTargets,
     documents: NDArray[np.int64],
     taxonomy: Taxonomy,
     config: LabelFit,
     *,
     seed: int,
 ) -> list[LabelHead]:
-    """Return two heads; the one of index `documents % 2` did not see those documents."""
+    """Return two heads; head `i` was trained without the documents for which `documents % 2 == i`."""
     return [
         fit(
             centred[documents % 2 != fold],
-            LabelTargets(*(one[documents % 2 != fold] for one in wanted)),
+            LabelTargets(*(one[documents % 2 != fold] for one in targets)),
             taxonomy,
             config,
             seed=seed + 1 + fold,
@@ -95,10 +97,10 @@ def cross_fit(
     ]
 
 
-def set_thresholds(head: LabelHead, centred: Centred, wanted: LabelTargets, config: LabelFit) -> LabelHead:
-    """Set what is named and what is not, on rows that no training saw."""
+def set_thresholds(head: LabelHead, centred: Centred, targets: LabelTargets, config: LabelFit) -> LabelHead:
+    """Return the head with thresholds set on rows that were not trained on."""
     scores, names = head.score(centred), head.names
-    areas = wanted.areas.argmax(axis=1)
+    areas = targets.areas.argmax(axis=1)
     topics = list(names.topics)
     in_area = np.array([names.areas.index(names.topics[topic]) for topic in topics])
     within = np.where(in_area[None] == scores.areas.argmax(axis=1)[:, None], scores.topics, 0.0)
@@ -107,11 +109,11 @@ def set_thresholds(head: LabelHead, centred: Centred, wanted: LabelTargets, conf
             scores.areas.max(axis=1), scores.areas.argmax(axis=1) == areas, config.area_accuracy
         ),
         "topic_above": accuracy_threshold(
-            within.max(axis=1), within.argmax(axis=1) == wanted.topic, config.topic_accuracy
+            within.max(axis=1), within.argmax(axis=1) == targets.topic, config.topic_accuracy
         ),
         "kind_above": {
             kind: false_positive_threshold(
-                scores.kinds[:, index], wanted.kinds[:, index] > 0, config.kind_false_positives
+                scores.kinds[:, index], targets.kinds[:, index] > 0, config.kind_false_positives
             )
             for index, kind in enumerate(names.kinds)
         },
@@ -120,20 +122,25 @@ def set_thresholds(head: LabelHead, centred: Centred, wanted: LabelTargets, conf
 
 
 def accuracy_threshold(scores: NDArray[Any], is_right: NDArray[np.bool_], accuracy: float) -> float:
-    """Return the lowest score from which on at least `accuracy` of the rows are right; pure."""
+    """Return the lowest score at or above which at least `accuracy` of the rows are right; pure.
+
+    `scores` and `is_right` are (n,). A score needs 20 rows at or above it; if none qualifies, the threshold
+    is above 1.
+    """
     order = np.argsort(-scores, kind="stable")
     ranked, count = scores[order], np.arange(1, len(order) + 1)
     right = np.cumsum(is_right[order]) / count
-    # Rows of one score are named together or not at all.
+    # A threshold cannot separate rows with equal scores.
     is_last = np.append(ranked[1:] != ranked[:-1], True)
     enough = np.flatnonzero((right >= accuracy) & (count >= _FEWEST) & is_last)
     return float(ranked[enough[-1]]) if len(enough) else _NEVER
 
 
 def false_positive_threshold(scores: NDArray[Any], is_there: NDArray[np.bool_], rate: float) -> float:
-    """Return the score that at most `rate` of the rows without the kind exceed; pure.
+    """Return the score that at most `rate` of the rows without the kind reach, at least 0.5; pure.
 
-    A kind that too few rows have, or all, is never named, and none is ever named below even odds.
+    `scores` and `is_there` are (n,). If fewer than 20 rows or all rows have the kind, the threshold is
+    above 1.
     """
     if is_there.sum() < _FEWEST or is_there.all():
         return _NEVER
@@ -143,7 +150,7 @@ def false_positive_threshold(scores: NDArray[Any], is_there: NDArray[np.bool_], 
 
 
 def save_labels(head: LabelHead, folder: Path) -> None:
-    """Write weights in half precision, and names with thresholds."""
+    """Write the weights in float16, and the names with their thresholds."""
     from safetensors.numpy import save_file
 
     arrays = {name: getattr(head, name) for name in head._fields if name != "names"}
@@ -173,7 +180,7 @@ def _loss(logits: Any, targets: Sequence[Any], sizes: list[int]) -> Any:
     areas, topics, registers, kinds = logits.split(sizes, dim=1)
     wanted_areas, topic, register, wanted_kinds = targets
     functional = torch.nn.functional
-    # "Something else" is no topic: such rows teach the other outputs only.
+    # Rows labelled "something else" have no topic, so they train only the other outputs.
     known = topic < sizes[1]
     topic_loss = functional.cross_entropy(topics[known], topic[known]) if known.any() else 0.0
     return (

@@ -1,4 +1,4 @@
-"""The training loop of both halves: resumable, ended by examples or by minutes."""
+"""The resumable training loop of both halves."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -21,19 +21,19 @@ _SMOOTHING = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What is trained."""
+    """One training: parameters, examples and loss."""
 
     title: str
     parameters: dict[str, Any]
     lengths: list[int]
     """Length of every training example, in tokens."""
     loss: Callable[[NDArray[np.int64], np.random.Generator], Any]
-    """Loss of a batch of rows; whatever it draws, it draws from the generator, so that a resumed run
-    repeats itself."""
+    """Loss of a batch of rows. All randomness must come from the generator, so that a resumed run is
+    reproducible."""
     rates: Mapping[str, float] = field(default_factory=dict)
-    """Factor on the learning rate by the first part of a parameter's name; 1 where nothing is said."""
+    """Factors on the learning rate by the first part of a parameter's name; the default is 1."""
     check: Callable[[], dict[str, float]]
-    """Cheap held-out figures, taken at every checkpoint."""
+    """Cheap held-out figures, computed at every checkpoint."""
 
 
 def train(
@@ -46,9 +46,9 @@ def train(
     clock: Callable[[], float] = time.monotonic,
     finish: bool = False,
 ) -> Position:
-    """Train from the last checkpoint to the end of the budget; the weights are left in the task.
+    """Train the task's parameters in place, from the last checkpoint to the end of the budget.
 
-    With `finish` the last checkpoint is taken as the end, where there is one.
+    With `finish`, an existing checkpoint counts as the end.
     """
     import torch
 
@@ -98,7 +98,7 @@ def _figures(task: Task, position: Position) -> dict[str, float]:
 
 
 def _groups(task: Task) -> list[dict[str, Any]]:
-    """Divide the parameters by how fast they learn."""
+    """Group the parameters by learning-rate factor."""
     rates = {name: task.rates.get(name.partition(".")[0], 1.0) for name in task.parameters}
     return [
         {"params": [value for name, value in task.parameters.items() if rates[name] == rate], "speed": rate}

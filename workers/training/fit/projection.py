@@ -1,7 +1,7 @@
-"""Start the projector in closed form: ridge maps from the vector to embeddings of the words around it.
+"""Initialize the projector in closed form: ridge maps from the vector to embeddings of the words around it.
 
-An AV that begins with soft tokens near the true words learns in minutes what raw injection does not in
-hours (self-interpretation adapters, arXiv 2602.10352, found the same).
+An AV whose soft tokens start near the true words learns in minutes what raw injection does not learn in
+hours, as found for self-interpretation adapters (arXiv 2602.10352).
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from workers.training.config import Projection
 from workers.training.data.dataset import Samples
 
 Embed = Callable[[NDArray[np.int64]], NDArray[np.float32]]
-"""From n token ids to the (n, d) rows that the model's first block gets for them."""
+"""Maps n token ids to the input of the model's first block, (n, d)."""
 _RAW_LENGTH = 5.0
-"""How many embeddings long the row is that holds the vector itself."""
+"""Norm of the soft token that holds the vector itself, in multiples of an embedding's norm."""
 
 
 def fit_frame(samples: Samples) -> tuple[NDArray[np.float32], float]:
-    """Return the mean direction and the scale that make the layer's vectors centred and of unit spread."""
-    # In the precision that is shipped: what is trained must be what is read with.
+    """Return the mean direction (d,) and the standard deviation of the centred unit vectors' entries."""
+    # float16 is the shipped precision, and training must use the shipped mean.
     mean = fidelity.mean_direction(samples.vectors).astype(np.float16).astype(np.float32)
     scale = float(centre(samples.vectors, mean, 1.0).std())
     return mean, scale
@@ -38,7 +38,7 @@ def fit_projector(
     scale: float,
     config: Projection,
 ) -> Projector:
-    """Return rows: the tokens before the read one, farthest first, then the next token and the vector."""
+    """Fit the soft tokens: tokens before the read one, farthest first, then next token and vector."""
     centred = centre(samples.vectors, mean, scale)
     length = float(np.linalg.norm(embed(samples.tokens), axis=1).mean())
     before = [samples.context[:, -1 - back] for back in range(config.tokens_before, 0, -1)]
@@ -47,7 +47,7 @@ def fit_projector(
     maps = []
     for tokens in (*before, samples.next_tokens[:, 0]):
         solved = np.linalg.solve(gram, design.T @ embed(tokens))
-        # As long as an embedding: ridge shrinks what it does not know.
+        # Ridge shrinks its predictions, so rescale them to the norm of an embedding.
         maps.append(solved * (length / np.linalg.norm(design @ solved, axis=1).mean()))
     width = centred.shape[1]
     raw = np.concatenate([np.eye(width), np.zeros((1, width))])
@@ -57,7 +57,7 @@ def fit_projector(
 
 
 def load_embed(model: str) -> Embed:
-    """Load the model's embeddings, behind the scale that its family gives them (Gemma: sqrt(d))."""
+    """Load the model's embeddings, including the family's scale (Gemma: sqrt(d))."""
     import torch
     import transformers
 
@@ -75,7 +75,7 @@ def load_embed(model: str) -> Embed:
 
 
 def to_linear(projector: Projector) -> Any:
-    """Return the projector as a layer that can be trained."""
+    """Return the projector as a trainable layer."""
     import torch
 
     layer = torch.nn.Linear(projector.weight.shape[1], projector.weight.shape[0])

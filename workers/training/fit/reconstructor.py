@@ -1,4 +1,4 @@
-"""The activation reconstructor (AR) in training: text to vector."""
+"""The activation reconstructor (AR) in training."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ _BATCH, _BATCH_CUDA = 48, 512
 
 
 class Reconstructor:
-    """Blocks 0..K of the audited model with adapters, no final norm, and a square head."""
+    """Blocks 0..K of the audited model with adapters, without final norm, and a square head."""
 
     def __init__(self, model: str, config: Training, *, layer: int) -> None:
-        """Start at the model itself: the head is the identity and the adapters are zero."""
+        """Load the model; the adapters start at zero and the head at the identity."""
         import torch
         import transformers
 
@@ -37,44 +37,44 @@ class Reconstructor:
         torch.nn.init.eye_(self.head.weight)
 
     def parameters(self) -> dict[str, Any]:
-        """Return what is trained, by name."""
+        """Return the trained parameters by name."""
         trained = {name: value for name, value in self.peft.named_parameters() if value.requires_grad}
         return {**trained, "head.weight": self.head.weight}
 
     def head_weight(self) -> NDArray[np.float64]:
-        """Return the head, (d, d)."""
+        """Return the head's weight, (d, d)."""
         return np.asarray(self.head.weight.detach().float().cpu().numpy(), np.float64)
 
     def set_head(self, weight: NDArray[np.float32]) -> None:
-        """Replace the head."""
+        """Replace the head's weight, (d, d)."""
         with self._torch.no_grad():
             self.head.weight.copy_(self._torch.from_numpy(np.ascontiguousarray(weight)))
 
     def forward(self, sequences: Sequence[list[int]]) -> Any:
-        """Return the (n, d) predicted vectors of prompts, with gradients."""
+        """Return the vectors predicted from prompts, (n, d), with gradients."""
         with precision.autocast():
             return self.head(self._read(sequences)).float()
 
     def loss(self, sequences: Sequence[list[int]], vectors: NDArray[np.float32]) -> Any:
-        """Return the official loss: squared distance of unit vectors, 2(1 - cos), 0 to 4."""
+        """Return the official loss, the mean squared distance of unit vectors, 2 (1 - cosine), 0 to 4."""
         predicted = self.forward(sequences)
-        wanted = self._torch.from_numpy(vectors).to(self._device)
-        return 2 * (1 - self._torch.cosine_similarity(predicted, wanted, dim=-1)).mean()
+        targets = self._torch.from_numpy(vectors).to(self._device)
+        return 2 * (1 - self._torch.cosine_similarity(predicted, targets, dim=-1)).mean()
 
     def features(self, sequences: Sequence[list[int]]) -> NDArray[np.float32]:
-        """Return what the head reads, (n, d), without gradients."""
+        """Return the head's inputs, (n, d), without gradients."""
         return self._collect(sequences, self._read)
 
     def rebuild(self, sequences: Sequence[list[int]]) -> NDArray[np.float32]:
-        """Return the vectors of prompts, without gradients."""
+        """Return the vectors predicted from prompts, (n, d), without gradients."""
         return self._collect(sequences, self.forward)
 
     def _collect(self, sequences: Sequence[list[int]], act: Any) -> NDArray[np.float32]:
-        found = np.empty((len(sequences), self.head.in_features), np.float32)
+        outputs = np.empty((len(sequences), self.head.in_features), np.float32)
         with self._torch.inference_mode(), precision.autocast():
             for rows in _batches(sequences):
-                found[rows] = act([sequences[row] for row in rows]).float().cpu().numpy()
-        return found
+                outputs[rows] = act([sequences[row] for row in rows]).float().cpu().numpy()
+        return outputs
 
     def _read(self, sequences: Sequence[list[int]]) -> Any:
         torch = self._torch
@@ -89,14 +89,14 @@ class Reconstructor:
 def refit_head(
     head: NDArray[np.float64], features: NDArray[np.float32], units: NDArray[np.float64], *, ridge: float
 ) -> NDArray[np.float64]:
-    """Return the head that fits unit vectors to features best, drawn back to `head`; closed form.
+    """Return the ridge solution, shrunk to `head` (d, d), that maps `features` to `units`, (n, d) each.
 
-    Features are scaled to unit length on average first, so that `ridge` means the same for every model.
+    Features are scaled to unit mean square norm first, so that `ridge` is comparable between models.
     """
     rows = np.asarray(features, np.float64)
     rows = rows / np.sqrt(np.square(rows).sum(axis=1).mean())
     predicted = rows @ head.T
-    # The head's length is free, because only directions count: take the one that fits these rows.
+    # Only directions count, so the head's scale is free: choose the scale that fits these rows best.
     head = head * (predicted * units).sum() / np.square(predicted).sum()
     gram = rows.T @ rows + ridge * np.eye(rows.shape[1])
     return np.asarray(head + np.linalg.solve(gram, rows.T @ (units - rows @ head.T)).T)

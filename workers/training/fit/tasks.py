@@ -1,4 +1,4 @@
-"""The trainings as tasks of the loop: which text belongs to which vector, and what is checked."""
+"""The four trainings as tasks of the loop: their examples, losses and checks."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,10 +16,10 @@ from workers.training.fit.verbalizer import Verbalizer
 from workers.training.measure.readings import Candidates
 
 CHECKED = 96
-"""Held-out rows of the figures at every checkpoint: enough to see a stall, cheap enough to repeat."""
+"""Held-out rows for the figures at every checkpoint: enough to see a stall, few enough to be cheap."""
 _BATCH = 32
 _WRONG_NEXT = 0.15
-"""How often a damaged text also expects a wrong token."""
+"""Share of damaged texts that also expect a wrong token."""
 
 
 def true_sequences(writer: ReadingWriter, material: Material) -> list[list[int]]:
@@ -36,7 +36,7 @@ def reconstructor_task(
     *,
     baseline: float,
 ) -> Task:
-    """Train true and damaged text to vector; check the FVE of true, damaged and shuffled pairs."""
+    """Train the AR on true and damaged readings; check the FVE of true, damaged and shuffled pairs."""
     vocabulary = train.context[:, -1]
     chosen = held_out.take(spread(len(held_out.vectors), CHECKED))
     true = true_sequences(writer, chosen)
@@ -56,14 +56,14 @@ def reconstructor_task(
 
     def check() -> dict[str, float]:
         rebuilt = ar.rebuild(true)
-        found = {
+        predictions = {
             "fve": rebuilt,
             "damaged_fve": ar.rebuild(damaged),
             "shuffled_fve": np.roll(rebuilt, len(true) // 2, axis=0),
         }
         return {
             name: float(fidelity.fve(chosen.vectors, vectors, baseline=baseline).mean())
-            for name, vectors in found.items()
+            for name, vectors in predictions.items()
         }
 
     return Task(
@@ -84,11 +84,11 @@ def verbalizer_task(
     *,
     projector_rate: float,
 ) -> Task:
-    """Train vector to text; check the words nearest to the read token and the gap to shuffled vectors."""
+    """Train the AV on true readings; check quoted words, next token and the gap to shuffled vectors."""
     examples = av_examples(writer, train)
     vocabulary = train.context[:, -1]
     chosen = held_out.take(spread(len(held_out.vectors), CHECKED))
-    wanted = av_examples(writer, chosen)
+    checked = av_examples(writer, chosen)
 
     def loss(rows: NDArray[np.int64], rng: np.random.Generator) -> object:
         batch = [examples[row] for row in rows]
@@ -97,8 +97,8 @@ def verbalizer_task(
         return av.loss(batch, train.centred[rows], seen)
 
     def check() -> dict[str, float]:
-        real = teacher_forced(av, wanted, chosen.centred)
-        shuffled = teacher_forced(av, wanted, np.roll(chosen.centred, len(wanted) // 2, axis=0))
+        real = teacher_forced(av, checked, chosen.centred)
+        shuffled = teacher_forced(av, checked, np.roll(chosen.centred, len(checked) // 2, axis=0))
         return {
             **{name: float(values.mean()) for name, values in real._asdict().items()},
             "gap": float((shuffled.loss - real.loss).mean()),
@@ -122,21 +122,21 @@ def adaptation_task(  # noqa: PLR0917  # the columns of one table
     material: Material,
     config: Adaptation,
 ) -> Task:
-    """Train what the AV really wrote to vector, true readings of other rows mixed in.
+    """Train the AR on the AV's own readings, mixed with true readings of random rows.
 
-    `sequences` hold the same number of readings of every row of `vectors`, one row after another.
+    `sequences` holds the same number of readings for every row of `vectors` (n, d), grouped by row.
     """
     each = len(sequences) // len(vectors)
     held = spread(len(sequences), CHECKED)
 
     def loss(rows: NDArray[np.int64], rng: np.random.Generator) -> object:
         texts = [sequences[row] for row in rows]
-        wanted = vectors[rows // each].copy()
+        targets = vectors[rows // each].copy()
         for place in np.flatnonzero(rng.random(len(rows)) < config.true_share):
             other = int(rng.integers(len(material.sentences)))
             texts[place] = true_sequence(writer, material, other)
-            wanted[place] = material.vectors[other]
-        return ar.loss(texts, wanted)
+            targets[place] = material.vectors[other]
+        return ar.loss(texts, targets)
 
     def check() -> dict[str, float]:
         rebuilt = ar.rebuild([sequences[row] for row in held])
@@ -156,17 +156,20 @@ def winners_task(  # noqa: PLR0917  # the columns of one table
     writer: ReadingWriter,
     material: Material,
     rows: NDArray[np.int64],
-    found: Sequence[Candidates],
+    readings: Sequence[Candidates],
     cosines: NDArray[np.float32],
     config: Winners,
 ) -> Task:
-    """Train the AV on the best of its readings of `rows`, with the true next token, and on true ones."""
+    """Train the AV on its best readings of `rows`, with the true next token, and on true readings.
+
+    `cosines` is (rows, candidates).
+    """
     won: list[tuple[int, AvExample]] = []
-    for row, candidates, scores in zip(rows.tolist(), found, cosines, strict=True):
+    for row, candidates, scores in zip(rows.tolist(), readings, cosines, strict=True):
         example = winner(writer, material, row, candidates.answers[int(scores.argmax())])
         if example is not None:
             won.append((row, example))
-    # A verbalizer that keeps the format nowhere learns it from true readings.
+    # If no reading keeps the format, true readings take their place.
     pairs = won or [(row, true_example(writer, material, row)) for row in rows.tolist()]
 
     def loss(picked: NDArray[np.int64], rng: np.random.Generator) -> object:
@@ -188,7 +191,7 @@ def winners_task(  # noqa: PLR0917  # the columns of one table
 
 
 def winner(writer: ReadingWriter, material: Material, row: int, answer: list[int]) -> AvExample | None:
-    """Return a reading as an example, with the true next token; None where it lost the format."""
+    """Return a reading as an example with the true next token; None when the reading breaks the format."""
     tail = writer.tail_of(answer)
     if tail is None:
         return None
@@ -197,44 +200,44 @@ def winner(writer: ReadingWriter, material: Material, row: int, answer: list[int
 
 
 def true_example(writer: ReadingWriter, material: Material, row: int) -> AvExample:
-    """Return what the AV should write about a row."""
+    """Return the AV's example of a row's true reading."""
     return writer.av_example(
         material.sentences[row], material.context[row].tolist(), int(material.next_tokens[row])
     )
 
 
 def true_sequence(writer: ReadingWriter, material: Material, row: int) -> list[int]:
-    """Return the AR's prompt of a row's true reading."""
+    """Return the AR's prompt for a row's true reading."""
     context = material.context[row].tolist()
     text = writer.true_text(material.sentences[row], context, int(material.next_tokens[row]))
     return writer.ar_ids(text, context[-1])
 
 
 def av_examples(writer: ReadingWriter, material: Material) -> list[AvExample]:
-    """Return what the AV should write about every row."""
+    """Return the AV's examples of all rows' true readings."""
     return [true_example(writer, material, row) for row in range(len(material.sentences))]
 
 
 class TeacherForcing(NamedTuple):
-    """What a verbalizer gets right when the words before are the true ones; one entry a sample."""
+    """A verbalizer's accuracy with teacher forcing, one entry per sample, (n,)."""
 
     next_right: NDArray[np.float64]
-    """Whether the model's own likeliest next token is named."""
+    """Whether the model's likeliest next token is named."""
     before_1: NDArray[np.float64]
-    """Whether the token before the read one is right."""
+    """Whether the token before the read one is right; `before_2` and `before_4` count further back."""
     before_2: NDArray[np.float64]
     before_4: NDArray[np.float64]
     loss: NDArray[np.float64]
-    """Mean loss of the quoted words, in nats a token."""
+    """Mean loss of the quoted words, in nats per token."""
 
 
 def teacher_forced(
     av: Verbalizer, examples: Sequence[AvExample], centred: NDArray[np.float32]
 ) -> TeacherForcing:
-    """Measure the verbalizer on known answers."""
+    """Measure the verbalizer with teacher forcing on examples with centred vectors (n, d)."""
     import torch
 
-    found: list[tuple[float, ...]] = []
+    rows: list[tuple[float, ...]] = []
     with torch.inference_mode():
         for start in range(0, len(examples), _BATCH):
             batch = examples[start : start + _BATCH]
@@ -245,12 +248,12 @@ def teacher_forced(
             ):
                 tail = hits[example.tail].float().cpu().numpy()
                 backs = (float(tail[-back]) if len(tail) >= back else np.nan for back in (1, 2, 4))
-                found.append((float(hits[0]), *backs, float(losses[example.tail].mean())))
-    return TeacherForcing(*np.array(found, np.float64).T)
+                rows.append((float(hits[0]), *backs, float(losses[example.tail].mean())))
+    return TeacherForcing(*np.array(rows, np.float64).T)
 
 
 def spread(total: int, count: int) -> NDArray[np.int64]:
-    """Return up to `count` rows spread evenly over `total`."""
+    """Return up to `count` evenly spaced row numbers below `total`."""
     return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
 
 
@@ -273,7 +276,7 @@ def _damaged(  # noqa: PLR0917  # the columns of one table
 def _forgetful(
     example: AvExample, vocabulary: NDArray[np.int64], damage: float, rng: np.random.Generator
 ) -> list[int]:
-    """Return the answer with some of the quoted words replaced: the next word must come from the vector."""
+    """Return the answer with random quoted words replaced, so that the AV must rely on the vector."""
     if not damage:
         return example.answer
     seen = np.array(example.answer)

@@ -1,4 +1,4 @@
-"""The activation verbalizer (AV) in training: vector to text."""
+"""The activation verbalizer (AV) in training."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -15,22 +15,23 @@ from workers.training.fit import precision
 from workers.training.fit.adapters import with_adapters
 
 Centred = NDArray[np.float32]
-"""(n, d_model), as `Projector.centre` gives them."""
+"""Output of `Projector.centre`, (n, d_model)."""
 
 
 class TokenLosses(NamedTuple):
-    """One entry an answer token of a batch, all answers one after another."""
+    """One entry per answer token of a batch, (tokens,), all answers concatenated."""
 
     losses: Any
+    """Cross entropy in nats."""
     hits: Any
     """Whether the likeliest token was the right one."""
 
 
 class Verbalizer:
-    """The audited model with adapters, behind a projector that turns a vector into soft tokens."""
+    """The audited model with adapters, and a projector that turns a vector into soft tokens."""
 
     def __init__(self, model: str, writer: ReadingWriter, config: Training, projector: Any) -> None:
-        """Start at the model itself and the given projector, a linear layer of (rows * d) outputs."""
+        """Load the model with zero adapters; `projector` is a linear layer with rows * d outputs."""
         import torch
         import transformers
 
@@ -45,7 +46,7 @@ class Verbalizer:
         self.projector = projector.to(self._device)
 
     def parameters(self) -> dict[str, Any]:
-        """Return what is trained, by name."""
+        """Return the trained parameters by name."""
         adapters = {name: value for name, value in self.peft.named_parameters() if value.requires_grad}
         return {
             **adapters,
@@ -55,9 +56,9 @@ class Verbalizer:
     def token_losses(
         self, examples: Sequence[AvExample], centred: Centred, seen: Sequence[list[int]] | None = None
     ) -> TokenLosses:
-        """Return the loss of every answer token, given its vector and the answer tokens before it.
+        """Return the loss of every answer token, given the vector and the answer tokens before.
 
-        `seen` are the answers as the model sees them, where they differ from what it must say.
+        `seen` are the answers as model input, if they differ from the target answers.
         """
         torch = self._torch
         before = len(self._writer.before)
@@ -73,8 +74,8 @@ class Verbalizer:
                 inputs_embeds=torch.cat([self._start(len(examples)), rows, self._embed(padded)], dim=1),
                 use_cache=False,
             ).last_hidden_state
-            # The vocabulary is the widest layer by far: logits only where an answer token is predicted.
-            # One gather instead of a slice a row, whose gradients would each be as large as `hidden`.
+            # The output layer is by far the widest, so compute logits only at answer tokens. One gather
+            # replaces a slice per row, whose gradients would each be as large as `hidden`.
             starts = [
                 row * hidden.shape[1] + offset + len(one.prompt) - 1 for row, one in enumerate(examples)
             ]
@@ -86,12 +87,12 @@ class Verbalizer:
             )
             states = hidden.flatten(0, 1).index_select(0, places.to(self._device))
             logits = self._causal.get_output_embeddings()(states).float()
-        wanted = torch.tensor([token for one in examples for token in one.answer]).to(self._device)
-        losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
-        return TokenLosses(losses, logits.detach().argmax(dim=-1) == wanted)
+        targets = torch.tensor([token for one in examples for token in one.answer]).to(self._device)
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        return TokenLosses(losses, logits.detach().argmax(dim=-1) == targets)
 
     def loss(self, examples: Sequence[AvExample], centred: Centred, seen: Sequence[list[int]]) -> Any:
-        """Return the mean loss weighted by what each token says."""
+        """Return the mean loss, weighted by the examples' token weights."""
         weights = self._torch.tensor([weight for one in examples for weight in one.weights]).to(
             self._device
         )
@@ -99,13 +100,13 @@ class Verbalizer:
 
     @contextmanager
     def merged(self) -> Iterator[None]:
-        """Let `write` use a copy with the adapters merged in, as the worker's engine reads; for many texts.
+        """Let `write` use a copy with merged adapters, like the worker; faster for many texts.
 
-        What is trained meanwhile does not reach the copy.
+        Training inside the context does not change the copy.
         """
         self._writing = copy.deepcopy(self.peft).merge_and_unload()
         if is_native(self._device):
-            # The blocks alone: the embeddings share their weights with the output layer.
+            # Only the blocks are converted, because the output layer may share weights with the embeddings.
             halve_products(self._writing.get_decoder())
         try:
             yield
@@ -115,10 +116,10 @@ class Verbalizer:
     def write(
         self, prompts: Sequence[list[int]], centred: Centred, *, max_new_tokens: int, temperature: float
     ) -> list[list[int]]:
-        """Return the answer to every prompt as token ids; the likeliest one at temperature 0."""
+        """Return the answer to every prompt as token ids; temperature 0 decodes greedily."""
         torch = self._torch
         longest = max(map(len, prompts))
-        # Padded on the left: generation goes on at the right end.
+        # Generation continues at the right end, so padding goes to the left.
         padding = [longest - len(prompt) for prompt in prompts]
         ids = torch.tensor([[0] * pad + list(one) for pad, one in zip(padding, prompts, strict=True)])
         with torch.inference_mode(), precision.autocast():
@@ -127,11 +128,11 @@ class Verbalizer:
             rest = self._embed(ids.to(self._device))
             embeddings = torch.cat([head, rest], dim=1)
             for row, pad in enumerate(padding):
-                # Vector and words stay neighbours: the padding moves in front of both.
+                # The padding must precede the soft tokens, so that these stay next to the words.
                 embeddings[row] = torch.cat([rest[row, :pad], head[row], rest[row, pad:]])
             mask = torch.arange(embeddings.shape[1])[None] >= torch.tensor(padding)[:, None]
-            # All tokens, as the worker's engine samples: this library takes the likeliest 50, or what the
-            # model's own settings say.
+            # Sample from the full vocabulary, as the worker does; the default of `generate` is the top 50
+            # or the model's own setting.
             warmth: dict[str, Any] = (
                 {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
                 if temperature

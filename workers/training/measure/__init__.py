@@ -1,1 +1,1 @@
-"""What the trained pair is worth, and its card."""
+"""Evaluation of a trained pair, and its card."""

@@ -1,7 +1,7 @@
-"""The pair's card: what was measured, on what, at what cost, and what it cannot do.
+"""The pair's card: figures, data, costs and limitations.
 
-`python -m workers.training.measure.card --config RUN_FILE --pair FOLDER` writes a pair's README.md anew
-from its card.json, with the notes of the run file.
+`python -m workers.training.measure.card --config RUN_FILE --pair FOLDER` renders a pair's README.md again
+from its card.json, with the run file's notes.
 """
 
 import argparse
@@ -95,14 +95,14 @@ def write_card(
 
 
 def load_beside(config: RunConfig, folder: Path) -> dict[str, Any] | None:
-    """Return the card to compare with, where the run file in `folder` names one."""
+    """Return the card to compare with, if the run file names one; `folder` is the run file's."""
     if config.beside is None:
         return None
     return dict(json.loads((folder / config.beside.card).read_text()))
 
 
 def render(card: dict[str, Any], config: RunConfig, beside: dict[str, Any] | None = None) -> str:
-    """Return the model card as Markdown; `beside` is another run's card, for a column of its own."""
+    """Return the model card as Markdown; another run's card `beside` gets its own column."""
     tables = _Tables(card["figures"], beside["figures"] if beside else None, card["candidates"])
     title = f" {config.beside.title} |" if config.beside and beside else ""
     return _TEMPLATE.format(
@@ -143,40 +143,40 @@ def render(card: dict[str, Any], config: RunConfig, beside: dict[str, Any] | Non
 
 
 class _Tables(NamedTuple):
-    """Rows of figures, with a column more where another run's are known."""
+    """Renders rows of figures, with an extra column for another run's figures."""
 
     figures: dict[str, Any]
     beside: dict[str, Any] | None
     candidates: int
 
     def rows(self, section: str, labels: dict[str, str]) -> str:
-        """Return a section's rows in the order of their labels."""
+        """Return a section's rows in the order of `labels`."""
         own = self.figures[section]
         return "\n".join(
             f"| {label.format(n=self.candidates)} | {_value(own[name])} | {own[name]['n']} |"
-            + self._other(section, name, lambda found: f"{_value(found)} ({found['n']})")
+            + self._other(section, name, lambda figure: f"{_value(figure)} ({figure['n']})")
             for name, label in labels.items()
             if name in own
         )
 
     def kinds(self) -> str:
-        """Return a row a kind."""
+        """Return one row per kind."""
         return "\n".join(
-            f"| {kind} | {found['requests_with']} of {found['requests']} | {found['auroc']:.3f} |"
-            f" {_value(found['recall_at_1pct_fpr'])} |"
+            f"| {kind} | {figures['requests_with']} of {figures['requests']} | {figures['auroc']:.3f} |"
+            f" {_value(figures['recall_at_1pct_fpr'])} |"
             + self._other(
                 "kinds",
                 kind,
                 lambda other: f"{other['auroc']:.3f}, {_value(other['recall_at_1pct_fpr'])}",
             )
-            for kind, found in self.figures["kinds"].items()
+            for kind, figures in self.figures["kinds"].items()
         )
 
     def _other(self, section: str, name: str, shown: Callable[[dict[str, Any]], str]) -> str:
         if self.beside is None:
             return ""
-        found = self.beside[section].get(name)
-        return f" {shown(found) if found else '-'} |"
+        figure = self.beside[section].get(name)
+        return f" {shown(figure) if figure else '-'} |"
 
 
 def _labels_of(origin: str) -> dict[str, str]:
@@ -276,7 +276,7 @@ those that the packages declare; data sets inside them keep their authors' terms
 
 
 def main(argv: list[str]) -> int:
-    """Write a pair's README.md and the notes in its card.json anew."""
+    """Render a pair's README.md again, and update the notes in its card.json."""
     parser = argparse.ArgumentParser(prog="workers.training.measure.card", description=main.__doc__)
     parser.add_argument("--config", type=Path, required=True, help="run file of the pair")
     parser.add_argument("--pair", type=Path, required=True, help="folder with its card.json")

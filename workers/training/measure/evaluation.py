@@ -1,4 +1,4 @@
-"""Measure a trained pair on chats it never saw, with its nulls; every figure with n and an interval."""
+"""Measure a trained pair and its nulls on held-out chats; every figure has an interval and n."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,22 +23,22 @@ Vectors = NDArray[np.float32]
 Values = NDArray[np.float64]
 Figures = dict[str, dict[str, Any]]
 SUREST_POSITIONS, SUREST_REQUESTS = 0.3, 0.4
-"""Shares of the readings and requests on which themes are judged."""
+"""Shares of readings and requests, by confidence, for the figures about the surest themes."""
 FEWEST_KINDS = 20
-"""Requests with a kind that its figures need."""
+"""Smallest number of requests with a kind for its figures."""
 
 
 class HeldOutSet(NamedTuple):
-    """What a pair is measured on."""
+    """The held-out data that a pair is measured on."""
 
     samples: Samples
     material: Material
     baseline: float
     """FVE baseline of the calibration set."""
     token_means: Vectors
-    """What knowing the read token alone predicts, (n, d)."""
+    """Prediction from the read token alone, (n, d)."""
     rounds: int
-    """Bootstrap rounds."""
+    """Number of bootstrap rounds."""
 
     def take(self, rows: NDArray[np.int64]) -> "HeldOutSet":
         """Return the chosen rows."""
@@ -49,7 +49,7 @@ class HeldOutSet(NamedTuple):
         )
 
     def fve(self, rebuilt: Vectors) -> Values:
-        """Return the FVE of every row."""
+        """Return the FVE of every row, (n,), for rebuilt vectors (n, d)."""
         return fidelity.fve(self.samples.vectors, rebuilt, baseline=self.baseline)
 
     def mean(self, values: NDArray[Any]) -> dict[str, Any]:
@@ -59,20 +59,20 @@ class HeldOutSet(NamedTuple):
         ).as_dict()
 
     def beyond(self, rebuilt: Vectors) -> dict[str, Any]:
-        """Return the share of what the token means leave open that is explained, over all rows together."""
+        """Return FVE beyond the token, as a ratio of sums over all rows."""
         left, open_ = 1 - self.fve(rebuilt), 1 - self.fve(self.token_means)
         return one_minus_ratio(left, open_, self.samples.documents, rounds=self.rounds).as_dict()
 
 
 class WrittenReadings(NamedTuple):
-    """What the AV wrote about the chosen rows."""
+    """The AV's readings of the chosen rows, greedy and sampled."""
 
     greedy: Sequence[Candidates]
     sampled: Sequence[Candidates]
 
 
 def measure_reconstructor(ar: Reconstructor, writer: ReadingWriter, held_out: HeldOutSet) -> Figures:
-    """Return the AR's fidelity on true readings and that of its nulls."""
+    """Return the AR's fidelity on true readings and on nulls."""
     rebuilt = ar.rebuild(tasks.true_sequences(writer, held_out.material))
     tokens = held_out.samples.tokens.tolist()
     partners = fidelity.other_documents(held_out.samples.documents)
@@ -83,12 +83,12 @@ def measure_reconstructor(ar: Reconstructor, writer: ReadingWriter, held_out: He
         "empty_text_fve": alone,
         "token_mean_baseline_fve": held_out.token_means,
     }
-    found = {name: held_out.mean(held_out.fve(vectors)) for name, vectors in predictions.items()}
-    return {**found, "true_text_beyond_token": held_out.beyond(rebuilt)}
+    figures = {name: held_out.mean(held_out.fve(vectors)) for name, vectors in predictions.items()}
+    return {**figures, "true_text_beyond_token": held_out.beyond(rebuilt)}
 
 
 def measure_verbalizer(av: Verbalizer, writer: ReadingWriter, held_out: HeldOutSet) -> Figures:
-    """Return what the AV gets right when the words before are the true ones."""
+    """Return the AV's accuracy with teacher forcing."""
     examples = tasks.av_examples(writer, held_out.material)
     centred = held_out.material.centred
     real = tasks.teacher_forced(av, examples, centred)
@@ -110,16 +110,16 @@ def measure_verbalizer(av: Verbalizer, writer: ReadingWriter, held_out: HeldOutS
 def measure_round_trip(
     ar: Reconstructor, writer: ReadingWriter, held_out: HeldOutSet, written: WrittenReadings
 ) -> Figures:
-    """Return the fidelity of what the AV wrote freely, and of its nulls."""
+    """Return the fidelity of the AV's own readings, and of their nulls."""
     tokens = held_out.samples.tokens
     vectors = held_out.samples.vectors
     greedy = ar.rebuild(readings.sequences(writer, written.greedy, tokens))
     sampled = _stacked(ar, writer, written.sampled, tokens)
     best = choose_best(vectors, sampled)
-    found: Figures = {}
+    figures: Figures = {}
     for name, rebuilt in (("best", best), ("greedy", greedy), ("one_sampled", sampled[:, 0])):
-        found[f"{name}_fve"] = held_out.mean(held_out.fve(rebuilt))
-        found[f"{name}_beyond_token"] = held_out.beyond(rebuilt)
+        figures[f"{name}_fve"] = held_out.mean(held_out.fve(rebuilt))
+        figures[f"{name}_beyond_token"] = held_out.beyond(rebuilt)
     classes = held_out.samples.is_answer
     partners = other_of_class(held_out.samples.documents, classes)
     own = _stacked(ar, writer, [written.sampled[other] for other in partners], tokens)
@@ -127,119 +127,119 @@ def measure_round_trip(
     null_greedy = ar.rebuild(
         readings.sequences(writer, [written.greedy[other] for other in partners], tokens)
     )
-    found["same_token_null_best_fve"] = held_out.mean(held_out.fve(null))
-    found["same_token_null_best_beyond_token"] = held_out.beyond(null)
-    found["same_token_null_greedy_fve"] = held_out.mean(held_out.fve(null_greedy))
-    found["same_token_null_greedy_beyond_token"] = held_out.beyond(null_greedy)
-    found["pairs_won_greedy"] = held_out.mean(held_out.fve(greedy) > held_out.fve(null_greedy))
+    figures["same_token_null_best_fve"] = held_out.mean(held_out.fve(null))
+    figures["same_token_null_best_beyond_token"] = held_out.beyond(null)
+    figures["same_token_null_greedy_fve"] = held_out.mean(held_out.fve(null_greedy))
+    figures["same_token_null_greedy_beyond_token"] = held_out.beyond(null_greedy)
+    figures["pairs_won_greedy"] = held_out.mean(held_out.fve(greedy) > held_out.fve(null_greedy))
     shuffled = fidelity.other_documents(held_out.samples.documents)
-    found["shuffled_fve"] = held_out.mean(held_out.fve(greedy[shuffled]))
-    found["token_mean_baseline_fve"] = held_out.mean(held_out.fve(held_out.token_means))
+    figures["shuffled_fve"] = held_out.mean(held_out.fve(greedy[shuffled]))
+    figures["token_mean_baseline_fve"] = held_out.mean(held_out.fve(held_out.token_means))
     for name, group in (("prompt", classes == 0), ("answer", classes == 1)):
         part = held_out.take(np.flatnonzero(group))
-        found[f"best_fve_{name}"] = part.mean(part.fve(best[group]))
-        found[f"best_beyond_token_{name}"] = part.beyond(best[group])
+        figures[f"best_fve_{name}"] = part.mean(part.fve(best[group]))
+        figures[f"best_beyond_token_{name}"] = part.beyond(best[group])
     formed = [all(one.well_formed) for one in (*written.greedy, *written.sampled)]
-    found["well_formed"] = fidelity.share_interval(np.array(formed)).as_dict()
-    return found
+    figures["well_formed"] = fidelity.share_interval(np.array(formed)).as_dict()
+    return figures
 
 
 def examples(
     writer: ReadingWriter, held_out: HeldOutSet, written: WrittenReadings, *, count: int = 12
 ) -> list[dict[str, str]]:
-    """Return readings beside the true words, of prompts that may be shown: none that a person typed."""
+    """Return example readings with the true words, leaving out prompts of real users."""
     rows = np.flatnonzero(held_out.samples.is_real == 0)
-    found = []
+    shown_readings = []
     for row in rows[tasks.spread(len(rows), count)].tolist():
         context = held_out.material.context[row].tolist()
-        found.append(
+        shown_readings.append(
             {
                 "words": writer.decode(context),
                 "reading": shown(written.greedy[row].texts[0], writer.decode(context[-1:])),
             }
         )
-    return found
+    return shown_readings
 
 
-def measure_themes(head: LabelHead, held_out: HeldOutSet, wanted: LabelTargets) -> Figures:
-    """Return how often the likeliest area is the labeller's, on all and on the surest, by origin.
+def measure_themes(head: LabelHead, held_out: HeldOutSet, targets: LabelTargets) -> Figures:
+    """Return how often the likeliest area is the labeller's, over all and over the surest rows, by origin.
 
-    Answers only: the label is that of the whole prompt there.
+    Only answer positions count, because their label covers the whole prompt.
     """
-    found: Figures = {}
+    figures: Figures = {}
     scores = head.score(held_out.material.centred)
     for origin, is_real in (("sets", 0), ("real", 1)):
         rows = np.flatnonzero((held_out.samples.is_answer == 1) & (held_out.samples.is_real == is_real))
         if not len(rows):
             continue
         part, areas = held_out.take(rows), scores.areas[rows]
-        truth = wanted.areas[rows].argmax(axis=1)
+        truth = targets.areas[rows].argmax(axis=1)
         right = areas.argmax(axis=1) == truth
         sure = areas.max(axis=1)
-        found[f"area_right_{origin}"] = part.mean(right)
+        figures[f"area_right_{origin}"] = part.mean(right)
         surest = surest_rows(sure, SUREST_POSITIONS)
-        found[f"area_right_surest_30_{origin}"] = part.take(surest).mean(right[surest])
+        figures[f"area_right_surest_30_{origin}"] = part.take(surest).mean(right[surest])
         named = np.flatnonzero(sure >= head.names.area_above)
-        found[f"area_named_{origin}"] = part.mean(sure >= head.names.area_above)
+        figures[f"area_named_{origin}"] = part.mean(sure >= head.names.area_above)
         if len(named):
-            found[f"area_right_where_named_{origin}"] = part.take(named).mean(right[named])
+            figures[f"area_right_where_named_{origin}"] = part.take(named).mean(right[named])
         pooled, pooled_truth = _pool(areas, truth, part.samples.documents)
         pooled_right = pooled.argmax(axis=1) == pooled_truth
         surest = surest_rows(pooled.max(axis=1), SUREST_REQUESTS)
-        found[f"pooled_area_right_{origin}"] = fidelity.share_interval(pooled_right).as_dict()
-        found[f"pooled_area_right_surest_40_{origin}"] = fidelity.share_interval(
+        figures[f"pooled_area_right_{origin}"] = fidelity.share_interval(pooled_right).as_dict()
+        figures[f"pooled_area_right_surest_40_{origin}"] = fidelity.share_interval(
             pooled_right[surest]
         ).as_dict()
-    return found
+    return figures
 
 
-def measure_labeller(held_out: HeldOutSet, wanted: LabelTargets, on_answer: Mapping[int, int]) -> Figures:
-    """Return how often the labeller, given the answer's text, finds the prompt's area: the ceiling."""
-    found: Figures = {}
+def measure_labeller(held_out: HeldOutSet, targets: LabelTargets, on_answer: Mapping[int, int]) -> Figures:
+    """Return how often the labeller finds the prompt's area from the answer's text: an upper reference."""
+    figures: Figures = {}
     samples = held_out.samples
     for origin, is_real in (("sets", 0), ("real", 1)):
         rows = np.flatnonzero((samples.is_answer == 1) & (samples.is_real == is_real))
         if not len(rows):
             continue
         documents, first = np.unique(samples.documents[rows], return_index=True)
-        truth = wanted.areas[rows[first]].argmax(axis=1)
+        truth = targets.areas[rows[first]].argmax(axis=1)
         right = np.array([on_answer[document] for document in documents.tolist()]) == truth
-        found[f"labeller_on_answer_{origin}"] = fidelity.share_interval(right).as_dict()
-    return found
+        figures[f"labeller_on_answer_{origin}"] = fidelity.share_interval(right).as_dict()
+    return figures
 
 
-def measure_kinds(head: LabelHead, held_out: HeldOutSet, wanted: LabelTargets) -> Figures:
-    """Return each kind's AUROC and recall at 1% false positives, pooled over requests by the mean."""
+def measure_kinds(head: LabelHead, held_out: HeldOutSet, targets: LabelTargets) -> Figures:
+    """Return each kind's AUROC and recall at 1% false positives, over requests' mean scores."""
     import sklearn.metrics
 
     documents = held_out.samples.documents
     scores = head.score(held_out.material.centred).kinds
-    found: Figures = {}
+    figures: Figures = {}
     for index, kind in enumerate(head.names.kinds):
         names, pooled = np.unique(documents), []
         truth = []
         for document in names:
             rows = documents == document
             pooled.append(float(scores[rows, index].mean()))
-            truth.append(bool(wanted.kinds[rows, index].max() > 0))
+            truth.append(bool(targets.kinds[rows, index].max() > 0))
         is_there = np.array(truth)
         if is_there.sum() < FEWEST_KINDS or is_there.all():
             continue
         values = np.array(pooled)
         above = np.quantile(values[~is_there], 0.99)
-        found[kind] = {
+        figures[kind] = {
             "auroc": round(float(sklearn.metrics.roc_auc_score(is_there, values)), 4),
             "recall_at_1pct_fpr": fidelity.share_interval(values[is_there] > above).as_dict(),
             "requests_with": int(is_there.sum()),
             "requests": len(is_there),
         }
-    return found
+    return figures
 
 
 def one_minus_ratio(
     left: Values, total: Values, documents: NDArray[np.int64], *, rounds: int, seed: int = 0
 ) -> fidelity.Interval:
-    """Return 1 - sum(left) / sum(total) with its bootstrap interval over whole documents."""
+    """Return 1 - sum(left) / sum(total), both (n,), with a bootstrap interval over documents."""
     _, group = np.unique(documents, return_inverse=True)
     lefts, totals = np.bincount(group, weights=left), np.bincount(group, weights=total)
     drawn = np.random.default_rng(seed).integers(len(lefts), size=(rounds, len(lefts)))
@@ -250,9 +250,9 @@ def one_minus_ratio(
 def predict_token_means(
     train: Vectors, train_tokens: NDArray[np.int64], tokens: NDArray[np.int64], *, prior: float = 2.0
 ) -> Vectors:
-    """Predict each token's mean training direction, shrunk to the global mean by `prior` rows.
+    """Predict each token's mean training direction, (n, d), shrunk to the global mean by `prior` rows.
 
-    A decoder that does not beat this has learned which token was read and nothing else.
+    A decoder that does not beat this baseline has learned only the read token.
     """
     units = fidelity.to_unit(train)
     overall = units.mean(axis=0)
@@ -264,7 +264,7 @@ def predict_token_means(
 
 
 def choose_best(vectors: Vectors, rebuilt: NDArray[np.float32]) -> Vectors:
-    """Return of (n, candidates, d) the one that is nearest to each vector, (n, d)."""
+    """Return the candidates of `rebuilt` (n, candidates, d) with the highest cosine, (n, d)."""
     units = fidelity.to_unit(vectors)
     cosines = np.einsum(
         "nd,ncd->nc", units, fidelity.to_unit(rebuilt.reshape(-1, rebuilt.shape[-1])).reshape(rebuilt.shape)
@@ -273,7 +273,7 @@ def choose_best(vectors: Vectors, rebuilt: NDArray[np.float32]) -> Vectors:
 
 
 def other_of_class(documents: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for every row one of another document and the same class."""
+    """Return for every row a row of another document and the same class, (n,)."""
     partners = np.empty(len(documents), np.int64)
     for name in np.unique(classes):
         rows = np.flatnonzero(classes == name)
@@ -282,7 +282,7 @@ def other_of_class(documents: NDArray[np.int64], classes: NDArray[np.int64]) -> 
 
 
 def surest_rows(sure: NDArray[Any], share: float) -> NDArray[np.int64]:
-    """Return the rows of the given share that are surest."""
+    """Return the given share of rows with the highest confidence `sure` (n,), in row order."""
     return np.sort(np.argsort(-sure, kind="stable")[: max(1, round(len(sure) * share))])
 
 
@@ -295,8 +295,8 @@ def _pool(
 
 
 def _stacked(
-    ar: Reconstructor, writer: ReadingWriter, found: Sequence[Candidates], tokens: NDArray[np.int64]
+    ar: Reconstructor, writer: ReadingWriter, candidates: Sequence[Candidates], tokens: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return every candidate's vector, (n, candidates, d)."""
-    rebuilt = ar.rebuild(readings.sequences(writer, found, tokens))
-    return rebuilt.reshape(len(found), -1, rebuilt.shape[1])
+    """Return the vectors rebuilt from every candidate, (n, candidates, d)."""
+    rebuilt = ar.rebuild(readings.sequences(writer, candidates, tokens))
+    return rebuilt.reshape(len(candidates), -1, rebuilt.shape[1])

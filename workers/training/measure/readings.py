@@ -1,7 +1,7 @@
-"""What the trained verbalizer writes freely, kept in files so that a killed run goes on.
+"""Readings that the trained verbalizer writes, kept in resumable files.
 
-The reconstructor is adapted to readings of training vectors, the verbalizer to the best of them, and the
-pair is measured on readings of held-out vectors.
+Readings of training vectors serve to adapt the reconstructor, and the best of them to adapt the verbalizer.
+Readings of held-out vectors serve to measure the pair.
 """
 
 import json
@@ -21,16 +21,16 @@ from workers.training.progress import Progress
 
 MAX_NEW_TOKENS = 32
 _TOGETHER, _TOGETHER_CUDA = 64, 256
-"""Vectors between two writes of the file: what a kill can lose."""
+"""Vectors between two writes of the file, the most that a kill can lose."""
 
 
 class Candidates(NamedTuple):
     """All readings of one vector."""
 
     answers: list[list[int]]
-    """Token ids as the AV wrote them, end token excluded."""
+    """The AV's token ids, end token excluded."""
     texts: list[str]
-    """The AR's texts: the first sentence and what was written, without the read token."""
+    """The AR's texts: first sentence and answer, without the read token."""
     well_formed: list[bool]
 
 
@@ -45,7 +45,7 @@ def keep_readings(
     seed: int,
     log: Callable[[str], None],
 ) -> list[Candidates]:
-    """Read every row `candidates` times into a file, going on behind what it already holds."""
+    """Write `candidates` readings of every row into a file, resuming after the rows it already holds."""
     import torch
 
     together = precision.sized(cpu=_TOGETHER, cuda=_TOGETHER_CUDA)
@@ -53,25 +53,25 @@ def keep_readings(
     progress = Progress(f"reading {path.stem}", total=len(material.sentences), log=log, done=done)
     with av.merged():
         for start in range(done, len(material.sentences), together):
-            # Seeded by place, so that a run that went on reads what an undisturbed one would have.
+            # A seed per portion gives a resumed run the same readings as an uninterrupted one.
             torch.manual_seed(seed + start)
             portion = material.take(np.arange(start, min(start + together, len(material.sentences))))
-            found = read(av, writer, portion, candidates=candidates, temperature=temperature)
+            batch = read(av, writer, portion, candidates=candidates, temperature=temperature)
             with path.open("a") as file:
-                file.write(_lines(found))
-            progress.advance(start + len(found))
+                file.write(_lines(batch))
+            progress.advance(start + len(batch))
     return load_readings(path)
 
 
 def read(
     av: Verbalizer, writer: ReadingWriter, material: Material, *, candidates: int, temperature: float
 ) -> list[Candidates]:
-    """Read every row of a small set: greedily at temperature 0."""
+    """Return `candidates` readings of every row; temperature 0 decodes greedily."""
     prompts = [
         writer.prompt(int(context[-1]), sentence)
         for sentence, context in zip(material.sentences, material.context, strict=True)
     ]
-    # All candidates of all rows at once: a step costs little more for many rows than for few.
+    # One batch for all candidates of all rows, because a step costs little more for many rows than for few.
     written = av.write(
         prompts * candidates,
         np.tile(material.centred, (candidates, 1)),
@@ -86,21 +86,21 @@ def read(
 
 
 def _keep_portions(path: Path, total: int, together: int) -> int:
-    """Return how many rows are read, after dropping those of a portion that a kill cut short."""
-    found = load_readings(path) if path.exists() else []
-    done = len(found) if len(found) == total else len(found) - len(found) % together
-    if done < len(found):
-        # Rows are sampled together: the others of this portion come out the same only beside these.
-        path.write_text(_lines(found[:done]))
+    """Return the number of complete rows, after dropping an incomplete portion."""
+    readings = load_readings(path) if path.exists() else []
+    done = len(readings) if len(readings) == total else len(readings) - len(readings) % together
+    if done < len(readings):
+        # A portion is sampled as one batch, so only the whole portion is reproducible.
+        path.write_text(_lines(readings[:done]))
     return done
 
 
-def _lines(found: Sequence[Candidates]) -> str:
-    return "".join(json.dumps(one._asdict()) + "\n" for one in found)
+def _lines(readings: Sequence[Candidates]) -> str:
+    return "".join(json.dumps(one._asdict()) + "\n" for one in readings)
 
 
 def load_readings(path: Path) -> list[Candidates]:
-    """Return what `keep_readings` wrote; a line that a kill cut short is left out."""
+    """Return the readings in a file of `keep_readings`; a truncated last line is removed."""
     text = path.read_text()
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
@@ -109,12 +109,12 @@ def load_readings(path: Path) -> list[Candidates]:
 
 
 def sequences(
-    writer: ReadingWriter, found: Sequence[Candidates], tokens: NDArray[np.int64]
+    writer: ReadingWriter, readings: Sequence[Candidates], tokens: NDArray[np.int64]
 ) -> list[list[int]]:
-    """Return the AR's prompts of all candidates, all of one vector after those of the one before."""
+    """Return the AR's prompts for all candidates, grouped by vector."""
     return [
         writer.ar_ids(text, int(token))
-        for one, token in zip(found, tokens, strict=True)
+        for one, token in zip(readings, tokens, strict=True)
         for text in one.texts
     ]
 
@@ -124,9 +124,14 @@ def _candidates(writer: ReadingWriter, sentence: str, answers: list[list[int]]) 
     is_finished = [writer.end in answer for answer in answers]
     parsed = [parse_continuation(writer.decode(answer)) for answer in ended]
     texts = [
-        # What lost the format is shown to the AR as the worker shows it.
-        explanation(sentence, said) if said else f"{sentence}{EXPECTS}{writer.decode(answer)}"
-        for said, answer in zip(parsed, ended, strict=True)
+        # Answers that break the format are rendered like the worker renders them.
+        explanation(sentence, continuation)
+        if continuation
+        else f"{sentence}{EXPECTS}{writer.decode(answer)}"
+        for continuation, answer in zip(parsed, ended, strict=True)
     ]
-    formed = [said is not None and finished for said, finished in zip(parsed, is_finished, strict=True)]
+    formed = [
+        continuation is not None and finished
+        for continuation, finished in zip(parsed, is_finished, strict=True)
+    ]
     return Candidates(ended, texts, formed)
