@@ -63,8 +63,9 @@ def _migrate(url: str, *, only_check: bool) -> int:
 
     database = engine.create_engine(url, application_name="subtext-migrate")
     try:
-        if not only_check:
-            migrate.upgrade(url)
+        advice = None if only_check else migrate.upgrade(url)
+        if advice is not None:
+            sys.stderr.write(f"subtext migrate: {advice}\n")
         current, head = migrate.current_revision(database), migrate.head_revision()
     except engine.UnusableDatabaseError as error:
         return _refuse("migrate", error)

@@ -47,6 +47,11 @@ def with_database(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
+def with_user(url: str, name: str) -> str:
+    """Return ``url`` with its login replaced by ``name``; everything else stays, the password too."""
+    return make_url(url).set(username=name).render_as_string(hide_password=False)
+
+
 def create_engine(
     url: str,
     *,

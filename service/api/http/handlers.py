@@ -15,7 +15,7 @@ from service.store.engine import UnusableDatabaseError, is_read_only
 
 _log: Final = structlog.get_logger(__name__)
 _RETRY_AFTER_SECONDS: Final = "5"
-_NOT_MIGRATED: Final = {"42P01", "42703"}  # undefined table, undefined column
+_NOT_MIGRATED: Final = {"42P01", "42703", "42501"}  # undefined table, undefined column, not granted
 # Pydantic's error types whose own words would not help a caller.
 _CLEARER: Final = {
     "extra_forbidden": ("unknown_parameter", "this operation takes no such parameter"),
