@@ -14,7 +14,8 @@ def service(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="subtext service",
         description="Serve the REST API. Settings: SUBTEXT_DATABASE_URL, SUBTEXT_HTTP_HOST, "
-        "SUBTEXT_HTTP_PORT, SUBTEXT_DATABASE_POOL_SIZE, SUBTEXT_QUERY_TIMEOUT_SECONDS, SUBTEXT_LOG_LEVEL.",
+        "SUBTEXT_HTTP_PORT, SUBTEXT_TLS_CERT_FILE, SUBTEXT_TLS_KEY_FILE, SUBTEXT_PLAIN_HTTP, "
+        "SUBTEXT_ROOT_PATH, SUBTEXT_DATABASE_POOL_SIZE, SUBTEXT_QUERY_TIMEOUT_SECONDS, SUBTEXT_LOG_LEVEL.",
     )
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document and exit")
     if parser.parse_args(argv).openapi:
@@ -26,6 +27,7 @@ def service(argv: list[str]) -> int:
     from service.serving import serve
     from service.settings import SettingsError, service_settings
     from service.store.engine import UnusableDatabaseError
+    from subtext_sidecar.contract.listening import ListeningError
 
     try:
         settings = service_settings()
@@ -33,7 +35,7 @@ def service(argv: list[str]) -> int:
         return _refuse("service", error)
     try:
         return serve(settings)
-    except UnusableDatabaseError as error:
+    except (UnusableDatabaseError, ListeningError) as error:
         return _refuse("service", error)
 
 

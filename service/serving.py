@@ -21,9 +21,12 @@ def serve(settings: ServiceSettings) -> int:
     """Serve REST in this process and return the exit status.
 
     Starts without a database too: /readyz says so until it is there. Raises UnusableDatabaseError when
-    it is there and can never be used.
+    it is there and can never be used, and ListeningError when TLS files cannot.
     """
     log.configure(settings.log_level)
+    tls = settings.tls
+    if tls is not None:
+        tls.context()  # uvicorn would end with a traceback
     engine = create_engine(
         settings.database_url.get_secret_value(),
         pool_size=settings.database_pool_size,
@@ -43,6 +46,9 @@ def serve(settings: ServiceSettings) -> int:
             create_app(resources),
             host=settings.http_host,
             port=settings.http_port,
+            ssl_certfile=None if tls is None else tls.certificate,
+            ssl_keyfile=None if tls is None else tls.key,
+            root_path=settings.root_path,
             log_config=None,  # ours is configured already
             access_log=False,  # paths hold request ids; the duration metric counts requests
             server_header=False,

@@ -200,10 +200,22 @@ def test_everything_but_the_one_shot_migration_has_a_health_check_and_restarts()
             assert service["restart"] == "unless-stopped"
 
 
-def test_only_the_openai_endpoint_and_rest_are_open_beyond_this_host() -> None:
+def test_only_the_openai_endpoint_is_open_beyond_this_host() -> None:
     for name, service in SERVICES.items():
         for port in service.get("ports", []):
-            assert port.startswith("127.0.0.1:") or name in {"vllm", "service"}, name
+            assert port.startswith("127.0.0.1:") or name == "vllm", name
+
+
+def test_plain_http_leaves_no_container_without_a_reason() -> None:
+    reasons = {name: SERVICES[name]["environment"]["SUBTEXT_PLAIN_HTTP"] for name in OURS}
+
+    assert reasons == {
+        "sidecar": "private-network",
+        "worker": "private-network",
+        "service": "behind-proxy",
+    }
+    for name in ("sidecar", "worker"):
+        assert "ports" not in SERVICES[name]
 
 
 @pytest.mark.parametrize("image", ["vllm", "worker", "service"])
