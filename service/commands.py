@@ -81,21 +81,25 @@ def _migrate(url: str, *, only_check: bool) -> int:
 
 
 def key(argv: list[str]) -> int:
-    """Create, list or revoke API keys."""
+    """Create, list, rotate or revoke API keys."""
     arguments = _key_parser().parse_args(argv)
 
     from service import key_admin
-    from service.settings import SettingsError, store_settings
+    from service.settings import SettingsError, key_settings
 
     try:
-        settings = store_settings()
+        settings = key_settings()
     except SettingsError as error:
         return _refuse("key", error)
-    return key_admin.run(settings.database_url.get_secret_value(), arguments)
+    return key_admin.run(settings, arguments)
 
 
 def _key_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="subtext key", description="API keys in SUBTEXT_DATABASE_URL.")
+    parser = argparse.ArgumentParser(
+        prog="subtext key",
+        description="API keys in SUBTEXT_DATABASE_URL, whose login must own the store. A key works for"
+        " SUBTEXT_KEY_LIFETIME_DAYS (90).",
+    )
     actions = parser.add_subparsers(dest="action", required=True)
     create = actions.add_parser("create", help="create a key; its secret is printed once, on stdout")
     create.add_argument("--name", required=True, help="who or what will use it")
@@ -106,11 +110,25 @@ def _key_parser() -> argparse.ArgumentParser:
         choices=[str(scope) for scope in Scope],
         help="repeat for more",
     )
-    create.add_argument("--expires-in-days", type=_days, help="default: never")
+    _add_lifetime(create)
     actions.add_parser("list", help="list keys, without secrets")
+    rotate = actions.add_parser(
+        "rotate", help="create a key with the same name and scopes, and let the old one work a while longer"
+    )
+    rotate.add_argument("id", help="the old key's id")
+    rotate.add_argument(
+        "--overlap-days", type=_days, default=7.0, help="for how long the old key works on; default: 7"
+    )
+    _add_lifetime(rotate)
     revoke = actions.add_parser("revoke", help="revoke a key at once")
     revoke.add_argument("id", help="the id that create and list show")
     return parser
+
+
+def _add_lifetime(action: argparse.ArgumentParser) -> None:
+    lifetime = action.add_mutually_exclusive_group()
+    lifetime.add_argument("--expires-in-days", type=_days, help="default: SUBTEXT_KEY_LIFETIME_DAYS")
+    lifetime.add_argument("--never-expires", action="store_true", help="for a key that nobody can rotate")
 
 
 def _days(text: str) -> float:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import log
 from service.api.app import create_app
 from service.api.deps import Resources
+from service.key_watch import KeyWatch
 from service.metrics import Metrics
 from service.settings import ServiceSettings
 from service.store.engine import create_engine, ping, session_factory
@@ -35,11 +36,9 @@ def serve(settings: ServiceSettings) -> int:
     )
     with contextlib.suppress(SQLAlchemyError):
         ping(engine)
-    resources = Resources(
-        engine=engine,
-        sessions=session_factory(engine),
-        metrics=Metrics(CollectorRegistry(auto_describe=True)),
-    )
+    sessions, metrics = session_factory(engine), Metrics(CollectorRegistry(auto_describe=True))
+    watch = KeyWatch(sessions, metrics)
+    resources = Resources(engine=engine, sessions=sessions, metrics=metrics)
     structlog.get_logger(__name__).info("service_starts", host=settings.http_host, port=settings.http_port)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -62,8 +61,10 @@ def serve(settings: ServiceSettings) -> int:
     # uvicorn puts its own handler in front of this one and, once it has stopped, raises the signal
     # again: without ours that would end the process before it can close its connections.
     signal.signal(signal.SIGTERM, stop)
+    watch.start()
     try:
         server.run()
     finally:
+        watch.close()
         engine.dispose()
     return 0 if server.started else 1

@@ -31,6 +31,14 @@ class StoreSettings(BaseSettings):
         return url
 
 
+class KeySettings(StoreSettings):
+    """What ``subtext key`` needs."""
+
+    key_lifetime_days: float = Field(
+        default=90.0, gt=0, le=36_500, description="of a new key, unless the command says another"
+    )
+
+
 class ServiceSettings(StoreSettings):
     """What ``subtext service`` needs."""
 
@@ -60,6 +68,14 @@ def store_settings() -> StoreSettings:
     """Read the environment; raises SettingsError."""
     try:
         return StoreSettings()
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def key_settings() -> KeySettings:
+    """Read the environment; raises SettingsError."""
+    try:
+        return KeySettings()
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
 

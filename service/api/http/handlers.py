@@ -107,6 +107,8 @@ def _on_schema(request: Request, error: Exception) -> Response:
 
 
 def _on_bug(request: Request, error: Exception) -> Response:
-    _log.error("request_failed", method=request.method, path=request.url.path, exc_info=error)
+    # The template and not the path, which may hold a request id.
+    route = getattr(request.scope.get("route"), "path_format", None)
+    _log.error("request_failed", method=request.method, route=route, exc_info=error)
     detail = "an error on our side; it is in the service's log"
     return render(problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail))

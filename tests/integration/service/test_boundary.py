@@ -1,12 +1,8 @@
 """The service as clients reach it: over TLS, on this machine alone, or behind nginx under a prefix."""
 
 import contextlib
-import os
 import re
-import signal
 import ssl
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,24 +19,12 @@ from subtext_sidecar.shipper.health import Health
 from subtext_sidecar.shipper.health import HealthServer as SidecarServer
 from tests.integration.service import seed
 from tests.support import ROOT
+from tests.support.service import running_service
 from tests.support.services import free_port, running_nginx, write_certificate
 from tests.support.waiting import wait_until
 from workers.consumer.health import HealthServer as WorkerServer
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # what must be refused
-
-
-@contextlib.contextmanager
-def running_service(**settings: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "service"],
-        env=os.environ | {f"SUBTEXT_{name.upper()}": value for name, value in settings.items()},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    yield process
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
 
 
 def client_of(certificate: Path, port: int, key: str = "") -> httpx.Client:
