@@ -15,7 +15,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "worker": "decode activations from the stream into explanations",
     "service": "serve the REST API",
     "migrate": "bring the database to the newest schema",
-    "key": "create, list and revoke API keys",
+    "key": "create, list, rotate and revoke API keys",
     "train": "train a decoder for a model and layer",
     "calibrate": "measure a decoder against shuffled pairs and freeze the reference",
 }

@@ -14,7 +14,8 @@ def service(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="subtext service",
         description="Serve the REST API. Settings: SUBTEXT_DATABASE_URL, SUBTEXT_HTTP_HOST, "
-        "SUBTEXT_HTTP_PORT, SUBTEXT_DATABASE_POOL_SIZE, SUBTEXT_QUERY_TIMEOUT_SECONDS, SUBTEXT_LOG_LEVEL.",
+        "SUBTEXT_HTTP_PORT, SUBTEXT_TLS_CERT_FILE, SUBTEXT_TLS_KEY_FILE, SUBTEXT_PLAIN_HTTP, "
+        "SUBTEXT_ROOT_PATH, SUBTEXT_DATABASE_POOL_SIZE, SUBTEXT_QUERY_TIMEOUT_SECONDS, SUBTEXT_LOG_LEVEL.",
     )
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document and exit")
     if parser.parse_args(argv).openapi:
@@ -26,6 +27,7 @@ def service(argv: list[str]) -> int:
     from service.serving import serve
     from service.settings import SettingsError, service_settings
     from service.store.engine import UnusableDatabaseError
+    from subtext_sidecar.contract.listening import ListeningError
 
     try:
         settings = service_settings()
@@ -33,7 +35,7 @@ def service(argv: list[str]) -> int:
         return _refuse("service", error)
     try:
         return serve(settings)
-    except UnusableDatabaseError as error:
+    except (UnusableDatabaseError, ListeningError) as error:
         return _refuse("service", error)
 
 
@@ -63,8 +65,9 @@ def _migrate(url: str, *, only_check: bool) -> int:
 
     database = engine.create_engine(url, application_name="subtext-migrate")
     try:
-        if not only_check:
-            migrate.upgrade(url)
+        advice = None if only_check else migrate.upgrade(url)
+        if advice is not None:
+            sys.stderr.write(f"subtext migrate: {advice}\n")
         current, head = migrate.current_revision(database), migrate.head_revision()
     except engine.UnusableDatabaseError as error:
         return _refuse("migrate", error)
@@ -78,21 +81,25 @@ def _migrate(url: str, *, only_check: bool) -> int:
 
 
 def key(argv: list[str]) -> int:
-    """Create, list or revoke API keys."""
+    """Create, list, rotate or revoke API keys."""
     arguments = _key_parser().parse_args(argv)
 
     from service import key_admin
-    from service.settings import SettingsError, store_settings
+    from service.settings import SettingsError, key_settings
 
     try:
-        settings = store_settings()
+        settings = key_settings()
     except SettingsError as error:
         return _refuse("key", error)
-    return key_admin.run(settings.database_url.get_secret_value(), arguments)
+    return key_admin.run(settings, arguments)
 
 
 def _key_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="subtext key", description="API keys in SUBTEXT_DATABASE_URL.")
+    parser = argparse.ArgumentParser(
+        prog="subtext key",
+        description="API keys in SUBTEXT_DATABASE_URL, whose login must own the store. A key works for"
+        " SUBTEXT_KEY_LIFETIME_DAYS (90).",
+    )
     actions = parser.add_subparsers(dest="action", required=True)
     create = actions.add_parser("create", help="create a key; its secret is printed once, on stdout")
     create.add_argument("--name", required=True, help="who or what will use it")
@@ -103,11 +110,25 @@ def _key_parser() -> argparse.ArgumentParser:
         choices=[str(scope) for scope in Scope],
         help="repeat for more",
     )
-    create.add_argument("--expires-in-days", type=_days, help="default: never")
+    _add_lifetime(create)
     actions.add_parser("list", help="list keys, without secrets")
+    rotate = actions.add_parser(
+        "rotate", help="create a key with the same name and scopes, and let the old one work a while longer"
+    )
+    rotate.add_argument("id", help="the old key's id")
+    rotate.add_argument(
+        "--overlap-days", type=_days, default=7.0, help="for how long the old key works on; default: 7"
+    )
+    _add_lifetime(rotate)
     revoke = actions.add_parser("revoke", help="revoke a key at once")
     revoke.add_argument("id", help="the id that create and list show")
     return parser
+
+
+def _add_lifetime(action: argparse.ArgumentParser) -> None:
+    lifetime = action.add_mutually_exclusive_group()
+    lifetime.add_argument("--expires-in-days", type=_days, help="default: SUBTEXT_KEY_LIFETIME_DAYS")
+    lifetime.add_argument("--never-expires", action="store_true", help="for a key that nobody can rotate")
 
 
 def _days(text: str) -> float:

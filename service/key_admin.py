@@ -4,21 +4,25 @@ import argparse
 import datetime as dt
 import sys
 import uuid
+from collections.abc import Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service import auth
+from service.settings import KeySettings
 from service.store import engine, keys
 from service.store.tables import ApiKey
 
 
-def run(url: str, arguments: argparse.Namespace) -> int:
+def run(settings: KeySettings, arguments: argparse.Namespace) -> int:
     """Run the chosen action in one transaction and return the exit status."""
+    url = settings.database_url.get_secret_value()
     database = engine.create_engine(url, application_name="subtext-key")
+    lifetime = _lifetime(arguments, settings.key_lifetime_days)
     try:
         with engine.session_factory(database).begin() as session:
-            status, output = _act(session, arguments, dt.datetime.now(dt.UTC))
+            status, output = _act(session, arguments, lifetime, dt.datetime.now(dt.UTC))
     except engine.UnusableDatabaseError as error:
         sys.stderr.write(f"subtext key: {error}\n")
         return 2
@@ -34,35 +38,65 @@ def run(url: str, arguments: argparse.Namespace) -> int:
     return status
 
 
-def _act(session: Session, arguments: argparse.Namespace, now: dt.datetime) -> tuple[int, str]:
+def _lifetime(arguments: argparse.Namespace, default_days: float) -> dt.timedelta | None:
+    """Return how long a new key works; None for ever, and for an action that makes none."""
+    if getattr(arguments, "never_expires", True):
+        return None
+    return dt.timedelta(days=arguments.expires_in_days or default_days)
+
+
+def _act(
+    session: Session, arguments: argparse.Namespace, lifetime: dt.timedelta | None, now: dt.datetime
+) -> tuple[int, str]:
+    expires_at = None if lifetime is None else now + lifetime
     match arguments.action:
         case "create":
-            return 0, _create(session, arguments, now)
+            return 0, _create(session, arguments.name, sorted(set(arguments.scope)), expires_at)
+        case "rotate":
+            until = now + dt.timedelta(days=arguments.overlap_days)
+            return _rotate(session, arguments.id, expires_at, until, now)
         case "revoke":
             return _revoke(session, arguments.id, now)
         case _:
             return 0, "".join(_line(key, now) for key in keys.list_keys(session))
 
 
-def _create(session: Session, arguments: argparse.Namespace, now: dt.datetime) -> str:
+def _create(session: Session, name: str, scopes: Sequence[str], expires_at: dt.datetime | None) -> str:
     secret = auth.new_secret()
-    days = arguments.expires_in_days
     key = keys.add_key(
-        session,
-        name=arguments.name,
-        secret_sha256=auth.digest(secret),
-        scopes=sorted(set(arguments.scope)),
-        expires_at=now + dt.timedelta(days=days) if days else None,
+        session, name=name, secret_sha256=auth.digest(secret), scopes=scopes, expires_at=expires_at
     )
-    sys.stderr.write(f"created key {key.id}; the secret on stdout is shown only now\n")
+    sys.stderr.write(
+        f"created key {key.id}, which expires {_shown(expires_at)};"
+        " the secret on stdout is shown only now\n"
+    )
     return f"{secret}\n"
 
 
+def _rotate(
+    session: Session,
+    identity: str,
+    expires_at: dt.datetime | None,
+    until: dt.datetime,
+    now: dt.datetime,
+) -> tuple[int, str]:
+    parsed = _parsed(identity)
+    if parsed is None:
+        return 2, ""
+    old = keys.get_key_by_id(session, parsed)
+    if old is None or _state(old, now) != "valid":
+        sys.stderr.write(f"subtext key: there is no valid key {identity}; create one: subtext key create\n")
+        return 1, ""
+    secret = _create(session, old.name, old.scopes, expires_at)
+    keys.limit_key(session, parsed, until)
+    session.refresh(old)
+    sys.stderr.write(f"the old key {parsed} works until {_shown(old.expires_at)}\n")
+    return 0, secret
+
+
 def _revoke(session: Session, identity: str, now: dt.datetime) -> tuple[int, str]:
-    try:
-        parsed = uuid.UUID(identity)
-    except ValueError:
-        sys.stderr.write(f"subtext key: {identity!r} is not a key id; see: subtext key list\n")
+    parsed = _parsed(identity)
+    if parsed is None:
         return 2, ""
     if not keys.revoke_key(session, parsed, now):
         sys.stderr.write(f"subtext key: there is no key {identity} that could be revoked\n")
@@ -70,12 +104,26 @@ def _revoke(session: Session, identity: str, now: dt.datetime) -> tuple[int, str
     return 0, f"revoked {parsed}\n"
 
 
-def _line(key: ApiKey, now: dt.datetime) -> str:
+def _parsed(identity: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(identity)
+    except ValueError:
+        sys.stderr.write(f"subtext key: {identity!r} is not a key id; see: subtext key list\n")
+        return None
+
+
+def _state(key: ApiKey, now: dt.datetime) -> str:
     if key.revoked_at is not None:
-        state = "revoked"
-    elif key.expires_at is not None and key.expires_at <= now:
-        state = "expired"
-    else:
-        state = "valid"
-    used = key.last_used_at.isoformat(timespec="seconds") if key.last_used_at else "never"
-    return f"{key.id}  {state:<7}  used {used}  {','.join(key.scopes)}  {key.name!r}\n"
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else "valid"
+
+
+def _shown(moment: dt.datetime | None) -> str:
+    return "never" if moment is None else moment.isoformat(timespec="seconds")
+
+
+def _line(key: ApiKey, now: dt.datetime) -> str:
+    return (
+        f"{key.id}  {_state(key, now):<7}  expires {_shown(key.expires_at)}"
+        f"  used {_shown(key.last_used_at)}  {','.join(key.scopes)}  {key.name!r}\n"
+    )

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import log
 from service.api.app import create_app
 from service.api.deps import Resources
+from service.key_watch import KeyWatch
 from service.metrics import Metrics
 from service.settings import ServiceSettings
 from service.store.engine import create_engine, ping, session_factory
@@ -21,9 +22,12 @@ def serve(settings: ServiceSettings) -> int:
     """Serve REST in this process and return the exit status.
 
     Starts without a database too: /readyz says so until it is there. Raises UnusableDatabaseError when
-    it is there and can never be used.
+    it is there and can never be used, and ListeningError when TLS files cannot.
     """
     log.configure(settings.log_level)
+    tls = settings.tls
+    if tls is not None:
+        tls.context()  # uvicorn would end with a traceback
     engine = create_engine(
         settings.database_url.get_secret_value(),
         pool_size=settings.database_pool_size,
@@ -32,17 +36,18 @@ def serve(settings: ServiceSettings) -> int:
     )
     with contextlib.suppress(SQLAlchemyError):
         ping(engine)
-    resources = Resources(
-        engine=engine,
-        sessions=session_factory(engine),
-        metrics=Metrics(CollectorRegistry(auto_describe=True)),
-    )
+    sessions, metrics = session_factory(engine), Metrics(CollectorRegistry(auto_describe=True))
+    watch = KeyWatch(sessions, metrics)
+    resources = Resources(engine=engine, sessions=sessions, metrics=metrics)
     structlog.get_logger(__name__).info("service_starts", host=settings.http_host, port=settings.http_port)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(resources),
             host=settings.http_host,
             port=settings.http_port,
+            ssl_certfile=None if tls is None else tls.certificate,
+            ssl_keyfile=None if tls is None else tls.key,
+            root_path=settings.root_path,
             log_config=None,  # ours is configured already
             access_log=False,  # paths hold request ids; the duration metric counts requests
             server_header=False,
@@ -56,8 +61,10 @@ def serve(settings: ServiceSettings) -> int:
     # uvicorn puts its own handler in front of this one and, once it has stopped, raises the signal
     # again: without ours that would end the process before it can close its connections.
     signal.signal(signal.SIGTERM, stop)
+    watch.start()
     try:
         server.run()
     finally:
+        watch.close()
         engine.dispose()
     return 0 if server.started else 1

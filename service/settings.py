@@ -1,11 +1,13 @@
 """What the service and its commands are told from outside, by SUBTEXT_* variables only."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.store.engine import driver_url
+from subtext_sidecar.contract.listening import PlainHttp, TlsFiles, check_address, tls_files
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -29,19 +31,51 @@ class StoreSettings(BaseSettings):
         return url
 
 
+class KeySettings(StoreSettings):
+    """What ``subtext key`` needs."""
+
+    key_lifetime_days: float = Field(
+        default=90.0, gt=0, le=36_500, description="of a new key, unless the command says another"
+    )
+
+
 class ServiceSettings(StoreSettings):
     """What ``subtext service`` needs."""
 
     http_host: str = Field(default="127.0.0.1", min_length=1)
     http_port: int = Field(default=8080, ge=1, le=65535)
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    plain_http: PlainHttp | None = Field(default=None, description="why plain HTTP may leave this machine")
+    root_path: str = Field(
+        default="", pattern=r"^(/[\w.~-]+)*$", description="prefix under which a proxy shows the service"
+    )
     database_pool_size: int = Field(default=10, ge=1, le=100, description="connections, a hard bound")
     query_timeout_seconds: float = Field(default=10.0, gt=0, le=300, description="of one statement")
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """What to serve HTTPS with, None for plain HTTP."""
+        return tls_files(self.tls_cert_file, self.tls_key_file)
+
+    @model_validator(mode="after")
+    def _stays_private(self) -> Self:
+        check_address(self.http_host, self.tls, self.plain_http)
+        return self
 
 
 def store_settings() -> StoreSettings:
     """Read the environment; raises SettingsError."""
     try:
         return StoreSettings()
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def key_settings() -> KeySettings:
+    """Read the environment; raises SettingsError."""
+    try:
+        return KeySettings()
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
 
@@ -57,4 +91,8 @@ def service_settings() -> ServiceSettings:
 def _explain(error: ValidationError) -> str:
     # Never the input: it may hold the database password.
     problems = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"SUBTEXT_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in problems)
+    return "; ".join(
+        # What concerns several settings names them itself.
+        f"SUBTEXT_{str(problem['loc'][0]).upper()}: {problem['msg']}" if problem["loc"] else problem["msg"]
+        for problem in problems
+    ).replace("Value error, ", "")

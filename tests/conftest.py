@@ -59,15 +59,17 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template_database(postgres_server: str) -> str:
-    """A database migrated to head once; tests clone it."""
+    """A database migrated to head once, with the logins of a deployment; tests clone it."""
     import psycopg
 
+    from deploy.local.stores import ensure_logins
     from service.store.engine import with_database
     from service.store.migrate import upgrade
 
     name = "subtext_template"
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
+    ensure_logins(postgres_server)
     upgrade(with_database(postgres_server, name))
     return name
 
@@ -85,6 +87,24 @@ def database_url(postgres_server: str, template_database: str) -> Iterator[str]:
     yield with_database(postgres_server, name)
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def writer_url(database_url: str) -> str:
+    """The same database with a worker's login."""
+    from deploy.local.stores import WORKER_LOGIN
+    from service.store.engine import with_user
+
+    return with_user(database_url, WORKER_LOGIN)
+
+
+@pytest.fixture
+def reader_url(database_url: str) -> str:
+    """The same database with the service's login."""
+    from deploy.local.stores import SERVICE_LOGIN
+    from service.store.engine import with_user
+
+    return with_user(database_url, SERVICE_LOGIN)
 
 
 @pytest.fixture(scope="session")

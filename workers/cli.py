@@ -32,7 +32,8 @@ def worker(argv: list[str]) -> int:
     except ValidationError as error:
         # Never the input: it may hold a password.
         for problem in error.errors(include_url=False, include_context=False, include_input=False):
-            sys.stderr.write(f"SUBTEXT_{str(problem['loc'][0]).upper()}: {problem['msg']}\n")
+            name = f"SUBTEXT_{str(problem['loc'][0]).upper()}: " if problem["loc"] else ""
+            sys.stderr.write(f"{name}{problem['msg'].removeprefix('Value error, ')}\n")
         return _BAD_USE
     logging.configure(settings.log_level)
     stop = threading.Event()

@@ -1,9 +1,12 @@
 """Settings of the worker process, from SUBTEXT_* variables; a bad value refuses to start."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from subtext_sidecar.contract.listening import PlainHttp, TlsFiles, check_address, tls_files
 
 
 class WorkerSettings(BaseSettings):
@@ -18,6 +21,9 @@ class WorkerSettings(BaseSettings):
     served_model: str | None = Field(default=None, min_length=1, description="default: the decoder's model")
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8103, ge=0, le=65535)
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    plain_http: PlainHttp | None = Field(default=None, description="why plain HTTP may leave this machine")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     candidates: int = Field(
         default=4, ge=1, le=16, description="readings of a vector; as in the calibration"
@@ -32,3 +38,13 @@ class WorkerSettings(BaseSettings):
         default=30.0, ge=0.0, description="that a broken decoder is given before the process ends"
     )
     redis_timeout_seconds: float = Field(default=10.0, gt=1.0)
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """What to serve metrics and health with, None for plain HTTP."""
+        return tls_files(self.tls_cert_file, self.tls_key_file)
+
+    @model_validator(mode="after")
+    def _stays_private(self) -> Self:
+        check_address(self.http_host, self.tls, self.plain_http)
+        return self

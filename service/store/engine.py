@@ -6,6 +6,7 @@ Knows nothing of tables and reads no environment.
 from collections.abc import Mapping
 from typing import Any, Final
 
+import psycopg
 import sqlalchemy
 import sqlalchemy.event
 from sqlalchemy import Engine, ExceptionContext, make_url
@@ -47,6 +48,11 @@ def with_database(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
+def with_user(url: str, name: str) -> str:
+    """Return ``url`` with its login replaced by ``name``; everything else stays, the password too."""
+    return make_url(url).set(username=name).render_as_string(hide_password=False)
+
+
 def create_engine(
     url: str,
     *,
@@ -69,6 +75,7 @@ def create_engine(
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_timeout_seconds,
+        hide_parameters=True,  # they hold request ids, texts and digests of keys
         pool_pre_ping=True,  # a restarted server must cost a reconnect, not a failed request
         connect_args=_connect_args(connect_timeout_seconds, application_name),
     )
@@ -88,7 +95,10 @@ def create_engine(
 def create_migrator(url: str) -> Engine:
     """Return an engine for migrations: it keeps no connection, and whoever uses it sets its timeouts."""
     engine = sqlalchemy.create_engine(
-        driver_url(url), poolclass=sqlalchemy.NullPool, connect_args=_connect_args(10, "subtext-migrate")
+        driver_url(url),
+        poolclass=sqlalchemy.NullPool,
+        hide_parameters=True,
+        connect_args=_connect_args(10, "subtext-migrate"),
     )
     _watch(engine)
     return engine
@@ -128,6 +138,7 @@ def _watch(engine: Engine) -> None:
     # Before SQLAlchemy's own first look at the server, which fails on a database that gives bytes for text.
     sqlalchemy.event.listen(engine, "connect", _refuse_encoding, insert=True)
     sqlalchemy.event.listen(engine, "handle_error", _let_go_of_standby)
+    sqlalchemy.event.listen(engine, "handle_error", _leave_details_out)
 
 
 def _refuse_encoding(connection: Any, _record: object) -> None:
@@ -144,6 +155,19 @@ def _let_go_of_standby(context: ExceptionContext) -> None:
     """Give up every connection to a server that only reads: its address may lead to another one now."""
     if is_read_only(context.original_exception):
         context.is_disconnect = True
+
+
+def _leave_details_out(context: ExceptionContext) -> None:
+    """Keep the first line of what the server said: the others quote rows, and errors are logged."""
+    cause = context.original_exception
+    if not isinstance(cause, psycopg.Error) or cause.diag.message_primary is None:
+        return
+    whole, first = str(cause), cause.diag.message_primary
+    for error in (cause, context.sqlalchemy_exception):
+        if error is not None:
+            error.args = tuple(
+                part.replace(whole, first) if isinstance(part, str) else part for part in error.args
+            )
 
 
 def is_read_only(error: BaseException | None) -> bool:

@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from collections.abc import Sequence
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.store.tables import ApiKey
@@ -35,6 +35,30 @@ def get_key(session: Session, secret_sha256: bytes) -> ApiKey | None:
 def list_keys(session: Session) -> list[ApiKey]:
     """Return every key, revoked and expired ones too, oldest first."""
     return list(session.scalars(select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)))
+
+
+def get_key_by_id(session: Session, identity: uuid.UUID) -> ApiKey | None:
+    """Return the key with this id, whatever its state."""
+    return session.get(ApiKey, identity)
+
+
+def limit_key(session: Session, identity: uuid.UUID, until: dt.datetime) -> None:
+    """Let a key expire at ``until``, unless it does so sooner already."""
+    later = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > until)
+    session.execute(update(ApiKey).where(ApiKey.id == identity, later).values(expires_at=until))
+
+
+def count_expiring(
+    session: Session, now: dt.datetime, *, within: dt.timedelta, used_since: dt.datetime
+) -> int:
+    """Count keys that work, were used since then, and will not work any more after ``within``."""
+    query = select(func.count(ApiKey.id)).where(
+        ApiKey.revoked_at.is_(None),
+        ApiKey.expires_at > now,
+        ApiKey.expires_at <= now + within,
+        ApiKey.last_used_at >= used_since,
+    )
+    return session.execute(query).scalar_one()
 
 
 def revoke_key(session: Session, identity: uuid.UUID, now: dt.datetime) -> bool:

@@ -13,6 +13,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
+from service.store import roles
+
 _SCRIPTS: Final = Path(__file__).resolve().parents[2] / "migrations"
 
 
@@ -24,9 +26,14 @@ def config(url: str | None = None) -> Config:
     return made
 
 
-def upgrade(url: str, revision: str = "head") -> None:
-    """Migrate the database up to ``revision``; a second migrator waits for the first."""
+def upgrade(url: str, revision: str = "head") -> roles.Advice | None:
+    """Migrate the database up to ``revision`` and grant its roles what they need there.
+
+    A second migrator waits for the first. Returns what an administrator has to do for the roles where this
+    login may not.
+    """
     alembic.command.upgrade(config(url), revision)
+    return roles.apply(url)
 
 
 def downgrade(url: str, revision: str) -> None:

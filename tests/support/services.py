@@ -167,18 +167,51 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-# PgBouncer and the libraries that a minimal Debian lacks.
-_PGBOUNCER_PACKAGES = ("pgbouncer", "libc-ares2", "libevent-2.1-7")
-
-
 def _pgbouncer(state_dir: Path) -> list[str]:
-    """Return the command of PgBouncer, installed or unpacked from Debian's package into ``state_dir``."""
-    installed = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    # With what a small Debian lacks.
+    return _debian_command(state_dir, "pgbouncer", ("pgbouncer", "libc-ares2", "libevent-2.1-7"))
+
+
+def _debian_command(state_dir: Path, name: str, packages: Sequence[str]) -> list[str]:
+    """Return the command of a server: the installed one, or Debian's packages unpacked in the state."""
+    installed = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if installed:
         return [installed]
-    folder = _unpacked(state_dir / "pgbouncer", _PGBOUNCER_PACKAGES)
+    folder = _unpacked(state_dir / name, packages)
     libraries = folder / "usr" / "lib" / f"{platform.machine()}-linux-gnu"
-    return ["env", f"LD_LIBRARY_PATH={libraries}", str(folder / "usr" / "sbin" / "pgbouncer")]
+    return ["env", f"LD_LIBRARY_PATH={libraries}", str(folder / "usr" / "sbin" / name)]
+
+
+@contextmanager
+def running_nginx(site: str, port: int, state_dir: Path) -> Iterator[None]:
+    """Run nginx with one file of ``sites-available``, which listens at ``port``, until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="subtext-nginx-") as directory:
+        folder = Path(directory)
+        (folder / "site.conf").write_text(site)
+        (folder / "nginx.conf").write_text(
+            f"{'user root;' if os.geteuid() == 0 else ''} worker_processes 1;\n"
+            f"pid {folder}/pid; daemon off; events {{}}\n"
+            f"http {{ client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;\n"
+            f"fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;\n"
+            f"scgi_temp_path {folder}/scgi; include {folder}/site.conf; }}\n"
+        )
+        command = _debian_command(state_dir, "nginx", ("nginx", "libpcre2-8-0"))
+        log = folder / "error.log"
+        process = subprocess.Popen([*command, "-p", folder, "-c", folder / "nginx.conf", "-e", log])
+        wait_until("nginx listens", lambda: _listens(port) or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        yield
+        process.terminate()
+        process.wait()
+
+
+def write_certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a certificate of 127.0.0.1 that signs itself; return its file and its key's."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*request.split(), *names], check=True, capture_output=True)
+    return certificate, key
 
 
 def promtool(state_dir: Path) -> str:

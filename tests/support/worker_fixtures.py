@@ -41,11 +41,9 @@ def concepts_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def worker_settings(
-    database_url: str, redis_url: str, concepts_file: Path, tmp_path: Path
-) -> WorkerSettings:
+def worker_settings(writer_url: str, redis_url: str, concepts_file: Path, tmp_path: Path) -> WorkerSettings:
     return WorkerSettings(
-        database_url=SecretStr(database_url),
+        database_url=SecretStr(writer_url),
         redis_url=SecretStr(redis_url),
         decoder_dir=tmp_path,
         concepts_file=concepts_file,

@@ -4,6 +4,7 @@ Whoever reaches the port may ask, so /readyz names what fails; what is wrong wit
 """
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from socketserver import ThreadingMixIn
@@ -12,6 +13,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from subtext_sidecar.contract.listening import TlsFiles
 
 log = structlog.get_logger()
 
@@ -30,10 +33,17 @@ class HealthServer:
         checks: Mapping[str, Check],
         *,
         lives: Callable[[], bool] = lambda: True,
+        tls: TlsFiles | None = None,
     ) -> None:
-        """Bind at once; raises OSError when the port is taken."""
+        """Bind at once; raises OSError when the port is taken, and ListeningError for bad TLS files."""
+        context = None if tls is None else tls.context()
         app = HealthApp(registry, checks, lives)
         self._server = make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler)
+        if context is not None:
+            # The handshake waits for the client, so it belongs to the connection's own thread.
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()
@@ -47,8 +57,15 @@ class HealthServer:
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True  # a slow scraper must not keep the process alive
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that hung up, was silent, or spoke no TLS."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
 
 class _QuietHandler(WSGIRequestHandler):
+    timeout = 10.0  # seconds of silence, after which a connection and its thread are given up
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class names it so
         """Log nothing: probes and scrapes come every few seconds."""
 

@@ -152,7 +152,10 @@ class Parts:
 
 
 def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> Parts:
-    """Return the parts that need no decoder; raises ConceptsError or OSError (port taken)."""
+    """Return the parts that need no decoder.
+
+    Raises ConceptsError, ListeningError, or OSError when the port is taken.
+    """
     concepts = load_concepts(settings.concepts_file)
     database = store_engine.create_engine(
         settings.database_url.get_secret_value(), application_name="subtext-worker"
@@ -178,6 +181,7 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
             "decoder": lambda: _require(warm.is_set(), "still loading, or it reads nothing any more"),
         },
         lives=lambda: not progress.is_stalled,
+        tls=settings.tls,
     )
     return Parts(
         settings=settings,

@@ -15,7 +15,7 @@ from service.store.engine import UnusableDatabaseError, is_read_only
 
 _log: Final = structlog.get_logger(__name__)
 _RETRY_AFTER_SECONDS: Final = "5"
-_NOT_MIGRATED: Final = {"42P01", "42703"}  # undefined table, undefined column
+_NOT_MIGRATED: Final = {"42P01", "42703", "42501"}  # undefined table, undefined column, not granted
 # Pydantic's error types whose own words would not help a caller.
 _CLEARER: Final = {
     "extra_forbidden": ("unknown_parameter", "this operation takes no such parameter"),
@@ -107,6 +107,8 @@ def _on_schema(request: Request, error: Exception) -> Response:
 
 
 def _on_bug(request: Request, error: Exception) -> Response:
-    _log.error("request_failed", method=request.method, path=request.url.path, exc_info=error)
+    # The template and not the path, which may hold a request id.
+    route = getattr(request.scope.get("route"), "path_format", None)
+    _log.error("request_failed", method=request.method, route=route, exc_info=error)
     detail = "an error on our side; it is in the service's log"
     return render(problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail))

@@ -1,15 +1,18 @@
 """The sidecar's own HTTP: /metrics, /healthz (the loop turns) and /readyz (Redis answers)."""
 
 import contextlib
+import sys
 import threading
 import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from subtext_sidecar.contract.listening import TlsFiles
 
 _STUCK_AFTER_SECONDS: Final = 30.0
 
@@ -33,14 +36,23 @@ class Health:
 class HealthServer:
     """Serves in a thread of its own between ``with`` and its end."""
 
-    def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, host: str, port: int, health: Health, registry: CollectorRegistry, tls: TlsFiles | None = None
+    ) -> None:
+        """Bind at once; raises OSError when the port is taken, and ListeningError for bad TLS files."""
+
         class Handler(_Handler):
             pass
 
         Handler.health = health
         Handler.registry = registry
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        context = None if tls is None else tls.context()
+        self._server = _Server((host, port), Handler)
+        if context is not None:
+            # The handshake waits for the client, so it belongs to the connection's own thread.
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.port = int(self._server.server_address[1])
 
     def __enter__(self) -> Self:
@@ -54,7 +66,17 @@ class HealthServer:
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that hung up, was silent, or spoke no TLS."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
+    timeout = 10.0  # seconds of silence, after which a connection and its thread are given up
     health: Health
     registry: CollectorRegistry
 

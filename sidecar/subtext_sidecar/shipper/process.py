@@ -15,6 +15,7 @@ from subtext_sidecar import log
 from subtext_sidecar.anomaly.reference import AnomalyError, digest, load_reference
 from subtext_sidecar.anomaly.score import Detector
 from subtext_sidecar.contract.counters import Hop
+from subtext_sidecar.contract.listening import ListeningError
 from subtext_sidecar.local.capture_view import CaptureView
 from subtext_sidecar.local.ledger import Ledger, new_source
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
@@ -37,13 +38,15 @@ _DRAIN_SECONDS: Final = 5.0
 def run(settings: SidecarSettings) -> int:
     """Run until SIGTERM or SIGINT and drain; a second signal ends at once.
 
-    Returns 0, or 2 when the screen's reference or Redis cannot be used.
+    Returns 0, or 2 when the screen's reference, the TLS files or Redis cannot be used.
     """
     log.configure(settings.log_level)
     logger = logging.getLogger(log.NAME)
     try:
         screening = _screening(settings)
-    except (AnomalyError, PolicyError) as error:
+        if settings.tls is not None:
+            settings.tls.context()
+    except (AnomalyError, PolicyError, ListeningError) as error:
         logger.error("sidecar_refused", extra={"fields": {"detail": str(error)}})  # noqa: TRY400  # our own message
         return 2
     stop = _stop_on_signals()
@@ -52,7 +55,7 @@ def run(settings: SidecarSettings) -> int:
     registry.register(view)
     metrics = SidecarMetrics(registry)
     with (
-        HealthServer(settings.http_host, settings.http_port, health, registry) as server,
+        HealthServer(settings.http_host, settings.http_port, health, registry, settings.tls) as server,
         Receiver(settings.socket) as receiver,
         PolicyPublisher(receiver.context, settings.socket) as publisher,
         closing(RedisStream(settings.redis_url, max_stream_bytes=settings.max_stream_bytes)) as stream,

@@ -6,6 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from subtext_sidecar.contract.listening import (
+    PLAIN_HTTP,
+    ListeningError,
+    TlsFiles,
+    check_address,
+    tls_files,
+)
+
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _MIB: Final = 1 << 20
 
@@ -18,11 +26,19 @@ class SidecarSettings:
     redis_url: str
     http_host: str
     http_port: int  # 0: any free port
+    tls_cert_file: Path | None  # PEM, to serve the same with; None: plain HTTP
+    tls_key_file: Path | None
+    plain_http: str | None  # why plain HTTP may leave this machine
     buffer_bytes: int  # records waiting for Redis; what comes past it is dropped
     max_stream_bytes: int  # bound of the stream in Redis; what is trimmed is counted
     screen_file: Path | None  # the screen's reference; None: rows are not screened
     policy_file: Path | None  # JSON, may change at run time; None: the policies of the start
     log_level: str
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """What to serve HTTPS with; raises ListeningError when a file is missing."""
+        return tls_files(self.tls_cert_file, self.tls_key_file)
 
 
 def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> SidecarSettings:
@@ -36,6 +52,13 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> SidecarSe
         ("--redis-url", None, "Redis or Valkey, e.g. redis://127.0.0.1:6379/0"),
         ("--http-host", "127.0.0.1", "address of /metrics, /healthz and /readyz"),
         ("--http-port", "9464", "port of the same; 0 takes any free one"),
+        ("--tls-cert-file", None, "PEM certificate to serve the same with"),
+        ("--tls-key-file", None, "its key"),
+        (
+            "--plain-http",
+            None,
+            f"why the same may leave this machine without TLS: one of {', '.join(PLAIN_HTTP)}",
+        ),
         ("--buffer-bytes", str(64 * _MIB), "memory for records that wait for Redis"),
         ("--max-stream-bytes", str(256 * _MIB), "bound of the activation stream in Redis"),
         (
@@ -50,17 +73,22 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> SidecarSe
             flag, default=environ.get(_variable(flag)) or default, help=f"{text} [{_variable(flag)}]"
         )
     values = parser.parse_args(list(argv))
-    return SidecarSettings(
+    settings = SidecarSettings(
         socket=_address(parser, values.socket),
         redis_url=_required(parser, "--redis-url", values.redis_url),
         http_host=values.http_host,
         http_port=_integer(parser, "--http-port", values.http_port, 0, 65_535),
+        tls_cert_file=_path(values.tls_cert_file),
+        tls_key_file=_path(values.tls_key_file),
+        plain_http=values.plain_http,
         buffer_bytes=_integer(parser, "--buffer-bytes", values.buffer_bytes, _MIB, 1 << 40),
         max_stream_bytes=_integer(parser, "--max-stream-bytes", values.max_stream_bytes, _MIB, 1 << 40),
         screen_file=_path(values.screen_file),
         policy_file=_path(values.policy_file),
         log_level=_level(parser, values.log_level),
     )
+    _check_private(parser, settings)
+    return settings
 
 
 def _variable(flag: str) -> str:
@@ -82,6 +110,18 @@ def _address(parser: argparse.ArgumentParser, value: str | None) -> str:
     if not address.startswith("ipc://") or address == "ipc://":
         parser.error(f"--socket is {address!r}: it must be ipc:// and a path on this machine")
     return address
+
+
+def _check_private(parser: argparse.ArgumentParser, settings: SidecarSettings) -> None:
+    why = settings.plain_http
+    if why is not None and why not in PLAIN_HTTP:
+        parser.error(
+            f"--plain-http (SUBTEXT_PLAIN_HTTP) is {why!r}: it must be one of {', '.join(PLAIN_HTTP)}"
+        )
+    try:
+        check_address(settings.http_host, settings.tls, why)
+    except ListeningError as error:
+        parser.error(str(error))
 
 
 def _integer(parser: argparse.ArgumentParser, flag: str, value: str, least: int, most: int) -> int:

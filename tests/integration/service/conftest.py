@@ -1,4 +1,4 @@
-"""The application over a real database, and keys for it."""
+"""The application over a real database, as its own login sees it, and keys for it."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,6 +21,7 @@ Headers = dict[str, str]
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
+    """The owner's: it makes keys and what there is to read."""
     made = create_engine(database_url, pool_size=10)
     yield made
     made.dispose()
@@ -32,8 +33,17 @@ def sessions(engine: Engine) -> sessionmaker[Session]:
 
 
 @pytest.fixture
-def app(engine: Engine, sessions: sessionmaker[Session]) -> FastAPI:
-    return create_app(Resources(engine=engine, sessions=sessions, metrics=Metrics(CollectorRegistry())))
+def reader(reader_url: str) -> Iterator[Engine]:
+    """The application's own: it has no more rights than a deployment gives it."""
+    made = create_engine(reader_url, pool_size=10)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def app(reader: Engine) -> FastAPI:
+    sessions = session_factory(reader)
+    return create_app(Resources(engine=reader, sessions=sessions, metrics=Metrics(CollectorRegistry())))
 
 
 @pytest.fixture

@@ -3,9 +3,12 @@ from collections.abc import Callable
 
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import auth
+from service.key_watch import KeyWatch
+from service.metrics import AUTHENTICATION_FAILURES, Metrics
 from service.store import keys
 from tests.integration.service import seed
 
@@ -80,6 +83,44 @@ def test_unknown_expired_and_revoked_keys_each_say_so(client: TestClient, sessio
         assert answer.status_code == 401
         assert answer.json()["code"] == code
         assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+
+def test_every_refusal_is_counted_by_its_code(
+    client: TestClient, sessions: Sessions, headers_for: Callable[..., Headers]
+) -> None:
+    client.get("/v1/flags")
+    client.get("/v1/flags", headers={"X-API-Key": auth.new_secret()})
+    client.get("/v1/flags", headers={"X-API-Key": _add(sessions, revoked=True)})
+    client.get("/v1/flags", headers={"X-API-Key": _add(sessions, expires_at=NOW)})
+    client.get("/v1/flags", headers=headers_for("coverage:read"))
+    client.get("/v1/flags", headers=headers_for("flags:read"))
+
+    shown = client.get("/metrics").text
+
+    for code in AUTHENTICATION_FAILURES:
+        assert f'subtext_api_authentication_failures_total{{code="{code}"}} 1.0' in shown
+
+
+def test_keys_in_use_that_expire_soon_are_counted_and_no_others(sessions: Sessions) -> None:
+    hour, days = dt.timedelta(hours=1), dt.timedelta(days=1)
+    for expires_at, used_at in (
+        (NOW + 13 * days, NOW - hour),  # the one
+        (NOW + 15 * days, NOW - hour),
+        (NOW + 13 * days, NOW - 2 * days),
+        (NOW + 13 * days, None),
+        (NOW - hour, NOW - hour),
+        (None, NOW - hour),
+    ):
+        secret = _add(sessions, expires_at=expires_at)
+        with sessions.begin() as session:
+            key = keys.get_key(session, auth.digest(secret))
+            assert key is not None
+            key.last_used_at = used_at
+    metrics = Metrics(CollectorRegistry())
+
+    KeyWatch(sessions, metrics).count(NOW)
+
+    assert "subtext_api_keys_expiring 1.0" in metrics.render().decode()
 
 
 def test_both_headers_carry_a_key_and_another_scheme_does_not(

@@ -250,7 +250,7 @@ def test_a_wrong_parameter_is_a_422_that_names_it(
 
 
 def test_a_page_costs_the_same_number_of_queries_whatever_its_size(
-    client: TestClient, sessions: Sessions, engine: Engine, headers_for: Callable[..., Headers]
+    client: TestClient, sessions: Sessions, reader: Engine, headers_for: Callable[..., Headers]
 ) -> None:
     with sessions.begin() as session:
         audited = seed.add_model(session)
@@ -259,7 +259,7 @@ def test_a_page_costs_the_same_number_of_queries_whatever_its_size(
     headers = headers_for("explanations:read")
     client.get("/v1/explanations", headers=headers)  # records the key's first use
     statements: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    event.listen(reader, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
 
     def cost(limit: int) -> int:
         statements.clear()
@@ -272,12 +272,12 @@ def test_a_page_costs_the_same_number_of_queries_whatever_its_size(
 
 
 def test_an_unknown_model_is_an_empty_page_for_which_no_explanation_is_read(
-    client: TestClient, sessions: Sessions, engine: Engine, admin: Headers
+    client: TestClient, sessions: Sessions, reader: Engine, admin: Headers
 ) -> None:
     statements: list[str] = []
     with sessions.begin() as session:
         seed.add_explanation(session, seed.add_model(session))
-    event.listen(engine, "before_cursor_execute", lambda *heard: statements.append(heard[2]))
+    event.listen(reader, "before_cursor_execute", lambda *heard: statements.append(heard[2]))
 
     page = client.get("/v1/explanations", params={"model": "nobody-serves-it"}, headers=admin)
 

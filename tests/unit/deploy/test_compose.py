@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import yaml
 from pydantic_settings import BaseSettings
+from sqlalchemy import make_url
 
+from deploy.local.stores import SERVICE_LOGIN, WORKER_LOGIN
+from service.store import roles
 from subtext_sidecar.plugin.settings import parse_settings as parse_plugin_settings
 from subtext_sidecar.shipper.settings import parse_settings
 from tests.support import ROOT
@@ -20,6 +23,8 @@ OURS = {"sidecar": 8102, "worker": 8103, "service": 8100}
 SECRETS = {
     "VLLM_API_KEY",
     "POSTGRES_PASSWORD",
+    "POSTGRES_WORKER_PASSWORD",
+    "POSTGRES_SERVICE_PASSWORD",
     "REDIS_PASSWORD",
     "GRAFANA_ADMIN_PASSWORD",
 }
@@ -45,12 +50,26 @@ def test_every_secret_is_required_with_a_message_and_none_has_a_default() -> Non
 
 
 def test_alert_targets_are_secrets_from_the_environment() -> None:
-    assert set(SERVICES["alertmanager"]["secrets"]) == set(COMPOSE["secrets"])
+    targets = SERVICES["alertmanager"]["secrets"]
     for secret in COMPOSE["secrets"].values():
         assert set(secret) == {"environment"}
     config = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text())
     files = {hook["url_file"] for receiver in config["receivers"] for hook in receiver["webhook_configs"]}
-    assert files == {f"/run/secrets/{name}" for name in COMPOSE["secrets"]}
+    assert files == {f"/run/secrets/{name}" for name in targets}
+
+
+def test_worker_service_and_migration_have_logins_of_their_own_which_the_store_makes() -> None:
+    logins = (ROOT / "deploy/postgres/logins.sql").read_text()
+    users = {
+        name: make_url(interpolated(SERVICES[name]["environment"]["SUBTEXT_DATABASE_URL"])).username
+        for name in ("worker", "service", "migrate")
+    }
+
+    assert users == {"worker": WORKER_LOGIN, "service": SERVICE_LOGIN, "migrate": "subtext"}
+    assert f"GRANT {roles.WRITER} TO {WORKER_LOGIN};" in logins
+    assert f"GRANT {roles.READER} TO {SERVICE_LOGIN};" in logins
+    for secret in SERVICES["postgres"]["secrets"]:
+        assert f'/{secret}"' in logins
 
 
 def test_every_variable_is_documented() -> None:
@@ -181,10 +200,22 @@ def test_everything_but_the_one_shot_migration_has_a_health_check_and_restarts()
             assert service["restart"] == "unless-stopped"
 
 
-def test_only_the_openai_endpoint_and_rest_are_open_beyond_this_host() -> None:
+def test_only_the_openai_endpoint_is_open_beyond_this_host() -> None:
     for name, service in SERVICES.items():
         for port in service.get("ports", []):
-            assert port.startswith("127.0.0.1:") or name in {"vllm", "service"}, name
+            assert port.startswith("127.0.0.1:") or name == "vllm", name
+
+
+def test_plain_http_leaves_no_container_without_a_reason() -> None:
+    reasons = {name: SERVICES[name]["environment"]["SUBTEXT_PLAIN_HTTP"] for name in OURS}
+
+    assert reasons == {
+        "sidecar": "private-network",
+        "worker": "private-network",
+        "service": "behind-proxy",
+    }
+    for name in ("sidecar", "worker"):
+        assert "ports" not in SERVICES[name]
 
 
 @pytest.mark.parametrize("image", ["vllm", "worker", "service"])

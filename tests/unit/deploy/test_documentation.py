@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from service import readings
 from service.auth import Scope
-from service.settings import ServiceSettings
+from service.settings import KeySettings, ServiceSettings, StoreSettings
 from subtext_sidecar.anomaly import fit as anomaly_fit
 from subtext_sidecar.contract import streams
 from subtext_sidecar.contract.counters import (
@@ -136,6 +136,8 @@ def real_variables() -> dict[str, dict[str, Any]]:
         for name, field in kind.model_fields.items():
             default = None if field.default is PydanticUndefined else field.default
             found.setdefault(f"SUBTEXT_{name.upper()}", {})[process] = default
+    for name in KeySettings.model_fields.keys() - StoreSettings.model_fields.keys():
+        found[f"SUBTEXT_{name.upper()}"] = {}  # of a command, and of no process
     return found
 
 

@@ -19,6 +19,9 @@ GOOD = {
         ("SUBTEXT_HTTP_PORT", "http"),
         ("SUBTEXT_LOG_LEVEL", "loud"),
         ("SUBTEXT_RECLAIM_IDLE_SECONDS", "0.1"),
+        ("SUBTEXT_HTTP_HOST", "0.0.0.0"),  # noqa: S104  # refused
+        ("SUBTEXT_PLAIN_HTTP", "yes"),
+        ("SUBTEXT_TLS_CERT_FILE", "/certificate"),
     ],
 )
 def test_a_bad_setting_is_named_and_no_secret_is_shown(

