@@ -6,6 +6,7 @@ idempotent, so a crash between any two steps costs a second delivery and nothing
 
 import datetime as dt
 import operator
+import random
 import threading
 import time
 import traceback
@@ -109,6 +110,7 @@ class WorkerLoop:
         self._tell_health()
         self._under_way: Sequence[Entry] = ()  # of the batch; settled ones too
         self._in_hands: Sequence[pipeline.Work] = ()  # that the decoder was given last
+        self._has_proof = False  # the decoder read a known vector right before what it has in hands
         self._has_read = False  # anything real, since this process began
 
     def run(self) -> None:
@@ -134,9 +136,9 @@ class WorkerLoop:
 
     def hand_back(self) -> None:
         """Give up what is not settled of the batch under way, for others to take at once."""
-        alone = self._in_hands[0].entry.id if len(self._in_hands) == 1 and self._has_read else None
+        blamed = {work.entry.id for work in self._in_hands} if self._has_proof else set()
         deliveries = {entry.id: entry.deliveries for entry in self._under_way}
-        self._queue.release(blame.after_outage(deliveries, {alone} if alone is not None else set()))
+        self._queue.release(blame.after_outage(deliveries, blamed))
 
     def _try_to_hand_back(self) -> None:
         try:
@@ -182,6 +184,9 @@ class WorkerLoop:
         """Process; when it fails as a whole, one by one, so that one entry cannot stop the others."""
         if not works:
             return
+        self._in_hands, self._has_proof = (), False
+        if len(works) == 1 and works[0].entry.is_suspect:
+            self._prove_decoder()
         try:
             lost = self._waiting_out(lambda: self._process(works))
         except Exception as error:  # noqa: BLE001  # the boundary of a job
@@ -196,6 +201,12 @@ class WorkerLoop:
                 self._attempt([work])
         else:
             self._count_lost(lost or 0)
+
+    def _prove_decoder(self) -> None:
+        """Return when the decoder reads: what breaks it next is the suspect."""
+        for _ in range(random.randint(*blame.PROOFS)):  # noqa: S311  # no secret
+            self._require_decoder()
+        self._has_proof = True
 
     def _require_decoder(self) -> None:
         """Return when the decoder reads a known vector: then the entries were at fault, and not it.
@@ -258,7 +269,7 @@ class WorkerLoop:
         is_trusted = not self._health.failed
         rows = pipeline.to_rows(works, readings, verdicts, self._decoder.token_text, is_trusted=is_trusted)
         self._progress.beat()
-        self._in_hands, self._has_read = (), True
+        self._in_hands, self._has_proof, self._has_read = (), False, True
         return rows
 
     def _store(

@@ -28,6 +28,7 @@ class Entry(NamedTuple):
     id: bytes  # "milliseconds-sequence"
     fields: dict[bytes, bytes]
     deliveries: int  # including this one
+    is_suspect: bool = False  # handed out alone, because it may be what broke its worker
 
 
 class Backlog(NamedTuple):
@@ -245,7 +246,8 @@ class StreamQueue:
             start_id=first["message_id"],
             count=1 if is_alone else count,
         )
-        return [Entry(id_, fields, self._deliveries(id_)) for id_, fields in claimed], len(deleted)
+        entries = [Entry(id_, fields, self._deliveries(id_), is_alone) for id_, fields in claimed]
+        return entries, len(deleted)
 
     def _deliveries(self, id_: bytes) -> int:
         found = self._pending(start=id_, end=id_, count=1)
