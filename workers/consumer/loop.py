@@ -12,8 +12,7 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -32,6 +31,7 @@ from subtext_sidecar.contract.counters import (
     WorkerCounter,
 )
 from workers.consumer import decoder_health, ledger, pipeline
+from workers.consumer.lease import Lease
 from workers.consumer.metrics import WorkerMetrics
 from workers.consumer.outage import blame, known_vector
 from workers.consumer.outage.known_vector import DecoderOutageError
@@ -102,6 +102,7 @@ class WorkerLoop:
         self._stop = stop
         self._warm = warm
         self._progress = progress
+        self._lease = Lease(queue, progress, renewal_seconds=settings.keep_alive_seconds)
         self._reached = reached
         self._source = f"worker-{uuid.uuid4().hex}"
         self._health = decoder_health.DecoderHealth(
@@ -129,7 +130,7 @@ class WorkerLoop:
         self._metrics.redeliveries.inc(sum(entry.deliveries > 1 for entry in batch.entries))
         self._reached("fetched")
         self._under_way = batch.entries
-        with self._kept_alive(batch.entries):
+        with self._lease.held(batch.entries):
             self._handle(batch.entries)
         self._under_way = ()
         return len(batch.entries)
@@ -138,7 +139,7 @@ class WorkerLoop:
         """Give up what is not settled of the batch under way, for others to take at once."""
         blamed = {work.entry.id for work in self._in_hands} if self._has_proof else set()
         deliveries = {entry.id: entry.deliveries for entry in self._under_way}
-        self._queue.release(blame.after_outage(deliveries, blamed))
+        self._lease.hand_back(blame.after_outage(deliveries, blamed))
 
     def _try_to_hand_back(self) -> None:
         try:
@@ -424,27 +425,3 @@ class WorkerLoop:
             if self._stop.wait(pause):
                 return None
             pause = min(pause * 2, _LONGEST_BACKOFF_SECONDS)
-
-    @contextmanager
-    def _kept_alive(self, entries: Sequence[Entry]) -> Iterator[None]:
-        """Keep the entries ours while they are worked on, however long that takes."""
-        done = threading.Event()
-        ids = [entry.id for entry in entries]
-
-        def beat() -> None:
-            while not done.wait(self._settings.keep_alive_seconds):
-                if self._progress.is_stalled:
-                    continue  # others may take them
-                try:
-                    self._queue.keep_alive(ids)
-                except redis.RedisError as error:
-                    # Worst case: another worker decodes them as well, and stores nothing new.
-                    log.warning("keep_alive_failed", error=repr(error))
-
-        thread = threading.Thread(target=beat, name="keep-alive", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()

@@ -167,13 +167,18 @@ class StreamQueue:
 
     def keep_alive(self, ids: Sequence[bytes]) -> None:
         """See Queue. JUSTID leaves the delivery count alone."""
-        if ids:
+        if not ids:
+            return
+        oldest, newest = min(ids, key=_order), max(ids, key=_order)
+        held = self._pending(start=oldest, end=newest, count=len(ids), consumer=self.consumer)
+        # Only those: claiming what another consumer took over would hand it to two at once.
+        if ours := [one["message_id"] for one in held if one["message_id"] in set(ids)]:
             self._redis.xclaim(
                 self._settings.stream,
                 self._settings.group,
                 self.consumer,
                 min_idle_time=0,
-                message_ids=list(ids),
+                message_ids=ours,
                 idle=0,
                 justid=True,
             )
@@ -231,27 +236,37 @@ class StreamQueue:
         """
         if time.monotonic() < self._next_reclaim:
             return [], 0
-        idle = self._pending(idle=self._settings.idle_ms, count=_LEFT_LOOKED_AT if is_any else 1)
+        idle = self._pending(idle=self._settings.idle_ms, count=max(count, _LEFT_LOOKED_AT))
         if not idle:
             self._next_reclaim = time.monotonic() + self._settings.idle_ms / 2000
             self._reap_consumers()
             return [], 0
-        first = random.choice(idle)  # noqa: S311  # no secret
-        is_alone = blame.is_alone_next_time(int(first["times_delivered"]))
-        _, claimed, deleted = self._redis.xautoclaim(
-            self._settings.stream,
-            self._settings.group,
-            self.consumer,
-            min_idle_time=self._settings.idle_ms,
-            start_id=first["message_id"],
-            count=1 if is_alone else count,
-        )
-        entries = [Entry(id_, fields, self._deliveries(id_), is_alone) for id_, fields in claimed]
-        return entries, len(deleted)
+        at = random.randrange(len(idle)) if is_any else 0  # noqa: S311  # no secret
+        left = {one["message_id"]: int(one["times_delivered"]) for one in idle[at:]}
+        together = blame.taken_together(left, count)
+        return self._claim({id_: left[id_] + 1 for id_ in together})
 
-    def _deliveries(self, id_: bytes) -> int:
-        found = self._pending(start=id_, end=id_, count=1)
-        return int(found[0]["times_delivered"]) if found else 1
+    def _claim(self, deliveries: Mapping[bytes, int]) -> tuple[list[Entry], int]:
+        """Take over those that are idle still; return them, and how many the stream had lost.
+
+        ``deliveries`` counts the one to come.
+        """
+        stream, group, idle_ms = self._settings.stream, self._settings.group, self._settings.idle_ms
+        with self._redis.pipeline(transaction=True) as transaction:
+            for id_ in deliveries:
+                transaction.xpending_range(stream, group, min=id_, max=id_, count=1, idle=idle_ms)
+            transaction.xclaim(
+                stream, group, self.consumer, min_idle_time=idle_ms, message_ids=list(deliveries)
+            )
+            *looked_up, claimed = transaction.execute()
+        fields = {id_: found for id_, found in claimed if found is not None}
+        entries = [
+            Entry(id_, fields[id_], count, blame.is_alone_next_time(count - 1))
+            for id_, count in deliveries.items()
+            if id_ in fields
+        ]
+        idle = {one["message_id"] for found in looked_up for one in found}
+        return entries, len(idle - fields.keys())
 
     def _pending(
         self,
@@ -290,6 +305,11 @@ class StreamQueue:
     def _add_settle(self, transaction: Any, ids: Sequence[bytes]) -> None:
         transaction.xack(self._settings.stream, self._settings.group, *ids)
         transaction.xdel(self._settings.stream, *ids)
+
+
+def _order(id_: bytes) -> tuple[int, ...]:
+    """Return the place of an entry's id in its stream."""
+    return tuple(map(int, id_.split(b"-")))
 
 
 def _lost(answers: Sequence[Any]) -> int:

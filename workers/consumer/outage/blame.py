@@ -29,6 +29,17 @@ def is_alone_next_time(deliveries: int) -> bool:
     return deliveries != 1
 
 
+def taken_together(left: Mapping[bytes, int], count: int) -> list[bytes]:
+    """Return which pending entries, ids with their deliveries, are handed out with the first of them.
+
+    At most ``count``; a first one that is to be alone is, and none that is to be alone comes with others.
+    """
+    first = next(iter(left))
+    if is_alone_next_time(left[first]):
+        return [first]
+    return [id_ for id_, deliveries in left.items() if not is_alone_next_time(deliveries)][:count]
+
+
 def after_outage(deliveries: Mapping[bytes, int], blamed: Collection[bytes]) -> dict[bytes, int]:
     """Return how many deliveries each entry of the batch stands at from now on, none of them at 1.
 
