@@ -37,7 +37,7 @@ from workers.consumer.outage import blame, known_vector
 from workers.consumer.outage.known_vector import DecoderOutageError
 from workers.consumer.outage.progress import Progress
 from workers.consumer.queue import Batch, Entry, Queue
-from workers.errors import STORE_ERRORS, PermanentError, is_outage
+from workers.errors import STORE_ERRORS, UNUSABLE_STORES, PermanentError, is_outage
 from workers.judge.judge import Judge
 from workers.nla.decoder import Decoder, GivenFacts
 
@@ -120,7 +120,10 @@ class WorkerLoop:
             self.step()
 
     def step(self) -> int:
-        """Take one batch to its end; return how many entries it had. Waits out every outage."""
+        """Take one batch to its end; return how many entries it had. Waits out every outage of a store.
+
+        Raises DecoderOutageError, or one of UNUSABLE_STORES; the batch is handed back then.
+        """
         batch = self._waiting_out(self._fetch)
         if batch is None:
             return 0
@@ -131,7 +134,11 @@ class WorkerLoop:
         self._reached("fetched")
         self._under_way = batch.entries
         with self._lease.held(batch.entries):
-            self._handle(batch.entries)
+            try:
+                self._handle(batch.entries)
+            except UNUSABLE_STORES:
+                self._try_to_hand_back()
+                raise
         self._under_way = ()
         return len(batch.entries)
 
@@ -190,6 +197,8 @@ class WorkerLoop:
             self._prove_decoder()
         try:
             lost = self._waiting_out(lambda: self._process(works))
+        except UNUSABLE_STORES:
+            raise
         except Exception as error:  # noqa: BLE001  # the boundary of a job
             self._metrics.failures.labels(type(error).__name__).inc()
             log.warning("batch_failed", entries=len(works), error=repr(error))

@@ -18,6 +18,7 @@ import redis
 
 from subtext_sidecar.contract import streams
 from workers.consumer.outage import blame
+from workers.errors import UnusableQueueError
 
 _LEFT_LOOKED_AT = 64
 
@@ -86,10 +87,6 @@ class Queue(Protocol):
     def ping(self) -> None:
         """Raise redis.RedisError when the server is away or takes no writes."""
         ...
-
-
-class UnusableQueueError(ValueError):
-    """The server can never be used as it is; the message names the fix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
