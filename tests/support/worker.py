@@ -12,6 +12,7 @@ import redis
 from sqlalchemy.orm import Session, sessionmaker
 
 from subtext_sidecar.contract import streams
+from tests.support.letters import letters_of
 from tests.support.records import encode_header, header_for
 from tests.support.waiting import wait_until
 from workers.consumer import wiring
@@ -79,8 +80,7 @@ class Bench:
         )
 
     def dead_letters(self) -> list[dict[bytes, bytes]]:
-        entries: Any = self.client.xrange(streams.DEAD_LETTER_STREAM)
-        return [fields for _, fields in entries]
+        return letters_of(self.client)
 
     def metric(self, name: str, **labels: str) -> float:
         return self.parts.metrics.registry.get_sample_value(name, labels) or 0.0

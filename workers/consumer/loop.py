@@ -36,7 +36,7 @@ from workers.consumer.metrics import WorkerMetrics
 from workers.consumer.outage import blame, known_vector
 from workers.consumer.outage.known_vector import DecoderOutageError
 from workers.consumer.outage.progress import Progress
-from workers.consumer.queue import Batch, Entry, Queue
+from workers.consumer.queue import Batch, Burial, Entry, Queue
 from workers.errors import STORE_ERRORS, UNUSABLE_STORES, PermanentError, is_outage
 from workers.judge.judge import Judge
 from workers.nla.decoder import Decoder, GivenFacts
@@ -335,18 +335,20 @@ class WorkerLoop:
             )
 
     def _dead_letter(self, rejection: pipeline.Rejection) -> None:
-        lost = self._waiting_out(lambda: self._move(rejection))
-        if lost is None:
+        burial = self._waiting_out(lambda: self._move(rejection))
+        if burial is None:
             return  # still pending: a later delivery tries again
-        self._metrics.dead_letters.labels(streams.ACTIVATIONS_STREAM, rejection.reason).inc()
+        labels = (streams.ACTIVATIONS_STREAM, rejection.reason)
+        self._metrics.dead_letters.labels(*labels).inc()
+        self._metrics.dead_letters_trimmed.labels(*labels).inc(burial.trimmed)
         log.warning("entry_dead_lettered", entry=rejection.entry.id.decode(), reason=rejection.reason)
         cells = [ledger.cell_of(rejection.entry, self._target.model)]
         counts = ledger.tally({WorkerCounter.ROWS_CONSUMED: cells, DEAD_LETTERED[rejection.reason]: cells})
         self._waiting_out(lambda: self._count(counts))
-        self._count_lost(lost)
+        self._count_lost(burial.lost)
 
-    def _move(self, rejection: pipeline.Rejection) -> int | None:
-        """Return as `Queue.settle`, or None when Redis has no room for it."""
+    def _move(self, rejection: pipeline.Rejection) -> Burial | None:
+        """Dead-letter it; None when Redis has no room for it."""
         try:
             return self._queue.dead_letter(rejection.entry, rejection.reason, rejection.error)
         except redis.OutOfMemoryError as error:

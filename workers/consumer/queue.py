@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 import redis
 
-from subtext_sidecar.contract import streams
+from subtext_sidecar.contract import dead_letters, streams
+from subtext_sidecar.contract.counters import Hop
 from workers.consumer.outage import blame
 from workers.errors import UnusableQueueError
 
@@ -47,6 +48,13 @@ class Batch(NamedTuple):
     trimmed: int  # pending entries that the stream had lost; whoever trimmed them counted them
 
 
+class Burial(NamedTuple):
+    """What came of a dead letter."""
+
+    lost: int  # as `Queue.settle`
+    trimmed: int  # older letters that its stream had no room for
+
+
 class Queue(Protocol):
     """Where the loop gets its entries from."""
 
@@ -64,8 +72,12 @@ class Queue(Protocol):
         """
         ...
 
-    def dead_letter(self, entry: Entry, reason: str, error: str) -> int:
-        """Move the entry to the dead-letter stream and settle it, in one step; returns as `settle`."""
+    def dead_letter(self, entry: Entry, reason: str, error: str) -> Burial:
+        """Move the entry to the dead-letter stream of its reason and settle it, in one step."""
+        ...
+
+    def dead_letter_fill(self) -> Mapping[tuple[str, str], float]:
+        """Return how full each dead-letter stream is that has letters, by writer and reason; full at 1."""
         ...
 
     def keep_alive(self, ids: Sequence[bytes]) -> None:
@@ -94,7 +106,6 @@ class QueueSettings:
     """Names and limits."""
 
     stream: str = streams.ACTIVATIONS_STREAM
-    dead_stream: str = streams.DEAD_LETTER_STREAM
     group: str = streams.WORKER_GROUP
     idle_ms: int = 60_000  # a consumer silent for so long is taken for dead
 
@@ -146,21 +157,52 @@ class StreamQueue:
             self._add_settle(transaction, ids)
             return _lost(transaction.execute())
 
-    def dead_letter(self, entry: Entry, reason: str, error: str) -> int:
+    def dead_letter(self, entry: Entry, reason: str, error: str) -> Burial:
         """See Queue. The dead-letter stream is bounded; its oldest entries go first."""
         fields = {
             name: entry.fields.get(name, b"") for name in (streams.FIELD_HEADER, streams.FIELD_VECTOR)
         }
         fields |= {streams.FIELD_REASON: reason.encode(), streams.FIELD_ERROR: error.encode()[:2000]}
+        dead_stream = dead_letters.stream_of(self._settings.stream, Hop.WORKER, reason)
         with self._redis.pipeline(transaction=True) as transaction:
-            transaction.xadd(
-                self._settings.dead_stream,
-                fields,
-                maxlen=streams.MAX_DEAD_LETTERS,
-                approximate=True,
-            )
+            transaction.xadd(dead_stream, fields)
             self._add_settle(transaction, [entry.id])
-            return _lost(transaction.execute())
+            lost = _lost(transaction.execute())
+        try:
+            trimmed = self._trim(dead_stream)
+        except redis.RedisError:
+            trimmed = 0  # the letter is there, and the next one trims; raised, it would be added twice
+        return Burial(lost, trimmed)
+
+    def dead_letter_fill(self) -> dict[tuple[str, str], float]:
+        """See Queue."""
+        names = list(dead_letters.streams_of(self._settings.stream))
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for *_, name in names:
+                pipeline.exists(name)
+            exist = pipeline.execute()
+        return {
+            (writer, reason): dead_letters.fill_ratio(*self._size(name))
+            for (writer, reason, name), there in zip(names, exist, strict=True)
+            if there
+        }
+
+    def _trim(self, dead_stream: str) -> int:
+        entries, size_bytes = self._size(dead_stream)
+        kept = dead_letters.entries_kept(entries, size_bytes)
+        if kept == entries:
+            return 0
+        return int(self._redis.xtrim(dead_stream, maxlen=kept, approximate=False))
+
+    def _size(self, dead_stream: str) -> tuple[int, int]:
+        """Return entries and bytes; no bytes where the server does not let us ask."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.xlen(dead_stream)
+            pipeline.memory_usage(dead_stream, samples=0)
+            entries, size_bytes = pipeline.execute(raise_on_error=False)
+        if isinstance(entries, redis.RedisError):
+            raise entries
+        return entries, 0 if isinstance(size_bytes, redis.RedisError) else size_bytes or 0
 
     def keep_alive(self, ids: Sequence[bytes]) -> None:
         """See Queue. JUSTID leaves the delivery count alone."""

@@ -3,20 +3,16 @@
 This module is a contract: whoever writes or reads a stream takes it from here, because two writers that
 trim one stream to different lengths delete each other's entries. It imports nothing.
 
-subtext:activations       h, a                  one sample; its writer bounds it by bytes
-subtext:activations:dead  h, a, reason, error   a sample that must not be used; sidecar and workers write it
-subtext:coverage          h                     one count
-subtext:coverage:dead     h, a, reason, error   a count that must not be used; ``a`` is empty
+subtext:activations  h, a   one sample; its writer bounds it by bytes
+subtext:coverage     h      one count
 
-One of each a deployment; shards would append ":{k}".
+One of each a deployment; shards would append ":{k}". What must not be used goes to `dead_letters`.
 """
 
 from typing import Final
 
 ACTIVATIONS_STREAM: Final = "subtext:activations"
-DEAD_LETTER_STREAM: Final = "subtext:activations:dead"
 COVERAGE_STREAM: Final = "subtext:coverage"
-COVERAGE_DEAD_LETTER_STREAM: Final = "subtext:coverage:dead"
 
 CLUSTER_REFUSAL: Final = (
     "Redis runs in cluster mode, where the streams lie on different nodes and an entry cannot move between"
@@ -32,5 +28,4 @@ FIELD_REASON: Final = b"reason"  # dead letters only: a bounded label
 FIELD_ERROR: Final = b"error"  # dead letters only: the reason's detail
 
 # The newest entries that a stream keeps at least; Redis trims whole nodes, so it may hold some more.
-MAX_DEAD_LETTERS: Final = 10_000  # of each dead-letter stream
 MAX_COVERAGE_ENTRIES: Final = 100_000

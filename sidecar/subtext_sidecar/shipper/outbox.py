@@ -10,7 +10,7 @@ from redis import RedisError
 
 from subtext_sidecar.contract.counters import CounterName, SidecarCounter, Stratum
 from subtext_sidecar.contract.record import CoverageCount, encode_coverage
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM, DEAD_LETTER_STREAM
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM
 from subtext_sidecar.local.ledger import Cell, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.shipper.buffer import Buffer, Entry
@@ -113,7 +113,7 @@ class Outbox:
             return
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             (ACTIVATIONS_STREAM, self._show_backlog),
-            (DEAD_LETTER_STREAM, self._send_letters),
+            (f"{ACTIVATIONS_STREAM}:dead", self._send_letters),
             (COVERAGE_STREAM, self._send_counts),
         )
         for stream, step in steps:
@@ -130,8 +130,10 @@ class Outbox:
 
     def _send_letters(self) -> None:
         if self._letters:
-            self._stream.bury(self._letters)
+            trimmed = self._stream.bury(self._letters)
             self._letters.clear()
+            for reason, count in trimmed.items():
+                self._metrics.dead_letters_trimmed.labels(ACTIVATIONS_STREAM, reason).inc(count)
 
     def _send_counts(self) -> None:
         if self._counts:

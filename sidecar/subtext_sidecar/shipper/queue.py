@@ -10,17 +10,17 @@ from redis import Redis, RedisError, ResponseError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from subtext_sidecar.contract import dead_letters
+from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.streams import (
     ACTIVATIONS_STREAM,
     CLUSTER_REFUSAL,
     COVERAGE_STREAM,
-    DEAD_LETTER_STREAM,
     FIELD_ERROR,
     FIELD_HEADER,
     FIELD_REASON,
     FIELD_VECTOR,
     MAX_COVERAGE_ENTRIES,
-    MAX_DEAD_LETTERS,
 )
 from subtext_sidecar.shipper.buffer import Entry
 
@@ -162,8 +162,15 @@ class RedisStream:
         trimmed = 0 if isinstance(answers[-1], RedisError) else int(answers[-1])
         return ShipOutcome(min([*errors, count]), trimmed, answers[errors[0]] if errors else None)
 
-    def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Append to the dead-letter stream; raises RedisError."""
+    def bury(self, letters: Sequence[DeadLetter]) -> dict[str, int]:
+        """Append each to the dead-letter stream of its reason and bound those; raises RedisError.
+
+        Returns how many older letters there was no room for, by reason.
+        """
+        names = {
+            letter.reason: dead_letters.stream_of(ACTIVATIONS_STREAM, Hop.SIDECAR, letter.reason)
+            for letter in letters
+        }
         pipeline = self._redis.pipeline(transaction=False)
         for letter in letters:
             fields: dict[Any, Any] = {
@@ -172,8 +179,30 @@ class RedisStream:
                 FIELD_REASON: letter.reason,
                 FIELD_ERROR: letter.detail,
             }
-            pipeline.xadd(DEAD_LETTER_STREAM, fields, maxlen=MAX_DEAD_LETTERS, approximate=True)
+            pipeline.xadd(names[letter.reason], fields)
         pipeline.execute()
+        return {reason: self._trim(name) for reason, name in names.items()}
+
+    def _trim(self, dead_stream: str) -> int:
+        """Bound a dead-letter stream, by entries alone where the server tells no bytes; raises nothing.
+
+        The letters are there already, and the next ones trim: raised, an error would add them twice.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.xlen(dead_stream)
+        pipeline.memory_usage(dead_stream, samples=0)
+        try:
+            entries, size_bytes = pipeline.execute(raise_on_error=False)
+            if isinstance(entries, RedisError):
+                return 0
+            size = 0 if isinstance(size_bytes, RedisError) else size_bytes or 0
+            kept = dead_letters.entries_kept(entries, size)
+            if kept == entries:
+                return 0
+            trimmed: Any = self._redis.xtrim(dead_stream, maxlen=kept, approximate=False)
+            return int(trimmed)
+        except RedisError:
+            return 0
 
     def report(self, counts: Sequence[bytes]) -> None:
         """Append encoded coverage counts; raises RedisError."""
@@ -186,7 +215,7 @@ class RedisStream:
 
     def backlog(self) -> dict[str, int]:
         """Return the entries in each stream; also the readiness check. Raises RedisError."""
-        streams = (ACTIVATIONS_STREAM, DEAD_LETTER_STREAM, COVERAGE_STREAM)
+        streams = (ACTIVATIONS_STREAM, COVERAGE_STREAM)
         pipeline = self._redis.pipeline(transaction=False)
         for stream in streams:
             pipeline.xlen(stream)

@@ -12,10 +12,11 @@ import redis
 
 from subtext_sidecar.contract.counters import Hop, Stratum
 from subtext_sidecar.contract.record import VERSION, CoverageCount, Record, encode_coverage
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, DEAD_LETTER_STREAM
+from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import decode_block, encode_block
 from tests.integration.sidecar.shipper.stage import MIB, over_strata, shipped, totals
+from tests.support.letters import letters_of
 from tests.support.records import block_frames, block_header, status
 from tests.support.services import free_port, redis_url_of, start_valkey
 from tests.support.vllm.runs import records_of
@@ -86,11 +87,9 @@ def test_a_bad_block_is_one_dead_letter_with_its_reason_and_its_rows_are_counted
     stage.send(wire.BLOCK, *message())
     stage.send(wire.BLOCK, *block_frames(rows=1))
 
-    stage.step_until(
-        lambda: bool(client.xlen(ACTIVATIONS_STREAM)) and bool(client.xlen(DEAD_LETTER_STREAM))
-    )
+    stage.step_until(lambda: bool(client.xlen(ACTIVATIONS_STREAM)) and bool(letters_of(client)))
 
-    ((_, letter),) = client.xrange(DEAD_LETTER_STREAM)
+    (letter,) = letters_of(client)
     assert letter[b"reason"].decode() == reason
     assert letter[b"error"]
     stage.step_until(lambda: "rows_shipped" in over_strata(totals(client, "sidecar")))
@@ -130,8 +129,8 @@ def test_a_row_that_is_not_finite_takes_no_other_row_of_its_block_with_it(start:
 
     stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 3)
 
-    stage.step_until(lambda: client.xlen(DEAD_LETTER_STREAM) == 1)
-    ((_, letter),) = client.xrange(DEAD_LETTER_STREAM)
+    stage.step_until(lambda: len(letters_of(client)) == 1)
+    (letter,) = letters_of(client)
     assert letter[b"reason"] == b"not_finite"
     stage.step_until(lambda: (OPT_IN, "rows_shipped") in totals(client, "sidecar"))
     assert totals(client, "sidecar") == {

@@ -20,6 +20,7 @@ from service.store import engine as store_engine
 from service.store.tables import CoverageMinute, Explanation, Flag, Sample
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Hop, Stratum
+from tests.support.letters import letters_of
 from tests.support.waiting import wait_until
 from tests.support.worker import D_MODEL, MODEL, Bench, make_record
 from workers.consumer.decoder_health import FEWEST, WINDOW
@@ -559,4 +560,4 @@ def test_coverage_counts_are_kept_once_however_often_they_arrive(bench: Bench) -
     assert coverage(bench) == {"requests_seen": 9}
     with bench.sessions() as session:
         assert session.execute(select(CoverageMinute.stratum)).scalar_one() == "opt_out"
-    assert bench.client.xlen(streams.COVERAGE_DEAD_LETTER_STREAM) == 1 + len(unstorable)
+    assert len(letters_of(bench.client, streams.COVERAGE_STREAM)) == 1 + len(unstorable)
