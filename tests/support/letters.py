@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from subtext_sidecar.contract import dead_letters, streams
+from subtext_sidecar.contract import dead_letters
 
 
-def letters_of(client: Any, stream: str = streams.ACTIVATIONS_STREAM) -> list[dict[bytes, bytes]]:
+def letters_of(client: Any, stream: str) -> list[dict[bytes, bytes]]:
     """Return all of one stream's, in the order in which they were written."""
     found: list[tuple[bytes, dict[bytes, bytes]]] = []
     for *_, name in dead_letters.streams_of(stream):

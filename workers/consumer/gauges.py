@@ -22,9 +22,13 @@ class Gauges:
     ) -> None:
         """Measure each queue under the stream and group of its settings."""
         self._metrics = metrics
-        self._queues = queues
+        self._queues = dict(queues)
         self._database = database
         self._filled: dict[str, set[tuple[str, str]]] = {}  # kinds of letters that were seen, by stream
+
+    def add(self, settings: QueueSettings, queue: Queue) -> None:
+        """Measure this one as well; before ``run``."""
+        self._queues[settings] = queue
 
     def run(self, stop: threading.Event) -> None:
         """Measure every two seconds until told to stop."""

@@ -22,7 +22,6 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import identity
 from service.store.write import coverage, readings
-from subtext_sidecar.contract import streams
 from subtext_sidecar.contract.counters import (
     DEAD_LETTERED,
     DeadLetterReason,
@@ -338,7 +337,7 @@ class WorkerLoop:
         burial = self._waiting_out(lambda: self._move(rejection))
         if burial is None:
             return  # still pending: a later delivery tries again
-        labels = (streams.ACTIVATIONS_STREAM, rejection.reason)
+        labels = (self._queue.stream, rejection.reason)
         self._metrics.dead_letters.labels(*labels).inc()
         self._metrics.dead_letters_trimmed.labels(*labels).inc(burial.trimmed)
         log.warning("entry_dead_lettered", entry=rejection.entry.id.decode(), reason=rejection.reason)

@@ -58,6 +58,11 @@ class Burial(NamedTuple):
 class Queue(Protocol):
     """Where the loop gets its entries from."""
 
+    @property
+    def stream(self) -> str:
+        """Name of the stream: a bounded label, for one process reads few of them."""
+        ...
+
     def fetch(self, count: int, block_ms: int, *, new_first: bool = False) -> Batch:
         """Return reclaimed entries or, up to ``count``, new ones; waits at most ``block_ms``.
 
@@ -105,7 +110,7 @@ class Queue(Protocol):
 class QueueSettings:
     """Names and limits."""
 
-    stream: str = streams.ACTIVATIONS_STREAM
+    stream: str
     group: str = streams.WORKER_GROUP
     idle_ms: int = 60_000  # a consumer silent for so long is taken for dead
 
@@ -120,6 +125,11 @@ class StreamQueue:
         self.consumer = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         self._next_reclaim = 0.0
         self._is_server_known = False
+
+    @property
+    def stream(self) -> str:
+        """See Queue."""
+        return self._settings.stream
 
     def check_server(self) -> None:
         """Raise UnusableQueueError for a server in cluster mode; redis.RedisError when it is away."""
@@ -173,6 +183,13 @@ class StreamQueue:
         except redis.RedisError:
             trimmed = 0  # the letter is there, and the next one trims; raised, it would be added twice
         return Burial(lost, trimmed)
+
+    def move(self, entry: Entry, stream: str) -> None:
+        """Append the entry to another stream and settle it here, in one step."""
+        with self._redis.pipeline(transaction=True) as transaction:
+            transaction.xadd(stream, entry.fields)
+            self._add_settle(transaction, [entry.id])
+            transaction.execute()
 
     def dead_letter_fill(self) -> dict[tuple[str, str], float]:
         """See Queue."""
