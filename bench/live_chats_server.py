@@ -17,7 +17,7 @@ from deploy.local.model import MODEL_NAME
 from deploy.local.ports import HOST
 from deploy.local.stack import Stack
 from subtext_sidecar.contract.record import Record, RecordError, decode
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
+from subtext_sidecar.contract.streams import ACTIVATIONS_PATTERN, FIELD_HEADER, FIELD_VECTOR
 
 _STORE_DEADLINE_SECONDS: Final = 60.0
 _ENGINE_DEADLINE_SECONDS: Final = 900.0
@@ -110,17 +110,23 @@ def _chat(client: openai.OpenAI, name: str, ask: Ask, sampling: Sampling, *, see
     return LiveChat([*prompt, *written], len(prompt), ask.is_real)
 
 
-def _newest(redis: Redis) -> bytes:
-    """Return the id of the stream's newest entry, after which to read."""
-    if not redis.exists(ACTIVATIONS_STREAM):
-        return b"0"
-    info: Any = redis.xinfo_stream(ACTIVATIONS_STREAM)
-    newest: bytes = info["last-generated-id"]
+def _newest(redis: Redis) -> dict[bytes, bytes]:
+    """Return the id of each stream's newest entry, after which to read."""
+    newest: dict[bytes, bytes] = {}
+    for stream in _streams(redis):
+        info: Any = redis.xinfo_stream(stream)
+        newest[stream] = info["last-generated-id"]
     return newest
 
 
-def _follow(redis: Redis, last: bytes, sent: Sequence["Future[LiveChat]"]) -> tuple[list[Record], int]:
-    """Read new entries until all answers are in and the stream is quiet.
+def _streams(redis: Redis) -> list[bytes]:
+    return list(redis.scan_iter(match=ACTIVATIONS_PATTERN))
+
+
+def _follow(
+    redis: Redis, last: dict[bytes, bytes], sent: Sequence["Future[LiveChat]"]
+) -> tuple[list[Record], int]:
+    """Read new entries until all answers are in and the streams are quiet.
 
     Returns the records and the number of invalid entries.
     """
@@ -128,10 +134,15 @@ def _follow(redis: Redis, last: bytes, sent: Sequence["Future[LiveChat]"]) -> tu
     unreadable = 0
     changed = time.monotonic()
     while time.monotonic() < changed + _QUIET_SECONDS:
-        answers: Any = redis.xread({ACTIVATIONS_STREAM: last}, block=_WAIT_MILLISECONDS)
-        for _, entries in answers:
+        after: dict[Any, Any] = {stream: last.get(stream, b"0") for stream in _streams(redis)}
+        answers: Any = []
+        if after:
+            answers = redis.xread(after, block=_WAIT_MILLISECONDS)
+        else:
+            time.sleep(_WAIT_MILLISECONDS / 1000)
+        for stream, entries in answers:
             for entry, fields in entries:
-                last = entry
+                last[stream] = entry
                 try:
                     records.append(decode(fields[FIELD_HEADER], fields[FIELD_VECTOR]))
                 except (KeyError, RecordError):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.facts import RequestFacts, RowFacts
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
+from subtext_sidecar.contract.streams import activations_stream
 
 D_MODEL: Final = 3584  # of Qwen2.5-7B; a row is 7 KB in bfloat16
 LAYER: Final = 20
@@ -90,13 +90,14 @@ def write(redis_url: str, seconds: float) -> float:
 
     rng = np.random.default_rng(0)
     fields: dict[Any, Any] = {"h": rng.bytes(_HEADER_BYTES), "a": rng.bytes(2 * D_MODEL)}
+    stream = activations_stream(MODEL, LAYER)
     with Redis.from_url(redis_url) as client:
         started, written = time.monotonic(), 0
         while time.monotonic() - started < seconds:
             pipeline = client.pipeline(transaction=False)
             for _ in range(_ENTRIES_PER_BATCH):
-                pipeline.xadd(ACTIVATIONS_STREAM, fields)
-            pipeline.xtrim(ACTIVATIONS_STREAM, maxlen=_STREAM_ENTRIES, approximate=True)
+                pipeline.xadd(stream, fields)
+            pipeline.xtrim(stream, maxlen=_STREAM_ENTRIES, approximate=True)
             pipeline.execute()
             written += _ENTRIES_PER_BATCH
         return written / (time.monotonic() - started)

@@ -19,7 +19,7 @@ from bench.sidecar_load import D_MODEL, LAYER, MODEL, benign
 from subtext_sidecar.anomaly import fit as anomaly_fit
 from subtext_sidecar.anomaly.fit import Direction
 from subtext_sidecar.anomaly.reference import save_reference
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
+from subtext_sidecar.contract.streams import activations_stream
 
 PROBES: Final = 16
 RANK: Final = 32
@@ -55,8 +55,9 @@ class Stage:
         """Return the sidecar's current state."""
         times = self.sidecar.cpu_times()
         shipped = 0
-        if self._client.exists(ACTIVATIONS_STREAM):
-            shipped = int(self._client.xinfo_stream(ACTIVATIONS_STREAM)["entries-added"])
+        stream = activations_stream(MODEL, LAYER)
+        if self._client.exists(stream):
+            shipped = int(self._client.xinfo_stream(stream)["entries-added"])
         return Snapshot(time.monotonic(), shipped, float(times.user + times.system))
 
     @contextlib.contextmanager

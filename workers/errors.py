@@ -1,12 +1,24 @@
-"""Whose fault a failure is: a store's (wait, give nothing up) or an entry's (retry, then dead-letter)."""
+"""Whose fault a failure is: a store's (wait, give nothing up) or an entry's (retry, then dead-letter).
+
+A store that can never be used as it is (UNUSABLE_STORES) is neither: the process refuses to go on.
+"""
 
 import redis
 import sqlalchemy.exc
 
+from service.store.engine import UnusableDatabaseError
 from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason
 
 STORE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, redis.RedisError)
 """What to catch before asking `is_outage`."""
+
+
+class UnusableQueueError(ValueError):
+    """The server can never be used as it is; the message names the fix."""
+
+
+UNUSABLE_STORES = (UnusableDatabaseError, UnusableQueueError)
+"""Raised by whatever connects: no waiting helps, and no entry is at fault."""
 
 # SQLSTATE classes that PostgreSQL blames on the row: bad data, a broken constraint, over a limit.
 _ROWS_FAULT = frozenset({"22", "23", "54"})

@@ -11,6 +11,8 @@ import httpx
 import openai
 import pytest
 
+from deploy.local import launch
+from subtext_sidecar.contract.streams import activations_stream
 from tests.e2e.pipeline import SERVED_MODEL, START_SECONDS, Pipeline, wait_for
 
 pytestmark = pytest.mark.vllm
@@ -127,9 +129,8 @@ def send_and_kill_the_worker(pipeline: Pipeline) -> Burst:
 
 def drained(pipeline: Pipeline) -> bool:
     waiting = pipeline.metric(pipeline.plan.ports.sidecar, "subtext_sidecar_buffer_bytes")
-    backlog = pipeline.metric(
-        pipeline.plan.ports.worker, "subtext_stream_backlog_entries", stream="subtext:activations"
-    )
+    stream = activations_stream(SERVED_MODEL, launch.LAYER)
+    backlog = pipeline.metric(pipeline.plan.ports.worker, "subtext_stream_backlog_entries", stream=stream)
     return waiting == backlog == 0
 
 

@@ -1,14 +1,18 @@
 """A count that PostgreSQL refuses is set aside; it ends no worker and takes no other count with it."""
 
 import random
-from typing import Any
+import threading
+from collections.abc import Callable
 
 from sqlalchemy import func, select
 
 from service.store.tables import CoverageMinute
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Hop, Stratum
+from tests.support.letters import letters_of
+from tests.support.waiting import wait_until
 from tests.support.worker import MODEL, Bench
+from workers.consumer import serving
 from workers.consumer.ledger import MAX_TEXT
 
 GOOD = 5
@@ -43,10 +47,31 @@ def test_a_count_too_wide_for_its_index_is_dead_lettered_and_the_others_are_kept
 
     with bench.sessions() as session:
         assert session.execute(select(func.sum(CoverageMinute.count))).scalar_one() == GOOD
-    letters: Any = bench.client.xrange(streams.COVERAGE_DEAD_LETTER_STREAM)
-    [(_, letter)] = letters
+    [letter] = letters_of(bench.client, streams.COVERAGE_STREAM)
     assert letter[streams.FIELD_REASON] == b"store_refused"
     assert b"index row size" in letter[streams.FIELD_ERROR]
     assert bench.client.xlen(streams.COVERAGE_STREAM) == 0
     labels = {"stream": streams.COVERAGE_STREAM, "reason": "store_refused"}
     assert bench.metric("subtext_stream_dead_letters_total", **labels) == 1
+
+
+def test_workers_that_meet_a_refused_count_work_on_and_end_well(make_bench: Callable[..., Bench]) -> None:
+    benches = [make_bench(), make_bench()]
+    add(benches[0], wide(1), wide(2), wide(3))
+    add(benches[0], "source")
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda bench=bench: statuses.append(serving.serve(bench.parts, bench.loop)))
+        for bench in benches
+    ]
+    for thread in threads:
+        thread.start()
+
+    wait_until("both counts are settled", lambda: not benches[0].client.xlen(streams.COVERAGE_STREAM), 30)
+    for bench in benches:
+        bench.stop.set()
+    for thread in threads:
+        thread.join(30)
+
+    assert statuses == [0, 0]
+    assert len(letters_of(benches[0].client, streams.COVERAGE_STREAM)) == 1

@@ -17,7 +17,7 @@ from service.store.tables import Explanation
 from subtext_sidecar.contract import streams
 from tests.support import ROOT
 from tests.support.waiting import wait_until
-from tests.support.worker import Bench, environment
+from tests.support.worker import Bench, environment, make_record
 from workers.consumer import serving
 from workers.consumer.outage.known_vector import DecoderOutageError
 from workers.nla.decoder import GivenFacts, Reading
@@ -106,6 +106,37 @@ def test_a_row_that_breaks_every_decoder_is_given_up_in_the_end_and_it_alone(
 
     assert [letter[streams.FIELD_REASON] for letter in bench.dead_letters()] == [b"too_many_deliveries"]
     assert stored(bench) == ROWS - 1
+
+
+def test_a_row_that_breaks_every_decoder_is_given_up_also_when_nothing_else_comes(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench()
+    bench.add(*make_record(position=ROWS // 2 - 1))
+    lives = 0
+
+    while bench.parts.queue.backlog().entries:
+        lives += 1
+        assert lives <= MAX_DELIVERIES + 1
+        drain_or_break(make_bench(FragileDecoder(), decoder_recovery_seconds=0.0))
+
+    assert [letter[streams.FIELD_REASON] for letter in bench.dead_letters()] == [b"too_many_deliveries"]
+
+
+@pytest.mark.parametrize("reads", [1, 2, 3, 5])
+def test_a_lone_healthy_row_outlives_any_number_of_decoders_that_break(
+    make_bench: Callable[..., Bench], reads: int
+) -> None:
+    healthy = make_bench()
+    healthy.add_samples(1)
+
+    for _ in range(3 * MAX_DELIVERIES):
+        if drain_or_break(make_bench(DyingDecoder(reads), decoder_recovery_seconds=0.0)):
+            healthy.add_samples(1, captured_at=1.8e9, request_id=f"{reads}")
+    healthy.drain()
+
+    assert healthy.dead_letters() == []
+    assert stored(healthy) >= 1
 
 
 def test_a_decoder_that_is_itself_again_in_time_loses_nothing(make_bench: Callable[..., Bench]) -> None:

@@ -25,7 +25,7 @@ from subtext_sidecar.shipper.buffer import Entry
 from subtext_sidecar.shipper.queue import RedisStream
 from tests.support.services import Address, free_port, redis_url_of, running_standby, start_valkey
 from tests.support.waiting import wait_until
-from tests.support.worker import Bench, make_record, running
+from tests.support.worker import STREAM, Bench, make_record, running
 
 ROWS = 6
 
@@ -84,9 +84,7 @@ def test_a_worker_leaves_a_redis_that_became_a_replica(
     switch(address, former_and_next)
     with redis.Redis(port=former_and_next[1]) as client:
         header, vector = make_record(request_id="after")
-        client.xadd(
-            streams.ACTIVATIONS_STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}
-        )
+        client.xadd(STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector})
 
     with running(bench):
         wait_until("the sample after the switchover", lambda: stored(bench) == ROWS + 1, 60)
@@ -112,7 +110,7 @@ def test_the_sidecar_leaves_a_redis_that_became_a_replica(
     from subtext_sidecar.local.ledger import Cell
 
     stream = RedisStream(redis_url_of(address.port), max_stream_bytes=1 << 20)
-    entry = Entry(cell=Cell("m", "uniform", 0), header=b"h", vector=b"v", size=2)
+    entry = Entry(stream=STREAM, cell=Cell("m", "uniform", 0), header=b"h", vector=b"v", size=2)
 
     def ship() -> bool:
         try:

@@ -5,16 +5,19 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import make_url
 
 from service.store.engine import with_database
 from tests.support.services import free_port, redis_url_of, start_cluster_node
 from tests.support.worker import Bench
-from workers.consumer.queue import UnusableQueueError
+from workers.consumer import serving
+from workers.errors import UnusableQueueError
 from workers.settings import WorkerSettings
 
 
@@ -102,3 +105,36 @@ def test_each_command_refuses_a_database_that_is_not_utf_8(
 
     assert "SQL_ASCII" in said
     assert "ENCODING 'UTF8'" in said
+
+
+@contextmanager
+def swapped(server: str, one: str, other: str) -> Iterator[None]:
+    """Let two databases have each other's names for the length of the block."""
+
+    def swap() -> None:
+        with psycopg.connect(server, autocommit=True) as admin:
+            for old, new in ((one, "swapped"), (other, one), ("swapped", other)):
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [old]
+                )
+                admin.execute(f"ALTER DATABASE {old} RENAME TO {new}")
+
+    swap()
+    yield
+    swap()
+
+
+def test_a_database_that_turns_unusable_ends_the_worker_and_costs_no_row(
+    postgres_server: str, database_url: str, ascii_url: str, make_bench: Callable[..., Bench]
+) -> None:
+    bench = make_bench()
+    bench.add_samples(6)
+    names = [str(make_url(url).database) for url in (database_url, ascii_url)]
+
+    with swapped(postgres_server, *names):
+        assert serving.serve(bench.parts, bench.loop) == 2
+
+    healthy = make_bench()
+    healthy.drain()
+    assert healthy.dead_letters() == []
+    assert healthy.metric("subtext_stream_redeliveries_total") == 0

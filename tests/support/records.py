@@ -8,9 +8,13 @@ import numpy.typing as npt
 
 from subtext_sidecar.contract.facts import RequestFacts, RowFacts
 from subtext_sidecar.contract.record import VERSION, Header, checksum, encode_fields, fields_of
+from subtext_sidecar.contract.streams import activations_stream
 from subtext_sidecar.local import block
 from subtext_sidecar.local.block import BlockHeader, checksums, encode_block
 from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts
+
+STREAM = activations_stream("smollm2", 20)
+"""Where a sidecar writes what is made here."""
 
 
 def vector_bytes(d_model: int = 16, seed: int = 0) -> bytes:

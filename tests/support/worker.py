@@ -12,6 +12,7 @@ import redis
 from sqlalchemy.orm import Session, sessionmaker
 
 from subtext_sidecar.contract import streams
+from tests.support.letters import letters_of
 from tests.support.records import encode_header, header_for
 from tests.support.waiting import wait_until
 from workers.consumer import wiring
@@ -20,6 +21,7 @@ from workers.settings import WorkerSettings
 
 MODEL = "fake-model"
 D_MODEL = 8
+STREAM = streams.activations_stream(MODEL, 1)
 
 
 def make_record(**changes: Any) -> tuple[bytes, bytes]:
@@ -63,7 +65,7 @@ class Bench:
 
     def add(self, header: bytes, vector: bytes) -> None:
         self.client.xadd(
-            streams.ACTIVATIONS_STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}
+            self.parts.queue.stream, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}
         )
 
     def add_samples(self, count: int, **changes: Any) -> None:
@@ -79,8 +81,7 @@ class Bench:
         )
 
     def dead_letters(self) -> list[dict[bytes, bytes]]:
-        entries: Any = self.client.xrange(streams.DEAD_LETTER_STREAM)
-        return [fields for _, fields in entries]
+        return letters_of(self.client, self.parts.queue.stream)
 
     def metric(self, name: str, **labels: str) -> float:
         return self.parts.metrics.registry.get_sample_value(name, labels) or 0.0

@@ -22,8 +22,13 @@ class Gauges:
     ) -> None:
         """Measure each queue under the stream and group of its settings."""
         self._metrics = metrics
-        self._queues = queues
+        self._queues = dict(queues)
         self._database = database
+        self._filled: dict[str, set[tuple[str, str]]] = {}  # kinds of letters that were seen, by stream
+
+    def add(self, settings: QueueSettings, queue: Queue) -> None:
+        """Measure this one as well; before ``run``."""
+        self._queues[settings] = queue
 
     def run(self, stop: threading.Event) -> None:
         """Measure every two seconds until told to stop."""
@@ -36,6 +41,7 @@ class Gauges:
         try:
             for settings, queue in self._queues.items():
                 self._show(settings, queue.backlog())
+                self._show_dead_letters(settings.stream, queue.dead_letter_fill())
         except redis.RedisError:
             self._metrics.redis_up.set(0)
         else:
@@ -51,3 +57,10 @@ class Gauges:
         self._metrics.backlog.labels(settings.stream).set(backlog.entries)
         self._metrics.pending.labels(settings.stream, settings.group).set(backlog.pending)
         self._metrics.oldest_age_seconds.labels(settings.stream).set(backlog.oldest_age_seconds)
+
+    def _show_dead_letters(self, stream: str, fill: Mapping[tuple[str, str], float]) -> None:
+        filled = self._filled.setdefault(stream, set())
+        filled.update(fill)  # a stream that was deleted is empty now
+        for writer, reason in filled:
+            ratio = fill.get((writer, reason), 0.0)
+            self._metrics.dead_letter_fill.labels(stream, writer, reason).set(ratio)

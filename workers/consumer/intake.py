@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import redis
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.write import coverage
@@ -16,13 +16,12 @@ from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason
 from workers.consumer.ledger import MAX_TEXT, STRATA
 from workers.consumer.metrics import WorkerMetrics
 from workers.consumer.queue import Entry, Queue, QueueSettings
-from workers.errors import STORE_ERRORS, is_outage
+from workers.errors import STORE_ERRORS, UNUSABLE_STORES, is_outage
 
 log = structlog.get_logger()
 
 COVERAGE_QUEUE = QueueSettings(
     stream=streams.COVERAGE_STREAM,
-    dead_stream=streams.COVERAGE_DEAD_LETTER_STREAM,
     group=streams.COVERAGE_GROUP,
 )
 _BATCH = 200
@@ -77,8 +76,10 @@ class CoverageIntake:
             with self._sessions() as session:
                 coverage.upsert_counts(session, [count for one in read for count in one.counts])
                 session.commit()
-        except (DBAPIError, UnicodeError) as error:
-            if isinstance(error, DBAPIError) and is_outage(error):
+        except UNUSABLE_STORES:
+            raise
+        except (SQLAlchemyError, ValueError, OverflowError) as error:
+            if is_outage(error):
                 raise
             if len(read) == 1:
                 self._dead_letter(read[0].entry, DeadLetterReason.STORE_REFUSED, str(error))
@@ -89,8 +90,9 @@ class CoverageIntake:
             self._queue.settle([one.entry.id for one in read])
 
     def _dead_letter(self, entry: Entry, reason: RejectReason | DeadLetterReason, error: str) -> None:
-        self._queue.dead_letter(entry, reason, error)
+        burial = self._queue.dead_letter(entry, reason, error)
         self._metrics.dead_letters.labels(streams.COVERAGE_STREAM, reason).inc()
+        self._metrics.dead_letters_trimmed.labels(streams.COVERAGE_STREAM, reason).inc(burial.trimmed)
         log.warning("count_dead_lettered", entry=entry.id.decode(), reason=reason)
 
 

@@ -6,13 +6,13 @@ idempotent, so a crash between any two steps costs a second delivery and nothing
 
 import datetime as dt
 import operator
+import random
 import threading
 import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -22,7 +22,6 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import identity
 from service.store.write import coverage, readings
-from subtext_sidecar.contract import streams
 from subtext_sidecar.contract.counters import (
     DEAD_LETTERED,
     DeadLetterReason,
@@ -31,12 +30,13 @@ from subtext_sidecar.contract.counters import (
     WorkerCounter,
 )
 from workers.consumer import decoder_health, ledger, pipeline
+from workers.consumer.lease import Lease
 from workers.consumer.metrics import WorkerMetrics
 from workers.consumer.outage import blame, known_vector
 from workers.consumer.outage.known_vector import DecoderOutageError
 from workers.consumer.outage.progress import Progress
-from workers.consumer.queue import Batch, Entry, Queue
-from workers.errors import STORE_ERRORS, PermanentError, is_outage
+from workers.consumer.queue import Batch, Burial, Entry, Queue
+from workers.errors import STORE_ERRORS, UNUSABLE_STORES, PermanentError, is_outage
 from workers.judge.judge import Judge
 from workers.nla.decoder import Decoder, GivenFacts
 
@@ -101,6 +101,7 @@ class WorkerLoop:
         self._stop = stop
         self._warm = warm
         self._progress = progress
+        self._lease = Lease(queue, progress, renewal_seconds=settings.keep_alive_seconds)
         self._reached = reached
         self._source = f"worker-{uuid.uuid4().hex}"
         self._health = decoder_health.DecoderHealth(
@@ -109,6 +110,7 @@ class WorkerLoop:
         self._tell_health()
         self._under_way: Sequence[Entry] = ()  # of the batch; settled ones too
         self._in_hands: Sequence[pipeline.Work] = ()  # that the decoder was given last
+        self._has_proof = False  # the decoder read a known vector right before what it has in hands
         self._has_read = False  # anything real, since this process began
 
     def run(self) -> None:
@@ -117,7 +119,10 @@ class WorkerLoop:
             self.step()
 
     def step(self) -> int:
-        """Take one batch to its end; return how many entries it had. Waits out every outage."""
+        """Take one batch to its end; return how many entries it had. Waits out every outage of a store.
+
+        Raises DecoderOutageError, or one of UNUSABLE_STORES; the batch is handed back then.
+        """
         batch = self._waiting_out(self._fetch)
         if batch is None:
             return 0
@@ -127,16 +132,20 @@ class WorkerLoop:
         self._metrics.redeliveries.inc(sum(entry.deliveries > 1 for entry in batch.entries))
         self._reached("fetched")
         self._under_way = batch.entries
-        with self._kept_alive(batch.entries):
-            self._handle(batch.entries)
+        with self._lease.held(batch.entries):
+            try:
+                self._handle(batch.entries)
+            except UNUSABLE_STORES:
+                self._try_to_hand_back()
+                raise
         self._under_way = ()
         return len(batch.entries)
 
     def hand_back(self) -> None:
         """Give up what is not settled of the batch under way, for others to take at once."""
-        alone = self._in_hands[0].entry.id if len(self._in_hands) == 1 and self._has_read else None
+        blamed = {work.entry.id for work in self._in_hands} if self._has_proof else set()
         deliveries = {entry.id: entry.deliveries for entry in self._under_way}
-        self._queue.release(blame.after_outage(deliveries, {alone} if alone is not None else set()))
+        self._lease.hand_back(blame.after_outage(deliveries, blamed))
 
     def _try_to_hand_back(self) -> None:
         try:
@@ -182,8 +191,13 @@ class WorkerLoop:
         """Process; when it fails as a whole, one by one, so that one entry cannot stop the others."""
         if not works:
             return
+        self._in_hands, self._has_proof = (), False
+        if len(works) == 1 and works[0].entry.is_suspect:
+            self._prove_decoder()
         try:
             lost = self._waiting_out(lambda: self._process(works))
+        except UNUSABLE_STORES:
+            raise
         except Exception as error:  # noqa: BLE001  # the boundary of a job
             self._metrics.failures.labels(type(error).__name__).inc()
             log.warning("batch_failed", entries=len(works), error=repr(error))
@@ -196,6 +210,12 @@ class WorkerLoop:
                 self._attempt([work])
         else:
             self._count_lost(lost or 0)
+
+    def _prove_decoder(self) -> None:
+        """Return when the decoder reads: what breaks it next is the suspect."""
+        for _ in range(random.randint(*blame.PROOFS)):  # noqa: S311  # no secret
+            self._require_decoder()
+        self._has_proof = True
 
     def _require_decoder(self) -> None:
         """Return when the decoder reads a known vector: then the entries were at fault, and not it.
@@ -258,7 +278,7 @@ class WorkerLoop:
         is_trusted = not self._health.failed
         rows = pipeline.to_rows(works, readings, verdicts, self._decoder.token_text, is_trusted=is_trusted)
         self._progress.beat()
-        self._in_hands, self._has_read = (), True
+        self._in_hands, self._has_proof, self._has_read = (), False, True
         return rows
 
     def _store(
@@ -314,18 +334,20 @@ class WorkerLoop:
             )
 
     def _dead_letter(self, rejection: pipeline.Rejection) -> None:
-        lost = self._waiting_out(lambda: self._move(rejection))
-        if lost is None:
+        burial = self._waiting_out(lambda: self._move(rejection))
+        if burial is None:
             return  # still pending: a later delivery tries again
-        self._metrics.dead_letters.labels(streams.ACTIVATIONS_STREAM, rejection.reason).inc()
+        labels = (self._queue.stream, rejection.reason)
+        self._metrics.dead_letters.labels(*labels).inc()
+        self._metrics.dead_letters_trimmed.labels(*labels).inc(burial.trimmed)
         log.warning("entry_dead_lettered", entry=rejection.entry.id.decode(), reason=rejection.reason)
         cells = [ledger.cell_of(rejection.entry, self._target.model)]
         counts = ledger.tally({WorkerCounter.ROWS_CONSUMED: cells, DEAD_LETTERED[rejection.reason]: cells})
         self._waiting_out(lambda: self._count(counts))
-        self._count_lost(lost)
+        self._count_lost(burial.lost)
 
-    def _move(self, rejection: pipeline.Rejection) -> int | None:
-        """Return as `Queue.settle`, or None when Redis has no room for it."""
+    def _move(self, rejection: pipeline.Rejection) -> Burial | None:
+        """Dead-letter it; None when Redis has no room for it."""
         try:
             return self._queue.dead_letter(rejection.entry, rejection.reason, rejection.error)
         except redis.OutOfMemoryError as error:
@@ -413,27 +435,3 @@ class WorkerLoop:
             if self._stop.wait(pause):
                 return None
             pause = min(pause * 2, _LONGEST_BACKOFF_SECONDS)
-
-    @contextmanager
-    def _kept_alive(self, entries: Sequence[Entry]) -> Iterator[None]:
-        """Keep the entries ours while they are worked on, however long that takes."""
-        done = threading.Event()
-        ids = [entry.id for entry in entries]
-
-        def beat() -> None:
-            while not done.wait(self._settings.keep_alive_seconds):
-                if self._progress.is_stalled:
-                    continue  # others may take them
-                try:
-                    self._queue.keep_alive(ids)
-                except redis.RedisError as error:
-                    # Worst case: another worker decodes them as well, and stores nothing new.
-                    log.warning("keep_alive_failed", error=repr(error))
-
-        thread = threading.Thread(target=beat, name="keep-alive", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()

@@ -107,6 +107,18 @@ class WorkerMetrics:
             ["stream", "reason"],
             registry=registry,
         )
+        self.dead_letters_trimmed = Counter(
+            "subtext_dead_letters_trimmed",
+            "Older dead letters that their stream had no room for, by the stream that they came from",
+            ["stream", "reason"],
+            registry=registry,
+        )
+        self.dead_letter_fill = Gauge(
+            "subtext_dead_letter_fill_ratio",
+            "How full each dead-letter stream is; at 1 its oldest letters are trimmed",
+            ["stream", "writer", "reason"],
+            registry=registry,
+        )
         self.trimmed = Counter(
             "subtext_stream_trimmed_pending",
             "Entries that the stream lost while a dead worker held them; the sidecar counts what it trims",

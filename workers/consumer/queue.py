@@ -16,8 +16,10 @@ from typing import Any, NamedTuple, Protocol
 
 import redis
 
-from subtext_sidecar.contract import streams
+from subtext_sidecar.contract import dead_letters, streams
+from subtext_sidecar.contract.counters import Hop
 from workers.consumer.outage import blame
+from workers.errors import UnusableQueueError
 
 _LEFT_LOOKED_AT = 64
 
@@ -28,6 +30,7 @@ class Entry(NamedTuple):
     id: bytes  # "milliseconds-sequence"
     fields: dict[bytes, bytes]
     deliveries: int  # including this one
+    is_suspect: bool = False  # handed out alone, because it may be what broke its worker
 
 
 class Backlog(NamedTuple):
@@ -45,8 +48,20 @@ class Batch(NamedTuple):
     trimmed: int  # pending entries that the stream had lost; whoever trimmed them counted them
 
 
+class Burial(NamedTuple):
+    """What came of a dead letter."""
+
+    lost: int  # as `Queue.settle`
+    trimmed: int  # older letters that its stream had no room for
+
+
 class Queue(Protocol):
     """Where the loop gets its entries from."""
+
+    @property
+    def stream(self) -> str:
+        """Name of the stream: a bounded label, for one process reads few of them."""
+        ...
 
     def fetch(self, count: int, block_ms: int, *, new_first: bool = False) -> Batch:
         """Return reclaimed entries or, up to ``count``, new ones; waits at most ``block_ms``.
@@ -62,8 +77,12 @@ class Queue(Protocol):
         """
         ...
 
-    def dead_letter(self, entry: Entry, reason: str, error: str) -> int:
-        """Move the entry to the dead-letter stream and settle it, in one step; returns as `settle`."""
+    def dead_letter(self, entry: Entry, reason: str, error: str) -> Burial:
+        """Move the entry to the dead-letter stream of its reason and settle it, in one step."""
+        ...
+
+    def dead_letter_fill(self) -> Mapping[tuple[str, str], float]:
+        """Return how full each dead-letter stream is that has letters, by writer and reason; full at 1."""
         ...
 
     def keep_alive(self, ids: Sequence[bytes]) -> None:
@@ -87,16 +106,11 @@ class Queue(Protocol):
         ...
 
 
-class UnusableQueueError(ValueError):
-    """The server can never be used as it is; the message names the fix."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSettings:
     """Names and limits."""
 
-    stream: str = streams.ACTIVATIONS_STREAM
-    dead_stream: str = streams.DEAD_LETTER_STREAM
+    stream: str
     group: str = streams.WORKER_GROUP
     idle_ms: int = 60_000  # a consumer silent for so long is taken for dead
 
@@ -111,6 +125,11 @@ class StreamQueue:
         self.consumer = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         self._next_reclaim = 0.0
         self._is_server_known = False
+
+    @property
+    def stream(self) -> str:
+        """See Queue."""
+        return self._settings.stream
 
     def check_server(self) -> None:
         """Raise UnusableQueueError for a server in cluster mode; redis.RedisError when it is away."""
@@ -148,31 +167,74 @@ class StreamQueue:
             self._add_settle(transaction, ids)
             return _lost(transaction.execute())
 
-    def dead_letter(self, entry: Entry, reason: str, error: str) -> int:
+    def dead_letter(self, entry: Entry, reason: str, error: str) -> Burial:
         """See Queue. The dead-letter stream is bounded; its oldest entries go first."""
         fields = {
             name: entry.fields.get(name, b"") for name in (streams.FIELD_HEADER, streams.FIELD_VECTOR)
         }
         fields |= {streams.FIELD_REASON: reason.encode(), streams.FIELD_ERROR: error.encode()[:2000]}
+        dead_stream = dead_letters.stream_of(self._settings.stream, Hop.WORKER, reason)
         with self._redis.pipeline(transaction=True) as transaction:
-            transaction.xadd(
-                self._settings.dead_stream,
-                fields,
-                maxlen=streams.MAX_DEAD_LETTERS,
-                approximate=True,
-            )
+            transaction.xadd(dead_stream, fields)
             self._add_settle(transaction, [entry.id])
-            return _lost(transaction.execute())
+            lost = _lost(transaction.execute())
+        try:
+            trimmed = self._trim(dead_stream)
+        except redis.RedisError:
+            trimmed = 0  # the letter is there, and the next one trims; raised, it would be added twice
+        return Burial(lost, trimmed)
+
+    def move(self, entry: Entry, stream: str) -> None:
+        """Append the entry to another stream and settle it here, in one step."""
+        with self._redis.pipeline(transaction=True) as transaction:
+            transaction.xadd(stream, entry.fields)
+            self._add_settle(transaction, [entry.id])
+            transaction.execute()
+
+    def dead_letter_fill(self) -> dict[tuple[str, str], float]:
+        """See Queue."""
+        names = list(dead_letters.streams_of(self._settings.stream))
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for *_, name in names:
+                pipeline.exists(name)
+            exist = pipeline.execute()
+        return {
+            (writer, reason): dead_letters.fill_ratio(*self._size(name))
+            for (writer, reason, name), there in zip(names, exist, strict=True)
+            if there
+        }
+
+    def _trim(self, dead_stream: str) -> int:
+        entries, size_bytes = self._size(dead_stream)
+        kept = dead_letters.entries_kept(entries, size_bytes)
+        if kept == entries:
+            return 0
+        return int(self._redis.xtrim(dead_stream, maxlen=kept, approximate=False))
+
+    def _size(self, dead_stream: str) -> tuple[int, int]:
+        """Return entries and bytes; no bytes where the server does not let us ask."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.xlen(dead_stream)
+            pipeline.memory_usage(dead_stream, samples=0)
+            entries, size_bytes = pipeline.execute(raise_on_error=False)
+        if isinstance(entries, redis.RedisError):
+            raise entries
+        return entries, 0 if isinstance(size_bytes, redis.RedisError) else size_bytes or 0
 
     def keep_alive(self, ids: Sequence[bytes]) -> None:
         """See Queue. JUSTID leaves the delivery count alone."""
-        if ids:
+        if not ids:
+            return
+        oldest, newest = min(ids, key=_order), max(ids, key=_order)
+        held = self._pending(start=oldest, end=newest, count=len(ids), consumer=self.consumer)
+        # Only those: claiming what another consumer took over would hand it to two at once.
+        if ours := [one["message_id"] for one in held if one["message_id"] in set(ids)]:
             self._redis.xclaim(
                 self._settings.stream,
                 self._settings.group,
                 self.consumer,
                 min_idle_time=0,
-                message_ids=list(ids),
+                message_ids=ours,
                 idle=0,
                 justid=True,
             )
@@ -230,26 +292,37 @@ class StreamQueue:
         """
         if time.monotonic() < self._next_reclaim:
             return [], 0
-        idle = self._pending(idle=self._settings.idle_ms, count=_LEFT_LOOKED_AT if is_any else 1)
+        idle = self._pending(idle=self._settings.idle_ms, count=max(count, _LEFT_LOOKED_AT))
         if not idle:
             self._next_reclaim = time.monotonic() + self._settings.idle_ms / 2000
             self._reap_consumers()
             return [], 0
-        first = random.choice(idle)  # noqa: S311  # no secret
-        is_alone = blame.is_alone_next_time(int(first["times_delivered"]))
-        _, claimed, deleted = self._redis.xautoclaim(
-            self._settings.stream,
-            self._settings.group,
-            self.consumer,
-            min_idle_time=self._settings.idle_ms,
-            start_id=first["message_id"],
-            count=1 if is_alone else count,
-        )
-        return [Entry(id_, fields, self._deliveries(id_)) for id_, fields in claimed], len(deleted)
+        at = random.randrange(len(idle)) if is_any else 0  # noqa: S311  # no secret
+        left = {one["message_id"]: int(one["times_delivered"]) for one in idle[at:]}
+        together = blame.taken_together(left, count)
+        return self._claim({id_: left[id_] + 1 for id_ in together})
 
-    def _deliveries(self, id_: bytes) -> int:
-        found = self._pending(start=id_, end=id_, count=1)
-        return int(found[0]["times_delivered"]) if found else 1
+    def _claim(self, deliveries: Mapping[bytes, int]) -> tuple[list[Entry], int]:
+        """Take over those that are idle still; return them, and how many the stream had lost.
+
+        ``deliveries`` counts the one to come.
+        """
+        stream, group, idle_ms = self._settings.stream, self._settings.group, self._settings.idle_ms
+        with self._redis.pipeline(transaction=True) as transaction:
+            for id_ in deliveries:
+                transaction.xpending_range(stream, group, min=id_, max=id_, count=1, idle=idle_ms)
+            transaction.xclaim(
+                stream, group, self.consumer, min_idle_time=idle_ms, message_ids=list(deliveries)
+            )
+            *looked_up, claimed = transaction.execute()
+        fields = {id_: found for id_, found in claimed if found is not None}
+        entries = [
+            Entry(id_, fields[id_], count, blame.is_alone_next_time(count - 1))
+            for id_, count in deliveries.items()
+            if id_ in fields
+        ]
+        idle = {one["message_id"] for found in looked_up for one in found}
+        return entries, len(idle - fields.keys())
 
     def _pending(
         self,
@@ -288,6 +361,11 @@ class StreamQueue:
     def _add_settle(self, transaction: Any, ids: Sequence[bytes]) -> None:
         transaction.xack(self._settings.stream, self._settings.group, *ids)
         transaction.xdel(self._settings.stream, *ids)
+
+
+def _order(id_: bytes) -> tuple[int, ...]:
+    """Return the place of an entry's id in its stream."""
+    return tuple(map(int, id_.split(b"-")))
 
 
 def _lost(answers: Sequence[Any]) -> int:

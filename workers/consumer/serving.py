@@ -8,35 +8,39 @@ import structlog
 from workers.consumer.loop import WorkerLoop
 from workers.consumer.outage.progress import Watchdog
 from workers.consumer.wiring import Parts
+from workers.errors import UNUSABLE_STORES
 
 log = structlog.get_logger()
 
+_DIED = 1
+_UNUSABLE = 2
+
 
 def serve(parts: Parts, loop: WorkerLoop, *, grace_seconds: float = 30.0) -> int:
-    """Work until told to stop; return the exit status, 1 when something died on the way.
+    """Work until told to stop; return the exit status.
 
-    A loop that hangs ends the process ``grace_seconds`` after its deadline.
+    That is 2 when a store turned out to be unusable as it is, else 1 when something died on the way. A loop
+    that hangs ends the process ``grace_seconds`` after its deadline.
     """
     stop = parts.stop
     tasks = [
         SideTask("coverage", lambda: parts.intake.run(stop), stop),
+        SideTask("old_stream", lambda: parts.old_stream.run(stop), stop),
         SideTask("gauges", lambda: parts.gauges.run(stop), stop),
     ]
     watchdog = Watchdog(parts.progress, loop.hand_back, grace_seconds=grace_seconds)
     watchdog.start()
-    has_failed = False
+    statuses: list[int] = []
     try:
-        loop.run()
-    except Exception:
-        has_failed = True
-        log.exception("task_died", task="loop")
+        statuses.append(_status_of("loop", loop.run))
     finally:
         stop.set()
         for task in tasks:
             task.join(timeout=5)
+            statuses.append(task.status)
         watchdog.close()
     log.info("worker_stopped")
-    return 1 if has_failed or any(task.has_failed for task in tasks) else 0
+    return max(statuses)
 
 
 class SideTask(threading.Thread):
@@ -45,7 +49,7 @@ class SideTask(threading.Thread):
     def __init__(self, name: str, act: Callable[[], None], stop: threading.Event) -> None:
         """Start at once."""
         super().__init__(name=name, daemon=True)
-        self.has_failed = False
+        self.status = 0  # what the process is to end with
         self._act = act
         self._stop_all = stop
         self.start()
@@ -53,9 +57,18 @@ class SideTask(threading.Thread):
     def run(self) -> None:
         """Act to the end; whatever ends it ends the process."""
         try:
-            self._act()
-        except Exception:
-            self.has_failed = True
-            log.exception("task_died", task=self.name)
+            self.status = _status_of(self.name, self._act)
         finally:
             self._stop_all.set()
+
+
+def _status_of(task: str, act: Callable[[], None]) -> int:
+    try:
+        act()
+    except UNUSABLE_STORES as error:
+        log.error("store_unusable", task=task, detail=str(error))  # noqa: TRY400  # the message names the fix
+        return _UNUSABLE
+    except Exception:
+        log.exception("task_died", task=task)
+        return _DIED
+    return 0

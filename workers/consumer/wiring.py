@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis
 import structlog
@@ -14,11 +14,13 @@ from service.store import engine as store_engine
 from service.store import migrate
 from service.store.write import decoders
 from subtext_sidecar.anomaly.score import Detector, Reference
+from subtext_sidecar.contract import streams
 from workers.consumer.gauges import Gauges
 from workers.consumer.health import HealthServer
 from workers.consumer.intake import COVERAGE_QUEUE, CoverageIntake
 from workers.consumer.loop import Checkpoint, LoopSettings, Target, WorkerLoop
 from workers.consumer.metrics import WorkerMetrics
+from workers.consumer.old_stream import OldStream
 from workers.consumer.outage import known_vector
 from workers.consumer.outage.progress import Progress
 from workers.consumer.queue import QueueSettings, StreamQueue
@@ -43,7 +45,8 @@ class Parts:
     stop: threading.Event
     database: Engine
     redis: redis.Redis
-    queue: StreamQueue
+    queue: StreamQueue = field(init=False)  # of the decoder's model and layer: from `connect` on
+    old_stream: OldStream = field(init=False)  # from `connect` on
     metrics: WorkerMetrics
     gauges: Gauges
     intake: CoverageIntake
@@ -54,7 +57,10 @@ class Parts:
 
     def check_stores(self) -> None:
         """Raise UnusableDatabaseError or UnusableQueueError; a store that is away tells nothing yet."""
-        for check in (self.queue.check_server, lambda: store_engine.ping(self.database)):
+        for check in (
+            StreamQueue(self.redis, COVERAGE_QUEUE).check_server,
+            lambda: store_engine.ping(self.database),
+        ):
             with contextlib.suppress(*STORE_ERRORS):
                 check()
 
@@ -86,6 +92,7 @@ class Parts:
         if target is None:
             return None
         self._warm_up(decoder, judge, target)
+        self._open_queues(target.model, decoder.identity.layer)
         return WorkerLoop(
             queue=self.queue,
             decoder=decoder,
@@ -104,6 +111,15 @@ class Parts:
             progress=self.progress,
             reached=reached,
         )
+
+    def _open_queues(self, model: str, layer: int) -> None:
+        idle_ms = int(self.settings.reclaim_idle_seconds * 1000)
+        own = QueueSettings(stream=streams.activations_stream(model, layer), idle_ms=idle_ms)
+        old = QueueSettings(stream=streams.OLD_ACTIVATIONS_STREAM, idle_ms=idle_ms)
+        self.queue = StreamQueue(self.redis, own)
+        self.old_stream = OldStream(self.redis, StreamQueue(self.redis, old), own.stream)
+        for names in (own, old):
+            self.gauges.add(names, StreamQueue(self.redis, names))
 
     def close(self) -> None:
         """Let go of everything."""
@@ -165,8 +181,6 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
         socket_timeout=settings.redis_timeout_seconds,
         socket_connect_timeout=settings.redis_timeout_seconds,
     )
-    names = QueueSettings(idle_ms=int(settings.reclaim_idle_seconds * 1000))
-    queue = StreamQueue(client, names)
     metrics = WorkerMetrics(CollectorRegistry(), version=version)
     warm = threading.Event()
     progress = Progress(settings.batch_deadline_seconds)
@@ -177,7 +191,7 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
         {
             "postgres": lambda: store_engine.ping_writable(database),
             "migrations": lambda: _require(migrate.is_at_head(database), "run `subtext migrate`"),
-            "redis": queue.ping,
+            "redis": StreamQueue(client, COVERAGE_QUEUE).ping,
             "decoder": lambda: _require(warm.is_set(), "still loading, or it reads nothing any more"),
         },
         lives=lambda: not progress.is_stalled,
@@ -188,11 +202,8 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
         stop=stop,
         database=database,
         redis=client,
-        queue=queue,
         metrics=metrics,
-        gauges=Gauges(
-            metrics, {found: StreamQueue(client, found) for found in (names, COVERAGE_QUEUE)}, database
-        ),
+        gauges=Gauges(metrics, {COVERAGE_QUEUE: StreamQueue(client, COVERAGE_QUEUE)}, database),
         intake=CoverageIntake(
             StreamQueue(client, COVERAGE_QUEUE), store_engine.session_factory(database), metrics
         ),

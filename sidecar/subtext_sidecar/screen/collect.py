@@ -14,7 +14,7 @@ from redis import Redis, RedisError
 
 from subtext_sidecar.anomaly.reference import AnomalyError
 from subtext_sidecar.contract.record import Record, RecordError, decode
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
+from subtext_sidecar.contract.streams import FIELD_HEADER, FIELD_VECTOR, activations_stream
 
 _ENTRIES_PER_READ: Final = 256
 _WAIT_MILLISECONDS: Final = 500
@@ -37,7 +37,7 @@ def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float
     numbers: dict[str, int] = {}
     try:
         with Redis.from_url(redis_url) as client:
-            for record in _records(client, time.monotonic() + seconds):
+            for record in _records(client, activations_stream(model, layer), time.monotonic() + seconds):
                 header = record.header
                 if (header.model, header.layer) != (model, layer) or not header.baseline_probability:
                     continue
@@ -53,11 +53,11 @@ def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float
     return Activations(np.stack(vectors), np.array(documents, np.int64))
 
 
-def _records(client: Redis, deadline: float) -> Iterator[Record]:
+def _records(client: Redis, stream: str, deadline: float) -> Iterator[Record]:
     """Yield records appended from now on; skip invalid ones, which the workers report."""
     last: Any = "$"
     while time.monotonic() < deadline:
-        answers: Any = client.xread({ACTIVATIONS_STREAM: last}, _ENTRIES_PER_READ, _WAIT_MILLISECONDS)
+        answers: Any = client.xread({stream: last}, _ENTRIES_PER_READ, _WAIT_MILLISECONDS)
         for _, entries in answers:
             for last, fields in entries:  # noqa: B007  # the next read starts after ``last``
                 try:

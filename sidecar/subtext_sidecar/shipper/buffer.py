@@ -10,6 +10,8 @@ from subtext_sidecar.local.ledger import Cell
 class Entry(NamedTuple):
     """One valid record, as it goes into the stream, and what it is counted under."""
 
+    stream: str
+    """Where it goes."""
     header: bytes
     vector: bytes
     cell: Cell

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from subtext_sidecar.contract.counters import INVALID, CounterName, RejectReason, SidecarCounter, Stratum
 from subtext_sidecar.contract.record import MAX_HEADER_BYTES, RecordError
+from subtext_sidecar.contract.streams import activations_stream
 from subtext_sidecar.local.block import Block, decode_block
 from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.log import NAME
@@ -32,6 +33,7 @@ _RECEIVED: Final = SidecarCounter.ROWS_RECEIVED
 _BUFFER_FULL: Final = SidecarCounter.DROPPED_BUFFER_FULL
 _ROWS_TOGETHER: Final = 128  # more of them cost no less each
 _PLAUSIBLE_MINUTES: Final = 24 * 60
+_UNKNOWN_STREAM: Final = activations_stream("unknown", 0)
 _LETTER_HEADER_BYTES: Final = 4096
 _LETTER_VECTOR_BYTES: Final = 4096  # enough to look at; a bad vector may be of any size
 
@@ -65,6 +67,7 @@ class Intake:
         self._metrics = metrics
         self._log = logging.getLogger(NAME)
         self._unfit: set[Kind] = set()
+        self._stream = _UNKNOWN_STREAM  # of the rows that came last
 
     def accept(self, messages: Iterable[Frames], minute: int, model: str) -> str:
         """Take blocks in their order; return the model that was last heard of.
@@ -88,6 +91,7 @@ class Intake:
     def _take(self, rows: Rows, minute: int) -> None:
         received = Counter([request.stratum for request in rows.requests])
         counts: _Counts = Counter({(stratum, _RECEIVED): count for stratum, count in received.items()})
+        stream = self._stream = activations_stream(rows.kind.model, rows.kind.layer)
         for row in not_finite(rows):
             self._drop(
                 rows,
@@ -111,7 +115,7 @@ class Intake:
             if size > MAX_HEADER_BYTES:
                 detail = f"header has {size} bytes, limit {MAX_HEADER_BYTES}"
                 self._drop(rows, kept, RejectReason.OVERSIZED, detail, counts)
-            elif not put(Entry(header, vector, cells[stratum], size + len(vector))):
+            elif not put(Entry(stream, header, vector, cells[stratum], size + len(vector))):
                 counts[stratum, _BUFFER_FULL] += 1
         for (stratum, counter), count in counts.items():
             self._ledger.add(cells[stratum], counter, count)
@@ -134,6 +138,7 @@ class Intake:
         self._metrics.dead_letters.labels(error.reason).inc()
         self._outbox.bury(
             DeadLetter(
+                self._stream,
                 header[:_LETTER_HEADER_BYTES],
                 vector[:_LETTER_VECTOR_BYTES],
                 error.reason,

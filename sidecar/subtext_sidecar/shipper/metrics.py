@@ -46,6 +46,12 @@ class SidecarMetrics:
         )
         for reason in RejectReason:
             self.dead_letters.labels(reason)
+        self.dead_letters_trimmed = Counter(
+            "subtext_dead_letters_trimmed_total",
+            "Older dead letters that their stream had no room for.",
+            ["stream", "reason"],
+            registry=registry,
+        )
         self.invalid_messages = Counter(
             "subtext_sidecar_invalid_messages_total",
             "Socket messages that are not blocks and could not be read, by kind.",

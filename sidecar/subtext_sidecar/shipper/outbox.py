@@ -4,13 +4,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Final
 
 from redis import RedisError
 
 from subtext_sidecar.contract.counters import CounterName, SidecarCounter, Stratum
 from subtext_sidecar.contract.record import CoverageCount, encode_coverage
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM, DEAD_LETTER_STREAM
+from subtext_sidecar.contract.streams import COVERAGE_STREAM
 from subtext_sidecar.local.ledger import Cell, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.shipper.buffer import Buffer, Entry
@@ -76,14 +77,14 @@ class Outbox:
                 return
 
     def _begin(self) -> None:
-        entries = self._buffer.oldest(_ENTRIES_PER_BATCH)
+        entries = _of_one_stream(self._buffer.oldest(_ENTRIES_PER_BATCH))
         if not entries or time.monotonic() < self._retry_at:
             return
         started = time.monotonic()
         try:
             self._stream.begin(entries)
         except RedisError as error:
-            self._redis_answered(ACTIVATIONS_STREAM, error)
+            self._redis_answered(entries[0].stream, error)
         else:
             self._under_way, self._begin_seconds = entries, time.monotonic() - started
 
@@ -94,12 +95,12 @@ class Outbox:
         shipped = self._stream.finish()
         self._metrics.ship_seconds.observe(self._begin_seconds + time.monotonic() - started)
         self._settle(self._under_way[: shipped.written], SidecarCounter.ROWS_SHIPPED)
-        self._under_way = []
+        stream, self._under_way = self._under_way[0].stream, []
         if shipped.trimmed:
             self._ledger.add(
                 Cell(model, Stratum.UNKNOWN, minute), SidecarCounter.DROPPED_TRIMMED, shipped.trimmed
             )
-        self._redis_answered(ACTIVATIONS_STREAM, shipped.error)
+        self._redis_answered(stream, shipped.error)
 
     def give_up(self, minute: int, model: str) -> None:
         """Drop and count what the buffer still holds; arguments as for ``ship``."""
@@ -112,8 +113,8 @@ class Outbox:
         if time.monotonic() < self._retry_at:
             return
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
-            (ACTIVATIONS_STREAM, self._show_backlog),
-            (DEAD_LETTER_STREAM, self._send_letters),
+            ("backlog", self._show_backlog),
+            ("dead_letters", self._send_letters),
             (COVERAGE_STREAM, self._send_counts),
         )
         for stream, step in steps:
@@ -130,8 +131,10 @@ class Outbox:
 
     def _send_letters(self) -> None:
         if self._letters:
-            self._stream.bury(self._letters)
+            trimmed = self._stream.bury(self._letters)
             self._letters.clear()
+            for (stream, reason), count in trimmed.items():
+                self._metrics.dead_letters_trimmed.labels(stream, reason).inc(count)
 
     def _send_counts(self) -> None:
         if self._counts:
@@ -160,3 +163,8 @@ class Outbox:
             max(_BACK_OFF_SECONDS, self._back_off_seconds * 2), _BACK_OFF_MAX_SECONDS
         )
         self._retry_at = time.monotonic() + self._back_off_seconds
+
+
+def _of_one_stream(entries: list[Entry]) -> list[Entry]:
+    """Return the first entries, as far as they go to the same stream."""
+    return list(takewhile(lambda one: one.stream == entries[0].stream, entries))

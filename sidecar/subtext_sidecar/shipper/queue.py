@@ -1,35 +1,33 @@
-"""The Redis side of the sidecar: three streams, each written in one pipelined round trip.
+"""The Redis side of the sidecar: its streams, each written in one pipelined round trip.
 
 ``streams`` says what they hold and how much of it; activations are bounded by bytes, see bound_entries.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from redis import Redis, RedisError, ResponseError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from subtext_sidecar.contract import dead_letters
+from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.streams import (
-    ACTIVATIONS_STREAM,
     CLUSTER_REFUSAL,
     COVERAGE_STREAM,
-    DEAD_LETTER_STREAM,
     FIELD_ERROR,
     FIELD_HEADER,
     FIELD_REASON,
     FIELD_VECTOR,
     MAX_COVERAGE_ENTRIES,
-    MAX_DEAD_LETTERS,
 )
 from subtext_sidecar.shipper.buffer import Entry
 
 _ENTRY_OVERHEAD_BYTES: Final = 128  # ids, field names and node headers; 1.3% at 7 KB was measured
 _SOCKET_SECONDS: Final = 2.0
 _CONNECT_SECONDS: Final = 1.0
-
-
-_ACTIVATIONS: Final = ACTIVATIONS_STREAM.encode()
+_MOST_STREAMS_SHOWN: Final = 16  # a label of metrics
 
 
 class UnusableQueueError(ValueError):
@@ -39,6 +37,7 @@ class UnusableQueueError(ValueError):
 class DeadLetter(NamedTuple):
     """A record that must not be used, and why."""
 
+    stream: str  # where it was to go
     header: bytes
     vector: bytes
     reason: str
@@ -69,17 +68,25 @@ def _command(*parts: bytes) -> bytes:
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
 
 
-# XADD subtext:activations * h HEADER a VECTOR: what is the same for every entry is made once, so that
-# packing one is a few references and, in the end, a single copy.
-_XADD: Final = _command(b"XADD", _ACTIVATIONS, b"*", FIELD_HEADER).replace(b"*4", b"*7", 1)
+@lru_cache(maxsize=64)
+def _xadd(stream: str) -> bytes:
+    """Return the head of XADD STREAM * h HEADER a VECTOR.
+
+    What is the same for every entry is made once, so that packing one is a few references and, in the
+    end, a single copy.
+    """
+    return _command(b"XADD", stream.encode(), b"*", FIELD_HEADER).replace(b"*4", b"*7", 1)
+
+
 _THEN_VECTOR: Final = b"\r\n$%d\r\n%b\r\n" % (len(FIELD_VECTOR), FIELD_VECTOR)
 
 
 def _pack(entries: Sequence[Entry]) -> list[bytes]:
     parts: list[bytes] = []
+    xadd = _xadd(entries[0].stream)
     for entry in entries:
         parts += (
-            _XADD,
+            xadd,
             b"$%d\r\n" % len(entry.header),
             entry.header,
             _THEN_VECTOR,
@@ -109,6 +116,7 @@ class RedisStream:
             retry=Retry(NoBackoff(), 0),
         )
         self._under_way: _UnderWay | None = None
+        self._shown: set[str] = set()  # streams of activations that were written to
 
     def check_server(self) -> None:
         """Raise UnusableQueueError for a server in cluster mode; RedisError when it is away."""
@@ -124,14 +132,14 @@ class RedisStream:
         self._redis.connection_pool.disconnect()
 
     def begin(self, entries: Sequence[Entry]) -> None:
-        """Send the commands that append the entries and then trim; ``finish`` reads the answers.
+        """Send the commands that append entries of one stream and then trim; ``finish`` reads the answers.
 
         Until then Redis works and the caller may do something else. Only one batch may be under
         way. redis-py's own pipeline would wait, and spends twice as long on a command as sending
         it takes. Raises RedisError.
         """
         limit = bound_entries(self._max_stream_bytes, entries)
-        trim = _command(b"XTRIM", _ACTIVATIONS, b"MAXLEN", b"~", b"%d" % limit)
+        trim = _command(b"XTRIM", entries[0].stream.encode(), b"MAXLEN", b"~", b"%d" % limit)
         connection: Any = self._redis.connection_pool.get_connection()  # its methods have no types
         try:
             connection.send_packed_command([b"".join([*_pack(entries), trim])])
@@ -139,6 +147,8 @@ class RedisStream:
             self._redis.connection_pool.release(connection)
             raise
         self._under_way = _UnderWay(connection, len(entries))
+        if len(self._shown) < _MOST_STREAMS_SHOWN:
+            self._shown.add(entries[0].stream)
 
     def finish(self) -> ShipOutcome:
         """Wait for what was begun.
@@ -162,8 +172,17 @@ class RedisStream:
         trimmed = 0 if isinstance(answers[-1], RedisError) else int(answers[-1])
         return ShipOutcome(min([*errors, count]), trimmed, answers[errors[0]] if errors else None)
 
-    def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Append to the dead-letter stream; raises RedisError."""
+    def bury(self, letters: Sequence[DeadLetter]) -> dict[tuple[str, str], int]:
+        """Append each to the dead-letter stream of its reason and bound those; raises RedisError.
+
+        Returns how many older letters there was no room for, by stream and reason.
+        """
+        names = {
+            (letter.stream, letter.reason): dead_letters.stream_of(
+                letter.stream, Hop.SIDECAR, letter.reason
+            )
+            for letter in letters
+        }
         pipeline = self._redis.pipeline(transaction=False)
         for letter in letters:
             fields: dict[Any, Any] = {
@@ -172,8 +191,30 @@ class RedisStream:
                 FIELD_REASON: letter.reason,
                 FIELD_ERROR: letter.detail,
             }
-            pipeline.xadd(DEAD_LETTER_STREAM, fields, maxlen=MAX_DEAD_LETTERS, approximate=True)
+            pipeline.xadd(names[letter.stream, letter.reason], fields)
         pipeline.execute()
+        return {kind: self._trim(name) for kind, name in names.items()}
+
+    def _trim(self, dead_stream: str) -> int:
+        """Bound a dead-letter stream, by entries alone where the server tells no bytes; raises nothing.
+
+        The letters are there already, and the next ones trim: raised, an error would add them twice.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.xlen(dead_stream)
+        pipeline.memory_usage(dead_stream, samples=0)
+        try:
+            entries, size_bytes = pipeline.execute(raise_on_error=False)
+            if isinstance(entries, RedisError):
+                return 0
+            size = 0 if isinstance(size_bytes, RedisError) else size_bytes or 0
+            kept = dead_letters.entries_kept(entries, size)
+            if kept == entries:
+                return 0
+            trimmed: Any = self._redis.xtrim(dead_stream, maxlen=kept, approximate=False)
+            return int(trimmed)
+        except RedisError:
+            return 0
 
     def report(self, counts: Sequence[bytes]) -> None:
         """Append encoded coverage counts; raises RedisError."""
@@ -185,8 +226,8 @@ class RedisStream:
         pipeline.execute()
 
     def backlog(self) -> dict[str, int]:
-        """Return the entries in each stream; also the readiness check. Raises RedisError."""
-        streams = (ACTIVATIONS_STREAM, DEAD_LETTER_STREAM, COVERAGE_STREAM)
+        """Return the entries in each stream written to; also the readiness check. Raises RedisError."""
+        streams = (*sorted(self._shown), COVERAGE_STREAM)
         pipeline = self._redis.pipeline(transaction=False)
         for stream in streams:
             pipeline.xlen(stream)

@@ -12,9 +12,11 @@ from redis import Redis
 from bench.live_chats_join import LiveChat
 from bench.live_chats_prompts import Ask
 from bench.live_chats_server import Sampling, ServerError, capture
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, FIELD_HEADER, FIELD_VECTOR
-from tests.support.live import make
+from subtext_sidecar.contract.streams import FIELD_HEADER, FIELD_VECTOR, activations_stream
+from tests.support.live import LAYER, MODEL, make
 from tests.support.records import encode_header
+
+STREAM = activations_stream(MODEL, LAYER)
 
 SAMPLING = Sampling(concurrency=3, max_tokens=2, temperature=0.5)
 ASKS = [Ask(f"number {number}", [number, 7], is_real=number == 2) for number in range(6)]
@@ -34,9 +36,7 @@ class Audited(ThreadingHTTPServer):
     def put(self, request_id: str) -> None:
         row = make(request_id, 2, 8)
         with Redis.from_url(self.redis_url) as redis:
-            redis.xadd(
-                ACTIVATIONS_STREAM, {FIELD_HEADER: encode_header(row.header), FIELD_VECTOR: row.vector}
-            )
+            redis.xadd(STREAM, {FIELD_HEADER: encode_header(row.header), FIELD_VECTOR: row.vector})
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -85,7 +85,7 @@ def test_every_chat_and_every_row_that_came_meanwhile_is_returned(audited: Audit
     audited.put("before")
     with Redis.from_url(redis_url) as redis:
         captured = capture(url_of(audited), redis_url, ASKS, SAMPLING)
-        redis.xadd(ACTIVATIONS_STREAM, {b"x": b"y"})
+        redis.xadd(STREAM, {b"x": b"y"})
 
     assert list(captured.chats.values()) == [LiveChat([*ask.tokens, 8, 9], 2, ask.is_real) for ask in ASKS]
     assert {record.header.request.request_id for record in captured.records} == set(captured.chats)

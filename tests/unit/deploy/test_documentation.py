@@ -13,7 +13,7 @@ from service import readings
 from service.auth import Scope
 from service.settings import KeySettings, ServiceSettings, StoreSettings
 from subtext_sidecar.anomaly import fit as anomaly_fit
-from subtext_sidecar.contract import streams
+from subtext_sidecar.contract import dead_letters
 from subtext_sidecar.contract.counters import (
     COUNTERS,
     DeadLetterReason,
@@ -220,8 +220,9 @@ def test_every_scope_is_listed() -> None:
 @pytest.mark.parametrize(
     "sentence",
     [
-        f"newest {streams.MAX_DEAD_LETTERS:,} of each stream are kept",
-        f"`{streams.DEAD_LETTER_STREAM}`, and `{streams.COVERAGE_DEAD_LETTER_STREAM}` for counts",
+        f"newest {dead_letters.MAX_ENTRIES:,} of each kind are kept",
+        f"within {dead_letters.MAX_BYTES >> 20} MiB",
+        f"`{dead_letters.stream_of('STREAM', Hop.WORKER, 'REASON').replace('worker', 'WRITER')}`",
         f"path may have {plugin_settings.MAX_IPC_PATH_BYTES - len(policy_channel.SUFFIX)} bytes",
         f"a norm above {anomaly_fit.NORM_FACTOR:g} times the median",
         f"1 at its {100 * anomaly_fit.HIGH:g}th percentile",

@@ -10,8 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from subtext_sidecar.commands import screen
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
-from tests.support.records import frames, vector_bytes
+from tests.support.records import STREAM, frames, vector_bytes
 from tests.support.services import free_port, redis_url_of
 
 
@@ -22,7 +21,7 @@ def arguments(redis_url: str, output: Path, *more: str) -> list[str]:
 
 def append(client: Any, number: int, **changes: Any) -> None:
     header, vector = frames(seed=number, request_id=f"r{number // 2}", **changes)
-    client.xadd(ACTIVATIONS_STREAM, {"h": header, "a": vector})
+    client.xadd(STREAM, {"h": header, "a": vector})
 
 
 def test_baseline_rows_of_the_model_and_layer_are_saved_with_their_requests(
@@ -38,7 +37,7 @@ def test_baseline_rows_of_the_model_and_layer_are_saved_with_their_requests(
             append(client, number + 1, model="other")
             append(client, number + 1, layer=3)
             append(client, number + 1, baseline_probability=0.0, reason="screen_anomaly")
-            client.xadd(ACTIVATIONS_STREAM, {"h": b"garbage", "a": b""})
+            client.xadd(STREAM, {"h": b"garbage", "a": b""})
             number += 1
 
     thread = threading.Thread(target=traffic)

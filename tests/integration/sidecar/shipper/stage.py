@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from subtext_sidecar.anomaly.score import Detector
 from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.record import Record, decode, decode_coverage
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, COVERAGE_STREAM
+from subtext_sidecar.contract.streams import COVERAGE_STREAM, activations_stream
 from subtext_sidecar.local.capture_view import CaptureView
 from subtext_sidecar.local.ledger import Ledger
 from subtext_sidecar.local.policy import ScreenPolicy
@@ -25,6 +25,8 @@ from subtext_sidecar.shipper.policy_file import PolicyFile
 from subtext_sidecar.shipper.policy_follower import PolicyFollower
 from subtext_sidecar.shipper.queue import RedisStream
 from subtext_sidecar.shipper.receiver import Receiver
+from tests.support.letters import letters_of
+from tests.support.records import STREAM
 from tests.support.waiting import wait_until
 
 MIB = 1 << 20
@@ -116,7 +118,13 @@ def totals(client: Any, hop: str) -> dict[tuple[str, str], int]:
 
 def shipped(client: Any) -> list[Record]:
     """Every record in the stream; one that a worker would refuse fails the test."""
-    return [decode(fields[b"h"], fields[b"a"]) for _, fields in client.xrange(ACTIVATIONS_STREAM)]
+    return [decode(fields[b"h"], fields[b"a"]) for _, fields in client.xrange(STREAM)]
+
+
+def letters(client: Any) -> list[dict[bytes, bytes]]:
+    """Every letter of the sidecar's; of a block before the first good one it knows no stream."""
+    names = (STREAM, activations_stream("unknown", 0))
+    return [letter for name in names for letter in letters_of(client, name)]
 
 
 def over_strata(hop_totals: dict[tuple[str, str], int]) -> dict[str, int]:

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from subtext_sidecar.anomaly.score import Detector
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
 from subtext_sidecar.local.policy_channel import PolicySubscriber
 from tests.integration.sidecar.shipper.stage import Stage, over_strata, totals
-from tests.support.records import block_frames, status
+from tests.support.records import STREAM, block_frames, status
 from tests.support.screens import reference
 
 
@@ -58,7 +57,7 @@ def test_a_changed_file_reaches_the_plugin_and_the_screen_without_a_restart(
     assert stage.value("subtext_screen_keep_ratio", model="m", part="baseline") == 1e-9
     stage.send(wire.BLOCK, *block_frames(rows=4))
     stage.step_until(lambda: over_strata(totals(client, "sidecar")).get("thinned") == 4)
-    assert client.xlen(ACTIVATIONS_STREAM) == 0
+    assert client.xlen(STREAM) == 0
 
 
 def test_a_bad_file_is_counted_and_said_once_and_changes_nothing(

@@ -13,9 +13,8 @@ import pytest
 import redis
 import zmq
 
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.local import wire
-from tests.support.records import block_frames
+from tests.support.records import STREAM, block_frames
 from tests.support.services import free_port
 from tests.support.waiting import wait_until
 
@@ -60,7 +59,7 @@ def test_it_serves_health_ships_records_and_ends_cleanly_on_sigterm(
         plugin.connect(f"ipc://{tmp_path}/s.sock")
         plugin.send_multipart([wire.BLOCK, *block_frames(rows=1)])
         with redis.Redis.from_url(redis_url) as client:
-            wait_until("the record", lambda: client.xlen(ACTIVATIONS_STREAM) == 1)
+            wait_until("the record", lambda: client.xlen(STREAM) == 1)
 
     shipped = 'subtext_activations_shipped_total{model="smollm2"} 1.0'
     wait_until("its count", lambda: shipped in get(f"{base_url}/metrics")[1])

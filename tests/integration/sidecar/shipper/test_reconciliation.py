@@ -12,11 +12,10 @@ import redis
 from subtext_sidecar.anomaly.score import Detector
 from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.record import Record, sample_id
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import checksums, encode_block
 from tests.integration.sidecar.shipper.stage import MIB, Stage, over_strata, shipped, totals
-from tests.support.records import block_frames, block_header
+from tests.support.records import STREAM, block_frames, block_header
 from tests.support.screens import benign, reference
 from tests.support.services import free_port, start_valkey
 
@@ -183,7 +182,7 @@ def test_what_was_thinned_can_be_estimated_from_what_was_shipped(
         if number % 50 == 0:
             stage.sidecar.step(0.0)
     stage.step_until(lambda: over_strata(totals(client, "sidecar")).get("rows_received") == sent)
-    stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) > 0 and not len(stage.buffer))
+    stage.step_until(lambda: client.xlen(STREAM) > 0 and not len(stage.buffer))
 
     headers = [record.header for record in shipped(client)]
     by_all = sum(1 / header.probability for header in headers)

@@ -11,12 +11,12 @@ import pytest
 import redis
 
 from subtext_sidecar.contract.counters import Hop, Stratum
-from subtext_sidecar.contract.record import VERSION, CoverageCount, Record, encode_coverage
-from subtext_sidecar.contract.streams import ACTIVATIONS_STREAM, DEAD_LETTER_STREAM
+from subtext_sidecar.contract.record import VERSION, CoverageCount, Record, decode, encode_coverage
+from subtext_sidecar.contract.streams import activations_stream
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import decode_block, encode_block
-from tests.integration.sidecar.shipper.stage import MIB, over_strata, shipped, totals
-from tests.support.records import block_frames, block_header, status
+from tests.integration.sidecar.shipper.stage import MIB, letters, over_strata, shipped, totals
+from tests.support.records import STREAM, block_frames, block_header, status
 from tests.support.services import free_port, redis_url_of, start_valkey
 from tests.support.vllm.runs import records_of
 
@@ -35,7 +35,7 @@ def test_the_rows_of_a_block_become_records_in_the_stream_in_order(start: Any, c
     for block in blocks:
         stage.send(wire.BLOCK, encode_block(block.header), block.vectors)
 
-    stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 100)
+    stage.step_until(lambda: client.xlen(STREAM) == 100)
 
     expected = [record for block in blocks for record in records_of(block)]
     found = shipped(client)
@@ -86,11 +86,9 @@ def test_a_bad_block_is_one_dead_letter_with_its_reason_and_its_rows_are_counted
     stage.send(wire.BLOCK, *message())
     stage.send(wire.BLOCK, *block_frames(rows=1))
 
-    stage.step_until(
-        lambda: bool(client.xlen(ACTIVATIONS_STREAM)) and bool(client.xlen(DEAD_LETTER_STREAM))
-    )
+    stage.step_until(lambda: bool(client.xlen(STREAM)) and bool(letters(client)))
 
-    ((_, letter),) = client.xrange(DEAD_LETTER_STREAM)
+    (letter,) = letters(client)
     assert letter[b"reason"].decode() == reason
     assert letter[b"error"]
     stage.step_until(lambda: "rows_shipped" in over_strata(totals(client, "sidecar")))
@@ -109,7 +107,7 @@ def test_a_row_whose_record_no_reader_would_take_is_dropped_alone(start: Any, cl
     stage = start()
     stage.send(wire.BLOCK, *block_frames(rows=4, request_id=["r" * 5000, "short"]))
 
-    stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 2)
+    stage.step_until(lambda: client.xlen(STREAM) == 2)
 
     stage.step_until(lambda: (OPT_IN, "rows_shipped") in totals(client, "sidecar"))
     assert totals(client, "sidecar") == {
@@ -128,10 +126,10 @@ def test_a_row_that_is_not_finite_takes_no_other_row_of_its_block_with_it(start:
     vectors = values.tobytes()
     stage.send(wire.BLOCK, encode_block(block_header(vectors, 4)), vectors)
 
-    stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 3)
+    stage.step_until(lambda: client.xlen(STREAM) == 3)
 
-    stage.step_until(lambda: client.xlen(DEAD_LETTER_STREAM) == 1)
-    ((_, letter),) = client.xrange(DEAD_LETTER_STREAM)
+    stage.step_until(lambda: len(letters(client)) == 1)
+    (letter,) = letters(client)
     assert letter[b"reason"] == b"not_finite"
     stage.step_until(lambda: (OPT_IN, "rows_shipped") in totals(client, "sidecar"))
     assert totals(client, "sidecar") == {
@@ -153,7 +151,7 @@ def test_messages_that_are_not_blocks_are_counted_and_stop_nothing(start: Any, c
     stage.send(wire.BLOCK, b"no vectors")
     stage.send(wire.BLOCK, *block_frames(rows=1))
 
-    stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 1)
+    stage.step_until(lambda: client.xlen(STREAM) == 1)
 
     name = "subtext_sidecar_invalid_messages_total"
     assert [stage.value(name, kind=kind) for kind in ("unknown", "status", "coverage")] == [3, 1, 1]
@@ -200,12 +198,12 @@ def test_records_are_shipped_when_redis_comes_back(start: Any, tmp_path: Path) -
     port = free_port()
     stage = start(url=redis_url_of(port))
     stage.send(wire.BLOCK, *block_frames(rows=50))
-    stage.step_until(lambda: stage.value("subtext_ship_errors_total", stream=ACTIVATIONS_STREAM) >= 2)
+    stage.step_until(lambda: stage.value("subtext_ship_errors_total", stream=STREAM) >= 2)
 
     server = start_valkey(tmp_path, port)
     try:
         with redis.Redis(port=port) as late:
-            stage.step_until(lambda: late.xlen(ACTIVATIONS_STREAM) == 50)
+            stage.step_until(lambda: late.xlen(STREAM) == 50)
             stage.step_until(lambda: over_strata(totals(late, "sidecar")).get("rows_shipped") == 50)
             assert over_strata(totals(late, "sidecar")) == {"rows_received": 50, "rows_shipped": 50}
         assert stage.health.is_redis_up
@@ -220,7 +218,7 @@ def test_the_stream_is_bounded_by_bytes_and_what_is_trimmed_is_counted(start: An
 
     stage.step_until(lambda: over_strata(totals(client, "sidecar")).get("rows_shipped") == 400)
 
-    kept, vector_bytes = client.xlen(ACTIVATIONS_STREAM), 2048 * 4
+    kept, vector_bytes = client.xlen(STREAM), 2048 * 4
     assert kept * vector_bytes <= MIB + vector_bytes
     assert kept > 0.8 * MIB / (vector_bytes + 512)
     trimmed = (UNKNOWN, "dropped_trimmed")
@@ -230,7 +228,7 @@ def test_the_stream_is_bounded_by_bytes_and_what_is_trimmed_is_counted(start: An
 def test_draining_ships_what_the_socket_and_the_buffer_hold(start: Any, client: Any) -> None:
     stage = start()
     stage.send(wire.BLOCK, *block_frames(rows=1))
-    stage.step_until(lambda: client.xlen(ACTIVATIONS_STREAM) == 1)
+    stage.step_until(lambda: client.xlen(STREAM) == 1)
     for _ in range(300):
         stage.send(wire.BLOCK, *block_frames(rows=1))
 
@@ -243,10 +241,28 @@ def test_draining_ships_what_the_socket_and_the_buffer_hold(start: Any, client: 
 def test_draining_without_redis_ends_in_time_and_accounts_for_what_is_lost(start: Any) -> None:
     stage = start(url=redis_url_of(free_port()))
     stage.send(wire.BLOCK, *block_frames(rows=3))
-    stage.step_until(lambda: stage.value("subtext_ship_errors_total", stream=ACTIVATIONS_STREAM) >= 1)
+    stage.step_until(lambda: stage.value("subtext_ship_errors_total", stream=STREAM) >= 1)
 
     started = time.monotonic()
     stage.sidecar.drain(1.0)
 
     assert time.monotonic() - started < 5
     assert stage.value("subtext_activations_dropped_total", stage="sidecar", reason="redis_error") == 3
+
+
+def test_models_and_layers_go_to_streams_of_their_own(start: Any, client: Any) -> None:
+    stage = start()
+    kinds = [("org/a:b{c}", 1), ("org/a:b{c}", 2), ("smollm2", 20)]
+    for _ in range(3):
+        for model, layer in kinds:
+            stage.send(wire.BLOCK, *block_frames(model=model, layer=layer))
+    names = [activations_stream(*kind) for kind in kinds]
+
+    stage.step_until(lambda: [client.xlen(name) for name in names] == [12, 12, 12])
+    stage.step_until(
+        lambda: [stage.value("subtext_stream_backlog_entries", stream=name) for name in names] == [12] * 3
+    )
+
+    for name, kind in zip(names, kinds, strict=True):
+        records = [decode(fields[b"h"], fields[b"a"]) for _, fields in client.xrange(name)]
+        assert {(one.header.model, one.header.layer) for one in records} == {kind}

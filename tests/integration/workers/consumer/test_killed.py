@@ -17,7 +17,8 @@ from service.store.tables import CoverageMinute, Explanation, Sample
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Stratum
 from tests.support import ROOT
-from tests.support.worker import make_record
+from tests.support.letters import letters_of
+from tests.support.worker import STREAM, make_record
 from workers.consumer.loop import Checkpoint
 
 KILLS_AT_EACH_STEP = 4
@@ -83,7 +84,7 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
 
 
 def _ship(client: redis.Redis, header: bytes, vector: bytes) -> None:
-    client.xadd(streams.ACTIVATIONS_STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector})
+    client.xadd(STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector})
 
 
 def _counted(database_url: str, stratum: str) -> dict[str, int]:
@@ -107,10 +108,9 @@ def _outcome(database_url: str, client: redis.Redis) -> tuple[set[Any], int, set
         stored = set(session.execute(select(Sample.id)).scalars())
         rows = session.execute(select(func.count()).select_from(Explanation)).scalar_one()
     engine.dispose()
-    letters: Any = client.xrange(streams.DEAD_LETTER_STREAM)
     dead = {
         record.sample_id(record.decode(fields[streams.FIELD_HEADER], fields[streams.FIELD_VECTOR]).header)
-        for _, fields in letters
+        for fields in letters_of(client, STREAM)
     }
     client.close()
     return stored, rows, dead

@@ -20,8 +20,9 @@ from service.store import engine as store_engine
 from service.store.tables import CoverageMinute, Explanation, Flag, Sample
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Hop, Stratum
+from tests.support.letters import letters_of
 from tests.support.waiting import wait_until
-from tests.support.worker import D_MODEL, MODEL, Bench, make_record
+from tests.support.worker import D_MODEL, MODEL, STREAM, Bench, make_record
 from workers.consumer.decoder_health import FEWEST, WINDOW
 from workers.nla.decoder import Claims, GivenFacts, Reading
 from workers.nla.fake import FakeDecoder, describe
@@ -173,7 +174,7 @@ class TrimmingDecoder(FakeDecoder):
 def test_rows_that_were_trimmed_while_they_were_read_are_told(make_bench: Callable[..., Bench]) -> None:
     decoder = TrimmingDecoder()
     bench = make_bench(decoder)
-    decoder.trim = lambda: bench.client.xtrim(streams.ACTIVATIONS_STREAM, maxlen=1, approximate=False)
+    decoder.trim = lambda: bench.client.xtrim(STREAM, maxlen=1, approximate=False)
     bench.add_samples(3)
 
     bench.drain()
@@ -245,14 +246,11 @@ def test_a_bad_record_goes_to_the_dead_letters_with_its_reason_and_the_rest_goes
     assert count(bench, Explanation) == 1
     assert coverage(bench)[f"dead_lettered_{reason}"] == 1
     assert coverage(bench)["rows_consumed"] == 2
-    assert (
-        bench.metric("subtext_stream_dead_letters_total", stream=streams.ACTIVATIONS_STREAM, reason=reason)
-        == 1
-    )
+    assert bench.metric("subtext_stream_dead_letters_total", stream=STREAM, reason=reason) == 1
 
 
 def test_an_entry_of_another_kind_is_dead_lettered(bench: Bench) -> None:
-    bench.client.xadd(streams.ACTIVATIONS_STREAM, {b"surprise": b"1"})
+    bench.client.xadd(STREAM, {b"surprise": b"1"})
 
     bench.drain()
 
@@ -365,7 +363,7 @@ def test_what_a_dead_worker_held_and_the_stream_lost_is_counted_by_a_metric_alon
     dead, alive = make_bench(), make_bench()
     dead.add_samples(4)
     assert len(dead.parts.queue.fetch(4, 100).entries or dead.parts.queue.fetch(4, 100).entries) == 4
-    dead.client.xtrim(streams.ACTIVATIONS_STREAM, maxlen=1, approximate=False)
+    dead.client.xtrim(STREAM, maxlen=1, approximate=False)
 
     wait_until(
         "the loss is noticed",
@@ -559,4 +557,4 @@ def test_coverage_counts_are_kept_once_however_often_they_arrive(bench: Bench) -
     assert coverage(bench) == {"requests_seen": 9}
     with bench.sessions() as session:
         assert session.execute(select(CoverageMinute.stratum)).scalar_one() == "opt_out"
-    assert bench.client.xlen(streams.COVERAGE_DEAD_LETTER_STREAM) == 1 + len(unstorable)
+    assert len(letters_of(bench.client, streams.COVERAGE_STREAM)) == 1 + len(unstorable)

@@ -16,7 +16,7 @@ from service.store.tables import Explanation
 from subtext_sidecar.contract import streams
 from tests.support.services import free_port, redis_url_of, start_valkey
 from tests.support.waiting import wait_until
-from tests.support.worker import Bench, make_record, running
+from tests.support.worker import STREAM, Bench, make_record, running
 from workers.settings import WorkerSettings
 
 wait_for = partial(wait_until, seconds=30.0)
@@ -65,9 +65,7 @@ def test_work_goes_on_after_redis_was_away_and_lost_everything(
         own_valkey()
         header, vector = make_record(request_id="after")
         with redis.Redis.from_url(bench.parts.settings.redis_url.get_secret_value()) as client:
-            client.xadd(
-                streams.ACTIVATIONS_STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}
-            )
+            client.xadd(STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector})
 
         wait_for("the sample after the outage", lambda: stored(bench) == 3)
         wait_for("readiness returns", lambda: ready(bench)["status"] == "ok")
@@ -123,7 +121,7 @@ def test_the_backlog_of_rows_and_of_counts_is_measured_apart(bench: Bench) -> No
 
     waiting = [
         bench.metric("subtext_stream_backlog_entries", stream=stream)
-        for stream in (streams.ACTIVATIONS_STREAM, streams.COVERAGE_STREAM)
+        for stream in (STREAM, streams.COVERAGE_STREAM)
     ]
     assert waiting == [3, 1]
     assert bench.metric("subtext_redis_up") == 1

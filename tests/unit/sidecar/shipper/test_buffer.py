@@ -19,7 +19,7 @@ def test_the_buffer_never_holds_more_bytes_than_its_bound_and_keeps_order(
     accepted = [
         entry
         for number, size in enumerate(sizes)
-        if buffer.put(entry := Entry(b"", bytes(size), Cell("m", UNIFORM, number), size))
+        if buffer.put(entry := Entry("s", b"", bytes(size), Cell("m", UNIFORM, number), size))
     ]
 
     assert buffer.size_bytes == sum(entry.size for entry in accepted) <= limit
@@ -30,7 +30,7 @@ def test_the_buffer_never_holds_more_bytes_than_its_bound_and_keeps_order(
 
 
 def test_the_stream_bound_is_in_bytes() -> None:
-    small = [Entry(b"h" * 72, b"v" * 800, Cell("m", UNIFORM, 0), 872)]
+    small = [Entry("s", b"h" * 72, b"v" * 800, Cell("m", UNIFORM, 0), 872)]
 
     assert bound_entries(1_000_000, small) == 1000
     assert bound_entries(10, small) == 1

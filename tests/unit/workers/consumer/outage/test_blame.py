@@ -1,4 +1,4 @@
-"""An outage costs an entry nothing, unless it was alone with a decoder that had read before."""
+"""An outage costs an entry nothing, unless it was alone with a decoder that had just proved itself."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +24,11 @@ def test_any_number_of_outages_leaves_an_entry_where_it_was(outages: int) -> Non
         count = blame.after_outage({b"1": count + 1}, set())[b"1"]
 
     assert count == 0
+
+
+@given(st.integers(1, 100))
+def test_an_outage_that_is_not_its_own_clears_an_entry(held_against_it: int) -> None:
+    assert blame.after_outage({b"1": held_against_it}, set()) == {b"1": 0}
 
 
 def test_an_entry_that_breaks_every_decoder_reaches_any_limit() -> None:
