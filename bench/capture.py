@@ -39,6 +39,7 @@ from deploy.local.model import ensure_model
 from deploy.local.process import ProcessDiedError
 from deploy.local.progress import Reporter
 from deploy.local.stack import Stack, StartTimeoutError
+from deploy.local.terminal import plain
 
 CONCURRENCIES: Final = (1, 32)
 _WARM_TURNS: Final = {1: 2, 32: 40}
@@ -82,7 +83,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         rounds = _run(options, Reporter(console, time.time()))
     except _FAILURES as failure:
-        console.print(f"{type(failure).__name__}: {failure}", style="red", markup=False, highlight=False)
+        said = plain(f"{type(failure).__name__}: {failure}")  # it quotes logs
+        console.print(said, style="red", markup=False, highlight=False)
         return 2
     except KeyboardInterrupt:
         console.print("interrupted; finished rounds are kept: go on with --resume", markup=False)

@@ -35,6 +35,7 @@ from deploy.local.ports import HOST, Ports, choose_ports
 from deploy.local.process import ProcessDiedError
 from deploy.local.progress import Reporter
 from deploy.local.stack import Stack, StartTimeoutError
+from deploy.local.terminal import plain
 from workers.nla import fidelity
 from workers.training.config import RunConfig, load_config
 from workers.training.data import activations, collect, lines
@@ -65,7 +66,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         document = _run(options, Reporter(console, time.time()))
     except _FAILURES as failure:
-        console.print(f"{type(failure).__name__}: {failure}", style="red", markup=False, highlight=False)
+        said = plain(f"{type(failure).__name__}: {failure}")  # it quotes logs
+        console.print(said, style="red", markup=False, highlight=False)
         return 2
     except KeyboardInterrupt:
         console.print("interrupted; nothing is written", markup=False)

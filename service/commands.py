@@ -55,7 +55,7 @@ def migrate(argv: list[str]) -> int:
         settings = store_settings()
     except SettingsError as error:
         return _refuse("migrate", error)
-    return _migrate(settings.database_url.get_secret_value(), only_check=arguments.check)
+    return _migrate(settings.database, only_check=arguments.check)
 
 
 def _migrate(url: str, *, only_check: bool) -> int:

@@ -17,8 +17,7 @@ from service.store.tables import ApiKey
 
 def run(settings: KeySettings, arguments: argparse.Namespace) -> int:
     """Run the chosen action in one transaction and return the exit status."""
-    url = settings.database_url.get_secret_value()
-    database = engine.create_engine(url, application_name="subtext-key")
+    database = engine.create_engine(settings.database, application_name="subtext-key")
     lifetime = _lifetime(arguments, settings.key_lifetime_days)
     try:
         with engine.session_factory(database).begin() as session:

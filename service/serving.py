@@ -29,7 +29,7 @@ def serve(settings: ServiceSettings) -> int:
     if tls is not None:
         tls.context()  # uvicorn would end with a traceback
     engine = create_engine(
-        settings.database_url.get_secret_value(),
+        settings.database,
         pool_size=settings.database_pool_size,
         statement_timeout_seconds=settings.query_timeout_seconds,
         application_name="subtext-service",

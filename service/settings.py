@@ -6,8 +6,9 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.store.engine import driver_url
+from service.store.engine import driver_url, with_password
 from subtext_sidecar.contract.listening import PlainHttp, TlsFiles, check_address, tls_files
+from subtext_sidecar.contract.secret import read_secret
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -22,6 +23,7 @@ class StoreSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SUBTEXT_", frozen=True, extra="ignore")
 
     database_url: SecretStr = Field(description="postgresql://user:password@host/name")
+    database_password_file: Path | None = Field(default=None, description="instead of one in the URL")
     log_level: LogLevel = "INFO"
 
     @field_validator("database_url")
@@ -29,6 +31,21 @@ class StoreSettings(BaseSettings):
     def _is_postgres(cls, url: SecretStr) -> SecretStr:
         driver_url(url.get_secret_value())
         return url
+
+    @property
+    def database(self) -> str:
+        """The URL with its password; ValueError when the file of that cannot be read."""
+        url = self.database_url.get_secret_value()
+        if self.database_password_file is None:
+            return url
+        return with_password(
+            url, read_secret("SUBTEXT_DATABASE_PASSWORD_FILE", self.database_password_file)
+        )
+
+    @model_validator(mode="after")
+    def _has_password(self) -> Self:
+        _ = self.database
+        return self
 
 
 class KeySettings(StoreSettings):

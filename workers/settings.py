@@ -6,7 +6,9 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.store.engine import with_password
 from subtext_sidecar.contract.listening import PlainHttp, TlsFiles, check_address, tls_files
+from subtext_sidecar.contract.secret import read_secret
 
 
 class WorkerSettings(BaseSettings):
@@ -16,6 +18,8 @@ class WorkerSettings(BaseSettings):
 
     database_url: SecretStr
     redis_url: SecretStr
+    database_password_file: Path | None = Field(default=None, description="instead of one in the URL")
+    redis_password_file: Path | None = Field(default=None, description="instead of one in the URL")
     decoder_dir: Path
     concepts_file: Path
     served_model: str | None = Field(default=None, min_length=1, description="default: the decoder's model")
@@ -38,6 +42,30 @@ class WorkerSettings(BaseSettings):
         default=30.0, ge=0.0, description="that a broken decoder is given before the process ends"
     )
     redis_timeout_seconds: float = Field(default=10.0, gt=1.0)
+
+    @property
+    def database(self) -> str:
+        """The database's URL with its password; ValueError when the file of that cannot be read."""
+        url = self.database_url.get_secret_value()
+        if self.database_password_file is None:
+            return url
+        return with_password(
+            url, read_secret("SUBTEXT_DATABASE_PASSWORD_FILE", self.database_password_file)
+        )
+
+    @property
+    def redis_password(self) -> str | None:
+        """What the file of it says, None for what the URL says."""
+        if self.redis_password_file is None:
+            return None
+        return read_secret("SUBTEXT_REDIS_PASSWORD_FILE", self.redis_password_file)
+
+    @model_validator(mode="after")
+    def _has_passwords(self) -> Self:
+        _ = self.redis_password
+        if self.database_password_file is not None:
+            _ = self.database
+        return self
 
     @property
     def tls(self) -> TlsFiles | None:

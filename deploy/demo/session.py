@@ -20,6 +20,7 @@ from deploy.local.ports import HOST, Ports, choose_ports
 from deploy.local.process import ProcessDiedError
 from deploy.local.progress import Reporter
 from deploy.local.stack import Stack, StartTimeoutError
+from deploy.local.terminal import plain
 from deploy.local.tether import die_with_parent
 
 _PLAIN_WIDTH: Final = 150
@@ -71,7 +72,7 @@ def run(options: Options) -> Result:
         error = "interrupted"
     except _FAILURES as failure:
         error = f"{type(failure).__name__}: {failure}"
-        console.print(error, style="red", markup=False, highlight=False)
+        console.print(plain(error), style="red", markup=False, highlight=False)
     reporter.line(statement(watched.outcome))
     return _result(options, ports, watched, error)
 

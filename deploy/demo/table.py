@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.demo.readback import Reading
+from deploy.local.terminal import plain
 
 _OTHER_LINES = 14  # header, title, borders, summaries and status
 _SUMMARIES_SHOWN = 3
@@ -31,7 +32,7 @@ def readings_table(
     prompt_of: Callable[[str], str | None],
     rows: int,
 ) -> Table:
-    """Return the newest readings as a table; model output is never interpreted as markup."""
+    """Return the newest readings as a table. Text is shown as text, never as markup or as an escape."""
     table = Table(expand=True, title="What the model was computing, by hypothesis", title_justify="left")
     table.add_column("prompt", width=_PROMPT_CHARS, no_wrap=True)
     table.add_column("token", width=12, no_wrap=True)
@@ -41,14 +42,18 @@ def readings_table(
     table.add_column("flags", width=18)
     for reading in readings[:rows]:
         table.add_row(
-            Text(fragment(prompt_of(reading.request_id))),
-            Text(repr(reading.token)),
-            Text(" ".join(reading.text.split())),
+            _text(fragment(prompt_of(reading.request_id))),
+            _text(repr(reading.token)),
+            _text(" ".join(reading.text.split())),
             "" if reading.fve_beyond_token is None else f"{reading.fve_beyond_token:.2f}",
             Text("yes", style="green") if reading.is_verified else Text("no", style="red"),
-            Text(", ".join(sorted(flags.get(reading.request_id, ())))),
+            _text(", ".join(sorted(flags.get(reading.request_id, ())))),
         )
     return table
+
+
+def _text(text: str) -> Text:
+    return Text(plain(text))
 
 
 def line(reading: Reading, flags: Collection[str], prompt: str | None) -> str:
@@ -106,7 +111,7 @@ class Screen:
             rows = max(3, (self._console.height - _OTHER_LINES) // _LINES_A_ROW)
             table = readings_table(readings, flags, self._prompt_of, rows)
             newest = list(self._summaries.items())[-_SUMMARIES_SHOWN:]
-            lines = [Text(summary_line(text, self._prompt_of(request))) for request, text in newest]
+            lines = [_text(summary_line(text, self._prompt_of(request))) for request, text in newest]
             shown: RenderableType = Group(Text(self._header), table, *lines, Text(status, style="dim"))
             self._live.update(shown, refresh=True)
             return
@@ -126,4 +131,4 @@ class Screen:
             self._live.stop()
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(plain(text), markup=False, highlight=False, soft_wrap=True)

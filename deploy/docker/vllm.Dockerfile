@@ -7,6 +7,8 @@ FROM vllm/vllm-openai:v0.32.0
 COPY sidecar /opt/subtext-sidecar
 RUN pip install --no-deps /opt/subtext-sidecar
 
-# The socket's directory is shared with the sidecar's container, which runs as 10001.
-RUN install -d -o 10001 -g 10001 /run/subtext
+# The socket's directory is shared with the sidecar's container, which runs as the same user.
+RUN useradd --system --create-home --uid 10001 subtext \
+ && install -d -o 10001 -g 10001 /run/subtext /cache
+USER 10001
 ENTRYPOINT ["vllm", "serve"]

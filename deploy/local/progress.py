@@ -11,6 +11,8 @@ from typing import Final
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from deploy.local.terminal import plain
+
 _HEARTBEAT_SECONDS: Final = 20.0
 
 
@@ -91,4 +93,6 @@ class Reporter:
     def line(self, text: str) -> None:
         """Write one line with the time since the start."""
         elapsed = time.time() - self._started_at
-        self.console.print(f"[{elapsed:6.1f} s] {text}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(
+            f"[{elapsed:6.1f} s] {plain(text)}", markup=False, highlight=False, soft_wrap=True
+        )

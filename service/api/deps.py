@@ -16,9 +16,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import auth
+from service.api.readiness import Finding, readiness
 from service.errors import FieldError, ProblemError, invalid_input
 from service.metrics import Metrics
 from service.store import keys
+from service.store.remembered import Remembered
 
 _log: Final = structlog.get_logger(__name__)
 _LAST_USED_EVERY: Final = dt.timedelta(minutes=1)
@@ -51,6 +53,11 @@ class Resources:
     sessions: sessionmaker[Session]
     metrics: Metrics
     writes: Writes = field(default_factory=Writes)
+    readiness: Remembered[dict[str, Finding]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look at what the engine leads to."""
+        object.__setattr__(self, "readiness", readiness(self.engine))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

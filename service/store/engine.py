@@ -53,6 +53,11 @@ def with_user(url: str, name: str) -> str:
     return make_url(url).set(username=name).render_as_string(hide_password=False)
 
 
+def with_password(url: str, password: str) -> str:
+    """Return ``url`` with this password, whatever characters it has."""
+    return make_url(url).set(password=password).render_as_string(hide_password=False)
+
+
 def create_engine(
     url: str,
     *,

@@ -14,6 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from service.store.remembered import Remembered
 from subtext_sidecar.contract.listening import TlsFiles
 
 log = structlog.get_logger()
@@ -34,10 +35,15 @@ class HealthServer:
         *,
         lives: Callable[[], bool] = lambda: True,
         tls: TlsFiles | None = None,
+        remembered_seconds: float = 1.0,
     ) -> None:
-        """Bind at once; raises OSError when the port is taken, and ListeningError for bad TLS files."""
+        """Bind at once; raises OSError when the port is taken, and ListeningError for bad TLS files.
+
+        The checks run once in ``remembered_seconds`` at most: anybody may ask, and must not make us ask the
+        stores as often.
+        """
         context = None if tls is None else tls.context()
-        app = HealthApp(registry, checks, lives)
+        app = HealthApp(registry, checks, lives, remembered_seconds)
         self._server = make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler)
         if context is not None:
             # The handshake waits for the client, so it belongs to the connection's own thread.
@@ -74,15 +80,26 @@ class HealthApp:
     """The answers, as a WSGI application."""
 
     def __init__(
-        self, registry: CollectorRegistry, checks: Mapping[str, Check], lives: Callable[[], bool]
+        self,
+        registry: CollectorRegistry,
+        checks: Mapping[str, Check],
+        lives: Callable[[], bool],
+        remembered_seconds: float,
     ) -> None:
         self._metrics: Any = make_wsgi_app(registry)
         self._checks = checks
         self._lives = lives
+        self._results = Remembered(self._look, remembered_seconds)
         self._failures: dict[str, str] = {}  # as last logged: probes come every few seconds
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Answer one request."""
+        """Answer one request; HEAD as GET, without the body."""
+        if environ.get("REQUEST_METHOD") == "HEAD":
+            self._answer({**environ, "REQUEST_METHOD": "GET"}, start_response)
+            return []
+        return self._answer(environ, start_response)
+
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
             answer: Iterable[bytes] = self._metrics(environ, start_response)
@@ -92,13 +109,16 @@ class HealthApp:
                 return _json(start_response, "200 OK", {"status": "ok"})
             return _json(start_response, "503 Service Unavailable", {"status": "hangs"})
         if path == "/readyz":
-            results = {name: self._result(name, check) for name, check in self._checks.items()}
+            results = self._results.get()
             is_ready = all(result == "ok" for result in results.values())
             status = "200 OK" if is_ready else "503 Service Unavailable"
             return _json(
                 start_response, status, {"status": "ok" if is_ready else "not ready", "checks": results}
             )
         return _json(start_response, "404 Not Found", {"status": "not found"})
+
+    def _look(self) -> dict[str, str]:
+        return {name: self._result(name, check) for name, check in self._checks.items()}
 
     def _result(self, name: str, check: Check) -> str:
         try:

@@ -173,11 +173,10 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
     Raises ConceptsError, ListeningError, or OSError when the port is taken.
     """
     concepts = load_concepts(settings.concepts_file)
-    database = store_engine.create_engine(
-        settings.database_url.get_secret_value(), application_name="subtext-worker"
-    )
+    database = store_engine.create_engine(settings.database, application_name="subtext-worker")
     client = redis.Redis.from_url(
         settings.redis_url.get_secret_value(),
+        password=settings.redis_password,
         socket_timeout=settings.redis_timeout_seconds,
         socket_connect_timeout=settings.redis_timeout_seconds,
     )

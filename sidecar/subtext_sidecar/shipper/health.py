@@ -92,6 +92,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.NOT_FOUND, b"not found\n", "text/plain")
 
+    def do_HEAD(self) -> None:
+        """Answer as to GET, without the body."""
+        self.do_GET()
+
     def log_message(self, *_: object) -> None:
         """Log nothing: probes come every few seconds."""
 
@@ -107,4 +111,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         with contextlib.suppress(ConnectionError):  # whoever asked has hung up
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)

@@ -58,7 +58,7 @@ def run(settings: SidecarSettings) -> int:
         HealthServer(settings.http_host, settings.http_port, health, registry, settings.tls) as server,
         Receiver(settings.socket) as receiver,
         PolicyPublisher(receiver.context, settings.socket) as publisher,
-        closing(RedisStream(settings.redis_url, max_stream_bytes=settings.max_stream_bytes)) as stream,
+        closing(_stream(settings)) as stream,
     ):
         sidecar = Sidecar(
             receiver=receiver,
@@ -95,6 +95,12 @@ def run(settings: SidecarSettings) -> int:
         sidecar.drain(_DRAIN_SECONDS)
     logger.info("sidecar_stopped")
     return 0
+
+
+def _stream(settings: SidecarSettings) -> RedisStream:
+    return RedisStream(
+        settings.redis_url, max_stream_bytes=settings.max_stream_bytes, password=settings.redis_password
+    )
 
 
 def _screening(settings: SidecarSettings) -> Screening:

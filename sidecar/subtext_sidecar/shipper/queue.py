@@ -107,10 +107,12 @@ def _answer(connection: Any) -> Any:
 class RedisStream:
     """Writes to Redis 7.0 or newer, or to Valkey. One attempt a call: the caller backs off."""
 
-    def __init__(self, url: str, *, max_stream_bytes: int) -> None:
+    def __init__(self, url: str, *, max_stream_bytes: int, password: str | None = None) -> None:
+        """``password`` is for a URL that has none."""
         self._max_stream_bytes = max_stream_bytes
         self._redis: Redis = Redis.from_url(
             url,
+            password=password,
             socket_timeout=_SOCKET_SECONDS,
             socket_connect_timeout=_CONNECT_SECONDS,
             retry=Retry(NoBackoff(), 0),

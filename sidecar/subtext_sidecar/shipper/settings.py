@@ -8,11 +8,11 @@ from typing import Final
 
 from subtext_sidecar.contract.listening import (
     PLAIN_HTTP,
-    ListeningError,
     TlsFiles,
     check_address,
     tls_files,
 )
+from subtext_sidecar.contract.secret import read_secret
 
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _MIB: Final = 1 << 20
@@ -24,6 +24,7 @@ class SidecarSettings:
 
     socket: str  # ZeroMQ address that the plugin connects to
     redis_url: str
+    redis_password_file: Path | None  # instead of one in the URL
     http_host: str
     http_port: int  # 0: any free port
     tls_cert_file: Path | None  # PEM, to serve the same with; None: plain HTTP
@@ -34,6 +35,13 @@ class SidecarSettings:
     screen_file: Path | None  # the screen's reference; None: rows are not screened
     policy_file: Path | None  # JSON, may change at run time; None: the policies of the start
     log_level: str
+
+    @property
+    def redis_password(self) -> str | None:
+        """What the file of it says, None for what the URL says; ValueError when it cannot be read."""
+        if self.redis_password_file is None:
+            return None
+        return read_secret("SUBTEXT_REDIS_PASSWORD_FILE", self.redis_password_file)
 
     @property
     def tls(self) -> TlsFiles | None:
@@ -50,6 +58,7 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> SidecarSe
     for flag, default, text in (
         ("--socket", None, "where the plugin connects, e.g. ipc:///run/subtext/capture.sock"),
         ("--redis-url", None, "Redis or Valkey, e.g. redis://127.0.0.1:6379/0"),
+        ("--redis-password-file", None, "file with its password, instead of one in the URL"),
         ("--http-host", "127.0.0.1", "address of /metrics, /healthz and /readyz"),
         ("--http-port", "9464", "port of the same; 0 takes any free one"),
         ("--tls-cert-file", None, "PEM certificate to serve the same with"),
@@ -76,6 +85,7 @@ def parse_settings(argv: Sequence[str], environ: Mapping[str, str]) -> SidecarSe
     settings = SidecarSettings(
         socket=_address(parser, values.socket),
         redis_url=_required(parser, "--redis-url", values.redis_url),
+        redis_password_file=_path(values.redis_password_file),
         http_host=values.http_host,
         http_port=_integer(parser, "--http-port", values.http_port, 0, 65_535),
         tls_cert_file=_path(values.tls_cert_file),
@@ -120,7 +130,8 @@ def _check_private(parser: argparse.ArgumentParser, settings: SidecarSettings) -
         )
     try:
         check_address(settings.http_host, settings.tls, why)
-    except ListeningError as error:
+        _ = settings.redis_password
+    except ValueError as error:
         parser.error(str(error))
 
 

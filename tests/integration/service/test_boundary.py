@@ -80,6 +80,7 @@ def test_metrics_of_sidecar_and_worker_over_tls(
             with client_of(certificate[0], port) as client:
                 assert answers(client, "/healthz")
                 assert answers(client, "/metrics")
+                assert (client.head("/metrics").status_code, client.head("/metrics").content) == (200, b"")
     worker.close()
 
     assert capfd.readouterr().err == ""

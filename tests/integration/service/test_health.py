@@ -1,9 +1,11 @@
 import re
+import time
 
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine, event
 
 from service.api.app import create_app
 from service.api.deps import Resources
@@ -49,6 +51,29 @@ def test_a_database_behind_head_answers_503_problems_that_name_the_command(
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["code"] == "database_not_migrated"
     assert "subtext migrate" in answer.json()["detail"]
+
+
+def test_a_thousand_probes_in_a_second_cost_the_database_one_look(
+    client: TestClient, reader: Engine
+) -> None:
+    statements: list[str] = []
+    event.listen(reader, "before_cursor_execute", lambda *heard: statements.append(heard[2]))
+    client.get("/readyz")
+    once = len(statements)
+
+    started = time.monotonic()
+    probes = 0
+    while time.monotonic() - started < 0.5:
+        assert client.get("/readyz").status_code == 200
+        probes += 1
+
+    assert probes > 5
+    assert 0 < len(statements) <= 2 * once  # the first look may end its second meanwhile
+
+
+def test_health_answers_head(client: TestClient) -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert client.head(path).status_code == 200
 
 
 def test_without_a_database_it_lives_is_unready_and_answers_503_problems() -> None:

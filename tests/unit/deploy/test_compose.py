@@ -20,14 +20,7 @@ COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {"sidecar": 8102, "worker": 8103, "service": 8100}
-SECRETS = {
-    "VLLM_API_KEY",
-    "POSTGRES_PASSWORD",
-    "POSTGRES_WORKER_PASSWORD",
-    "POSTGRES_SERVICE_PASSWORD",
-    "REDIS_PASSWORD",
-    "GRAFANA_ADMIN_PASSWORD",
-}
+SECRETS = {"VLLM_API_KEY"}  # in the environment, because vLLM takes it from nowhere else
 VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?([^}]*)\}")
 
 
@@ -49,13 +42,64 @@ def test_every_secret_is_required_with_a_message_and_none_has_a_default() -> Non
     assert not re.search(r"(?i)(password|secret|token|api_key): *[\"']?[A-Za-z0-9]", settings)
 
 
-def test_alert_targets_are_secrets_from_the_environment() -> None:
-    targets = SERVICES["alertmanager"]["secrets"]
-    for secret in COMPOSE["secrets"].values():
-        assert set(secret) == {"environment"}
+def test_secrets_are_files_that_those_get_who_name_them() -> None:
+    readme = (ROOT / "deploy/docker/README.md").read_text()
+    used = {secret for service in SERVICES.values() for secret in service.get("secrets", [])}
+
+    assert used == set(COMPOSE["secrets"])
+    for name, secret in COMPOSE["secrets"].items():
+        assert secret == {"file": f"${{SUBTEXT_SECRETS_DIR:-./secrets}}/{name}"}
+        assert f"`{name}`" in readme
+    for name, service in SERVICES.items():
+        read = set(re.findall(r"/run/secrets/(\w+)", json.dumps(service)))
+        assert read <= set(service.get("secrets", [])), name
+    assert "/secrets/" in (ROOT / ".gitignore").read_text()
+    assert "secrets" in (ROOT / ".dockerignore").read_text()
+
+
+def test_alert_targets_are_secrets() -> None:
     config = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text())
     files = {hook["url_file"] for receiver in config["receivers"] for hook in receiver["webhook_configs"]}
-    assert files == {f"/run/secrets/{name}" for name in targets}
+    assert files == {f"/run/secrets/{name}" for name in SERVICES["alertmanager"]["secrets"]}
+
+
+def test_nothing_is_root_or_can_become_it_and_roots_are_read_only() -> None:
+    for name, service in SERVICES.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert "cap_add" not in service
+        assert "privileged" not in service
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        if name == "vllm":
+            assert "USER 10001" in (ROOT / "deploy/docker/vllm.Dockerfile").read_text()
+        else:
+            assert service["read_only"] is True, name
+            assert int(service["user"].split(":")[0]) > 0, name
+            assert any(mount.split(":")[0] == "/tmp" for mount in service["tmpfs"]), name  # noqa: S108
+
+
+def neighbours(name: str) -> set[str]:
+    mine = set(SERVICES[name]["networks"])
+    return {other for other, service in SERVICES.items() if mine & set(service["networks"])} - {name}
+
+
+def test_each_side_reaches_what_it_needs_and_nothing_else() -> None:
+    assert neighbours("vllm") == {"prometheus"}
+    assert neighbours("sidecar") == {"worker", "redis", "prometheus"}
+    assert neighbours("service") == {"worker", "migrate", "postgres", "prometheus"}
+    assert neighbours("grafana") == {"alertmanager", "prometheus"}
+    assert not neighbours("postgres") & {"vllm", "sidecar", "redis", "grafana", "alertmanager"}
+    for name, service in SERVICES.items():
+        for other in service.get("depends_on", {}):
+            assert other in neighbours(name)
+
+
+def test_what_holds_activations_or_readings_has_no_way_out() -> None:
+    networks = COMPOSE["networks"].items()
+    leads_out = {name for name, network in networks if not (network or {}).get("internal")}
+
+    assert leads_out == {"serving", "api", "monitoring"}
+    for name in ("sidecar", "worker", "redis", "postgres", "migrate"):
+        assert not leads_out & set(SERVICES[name]["networks"]), name
 
 
 def test_worker_service_and_migration_have_logins_of_their_own_which_the_store_makes() -> None:
@@ -68,15 +112,15 @@ def test_worker_service_and_migration_have_logins_of_their_own_which_the_store_m
     assert users == {"worker": WORKER_LOGIN, "service": SERVICE_LOGIN, "migrate": "subtext"}
     assert f"GRANT {roles.WRITER} TO {WORKER_LOGIN};" in logins
     assert f"GRANT {roles.READER} TO {SERVICE_LOGIN};" in logins
-    for secret in SERVICES["postgres"]["secrets"]:
+    for secret in ("postgres_worker_password", "postgres_service_password"):
+        assert secret in SERVICES["postgres"]["secrets"]
         assert f'/{secret}"' in logins
 
 
 def test_every_variable_is_documented() -> None:
     readme = (ROOT / "deploy/docker/README.md").read_text()
-    from_secrets = {secret["environment"] for secret in COMPOSE["secrets"].values()}
 
-    for name in {name for name, _, _ in VARIABLE.findall(COMPOSE_TEXT)} | from_secrets:
+    for name in {name for name, _, _ in VARIABLE.findall(COMPOSE_TEXT)}:
         assert f"`{name}`" in readme, name
 
 
@@ -229,8 +273,7 @@ def test_an_image_copies_only_what_exists_and_does_not_end_as_root(image: str) -
     for sources in copied:
         for source in sources.split():
             assert (ROOT / source).exists(), source
-    if image != "vllm":  # the official image runs as root; ours do not
-        assert "USER 10001" in text
+    assert "USER 10001" in text
 
 
 def test_the_images_serve_the_vllm_version_that_the_tests_run() -> None:

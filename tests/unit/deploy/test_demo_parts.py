@@ -19,6 +19,7 @@ from deploy.local import launch, prepare
 from deploy.local.home import Home, HomeInUseError, open_home
 from deploy.local.ports import Ports
 from deploy.local.progress import Reporter
+from deploy.local.terminal import plain
 
 READING = Reading(
     id="e1",
@@ -153,6 +154,40 @@ def test_without_a_terminal_each_reading_is_printed_once_and_as_plain_text() -> 
         written.count("What is [bold]this[/bold]?         the request: about [b]law[/b] (1 of 1 reading)")
         == 1
     )
+
+
+HOSTILE = {
+    "an escape sequence": "\x1b[2J\x1b]0;title\x07",
+    "a link": "\x1b]8;;https://evil.example\x1b\\here\x1b]8;;\x1b\\",
+    "C1 controls": "\x9b31m\x9d8;;x\x9c\x85",
+    "bidirectional controls": "\u202eno\u202c \u2066a\u2069 \u200f\u061c",
+    "line separators and what has no width": "\u2028\u2029\u200b\ufeff\x7f\r\x08",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("shown_as", ["table", "lines"])
+def test_nothing_that_clients_wrote_reaches_the_terminal_as_a_command(text: str, shown_as: str) -> None:
+    is_terminal = shown_as == "table"
+    console = Console(file=io.StringIO(), width=400, force_terminal=is_terminal, no_color=True)
+    reading = dataclasses.replace(READING, text=f"start {text} end", token=text)
+    screen = Screen(console, "addresses", lambda _: f"p{text}")
+
+    console.print(readings_table([reading], {"r1": [text]}, lambda _: f"p{text}", rows=3))
+    if not is_terminal:
+        screen.start()
+        screen.show([reading], {"r1": [text]}, "", {"r1": f"about {text}"})
+    Reporter(console, 0.0).line(text)
+
+    assert isinstance(console.file, io.StringIO)
+    written = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())  # rich's own bold and italic
+    assert "start" in written
+    assert {char for char in written if not char.isprintable()} <= {"\n"}
+
+
+def test_text_of_any_language_is_shown_as_it_is() -> None:
+    for text in ("naïve Ελλάδα 日本語 עברית हिन्दी 🙂", "two\n\tlines", ""):
+        assert plain(text) == text
 
 
 def test_a_line_shows_the_fve_of_a_decoder_that_knows_no_token_means() -> None:

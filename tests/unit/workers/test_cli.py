@@ -21,6 +21,8 @@ GOOD = {
         ("SUBTEXT_RECLAIM_IDLE_SECONDS", "0.1"),
         ("SUBTEXT_HTTP_HOST", "0.0.0.0"),  # noqa: S104  # refused
         ("SUBTEXT_PLAIN_HTTP", "yes"),
+        ("SUBTEXT_REDIS_PASSWORD_FILE", "/nowhere"),
+        ("SUBTEXT_DATABASE_PASSWORD_FILE", "/nowhere"),
         ("SUBTEXT_TLS_CERT_FILE", "/certificate"),
     ],
 )

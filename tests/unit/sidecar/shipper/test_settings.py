@@ -30,6 +30,7 @@ def test_files_are_taken_from_flags_or_the_environment() -> None:
         ({"SUBTEXT_BUFFER_BYTES": "10"}, "SUBTEXT_BUFFER_BYTES"),
         ({"SUBTEXT_LOG_LEVEL": "loud"}, "SUBTEXT_LOG_LEVEL"),
         ({"SUBTEXT_HTTP_HOST": "0.0.0.0"}, "SUBTEXT_PLAIN_HTTP=private-network"),  # noqa: S104  # refused
+        ({"SUBTEXT_REDIS_PASSWORD_FILE": "/nowhere"}, "SUBTEXT_REDIS_PASSWORD_FILE is /nowhere"),
         ({"SUBTEXT_PLAIN_HTTP": "yes"}, "SUBTEXT_PLAIN_HTTP"),
         ({"SUBTEXT_TLS_KEY_FILE": "/k"}, "SUBTEXT_TLS_CERT_FILE"),
     ],
