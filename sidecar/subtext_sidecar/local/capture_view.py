@@ -49,14 +49,14 @@ class _StatusReport(NamedTuple):
     at: float
 
 
-class Since(NamedTuple):
+class Beginning(NamedTuple):
     """When the process began whose counters these are."""
 
     now: float  # monotonic seconds, as `now` everywhere here
     minute: int  # Unix time // 60
 
 
-class _Known(NamedTuple):
+class _PluginTotals(NamedTuple):
     """What a plugin said last of all it counted since its own start."""
 
     errors: Counter[str]
@@ -73,15 +73,15 @@ class _Stage(NamedTuple):
 class CaptureView(Collector):
     """Collects what ledgers and plugins say. ``now`` is in monotonic seconds, given by the caller."""
 
-    def __init__(self, since: Since | None = None) -> None:
-        """With ``since``, plugins may be older than this process; else all is heard from its beginning."""
-        self._since = since
+    def __init__(self, beginning: Beginning | None = None) -> None:
+        """With ``beginning``, plugins may be older than this process; else all is heard from the first."""
+        self._beginning = beginning
         self._lock = threading.Lock()
         self._now = 0.0
         self._heard: dict[str, _StatusReport] = {}
         self._minutes: dict[tuple[str, Cell], dict[str, int]] = {}
         self._totals: dict[_Stage, Counter[str]] = {}
-        self._known: dict[str, _Known] = {}  # by source
+        self._known: dict[str, _PluginTotals] = {}  # by source
         self._errors: Counter[str] = Counter(dict.fromkeys(_HOOKS, 0))
         self._overhead: dict[Sampled, OverheadCounts] = {}
 
@@ -97,7 +97,7 @@ class CaptureView(Collector):
         key = (count.source, Cell(count.model, count.stratum, count.minute))
         with self._lock:
             known = self._minutes.setdefault(key, {})
-            is_older = self._since is not None and count.minute < self._since.minute
+            is_older = self._beginning is not None and count.minute < self._beginning.minute
             if is_older and count.hop is Hop.PLUGIN:
                 for counter, value in count.counts.items():
                     known.setdefault(counter, value)
@@ -125,12 +125,12 @@ class CaptureView(Collector):
                 del self._minutes[key]
 
     def _add_growth(self, status: CaptureStatus, now: float) -> None:
-        said = _Known(Counter(status.errors), status.overhead, now)
+        said = _PluginTotals(Counter(status.errors), status.overhead, now)
         known = self._known.get(status.source)
         if known is None:
             # A plugin speaks every two seconds: one that speaks right after we began was there before.
-            is_older = self._since is not None and now - self._since.now <= SILENT_AFTER_SECONDS
-            known = said if is_older else _Known(Counter(), {}, now)
+            is_older = self._beginning is not None and now - self._beginning.now <= SILENT_AFTER_SECONDS
+            known = said if is_older else _PluginTotals(Counter(), {}, now)
         self._errors.update(said.errors - known.errors)
         for sampled, counts in said.overhead.items():
             total, before = self._overhead.get(sampled, _NONE), known.overhead.get(sampled, _NONE)

@@ -15,7 +15,7 @@ from subtext_sidecar import log
 from subtext_sidecar.anomaly.reference import AnomalyError, digest, load_reference
 from subtext_sidecar.anomaly.score import Detector
 from subtext_sidecar.contract.counters import Hop
-from subtext_sidecar.local.capture_view import CaptureView, Since
+from subtext_sidecar.local.capture_view import Beginning, CaptureView
 from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Ledger, new_source
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
 from subtext_sidecar.local.policy_channel import PolicyPublisher
@@ -48,7 +48,7 @@ def run(settings: SidecarSettings) -> int:
         return 2
     stop = _stop_on_signals()
     registry = CollectorRegistry()
-    began = Since(now=time.monotonic(), minute=int(time.time()) // SECONDS_PER_MINUTE)
+    began = Beginning(now=time.monotonic(), minute=int(time.time()) // SECONDS_PER_MINUTE)
     view, health = CaptureView(began), Health()
     registry.register(view)
     metrics = SidecarMetrics(registry)

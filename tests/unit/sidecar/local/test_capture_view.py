@@ -2,7 +2,7 @@ from prometheus_client import CollectorRegistry
 
 from subtext_sidecar.contract.counters import Hop, Stratum
 from subtext_sidecar.contract.record import VERSION, CoverageCount
-from subtext_sidecar.local.capture_view import CaptureView, Since
+from subtext_sidecar.local.capture_view import Beginning, CaptureView
 from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, OverheadCounts
 from tests.support.records import status
 
@@ -19,9 +19,9 @@ def coverage(
     )
 
 
-def view(since: Since | None = None) -> tuple[CaptureView, CollectorRegistry]:
+def view(beginning: Beginning | None = None) -> tuple[CaptureView, CollectorRegistry]:
     registry = CollectorRegistry()
-    one = CaptureView(since)
+    one = CaptureView(beginning)
     registry.register(one)
     return one, registry
 
@@ -169,7 +169,7 @@ def test_no_counter_falls_when_one_of_two_engines_is_replaced() -> None:
 
 
 def test_what_a_restarted_sidecar_hears_again_is_no_growth() -> None:
-    one, registry = view(Since(now=1000.0, minute=100))
+    one, registry = view(Beginning(now=1000.0, minute=100))
     one.update_status(status(errors={"sender": 3}, overhead=overhead(1000)), now=1002.0)
     for minute in range(85, 100):  # what a plugin repeats
         one.update_coverage(coverage(minute=minute, dropped_socket_full=100))
@@ -187,7 +187,7 @@ def test_what_a_restarted_sidecar_hears_again_is_no_growth() -> None:
 
 
 def test_rows_of_before_that_the_sidecar_itself_counts_are_growth() -> None:
-    one, registry = view(Since(now=1000.0, minute=100))
+    one, registry = view(Beginning(now=1000.0, minute=100))
 
     one.update_coverage(coverage(Hop.SIDECAR, minute=90, rows_shipped=5))
 
@@ -195,7 +195,7 @@ def test_rows_of_before_that_the_sidecar_itself_counts_are_growth() -> None:
 
 
 def test_an_engine_that_starts_later_counts_from_its_beginning() -> None:
-    one, registry = view(Since(now=1000.0, minute=100))
+    one, registry = view(Beginning(now=1000.0, minute=100))
 
     one.update_status(status("new", errors={"load_model": 1}), now=1100.0)
 
