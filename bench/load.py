@@ -5,7 +5,6 @@ of tokens, so that a ratio compares like with like down to the last request.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,23 +14,14 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-_SHORTEST_ANSWER: Final = 16
-_LONGEST_ANSWER: Final = 64
-MEAN_ANSWER_TOKENS: Final = (_SHORTEST_ANSWER + _LONGEST_ANSWER) / 2
+from bench.traffic import ChatRequest
+
 _DATA: Final = b"data: "
 _DONE: Final = b"[DONE]"
 
 
 class LoadError(RuntimeError):
     """A request was not answered as asked: the run cannot be compared."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest:
-    """One chat turn; every answer has exactly ``answer_tokens`` tokens."""
-
-    text: str
-    answer_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +49,6 @@ class Load:
     def tokens_per_second(self) -> float:
         """Output tokens over the whole run."""
         return self.tokens / self.wall_seconds
-
-
-def plan_requests(prompts: Sequence[str], *, count: int, seed: str) -> list[ChatRequest]:
-    """Return ``count`` turns: shuffled prompts, over and over, with answers of different lengths."""
-    rng = random.Random(seed)  # noqa: S311  # a benchmark's plan, not a secret
-    turns: list[ChatRequest] = []
-    while len(turns) < count:
-        turns += [
-            ChatRequest(text=text, answer_tokens=rng.randint(_SHORTEST_ANSWER, _LONGEST_ANSWER))
-            for text in rng.sample(prompts, len(prompts))
-        ]
-    return turns[:count]
 
 
 def run_load(target: Target, turns: Sequence[ChatRequest], concurrency: int) -> Load:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from bench.arms import BASELINE, Arm
+from bench.arms import BASELINE, SAME_PROCESS, Arm
 from bench.ratios import (
     Bar,
     Estimate,
@@ -57,22 +57,30 @@ class BarResult(NamedTuple):
     verdict: Verdict
 
 
-def ratios(rounds: Sequence[Round], arms: Sequence[Arm]) -> dict[Cell, Estimate]:
-    """Return every arm's figures as ratios to the baseline of the same round and concurrency."""
+def ratios(rounds: Sequence[Round], arms: Sequence[Arm], base: str = BASELINE) -> dict[Cell, Estimate]:
+    """Return figures as ratios to those of ``base`` in the same round, at the same concurrency.
+
+    To the baseline for every other arm. To another arm, only for those that share its process.
+    """
     cells = {}
-    for arm in arms:
-        if arm.name == BASELINE:
-            continue
+    for arm in _compared(arms, base):
         for concurrency in concurrencies(rounds):
             mine = _runs(rounds, arm.name, concurrency)
-            base = _runs(rounds, BASELINE, concurrency)
+            others = _runs(rounds, base, concurrency)
             for name, figure in FIGURES.items():
-                paired = paired_ratios([figure(run) for run in mine], [figure(run) for run in base])
+                paired = paired_ratios([figure(run) for run in mine], [figure(run) for run in others])
                 cells[Cell(arm.name, concurrency, name)] = estimate(paired)
             cells[Cell(arm.name, concurrency, POOLED)] = pooled_percentile_ratio(
-                [run.gap_seconds for run in mine], [run.gap_seconds for run in base], 99
+                [run.gap_seconds for run in mine], [run.gap_seconds for run in others], 99
             )
     return cells
+
+
+def _compared(arms: Sequence[Arm], base: str) -> list[Arm]:
+    server = next((arm.server for arm in arms if arm.name == base), None)
+    if server is None:
+        return []
+    return [arm for arm in arms if arm.name != base and (base == BASELINE or arm.server == server)]
 
 
 def judge_all(cells: Mapping[Cell, Estimate], arms: Sequence[Arm]) -> list[BarResult]:
@@ -131,6 +139,7 @@ def document(
     ``ok``: every bar of the arms that ran is passed.
     """
     judged = judge_all(cells, arms)
+    within = ratios(rounds, arms, SAME_PROCESS)
     return {
         "bench": "capture",
         "rounds": len(rounds),
@@ -139,16 +148,8 @@ def document(
             str(concurrency): {name: value.median for name, value in baseline(rounds, concurrency).items()}
             for concurrency in concurrencies(rounds)
         },
-        "ratios": {
-            arm.name: {
-                str(concurrency): {
-                    name: cells[Cell(arm.name, concurrency, name)]._asdict() for name in (*FIGURES, POOLED)
-                }
-                for concurrency in concurrencies(rounds)
-            }
-            for arm in arms
-            if arm.name != BASELINE
-        },
+        "ratios": _by_arm(rounds, _compared(arms, BASELINE), cells),
+        f"ratios_to_{SAME_PROCESS}": _by_arm(rounds, _compared(arms, SAME_PROCESS), within),
         "capture": {
             arm.name: {
                 str(concurrency): capture_figures(rounds, arm.name, concurrency)
@@ -172,11 +173,29 @@ def document(
     }
 
 
+def _by_arm(
+    rounds: Sequence[Round], arms: Sequence[Arm], cells: Mapping[Cell, Estimate]
+) -> dict[str, dict[str, Any]]:
+    return {
+        arm.name: {
+            str(concurrency): {
+                name: cells[Cell(arm.name, concurrency, name)]._asdict() for name in (*FIGURES, POOLED)
+            }
+            for concurrency in concurrencies(rounds)
+        }
+        for arm in arms
+    }
+
+
 def table(rounds: Sequence[Round], arms: Sequence[Arm], cells: Mapping[Cell, Estimate]) -> str:
     """Return the same for people."""
     lines = [f"{len(rounds)} rounds; ratios to vanilla of the same round: median [95% interval]"]
+    within = ratios(rounds, arms, SAME_PROCESS)
     for concurrency in concurrencies(rounds):
         lines += ["", *_ratio_lines(rounds, arms, cells, concurrency)]
+        if within:
+            lines += [f"  ratios to {SAME_PROCESS}, which is the same process:"]
+            lines += _arm_lines(_compared(arms, SAME_PROCESS), within, concurrency)
     lines += ["", "bars, judged by the median:"]
     lines += [_bar_line(one) for one in judge_all(cells, arms)]
     lines += ["", "what the plugin says (host time: median a step without, and with, a taken row):"]
@@ -198,11 +217,15 @@ def _ratio_lines(
     )
     lines = [f"{concurrency} concurrent; vanilla: {absolute}"]
     lines.append(f"  {'arm':12}" + "".join(f"{name:>23}" for name in _SHOWN))
-    for arm in arms:
-        if arm.name != BASELINE:
-            shown = (cells[Cell(arm.name, concurrency, name)] for name in _SHOWN)
-            lines.append(f"  {arm.name:12}" + "".join(f"{_ratio(value):>23}" for value in shown))
-    return lines
+    return lines + _arm_lines(_compared(arms, BASELINE), cells, concurrency)
+
+
+def _arm_lines(arms: Sequence[Arm], cells: Mapping[Cell, Estimate], concurrency: int) -> list[str]:
+    return [
+        f"  {arm.name:12}" + "".join(f"{_ratio(value):>23}" for value in shown)
+        for arm in arms
+        for shown in [[cells[Cell(arm.name, concurrency, name)] for name in _SHOWN]]
+    ]
 
 
 def _ratio(value: Estimate) -> str:

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from bench import cpu
 from bench.arms import IDLE_POLICY, Arm
-from bench.load import ChatRequest, Load, Target, run_load
+from bench.load import Load, Target, run_load
 from bench.results import CaptureFigures, RunFigures
 from bench.scrape import Scrape, scrape
 from bench.servers import Running, RunningServer, RunningSidecar
+from bench.traffic import ChatRequest
 from deploy.local.model import MODEL_NAME
 
 _POLL_SECONDS = 0.1

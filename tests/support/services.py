@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,18 +176,31 @@ def _pgbouncer(state_dir: Path) -> list[str]:
     installed = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if installed:
         return [installed]
-    folder = state_dir / "pgbouncer"
+    folder = _unpacked(state_dir / "pgbouncer", _PGBOUNCER_PACKAGES)
+    libraries = folder / "usr" / "lib" / f"{platform.machine()}-linux-gnu"
+    return ["env", f"LD_LIBRARY_PATH={libraries}", str(folder / "usr" / "sbin" / "pgbouncer")]
+
+
+def promtool(state_dir: Path) -> str:
+    """Return the path of Prometheus' promtool: the installed one, or Debian's unpacked in the state."""
+    installed = shutil.which("promtool")
+    return installed or str(
+        _unpacked(state_dir / "prometheus", ("prometheus",)) / "usr" / "bin" / "promtool"
+    )
+
+
+def _unpacked(folder: Path, packages: Sequence[str]) -> Path:
+    """Download Debian packages into the folder and unpack them there, once."""
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        download = ["apt-get", "download", *_PGBOUNCER_PACKAGES]
+        download = ["apt-get", "download", *packages]
         if subprocess.run(download, cwd=folder, check=False).returncode:
             subprocess.run(["apt-get", "update"], check=True)  # no lists yet
             subprocess.run(download, cwd=folder, check=True)
         for package in folder.glob("*.deb"):
             subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
         (folder / "complete").touch()
-    libraries = folder / "usr" / "lib" / f"{platform.machine()}-linux-gnu"
-    return ["env", f"LD_LIBRARY_PATH={libraries}", str(folder / "usr" / "sbin" / "pgbouncer")]
+    return folder
 
 
 def start_cluster_node(folder: Path, port: int) -> "ValkeyServer":

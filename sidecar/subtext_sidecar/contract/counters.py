@@ -116,7 +116,11 @@ def _of_reason(prefix: str, unit: Unit, reason: _ExplainedName) -> tuple[str, Un
 class PluginCounter(CounterName):
     """What the plugin counts. A row that is dropped is in ``rows_sampled`` as well."""
 
-    REQUESTS_SEEN = "requests_seen", Unit.REQUESTS, "It reached the engine."
+    REQUESTS_SEEN = (
+        "requests_seen",
+        Unit.REQUESTS,
+        "It reached the engine: each of n completions, prompts of a batch and beams is one.",
+    )
     REQUESTS_SAMPLED = "requests_sampled", Unit.REQUESTS, "It was chosen for sampling."
     REQUESTS_TRACED = "requests_traced", Unit.REQUESTS, "The randomness of its trace decided."
     REQUESTS_ADAPTED = "requests_adapted", Unit.REQUESTS, "It was sampled and ran with a LoRA adapter."
@@ -229,6 +233,13 @@ _BY_NAME: Final = {str(counter): counter for counter in COUNTERS}
 
 # A reason without its counter fails here, when this module is imported.
 IGNORED: Final = {fault: _BY_NAME[f"ignored_{fault}"] for fault in TraceFault}
+# What requests asked for and did not get, by the reason that metrics show.
+UNHEEDED: Final[dict[str, CounterName]] = {
+    "opt_in": PluginCounter.OPT_IN_NOT_HONOURED,
+    "opt_out": PluginCounter.OPT_OUT_NOT_HONOURED,
+    "wish": PluginCounter.IGNORED_WISH,
+    **{str(fault): counter for fault, counter in IGNORED.items()},
+}
 INVALID: Final = {reason: _BY_NAME[f"dropped_invalid_{reason}"] for reason in RejectReason}
 DEAD_LETTERED: Final[dict[RejectReason | DeadLetterReason, CounterName]] = {
     reason: _BY_NAME[f"dead_lettered_{reason}"] for reason in (*RejectReason, *DeadLetterReason)

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from subtext_sidecar.contract.counters import (
     COUNTERS,
+    UNHEEDED,
     Hop,
     LossKind,
     PluginCounter,
@@ -41,6 +42,11 @@ _DROPS: Final = tuple(
     (counter.hop, lost.reason)
     for counter in COUNTERS
     if (lost := loss_of(counter)) is not None and lost.kind is LossKind.DROPPED
+)
+_UNOBSERVABLE: Final = tuple(
+    lost.reason
+    for counter in PluginCounter
+    if (lost := loss_of(counter)) is not None and lost.kind is LossKind.UNOBSERVABLE
 )
 
 
@@ -238,7 +244,8 @@ def _coverage_metrics(totals: dict[_Stage, Counter[str]], layers: dict[str, int]
         captured.add_metric([model, str(layers.get(model, -1))], counts[PluginCounter.ROWS_HANDED_OVER])
     for model, counts in _by_model(totals, Hop.SIDECAR).items():
         shipped.add_metric([model], counts[SidecarCounter.ROWS_SHIPPED])
-    yield from (seen, sampled, captured, shipped, _dropped(totals), _unobservable(plugin))
+    yield from (seen, sampled, captured, shipped, _dropped(totals))
+    yield from (_unobservable(plugin), _unheeded(plugin), _repeated(plugin))
 
 
 def _by_model(totals: dict[_Stage, Counter[str]], hop: Hop) -> dict[str, Counter[str]]:
@@ -271,8 +278,34 @@ def _unobservable(plugin: dict[str, Counter[str]]) -> Metric:
         labels=["model", "reason"],
     )
     for model, counts in plugin.items():
+        by_reason = Counter(dict.fromkeys(_UNOBSERVABLE, 0))
         for counter, count in counts.items():
             lost = loss_of(counter)
             if lost is not None and lost.kind is LossKind.UNOBSERVABLE:
-                family.add_metric([model, lost.reason], count)
+                by_reason[lost.reason] += count
+        for reason, count in by_reason.items():
+            family.add_metric([model, reason], count)
+    return family
+
+
+def _unheeded(plugin: dict[str, Counter[str]]) -> Metric:
+    family = CounterMetricFamily(
+        "subtext_requests_unheeded",
+        "Requests whose wish or trace was not heeded, by what was wrong or not allowed.",
+        labels=["model", "reason"],
+    )
+    for model, counts in plugin.items():
+        for reason, counter in UNHEEDED.items():
+            family.add_metric([model, reason], counts[counter])
+    return family
+
+
+def _repeated(plugin: dict[str, Counter[str]]) -> Metric:
+    family = CounterMetricFamily(
+        "subtext_positions_repeated",
+        "Positions that were computed again after a preemption.",
+        labels=["model"],
+    )
+    for model, counts in plugin.items():
+        family.add_metric([model], counts[PluginCounter.POSITIONS_REPEATED])
     return family

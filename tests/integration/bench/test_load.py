@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bench.load import LoadError, Target, plan_requests, run_load
+from bench.load import LoadError, Target, run_load
+from bench.traffic import ChatRequest, plan_requests
+
+POOL = [ChatRequest(text=text, answer_tokens=tokens) for text, tokens in [("a", 16), ("b", 40), ("c", 64)]]
 
 
 class ChatServer:
@@ -67,7 +70,7 @@ def test_all_work_is_sent_at_the_asked_concurrency_and_measured(
     chat_server: tuple[ChatServer, str],
 ) -> None:
     server, url = chat_server
-    turns = plan_requests(["a", "b", "c"], count=20, seed="0")
+    turns = plan_requests(POOL, count=20, seed="0")
 
     load = run_load(Target(base_url=url, model="m", run_id="run"), turns, concurrency=4)
 
@@ -86,11 +89,11 @@ def test_a_refusal_ends_the_run_with_its_text(chat_server: tuple[ChatServer, str
     target = Target(base_url=f"{url}/nowhere", model="m", run_id="run")
 
     with pytest.raises(LoadError, match="status 404"):
-        run_load(target, plan_requests(["a"], count=1, seed="0"), concurrency=1)
+        run_load(target, POOL[:1], concurrency=1)
 
 
 def test_a_server_that_is_gone_ends_the_run() -> None:
     target = Target(base_url="http://127.0.0.1:1/v1", model="m", run_id="run")
 
     with pytest.raises(LoadError, match="Cannot connect"):
-        run_load(target, plan_requests(["a"], count=1, seed="0"), concurrency=1)
+        run_load(target, POOL[:1], concurrency=1)

@@ -1,6 +1,5 @@
 """What Prometheus' own tool says of the rules that ship."""
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import yaml
 
 from tests.support import ROOT
+from tests.support.services import promtool
 
 DEPLOY = ROOT / "deploy"
 ALERT_TESTS = DEPLOY / "prometheus" / "tests" / "alerts_test.yml"
@@ -17,12 +17,9 @@ def load(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
-def test_the_rule_tests_pass_in_promtool_where_it_is_installed() -> None:
+def test_the_rule_tests_pass_in_promtool(state_dir: Path) -> None:
     for name in load(ALERT_TESTS)["rule_files"]:
         assert (ALERT_TESTS.parent / name).is_file()
-    promtool = shutil.which("promtool")
-    if promtool is not None:
-        subprocess.run([promtool, "test", "rules", str(ALERT_TESTS)], check=True)
-        subprocess.run(
-            [promtool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")], check=True
-        )
+    tool = promtool(state_dir)
+    subprocess.run([tool, "test", "rules", str(ALERT_TESTS)], check=True)
+    subprocess.run([tool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")], check=True)

@@ -1,12 +1,12 @@
-"""The work is the same for every arm, and an answer counts only when it is whole."""
+"""An answer counts only when it is whole."""
 
 import json
 
 import pytest
 
-from bench.load import Answer, ChatRequest, LoadError, plan_requests
+from bench.load import Answer, LoadError
+from bench.traffic import ChatRequest
 
-PROMPTS = ["one", "two", "three"]
 TURN = ChatRequest(text="one", answer_tokens=2)
 
 
@@ -20,19 +20,6 @@ def piece(text: str) -> bytes:
 
 USAGE = event({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}})
 DONE = b"data: [DONE]\n\n"
-
-
-def test_the_same_seed_plans_the_same_work() -> None:
-    assert plan_requests(PROMPTS, count=8, seed="0/1") == plan_requests(PROMPTS, count=8, seed="0/1")
-    assert plan_requests(PROMPTS, count=8, seed="0/1") != plan_requests(PROMPTS, count=8, seed="0/2")
-
-
-def test_every_prompt_comes_before_any_comes_again() -> None:
-    turns = plan_requests(PROMPTS, count=7, seed="0")
-
-    assert len(turns) == 7
-    assert {turn.text for turn in turns[:3]} == {turn.text for turn in turns[3:6]} == set(PROMPTS)
-    assert all(16 <= turn.answer_tokens <= 64 for turn in turns)
 
 
 def test_an_answer_is_timed_by_its_pieces_of_text_however_the_network_cuts_them() -> None:

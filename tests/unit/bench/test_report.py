@@ -69,6 +69,19 @@ def test_drift_of_the_machine_cancels_within_rounds() -> None:
     assert cells[Cell("again", 1, "throughput")].median == pytest.approx(1.0)
 
 
+def test_captured_arms_are_compared_with_their_own_process_too() -> None:
+    measured = rounds({"idle": 0.95, "saturated": 0.95})  # the captured process happens to be faster
+
+    cells = ratios(measured, CHOSEN, "idle")
+    found = reported(measured)
+
+    assert {cell.arm for cell in cells} == {"saturated"}
+    assert cells[Cell("saturated", 1, "throughput")].median == pytest.approx(1.0)
+    assert set(found["ratios_to_idle"]) == {"saturated"}
+    assert found["ratios"]["saturated"]["1"]["throughput"]["median"] == pytest.approx(1 / 0.95)
+    assert "ratios to idle, which is the same process" in table(measured, CHOSEN, ratios(measured, CHOSEN))
+
+
 def test_every_bar_is_judged_at_every_concurrency() -> None:
     found = reported(rounds({}))
 

@@ -48,7 +48,19 @@ class NewRequest(NamedTuple):
 
 
 class Watch:
-    """One sampled request. ``next_position`` only grows, so a position is taken at most once."""
+    """One sampled request.
+
+    How far it has come, in the positions of its prompt and answer together::
+
+        0 ------------ stop --------- bound ------------------ next_position ----->
+          computed for   drafts, or     cannot have come so      the first one that
+          certain        steps that     far as a new token       is wanted still
+                         nobody read
+
+    ``stop <= bound`` and ``stop <= next_position`` hold at all times. ``next_position`` only grows, so
+    a position is taken at most once. ``next_position - bound`` new tokens of anybody must pass before
+    the request can be due: that is the time under which it is filed in the wheel.
+    """
 
     __slots__ = (
         "bound",

@@ -200,3 +200,24 @@ def test_an_engine_that_starts_later_counts_from_its_beginning() -> None:
     one.update_status(status("new", errors={"load_model": 1}), now=1100.0)
 
     assert registry.get_sample_value("subtext_capture_errors_total", {"reason": "load_model"}) == 1
+
+
+def test_what_clients_can_make_grow_is_shown_from_zero_by_reason() -> None:
+    one, registry = view()
+    one.update_coverage(coverage(requests_seen=9))
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, {"model": "m", **labels})
+
+    assert value("subtext_capture_unobservable_total", reason="prefix_cached") == 0
+    assert value("subtext_requests_unheeded_total", reason="opt_out") == 0
+    assert value("subtext_positions_repeated_total") == 0
+
+    one.update_coverage(
+        coverage(unobservable_prefix_cached=3, opt_out_not_honoured=2, ignored_rv=1, positions_repeated=7)
+    )
+
+    assert value("subtext_capture_unobservable_total", reason="prefix_cached") == 3
+    assert value("subtext_requests_unheeded_total", reason="opt_out") == 2
+    assert value("subtext_requests_unheeded_total", reason="rv") == 1
+    assert value("subtext_positions_repeated_total") == 7
