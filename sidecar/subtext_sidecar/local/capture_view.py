@@ -2,12 +2,17 @@
 
 The plugin feeds one view for its own port. The sidecar feeds one with what it receives and with
 its own ledger, so the sidecar's port shows both hops and an operator needs to scrape only that.
+
+A counter here never falls: it holds what grew since this process began, whichever engines come and go.
+A plugin tells all it ever counted, and repeats it for a sidecar that was restarted. What it had counted
+before is where its growth begins, not growth.
 """
 
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final, NamedTuple, get_args
+from itertools import accumulate
+from typing import Final, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -24,13 +29,15 @@ from subtext_sidecar.contract.counters import (
 )
 from subtext_sidecar.contract.record import CoverageCount
 from subtext_sidecar.local.ledger import Cell
-from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, Sampled
+from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts, Sampled
 
 SILENT_AFTER_SECONDS: Final = 10.0
 _FORGET_AFTER_SECONDS: Final = 60.0
 _KEEP_MINUTES: Final = 24 * 60
+_KEEP_SECONDS: Final = _KEEP_MINUTES * 60.0
 # Shown from the start with 0, because a rate never sees the step in which a series appears.
 _HOOKS: Final = ("load_model", "execute_model", "sample_tokens", "sender")
+_NONE: Final = OverheadCounts(counts=(0,) * (len(OVERHEAD_BUCKETS_SECONDS) + 1), sum_seconds=0.0)
 _DROPS: Final = tuple(
     (counter.hop, lost.reason)
     for counter in COUNTERS
@@ -48,6 +55,21 @@ class _StatusReport(NamedTuple):
     at: float
 
 
+class Beginning(NamedTuple):
+    """When the process began whose counters these are."""
+
+    now: float  # monotonic seconds, as `now` everywhere here
+    minute: int  # Unix time // 60
+
+
+class _PluginTotals(NamedTuple):
+    """What a plugin said last of all it counted since its own start."""
+
+    errors: Counter[str]
+    overhead: dict[Sampled, OverheadCounts]
+    at: float
+
+
 class _Stage(NamedTuple):
     hop: Hop
     model: str
@@ -57,16 +79,22 @@ class _Stage(NamedTuple):
 class CaptureView(Collector):
     """Collects what ledgers and plugins say. ``now`` is in monotonic seconds, given by the caller."""
 
-    def __init__(self) -> None:
+    def __init__(self, beginning: Beginning | None = None) -> None:
+        """With ``beginning``, plugins may be older than this process; else all is heard from the first."""
+        self._beginning = beginning
         self._lock = threading.Lock()
         self._now = 0.0
         self._heard: dict[str, _StatusReport] = {}
         self._minutes: dict[tuple[str, Cell], dict[str, int]] = {}
         self._totals: dict[_Stage, Counter[str]] = {}
+        self._known: dict[str, _PluginTotals] = {}  # by source
+        self._errors: Counter[str] = Counter(dict.fromkeys(_HOOKS, 0))
+        self._overhead: dict[Sampled, OverheadCounts] = {}
 
     def update_status(self, status: CaptureStatus, now: float) -> None:
         """Take a heartbeat."""
         with self._lock:
+            self._add_growth(status, now)
             self._heard[status.source] = _StatusReport(status, now)
             self._totals.setdefault(_Stage(Hop.PLUGIN, status.model, Stratum.UNIFORM), Counter())
 
@@ -75,6 +103,10 @@ class CaptureView(Collector):
         key = (count.source, Cell(count.model, count.stratum, count.minute))
         with self._lock:
             known = self._minutes.setdefault(key, {})
+            is_older = self._beginning is not None and count.minute < self._beginning.minute
+            if is_older and count.hop is Hop.PLUGIN:
+                for counter, value in count.counts.items():
+                    known.setdefault(counter, value)
             totals = self._totals.setdefault(_Stage(count.hop, count.model, count.stratum), Counter())
             for counter, value in count.counts.items():
                 if (grown := value - known.get(counter, 0)) > 0:
@@ -93,16 +125,33 @@ class CaptureView(Collector):
             for source, heard in list(self._heard.items()):
                 if heard.status.model in alive and now - heard.at > _FORGET_AFTER_SECONDS:
                     del self._heard[source]
+            for source in [source for source, one in self._known.items() if now - one.at > _KEEP_SECONDS]:
+                del self._known[source]
             for key in [key for key in self._minutes if key[1].minute < now_minute - _KEEP_MINUTES]:
                 del self._minutes[key]
+
+    def _add_growth(self, status: CaptureStatus, now: float) -> None:
+        said = _PluginTotals(Counter(status.errors), status.overhead, now)
+        known = self._known.get(status.source)
+        if known is None:
+            # A plugin speaks every two seconds: one that speaks right after we began was there before.
+            is_older = self._beginning is not None and now - self._beginning.now <= SILENT_AFTER_SECONDS
+            known = said if is_older else _PluginTotals(Counter(), {}, now)
+        self._errors.update(said.errors - known.errors)
+        for sampled, counts in said.overhead.items():
+            total, before = self._overhead.get(sampled, _NONE), known.overhead.get(sampled, _NONE)
+            self._overhead[sampled] = _grown(total, before, counts)
+        self._known[status.source] = said
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""
         with self._lock:
             heard = list(self._heard.values())
             totals = {stage: Counter(counts) for stage, counts in self._totals.items()}
-            now = self._now
+            now, errors, overhead = self._now, Counter(self._errors), dict(self._overhead)
         yield from _status_metrics(heard, now)
+        yield _errors(errors)
+        yield _overhead(overhead)
         yield from _coverage_metrics(totals, {one.status.model: one.status.layer for one in heard})
 
     def describe(self) -> list[Metric]:
@@ -117,19 +166,27 @@ def _status_metrics(heard: list[_StatusReport], now: float) -> Iterator[Metric]:
         "Probability with which a request is sampled, by the policy in force.",
         labels=["model", "stratum"],
     )
-    errors = CounterMetricFamily(
-        "subtext_capture_errors", "Errors inside the capture hooks, by hook.", labels=["reason"]
-    )
-    error_counts: Counter[str] = Counter(dict.fromkeys(_HOOKS, 0))
     for model, status in {one.status.model: one.status for one in heard}.items():
         probability.add_metric([model, Stratum.UNIFORM], status.sampling_probability)
-    for one in heard:
-        error_counts.update(one.status.errors)
-    for reason, count in error_counts.items():
-        errors.add_metric([reason], count)
     yield probability
-    yield errors
-    yield _overhead([one.status for one in heard])
+
+
+def _errors(counts: Counter[str]) -> Metric:
+    family = CounterMetricFamily(
+        "subtext_capture_errors", "Errors inside the capture hooks, by hook.", labels=["reason"]
+    )
+    for reason, count in counts.items():
+        family.add_metric([reason], count)
+    return family
+
+
+def _grown(total: OverheadCounts, before: OverheadCounts, now: OverheadCounts) -> OverheadCounts:
+    """Return the total with what grew; a source that counts anew has a name of its own."""
+    grown = [max(0, count - known) for count, known in zip(now.counts, before.counts, strict=True)]
+    return OverheadCounts(
+        counts=tuple(count + more for count, more in zip(total.counts, grown, strict=True)),
+        sum_seconds=total.sum_seconds + max(0.0, now.sum_seconds - before.sum_seconds),
+    )
 
 
 def _enabled(heard: list[_StatusReport], now: float) -> Metric:
@@ -150,19 +207,16 @@ def _enabled(heard: list[_StatusReport], now: float) -> Metric:
     return family
 
 
-def _overhead(statuses: list[CaptureStatus]) -> Metric:
+def _overhead(totals: dict[Sampled, OverheadCounts]) -> Metric:
     family = HistogramMetricFamily(
         "subtext_capture_overhead_seconds",
         "Host time that the capture hooks add to one engine step, by whether a row was taken in it.",
         labels=["sampled"],
     )
     bounds = [*(str(bound) for bound in OVERHEAD_BUCKETS_SECONDS), "+Inf"]
-    for sampled in get_args(Sampled):
-        parts = [status.overhead[sampled] for status in statuses if sampled in status.overhead]
-        counts = [sum(per_bucket) for per_bucket in zip(*(part.counts for part in parts), strict=True)]
-        if counts:
-            buckets = [(bound, sum(counts[: index + 1])) for index, bound in enumerate(bounds)]
-            family.add_metric([sampled], buckets=buckets, sum_value=sum(part.sum_seconds for part in parts))
+    for sampled, total in totals.items():
+        buckets = list(zip(bounds, accumulate(total.counts), strict=True))
+        family.add_metric([sampled], buckets=buckets, sum_value=total.sum_seconds)
     return family
 
 

@@ -33,10 +33,12 @@ Subtext adds these optional keys, see docs/decisions/0008-pair-format.md:
       ar: "... {explanation}{token}"     # the AR is read at this token
       chat: false                        # av is the whole prompt, with its special tokens
       end: "<|endoftext|>"               # ends the AV's answer instead of </explanation>
+      date: 2026-03-01                   # for a chat template that prints today's date
 
 The same folder holds `config.json`, the weights, the tokenizer and, for an AR, `value_head.safetensors`.
 """
 
+import datetime as dt
 import string
 from collections.abc import Iterable
 from pathlib import Path
@@ -133,6 +135,7 @@ class Templates(_Part):
     ar: str | None = None
     chat: bool = Field(default=True, description="whether av is one user turn of the chat template")
     end: str | None = Field(None, min_length=1, description="the token that ends the AV's answer")
+    date: dt.date | None = Field(None, description="what a chat template that prints today's date prints")
 
     @model_validator(mode="before")
     @classmethod
@@ -142,7 +145,7 @@ class Templates(_Part):
             return content
         names = {"av": "actor", "ar": "critic"}
         both = {new: content.get(new) or content.get(old) for new, old in names.items()}
-        return both | {name: content[name] for name in ("chat", "end") if name in content}
+        return both | {name: content[name] for name in ("chat", "end", "date") if name in content}
 
 
 class Truncation(_Part):

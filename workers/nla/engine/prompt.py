@@ -3,12 +3,15 @@
 A vector injected at the wrong position still yields fluent text, so any drift is refused at start.
 """
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from workers.nla.checkpoint.meta import INJECTION, LABELS, TOKEN, Injection, Meta, split_template
 from workers.nla.errors import PromptError
 
+# Two that differ in all that a date is written with: year, month, day, weekday, and length of the words.
+_DAYS = (dt.date(2001, 2, 3), dt.date(2022, 9, 30))
 _PROBES = ("A short text.", 'It ends with "quotes"', "")
 
 
@@ -29,7 +32,8 @@ class InjectionPrompt:
         """Check one example prompt.
 
         Raises PromptError when the injection token is not a single token, or has another id, another
-        neighbour or further occurrences; when BOS is doubled; and when `end` is not a single token.
+        neighbour or further occurrences; when BOS is doubled; when `end` is not a single token; and when
+        the template prints today's date and the checkpoint names no date to print instead.
         """
         token, templates = meta.injection, meta.prompt_templates
         _check_injection_token(token.char, token.token_id, tokenizer)
@@ -39,6 +43,9 @@ class InjectionPrompt:
         self._injection = token
         self._rows = meta.projector.rows if meta.projector else 1
         self._chat = templates.chat
+        self._date = templates.date
+        if self._chat and self._date is None:
+            _check_date(tokenizer)
         self.takes_token = TOKEN in self._pieces
         self.end = None if templates.end is None else _find_end(templates.end, tokenizer)
         # Any read token serves here except the injection token, which must occur only once.
@@ -74,7 +81,7 @@ class InjectionPrompt:
     def _build_turn(self) -> InjectedPrompt:
         char, token_id = self._injection.char, self._injection.token_id
         content = "".join(char if piece.is_place else piece.value for piece in self._pieces)
-        ids = chat_ids(self._tokenizer, content)
+        ids = chat_ids(self._tokenizer, content, self._date or _DAYS[0])
         places = [index for index, other in enumerate(ids) if other == token_id]
         if len(places) != 1:
             raise _occurs(token_id, len(places), once=1)
@@ -149,17 +156,36 @@ class ReconstructionPrompt:
         return [*ids, token_id] if self.takes_token else ids
 
 
-def chat_ids(tokenizer: Any, content: str) -> list[int]:
-    """Return the ids of one user turn with the generation prompt; PromptError without a chat template.
+def chat_ids(tokenizer: Any, content: str, day: dt.date) -> list[int]:
+    """Return the ids of one user turn with the generation prompt, as rendered on that day.
+
+    Raises PromptError without a chat template.
 
     Rendering to text and encoding that text would add a second BOS.
     """
+    noon = dt.datetime.combine(day, dt.time(12))  # a template may print the hour as well
     if not tokenizer.chat_template:
         raise PromptError("chat_template: missing; copy the tokenizer's files of the checkpoint again")
     turn = [{"role": "user", "content": content}]
     return list(
-        tokenizer.apply_chat_template(turn, tokenize=True, add_generation_prompt=True, return_dict=False)
+        tokenizer.apply_chat_template(
+            turn,
+            tokenize=True,
+            add_generation_prompt=True,
+            return_dict=False,
+            strftime_now=noon.strftime,  # in place of the clock, the only one that a template can read
+        )
     )
+
+
+def _check_date(tokenizer: Any) -> None:
+    first, second = (chat_ids(tokenizer, "x", day) for day in _DAYS)
+    if first != second:
+        raise PromptError(
+            "prompt_templates.date: missing, and the chat template prints today's date, so the AV would be"
+            " asked something else than in its calibration from tomorrow on; name the day that it is to"
+            " print, the training's if it is known, as in date: 2026-03-01, and calibrate"
+        )
 
 
 def _check_injection_token(character: str, expected: int, tokenizer: Any) -> None:
@@ -199,5 +225,5 @@ def _starts_documents_with_bos(tokenizer: Any) -> bool:
     bos = tokenizer.bos_token_id
     if bos is None or not tokenizer.chat_template:
         return bos is not None
-    ids = chat_ids(tokenizer, "x")
+    ids = chat_ids(tokenizer, "x", _DAYS[0])
     return ids[0] == bos and ids.count(bos) == 1

@@ -2,7 +2,8 @@ from prometheus_client import CollectorRegistry
 
 from subtext_sidecar.contract.counters import Hop, Stratum
 from subtext_sidecar.contract.record import VERSION, CoverageCount
-from subtext_sidecar.local.capture_view import CaptureView
+from subtext_sidecar.local.capture_view import Beginning, CaptureView
+from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, OverheadCounts
 from tests.support.records import status
 
 OPT_IN, UNIFORM = Stratum.OPT_IN, Stratum.UNIFORM
@@ -18,9 +19,9 @@ def coverage(
     )
 
 
-def view() -> tuple[CaptureView, CollectorRegistry]:
+def view(beginning: Beginning | None = None) -> tuple[CaptureView, CollectorRegistry]:
     registry = CollectorRegistry()
-    one = CaptureView()
+    one = CaptureView(beginning)
     registry.register(one)
     return one, registry
 
@@ -133,6 +134,72 @@ def test_errors_overhead_and_probability_come_from_the_heartbeat() -> None:
         )
         == 0.5
     )
+
+
+def counters(registry: CollectorRegistry) -> dict[tuple[str, ...], float]:
+    """Every sample that may only grow, by its name and labels."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in registry.collect()
+        if family.type in {"counter", "histogram"}
+        for sample in family.samples
+    }
+
+
+def overhead(steps: int) -> dict[str, OverheadCounts]:
+    spread = (steps, *[1] * len(OVERHEAD_BUCKETS_SECONDS))
+    return {"none": OverheadCounts(counts=spread, sum_seconds=steps / 1000)}
+
+
+def test_no_counter_falls_when_one_of_two_engines_is_replaced() -> None:
+    one, registry = view()
+    one.update_status(status("a", errors={"sender": 2}, overhead=overhead(1_000_000)), now=0.0)
+    one.update_status(status("b", errors={"sender": 1}, overhead=overhead(1_000_000)), now=0.0)
+    before = counters(registry)
+
+    one.update_status(status("c", overhead=overhead(10)), now=100.0)
+    one.update_status(status("b", errors={"sender": 1}, overhead=overhead(1_000_005)), now=100.0)
+    one.tick(101.0, 5)
+
+    after = counters(registry)
+    assert all(after[name] >= value for name, value in before.items())
+    assert after["subtext_capture_errors_total", "sender"] == 3
+    buckets = len(OVERHEAD_BUCKETS_SECONDS)
+    assert after["subtext_capture_overhead_seconds_count", "none"] == 2_000_015 + 3 * buckets
+
+
+def test_what_a_restarted_sidecar_hears_again_is_no_growth() -> None:
+    one, registry = view(Beginning(now=1000.0, minute=100))
+    one.update_status(status(errors={"sender": 3}, overhead=overhead(1000)), now=1002.0)
+    for minute in range(85, 100):  # what a plugin repeats
+        one.update_coverage(coverage(minute=minute, dropped_socket_full=100))
+    assert {value for name, value in counters(registry).items() if "dropped" in name[0]} == {0}
+    assert counters(registry)["subtext_capture_errors_total", "sender"] == 0
+
+    one.update_status(status(errors={"sender": 4}, overhead=overhead(1001)), now=1010.0)
+    one.update_coverage(coverage(minute=99, dropped_socket_full=101))
+    one.update_coverage(coverage(minute=100, dropped_socket_full=7))
+
+    after = counters(registry)
+    assert after["subtext_activations_dropped_total", "plugin", "socket_full"] == 8
+    assert after["subtext_capture_errors_total", "sender"] == 1
+    assert after["subtext_capture_overhead_seconds_count", "none"] == 1
+
+
+def test_rows_of_before_that_the_sidecar_itself_counts_are_growth() -> None:
+    one, registry = view(Beginning(now=1000.0, minute=100))
+
+    one.update_coverage(coverage(Hop.SIDECAR, minute=90, rows_shipped=5))
+
+    assert registry.get_sample_value("subtext_activations_shipped_total", {"model": "m"}) == 5
+
+
+def test_an_engine_that_starts_later_counts_from_its_beginning() -> None:
+    one, registry = view(Beginning(now=1000.0, minute=100))
+
+    one.update_status(status("new", errors={"load_model": 1}), now=1100.0)
+
+    assert registry.get_sample_value("subtext_capture_errors_total", {"reason": "load_model"}) == 1
 
 
 def test_what_clients_can_make_grow_is_shown_from_zero_by_reason() -> None:

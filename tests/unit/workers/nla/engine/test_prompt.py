@@ -1,4 +1,5 @@
 import copy
+import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,27 @@ def test_a_chat_template_that_doubles_bos_is_refused(tokenizer: Any) -> None:
 
     with pytest.raises(PromptError, match="bos_token: the AV's prompt starts with two of them"):
         InjectionPrompt(parse_meta(toy.meta("av"), "av"), tokenizer)
+
+
+DATED = "{{ 'Today is ' + strftime_now('%d %b %Y') + '\n' }}"
+OPTIONALLY_DATED = "{% if strftime_now is defined %}{{ strftime_now('%A') }}{% endif %}"
+
+
+@pytest.mark.parametrize("dated", [DATED, OPTIONALLY_DATED])
+def test_a_chat_template_that_prints_todays_date_is_refused(tokenizer: Any, dated: str) -> None:
+    tokenizer.chat_template = dated + tokenizer.chat_template
+
+    with pytest.raises(PromptError, match=r"prompt_templates\.date: missing.*date: 2026-03-01"):
+        InjectionPrompt(parse_meta(toy.meta("av"), "av"), tokenizer)
+
+
+def test_a_date_of_the_checkpoint_stands_in_for_today(tokenizer: Any) -> None:
+    tokenizer.chat_template = DATED + tokenizer.chat_template
+    meta = changed("av", lambda m: m["prompt_templates"].update(date=dt.date(2026, 3, 1)))
+
+    ids = InjectionPrompt(meta, tokenizer).build(0, "").ids
+
+    assert tokenizer.decode(ids).startswith("Today is 01 Mar 2026\n")
 
 
 def test_the_reconstruction_prompt_ends_with_its_suffix(tokenizer: Any) -> None:
