@@ -17,6 +17,7 @@ from service.api.app import create_app
 from service.api.deps import Resources
 from service.metrics import Metrics
 from service.store import keys
+from service.store.engine import create_engine, session_factory, with_user
 from subtext_sidecar.contract import record
 from subtext_sidecar.contract.counters import Hop, PluginCounter, Stratum
 from subtext_sidecar.local import ledger, wire
@@ -128,15 +129,17 @@ def upstream(tmp_path: Path, redis_url: str) -> Iterator[Upstream]:
 def report(bench: Bench) -> dict[str, Any]:
     """What REST answers."""
     secret = auth.new_secret()
-    with bench.sessions.begin() as session:
+    # The worker's own login makes no keys and reads none.
+    owner = create_engine(with_user(bench.parts.settings.database, "postgres"))
+    sessions = session_factory(owner)
+    with sessions.begin() as session:
         keys.add_key(session, name="test", secret_sha256=auth.digest(secret), scopes=["admin"])
-    resources = Resources(
-        engine=bench.parts.database, sessions=bench.sessions, metrics=Metrics(CollectorRegistry())
-    )
+    resources = Resources(engine=owner, sessions=sessions, metrics=Metrics(CollectorRegistry()))
     start = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 7200))
     answer = TestClient(create_app(resources)).get(
         "/v1/coverage", params={"from": start}, headers={"X-API-Key": secret}
     )
+    owner.dispose()
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
     return body
