@@ -150,12 +150,14 @@ class ConceptMatcher:
     def match(self, texts: Sequence[str]) -> list[list[Match]]:
         """Return the matches of each text, at most one a concept: the highest score."""
         found: list[dict[str, Match]] = [{} for _ in texts]
+        # RE2 and embedders work on UTF-8, which has no lone surrogates.
+        encodable = [text.encode(errors="replace").decode() for text in texts]
         for name, pattern in self._patterns:
-            for text, matches in zip(texts, found, strict=True):
+            for text, matches in zip(encodable, found, strict=True):
                 if pattern.search(text):
                     matches[name] = Match(name, "regex", 1.0)
         if self._semantics and texts:
-            self._match_semantics(self._embedder.embed(texts), found)
+            self._match_semantics(self._embedder.embed(encodable), found)
         return [list(matches.values()) for matches in found]
 
     def _match_semantics(self, vectors: NDArray[np.float32], found: list[dict[str, Match]]) -> None:
