@@ -149,14 +149,14 @@ class ConceptMatcher:
     def match(self, texts: Sequence[str]) -> list[list[Match]]:
         """Return each text's matches: for every concept at most one, the highest-scoring."""
         matches_by_text: list[dict[str, Match]] = [{} for _ in texts]
-        # RE2 searches UTF-8, which has no lone surrogates; they are stored as replacements too.
+        # RE2 and embedders work on UTF-8, which has no lone surrogates.
         encodable = [text.encode(errors="replace").decode() for text in texts]
         for name, pattern in self._patterns:
             for text, matches in zip(encodable, matches_by_text, strict=True):
                 if pattern.search(text):
                     matches[name] = Match(name, "regex", 1.0)
         if self._semantics and texts:
-            self._match_semantics(self._embedder.embed(texts), matches_by_text)
+            self._match_semantics(self._embedder.embed(encodable), matches_by_text)
         return [list(matches.values()) for matches in matches_by_text]
 
     def _match_semantics(

@@ -129,17 +129,17 @@ def upstream(tmp_path: Path, redis_url: str) -> Iterator[Upstream]:
 def report(bench: Bench) -> dict[str, Any]:
     """What REST answers."""
     secret = auth.new_secret()
-    # The owner's login: a worker's makes no keys and reads none.
-    database = create_engine(with_user(str(bench.parts.database.url), "postgres"))
-    sessions = session_factory(database)
+    # The worker's own login makes no keys and reads none.
+    owner = create_engine(with_user(bench.parts.settings.database, "postgres"))
+    sessions = session_factory(owner)
     with sessions.begin() as session:
         keys.add_key(session, name="test", secret_sha256=auth.digest(secret), scopes=["admin"])
-    resources = Resources(engine=database, sessions=sessions, metrics=Metrics(CollectorRegistry()))
+    resources = Resources(engine=owner, sessions=sessions, metrics=Metrics(CollectorRegistry()))
     start = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 7200))
     answer = TestClient(create_app(resources)).get(
         "/v1/coverage", params={"from": start}, headers={"X-API-Key": secret}
     )
-    database.dispose()
+    owner.dispose()
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
     return body

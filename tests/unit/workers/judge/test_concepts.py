@@ -104,6 +104,12 @@ def test_no_text_makes_a_pattern_slow(tmp_path: Path, pattern: str) -> None:
     assert time.perf_counter() - started < 2.0
 
 
+def test_a_lone_surrogate_in_a_text_hides_nothing(tmp_path: Path) -> None:
+    matcher = ConceptMatcher(load_concepts(write(tmp_path, GOOD)), WordEmbedder(), {})
+
+    assert [match.concept for match in matcher.match(["\ud800 my password\udfff"])[0]] == ["credentials"]
+
+
 def test_case_is_ignored_beyond_ascii_too(tmp_path: Path) -> None:
     concepts = load_concepts(write(tmp_path, GOOD.replace(PATTERN, "schlüssel|ключ")))
     matcher = ConceptMatcher(concepts, WordEmbedder(), {})
