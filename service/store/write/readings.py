@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from service.store import identity
 from service.store.tables import ConceptMatch, Explanation, Sample, values_of
+from service.store.write import names
 from service.store.write.evidence import Verdicts
 from service.store.write.flags import RaisedFlag, Subject, refresh_flags
 
@@ -34,6 +35,8 @@ class NewReading:
 
     sample: Sample
     """As it will be stored, in no session; whoever stores it adds its model."""
+    request_names: Sequence[str]
+    """What its request can be looked up by besides the sample's request id."""
     text: str
     well_formed: bool
     cosine: float
@@ -78,7 +81,8 @@ def store_batch(
 ) -> StoredBatch:
     """Insert the readings and bring the flags of their captures up to date.
 
-    1. Samples, then explanations, then concept matches, each ON CONFLICT DO NOTHING.
+    1. Samples and the names of their captures, then explanations, then concept matches, each ON CONFLICT
+       DO NOTHING.
     2. For each capture with a new explanation, recount its verified positions and raise or update
        its flags. Captures are locked in order, so that two workers with positions of the same
        one count one after the other and neither misses the other's.
@@ -89,6 +93,9 @@ def store_batch(
     _lock_captures(session, subjects)
     samples = [values_of(new.sample) | {"model_id": model_id} for new in readings]
     session.execute(insert(Sample).on_conflict_do_nothing(), samples)
+    names.add_names(
+        session, [names.NamedSample(new.sample, new.request_names) for new in readings], model_id
+    )
     new_ids = _insert_explanations(session, readings, decoder_id)
     _insert_matches(session, readings, decoder_id, new_ids)
     flags = [flag for subject in subjects for flag in refresh_flags(session, subject, verdicts)]
