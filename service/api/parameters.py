@@ -11,7 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from service.api.paging.cursor import MAX_LENGTH as CURSOR_LENGTH
 
-MAX_REQUEST_ID_LENGTH: Final = 1024
+# An id has any length, but a URL has not: a longer one is looked up as answers show it.
+MAX_REQUEST_ID_LENGTH: Final = 16_384
 MAX_NAME_LENGTH: Final = 512
 MAX_LIMIT: Final = 200
 _MAX_LAYER: Final = 10_000
@@ -50,14 +51,14 @@ Absent = SkipJsonSchema[None]
 Time = Annotated[AwareDatetime, BeforeValidator(_as_written), AfterValidator(_in_utc)]
 Truth = Annotated[bool, BeforeValidator(_true_or_false)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=_PRINTABLE)]
-RequestId = Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID_LENGTH, pattern=_PRINTABLE)]
+RequestId = Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID_LENGTH)]
 RequestIdInPath = Annotated[
     str,
     Path(
         min_length=1,
         max_length=MAX_REQUEST_ID_LENGTH,
-        pattern=_PRINTABLE,
-        description="The audited request's own id, as its client sent it in X-Request-Id.",
+        description="An id of the audited request: as its client sent it, as vLLM answered it, or as an "
+        "answer of this API shows it.",
     ),
 ]
 TraceId = Annotated[

@@ -3,6 +3,7 @@
 Samples have theirs from ``subtext_sidecar.contract.record.sample_id``, because the wire contract owns it.
 """
 
+import hashlib
 import json
 import uuid
 from typing import Final
@@ -28,6 +29,14 @@ def explanation_id(sample: uuid.UUID, decoder: uuid.UUID) -> uuid.UUID:
 def flag_id(model: uuid.UUID, capture: str, layer: int, concept: str, decoder: uuid.UUID) -> uuid.UUID:
     """Return the id of one concept's flag on one capture; of before captures, on one request id."""
     return _derive("flag", str(model), capture, str(layer), concept, str(decoder))
+
+
+def capture_key(capture_id: uuid.UUID | None, model: uuid.UUID, request_id: str) -> uuid.UUID:
+    """Return what tells a capture apart from all others; of before captures, from model and request id."""
+    if capture_id is not None:
+        return capture_id
+    # No UUIDv5, because PostgreSQL has to come to the same for what it stored before (migration 0009).
+    return uuid.UUID(bytes=hashlib.sha256(f"{model}/{request_id}".encode()).digest()[:16])
 
 
 def _derive(*parts: str) -> uuid.UUID:

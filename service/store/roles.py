@@ -23,6 +23,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "models": ["SELECT", "INSERT"],
         "decoders": ["SELECT", "INSERT", "UPDATE (verified_above, candidates)"],
         "samples": ["SELECT", "INSERT"],
+        "request_names": ["SELECT", "INSERT"],
         "explanations": ["SELECT", "INSERT"],
         "concept_matches": ["SELECT", "INSERT"],
         "flags": [
@@ -39,6 +40,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "models": ["SELECT"],
         "decoders": ["SELECT"],
         "samples": ["SELECT"],
+        "request_names": ["SELECT"],
         "explanations": ["SELECT"],
         "concept_matches": ["SELECT"],
         "flags": ["SELECT"],

@@ -122,6 +122,26 @@ class Sample(Base):
     stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
+class RequestName(Base):
+    """A name that a capture is looked up by: its request's id, or what else its client may have sent.
+
+    Clients choose names, so one may be of any number of captures. Nothing is counted or judged by them.
+    """
+
+    __tablename__ = "request_names"
+    __table_args__ = (
+        # Pages follow captured_at, which never changes once it is stored.
+        Index("ix_request_names_name_captured_at_capture", "name", "captured_at", "capture"),
+    )
+
+    name: Mapped[str] = mapped_column(primary_key=True)  # as subtext_sidecar.contract.request_id bounds it
+    capture: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # identity.capture_key
+    model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
+    capture_id: Mapped[uuid.UUID | None]
+    request_id: Mapped[str]
+    captured_at: Mapped[dt.datetime]  # of the first sample that was stored, not of the earliest
+
+
 class Explanation(Base):
     """What one decoder said about one sample: a hypothesis with its fidelity, never a fact."""
 
@@ -175,6 +195,7 @@ class Flag(Base):
         Index("ix_flags_created_at_id", "created_at", "id"),
         Index("ix_flags_last_captured_at", "last_captured_at"),
         Index("ix_flags_request_id", "request_id"),
+        Index("ix_flags_capture_id", "capture_id", postgresql_where=text("capture_id IS NOT NULL")),
     )
 
     # UUIDv5 of model, decoder, capture, layer and concept, so that there is one of each

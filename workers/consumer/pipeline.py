@@ -192,6 +192,7 @@ def to_rows(
     return [
         NewReading(
             sample=_sample(work, token_text),
+            request_names=work.record.header.request.request_names,
             text=storable(reading.text),
             well_formed=reading.well_formed,
             cosine=reading.cosine,

@@ -1,7 +1,8 @@
 """From a listing's parameters to a position in it, and from a page to the link to the next."""
 
 from collections.abc import Sequence
-from urllib.parse import urlencode
+from typing import Final
+from urllib.parse import quote, urlencode
 
 from fastapi import Request, Response
 
@@ -9,6 +10,9 @@ from service.api.paging import cursor
 from service.api.parameters import PageParameters
 from service.errors import FieldError, invalid_input
 from service.store.read.page import Position
+
+# What a path may hold besides letters and digits; "%", because it is written as the client wrote it.
+_OF_PATHS: Final = "/%:@!$&'()*+,;=-._~"
 
 
 def position(parameters: PageParameters, listing: str) -> Position | None:
@@ -32,6 +36,8 @@ def link_next(
     kept: Sequence[tuple[str, str]] = [
         (name, value) for name, value in request.query_params.multi_items() if name != "cursor"
     ]
-    # Relative, so that it is right behind any proxy and no Host header can bend it.
-    response.headers["Link"] = f'<{request.url.path}?{urlencode([*kept, ("cursor", made)])}>; rel="next"'
+    # Relative, so that it is right behind any proxy and no Host header can bend it. Not the decoded path:
+    # a client's id in it may hold line breaks.
+    path = quote(request.scope["raw_path"], safe=_OF_PATHS)
+    response.headers["Link"] = f'<{path}?{urlencode([*kept, ("cursor", made)])}>; rel="next"'
     return made

@@ -3,17 +3,22 @@
 from http import HTTPStatus
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from service.api.deps import Held, ReadsRequests, reading
 from service.api.http.responses import problems
-from service.api.parameters import MAX_LIMIT, NoParameters, Parameters, RequestIdInPath, TraceId
+from service.api.paging import link
+from service.api.parameters import MAX_LIMIT, PageParameters, Parameters, RequestIdInPath, TraceId
 from service.api.schemas.request import RequestReport, TracedRequest, TracedRequests, report
 from service.errors import ProblemError
 from service.store.read import requests
 
 router = APIRouter(tags=["requests"])
-_LIMITS: Final = requests.Limits(captures=20, samples=1000)
+_LISTING: Final = "captures"
+_SAMPLES: Final = 1000
+_MAX_CAPTURES: Final = 20  # each with its samples
 
 
 class RequestParameters(Parameters):
@@ -38,28 +43,49 @@ def list_requests(
     )
 
 
-# ":path", because nothing keeps a client from using slashes in its request ids.
+class CaptureParameters(PageParameters):
+    """Which page of the captures."""
+
+    limit: int = Field(default=_MAX_CAPTURES, ge=1, le=_MAX_CAPTURES, description="Captures a page.")
+
+
+class _AnyText(PathConvertor):
+    """The rest of a path, line breaks and slashes too: nothing keeps a client from ids with both."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any_text", _AnyText())
+
+
 @router.get(
-    "/requests/{request_id:path}",
+    "/requests/{request_id:any_text}",
     summary="Get everything known under one request id",
     responses=problems(HTTPStatus.NOT_FOUND),
 )
 def get_request(
+    *,
     held: Held,
     caller: ReadsRequests,
     request_id: RequestIdInPath,
-    _parameters: Annotated[NoParameters, Query()],
+    parameters: Annotated[CaptureParameters, Query()],
+    request: Request,
+    response: Response,
 ) -> RequestReport:
     """Return samples, explanations, flags and the coverage statement of each capture under the id.
 
     Clients choose request ids, and several requests may share one: each that was sampled is a capture of
-    its own, and no summary or flag mixes two. The newest 20 are listed, with at most 1,000 samples each.
+    its own, and no summary or flag mixes two. A page holds the newest first, with at most 1,000 samples
+    each; following `next_cursor` meets every capture that was stored when the first page was read.
     404 means that no sample of it is stored: it was not sampled, not audited, or is not decoded
     yet. It never means that the request was clean. Text and tokens are withheld without
     `explanations:read_text`.
     """
+    listing = f"{_LISTING} of {request_id}"
+    after = link.position(parameters, listing)
+    limits = requests.Limits(captures=parameters.limit, samples=_SAMPLES)
     with reading(held) as session:
-        view = requests.get_request(session, request_id, _LIMITS)
+        view = requests.get_request(session, request_id, limits, after)
     if view is None:
         raise ProblemError(
             HTTPStatus.NOT_FOUND,
@@ -67,4 +93,5 @@ def get_request(
             "no sample of this request is stored: it was not sampled, not audited, or is not decoded yet; "
             "this does not say that it was clean",
         )
-    return report(view, with_text=caller.may_read_text)
+    next_cursor = link.link_next(request, response, parameters, listing, view.captures.next)
+    return report(view, next_cursor, with_text=caller.may_read_text)

@@ -91,6 +91,11 @@ class Capture(Answer):
         description="The identity that the plugin gave it; null for all that was stored under the id "
         "before captures had one."
     )
+    request_id: str = Field(
+        description="The likeliest of the ids that its client may have sent, cut and cleaned: another than "
+        "was asked for where vLLM adds to ids.",
+        examples=["chat-7f3a"],
+    )
     model: str = Field(
         description="The audited model, by its served name.", examples=["SmolLM2-135M-Instruct"]
     )
@@ -106,14 +111,16 @@ class Capture(Answer):
 
 
 class RequestReport(Answer):
-    """Everything known under one request id. Clients choose ids, so it may be of several requests."""
+    """One page of what is known under a request id. Clients choose ids: it may be of several requests."""
 
-    request_id: str = Field(examples=["chat-7f3a"])
+    request_id: str = Field(description="As it was asked for.", examples=["chat-7f3a"])
     captures_total: int = Field(
-        description="How many requests were sampled under the id; more than are listed when cut.",
+        description="How many requests were sampled under the id, on all pages; "
+        f"{requests.COUNTED_CAPTURES} stands for that many or more.",
         examples=[1],
     )
     captures: list[Capture] = Field(description="Newest first.")
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
 
 
 class TracedRequest(Answer):
@@ -144,18 +151,20 @@ class TracedRequests(Answer):
     )
 
 
-def report(view: requests.View, *, with_text: bool) -> RequestReport:
+def report(view: requests.View, next_cursor: str | None, *, with_text: bool) -> RequestReport:
     """Return the answer for one request id, text and tokens withheld unless ``with_text``."""
     return RequestReport(
         request_id=view.request_id,
         captures_total=view.captures_total,
-        captures=[_capture(capture, with_text=with_text) for capture in view.captures],
+        captures=[_capture(capture, with_text=with_text) for capture in view.captures.items],
+        next_cursor=next_cursor,
     )
 
 
 def _capture(view: requests.CaptureView, *, with_text: bool) -> Capture:
     return Capture(
         capture_id=view.capture.capture_id,
+        request_id=view.capture.request_id,
         model=view.capture.model,
         first_captured_at=view.capture.first_captured_at,
         summary=_summary(view) if with_text else None,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import Select, exists, select
 from sqlalchemy.orm import Session, defer
 
+from service.store.read import names
 from service.store.read.page import Page, Position, older_than
 from service.store.tables import ConceptMatch, Decoder, Explanation, Model, Sample
 
@@ -19,7 +20,7 @@ class Filter:
     """Which explanations to list; None means any."""
 
     model: str | None = None
-    request_id: str | None = None
+    request_id: str | None = None  # any id that its client may have sent
     layer: int | None = None
     concept: str | None = None  # explanations that matched it, verified or not
     verified: bool | None = None
@@ -83,11 +84,12 @@ def _joined() -> _Query:
 def _narrowed(query: _Query, wanted: Filter, model_id: uuid.UUID | None) -> _Query:
     equal = (
         (Sample.model_id, model_id),
-        (Sample.request_id, wanted.request_id),
         (Sample.layer, wanted.layer),
         (Explanation.verified, wanted.verified),
     )
     query = query.where(*(column == value for column, value in equal if value is not None))
+    if wanted.request_id is not None:
+        query = query.where(names.is_of_request(Sample, wanted.request_id))
     if wanted.concept is not None:
         matched = (ConceptMatch.explanation_id == Explanation.id, ConceptMatch.concept == wanted.concept)
         query = query.where(exists().where(*matched))

@@ -1,15 +1,15 @@
 """Reading flags: concepts found on requests at enough verified positions."""
 
 import datetime as dt
-import uuid
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, defer
 
+from service.store.read import names
 from service.store.read.page import Page, Position, older_than
-from service.store.tables import Decoder, Flag, Model
+from service.store.tables import Decoder, Flag, Model, RequestName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,7 @@ class Filter:
     """Which flags to list; None means any. A flag spans its first to its last matching capture."""
 
     model: str | None = None
-    request_id: str | None = None
+    request_id: str | None = None  # any id that its client may have sent
     concept: str | None = None
     severity: str | None = None
     captured_after: dt.datetime | None = None  # the span ends at or after this
@@ -50,16 +50,9 @@ def list_flags(session: Session, wanted: Filter, after: Position | None, limit: 
     return Page(page, Position(last.created_at, last.id) if last else None)
 
 
-def list_of_capture(
-    session: Session, model_id: uuid.UUID, capture_id: uuid.UUID | None, request_id: str
-) -> list[View]:
+def list_of_capture(session: Session, capture: RequestName) -> list[View]:
     """Return every flag on the capture, ordered by concept."""
-    of_capture = (
-        Flag.request_id == request_id,
-        Flag.model_id == model_id,
-        Flag.capture_id == capture_id,  # None becomes IS NULL
-    )
-    query = _joined().where(*of_capture).order_by(Flag.concept, Flag.layer, Flag.id)
+    query = _joined().where(*names.is_of_capture(Flag, capture)).order_by(Flag.concept, Flag.layer, Flag.id)
     return [View(*row) for row in session.execute(query)]
 
 
@@ -75,11 +68,12 @@ def _joined() -> _Query:
 def _narrowed(query: _Query, wanted: Filter) -> _Query:
     equal = (
         (Model.name, wanted.model),
-        (Flag.request_id, wanted.request_id),
         (Flag.concept, wanted.concept),
         (Flag.severity, wanted.severity),
     )
     query = query.where(*(column == value for column, value in equal if value is not None))
+    if wanted.request_id is not None:
+        query = query.where(names.is_of_request(Flag, wanted.request_id))
     if wanted.captured_after is not None:
         query = query.where(Flag.last_captured_at >= wanted.captured_after)
     if wanted.captured_before is not None:

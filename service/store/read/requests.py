@@ -3,13 +3,14 @@
 import datetime as dt
 import uuid
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.store.read import explanations, flags
-from service.store.tables import Model, Sample
+from service.store.read import explanations, flags, names
+from service.store.read.page import Page, Position, older_than
+from service.store.tables import Model, RequestName, Sample
 
 
 class SampleView(NamedTuple):
@@ -24,7 +25,8 @@ class Capture(NamedTuple):
 
     capture_id: uuid.UUID | None
     """None: all that was stored under the request id before captures had an identity."""
-    model_id: uuid.UUID
+    request_id: str
+    """The likeliest of the ids that its client may have sent."""
     model: str
     samples_total: int
     first_captured_at: dt.datetime
@@ -40,19 +42,27 @@ class CaptureView(NamedTuple):
 
 
 class View(NamedTuple):
-    """What is stored under one request id. ``captures_total`` counts all, ``captures`` holds the newest."""
+    """What is stored under one request id."""
 
     request_id: str
+    """As it was asked for."""
     captures_total: int
-    captures: Sequence[CaptureView]
+    """How many there are on all pages; what is counted at most stands for that many or more."""
+    captures: Page[CaptureView]
+
+
+COUNTED_CAPTURES: Final = 10_000
+"""More are not counted: clients may send any number of requests with the same id."""
 
 
 class Limits(NamedTuple):
-    """How much an answer lists: clients may send any number of requests with the same id."""
+    """How much an answer lists."""
 
     captures: int
     samples: int
     """Of each capture."""
+    counted: int = COUNTED_CAPTURES
+    """Of all captures."""
 
 
 class TracedRequest(NamedTuple):
@@ -100,46 +110,48 @@ def list_of_trace(session: Session, trace_id: str, limit: int) -> TracedRequests
     return TracedRequests(total, [TracedRequest(**row) for row in rows.mappings()])
 
 
-def get_request(session: Session, request_id: str, limits: Limits) -> View | None:
-    """Return what is stored under the id, newest capture first; None when nothing is."""
-    captures = (
-        select(
-            Sample.capture_id,
-            Sample.model_id,
-            Model.name.label("model"),
-            func.count().label("samples_total"),
-            func.min(Sample.captured_at).label("first_captured_at"),
-        )
-        .join(Model, Model.id == Sample.model_id)
-        .where(Sample.request_id == request_id)
-        .group_by(Sample.capture_id, Sample.model_id, Model.name)
-        .subquery()
-    )
-    total = session.scalar(select(func.count()).select_from(captures)) or 0
+def get_request(
+    session: Session, request_id: str, limits: Limits, after: Position | None = None
+) -> View | None:
+    """Return a page of what is stored under the id, newest capture first; None when nothing is.
+
+    What it reads is bounded by ``limits``, however many requests share the id.
+    """
+    named = RequestName.name.in_(names.names_of(request_id))
+    counted = select(RequestName.capture).where(named).limit(limits.counted).subquery()
+    total = session.scalar(select(func.count()).select_from(counted)) or 0
     if not total:
         return None
-    order = (captures.c.first_captured_at.desc(), captures.c.model, captures.c.capture_id)
-    listed = session.execute(select(captures).order_by(*order).limit(limits.captures))
-    found = [Capture(**row) for row in listed.mappings()]
-    views = [_get_capture(session, request_id, capture, limits.samples) for capture in found]
-    return View(request_id, total, views)
-
-
-def _get_capture(session: Session, request_id: str, capture: Capture, limit: int) -> CaptureView:
     query = (
-        select(Sample)
-        .where(
-            Sample.request_id == request_id,
-            Sample.capture_id == capture.capture_id,  # None becomes IS NULL
-            Sample.model_id == capture.model_id,
-        )
+        select(RequestName, Model.name)
+        .join(Model, Model.id == RequestName.model_id)
+        .where(named)
+        .order_by(RequestName.captured_at.desc(), RequestName.capture.desc())
+    )
+    if after is not None:
+        query = query.where(older_than(RequestName.captured_at, RequestName.capture, after))
+    rows = session.execute(query.limit(limits.captures + 1)).all()
+    page = rows[: limits.captures]
+    views = [_get_capture(session, name, model, limits.samples) for name, model in page]
+    last = page[-1][0] if len(rows) > limits.captures else None
+    return View(request_id, total, Page(views, Position(last.captured_at, last.capture) if last else None))
+
+
+def _get_capture(session: Session, name: RequestName, model: str, limit: int) -> CaptureView:
+    # The figures are of all samples: PostgreSQL limits what it returns, not what they are worked out of.
+    figures = (func.count().over(), func.min(Sample.captured_at).over())
+    query = (
+        select(Sample, *figures)
+        .where(*names.is_of_capture(Sample, name))
         .order_by(Sample.layer, Sample.position, Sample.id)
         .limit(limit)
     )
-    samples = [SampleView(sample, capture.model) for sample in session.scalars(query)]
+    rows = session.execute(query).all()
+    total, first = rows[0][1:] if rows else (0, name.captured_at)
+    samples = [SampleView(row[0], model) for row in rows]
     return CaptureView(
-        capture,
+        Capture(name.capture_id, name.request_id, model, total, first),
         samples,
         explanations.list_of_samples(session, [view.sample.id for view in samples]),
-        flags.list_of_capture(session, capture.model_id, capture.capture_id, request_id),
+        flags.list_of_capture(session, name),
     )

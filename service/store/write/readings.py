@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.store import identity
 from service.store.tables import ConceptMatch, Explanation, Sample, values_of
+from service.store.write import names
 from service.store.write.evidence import Verdicts
 from service.store.write.flags import RaisedFlag, Subject, refresh_flags
 
@@ -33,6 +34,8 @@ class NewReading:
 
     sample: Sample
     """The row to store, attached to no session; `store_batch` fills in its model id."""
+    request_names: Sequence[str]
+    """What its request can be looked up by besides the sample's request id."""
     text: str
     well_formed: bool
     cosine: float
@@ -77,7 +80,8 @@ def store_batch(
 ) -> StoredBatch:
     """Insert the readings and bring the flags of their captures up to date.
 
-    1. Samples, then explanations, then concept matches, each ON CONFLICT DO NOTHING.
+    1. Samples and the names of their captures, then explanations, then concept matches, each ON CONFLICT
+       DO NOTHING.
     2. For each capture of the batch, recount the verified positions and raise or update the flags.
 
     Each capture is locked first, so that two workers with positions of one capture count one after the
@@ -89,6 +93,9 @@ def store_batch(
     _lock_captures(session, subjects)
     samples = [values_of(new.sample) | {"model_id": model_id} for new in readings]
     session.execute(insert(Sample).on_conflict_do_nothing(), samples)
+    names.add_names(
+        session, [names.NamedSample(new.sample, new.request_names) for new in readings], model_id
+    )
     new_ids = _insert_explanations(session, readings, decoder_id)
     _insert_matches(session, readings, decoder_id, new_ids)
     flags = [flag for subject in subjects for flag in refresh_flags(session, subject, verdicts)]

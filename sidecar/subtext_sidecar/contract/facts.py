@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec.structs import astuple
 
+from subtext_sidecar.contract.request_id import MAX_BYTES, MAX_FORMS
+
 Phase = Literal["prefill", "decode"]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -18,6 +20,8 @@ Probability = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 TraceId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 SpanId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 CaptureId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+# In characters, of which an id never has more than bytes.
+RequestName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_BYTES)]
 
 
 class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
@@ -30,6 +34,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     # The identity of this engine request, 128 random bits of the plugin's own. None: made by a plugin of
     # before, for which the external id is the identity.
     capture_id: CaptureId | None = None
+    # What else its client may have sent: `request_id.forms` without the likeliest, which request_id is.
+    request_names: Annotated[tuple[RequestName, ...], msgspec.Meta(max_length=MAX_FORMS)] = ()
 
 
 class RowFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,4 +52,6 @@ class RowFacts(msgspec.Struct, frozen=True, kw_only=True):
 def has_nul(*facts: RequestFacts | RowFacts) -> bool:
     """Return whether a text among all these fields has a NUL, which PostgreSQL cannot keep."""
     # Not a pattern of each type: that costs more than all else in a block.
-    return "\x00" in "".join([value for one in facts for value in astuple(one) if value.__class__ is str])
+    texts = [value for one in facts for value in astuple(one) if value.__class__ is str]
+    names = [name for one in facts if one.__class__ is RequestFacts for name in one.request_names]
+    return "\x00" in "".join(texts + names)

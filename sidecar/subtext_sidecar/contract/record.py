@@ -22,7 +22,7 @@ from subtext_sidecar.contract.facts import Count, Name, RequestFacts, RowFacts, 
 
 VERSION: Final = 1
 
-MAX_HEADER_BYTES: Final = 4096
+MAX_HEADER_BYTES: Final = 8192  # a request has up to eight names of 256 bytes
 MAX_DIMENSIONS: Final = 65_536
 MAX_SCORES: Final = 32
 _NAMESPACE: Final = uuid.UUID("8f0c1c8e-2f2e-5d0a-9d2b-6b8c5b0f7a11")

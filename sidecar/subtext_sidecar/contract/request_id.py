@@ -8,7 +8,7 @@ wrote like that. So a request has several forms, one for each way to read it, an
 
 import hashlib
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_BYTES: Final = 256
 MAX_FORMS: Final = 8
@@ -25,6 +25,15 @@ _SAMPLE: Final = re.compile(r"\d{1,6}_")
 _ENDPOINT: Final = re.compile(r"chatcmpl-|cmpl-|generate-tokens-|decision-|generative-scoring-|rt-")
 _BEAM: Final = re.compile(r"-[0-9a-f]{32}-beam-\d{1,6}\Z")
 _NUMBER: Final = re.compile(r"[-_]\d{1,6}\Z")
+# No addition at an id's end is longer, so nothing before it is searched for one.
+_LONGEST_END: Final = 64
+
+
+class _Part(NamedTuple):
+    """What is left of an id when additions are taken off its ends; nothing is copied until it is stored."""
+
+    start: int
+    stop: int
 
 
 def bounded(text: str) -> str:
@@ -33,13 +42,7 @@ def bounded(text: str) -> str:
     What is longer, or holds control characters or lone surrogates, keeps its readable beginning and
     gets a digest, so that two such ids stay apart. The same id always becomes the same text.
     """
-    head = text[:_READ_CHARACTERS]
-    if len(text) <= MAX_BYTES and not _UNREADABLE.search(head) and len(head.encode()) <= MAX_BYTES:
-        return head or NAMELESS
-    raw = head.encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(raw, digest_size=_DIGEST_BYTES, salt=len(text).to_bytes(16)).hexdigest()
-    readable = _UNREADABLE.sub("", head).encode()[:_HEAD_BYTES].decode("utf-8", "ignore")
-    return f"{readable}{_MARK}{digest}"
+    return _bounded(text, _Part(0, len(text)))
 
 
 def forms(external: str) -> tuple[str, ...]:
@@ -47,34 +50,51 @@ def forms(external: str) -> tuple[str, ...]:
 
     ``external`` is the id that vLLM was given, without the random digits that it adds itself.
     """
-    head, tail = external[:_READ_CHARACTERS], external[_READ_CHARACTERS:]
-    is_whole = not tail
-    readings = (_likeliest(head, is_whole=is_whole), *_readings(head, is_whole=is_whole))
-    found = dict.fromkeys(bounded(reading + tail) for reading in readings)
-    return tuple(found)[:MAX_FORMS]
+    parts = dict.fromkeys((_likeliest(external), *_readings(external)))
+    return tuple(dict.fromkeys([_bounded(external, part) for part in parts]))[:MAX_FORMS]
 
 
-def _readings(external: str, *, is_whole: bool) -> list[str]:
+def _bounded(text: str, part: _Part) -> str:
+    start, stop = part
+    head, length = text[start : min(stop, start + _READ_CHARACTERS)], stop - start
+    if length <= MAX_BYTES and not _UNREADABLE.search(head) and len(head.encode()) <= MAX_BYTES:
+        return head or NAMELESS
+    raw = head.encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(raw, digest_size=_DIGEST_BYTES, salt=length.to_bytes(16)).hexdigest()
+    readable = _UNREADABLE.sub("", head).encode()[:_HEAD_BYTES].decode("utf-8", "ignore")
+    return f"{readable}{_MARK}{digest}"
+
+
+def _readings(external: str) -> list[_Part]:
     """Return the id with and without everything that vLLM may have added, as given first."""
-    readings = [external]
+    parts = [_Part(0, len(external))]
     for pattern in (_SAMPLE, _ENDPOINT):
-        readings += [one[found.end() :] for one in readings if (found := pattern.match(one))]
-    if is_whole:
-        for pattern in (_BEAM, _NUMBER):
-            readings += [one[: found.start()] for one in readings if (found := pattern.search(one))]
-    return [one for one in readings if one]
+        parts += [
+            _Part(found.end(), stop) for start, stop in parts if (found := pattern.match(external, start))
+        ]
+    for pattern in (_BEAM, _NUMBER):
+        parts += [
+            _Part(part.start, stop) for part in parts if (stop := _end(pattern, external, part)) < part.stop
+        ]
+    return [part for part in parts if part.start < part.stop] or parts[:1]
 
 
-def _likeliest(external: str, *, is_whole: bool) -> str:
+def _likeliest(external: str) -> _Part:
     """Return what the client sent if nobody imitates vLLM: its additions are known by their endpoint."""
+    whole = _Part(0, len(external))
     sample = _SAMPLE.match(external)
     start = sample.end() if sample and _ENDPOINT.match(external, sample.end()) else 0
     endpoint = _ENDPOINT.match(external, start)
     if endpoint is None:
-        return external
-    rest = external[endpoint.end() :]
-    if is_whole:
-        rest = _BEAM.sub("", rest)
-        if endpoint.group() == "cmpl-":
-            rest = _NUMBER.sub("", rest)
-    return rest or external
+        return whole
+    start = endpoint.end()
+    rest = _Part(start, _end(_BEAM, external, _Part(start, len(external))))
+    if endpoint.group() == "cmpl-":
+        rest = _Part(start, _end(_NUMBER, external, rest))
+    return rest if rest.start < rest.stop else whole
+
+
+def _end(pattern: re.Pattern[str], external: str, part: _Part) -> int:
+    """Return where the part ends without the addition, which is where it does if it has none."""
+    found = pattern.search(external, max(part.start, part.stop - _LONGEST_END), part.stop)
+    return part.stop if found is None else found.start()

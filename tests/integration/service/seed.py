@@ -2,14 +2,15 @@
 
 import datetime as dt
 import uuid
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.orm import Session
 
 from service.store.tables import ConceptMatch, CoverageMinute, Decoder, Explanation, Flag, Model, Sample
+from service.store.write import names
 
 START = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.UTC)
-CAPTURE_ID = uuid.UUID("5eed" + "0" * 28)
 SECRET_TEXT = "THE-SECRET-READING"
 SECRET_TOKEN = "THE-SECRET-TOKEN"
 SECRET_TOKEN_ID = 987_654_321
@@ -29,6 +30,11 @@ CLAIMS: dict[str, Any] = {
 class Audited(NamedTuple):
     model: Model
     decoder: Decoder
+
+
+def capture_of(audited: Audited, request_id: str) -> uuid.UUID:
+    """Return the capture of a request whose id no other has."""
+    return uuid.uuid5(audited.model.id, request_id)
 
 
 def add_model(session: Session, name: str = "tiny", layer: int = 20) -> Audited:
@@ -58,7 +64,8 @@ def add_explanation(
     audited: Audited,
     *,
     request_id: str = "chat-1",
-    capture_id: uuid.UUID | None = CAPTURE_ID,
+    request_names: Sequence[str] = (),
+    capture_id: uuid.UUID | Literal["of request"] | None = "of request",
     position: int = 0,
     captured_at: dt.datetime = START,
     verified: bool = True,
@@ -68,6 +75,8 @@ def add_explanation(
     trace_id: str | None = None,
     span_id: str | None = None,
 ) -> Explanation:
+    if capture_id == "of request":
+        capture_id = capture_of(audited, request_id)
     sample = Sample(
         id=uuid.uuid4(),
         model_id=audited.model.id,
@@ -109,6 +118,7 @@ def add_explanation(
     )
     session.add(sample)
     session.flush()
+    names.add_names(session, [names.NamedSample(sample, request_names)], audited.model.id)
     session.add(explanation)
     session.flush()
     if concept is not None:
@@ -124,12 +134,16 @@ def add_flag(
     audited: Audited,
     *,
     request_id: str = "chat-1",
-    capture_id: uuid.UUID | None = CAPTURE_ID,
+    capture_id: uuid.UUID | Literal["of request"] | None = "of request",
     concept: str = "deception",
     severity: str = "high",
     captured_at: dt.datetime = START,
     created_at: dt.datetime = START,
 ) -> Flag:
+    if capture_id == "of request":
+        capture_id = capture_of(audited, request_id)
+    unsaved = Sample(request_id=request_id, capture_id=capture_id, captured_at=captured_at)
+    names.add_names(session, [names.NamedSample(unsaved, ())], audited.model.id)
     flag = Flag(
         id=uuid.uuid4(),
         model_id=audited.model.id,

@@ -2,13 +2,14 @@ import contextlib
 import subprocess
 import sys
 import time
+import uuid
 
 import alembic.command
 import pytest
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from service.store import migrate
+from service.store import identity, migrate
 from service.store.engine import create_engine, ping, with_database
 from service.store.tables import Base
 from tests.support.waiting import wait_until
@@ -194,22 +195,74 @@ def test_an_index_is_built_while_another_migrator_waits_and_a_writer_is_at_work(
 
 
 @pytest.mark.parametrize(
-    ("index", "before"), [("ix_samples_trace_id", "0004"), ("ix_samples_capture_id", "0006")]
+    ("index", "before", "revision"),
+    [("ix_samples_trace_id", "0004", "0005"), ("ix_samples_capture_id", "0006", "0007")],
 )
 def test_an_index_that_an_interrupted_migration_left_invalid_is_built_again(
-    database_url: str, index: str, before: str
+    database_url: str, index: str, before: str, revision: str
 ) -> None:
     engine = create_engine(database_url)
     with contextlib.ExitStack() as stack:
         stack.callback(engine.dispose)
         _execute(engine, INVALIDATE[index])
-        if before == "0004":
-            migrate.downgrade(database_url, "0005")
+        migrate.downgrade(database_url, revision)
         _execute(engine, FORGET[before])
 
         migrate.upgrade(database_url)
 
         assert _rows(engine, ARE_VALID) == [("ix_samples_capture_id", True), ("ix_samples_trace_id", True)]
+
+
+SEVENTH_ROWS = """
+    INSERT INTO models (id, name, d_model) VALUES (gen_random_uuid(), 'tiny', 8);
+    INSERT INTO samples (id, model_id, request_id, capture_id, layer, position, token_id, token_text, phase,
+                         norm, stratum, inclusion_probability, baseline_probability, reason, screen_scores,
+                         captured_at)
+    SELECT gen_random_uuid(), models.id, 'chat-' || mod(number / 4, 3),
+           CASE WHEN mod(number, 2) = 0 THEN CAST(lpad(to_hex(number / 4), 32, '0') AS uuid) END,
+           20, number, 7, 'a', 'decode', 1.0, 'uniform', 0.25, 0.25, 'decode', '{}',
+           timestamptz '2026-11-23 05:00Z' + (50000 - number) * interval '1 s'
+    FROM models, generate_series(1, 50000) AS number;
+"""
+NAMELESS = """
+    SELECT count(*) FROM samples WHERE NOT EXISTS (
+        SELECT FROM request_names
+        WHERE name = samples.request_id AND request_id = samples.request_id AND model_id = samples.model_id
+        AND capture_id IS NOT DISTINCT FROM samples.capture_id AND captured_at <= samples.captured_at)
+"""
+DOUBLE = """
+    SELECT count(*) - count(DISTINCT (model_id, capture_id, request_id)) FROM request_names
+"""
+
+
+def test_captures_of_the_seventh_revision_are_named_once_even_if_that_was_interrupted(
+    database_url: str,
+) -> None:
+    engine = create_engine(database_url)
+    with contextlib.ExitStack() as stack:
+        stack.callback(engine.dispose)
+        migrate.downgrade(database_url, "0007")
+        _execute(engine, SEVENTH_ROWS)
+
+        migrate.upgrade(database_url, "0009")
+
+        assert _rows(engine, NAMELESS) == _rows(engine, DOUBLE) == [(0,)]
+        named = "SELECT name, capture, captured_at FROM request_names ORDER BY name, capture"
+        first = _rows(engine, named)
+        _execute(engine, "DELETE FROM request_names WHERE name <> 'chat-1'")
+        _execute(engine, "UPDATE alembic_version SET version_num = '0008'")
+        migrate.upgrade(database_url)
+
+        assert _rows(engine, named) == first
+        of_before = "SELECT capture, model_id, request_id FROM request_names WHERE capture_id IS NULL"
+        keys = [(identity.capture_key(None, *row[1:]), *row[1:]) for row in _of_uuids(engine, of_before)]
+        assert len(keys) == 3
+        assert keys == _rows(engine, of_before)
+
+
+def _of_uuids(engine: Engine, query: str) -> list[tuple[uuid.UUID, uuid.UUID, str]]:
+    with engine.connect() as connection:
+        return [(row[0], row[1], row[2]) for row in connection.execute(text(query))]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import datetime as dt
 import uuid
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -8,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.read import requests
 from service.store.tables import Sample
+from subtext_sidecar.contract.request_id import forms
 from tests.integration.service import seed
 
 Headers = dict[str, str]
@@ -33,7 +35,7 @@ def test_a_request_tells_samples_explanations_flags_and_what_was_looked_at(
                 id=uuid.uuid4(),
                 model_id=audited.model.id,
                 request_id="a/b c",
-                capture_id=seed.CAPTURE_ID,
+                capture_id=seed.capture_of(audited, "a/b c"),
                 layer=20,
                 position=9,
                 token_id=1,
@@ -56,7 +58,7 @@ def test_a_request_tells_samples_explanations_flags_and_what_was_looked_at(
     assert report["request_id"] == "a/b c"
     assert report["captures_total"] == 1
     (report,) = report["captures"]
-    assert (report["model"], report["capture_id"]) == ("tiny", str(seed.CAPTURE_ID))
+    assert (report["model"], report["capture_id"]) == ("tiny", str(seed.capture_of(audited, "a/b c")))
     assert report["first_captured_at"] == "2026-11-23T05:00:00Z"
     assert [sample["position"] for sample in report["samples"]] == [0, 1, 2, 3, 9]
     assert [found["position"] for found in report["explanations"]] == [0, 1, 2, 3]
@@ -145,11 +147,11 @@ def test_a_request_with_too_many_samples_says_that_it_is_cut(sessions: Sessions)
         view = requests.get_request(session, "chat-1", requests.Limits(captures=20, samples=3))
 
     assert view is not None
-    (found,) = view.captures
+    (found,) = view.captures.items
     assert (found.capture.samples_total, len(found.samples), len(found.explanations)) == (5, 3, 3)
 
 
-def test_an_id_with_too_many_captures_says_how_many_there_are(sessions: Sessions) -> None:
+def test_a_page_of_captures_says_how_many_there_are(sessions: Sessions) -> None:
     with sessions.begin() as session:
         audited = seed.add_model(session)
         for number in range(5):
@@ -161,14 +163,160 @@ def test_an_id_with_too_many_captures_says_how_many_there_are(sessions: Sessions
 
     assert view is not None
     assert view.captures_total == 5
-    assert [found.capture.capture_id for found in view.captures] == [uuid.UUID(int=4), uuid.UUID(int=3)]
+    assert [found.capture.capture_id for found in view.captures.items] == [
+        uuid.UUID(int=4),
+        uuid.UUID(int=3),
+    ]
 
 
-def test_control_characters_and_overlong_ids_are_refused(client: TestClient, admin: Headers) -> None:
-    for path in ("/v1/requests/%00", "/v1/requests/a%01b", "/v1/requests/" + "x" * 1025, "/v1/requests/"):
+def test_an_id_without_a_character_or_longer_than_a_url_is_refused(
+    client: TestClient, admin: Headers
+) -> None:
+    for path in ("/v1/requests/", "/v1/requests/" + "x" * 16_385):
         answer = client.get(path, headers=admin)
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["field"] == "request_id"
+
+
+def _stored_under(session: Session, audited: seed.Audited, external: str, number: int) -> uuid.UUID:
+    """Store a capture as the plugin names it for what vLLM was given; return its identity."""
+    likeliest, *others = forms(external)
+    capture_id, at = uuid.UUID(int=number), seed.START + dt.timedelta(seconds=number)
+    named: dict[str, Any] = {"request_id": likeliest, "capture_id": capture_id, "captured_at": at}
+    seed.add_explanation(session, audited, request_names=others, **named)
+    seed.add_flag(session, audited, **named)
+    return capture_id
+
+
+UNUSUAL = ["x" * 5_000, "a\x00b", "a\nb\r\n", "Ünïcode-日本 / ?#%", "../flags", "a>; rel=b"]
+
+
+ADDITIONS = [
+    "{}",  # nothing: Dynamo's engine
+    "chatcmpl-{}",
+    "chatcmpl-{}_1",  # in a batch of chats
+    "2_chatcmpl-{}",  # of n > 1
+    "1_cmpl-{}-3",
+    "{}_0",  # at /v1/responses
+    "generate-tokens-{}",
+]
+
+
+@pytest.mark.parametrize("client_id", ["X", "resp_1f", *UNUSUAL])
+def test_a_request_is_found_by_what_its_client_sent_whatever_vllm_added(
+    client: TestClient, sessions: Sessions, admin: Headers, client_id: str
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        _stored_under(session, audited, "chatcmpl-another", 99)
+        mine = [
+            str(_stored_under(session, audited, added.replace("{}", client_id), number))
+            for number, added in enumerate(ADDITIONS)
+        ]
+
+    report = client.get(f"/v1/requests/{quote(client_id, safe='')}", headers=admin).json()
+    listed = [
+        client.get(f"/v1/{listing}", params={"request": client_id}, headers=admin).json()["items"]
+        for listing in ("explanations", "flags")
+    ]
+
+    assert report["request_id"] == client_id
+    assert [found["capture_id"] for found in report["captures"]] == mine[::-1]
+    for capture in report["captures"]:
+        assert [len(capture[part]) for part in ("samples", "explanations", "flags")] == [1, 1, 1]
+    assert [{found["capture_id"] for found in items} for items in listed] == [set(mine)] * 2
+    assert [len(items) for items in listed] == [len(mine)] * 2
+
+
+@pytest.mark.parametrize("client_id", ["X", *UNUSUAL])
+def test_no_later_request_pushes_a_capture_out_of_an_ids_pages(
+    client: TestClient, sessions: Sessions, admin: Headers, client_id: str
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        first = _stored_under(session, audited, f"chatcmpl-{client_id}", 1)
+        others = [_stored_under(session, audited, f"{client_id}_{n}", n) for n in range(2, 46)]
+
+    seen, lengths = [], []
+    answer = client.get(f"/v1/requests/{quote(client_id, safe='')}", headers=admin)
+    while True:
+        report = answer.json()
+        assert report["captures_total"] == 45
+        seen += [found["capture_id"] for found in report["captures"]]
+        lengths.append(len(report["captures"]))
+        if "next" not in answer.links:
+            assert report["next_cursor"] is None
+            break
+        answer = client.get(answer.links["next"]["url"], headers=admin)
+
+    assert seen == [str(capture_id) for capture_id in (*reversed(others), first)]
+    assert lengths == [20, 20, 5]
+
+
+def test_captures_that_are_stored_meanwhile_or_at_the_same_time_move_no_page(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    def add(number: int, seconds: int) -> str:
+        capture_id, at = uuid.UUID(int=number), seed.START + dt.timedelta(seconds=seconds)
+        with sessions.begin() as session:
+            seed.add_explanation(session, audited, capture_id=capture_id, captured_at=at)
+        return str(capture_id)
+
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+    stored = [add(number, 0) for number in range(1, 5)]
+
+    first = client.get("/v1/requests/chat-1?limit=2", headers=admin).json()
+    add(9, 1)
+    second = client.get(f"/v1/requests/chat-1?limit=2&cursor={first['next_cursor']}", headers=admin).json()
+
+    seen = [found["capture_id"] for page in (first, second) for found in page["captures"]]
+    assert seen == list(reversed(stored))
+    assert second["next_cursor"] is None
+
+
+def test_a_cursor_of_another_id_is_refused(client: TestClient, sessions: Sessions, admin: Headers) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for number in range(2):
+            _stored_under(session, audited, "X", number)
+            _stored_under(session, audited, "Y", 5 + number)
+    cursor = client.get("/v1/requests/X?limit=1", headers=admin).json()["next_cursor"]
+
+    answer = client.get(f"/v1/requests/Y?limit=1&cursor={cursor}", headers=admin)
+
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "foreign_cursor")
+
+
+def test_an_id_that_was_stored_as_it_came_is_still_found(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    long = "x" * 1000
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        seed.add_explanation(session, audited, request_id=long, capture_id=None)
+        seed.add_flag(session, audited, request_id=long, capture_id=None)
+
+    (capture,) = client.get(f"/v1/requests/{long}", headers=admin).json()["captures"]
+
+    assert (capture["capture_id"], capture["request_id"]) == (None, long)
+    assert (len(capture["samples"]), len(capture["flags"])) == (1, 1)
+    for listing in ("explanations", "flags"):
+        found = client.get(f"/v1/{listing}", params={"request": long}, headers=admin).json()["items"]
+        assert [one["request_id"] for one in found] == [long]
+
+
+def test_an_id_of_very_many_captures_costs_no_more_than_is_counted(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for number in range(6):
+            _stored_under(session, audited, "X", number)
+
+    with sessions() as session:
+        view = requests.get_request(session, "X", requests.Limits(captures=5, samples=3, counted=4))
+
+    assert view is not None
+    assert (view.captures_total, len(view.captures.items)) == (4, 5)
 
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

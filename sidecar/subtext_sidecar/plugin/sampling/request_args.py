@@ -4,7 +4,7 @@
 come from a gateway that forwards the headers, because vLLM's workers never see them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from subtext_sidecar.contract.counters import IGNORED, CounterName, PluginCounter, Stratum
@@ -53,15 +53,16 @@ def read_request_args(policy: CapturePolicy, extra_args: Mapping[str, Any] | Non
 
 
 def request_facts(
-    request_id: str, stratum: Stratum, extra_args: Mapping[str, Any] | None, capture_id: str
+    client_ids: Sequence[str], stratum: Stratum, extra_args: Mapping[str, Any] | None, capture_id: str
 ) -> RequestFacts:
-    """Return what the rows of a sampled request carry on about it.
+    """Return what the rows of a sampled request carry on about it; ``client_ids`` has the likeliest first.
 
     A malformed ``traceparent`` is none. Its ids are taken whatever the policy honours: they decide nothing.
     """
     parent = read_parent(extra_args.get(TRACEPARENT)) if extra_args else None
     return RequestFacts(
-        request_id=request_id,
+        request_id=client_ids[0],
+        request_names=tuple(client_ids[1:]),
         stratum=stratum,
         capture_id=capture_id,
         trace_id=None if parent is None else parent.trace_id,

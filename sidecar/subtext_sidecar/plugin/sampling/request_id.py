@@ -15,12 +15,12 @@ def new_capture_id(_internal_id: str) -> str:
     return token_hex(CAPTURE_ID_BYTES)
 
 
-def client_id(internal_id: str, *, randomized: bool = True) -> str:
-    """Return the likeliest of the ids that the client may have sent, bounded and readable.
+def client_ids(internal_id: str, *, randomized: bool = True) -> tuple[str, ...]:
+    """Return the ids that the client may have sent, bounded and readable, the likeliest first.
 
     ``randomized`` tells whether vLLM added its hyphen and eight digits to the id that it was given.
     """
-    return forms(_external(internal_id) if randomized else internal_id)[0]
+    return forms(_external(internal_id) if randomized else internal_id)
 
 
 def _external(internal_id: str) -> str:

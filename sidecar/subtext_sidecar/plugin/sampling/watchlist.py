@@ -19,7 +19,7 @@ from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.plugin.sampling.budget import Allowance, Budget
 from subtext_sidecar.plugin.sampling.request_args import RequestArgs, read_request_args, request_facts
-from subtext_sidecar.plugin.sampling.request_id import client_id, new_capture_id
+from subtext_sidecar.plugin.sampling.request_id import client_ids, new_capture_id
 from subtext_sidecar.plugin.sampling.wheel import Wheel
 
 # Finished requests are forgotten at once; this only bounds the damage if a finish is ever missed.
@@ -292,8 +292,8 @@ class Watchlist:
         choice = sampling.choose(
             policy, drawn, request.prompt_tokens, sampling.probability(threshold), self._context
         )
-        request_id = client_id(request.internal_id, randomized=self._randomized_ids)
-        facts = request_facts(request_id, said.stratum, request.extra_args, capture_id)
+        ids = client_ids(request.internal_id, randomized=self._randomized_ids)
+        facts = request_facts(ids, said.stratum, request.extra_args, capture_id)
         return Watch(request.internal_id, facts, randomness, choice)
 
     def _file(self, watch: Watch) -> None:

@@ -11,10 +11,17 @@ import pytest
 import redis
 
 from subtext_sidecar.contract.counters import Hop, Stratum
-from subtext_sidecar.contract.record import VERSION, CoverageCount, Record, decode, encode_coverage
+from subtext_sidecar.contract.record import (
+    MAX_HEADER_BYTES,
+    VERSION,
+    CoverageCount,
+    Record,
+    decode,
+    encode_coverage,
+)
 from subtext_sidecar.contract.streams import activations_stream
 from subtext_sidecar.local import wire
-from subtext_sidecar.local.block import decode_block, encode_block
+from subtext_sidecar.local.block import MAX_BLOCK_HEADER_BYTES, decode_block, encode_block
 from tests.integration.sidecar.shipper.stage import MIB, letters, over_strata, shipped, totals
 from tests.support.records import STREAM, block_frames, block_header, status
 from tests.support.services import free_port, redis_url_of, start_valkey
@@ -72,7 +79,7 @@ def test_counts_of_rows_are_kept_by_stratum(start: Any, client: Any) -> None:
         (lambda: block_frames(request=[9] * 4), "bad_field", {UNKNOWN: 4}),
         (lambda: (b"\x93garbage", b"x"), "bad_field", {UNKNOWN: 1}),
         (lambda: (block_frames()[0][:10], block_frames()[1]), "malformed_header", {UNKNOWN: 1}),
-        (lambda: (bytes(2 << 20), block_frames()[1]), "oversized", {UNKNOWN: 1}),
+        (lambda: (bytes(MAX_BLOCK_HEADER_BYTES + 1), block_frames()[1]), "oversized", {UNKNOWN: 1}),
     ],
 )
 def test_a_bad_block_is_one_dead_letter_with_its_reason_and_its_rows_are_counted(
@@ -105,7 +112,7 @@ def test_a_bad_block_is_one_dead_letter_with_its_reason_and_its_rows_are_counted
 
 def test_a_row_whose_record_no_reader_would_take_is_dropped_alone(start: Any, client: Any) -> None:
     stage = start()
-    stage.send(wire.BLOCK, *block_frames(rows=4, request_id=["r" * 5000, "short"]))
+    stage.send(wire.BLOCK, *block_frames(rows=4, request_id=["r" * MAX_HEADER_BYTES, "short"]))
 
     stage.step_until(lambda: client.xlen(STREAM) == 2)
 

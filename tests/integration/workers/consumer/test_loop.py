@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import engine as store_engine
-from service.store.tables import CoverageMinute, Explanation, Flag, Sample
+from service.store.tables import CoverageMinute, Explanation, Flag, RequestName, Sample
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Hop, Stratum
 from tests.support.letters import letters_of
@@ -79,6 +79,27 @@ def test_one_capture_delivered_again_is_not_counted_as_another_row(bench: Bench)
 
     assert bench.metric("subtext_activations_duplicate_total") == 3
     assert coverage(bench) == {"rows_consumed": 3, "rows_decoded": 3, "rows_redelivered": 3}
+
+
+def test_a_capture_is_named_once_by_every_id_that_its_client_may_have_sent(bench: Bench) -> None:
+    named = {"request_id": "x_0", "request_names": ("chatcmpl-x_0", "x"), "capture_id": "5eed" * 8}
+    for position in range(3):
+        bench.add(*make_record(position=position, **named))
+    bench.add(*make_record(request_id="of before", capture_id=None))
+
+    bench.drain()
+    bench.add(*make_record(position=3, **named))
+    bench.drain()
+
+    with bench.sessions() as session:
+        names = session.execute(select(RequestName.name, RequestName.capture_id, RequestName.request_id))
+        capture_id = uuid.UUID("5eed" * 8)
+        assert {tuple(row) for row in names} == {
+            ("x_0", capture_id, "x_0"),
+            ("chatcmpl-x_0", capture_id, "x_0"),
+            ("x", capture_id, "x_0"),
+            ("of before", None, "of before"),
+        }
 
 
 def test_a_sample_keeps_its_stratum_its_probabilities_its_scores_and_its_trace(bench: Bench) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from subtext_sidecar.contract import record
 from subtext_sidecar.contract.counters import Hop
+from subtext_sidecar.contract.request_id import MAX_FORMS
 from tests.support.records import encode_header, frames, header_for, vector_bytes
 
 VECTORS = st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=64)
@@ -44,6 +45,7 @@ def test_a_header_is_one_flat_map_whose_fields_have_kept_their_names() -> None:
         "trace_id": None,
         "span_id": None,
         "capture_id": None,
+        "request_names": [],
         "layer": 20,
         "position": 12,
         "token_id": 42,
@@ -180,6 +182,15 @@ def test_oversized_headers_and_vectors_are_refused() -> None:
     assert reason_of(long, vector) == "oversized"
 
 
+def test_a_request_with_all_the_longest_names_and_every_score_fits_a_header() -> None:
+    names = tuple("é" * 128 for _ in range(MAX_FORMS))
+    scores = {f"probe_{number:0>50}": 1.0 for number in range(record.MAX_SCORES)}
+
+    header, vector = frames(request_id=names[0], request_names=names, scores=scores)
+
+    assert record.decode(header, vector).header.request.request_names == names
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -200,6 +211,10 @@ def test_oversized_headers_and_vectors_are_refused() -> None:
         {"position": -1},
         {"model": ""},
         {"request_id": "a\x00b"},
+        {"request_names": ("a", "b\x00")},
+        {"request_names": ("",)},
+        {"request_names": ("x" * 257,)},
+        {"request_names": ("x",) * 9},
         {"dtype": "float64"},
         {"shape": (4, 4)},
         {"shape": (0,)},

@@ -51,7 +51,17 @@ def test_an_id_that_looks_like_an_addition_of_vllm_is_found_either_way(external:
     assert client in forms(external)
 
 
-@given(client=ANYTHING, additions=st.sampled_from(["{}", "chatcmpl-{}", "cmpl-{}-0", "7_cmpl-{}-3"]))
+@pytest.mark.parametrize("client", ["9" * 5000, "x-1" * 2000, "\x00" * 4097, "é" * 10_000 + "_cmpl-x"])
+def test_an_id_of_thousands_of_characters_is_found_whatever_vllm_added(client: str) -> None:
+    for additions in ("{}", "chatcmpl-{}", "cmpl-{}-0", "7_cmpl-{}-3", f"cmpl-{{}}-0-{HEX}-beam-1", "{}_0"):
+        assert bounded(client) in forms(additions.replace("{}", client))
+    assert forms(f"7_cmpl-{client}-3")[0] == bounded(client)
+
+
+ADDITIONS = ["{}", "chatcmpl-{}", "chatcmpl-{}_1", "cmpl-{}-0", "7_cmpl-{}-3", "generate-tokens-{}", "{}_0"]
+
+
+@given(client=ANYTHING, additions=st.sampled_from(ADDITIONS))
 def test_a_request_is_found_by_what_its_client_sent(client: str, additions: str) -> None:
     external = additions.replace("{}", client)
 

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.facts import RequestFacts
 from subtext_sidecar.contract.record import RecordError
+from subtext_sidecar.contract.request_id import MAX_FORMS
 from subtext_sidecar.local.block import MAX_ROWS, decode_block, encode_block
 from tests.support.records import block_frames, block_header, old_block_header, vector_bytes
 
@@ -60,6 +63,7 @@ def test_any_flipped_bit_gives_a_record_error_or_a_block(version: int) -> None:
         {"reason": ["decode", "a\x00"]},
         {"request_id": [""]},
         {"request_id": ["a\x00"]},
+        {"request_names": [("a", "b\x00")]},
         {"stratum": ["opt_out"]},
         {"stratum": [""]},
         {"request": [0, 1]},
@@ -82,6 +86,16 @@ def test_a_block_has_rows_but_not_too_many() -> None:
 
     assert reason_of(encode_block(many), vectors) == "oversized"
     assert reason_of(encode_block(none), b"") == "bad_field"
+
+
+def test_a_full_block_of_requests_with_all_the_longest_names_is_accepted() -> None:
+    vectors = vector_bytes(MAX_ROWS)
+    name = "é" * 128
+    request = RequestFacts(request_id=name, stratum=Stratum.UNIFORM, request_names=(name,) * MAX_FORMS)
+    header = block_header(vectors, MAX_ROWS)
+    full = msgspec.structs.replace(header, requests=[request] * MAX_ROWS, request=[*range(MAX_ROWS)])
+
+    assert len(decode_block(encode_block(full), vectors)) == MAX_ROWS
 
 
 def test_a_time_that_is_not_finite_is_refused() -> None:

@@ -147,7 +147,12 @@ def reading(**changes: Any) -> Reading:
 
 
 def test_rows_carry_what_was_measured() -> None:
-    works = sort(entry(3, stratum=Stratum.OPT_IN, scores={"anomaly": 3.5})).works
+    changes: dict[str, Any] = {
+        "stratum": Stratum.OPT_IN,
+        "scores": {"anomaly": 3.5},
+        "request_names": ("x", "x_0"),
+    }
+    works = sort(entry(3, **changes)).works
     verdicts = [Judgement(None, None, None, [])]
 
     (row,) = pipeline.to_rows(
@@ -161,6 +166,7 @@ def test_rows_carry_what_was_measured() -> None:
     assert (sample.baseline_probability, sample.screen_scores) == (0.5, {"anomaly": 3.5})
     assert sample.captured_at == works[0].captured_at
     assert row.anomaly_p_value is None
+    assert row.request_names == ("x", "x_0")
     assert (row.fve_beyond_token, row.position_class, row.candidates, row.margin) == (
         0.3,
         "answer",
@@ -174,8 +180,8 @@ def test_a_sample_has_every_column_and_every_field_of_its_record_has_a_place() -
     (row,) = rows_of()
 
     assert set(values_of(row.sample)) == columns - {"model_id", "stored_at"}
-    # Stored by another name, or said by the model, by the vector, or by nobody once it was checked.
-    beside = {"probability", "scores", "model", "dtype", "shape", "v", "checksum"}
+    # Stored elsewhere or otherwise, said by the model or the vector, or by nobody once it was checked.
+    beside = {"probability", "scores", "model", "dtype", "shape", "v", "checksum", "request_names"}
     assert record.FIELDS - columns == beside
 
 

@@ -79,7 +79,9 @@ class Bench:
         )
 
     def hand_over(self, rows: int, token_id: int = 7) -> None:
-        watch = Watch("internal", request_facts("request", Stratum.UNIFORM, None, "5" * 32), 0, EVERY_TOKEN)
+        watch = Watch(
+            "internal", request_facts(["request"], Stratum.UNIFORM, None, "5" * 32), 0, EVERY_TOKEN
+        )
         picked = RowSelection(list(range(rows)), [(watch, position) for position in range(rows)])
         run = self.ring.gather(step_of(rows, token_id), picked.indices)
         assert run is not None

@@ -70,9 +70,15 @@ def test_malformed_traces_are_counted() -> None:
     )
 
 
+def test_a_request_carries_every_id_that_its_client_may_have_sent() -> None:
+    facts = request_facts(["x_0", "x", "chatcmpl-x_0"], UNIFORM, None, CAPTURE_ID)
+
+    assert (facts.request_id, facts.request_names) == ("x_0", ("x", "chatcmpl-x_0"))
+
+
 @pytest.mark.parametrize("stratum", [UNIFORM, OPT_IN])
 def test_a_request_carries_the_ids_of_its_trace(stratum: Stratum) -> None:
-    facts = request_facts("r", stratum, {"traceparent": PARENT, "tracestate": 5}, CAPTURE_ID)
+    facts = request_facts(["r"], stratum, {"traceparent": PARENT, "tracestate": 5}, CAPTURE_ID)
 
     assert (facts.request_id, facts.stratum, facts.capture_id) == ("r", stratum, CAPTURE_ID)
     assert facts.trace_id == "0af7651916cd43dd8448eb211c80319c"
@@ -99,6 +105,6 @@ def test_a_request_carries_the_ids_of_its_trace(stratum: Stratum) -> None:
     ],
 )
 def test_a_trace_that_is_none_or_malformed_leaves_no_ids(extra_args: dict[str, Any] | None) -> None:
-    facts = request_facts("r", UNIFORM, extra_args, CAPTURE_ID)
+    facts = request_facts(["r"], UNIFORM, extra_args, CAPTURE_ID)
 
     assert (facts.trace_id, facts.span_id) == (None, None)

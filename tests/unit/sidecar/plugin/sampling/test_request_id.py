@@ -1,6 +1,6 @@
 import pytest
 
-from subtext_sidecar.plugin.sampling.request_id import client_id, new_capture_id
+from subtext_sidecar.plugin.sampling.request_id import client_ids, new_capture_id
 
 
 @pytest.mark.parametrize(
@@ -21,18 +21,18 @@ from subtext_sidecar.plugin.sampling.request_id import client_id, new_capture_id
     ],
 )
 def test_the_clients_id_is_what_it_sent(internal: str, request_id: str) -> None:
-    assert client_id(internal) == request_id
+    assert client_ids(internal)[0] == request_id
 
 
 def test_an_id_that_vllm_did_not_randomize_keeps_its_end() -> None:
-    assert client_id("chatcmpl-abc-1a2b3c4d", randomized=False) == "abc-1a2b3c4d"
+    assert client_ids("chatcmpl-abc-1a2b3c4d", randomized=False)[0] == "abc-1a2b3c4d"
 
 
 @pytest.mark.parametrize(
     "internal", ["9" * 5000 + "_cmpl-x-0-1a2b3c4d", "a\x00b-1a2b3c4d", "", "-1a2b3c4d"]
 )
 def test_an_id_that_nobody_can_read_is_bounded_and_readable(internal: str) -> None:
-    request_id = client_id(internal)
+    request_id = client_ids(internal)[0]
 
     assert 0 < len(request_id.encode()) <= 256
     assert request_id.isprintable()

@@ -34,7 +34,7 @@ def taken(
         stop=1_000_000,
         probability=0.5,
     )
-    request = request_facts(request_id, stratum, None, request_id.encode().hex().zfill(32))
+    request = request_facts([request_id], stratum, None, request_id.encode().hex().zfill(32))
     return Watch("internal", request, 0, choice), position
 
 

@@ -1,0 +1,35 @@
+"""By what a request id finds something: the names that captures are stored under."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, union
+
+from service.store.tables import Flag, RequestName, Sample
+from subtext_sidecar.contract.request_id import bounded
+
+
+def names_of(request_id: str) -> list[str]:
+    """Return under which names the request with this id may be stored.
+
+    Names are bounded and cleaned before they are stored. Before they were, ids were stored as they came,
+    but for those with a NUL, which PostgreSQL cannot keep.
+    """
+    return list(dict.fromkeys([bounded(request_id), *([] if "\x00" in request_id else [request_id])]))
+
+
+def is_of_request(owner: type[Sample] | type[Flag], request_id: str) -> ColumnElement[bool]:
+    """Return the condition for samples or flags of captures that have the id among their names."""
+    names = names_of(request_id)
+    named = select(RequestName.capture_id).where(RequestName.name.in_(names))
+    captured = select(owner.id).where(owner.capture_id.in_(named))
+    # Not by `or`, for which PostgreSQL would read the whole table.
+    before_captures = select(owner.id).where(owner.request_id.in_(names), owner.capture_id.is_(None))
+    return owner.id.in_(union(captured, before_captures))
+
+
+def is_of_capture(owner: type[Sample] | type[Flag], named: RequestName) -> tuple[ColumnElement[Any], ...]:
+    """Return the conditions for samples or flags of the capture that has this name."""
+    if named.capture_id is not None:
+        return (owner.capture_id == named.capture_id, owner.model_id == named.model_id)
+    of_before = (owner.request_id == named.request_id, owner.capture_id.is_(None))
+    return (*of_before, owner.model_id == named.model_id)
