@@ -35,7 +35,7 @@ class _ExplainedName(StrEnum):
 class Stratum(_ExplainedName):
     """Requests that are sampled by one rule, with denominators of their own."""
 
-    UNIFORM = "uniform", "The hash of the request's id, or of its trace, decides whether it is sampled."
+    UNIFORM = "uniform", "The keyed hash of its capture, or its trace, decides whether it is sampled."
     OPT_IN = "opt_in", "The client asked for it, so the request is always sampled."
     OPT_OUT = "opt_out", "The client asked not to be read, so the request is seen and never sampled."
     UNKNOWN = "unknown", "The row no longer tells its stratum."

@@ -18,6 +18,7 @@ from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.overhead import Overhead
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, RowSelection, Watchlist
+from subtext_sidecar.plugin.secret import DrawKey
 from subtext_sidecar.plugin.step import Runner, Step
 from subtext_sidecar.plugin.transfer.handover import Batch, Handover
 from subtext_sidecar.plugin.transfer.ring import Ring, open_ring
@@ -40,6 +41,7 @@ class Capture:
         ring: Ring,
         handover: Handover,
         context: int,
+        key: DrawKey,
         randomized_ids: bool,
     ) -> None:
         self.overhead = Overhead()
@@ -48,7 +50,9 @@ class Capture:
         self._ledger = ledger
         self._ring = ring
         self._handover = handover
-        self._watchlist = Watchlist(policy, self._count, context=context, randomized_ids=randomized_ids)
+        self._watchlist = Watchlist(
+            policy, self._count, context=context, key=key, randomized_ids=randomized_ids
+        )
         self._scheduled: Any = None
         self._executed: Any = None
         self._spent_seconds = 0.0

@@ -2,7 +2,8 @@
 
 A request is taken when its 56 random bits reach the threshold of the rate in force: the rule of
 OpenTelemetry's consistent sampling, so the bits may come from the request's trace as well as from
-the hash of (seed, capture id). A request that is taken at one rate is taken at every higher one.
+the keyed hash of (seed, capture id), which nobody can work out without the operator's secret. A
+request that is taken at one rate is taken at every higher one.
 
 Of a taken request: the last ``prompt_window`` prompt tokens, and of its answer windows of ``window``
 adjacent positions, one in each block of positions. How long an answer becomes is not known when it
@@ -25,6 +26,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from subtext_sidecar.local.policy import CapturePolicy
+from subtext_sidecar.plugin.secret import DrawKey
 
 Reason = Literal["prompt_end", "decode"]
 
@@ -57,9 +59,11 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     probability: float  # of the request
 
 
-def draw(seed: int, capture_id: str) -> Draw:
-    """Return the same draw for the same seed and request, always and on every host."""
-    digest = hashlib.blake2b(f"{seed}\x00{capture_id}".encode(), digest_size=16, person=_PURPOSE).digest()
+def draw(key: DrawKey, seed: int, identity: str) -> Draw:
+    """Return the same draw for the same key, seed and identity, always and on every host."""
+    digest = hashlib.blake2b(
+        f"{seed}\x00{identity}".encode(), key=key, digest_size=16, person=_PURPOSE
+    ).digest()
     return Draw(int.from_bytes(digest[:7]), int.from_bytes(digest[8:]))
 
 

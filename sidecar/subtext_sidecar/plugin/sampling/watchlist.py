@@ -21,6 +21,7 @@ from subtext_sidecar.plugin.sampling.budget import Allowance, Budget
 from subtext_sidecar.plugin.sampling.request_args import RequestArgs, read_request_args, request_facts
 from subtext_sidecar.plugin.sampling.request_id import client_id, new_capture_id
 from subtext_sidecar.plugin.sampling.wheel import Wheel
+from subtext_sidecar.plugin.secret import DrawKey
 
 # Finished requests are forgotten at once; this only bounds the damage if a finish is ever missed.
 MAX_KNOWN_REQUESTS: Final = 100_000
@@ -145,16 +146,19 @@ class Watchlist:
         count: Count,
         *,
         context: int,
+        key: DrawKey,
         randomized_ids: bool = True,
         mint: Callable[[str], str] = new_capture_id,
     ) -> None:
         """Follow requests of at most ``context`` positions, prompt and answer together.
 
+        ``key`` is what the draws are keyed with.
         ``mint`` returns the identity of the request with this internal id; only simulations that must come
         out alike again have one of their own.
         """
         self._policy = policy
         self._context = context
+        self._key = key
         self._count = count
         self._randomized_ids = randomized_ids
         self._mint = mint
@@ -283,7 +287,7 @@ class Watchlist:
     def _draw(self, policy: CapturePolicy, request: NewRequest, said: RequestArgs) -> Watch | None:
         # By our own identity of it: by the client's, he could try ids until one is never drawn.
         capture_id = self._mint(request.internal_id)
-        drawn = sampling.draw(policy.seed, capture_id)
+        drawn = sampling.draw(self._key, policy.seed, capture_id)
         randomness = drawn.randomness if said.randomness is None else said.randomness
         rate = self._budget.rate(policy) if said.stratum == _UNIFORM else 1.0
         threshold = sampling.threshold(rate)

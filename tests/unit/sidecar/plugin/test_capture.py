@@ -14,6 +14,7 @@ from subtext_sidecar.plugin.transfer.device import Layout
 from subtext_sidecar.plugin.transfer.handover import Handover
 from subtext_sidecar.plugin.transfer.ring import open_ring
 from tests.support.picked import rows_of
+from tests.support.secret import KEY
 
 EVERY_ROW = CapturePolicy(
     decode_stride=1, window=1, prompt_window=2, skip_first=0, max_rows_per_request=1000
@@ -74,6 +75,7 @@ class Plugin:
             ring=open_ring(Layout(rows, 4, torch.float32), torch.device("cpu")),
             handover=self.handover,
             context=1000,
+            key=KEY,
             randomized_ids=True,
         )
 
