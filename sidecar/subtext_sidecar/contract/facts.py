@@ -12,6 +12,8 @@ import msgspec
 from msgspec.structs import astuple
 
 Phase = Literal["prefill", "decode"]
+# Of an engine that serves one half of a request: it computes the prompt, or writes the answer to it.
+Role = Literal["prefill", "decode"]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Probability = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
@@ -30,6 +32,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     # The identity of this engine request, 128 random bits of the plugin's own. None: made by a plugin of
     # before, for which the external id is the identity.
     capture_id: CaptureId | None = None
+    role: Role | None = None  # None: one engine served the whole request
 
 
 class RowFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from subtext_sidecar.contract.counters import CounterName, PluginCounter
 from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.overhead import Overhead
+from subtext_sidecar.plugin.sampling.split import EngineHalves
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, RowSelection, Watchlist
 from subtext_sidecar.plugin.secret import DrawKey
 from subtext_sidecar.plugin.step import Runner, Step
@@ -42,6 +43,7 @@ class Capture:
         handover: Handover,
         context: int,
         key: DrawKey,
+        halves: EngineHalves,
         randomized_ids: bool,
     ) -> None:
         self.overhead = Overhead()
@@ -51,7 +53,7 @@ class Capture:
         self._ring = ring
         self._handover = handover
         self._watchlist = Watchlist(
-            policy, self._count, context=context, key=key, randomized_ids=randomized_ids
+            policy, self._count, context=context, key=key, halves=halves, randomized_ids=randomized_ids
         )
         self._scheduled: Any = None
         self._executed: Any = None
@@ -165,4 +167,6 @@ def _new_request(new: Any) -> NewRequest:
         new.prompt_len,
         params.extra_args if params is not None else None,
         new.lora_request is not None,
+        new.num_computed_tokens,
+        params.max_tokens if params is not None else None,
     )

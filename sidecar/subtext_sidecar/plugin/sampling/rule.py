@@ -25,6 +25,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from subtext_sidecar.contract.facts import Role
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.secret import DrawKey
 
@@ -78,22 +79,30 @@ def probability(rejection_threshold: int) -> float:
 
 
 def choose(
-    policy: CapturePolicy, drawn: Draw, prompt_tokens: int, request_probability: float, context: int
+    policy: CapturePolicy,
+    drawn: Draw,
+    prompt_tokens: int,
+    request_probability: float,
+    context: int,
+    *,
+    role: Role | None = None,
 ) -> Choice:
     """Return what is taken of a request that is taken itself with ``request_probability``.
 
-    ``context`` is the number of positions that a request can have, prompt and answer together.
+    ``context`` is the number of positions that a request can have, prompt and answer together. Of a request
+    that passes two engines each takes its own half of what one engine would take, by ``role``.
     """
     prompt_rows = min(policy.prompt_window, prompt_tokens)
     windows = (policy.max_rows_per_request - prompt_rows) // policy.window
-    stop = max(context, prompt_tokens)
+    stop = prompt_tokens if role == "prefill" else max(context, prompt_tokens)
+    first_position = prompt_tokens if role == "decode" else prompt_tokens - prompt_rows
     dense_stop, rest_start = _blocks(policy.decode_stride, windows, prompt_tokens, stop)
     return Choice(
         prompt_tokens=prompt_tokens,
         offset=drawn.offset,
         stride=policy.decode_stride,
         window=policy.window,
-        first_position=max(policy.skip_first, prompt_tokens - prompt_rows),
+        first_position=max(policy.skip_first, first_position),
         dense_stop=dense_stop,
         rest_start=rest_start,
         stop=stop,

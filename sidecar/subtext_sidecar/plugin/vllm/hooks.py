@@ -42,6 +42,7 @@ from subtext_sidecar.plugin.transfer.sender import Sender
 from subtext_sidecar.plugin.vllm.activation import CONFIG_KEY, LOGGER
 from subtext_sidecar.plugin.vllm.engine import (
     context_length,
+    engine_halves,
     identify,
     is_emitting_rank,
     randomizes_request_ids,
@@ -194,6 +195,7 @@ class WorkerHooks:
             handover=self._handover,
             context=context_length(self._vllm_config),
             key=key,
+            halves=engine_halves(self._vllm_config),
             randomized_ids=randomizes_request_ids(),
         )
 

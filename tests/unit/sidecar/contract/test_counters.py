@@ -11,9 +11,11 @@ from subtext_sidecar.contract.counters import COUNTERS, Hop, LossKind, PluginCou
 # Stored counts keep these names: add a line, and change none.
 NAMES = {
     "plugin": """
-        requests_seen requests_sampled requests_traced requests_adapted
+        requests_seen requests_sampled requests_continued requests_prefilled requests_prefilled_sampled
+        requests_traced requests_adapted
         opt_in_not_honoured opt_out_not_honoured
-        ignored_wish ignored_traceparent ignored_tracestate ignored_rv ignored_th ignored_inconsistent_th
+        ignored_wish ignored_kv_transfer ignored_transfer_id
+        ignored_traceparent ignored_tracestate ignored_rv ignored_th ignored_inconsistent_th
         unobservable_unreadable
         unobservable_prefix_cached unobservable_drafted positions_repeated
         rows_sampled rows_handed_over

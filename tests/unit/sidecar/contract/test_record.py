@@ -44,6 +44,7 @@ def test_a_header_is_one_flat_map_whose_fields_have_kept_their_names() -> None:
         "trace_id": None,
         "span_id": None,
         "capture_id": None,
+        "role": None,
         "layer": 20,
         "position": 12,
         "token_id": 42,

@@ -9,6 +9,7 @@ from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.local.ledger import Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.capture import Capture
+from subtext_sidecar.plugin.sampling.split import WHOLE
 from subtext_sidecar.plugin.step import Step
 from subtext_sidecar.plugin.transfer.device import Layout
 from subtext_sidecar.plugin.transfer.handover import Handover
@@ -76,6 +77,7 @@ class Plugin:
             handover=self.handover,
             context=1000,
             key=KEY,
+            halves=WHOLE,
             randomized_ids=True,
         )
 
@@ -94,11 +96,17 @@ class Plugin:
 
 
 def scheduled(new: dict[str, int], finished: set[str] | None = None, tokens: int = 3, **args: Any) -> Any:
-    params = SimpleNamespace(extra_args=args or None)
+    params = SimpleNamespace(extra_args=args or None, max_tokens=16)
     return SimpleNamespace(
         finished_req_ids=finished or set(),
         scheduled_new_reqs=[
-            SimpleNamespace(req_id=key, prompt_len=length, sampling_params=params, lora_request=None)
+            SimpleNamespace(
+                req_id=key,
+                prompt_len=length,
+                sampling_params=params,
+                lora_request=None,
+                num_computed_tokens=0,
+            )
             for key, length in new.items()
         ],
         total_num_scheduled_tokens=tokens + 2,
