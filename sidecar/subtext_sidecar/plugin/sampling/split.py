@@ -10,6 +10,7 @@ this engine one half of a split, and they decide no more than a draw that their 
   cannot use it again: in the same epoch it is known to be used, in the next the draw is another.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +19,7 @@ from subtext_sidecar.contract.request_id import bounded
 
 TRANSFER: Final = "kv_transfer_params"
 EPOCH_SECONDS: Final = 600
-MAX_USED_IDS: Final = 1 << 17  # a memory of some 20 MB; past it halves draw each by itself
+MAX_USED_IDS: Final = 1 << 17  # a memory of some 15 MB; past it halves draw each by itself
 
 
 class EngineHalves(NamedTuple):
@@ -75,7 +76,7 @@ class SharedIdentity:
     def __init__(self, unix_time: Callable[[], float]) -> None:
         self._unix_time = unix_time
         self._epoch = -1
-        self._used: set[tuple[Role, str]] = set()
+        self._used: set[bytes] = set()
 
     def of(self, half: Half) -> str | None:
         """Return it, or None when the half has none: then its own capture must decide."""
@@ -86,7 +87,8 @@ class SharedIdentity:
             self._epoch = epoch
             self._used.clear()
         shared_id = bounded(half.shared_id)
-        use = (half.role, shared_id)
+        # Of the same size however long the id is.
+        use = hashlib.blake2b(f"{half.role}\x00{shared_id}".encode(), digest_size=16).digest()
         if use in self._used or len(self._used) >= MAX_USED_IDS:
             return None
         self._used.add(use)

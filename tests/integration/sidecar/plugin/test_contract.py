@@ -24,7 +24,8 @@ SPECULATIVE = "config/speculative.py"
 ATTRIBUTES: list[tuple[str, str, str]] = [
     ("engine/arg_utils.py", "EngineArgs", "additional_config worker_extension_cls"),
     ("config/vllm.py", "VllmConfig", "additional_config model_config parallel_config speculative_config"),
-    ("config/vllm.py", "VllmConfig", "kv_transfer_config"),
+    ("config/vllm.py", "VllmConfig", "kv_transfer_config cache_config"),
+    ("config/cache.py", "CacheConfig", "kv_sharing_fast_prefill"),
     ("config/kv_transfer.py", "KVTransferConfig", "is_kv_producer is_kv_consumer"),
     ("v1/worker/gpu_worker.py", "Worker", "load_model execute_model sample_tokens shutdown"),
     ("v1/worker/gpu_worker.py", "Worker", "model_runner use_v2_model_runner"),
