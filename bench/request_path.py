@@ -41,6 +41,8 @@ class Arrival(NamedTuple):
     computed_tokens: int = 0  # of the prompt, cached or transferred
     max_tokens: int = 16
     extra_args: dict[str, Any] | None = None
+    is_token: list[bool] | None = None  # of each position; the others are embeddings
+    has_tokens: bool = True  # False: the whole prompt is embeddings
 
 
 class _Batch:
@@ -140,6 +142,14 @@ class RequestPath:
 
 def _scheduled(one: Arrival) -> NewRequestData:
     params = SamplingParams(max_tokens=one.max_tokens, extra_args=one.extra_args)
-    request = Request(one.internal_id, [0] * one.prompt_tokens, params, None)
+    is_embedded = not one.has_tokens or one.is_token is not None
+    request = Request(
+        one.internal_id,
+        [0] * one.prompt_tokens if one.has_tokens else None,
+        params,
+        None,
+        prompt_embeds=torch.zeros((one.prompt_tokens, D_MODEL)) if is_embedded else None,
+        prompt_is_token_ids=one.is_token,
+    )
     request.num_computed_tokens = one.computed_tokens
     return NewRequestData.from_request(request, block_ids=())

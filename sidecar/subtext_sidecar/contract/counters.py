@@ -188,6 +188,11 @@ class PluginCounter(CounterName):
         Unit.ROWS,
         "The device computed another position than the host foresaw.",
     )
+    DROPPED_EMBEDDED = (
+        "dropped_embedded",
+        Unit.ROWS,
+        "Its position was fed with an embedding of the client's, so no token stands there.",
+    )
     DROPPED_AFTER_END = "dropped_after_end", Unit.ROWS, "It is of the pass after the end of the text."
 
 

@@ -169,4 +169,6 @@ def _new_request(new: Any) -> NewRequest:
         new.lora_request is not None,
         new.num_computed_tokens,
         params.max_tokens if params is not None else None,
+        len(new.prompt_embeds) if new.prompt_embeds is not None else 0,
+        new.prompt_is_token_ids,
     )

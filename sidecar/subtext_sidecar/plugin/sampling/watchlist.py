@@ -59,6 +59,8 @@ class NewRequest(NamedTuple):
     is_adapted: bool = False  # runs with a LoRA adapter
     computed_tokens: int = 0  # of the prompt, that need not be computed any more
     max_tokens: int | None = None  # to generate
+    embedded: int = 0  # first positions of the prompt that may come as embeddings and not as tokens
+    is_token: Sequence[bool] | None = None  # which of those are tokens all the same; None: none of them
 
 
 class Watch:
@@ -81,6 +83,7 @@ class Watch:
         "choice",
         "drafted_stop",
         "due",
+        "embedded",
         "internal_id",
         "next_position",
         "number",
@@ -102,6 +105,7 @@ class Watch:
         self.weight = 1.0 / choice.probability if stratum == _UNIFORM else 0.0
         self.next_position = sampling.next_position(choice, 0)
         self.stop = 0  # first position that was not computed yet for certain
+        self.embedded: frozenset[int] = frozenset()  # wanted positions without a token
         self.drafted_stop = 0  # first position behind all drafts
         # No position before this one is computed next, as a new one. A prompt can start anywhere
         # in itself, cached by others at any time, but its last token is always computed.
@@ -135,6 +139,20 @@ class _Part(NamedTuple):
     start: int  # position of the first row
     stop: int
     usable_stop: int  # rows at and behind it hold drafts
+
+
+def _embedded(request: NewRequest, first: int) -> frozenset[int]:
+    """Return the positions from ``first`` on that are fed with embeddings.
+
+    The runner's buffers hold some token id there as well: one of whoever had the slot before.
+    """
+    is_token = request.is_token or ()
+    count = len(is_token)
+    return frozenset(
+        position
+        for position in range(first, request.embedded)
+        if position >= count or not is_token[position]
+    )
 
 
 def _part(
@@ -356,7 +374,10 @@ class Watchlist:
         )
         request_id = client_id(request.internal_id, randomized=self._randomized_ids)
         facts = request_facts(request_id, said.stratum, request.extra_args, capture_id, role)
-        return Watch(request.internal_id, facts, randomness, choice)
+        watch = Watch(request.internal_id, facts, randomness, choice)
+        if request.embedded:
+            watch.embedded = _embedded(request, choice.first_position)
+        return watch
 
     def _file(self, watch: Watch) -> None:
         if watch.next_position == sampling.NEVER:

@@ -48,7 +48,8 @@ def encode(batch: Batch, identity: Identity) -> EncodedStep:
 
     Two kinds of rows are dropped here, because only the device knew: one whose real position is
     not the one that the host foresaw (a rejected draft), and the extra pass that asynchronous
-    scheduling runs on the end token of a text that is already over.
+    scheduling runs on the end token of a text that is already over. A third has no token: what the
+    runner has in its place is of another request.
     """
     gathered = batch.read()
     wanted, token_ids = batch.picked.wanted, gathered.token_ids.tolist()
@@ -56,7 +57,11 @@ def encode(batch: Batch, identity: Identity) -> EncodedStep:
     vectors = gathered.vectors
     dropped: dict[PluginCounter, Counter[str]] = {}
     foreseen = [position for _, position in wanted]
-    if positions != foreseen or not identity.end_token_ids.isdisjoint(token_ids):
+    if (
+        positions != foreseen
+        or not identity.end_token_ids.isdisjoint(token_ids)
+        or any(watch.embedded for watch, _ in wanted)
+    ):
         kept = _kept(wanted, token_ids, positions, identity.end_token_ids, dropped)
         wanted = [wanted[number] for number in kept]
         token_ids = [token_ids[number] for number in kept]
@@ -79,6 +84,8 @@ def _kept(
     for number, (watch, position) in enumerate(wanted):
         if positions[number] != position:
             dropped.setdefault(PluginCounter.DROPPED_POSITION_MISMATCH, Counter())[watch.stratum] += 1
+        elif position in watch.embedded:
+            dropped.setdefault(PluginCounter.DROPPED_EMBEDDED, Counter())[watch.stratum] += 1
         elif token_ids[number] in end_token_ids and position >= watch.choice.prompt_tokens:
             dropped.setdefault(PluginCounter.DROPPED_AFTER_END, Counter())[watch.stratum] += 1
         else:

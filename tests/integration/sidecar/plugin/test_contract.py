@@ -41,7 +41,7 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     (OUTPUT, "SchedulerOutput", "finished_req_ids scheduled_new_reqs total_num_scheduled_tokens"),
     (OUTPUT, "SchedulerOutput", "scheduled_spec_decode_tokens"),
     (OUTPUT, "NewRequestData", "req_id prompt_len sampling_params lora_request"),
-    (OUTPUT, "NewRequestData", "num_computed_tokens"),
+    (OUTPUT, "NewRequestData", "num_computed_tokens prompt_embeds prompt_is_token_ids"),
     ("sampling_params.py", "SamplingParams", "extra_args max_tokens"),
     (MODEL, "ModelConfig", "runner_type get_total_num_hidden_layers get_hidden_size dtype"),
     (MODEL, "ModelConfig", "served_model_name model hf_text_config try_get_generation_config"),

@@ -106,6 +106,8 @@ def scheduled(new: dict[str, int], finished: set[str] | None = None, tokens: int
                 sampling_params=params,
                 lora_request=None,
                 num_computed_tokens=0,
+                prompt_embeds=None,
+                prompt_is_token_ids=None,
             )
             for key, length in new.items()
         ],

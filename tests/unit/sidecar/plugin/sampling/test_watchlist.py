@@ -581,3 +581,24 @@ def test_a_skipped_step_never_holds_a_wanted_position(
         assert len(rows_of(found)) == len(wanted)
     counted = counts[UNIFORM, "unobservable_prefix_cached"] + counts[UNIFORM, "unobservable_drafted"]
     assert counted <= missed
+
+
+@pytest.mark.parametrize(
+    ("is_token", "expected"),
+    [
+        (None, {8, 9}),
+        ([True] * 10, set()),
+        ([True] * 9 + [False], {9}),
+        ([False, *[True] * 9], set()),  # not wanted
+        ([True] * 9, {9}),
+        ([], {8, 9}),
+    ],
+)
+def test_wanted_positions_that_were_fed_with_embeddings_are_known_to_have_no_token(
+    is_token: list[bool] | None, expected: set[int]
+) -> None:
+    requests, _ = make()
+    requests.add([NewRequest("a-00000000", 10, embedded=10, is_token=is_token)], 0.0)
+
+    assert requests.watched["a-00000000"].embedded == expected
+    assert pick_one(requests, 0, 11) == [8, 9, 10]

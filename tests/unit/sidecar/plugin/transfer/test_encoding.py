@@ -146,3 +146,17 @@ def test_a_block_is_a_view_of_the_ring_unless_rows_were_left_out() -> None:
 
 def test_end_tokens_may_be_one_several_or_none() -> None:
     assert end_token_ids(2, [2, 0], None) == {0, 2}
+
+
+def test_a_row_without_a_token_of_its_own_is_dropped_and_no_other() -> None:
+    """The runner shows a token id there too, which is of whoever had the slot before."""
+    embedded, mixed = taken(3, "a", is_prefill=True), taken(4, "b", is_prefill=True)
+    embedded[0].embedded = frozenset({2, 3})
+    mixed[0].embedded = frozenset({3})
+
+    encoded = encode(batch([embedded, mixed, taken(9, "c")], [7, 8, 9]), IDENTITY)
+
+    (part,) = encoded.parts
+    header = decode_block(part.header, part.vectors.tobytes()).header
+    assert [row.token_id for row in header.rows] == [8, 9]
+    assert encoded.dropped == {"dropped_embedded": {"uniform": 1}}
