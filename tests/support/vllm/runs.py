@@ -116,14 +116,19 @@ def request(
     *,
     arrives: int = 0,
     abort_after: int | None = None,
+    embedded_width: int = 0,
     **sampling: Any,
 ) -> dict[str, Any]:
-    """Return one request: it arrives before that step, and is aborted after so many tokens."""
+    """Return one request: it arrives before that step, and is aborted after so many tokens.
+
+    With ``embedded_width`` its prompt is as many embeddings of that width, all of zeros.
+    """
     return {
         "id": str(number),
         "prompt": prompt,
         "arrives": arrives,
         "abort_after": abort_after,
+        "embedded_width": embedded_width,
         "sampling": sampling,
     }
 
