@@ -181,6 +181,7 @@ class PluginCounter(CounterName):
     DROPPED_QUEUE_FULL = "dropped_queue_full", Unit.ROWS, "The ring had no room for the rows of its step."
     DROPPED_RING_FULL = "dropped_ring_full", Unit.ROWS, "The ring held the rows of too many steps."
     DROPPED_SOCKET_FULL = "dropped_socket_full", Unit.ROWS, "The socket did not take it."
+    DROPPED_OVERSIZED = "dropped_oversized", Unit.ROWS, "Its block was too large for the socket."
     DROPPED_BUDGET = "dropped_budget", Unit.ROWS, "The budget of rows a second was spent."
     DROPPED_ERROR = "dropped_error", Unit.ROWS, "It could not be encoded, and capture went off."
     DROPPED_POSITION_MISMATCH = (

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from subtext_sidecar.contract.counters import PluginCounter
 from subtext_sidecar.contract.facts import RequestFacts, RowFacts
-from subtext_sidecar.local.block import MAX_ROWS, VERSION, BlockHeader, encode_block
+from subtext_sidecar.local.block import MAX_BLOCK_HEADER_BYTES, MAX_ROWS, VERSION, BlockHeader, encode_block
+from subtext_sidecar.local.wire import MAX_FRAME_BYTES
 from subtext_sidecar.plugin.sampling.rule import Choice, probability_of, reason_of
 from subtext_sidecar.plugin.sampling.watchlist import WatchedPosition
 from subtext_sidecar.plugin.transfer.handover import Batch
@@ -26,6 +27,11 @@ class Part(NamedTuple):
     header: bytes
     vectors: npt.NDArray[np.uint8]  # (rows, bytes of one vector), contiguous; may be a view of the ring
     strata: Counter[str]  # rows by stratum
+
+    @property
+    def is_sendable(self) -> bool:
+        """Whether the sidecar takes frames of this size; it would never see larger ones."""
+        return len(self.header) <= MAX_BLOCK_HEADER_BYTES and self.vectors.nbytes <= MAX_FRAME_BYTES
 
 
 class EncodedStep(NamedTuple):
@@ -67,8 +73,9 @@ def encode(batch: Batch, identity: Identity) -> EncodedStep:
         token_ids = [token_ids[number] for number in kept]
         vectors = vectors[kept]
     parts = []
-    for first in range(0, len(wanted), MAX_ROWS):
-        stop = first + MAX_ROWS
+    rows = max(1, min(MAX_ROWS, MAX_FRAME_BYTES // vectors.shape[1]))
+    for first in range(0, len(wanted), rows):
+        stop = first + rows
         parts.append(_part(batch, identity, wanted[first:stop], token_ids[first:stop], vectors[first:stop]))
     return EncodedStep(parts, dropped)
 

@@ -19,8 +19,8 @@ NAMES = {
         unobservable_unreadable
         unobservable_prefix_cached unobservable_drafted positions_repeated
         rows_sampled rows_handed_over
-        dropped_queue_full dropped_ring_full dropped_socket_full dropped_budget dropped_error
-        dropped_position_mismatch dropped_embedded dropped_after_end
+        dropped_queue_full dropped_ring_full dropped_socket_full dropped_oversized dropped_budget
+        dropped_error dropped_position_mismatch dropped_embedded dropped_after_end
     """,
     "sidecar": """
         rows_received rows_shipped thinned screened_anomaly screened_probe
