@@ -29,6 +29,7 @@ from subtext_sidecar.local.block import (
 )
 from subtext_sidecar.local.policy import CapturePolicy, ScreenPolicy
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, WatchedPosition, Watchlist
+from subtext_sidecar.plugin.secret import key_of
 from subtext_sidecar.plugin.transfer.encoding import row_facts
 from subtext_sidecar.screen.screening import Screening
 from subtext_sidecar.shipper.rows import measure
@@ -38,6 +39,7 @@ D_MODEL: Final = 16
 SKIPPED_POSITIONS: Final = 10
 PROMPT_WINDOW: Final = 2
 
+_KEY: Final = key_of(b"a day comes out alike again only with the same secret")
 _MODEL: Final = "simulated"
 _LAYER: Final = 1
 _SHIFT: Final = 10.0  # of flagged vectors along the first axis, so that the screen finds many of them
@@ -140,7 +142,7 @@ class _Day:
         self.passed: list[_PassedRows] = []
         self._random = random
         self._minute = 0
-        self._watchlist = Watchlist(_CAPTURE[0], self._count, context=_CONTEXT, mint=_identity)
+        self._watchlist = Watchlist(_CAPTURE[0], self._count, context=_CONTEXT, key=_KEY, mint=_identity)
         self._screening = Screening(Detector(reference), _SCREEN[0], 0.0)
 
     def follow(self, capture: CapturePolicy, screen: ScreenPolicy) -> None:

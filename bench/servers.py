@@ -135,6 +135,7 @@ def vllm(plan: launch.LaunchPlan, server: Server, port: int) -> ProcessSpec:
         config = {
             "layer": launch.LAYER,
             "socket": plan.home.socket,
+            "secret_file": str(plan.home.draw_secret_file),
             "metrics_port": plan.ports.plugin,
             **IDLE_POLICY,
         }

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -61,6 +62,11 @@ class Home:
         return self.root / "api_key"
 
     @property
+    def draw_secret_file(self) -> Path:
+        """The secret that keys the plugin's draw, mode 0600; a new one at every start."""
+        return self.run_dir / "draw_secret"
+
+    @property
     def socket(self) -> str:
         """ZeroMQ address between plugin and sidecar."""
         return f"ipc://{self.run_dir / 'capture.sock'}"
@@ -92,10 +98,18 @@ def open_home(root: Path) -> Iterator[Home]:
             directory.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(home.run_dir, ignore_errors=True)  # what a killed demo left
         home.run_dir.mkdir(mode=0o700)
+        make_draw_secret(home.draw_secret_file)
         try:
             yield home
         finally:
             shutil.rmtree(home.run_dir)
+
+
+def make_draw_secret(path: Path) -> None:
+    """Write a new secret, readable by this user alone; raises FileExistsError when there is one."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32) + "\n")
 
 
 def run_dir_of(root: Path) -> Path:

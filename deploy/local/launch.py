@@ -138,6 +138,7 @@ def capture_config(plan: LaunchPlan) -> dict[str, object]:
     return {
         "layer": LAYER,
         "socket": plan.home.socket,
+        "secret_file": str(plan.home.draw_secret_file),
         "metrics_port": plan.ports.plugin,
         **SAMPLING,
         **plan.sampling,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local import launch
-from deploy.local.home import Home, run_dir_of
+from deploy.local.home import Home, make_draw_secret, run_dir_of
 from deploy.local.ports import Ports, choose_ports
 from deploy.local.prepare import assemble_decoder, decoder_target
 from service.store.migrate import upgrade
@@ -32,6 +32,7 @@ def home(state_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
     shutil.rmtree(run_dir, ignore_errors=True)
     run_dir.mkdir(parents=True)
     home = Home(root=root, run_dir=run_dir)
+    make_draw_secret(home.draw_secret_file)
     home.logs_dir.mkdir()
     home.valkey_dir.mkdir()
     return home

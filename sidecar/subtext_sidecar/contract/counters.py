@@ -35,7 +35,7 @@ class _ExplainedName(StrEnum):
 class Stratum(_ExplainedName):
     """Requests that are sampled by one rule, with denominators of their own."""
 
-    UNIFORM = "uniform", "The hash of the request's id, or of its trace, decides whether it is sampled."
+    UNIFORM = "uniform", "The keyed hash of its capture, or its trace, decides whether it is sampled."
     OPT_IN = "opt_in", "The client asked for it, so the request is always sampled."
     OPT_OUT = "opt_out", "The client asked not to be read, so the request is seen and never sampled."
     UNKNOWN = "unknown", "The row no longer tells its stratum."
@@ -122,12 +122,37 @@ class PluginCounter(CounterName):
         "It reached the engine: each of n completions, prompts of a batch and beams is one.",
     )
     REQUESTS_SAMPLED = "requests_sampled", Unit.REQUESTS, "It was chosen for sampling."
+    REQUESTS_CONTINUED = (
+        "requests_continued",
+        Unit.REQUESTS,
+        "It was seen here, and another engine had computed its prompt.",
+    )
+    REQUESTS_PREFILLED = (
+        "requests_prefilled",
+        Unit.REQUESTS,
+        "This engine computed its prompt alone; the engine that writes its answer counts it as seen.",
+    )
+    REQUESTS_PREFILLED_SAMPLED = (
+        "requests_prefilled_sampled",
+        Unit.REQUESTS,
+        "It was prefilled and chosen for sampling.",
+    )
     REQUESTS_TRACED = "requests_traced", Unit.REQUESTS, "The randomness of its trace decided."
     REQUESTS_ADAPTED = "requests_adapted", Unit.REQUESTS, "It was sampled and ran with a LoRA adapter."
 
     OPT_IN_NOT_HONOURED = "opt_in_not_honoured", Unit.REQUESTS, "It asked to be read; the policy says no."
     OPT_OUT_NOT_HONOURED = "opt_out_not_honoured", Unit.REQUESTS, "It asked not to be; the policy says no."
     IGNORED_WISH = "ignored_wish", Unit.REQUESTS, "Its wish was neither on nor off."
+    IGNORED_KV_TRANSFER = (
+        "ignored_kv_transfer",
+        Unit.REQUESTS,
+        "It named a transfer of its prompt that this engine had no part in.",
+    )
+    IGNORED_TRANSFER_ID = (
+        "ignored_transfer_id",
+        Unit.REQUESTS,
+        "The id of its transfer was missing, used before or one too many, so its own capture was drawn.",
+    )
     IGNORED_TRACEPARENT = _of_reason("ignored", Unit.REQUESTS, TraceFault.TRACEPARENT)
     IGNORED_TRACESTATE = _of_reason("ignored", Unit.REQUESTS, TraceFault.TRACESTATE)
     IGNORED_RV = _of_reason("ignored", Unit.REQUESTS, TraceFault.RV)
@@ -156,12 +181,18 @@ class PluginCounter(CounterName):
     DROPPED_QUEUE_FULL = "dropped_queue_full", Unit.ROWS, "The ring had no room for the rows of its step."
     DROPPED_RING_FULL = "dropped_ring_full", Unit.ROWS, "The ring held the rows of too many steps."
     DROPPED_SOCKET_FULL = "dropped_socket_full", Unit.ROWS, "The socket did not take it."
+    DROPPED_OVERSIZED = "dropped_oversized", Unit.ROWS, "Its block was too large for the socket."
     DROPPED_BUDGET = "dropped_budget", Unit.ROWS, "The budget of rows a second was spent."
     DROPPED_ERROR = "dropped_error", Unit.ROWS, "It could not be encoded, and capture went off."
     DROPPED_POSITION_MISMATCH = (
         "dropped_position_mismatch",
         Unit.ROWS,
         "The device computed another position than the host foresaw.",
+    )
+    DROPPED_EMBEDDED = (
+        "dropped_embedded",
+        Unit.ROWS,
+        "Its position was fed with an embedding of the client's, so no token stands there.",
     )
     DROPPED_AFTER_END = "dropped_after_end", Unit.ROWS, "It is of the pass after the end of the text."
 
@@ -238,6 +269,8 @@ UNHEEDED: Final[dict[str, CounterName]] = {
     "opt_in": PluginCounter.OPT_IN_NOT_HONOURED,
     "opt_out": PluginCounter.OPT_OUT_NOT_HONOURED,
     "wish": PluginCounter.IGNORED_WISH,
+    "kv_transfer": PluginCounter.IGNORED_KV_TRANSFER,
+    "transfer_id": PluginCounter.IGNORED_TRANSFER_ID,
     **{str(fault): counter for fault, counter in IGNORED.items()},
 }
 INVALID: Final = {reason: _BY_NAME[f"dropped_invalid_{reason}"] for reason in RejectReason}

@@ -14,6 +14,8 @@ from msgspec.structs import astuple
 from subtext_sidecar.contract.request_id import MAX_BYTES, MAX_FORMS
 
 Phase = Literal["prefill", "decode"]
+# Of an engine that serves one half of a request: it computes the prompt, or writes the answer to it.
+Role = Literal["prefill", "decode"]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Probability = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
@@ -36,6 +38,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     capture_id: CaptureId | None = None
     # What else its client may have sent: `request_id.forms` without the likeliest, which request_id is.
     request_names: Annotated[tuple[RequestName, ...], msgspec.Meta(max_length=MAX_FORMS)] = ()
+    role: Role | None = None  # None: one engine served the whole request
 
 
 class RowFacts(msgspec.Struct, frozen=True, kw_only=True):

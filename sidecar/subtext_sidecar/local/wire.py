@@ -21,6 +21,10 @@ BLOCK: Final = b"b"
 COVERAGE: Final = b"c"
 STATUS: Final = b"s"
 
+# Far above any record, so that an oversized one arrives, is counted and is dead-lettered, while a runaway
+# peer cannot fill the memory. ZeroMQ drops the connection over a larger frame and tells nobody.
+MAX_FRAME_BYTES: Final = 16 << 20
+
 HEARTBEAT_SECONDS: Final = 2.0
 
 # Upper bounds of the overhead histograms, dense where medians are judged; the last bucket is

@@ -17,7 +17,9 @@ from subtext_sidecar.contract.counters import CounterName, PluginCounter
 from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.overhead import Overhead
+from subtext_sidecar.plugin.sampling.split import EngineHalves
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, RowSelection, Watchlist
+from subtext_sidecar.plugin.secret import DrawKey
 from subtext_sidecar.plugin.step import Runner, Step
 from subtext_sidecar.plugin.transfer.handover import Batch, Handover
 from subtext_sidecar.plugin.transfer.ring import Ring, open_ring
@@ -40,6 +42,8 @@ class Capture:
         ring: Ring,
         handover: Handover,
         context: int,
+        key: DrawKey,
+        halves: EngineHalves,
         randomized_ids: bool,
     ) -> None:
         self.overhead = Overhead()
@@ -48,7 +52,9 @@ class Capture:
         self._ledger = ledger
         self._ring = ring
         self._handover = handover
-        self._watchlist = Watchlist(policy, self._count, context=context, randomized_ids=randomized_ids)
+        self._watchlist = Watchlist(
+            policy, self._count, context=context, key=key, halves=halves, randomized_ids=randomized_ids
+        )
         self._scheduled: Any = None
         self._executed: Any = None
         self._spent_seconds = 0.0
@@ -161,4 +167,8 @@ def _new_request(new: Any) -> NewRequest:
         new.prompt_len,
         params.extra_args if params is not None else None,
         new.lora_request is not None,
+        new.num_computed_tokens,
+        params.max_tokens if params is not None else None,
+        len(new.prompt_embeds) if new.prompt_embeds is not None else 0,
+        new.prompt_is_token_ids,
     )

@@ -12,6 +12,7 @@ FaultPoint = Literal["load_model", "execute_model", "sample_tokens"]
 
 MAX_IPC_PATH_BYTES: Final = 107  # sun_path of a Unix socket
 _WHERE: Final = "additional_config.subtext"
+SECRET_FILE: Final = f"{_WHERE}.secret_file"
 
 
 class SettingsError(ValueError):
@@ -23,6 +24,7 @@ class CaptureSettings(CapturePolicy, frozen=True, kw_only=True, forbid_unknown_f
 
     layer: Annotated[int, Meta(ge=0)]  # K: the output of block K
     socket: Annotated[str, Meta(pattern="^ipc://.")]  # the sidecar binds it, the plugin connects
+    secret_file: Annotated[str, Meta(min_length=1)]  # keys the draw; see secret.read_key
     model: str = ""  # name on the records; empty: the served model name
     queue_rows: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096  # rows waiting for the sender thread
     metrics_port: Annotated[int, Meta(ge=0, le=65_535)] = 0  # 127.0.0.1; 0: none
@@ -35,6 +37,11 @@ class CaptureSettings(CapturePolicy, frozen=True, kw_only=True, forbid_unknown_f
 
 def parse_settings(value: Any) -> CaptureSettings:
     """Return the settings, or raise SettingsError that names the field."""
+    if isinstance(value, dict) and "secret_file" not in value:
+        raise SettingsError(
+            f"{SECRET_FILE} is missing: name a file with the secret of this deployment, so that no client "
+            "can tell which requests are sampled; make it with `(umask 077; openssl rand -hex 32 > FILE)`"
+        )
     try:
         settings = msgspec.convert(value, CaptureSettings)
         check_capture(settings, _WHERE)

@@ -5,11 +5,9 @@ from typing import Final
 
 import zmq
 
+from subtext_sidecar.local import wire
 from subtext_sidecar.local.closing import Closing
 
-# Far above any record, so that an oversized one arrives, is counted and is dead-lettered, while a
-# runaway peer cannot fill the memory.
-_MAX_FRAME_BYTES: Final = 16 << 20
 _HIGH_WATER_MESSAGES: Final = 256
 # One turn's work: enough to be done together, little enough to keep Redis busy all the time.
 _MESSAGES_AT_ONCE: Final = 128
@@ -24,7 +22,7 @@ class Receiver(Closing):
         self.context = zmq.Context()
         self._socket = self.context.socket(zmq.PULL)
         self._socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_MESSAGES)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_FRAME_BYTES)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.bind(address)
 

@@ -91,7 +91,7 @@ def serve(engine: Any, requests: list[dict[str, Any]], params: list[Any]) -> dic
         while waiting and waiting[0][0]["arrives"] <= step:
             request, chosen = waiting.pop(0)
             live[request["id"]] = request
-            engine.add_request(request["id"], {"prompt_token_ids": request["prompt"]}, chosen)
+            engine.add_request(request["id"], prompt_of(request), chosen)
         for output in engine.step():
             # A pooling model's output is a vector.
             generated = list(output.outputs[0].token_ids) if isinstance(output.outputs, list) else []
@@ -104,6 +104,15 @@ def serve(engine: Any, requests: list[dict[str, Any]], params: list[Any]) -> dic
         concurrent = max(concurrent, len(scheduler.running) if scheduler is not None else 0)
         step += 1
     return {"texts": texts, "aborted": aborted, "concurrent": concurrent, "answered": answered}
+
+
+def prompt_of(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the prompt as vLLM takes it."""
+    import torch
+
+    if width := request["embedded_width"]:
+        return {"prompt_embeds": torch.zeros((len(request["prompt"]), width))}
+    return {"prompt_token_ids": request["prompt"]}
 
 
 def preemptions(engine: Any) -> int:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from subtext_sidecar.contract.record import Record
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
+from tests.support.secret import KEY
 from tests.support.vllm.runs import EngineRun
 
 # Cosines: the right block must reach 0.999. Neighbouring blocks only add to the residual stream, so their
@@ -117,7 +118,7 @@ def wanted(run: EngineRun, prompts: dict[str, list[int]], policy: CapturePolicy)
     }
     selected: set[tuple[str, int]] = set()
     for request_id, prompt in prompts.items():
-        drawn = sampling.draw(policy.seed, captures[request_id])
+        drawn = sampling.draw(KEY, policy.seed, captures[request_id])
         choice = sampling.choose(policy, drawn, len(prompt), 1.0, run.context)
         position = sampling.next_position(choice, 0)
         while position < len(run.texts[request_id]) - 1:

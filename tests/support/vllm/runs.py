@@ -23,6 +23,7 @@ from subtext_sidecar.local.block import Block, decode_block
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.local.wire import CaptureStatus
 from tests.support import ROOT
+from tests.support.secret import write_secret
 
 LAYER = 20
 ENGINE: dict[str, Any] = {
@@ -35,6 +36,7 @@ ENGINE: dict[str, Any] = {
 _DEADLINE_SECONDS = 800
 # Relative to the job's directory, so that all jobs can have the same configuration.
 _SOCKET = "capture.sock"
+_SECRET_FILE = "draw_secret"
 
 
 @dataclass(kw_only=True)
@@ -114,14 +116,19 @@ def request(
     *,
     arrives: int = 0,
     abort_after: int | None = None,
+    embedded_width: int = 0,
     **sampling: Any,
 ) -> dict[str, Any]:
-    """Return a request that arrives before step ``arrives`` and is aborted after ``abort_after`` tokens."""
+    """Return a request that arrives before step ``arrives`` and is aborted after ``abort_after`` tokens.
+
+    With ``embedded_width`` its prompt is as many embeddings of that width, all of zeros.
+    """
     return {
         "id": str(number),
         "prompt": prompt,
         "arrives": arrives,
         "abort_after": abort_after,
+        "embedded_width": embedded_width,
         "sampling": sampling,
     }
 
@@ -140,7 +147,13 @@ def job(
     if subtext is not None:
         chosen = asdict(policy) if policy is not None else {}
         arguments["additional_config"] = {
-            "subtext": {"layer": LAYER, "socket": f"ipc://{_SOCKET}", **chosen, **subtext}
+            "subtext": {
+                "layer": LAYER,
+                "socket": f"ipc://{_SOCKET}",
+                "secret_file": _SECRET_FILE,
+                **chosen,
+                **subtext,
+            }
         }
     full = {"engine": arguments, "requests": requests, "attributes": False, "asynchronous": False}
     return {**full, **changes}
@@ -158,6 +171,7 @@ def run_jobs(
         sockets = []
         for number in range(len(jobs)):
             (folder / str(number)).mkdir()
+            write_secret(folder / str(number) / _SECRET_FILE)
             sockets.append(stack.enter_context(context.socket(zmq.PULL)))
             sockets[-1].bind(f"ipc://{folder}/{number}/{_SOCKET}")
         (folder / "jobs.json").write_text(json.dumps(jobs))

@@ -98,6 +98,15 @@ def test_the_audited_server_gets_the_plugins_configuration_and_production_defaul
     with open_home(tmp_path) as home:
         command = list(launch.vllm(plan(home)).command)
         config = json.loads(command[command.index("--additional-config") + 1])
+        secret = Path(config["subtext"]["secret_file"])
+        secrets = [secret.read_text()]
+
+        assert secret.stat().st_mode & 0o777 == 0o600
+        assert not any(secrets[0].strip() in part for part in command)
+    with open_home(tmp_path) as again:
+        secrets.append(again.draw_secret_file.read_text())
+    assert len(set(map(len, secrets))) == 1
+    assert secrets[0] != secrets[1]
 
     assert config["subtext"]["layer"] == 23
     assert config["subtext"]["socket"] == home.socket

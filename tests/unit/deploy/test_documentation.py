@@ -170,7 +170,7 @@ def test_a_variables_default_is_the_one_that_is_listed(name: str) -> None:
 
 def test_every_reason_for_which_capture_is_off_is_listed() -> None:
     source = Path(refusal.__file__).read_text()
-    given = {*re.findall(r'Refusal\(\s*"(\w+)"', source), "bad_settings"}
+    given = {*re.findall(r'Refusal\(\s*"(\w+)"', source), "bad_settings", "bad_secret"}
 
     listed = {name for reason, _ in rows(section("Plugin"), 2) for name in names(reason)}
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from subtext_sidecar.contract.counters import IGNORED, CounterName, PluginCounter, Stratum
-from subtext_sidecar.contract.facts import RequestFacts
+from subtext_sidecar.contract.facts import RequestFacts, Role
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling.trace import read_parent, read_trace
 
@@ -53,7 +53,11 @@ def read_request_args(policy: CapturePolicy, extra_args: Mapping[str, Any] | Non
 
 
 def request_facts(
-    client_ids: Sequence[str], stratum: Stratum, extra_args: Mapping[str, Any] | None, capture_id: str
+    client_ids: Sequence[str],
+    stratum: Stratum,
+    extra_args: Mapping[str, Any] | None,
+    capture_id: str,
+    role: Role | None = None,
 ) -> RequestFacts:
     """Return what the rows of a sampled request carry on about it; ``client_ids`` has the likeliest first.
 
@@ -67,6 +71,7 @@ def request_facts(
         capture_id=capture_id,
         trace_id=None if parent is None else parent.trace_id,
         span_id=None if parent is None else parent.span_id,
+        role=role,
     )
 
 

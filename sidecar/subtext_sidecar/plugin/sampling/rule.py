@@ -2,7 +2,8 @@
 
 A request is taken when its 56 random bits reach the threshold of the rate in force: the rule of
 OpenTelemetry's consistent sampling, so the bits may come from the request's trace as well as from
-the hash of (seed, capture id). A request that is taken at one rate is taken at every higher one.
+the keyed hash of (seed, capture id), which nobody can work out without the operator's secret. A
+request that is taken at one rate is taken at every higher one.
 
 Of a taken request: the last ``prompt_window`` prompt tokens, and of its answer windows of ``window``
 adjacent positions, one in each block of positions. How long an answer becomes is not known when it
@@ -24,7 +25,9 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from subtext_sidecar.contract.facts import Role
 from subtext_sidecar.local.policy import CapturePolicy
+from subtext_sidecar.plugin.secret import DrawKey
 
 Reason = Literal["prompt_end", "decode"]
 
@@ -57,9 +60,11 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     probability: float  # of the request
 
 
-def draw(seed: int, capture_id: str) -> Draw:
-    """Return the same draw for the same seed and request, always and on every host."""
-    digest = hashlib.blake2b(f"{seed}\x00{capture_id}".encode(), digest_size=16, person=_PURPOSE).digest()
+def draw(key: DrawKey, seed: int, identity: str) -> Draw:
+    """Return the same draw for the same key, seed and identity, always and on every host."""
+    digest = hashlib.blake2b(
+        f"{seed}\x00{identity}".encode(), key=key, digest_size=16, person=_PURPOSE
+    ).digest()
     return Draw(int.from_bytes(digest[:7]), int.from_bytes(digest[8:]))
 
 
@@ -74,22 +79,30 @@ def probability(rejection_threshold: int) -> float:
 
 
 def choose(
-    policy: CapturePolicy, drawn: Draw, prompt_tokens: int, request_probability: float, context: int
+    policy: CapturePolicy,
+    drawn: Draw,
+    prompt_tokens: int,
+    request_probability: float,
+    context: int,
+    *,
+    role: Role | None = None,
 ) -> Choice:
     """Return what is taken of a request that is taken itself with ``request_probability``.
 
-    ``context`` is the number of positions that a request can have, prompt and answer together.
+    ``context`` is the number of positions that a request can have, prompt and answer together. Of a request
+    that passes two engines each takes its own half of what one engine would take, by ``role``.
     """
     prompt_rows = min(policy.prompt_window, prompt_tokens)
     windows = (policy.max_rows_per_request - prompt_rows) // policy.window
-    stop = max(context, prompt_tokens)
+    stop = prompt_tokens if role == "prefill" else max(context, prompt_tokens)
+    first_position = prompt_tokens if role == "decode" else prompt_tokens - prompt_rows
     dense_stop, rest_start = _blocks(policy.decode_stride, windows, prompt_tokens, stop)
     return Choice(
         prompt_tokens=prompt_tokens,
         offset=drawn.offset,
         stride=policy.decode_stride,
         window=policy.window,
-        first_position=max(policy.skip_first, prompt_tokens - prompt_rows),
+        first_position=max(policy.skip_first, first_position),
         dense_stop=dense_stop,
         rest_start=rest_start,
         stop=stop,

@@ -7,6 +7,7 @@ Counts requests and positions by stratum, and for rows that the budget refuses b
 dropped_budget: whoever takes the picked rows counts all others.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import sub
 from typing import Any, Final, NamedTuple
@@ -20,7 +21,16 @@ from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.plugin.sampling.budget import Allowance, Budget
 from subtext_sidecar.plugin.sampling.request_args import RequestArgs, read_request_args, request_facts
 from subtext_sidecar.plugin.sampling.request_id import client_ids, new_capture_id
+from subtext_sidecar.plugin.sampling.split import (
+    TRANSFER,
+    WHOLE,
+    EngineHalves,
+    Half,
+    SharedIdentity,
+    read_half,
+)
 from subtext_sidecar.plugin.sampling.wheel import Wheel
+from subtext_sidecar.plugin.secret import DrawKey
 
 # Finished requests are forgotten at once; this only bounds the damage if a finish is ever missed.
 MAX_KNOWN_REQUESTS: Final = 100_000
@@ -31,6 +41,8 @@ _OPT_IN: Final = Stratum.OPT_IN
 _OPT_OUT: Final = Stratum.OPT_OUT
 _SEEN: Final = PluginCounter.REQUESTS_SEEN
 _SAMPLED: Final = PluginCounter.REQUESTS_SAMPLED
+_PREFILLED: Final = PluginCounter.REQUESTS_PREFILLED
+_PREFILLED_SAMPLED: Final = PluginCounter.REQUESTS_PREFILLED_SAMPLED
 _REPEATED: Final = PluginCounter.POSITIONS_REPEATED
 _DRAFTED: Final = PluginCounter.UNOBSERVABLE_DRAFTED
 _PREFIX_CACHED: Final = PluginCounter.UNOBSERVABLE_PREFIX_CACHED
@@ -45,6 +57,10 @@ class NewRequest(NamedTuple):
     prompt_tokens: int
     extra_args: Mapping[str, Any] | None = None  # of its sampling parameters
     is_adapted: bool = False  # runs with a LoRA adapter
+    computed_tokens: int = 0  # of the prompt, that need not be computed any more
+    max_tokens: int | None = None  # to generate
+    embedded: int = 0  # first positions of the prompt that may come as embeddings and not as tokens
+    is_token: Sequence[bool] | None = None  # which of those are tokens all the same; None: none of them
 
 
 class Watch:
@@ -67,6 +83,7 @@ class Watch:
         "choice",
         "drafted_stop",
         "due",
+        "embedded",
         "internal_id",
         "next_position",
         "number",
@@ -88,6 +105,7 @@ class Watch:
         self.weight = 1.0 / choice.probability if stratum == _UNIFORM else 0.0
         self.next_position = sampling.next_position(choice, 0)
         self.stop = 0  # first position that was not computed yet for certain
+        self.embedded: frozenset[int] = frozenset()  # wanted positions without a token
         self.drafted_stop = 0  # first position behind all drafts
         # No position before this one is computed next, as a new one. A prompt can start anywhere
         # in itself, cached by others at any time, but its last token is always computed.
@@ -123,6 +141,20 @@ class _Part(NamedTuple):
     usable_stop: int  # rows at and behind it hold drafts
 
 
+def _embedded(request: NewRequest, first: int) -> frozenset[int]:
+    """Return the positions from ``first`` on that are fed with embeddings.
+
+    The runner's buffers hold some token id there as well: one of whoever had the slot before.
+    """
+    is_token = request.is_token or ()
+    count = len(is_token)
+    return frozenset(
+        position
+        for position in range(first, request.embedded)
+        if position >= count or not is_token[position]
+    )
+
+
 def _part(
     watch: Watch,
     start: int,
@@ -145,16 +177,23 @@ class Watchlist:
         count: Count,
         *,
         context: int,
+        key: DrawKey,
+        halves: EngineHalves = WHOLE,
         randomized_ids: bool = True,
         mint: Callable[[str], str] = new_capture_id,
+        unix_time: Callable[[], float] = time.time,
     ) -> None:
         """Follow requests of at most ``context`` positions, prompt and answer together.
 
+        ``key`` is what the draws are keyed with. ``halves`` tells whether requests pass two engines.
         ``mint`` returns the identity of the request with this internal id; only simulations that must come
         out alike again have one of their own.
         """
         self._policy = policy
         self._context = context
+        self._key = key
+        self._halves = halves
+        self._shared_identity = SharedIdentity(unix_time)
         self._count = count
         self._randomized_ids = randomized_ids
         self._mint = mint
@@ -269,32 +308,76 @@ class Watchlist:
 
     def _decide(self, policy: CapturePolicy, request: NewRequest) -> None:
         said = read_request_args(policy, request.extra_args)
-        for counter in (_SEEN, *said.counters):
+        half = self._half(request, said.stratum)
+        # A request that passes two engines is seen by the one that writes its answer.
+        is_prefill = half is not None and half.role == "prefill"
+        for counter in (_PREFILLED if is_prefill else _SEEN, *said.counters):
             self._count(said.stratum, counter, 1)
-        watch = None if said.stratum == _OPT_OUT else self._draw(policy, request, said)
+        watch = None if said.stratum == _OPT_OUT else self._draw(policy, request, said, half)
         if watch is None:
             return
-        self._count(said.stratum, _SAMPLED, 1)
+        self._count(said.stratum, _PREFILLED_SAMPLED if is_prefill else _SAMPLED, 1)
         if request.is_adapted:
             self._count(said.stratum, PluginCounter.REQUESTS_ADAPTED, 1)
         self.watched[request.internal_id] = watch
         self._file(watch)
 
-    def _draw(self, policy: CapturePolicy, request: NewRequest, said: RequestArgs) -> Watch | None:
-        # By our own identity of it: by the client's, he could try ids until one is never drawn.
+    def _half(self, request: NewRequest, stratum: Stratum) -> Half | None:
+        params = request.extra_args.get(TRANSFER) if request.extra_args else None
+        if not params:
+            return None
+        half = None
+        if isinstance(params, Mapping):
+            half = read_half(
+                self._halves,
+                params,
+                internal_id=request.internal_id,
+                prompt_tokens=request.prompt_tokens,
+                computed_tokens=request.computed_tokens,
+                max_tokens=request.max_tokens,
+            )
+        if half is None:
+            self._count(stratum, PluginCounter.IGNORED_KV_TRANSFER, 1)
+        elif half.role == "decode":
+            self._count(stratum, PluginCounter.REQUESTS_CONTINUED, 1)
+        return half
+
+    def _identity(self, capture_id: str, half: Half | None, stratum: Stratum) -> str:
+        """Return what is drawn by: our own identity, or what both engines of a request know.
+
+        By an id of the client's he could try ids until one is never drawn.
+        """
+        shared = None if half is None else self._shared_identity.of(half)
+        if half is not None and shared is None:
+            self._count(stratum, PluginCounter.IGNORED_TRANSFER_ID, 1)
+        return shared or capture_id
+
+    def _draw(
+        self, policy: CapturePolicy, request: NewRequest, said: RequestArgs, half: Half | None
+    ) -> Watch | None:
         capture_id = self._mint(request.internal_id)
-        drawn = sampling.draw(policy.seed, capture_id)
+        identity = self._identity(capture_id, half, said.stratum)
+        drawn = sampling.draw(self._key, policy.seed, identity)
         randomness = drawn.randomness if said.randomness is None else said.randomness
         rate = self._budget.rate(policy) if said.stratum == _UNIFORM else 1.0
         threshold = sampling.threshold(rate)
         if randomness < threshold:
             return None
+        role = None if half is None else half.role
         choice = sampling.choose(
-            policy, drawn, request.prompt_tokens, sampling.probability(threshold), self._context
+            policy,
+            drawn,
+            request.prompt_tokens,
+            sampling.probability(threshold),
+            self._context,
+            role=role,
         )
         ids = client_ids(request.internal_id, randomized=self._randomized_ids)
-        facts = request_facts(ids, said.stratum, request.extra_args, capture_id)
-        return Watch(request.internal_id, facts, randomness, choice)
+        facts = request_facts(ids, said.stratum, request.extra_args, capture_id, role)
+        watch = Watch(request.internal_id, facts, randomness, choice)
+        if request.embedded:
+            watch.embedded = _embedded(request, choice.first_position)
+        return watch
 
     def _file(self, watch: Watch) -> None:
         if watch.next_position == sampling.NEVER:

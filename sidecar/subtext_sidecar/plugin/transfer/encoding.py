@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from subtext_sidecar.contract.counters import PluginCounter
 from subtext_sidecar.contract.facts import RequestFacts, RowFacts
-from subtext_sidecar.local.block import MAX_ROWS, VERSION, BlockHeader, encode_block
+from subtext_sidecar.local.block import MAX_BLOCK_HEADER_BYTES, MAX_ROWS, VERSION, BlockHeader, encode_block
+from subtext_sidecar.local.wire import MAX_FRAME_BYTES
 from subtext_sidecar.plugin.sampling.rule import Choice, probability_of, reason_of
 from subtext_sidecar.plugin.sampling.watchlist import WatchedPosition
 from subtext_sidecar.plugin.transfer.handover import Batch
@@ -26,6 +27,11 @@ class Part(NamedTuple):
     header: bytes
     vectors: npt.NDArray[np.uint8]  # (rows, bytes of one vector), contiguous; may be a view of the ring
     strata: Counter[str]  # rows by stratum
+
+    @property
+    def is_sendable(self) -> bool:
+        """Whether the sidecar takes frames of this size; it would never see larger ones."""
+        return len(self.header) <= MAX_BLOCK_HEADER_BYTES and self.vectors.nbytes <= MAX_FRAME_BYTES
 
 
 class EncodedStep(NamedTuple):
@@ -48,7 +54,8 @@ def encode(batch: Batch, identity: Identity) -> EncodedStep:
 
     Two kinds of rows are dropped here, because only the device knew: one whose real position is
     not the one that the host foresaw (a rejected draft), and the extra pass that asynchronous
-    scheduling runs on the end token of a text that is already over.
+    scheduling runs on the end token of a text that is already over. A third has no token: what the
+    runner has in its place is of another request.
     """
     gathered = batch.read()
     wanted, token_ids = batch.picked.wanted, gathered.token_ids.tolist()
@@ -56,14 +63,19 @@ def encode(batch: Batch, identity: Identity) -> EncodedStep:
     vectors = gathered.vectors
     dropped: dict[PluginCounter, Counter[str]] = {}
     foreseen = [position for _, position in wanted]
-    if positions != foreseen or not identity.end_token_ids.isdisjoint(token_ids):
+    if (
+        positions != foreseen
+        or not identity.end_token_ids.isdisjoint(token_ids)
+        or any(watch.embedded for watch, _ in wanted)
+    ):
         kept = _kept(wanted, token_ids, positions, identity.end_token_ids, dropped)
         wanted = [wanted[number] for number in kept]
         token_ids = [token_ids[number] for number in kept]
         vectors = vectors[kept]
     parts = []
-    for first in range(0, len(wanted), MAX_ROWS):
-        stop = first + MAX_ROWS
+    rows = max(1, min(MAX_ROWS, MAX_FRAME_BYTES // vectors.shape[1]))
+    for first in range(0, len(wanted), rows):
+        stop = first + rows
         parts.append(_part(batch, identity, wanted[first:stop], token_ids[first:stop], vectors[first:stop]))
     return EncodedStep(parts, dropped)
 
@@ -79,6 +91,8 @@ def _kept(
     for number, (watch, position) in enumerate(wanted):
         if positions[number] != position:
             dropped.setdefault(PluginCounter.DROPPED_POSITION_MISMATCH, Counter())[watch.stratum] += 1
+        elif position in watch.embedded:
+            dropped.setdefault(PluginCounter.DROPPED_EMBEDDED, Counter())[watch.stratum] += 1
         elif token_ids[number] in end_token_ids and position >= watch.choice.prompt_tokens:
             dropped.setdefault(PluginCounter.DROPPED_AFTER_END, Counter())[watch.stratum] += 1
         else:

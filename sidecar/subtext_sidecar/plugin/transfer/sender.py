@@ -22,7 +22,7 @@ from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import PolicyUpdate
 from subtext_sidecar.local.policy_channel import PolicySubscriber
 from subtext_sidecar.local.wire import CaptureStatus
-from subtext_sidecar.plugin.transfer.encoding import EncodedStep, Identity, encode
+from subtext_sidecar.plugin.transfer.encoding import EncodedStep, Identity, Part, encode
 from subtext_sidecar.plugin.transfer.handover import Batch, Handover
 
 _PACE_SECONDS: Final = 0.02  # from one look at the hand-over to the next
@@ -37,6 +37,7 @@ _CLOSE_LINGER_MILLISECONDS: Final = 500
 _SAMPLED: Final = PluginCounter.ROWS_SAMPLED
 _HANDED_OVER: Final = PluginCounter.ROWS_HANDED_OVER
 _SOCKET_FULL: Final = PluginCounter.DROPPED_SOCKET_FULL
+_OVERSIZED: Final = PluginCounter.DROPPED_OVERSIZED
 _ERROR: Final = PluginCounter.DROPPED_ERROR
 
 
@@ -118,8 +119,7 @@ class Sender:
         try:
             encoded = self._encode(batch)
             for part in encoded.parts:
-                sent = _push(socket, [wire.BLOCK, part.header, part.vectors])
-                self._count(minute, _HANDED_OVER if sent else _SOCKET_FULL, part.strata)
+                self._count(minute, _send(socket, part), part.strata)
             for counter, strata in encoded.dropped.items():
                 self._count(minute, counter, strata)
         finally:
@@ -155,6 +155,13 @@ class Sender:
             cell = Cell(self._identity.model, stratum, minute)
             self._ledger.add(cell, _SAMPLED, count)
             self._ledger.add(cell, outcome, count)
+
+
+def _send(socket: "zmq.Socket[bytes]", part: Part) -> CounterName:
+    """Send a block, and return what counts its rows."""
+    if not part.is_sendable:
+        return _OVERSIZED
+    return _HANDED_OVER if _push(socket, [wire.BLOCK, part.header, part.vectors]) else _SOCKET_FULL
 
 
 def _push(socket: "zmq.Socket[bytes]", frames: list[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from subtext_sidecar.plugin.sampling.split import WHOLE, EngineHalves
 from subtext_sidecar.plugin.settings import CaptureSettings
 from subtext_sidecar.plugin.transfer.device import Layout
 from subtext_sidecar.plugin.transfer.encoding import Identity, end_token_ids
@@ -29,6 +30,16 @@ def row_layout(vllm_config: Any, settings: CaptureSettings) -> Layout:
 def context_length(vllm_config: Any) -> int:
     """Return the number of positions that a request can have, prompt and answer together."""
     return int(vllm_config.model_config.max_model_len)
+
+
+def engine_halves(vllm_config: Any) -> EngineHalves:
+    """Return which halves of a prefill/decode split this engine is configured for."""
+    transfer = vllm_config.kv_transfer_config
+    if transfer is None:
+        return WHOLE
+    return EngineHalves(
+        computes_prompts=bool(transfer.is_kv_producer), writes_answers=bool(transfer.is_kv_consumer)
+    )
 
 
 def served_name(model_config: Any) -> str:

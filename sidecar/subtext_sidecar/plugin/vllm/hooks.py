@@ -13,6 +13,7 @@ capture off, counts, logs and gives the worker its own step methods back; it nev
 import atexit
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -25,7 +26,14 @@ from subtext_sidecar.local.policy import START_VERSION, PolicyUpdate
 from subtext_sidecar.local.wire import CaptureStatus
 from subtext_sidecar.plugin.capture import Capture
 from subtext_sidecar.plugin.overhead import Overhead
-from subtext_sidecar.plugin.settings import CaptureSettings, FaultPoint, SettingsError, parse_settings
+from subtext_sidecar.plugin.secret import SecretError, read_key
+from subtext_sidecar.plugin.settings import (
+    SECRET_FILE,
+    CaptureSettings,
+    FaultPoint,
+    SettingsError,
+    parse_settings,
+)
 from subtext_sidecar.plugin.state import CaptureState
 from subtext_sidecar.plugin.step import CaptureError, Runner
 from subtext_sidecar.plugin.transfer.handover import Handover
@@ -34,6 +42,7 @@ from subtext_sidecar.plugin.transfer.sender import Sender
 from subtext_sidecar.plugin.vllm.activation import CONFIG_KEY, LOGGER
 from subtext_sidecar.plugin.vllm.engine import (
     context_length,
+    engine_halves,
     identify,
     is_emitting_rank,
     randomizes_request_ids,
@@ -166,7 +175,16 @@ class WorkerHooks:
         return adapter
 
     def _start_capture(self, runner: Runner) -> None:
-        """Allocate what capture needs, before vLLM measures what memory is left for its cache."""
+        """Allocate what capture needs, before vLLM measures what memory is left for its cache.
+
+        Without the secret capture stays off. The model keeps its extra output all the same: the compile
+        cache goes by the configuration, which is the same once the file is there.
+        """
+        try:
+            key = read_key(Path(self._settings.secret_file), SECRET_FILE)
+        except SecretError as error:
+            self._state.refuse(Refusal("bad_secret", str(error)))
+            return
         layout = row_layout(self._vllm_config, self._settings)
         self._capture = Capture(
             runner=runner,
@@ -176,6 +194,8 @@ class WorkerHooks:
             ring=open_ring(layout, self._worker.model_runner.device),
             handover=self._handover,
             context=context_length(self._vllm_config),
+            key=key,
+            halves=engine_halves(self._vllm_config),
             randomized_ids=randomizes_request_ids(),
         )
 
@@ -243,7 +263,8 @@ def read_settings(value: Any, state: CaptureState) -> CaptureSettings | None:
     except SettingsError as error:
         state.refuse(Refusal("bad_settings", str(error)))
     try:
-        return parse_settings({"layer": 0, "socket": value["socket"]})
+        # The file is not read: capture stays off.
+        return parse_settings({"layer": 0, "socket": value["socket"], "secret_file": "-"})
     except (SettingsError, TypeError, KeyError):
         return None
 

@@ -2,8 +2,9 @@
 
 from typing import Any, Final, NamedTuple
 
-# These own the auxiliary hidden states themselves; taking them over would break drafting.
-_AUX_METHODS: Final = frozenset({"eagle3", "dflash", "dspark", "extract_hidden_states"})
+# Their drafters never look at auxiliary hidden states, in either model runner. All others do, or may:
+# eagle and mtp take them in place of the model's final states, and then all that they draft is rejected.
+_DRAFTING_METHODS: Final = frozenset({"ngram", "ngram_gpu", "suffix", "medusa", "draft_model"})
 _TRANSFORMERS_MULTIMODAL: Final = "vllm.model_executor.models.transformers.multimodal"
 
 
@@ -27,9 +28,17 @@ def _refuse_model_config(vllm_config: Any, layer: int) -> Refusal | None:
             f"runner type {model.runner_type!r} generates no text; capture needs 'generate'",
         )
     method = getattr(vllm_config.speculative_config, "method", None)
-    if method in _AUX_METHODS:
+    if method is not None and method not in _DRAFTING_METHODS:
         return Refusal(
-            "speculative_method", f"speculative method {method!r} owns the auxiliary hidden states"
+            "speculative_method",
+            f"speculative method {method!r} drafts from hidden states, or is not known to do without; "
+            f"capture works with {', '.join(sorted(_DRAFTING_METHODS))}",
+        )
+    if vllm_config.cache_config.kv_sharing_fast_prefill:
+        # The model returns early then, with final states alone (Gemma 4), and the engine would not start.
+        return Refusal(
+            "fast_prefill",
+            "capture does not work with --kv-sharing-fast-prefill, which leaves prompt rows out",
         )
     if getattr(vllm_config.speculative_config, "enable_adaptive_verification", False):
         # Only the device knows then which rows are whose: the host's view of the batch is a guess.

@@ -24,6 +24,9 @@ SPECULATIVE = "config/speculative.py"
 ATTRIBUTES: list[tuple[str, str, str]] = [
     ("engine/arg_utils.py", "EngineArgs", "additional_config worker_extension_cls"),
     ("config/vllm.py", "VllmConfig", "additional_config model_config parallel_config speculative_config"),
+    ("config/vllm.py", "VllmConfig", "kv_transfer_config cache_config"),
+    ("config/cache.py", "CacheConfig", "kv_sharing_fast_prefill"),
+    ("config/kv_transfer.py", "KVTransferConfig", "is_kv_producer is_kv_consumer"),
     ("v1/worker/gpu_worker.py", "Worker", "load_model execute_model sample_tokens shutdown"),
     ("v1/worker/gpu_worker.py", "Worker", "model_runner use_v2_model_runner"),
     (V1, "GPUModelRunner", "get_model use_aux_hidden_state_outputs execute_model_state device"),
@@ -38,7 +41,8 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     (OUTPUT, "SchedulerOutput", "finished_req_ids scheduled_new_reqs total_num_scheduled_tokens"),
     (OUTPUT, "SchedulerOutput", "scheduled_spec_decode_tokens"),
     (OUTPUT, "NewRequestData", "req_id prompt_len sampling_params lora_request"),
-    ("sampling_params.py", "SamplingParams", "extra_args"),
+    (OUTPUT, "NewRequestData", "num_computed_tokens prompt_embeds prompt_is_token_ids"),
+    ("sampling_params.py", "SamplingParams", "extra_args max_tokens"),
     (MODEL, "ModelConfig", "runner_type get_total_num_hidden_layers get_hidden_size dtype"),
     (MODEL, "ModelConfig", "served_model_name model hf_text_config try_get_generation_config"),
     (MODEL, "ModelConfig", "max_model_len"),
@@ -89,6 +93,17 @@ CODE: list[tuple[str, str, tuple[str, ...]]] = [
     # The auxiliary output is unpacked by the flag alone; V2 looks at it in load_model, before the plugin.
     (V1, "GPUModelRunner.execute_model", ("if self.use_aux_hidden_state_outputs:", "aux_hidden_states = ")),
     (V2, "GPUModelRunner.execute_model", ("if self.use_aux_hidden_state_outputs:", "aux_hidden_states = ")),
+    # What both engines of a prefill/decode split know a request by, and where it stands.
+    (
+        "v1/request.py",
+        "Request.__init__",
+        ("self.kv_transfer_params = sampling_params.extra_args.get('kv_transfer_params')",),
+    ),
+    (
+        "distributed/kv_transfer/kv_connector/v1/nixl/pull_scheduler.py",
+        "NixlPullConnectorScheduler.request_finished",
+        ("remote_request_id=request.request_id",),
+    ),
     # The columns that the ring is made for.
     (
         V1,

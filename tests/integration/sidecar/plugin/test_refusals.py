@@ -22,7 +22,7 @@ AUX_OWNER = {
 
 
 def engine_of(model: Path, *, is_captured: bool = True, **engine: Any) -> dict[str, Any]:
-    subtext = {"layer": LAYER} if is_captured else None
+    subtext = {"layer": LAYER, **engine.pop("subtext", {})} if is_captured else None
     return job(model, REQUESTS, subtext=subtext, engine={**tiny.ENGINE, **engine})
 
 
@@ -36,12 +36,13 @@ def test_an_engine_that_cannot_be_captured_serves_on_and_its_heartbeat_says_why(
     tmp_path: Path, tiny_llama: Path
 ) -> None:
     gemma = tiny.make_gemma(tmp_path / "gemma")
-    vanilla_llama, owned, pooling, vanilla_gemma, no_interface, other_implementation = run_jobs(
+    vanilla_llama, owned, pooling, no_secret, vanilla_gemma, no_interface, other_implementation = run_jobs(
         tmp_path,
         [
             engine_of(tiny_llama, is_captured=False),
             engine_of(tiny_llama, speculative_config=AUX_OWNER),
             engine_of(tiny_llama, runner="pooling"),
+            engine_of(tiny_llama, subtext={"secret_file": "nowhere"}),
             engine_of(gemma, is_captured=False),
             engine_of(gemma),
             engine_of(gemma, model_impl="transformers"),
@@ -52,6 +53,10 @@ def test_an_engine_that_cannot_be_captured_serves_on_and_its_heartbeat_says_why(
     assert owned.texts == vanilla_llama.texts
     assert off(pooling)[0] == "pooling_model"
     assert pooling.result["answered"] == len(REQUESTS)
+    reason, detail = off(no_secret)
+    assert reason == "bad_secret"
+    assert "additional_config.subtext.secret_file: nowhere cannot be read" in detail
+    assert no_secret.texts == vanilla_llama.texts
     reason, detail = off(no_interface)
     assert reason == "model_class"
     assert "GemmaForCausalLM" in detail

@@ -11,14 +11,16 @@ from subtext_sidecar.contract.counters import COUNTERS, Hop, LossKind, PluginCou
 # Stored counts keep these names: add a line, and change none.
 NAMES = {
     "plugin": """
-        requests_seen requests_sampled requests_traced requests_adapted
+        requests_seen requests_sampled requests_continued requests_prefilled requests_prefilled_sampled
+        requests_traced requests_adapted
         opt_in_not_honoured opt_out_not_honoured
-        ignored_wish ignored_traceparent ignored_tracestate ignored_rv ignored_th ignored_inconsistent_th
+        ignored_wish ignored_kv_transfer ignored_transfer_id
+        ignored_traceparent ignored_tracestate ignored_rv ignored_th ignored_inconsistent_th
         unobservable_unreadable
         unobservable_prefix_cached unobservable_drafted positions_repeated
         rows_sampled rows_handed_over
-        dropped_queue_full dropped_ring_full dropped_socket_full dropped_budget dropped_error
-        dropped_position_mismatch dropped_after_end
+        dropped_queue_full dropped_ring_full dropped_socket_full dropped_oversized dropped_budget
+        dropped_error dropped_position_mismatch dropped_embedded dropped_after_end
     """,
     "sidecar": """
         rows_received rows_shipped thinned screened_anomaly screened_probe

@@ -46,6 +46,7 @@ def test_a_header_is_one_flat_map_whose_fields_have_kept_their_names() -> None:
         "span_id": None,
         "capture_id": None,
         "request_names": [],
+        "role": None,
         "layer": 20,
         "position": 12,
         "token_id": 42,

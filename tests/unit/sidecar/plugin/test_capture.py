@@ -9,11 +9,13 @@ from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.local.ledger import Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.capture import Capture
+from subtext_sidecar.plugin.sampling.split import WHOLE
 from subtext_sidecar.plugin.step import Step
 from subtext_sidecar.plugin.transfer.device import Layout
 from subtext_sidecar.plugin.transfer.handover import Handover
 from subtext_sidecar.plugin.transfer.ring import open_ring
 from tests.support.picked import rows_of
+from tests.support.secret import KEY
 
 EVERY_ROW = CapturePolicy(
     decode_stride=1, window=1, prompt_window=2, skip_first=0, max_rows_per_request=1000
@@ -74,6 +76,8 @@ class Plugin:
             ring=open_ring(Layout(rows, 4, torch.float32), torch.device("cpu")),
             handover=self.handover,
             context=1000,
+            key=KEY,
+            halves=WHOLE,
             randomized_ids=True,
         )
 
@@ -92,11 +96,19 @@ class Plugin:
 
 
 def scheduled(new: dict[str, int], finished: set[str] | None = None, tokens: int = 3, **args: Any) -> Any:
-    params = SimpleNamespace(extra_args=args or None)
+    params = SimpleNamespace(extra_args=args or None, max_tokens=16)
     return SimpleNamespace(
         finished_req_ids=finished or set(),
         scheduled_new_reqs=[
-            SimpleNamespace(req_id=key, prompt_len=length, sampling_params=params, lora_request=None)
+            SimpleNamespace(
+                req_id=key,
+                prompt_len=length,
+                sampling_params=params,
+                lora_request=None,
+                num_computed_tokens=0,
+                prompt_embeds=None,
+                prompt_is_token_ids=None,
+            )
             for key, length in new.items()
         ],
         total_num_scheduled_tokens=tokens + 2,

@@ -5,10 +5,10 @@ from subtext_sidecar.plugin.settings import SettingsError, parse_settings
 from subtext_sidecar.plugin.state import CaptureState
 from subtext_sidecar.plugin.vllm.hooks import read_settings
 
-GOOD = {"layer": 20, "socket": "ipc:///tmp/s.sock"}
+GOOD = {"layer": 20, "socket": "ipc:///tmp/s.sock", "secret_file": "/run/secrets/draw"}
 
 
-def test_two_fields_are_enough() -> None:
+def test_three_fields_are_enough() -> None:
     settings = parse_settings(GOOD)
 
     assert (settings.layer, settings.request_rate, settings.queue_rows) == (20, 1.0, 4096)
@@ -36,6 +36,8 @@ def test_the_socket_leaves_room_for_the_one_beside_it() -> None:
         ({"request_rate": 1.1}, "request_rate"),
         ({"socket": "tcp://10.0.0.1:5555"}, "socket"),
         ({"socket": "ipc://" + "x" * 200}, "socket"),
+        ({"secret_file": ""}, "secret_file"),
+        ({"secret_file": 5}, "secret_file"),
         ({"window": 9}, r"additional_config\.subtext\.window is 9: it must be at most decode_stride"),
         ({"rows_per_second": -1}, "rows_per_second"),
         ({"honour_opt_out": 1}, "honour_opt_out"),
@@ -54,6 +56,11 @@ def test_a_bad_value_is_refused_by_name(changes: dict[str, object], named: str) 
 def test_a_value_of_another_shape_is_refused(value: object) -> None:
     with pytest.raises(SettingsError, match=r"additional_config\.subtext"):
         parse_settings(value)
+
+
+def test_without_a_secret_the_error_names_the_key_and_how_to_make_one() -> None:
+    with pytest.raises(SettingsError, match=r"additional_config\.subtext\.secret_file is missing.*openssl"):
+        parse_settings({key: value for key, value in GOOD.items() if key != "secret_file"})
 
 
 def test_of_settings_that_cannot_be_read_the_socket_is_kept_and_the_layer_is_0() -> None:

@@ -7,6 +7,7 @@ from subtext_sidecar.local.policy import ScreenPolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.screen import thinning
 from subtext_sidecar.screen.thinning import Arrivals, Rates
+from tests.support.secret import KEY
 
 POLICIES = st.builds(
     ScreenPolicy,
@@ -91,7 +92,7 @@ def test_a_new_policy_holds_at_once() -> None:
 def test_draws_are_uniform_repeatable_and_independent_of_the_plugins() -> None:
     ids = [f"request-{number}" for number in range(20_000)]
     mine = np.array([thinning.draw(0, one) for one in ids])
-    plugins = np.array([sampling.draw(0, one).randomness for one in ids], np.float64)
+    plugins = np.array([sampling.draw(KEY, 0, one).randomness for one in ids], np.float64)
 
     assert mine.tolist() == [thinning.draw(0, one) for one in ids]
     assert np.abs(np.histogram(mine, 10, (0, 1))[0] - 2000).max() < 4 * np.sqrt(2000)

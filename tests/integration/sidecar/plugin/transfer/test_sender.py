@@ -197,3 +197,31 @@ def test_the_policy_of_the_sidecar_is_followed(tmp_path: Path) -> None:
 
         wait_until("the policy is followed", followed, DEADLINE_SECONDS)
         bench.sender.close()
+
+
+def test_a_block_that_is_too_large_for_the_socket_is_counted_and_the_next_one_comes(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/s"
+    bench = Bench(address)
+    width = wire.MAX_FRAME_BYTES // 4 + 1  # one row is larger than a frame
+    watch = Watch("internal", request_facts("request", Stratum.UNIFORM, None, "5" * 32), 0, EVERY_TOKEN)
+    token_ids, positions = torch.tensor([7], dtype=torch.int32), torch.zeros(1, dtype=torch.int64)
+    ring = open_ring(Layout(1, width, torch.float32), torch.device("cpu"))
+    run = ring.gather(Step(["a"], [0, 1], [0], torch.ones(1, width), width, token_ids, positions), [0])
+    assert run is not None
+    kinds: list[bytes] = []
+    coverage: Counter[str] = Counter()
+    with sidecar_at(address) as socket:
+        bench.sender.start()
+        assert socket.recv_multipart()[0] == wire.STATUS
+        bench.handover.append(Batch(RowSelection([0], [(watch, 0)]), ring, run, 1_800_000_000.0))
+        bench.hand_over(2)
+        while wire.BLOCK not in kinds:
+            kinds.append(socket.recv_multipart()[0])
+        bench.sender.close()
+        while socket.poll(100):
+            kind, *frames = socket.recv_multipart()
+            if kind == wire.COVERAGE:
+                coverage.update(decode_coverage(frames[0]).counts)
+
+    assert coverage == {"rows_sampled": 3, "rows_handed_over": 2, "dropped_oversized": 1}
+    assert bench.state.enabled

@@ -1,5 +1,6 @@
 import itertools
 import math
+import statistics
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,8 @@ from msgspec.structs import replace
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.plugin.sampling.rule import NEVER, RANDOMNESS_END, Choice
+from subtext_sidecar.plugin.secret import key_of
+from tests.support.secret import KEY
 
 CONTEXT = 1000
 POLICY = CapturePolicy(request_rate=1.0, decode_stride=8, window=2, prompt_window=2, skip_first=10)
@@ -28,7 +31,7 @@ RATES = st.floats(0.0, 1.0)
 def choice_of(
     policy: CapturePolicy, request_id: str, prompt_tokens: int, context: int = CONTEXT
 ) -> Choice | None:
-    drawn = sampling.draw(policy.seed, request_id)
+    drawn = sampling.draw(KEY, policy.seed, request_id)
     threshold = sampling.threshold(policy.request_rate)
     if drawn.randomness < threshold:
         return None
@@ -88,7 +91,7 @@ def test_what_a_rate_takes_every_higher_rate_takes_too(
     request_id: str, seed: int, one: float, other: float
 ) -> None:
     low, high = sorted((one, other))
-    randomness = sampling.draw(seed, request_id).randomness
+    randomness = sampling.draw(KEY, seed, request_id).randomness
 
     if randomness >= sampling.threshold(low):
         assert randomness >= sampling.threshold(high)
@@ -250,6 +253,16 @@ def test_offsets_do_not_depend_on_whether_the_rate_is_low() -> None:
 
     expected = len(offsets) / stride
     assert all(abs(offsets.count(o) - expected) < 4 * math.sqrt(expected) for o in range(stride))
+
+
+def test_another_key_takes_other_requests_independently_of_the_first() -> None:
+    ids = [f"r{n}" for n in range(20_000)]
+    first, second = (
+        [sampling.draw(key, 0, one).randomness / RANDOMNESS_END for one in ids]
+        for key in (KEY, key_of(b"another secret of thirty-two bytes"))
+    )
+
+    assert abs(statistics.correlation(first, second)) < 4 / math.sqrt(len(ids))
 
 
 def test_another_seed_takes_other_requests() -> None:

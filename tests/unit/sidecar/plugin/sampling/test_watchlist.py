@@ -13,6 +13,7 @@ from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.plugin.sampling import watchlist
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, RowSelection, Watchlist
 from tests.support.picked import rows_of
+from tests.support.secret import KEY
 
 OPT_IN, OPT_OUT, UNIFORM = Stratum.OPT_IN, Stratum.OPT_OUT, Stratum.UNIFORM
 
@@ -38,7 +39,7 @@ def external(internal_id: str) -> str:
 
 def make(policy: CapturePolicy = EVERY_ROW) -> tuple[Watchlist, Counts]:
     counts = Counts()
-    return Watchlist(policy, counts, context=CONTEXT, mint=external), counts
+    return Watchlist(policy, counts, context=CONTEXT, key=KEY, mint=external), counts
 
 
 def new(internal_id: str, prompt_tokens: int = 4, **extra_args: Any) -> NewRequest:
@@ -151,7 +152,7 @@ def test_every_completion_and_every_prompt_is_a_request_of_its_own() -> None:
 def test_prefills_of_others_do_not_make_a_long_answer_due() -> None:
     counts = Counts()
     policy = CapturePolicy(skip_first=0)
-    requests = Watchlist(policy, counts, context=32_768, mint=external)
+    requests = Watchlist(policy, counts, context=32_768, key=KEY, mint=external)
     requests.add([new("long-00000000", 4)], 0.0)
     pick_one(requests, 0, 4, internal_id="long-00000000")
     looks = rows = 0
@@ -170,7 +171,7 @@ def test_prefills_of_others_do_not_make_a_long_answer_due() -> None:
 
 def test_an_identity_is_of_the_plugin_alone() -> None:
     counts = Counts()
-    requests = Watchlist(EVERY_ROW, counts, context=CONTEXT)
+    requests = Watchlist(EVERY_ROW, counts, context=CONTEXT, key=KEY)
     ids = ["chatcmpl-a-00000000", "chatcmpl-a-11111111"]
     requests.add([new(one) for one in ids], 0.0)
 
@@ -188,7 +189,7 @@ def test_a_request_that_makes_our_code_fail_is_skipped_alone() -> None:
         return internal_id
 
     counts = Counts()
-    requests = Watchlist(EVERY_ROW, counts, context=CONTEXT, mint=mint)
+    requests = Watchlist(EVERY_ROW, counts, context=CONTEXT, key=KEY, mint=mint)
     requests.add([new("bad-00000000"), new("good-00000000")], 0.0)
 
     assert list(requests.watched) == ["good-00000000"]
@@ -217,7 +218,7 @@ def test_nothing_that_a_client_sends_ends_the_audit(
 ) -> None:
     counts = Counts()
     policy = replace(EVERY_ROW, honour_trace=True, honour_opt_in=True, honour_opt_out=True)
-    requests = Watchlist(policy, counts, context=CONTEXT)
+    requests = Watchlist(policy, counts, context=CONTEXT, key=KEY)
 
     requests.add([NewRequest(one, 4, extra_args) for one in internal_ids], 0.0)
     requests.add([new("innocent-00000000", 4)], 0.0)
@@ -386,16 +387,16 @@ def test_a_request_that_waits_keeps_its_turn() -> None:
         if not requests.can_skip(1) and pick_one(requests, position, 1, internal_id="b-00000000")
     ]
 
-    choice = sampling.choose(CapturePolicy(skip_first=0), sampling.draw(0, "b"), 4, 1.0, CONTEXT)
+    choice = sampling.choose(CapturePolicy(skip_first=0), sampling.draw(KEY, 0, "b"), 4, 1.0, CONTEXT)
     assert late == [p for p in range(4, 40) if sampling.next_position(choice, p) == p]
 
 
 def test_a_step_that_was_not_read_after_all_hides_nothing() -> None:
-    policy = CapturePolicy(decode_stride=8, window=1, skip_first=0, prompt_window=0)
+    policy = CapturePolicy(decode_stride=8, window=1, skip_first=0, prompt_window=0, seed=3)
     requests, _ = make(policy)
     requests.add([new("a-00000000")], 0.0)
     pick_one(requests, 0, 4)
-    choice = sampling.choose(policy, sampling.draw(0, "a"), 4, 1.0, CONTEXT)
+    choice = sampling.choose(policy, sampling.draw(KEY, policy.seed, "a"), 4, 1.0, CONTEXT)
     first, second = (sampling.next_position(choice, p) for p in (4, 4 + 8))
 
     skipped = [position for position in range(4, first) if requests.can_skip(1)]
@@ -440,7 +441,7 @@ def test_chunking_and_preemption_change_nothing_about_what_is_taken(
 
 
 def test_a_request_that_is_preempted_twice_and_gets_its_cache_back_is_not_missed() -> None:
-    policy = CapturePolicy(decode_stride=3, window=1, skip_first=0, prompt_window=0)
+    policy = CapturePolicy(decode_stride=3, window=1, skip_first=0, prompt_window=0, seed=4)
     requests, _ = make(policy)
     requests.add([new("r0-00000000", 1)], 0.0)
     # Two steps to position 3 that need no look, then from the start again, then back where it was.
@@ -453,13 +454,13 @@ def test_a_request_that_is_preempted_twice_and_gets_its_cache_back_is_not_missed
         for position in pick_one(requests, start, rows, internal_id="r0-00000000")
     ]
 
-    choice = sampling.choose(policy, sampling.draw(0, "r0"), 1, 1.0, CONTEXT)
+    choice = sampling.choose(policy, sampling.draw(KEY, policy.seed, "r0"), 1, 1.0, CONTEXT)
     assert sampling.next_position(choice, 0) == 3
     assert taken == [3]
 
 
 def test_what_an_unread_step_may_have_reached_is_remembered() -> None:
-    policy = CapturePolicy(decode_stride=3, window=1, skip_first=0, prompt_window=0)
+    policy = CapturePolicy(decode_stride=3, window=1, skip_first=0, prompt_window=0, seed=4)
     requests, _ = make(policy)
     requests.add([new("r0-00000000", 1)], 0.0)
 
@@ -537,7 +538,7 @@ def test_a_skipped_step_never_holds_a_wanted_position(
     engine = Engine(data, prompts)
     ids = [f"r{number}-00000000" for number in range(len(prompts))]
     choices = [
-        sampling.choose(policy, sampling.draw(0, f"r{number}"), prompt, 1.0, CONTEXT)
+        sampling.choose(policy, sampling.draw(KEY, 0, f"r{number}"), prompt, 1.0, CONTEXT)
         for number, prompt in enumerate(prompts)
     ]
     behind = [0] * len(prompts)  # positions before it were taken or passed over
@@ -580,3 +581,24 @@ def test_a_skipped_step_never_holds_a_wanted_position(
         assert len(rows_of(found)) == len(wanted)
     counted = counts[UNIFORM, "unobservable_prefix_cached"] + counts[UNIFORM, "unobservable_drafted"]
     assert counted <= missed
+
+
+@pytest.mark.parametrize(
+    ("is_token", "expected"),
+    [
+        (None, {8, 9}),
+        ([True] * 10, set()),
+        ([True] * 9 + [False], {9}),
+        ([False, *[True] * 9], set()),  # not wanted
+        ([True] * 9, {9}),
+        ([], {8, 9}),
+    ],
+)
+def test_wanted_positions_that_were_fed_with_embeddings_are_known_to_have_no_token(
+    is_token: list[bool] | None, expected: set[int]
+) -> None:
+    requests, _ = make()
+    requests.add([NewRequest("a-00000000", 10, embedded=10, is_token=is_token)], 0.0)
+
+    assert requests.watched["a-00000000"].embedded == expected
+    assert pick_one(requests, 0, 11) == [8, 9, 10]

@@ -1,15 +1,19 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 
 from subtext_sidecar.contract.counters import Stratum
+from subtext_sidecar.contract.request_id import bounded
+from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import MAX_ROWS, Block, decode_block
 from subtext_sidecar.plugin.sampling.request_args import request_facts
 from subtext_sidecar.plugin.sampling.rule import Choice
 from subtext_sidecar.plugin.sampling.watchlist import RowSelection, Watch, WatchedPosition
 from subtext_sidecar.plugin.step import Step
 from subtext_sidecar.plugin.transfer.device import Layout
-from subtext_sidecar.plugin.transfer.encoding import Identity, encode, end_token_ids
+from subtext_sidecar.plugin.transfer.encoding import Identity, Part, encode, end_token_ids
 from subtext_sidecar.plugin.transfer.handover import Batch
 from subtext_sidecar.plugin.transfer.ring import open_ring
 
@@ -34,7 +38,7 @@ def taken(
         stop=1_000_000,
         probability=0.5,
     )
-    request = request_facts([request_id], stratum, None, request_id.encode().hex().zfill(32))
+    request = request_facts([request_id], stratum, None, request_id.encode().hex().zfill(32)[:32])
     return Watch("internal", request, 0, choice), position
 
 
@@ -146,3 +150,50 @@ def test_a_block_is_a_view_of_the_ring_unless_rows_were_left_out() -> None:
 
 def test_end_tokens_may_be_one_several_or_none() -> None:
     assert end_token_ids(2, [2, 0], None) == {0, 2}
+
+
+def test_a_row_without_a_token_of_its_own_is_dropped_and_no_other() -> None:
+    """The runner shows a token id there too, which is of whoever had the slot before."""
+    embedded, mixed = taken(3, "a", is_prefill=True), taken(4, "b", is_prefill=True)
+    embedded[0].embedded = frozenset({2, 3})
+    mixed[0].embedded = frozenset({3})
+
+    encoded = encode(batch([embedded, mixed, taken(9, "c")], [7, 8, 9]), IDENTITY)
+
+    (part,) = encoded.parts
+    header = decode_block(part.header, part.vectors.tobytes()).header
+    assert [row.token_id for row in header.rows] == [8, 9]
+    assert encoded.dropped == {"dropped_embedded": {"uniform": 1}}
+
+
+def test_wide_rows_become_blocks_that_fit_a_frame() -> None:
+    width = wire.MAX_FRAME_BYTES // 4 // 3  # three float32 rows fit
+    wanted = [taken(position) for position in range(7)]
+    residual = torch.arange(7.0)[:, None].expand(7, width).contiguous()
+    step = Step(
+        ["a"], [0, 7], [0], residual, width, torch.full((7,), 7, dtype=torch.int32), torch.arange(7)
+    )
+    ring = open_ring(Layout(7, width, torch.float32), residual.device)
+    run = ring.gather(step, list(range(7)))
+    assert run is not None
+
+    parts = encode(Batch(RowSelection(list(range(7)), wanted), ring, run, 1.0), IDENTITY).parts
+
+    assert [len(part.vectors) for part in parts] == [3, 3, 1]
+    assert all(part.is_sendable for part in parts)
+
+
+def test_a_block_of_the_longest_ids_fits_its_frame() -> None:
+    wanted = [taken(0, bounded(f"{number}" + "x" * 9000)) for number in range(MAX_ROWS)]
+
+    (part,) = encode(batch(wanted), IDENTITY).parts
+
+    assert part.is_sendable
+    assert len(decode_block(part.header, part.vectors.tobytes()).header.requests) == MAX_ROWS
+
+
+@pytest.mark.parametrize(("header", "vector"), [((1 << 20) + 1, 4), (4, (16 << 20) + 1)])
+def test_a_block_that_no_sidecar_would_see_is_not_sendable(header: int, vector: int) -> None:
+    part = Part(b"x" * header, np.zeros((1, vector), np.uint8), Counter(uniform=1))
+
+    assert not part.is_sendable

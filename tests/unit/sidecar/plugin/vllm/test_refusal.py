@@ -19,12 +19,39 @@ def config(**changes: Any) -> Any:
             runner_type=changes.pop("runner_type", "generate"), get_total_num_hidden_layers=lambda: 30
         ),
         speculative_config=changes.pop("speculative", None),
+        cache_config=SimpleNamespace(kv_sharing_fast_prefill=changes.pop("fast_prefill", False)),
     )
 
 
 def test_a_plain_engine_is_not_refused() -> None:
     assert refuse_config(config(), 29) is None
-    assert refuse_config(config(speculative=SimpleNamespace(method="ngram")), 20) is None
+
+
+@pytest.mark.parametrize("method", ["ngram", "ngram_gpu", "suffix", "medusa", "draft_model"])
+def test_an_engine_whose_drafter_takes_no_hidden_states_of_ours_is_not_refused(method: str) -> None:
+    assert refuse_config(config(speculative=SimpleNamespace(method=method)), 20) is None
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "eagle",
+        "eagle3",
+        "mtp",
+        "dflash",
+        "dspark",
+        "extract_hidden_states",
+        "custom_class",
+        "one-of-next-year",
+    ],
+)
+def test_drafting_that_is_not_known_to_work_is_refused(method: str) -> None:
+    refusal = refuse_config(config(speculative=SimpleNamespace(method=method)), 20)
+
+    assert refusal is not None
+    assert refusal.reason == "speculative_method"
+    assert repr(method) in refusal.detail
+    assert "draft_model, medusa, ngram, ngram_gpu, suffix" in refusal.detail
 
 
 @pytest.mark.parametrize(
@@ -35,8 +62,7 @@ def test_a_plain_engine_is_not_refused() -> None:
         ({"parallel": {"prefill_context_parallel_size": 2}}, 20, "context_parallel"),
         ({"parallel": {"use_ubatching": True}}, 20, "micro_batching"),
         ({"runner_type": "pooling"}, 20, "pooling_model"),
-        ({"speculative": SimpleNamespace(method="eagle3")}, 20, "speculative_method"),
-        ({"speculative": SimpleNamespace(method="extract_hidden_states")}, 20, "speculative_method"),
+        ({"fast_prefill": True}, 20, "fast_prefill"),
         (
             {"speculative": SimpleNamespace(method="draft_model", enable_adaptive_verification=True)},
             20,

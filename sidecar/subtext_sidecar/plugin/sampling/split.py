@@ -1,0 +1,96 @@
+"""Requests that pass two engines: the prompt is computed by one, the answer is written by the other.
+
+vLLM's connectors carry what both engines need in the request's ``kv_transfer_params``. A router writes
+them, and so can a client where the router lets him. So they count for nothing unless the operator made
+this engine one half of a split, and they decide no more than a draw that their writer cannot foresee:
+
+- A request is the first half only when it may generate one token, so nobody writes whole answers that
+  count as seen nowhere; it is the second half only when its prompt was really computed elsewhere.
+- An id that both halves know decides once an engine, half and epoch. Who saw that an id is not sampled
+  cannot use it again: in the same epoch it is known to be used, in the next the draw is another.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from subtext_sidecar.contract.facts import Role
+from subtext_sidecar.contract.request_id import bounded
+
+TRANSFER: Final = "kv_transfer_params"
+EPOCH_SECONDS: Final = 600
+MAX_USED_IDS: Final = 1 << 17  # a memory of some 15 MB; past it halves draw each by itself
+
+
+class EngineHalves(NamedTuple):
+    """Which halves of a split this engine was configured for."""
+
+    computes_prompts: bool = False  # for others: kv_producer or kv_both
+    writes_answers: bool = False  # to prompts of others: kv_consumer or kv_both
+
+
+WHOLE: Final = EngineHalves()
+
+
+class Half(NamedTuple):
+    """One engine's part of a request."""
+
+    role: Role
+    shared_id: str | None  # by which both engines know the request; None: they have nothing in common
+
+
+def read_half(
+    engine: EngineHalves,
+    params: Mapping[str, Any],
+    *,
+    internal_id: str,
+    prompt_tokens: int,
+    computed_tokens: int,
+    max_tokens: int | None,
+) -> Half | None:
+    """Return which half of a request this is, None when it is a request of this engine alone.
+
+    ``computed_tokens`` of the prompt were there already when it was first scheduled.
+    """
+    transfer_id = _text(params.get("transfer_id"))  # of Mooncake and MoRI-IO: the same for both engines
+    if params.get("do_remote_decode"):
+        if engine.computes_prompts and max_tokens is not None and max_tokens <= 1:
+            # NIXL tells the other engine our own internal id.
+            return Half("prefill", transfer_id or internal_id)
+        return None
+    shared_id = transfer_id or _text(params.get("remote_request_id"))
+    # The scheduler has set do_remote_prefill to false by now, so that it transfers but once.
+    is_named = shared_id is not None or "do_remote_prefill" in params
+    # All but the last token, which is always computed here. A prompt that was not transferred is ours.
+    is_transferred = 0 < prompt_tokens - 1 <= computed_tokens
+    return Half("decode", shared_id) if engine.writes_answers and is_named and is_transferred else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+class SharedIdentity:
+    """Gives both halves of a request one identity to draw by. Bounded in memory."""
+
+    def __init__(self, unix_time: Callable[[], float]) -> None:
+        self._unix_time = unix_time
+        self._epoch = -1
+        self._used: set[bytes] = set()
+
+    def of(self, half: Half) -> str | None:
+        """Return it, or None when the half has none: then its own capture must decide."""
+        if half.shared_id is None:
+            return None
+        epoch = int(self._unix_time()) // EPOCH_SECONDS
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._used.clear()
+        shared_id = bounded(half.shared_id)
+        # Of the same size however long the id is.
+        use = hashlib.blake2b(f"{half.role}\x00{shared_id}".encode(), digest_size=16).digest()
+        if use in self._used or len(self._used) >= MAX_USED_IDS:
+            return None
+        self._used.add(use)
+        # No capture id has a NUL, so this can be none.
+        return f"split\x00{epoch}\x00{shared_id}"

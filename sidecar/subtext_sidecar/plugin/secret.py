@@ -1,0 +1,53 @@
+"""The operator's secret, which keys every draw: without it nobody can tell what will be sampled.
+
+It comes from a file, because a command line can be read by every process of its host, and vLLM hashes
+and logs its configuration.
+"""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Final, NewType
+
+DrawKey = NewType("DrawKey", bytes)
+
+MIN_BYTES: Final = 32
+_MAX_BYTES: Final = 4096
+_KEY_BYTES: Final = 32
+_PURPOSE: Final = b"subtext-draw-key"
+_FORBIDDEN: Final = stat.S_IROTH | stat.S_IWOTH
+_MAKE: Final = "make one with `(umask 077; openssl rand -hex 32 > FILE)`"
+
+
+class SecretError(ValueError):
+    """The secret cannot be used; the message names the setting, the file and the fix."""
+
+
+def key_of(secret: bytes) -> DrawKey:
+    """Return the key that a secret stands for; the line end behind it does not count."""
+    return DrawKey(
+        hashlib.blake2b(secret.rstrip(b"\r\n"), digest_size=_KEY_BYTES, person=_PURPOSE).digest()
+    )
+
+
+def read_key(path: Path, where: str) -> DrawKey:
+    """Return the key in a file, or raise SecretError; ``where`` names the setting in the message."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            secret = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise SecretError(f"{where}: {path} cannot be read ({error.strerror}): {_MAKE}") from error
+    if mode & _FORBIDDEN:
+        raise SecretError(
+            f"{where}: {path} is open to every user of this host (mode {stat.S_IMODE(mode):04o}): "
+            f"`chmod o= {path}`, and replace a secret that others may have seen"
+        )
+    size = len(secret.rstrip(b"\r\n"))
+    if not MIN_BYTES <= size <= _MAX_BYTES:
+        raise SecretError(
+            f"{where}: {path} must hold {MIN_BYTES} to {_MAX_BYTES} bytes, not "
+            f"{size if size <= _MAX_BYTES else 'more'}: {_MAKE}"
+        )
+    return key_of(secret)

@@ -1,0 +1,205 @@
+"""Whatever a client chooses, the share of his requests that is sampled is the operator's.
+
+An attacker knows all of our code and all public configuration, but not the secret. The band is that of
+99% for all strategies together (each has its part of the 1%), and the plugin's random ids are seeded: the
+test cannot fail by chance, and a strategy that works leaves the band by far.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+from scipy import stats  # type: ignore[import-untyped]  # no types upstream
+
+from bench.request_path import Arrival, RequestPath
+from subtext_sidecar.local.policy import CapturePolicy
+from subtext_sidecar.plugin.sampling import request_id as ids
+from subtext_sidecar.plugin.sampling import rule
+from subtext_sidecar.plugin.sampling.split import WHOLE, EngineHalves
+from subtext_sidecar.plugin.secret import key_of
+
+RATE = 0.1
+POLICY = CapturePolicy(request_rate=RATE, skip_first=0)
+REQUESTS = 3000
+STEP = 50
+SPLIT = EngineHalves(computes_prompts=True, writes_answers=True)
+
+Chance = random.Random
+Strategy = Callable[[Chance], Iterator[Arrival]]
+
+
+def suffix(chance: Chance) -> str:
+    """What vLLM's front end adds to every id."""
+    return f"-{chance.getrandbits(32):08x}"
+
+
+def named(chance: Chance, *client_ids: str, **options: object) -> Iterator[Arrival]:
+    for one in itertools.cycle(client_ids):
+        yield Arrival(f"chatcmpl-{one}{suffix(chance)}", **options)  # type: ignore[arg-type]
+
+
+def honest(chance: Chance) -> Iterator[Arrival]:
+    return (Arrival(f"chatcmpl-{n}{suffix(chance)}") for n in itertools.count())
+
+
+def one_id(chance: Chance) -> Iterator[Arrival]:
+    return named(chance, "the-same")
+
+
+def ids_that_the_public_hash_spares(chance: Chance) -> Iterator[Arrival]:
+    """He runs our code at a desk, without the secret, and keeps ids that it would not sample."""
+    guess = key_of(b"a guess at the secret, which is wrong")
+    spared = (
+        one
+        for one in map(str, itertools.count())
+        if rule.draw(guess, POLICY.seed, one).randomness < rule.threshold(0.5)
+    )
+    return (Arrival(f"chatcmpl-{one}{suffix(chance)}") for one in spared)
+
+
+def odd_ids(chance: Chance) -> Iterator[Arrival]:
+    odd = ("9" * 5000 + "_cmpl-x", "nul\x00", "\ud800", "1_cmpl-x", "x" * 100_000, "-", "a-0-beam-1")
+    return named(chance, *odd)
+
+
+def never_drawn_traces(chance: Chance) -> Iterator[Arrival]:
+    parent = "00-0af7651916cd43dd8400000000000000-b7ad6b7169203331-00"
+    args = {"traceparent": parent, "tracestate": "ot=rv:00000000000000;th:ff"}
+    return named(chance, "a", extra_args=args)
+
+
+def opt_out(chance: Chance) -> Iterator[Arrival]:
+    return named(chance, "a", extra_args={"subtext": "off"})
+
+
+def opt_in(chance: Chance) -> Iterator[Arrival]:
+    """To flood the audit, so that it has no budget for others."""
+    return named(chance, "a", extra_args={"subtext": "on"})
+
+
+def many_completions(chance: Chance) -> Iterator[Arrival]:
+    for n in itertools.count():
+        shared = suffix(chance)  # the children of n > 1 have one suffix
+        yield from (Arrival(f"{child}_chatcmpl-{n}{shared}") for child in range(8))
+
+
+def many_prompts(chance: Chance) -> Iterator[Arrival]:
+    for n in itertools.count():
+        yield from (Arrival(f"cmpl-{n}-{prompt}{suffix(chance)}") for prompt in range(16))
+
+
+def every_endpoint(chance: Chance) -> Iterator[Arrival]:
+    for n in itertools.count():
+        for given in (f"resp_{n}_0", f"generate-tokens-{n}", f"rt-{n}", f"{n}", f"cmpl-{n}-0-beam-3"):
+            yield Arrival(given + suffix(chance))
+
+
+def lengths(chance: Chance) -> Iterator[Arrival]:
+    for prompt in itertools.cycle((1, 2, 4, 60)):
+        computed = chance.choice((0, prompt - 1))
+        yield Arrival(
+            f"chatcmpl-a{suffix(chance)}", prompt, computed, max_tokens=chance.choice((1, 2, 3000))
+        )
+
+
+def claimed_transfers(chance: Chance) -> Iterator[Arrival]:
+    """On an engine that is no half of anything."""
+    claims: tuple[dict[str, object], ...] = (
+        {"do_remote_decode": True},
+        {"do_remote_prefill": True, "remote_request_id": "p", "transfer_id": "t"},
+    )
+    for params in itertools.cycle(claims):
+        extra = {"kv_transfer_params": dict(params)}
+        yield Arrival(f"chatcmpl-a{suffix(chance)}", 4, 3, 1, extra)
+
+
+def one_transfer_id(chance: Chance) -> Iterator[Arrival]:
+    extra = {"kv_transfer_params": {"do_remote_prefill": True, "transfer_id": "the-same"}}
+    return named(chance, "a", computed_tokens=3, extra_args=extra)
+
+
+def chosen_transfer_ids(chance: Chance) -> Iterator[Arrival]:
+    guess = key_of(b"a guess at the secret, which is wrong")
+    for one in map(str, itertools.count()):
+        if rule.draw(guess, POLICY.seed, one).randomness < rule.threshold(0.5):
+            extra = {"kv_transfer_params": {"remote_request_id": one}}
+            yield Arrival(f"chatcmpl-a{suffix(chance)}", 4, 3, extra_args=extra)
+
+
+def few_transfer_ids_in_both_roles(chance: Chance) -> Iterator[Arrival]:
+    for n in itertools.count():
+        params = {"do_remote_decode": bool(n % 2), "transfer_id": str(n % 100)}
+        yield Arrival(f"chatcmpl-a{suffix(chance)}", 4, 3, 1, {"kv_transfer_params": params})
+
+
+STRATEGIES: list[tuple[Strategy, EngineHalves]] = [
+    (honest, WHOLE),
+    (one_id, WHOLE),
+    (ids_that_the_public_hash_spares, WHOLE),
+    (odd_ids, WHOLE),
+    (never_drawn_traces, WHOLE),
+    (opt_out, WHOLE),
+    (opt_in, WHOLE),
+    (many_completions, WHOLE),
+    (many_prompts, WHOLE),
+    (every_endpoint, WHOLE),
+    (lengths, WHOLE),
+    (claimed_transfers, WHOLE),
+    (honest, SPLIT),
+    (one_transfer_id, SPLIT),
+    (chosen_transfer_ids, SPLIT),
+    (few_transfer_ids_in_both_roles, SPLIT),
+]
+BAND = stats.binom.interval(1.0 - 0.01 / len(STRATEGIES), REQUESTS, RATE)
+
+
+def seed_captures(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    chance = Chance(seed)
+    monkeypatch.setattr(ids, "token_hex", lambda size: chance.randbytes(size).hex())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "halves"),
+    STRATEGIES,
+    ids=[f"{one.__name__}-{'split' if halves is SPLIT else 'whole'}" for one, halves in STRATEGIES],
+)
+def test_no_strategy_moves_the_share_that_is_sampled(
+    strategy: Strategy, halves: EngineHalves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed_captures(monkeypatch, 15)
+    path = RequestPath(POLICY, halves=halves)
+    arrivals = strategy(Chance(1))
+
+    for _ in range(REQUESTS // STEP):
+        path.serve(itertools.islice(arrivals, STEP))
+
+    counts = path.counts()
+    assert counts["requests_seen"] + counts["requests_prefilled"] == REQUESTS
+    sampled = counts["requests_sampled"] + counts["requests_prefilled_sampled"]
+    assert BAND[0] <= sampled <= BAND[1]
+    assert counts["unobservable_unreadable"] == 0
+
+
+def test_who_remembers_which_transfer_ids_were_not_sampled_gains_nothing_by_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """He reads the audit itself, within the ten minutes in which an id's draw is the same."""
+    seed_captures(monkeypatch, 15)
+    path = RequestPath(POLICY, halves=SPLIT)
+    chance = Chance(1)
+    spared = []
+    sampled = 0
+    for one in itertools.islice(chosen_transfer_ids(chance), 1000):
+        path.serve([one])
+        sampled, before = path.counts()["requests_sampled"], sampled
+        if sampled == before:
+            spared.append(one)
+
+    for _ in range(REQUESTS // STEP):
+        path.serve(one._replace(internal_id=f"b{suffix(chance)}") for one in chance.sample(spared, STEP))
+
+    assert 0 < sampled < 1000 - len(spared) + 1
+    counts = path.counts()
+    assert counts["ignored_transfer_id"] == REQUESTS
+    assert BAND[0] <= counts["requests_sampled"] - sampled <= BAND[1]
