@@ -29,7 +29,6 @@ def interpolated(text: str) -> str:
     values = {
         "SUBTEXT_LAYER": "20",
         "SUBTEXT_DECODER_DIR": "/srv/decoder",
-        "SUBTEXT_DRAW_SECRET_FILE": "/srv/draw_secret",
     }
     return VARIABLE.sub(lambda m: m[3] if m[2] == ":-" else values.get(m[1], "value"), text)
 
@@ -224,8 +223,7 @@ def test_the_plugins_configuration_is_one_that_the_plugin_accepts() -> None:
     assert settings.layer == 20
     assert settings.request_rate == 0.01
     assert settings.socket == SERVICES["sidecar"]["environment"]["SUBTEXT_SOCKET"]
-    mounted = {interpolated(mount) for mount in SERVICES["vllm"]["volumes"]}
-    assert f"/srv/draw_secret:{settings.secret_file}:ro" in mounted
+    assert settings.secret_file in {f"/run/secrets/{name}" for name in SERVICES["vllm"]["secrets"]}
 
 
 def test_plugin_and_sidecar_share_the_sockets_directory() -> None:

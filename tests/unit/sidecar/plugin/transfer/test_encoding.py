@@ -7,7 +7,7 @@ import torch
 from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.request_id import bounded
 from subtext_sidecar.local import wire
-from subtext_sidecar.local.block import MAX_ROWS, Block, decode_block
+from subtext_sidecar.local.block import MAX_BLOCK_HEADER_BYTES, MAX_ROWS, Block, decode_block
 from subtext_sidecar.plugin.sampling.request_args import request_facts
 from subtext_sidecar.plugin.sampling.rule import Choice
 from subtext_sidecar.plugin.sampling.watchlist import RowSelection, Watch, WatchedPosition
@@ -192,7 +192,7 @@ def test_a_block_of_the_longest_ids_fits_its_frame() -> None:
     assert len(decode_block(part.header, part.vectors.tobytes()).header.requests) == MAX_ROWS
 
 
-@pytest.mark.parametrize(("header", "vector"), [((1 << 20) + 1, 4), (4, (16 << 20) + 1)])
+@pytest.mark.parametrize(("header", "vector"), [(MAX_BLOCK_HEADER_BYTES + 1, 4), (4, (16 << 20) + 1)])
 def test_a_block_that_no_sidecar_would_see_is_not_sendable(header: int, vector: int) -> None:
     part = Part(b"x" * header, np.zeros((1, vector), np.uint8), Counter(uniform=1))
 
