@@ -4,11 +4,12 @@ Logins are the operator's: a migration belongs to `OWNER`, each worker to `WRITE
 A role belongs to the whole server, a grant to one database.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from service.store.engine import create_migrator, set_in_each_transaction
 
@@ -54,7 +55,10 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
 _DEFAULTS: Final = {WRITER: "SELECT, INSERT", READER: "SELECT"}
 """Of tables that a later version adds: enough to begin with, until `apply` grants what they need."""
 _NOT_ALLOWED: Final = "42501"  # SQLSTATE insufficient_privilege
+_LOCKED: Final = "55P03"  # SQLSTATE lock_not_available
 _LOCK: Final = 5_873_146_022
+_ATTEMPTS: Final = 12
+_PAUSE_SECONDS: Final = 5.0
 
 
 class Advice(NamedTuple):
@@ -85,8 +89,7 @@ def apply(url: str) -> Advice | None:
     engine = create_migrator(url)
     set_in_each_transaction(engine, {"lock_timeout": "5s", "statement_timeout": "60s"})
     try:
-        with engine.begin() as connection:
-            _apply(connection)
+        _apply_when_unlocked(engine)
     except _NotAllowedError as error:
         return _advice(engine, str(error))
     except ProgrammingError as error:
@@ -100,6 +103,20 @@ def apply(url: str) -> Advice | None:
 
 class _NotAllowedError(Exception):
     """The login may not do what the roles need; the message says what."""
+
+
+def _apply_when_unlocked(engine: Engine) -> None:
+    """Apply; try again while somebody's long statement keeps a table from changing its owner."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            with engine.begin() as connection:
+                return _apply(connection)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCKED:
+                raise
+        time.sleep(_PAUSE_SECONDS)
+    with engine.begin() as connection:
+        return _apply(connection)
 
 
 def _apply(connection: Connection) -> None:
@@ -119,12 +136,10 @@ def _apply(connection: Connection) -> None:
     if not _is(connection, f"has_schema_privilege('{OWNER}', current_schema(), 'CREATE')"):
         raise _NotAllowedError(f"only the owner of schema {schema} can let {OWNER} have tables in it")
     tables = _tables(connection)
-    for table, owner in tables.items():
-        if owner != OWNER:  # the statement locks the table, though only for a moment
-            connection.execute(text(f"ALTER TABLE {schema}.{table} OWNER TO {OWNER}"))
+    _move_tables(connection, schema, {table: owner for table, owner in tables.items() if owner != OWNER})
     for role, default in _DEFAULTS.items():
-        connection.execute(text(f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {role}"))
         for table in tables:
+            connection.execute(text(f"REVOKE ALL ON {schema}.{table} FROM {role}"))
             for privilege in GRANTS[role][table]:
                 connection.execute(text(f"GRANT {privilege} ON {schema}.{table} TO {role}"))
         for creator in ("CURRENT_USER", OWNER):
@@ -134,6 +149,22 @@ def _apply(connection: Connection) -> None:
                     f" GRANT {default} ON TABLES TO {role}"
                 )
             )
+
+
+def _move_tables(connection: Connection, schema: str, owners: Mapping[str, str]) -> None:
+    """Give the owner these tables, by table; its former owner keeps its rights as a member.
+
+    Worker and service may still share the login that owned them. All are locked at once and for a moment:
+    one after the other would keep the first locked while it waits for the last.
+    """
+    for login in sorted(set(owners.values())):
+        if not _is(connection, "pg_has_role(:login, :role, 'USAGE')", login=login, role=OWNER):
+            connection.execute(text(f"GRANT {OWNER} TO {_quoted(connection, login)}"))
+    if owners:
+        named = ", ".join(f"{schema}.{table}" for table in sorted(owners))
+        connection.execute(text(f"LOCK TABLE {named} IN ACCESS EXCLUSIVE MODE"))
+    for table in owners:
+        connection.execute(text(f"ALTER TABLE {schema}.{table} OWNER TO {OWNER}"))
 
 
 def _create(connection: Connection, role: str) -> None:
@@ -173,8 +204,8 @@ def _is_known(connection: Connection, role: str) -> bool:
     return _is(connection, f"EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}')")
 
 
-def _is(connection: Connection, condition: str) -> bool:
-    return bool(connection.execute(text(f"SELECT {condition}")).scalar_one())
+def _is(connection: Connection, condition: str, **values: str) -> bool:
+    return bool(connection.execute(text(f"SELECT {condition}"), values).scalar_one())
 
 
 def _quoted(connection: Connection, name: str) -> str:

@@ -6,6 +6,7 @@ The tests of REST and of workers run under the logins of a deployment, so that w
 
 import os
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +177,49 @@ def test_a_login_that_may_make_no_role_migrates_and_is_told_what_to_have_run(
     # What it then owns by its role it can go on migrating.
     migrate.downgrade(modest, "base")
     migrate.upgrade(modest)
+
+
+def test_an_administrators_migration_leaves_the_login_that_owned_the_tables_at_work(
+    modest: str, template_database: str, postgres_server: str
+) -> None:
+    assert template_database
+    administrator = with_database(postgres_server, modest.rsplit("/", 1)[1].split("?", maxsplit=1)[0])
+    migrate.upgrade(modest)
+
+    assert migrate.upgrade(administrator) is None
+
+    assert refused(modest, "SELECT * FROM samples", "INSERT INTO samples DEFAULT VALUES") == []
+
+
+def test_a_table_of_somebody_else_in_the_schema_does_not_keep_the_roles_away(
+    modest: str, template_database: str, postgres_server: str
+) -> None:
+    assert template_database
+    administrator = with_database(postgres_server, modest.rsplit("/", 1)[1].split("?", maxsplit=1)[0])
+    with psycopg.connect(administrator, autocommit=True) as connection:
+        connection.execute("CREATE TABLE others (id integer)")
+        connection.execute(f"GRANT {roles.OWNER} TO CURRENT_USER")
+        login = modest.split("//", 1)[1].split("@", 1)[0].split(":", 1)[0]
+        connection.execute(f"GRANT {roles.OWNER} TO {login}".encode())
+        connection.execute(f"GRANT USAGE, CREATE ON SCHEMA public TO {roles.OWNER}")
+
+    assert migrate.upgrade(modest) is None
+
+
+def test_a_long_reader_delays_the_roles_and_does_not_end_the_migration(
+    modest: str, template_database: str, postgres_server: str
+) -> None:
+    assert template_database
+    administrator = with_database(postgres_server, modest.rsplit("/", 1)[1].split("?", maxsplit=1)[0])
+    migrate.upgrade(modest)
+    with psycopg.connect(administrator) as reader:
+        reader.execute("SELECT * FROM samples")
+        end = threading.Timer(7, reader.rollback)  # longer than one attempt waits for the lock
+        end.start()
+
+        assert migrate.upgrade(administrator) is None
+
+        end.join()
 
 
 def test_a_server_without_the_roles_names_them(modest: str, postgres_server: str) -> None:
