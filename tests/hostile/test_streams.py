@@ -11,7 +11,7 @@ from service.store.tables import Explanation, Model, Sample
 from subtext_sidecar.contract import streams
 from tests.support.waiting import wait_until
 from tests.support.worker import MODEL, Bench, make_record
-from workers.consumer import serving
+from workers.consumer import old_stream, serving
 from workers.consumer.queue import QueueSettings, StreamQueue
 from workers.nla.fake import FakeDecoder, fake_identity
 
@@ -102,3 +102,33 @@ def test_an_upgrade_moves_what_lies_in_the_one_stream_of_before_to_where_it_belo
 def test_a_worker_makes_no_stream_of_before(three: list[Bench]) -> None:
     assert three[0].parts.old_stream.step() == 0
     assert not three[0].client.exists(streams.OLD_ACTIVATIONS_STREAM)
+
+
+def test_a_full_stream_takes_nothing_from_the_one_of_before_where_the_old_bound_still_holds(
+    three: list[Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, old = three[0].client, three[0].parts.old_stream
+    monkeypatch.setattr(old_stream, "MOST_ENTRIES", 3)
+    for position in range(ROWS):
+        header, vector = make_record(model=MODEL, layer=1, position=position)
+        client.xadd(
+            streams.OLD_ACTIVATIONS_STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}
+        )
+
+    # The first one makes the group.
+    assert [old.step() for _ in range(3)] == [0, 3, 0]
+    assert client.xlen(streams.OLD_ACTIVATIONS_STREAM) == ROWS - 3
+
+
+def test_a_row_that_is_trimmed_while_it_is_moved_counts_on_both_sides(three: list[Bench]) -> None:
+    bench = three[0]
+    header, vector = make_record(model=MODEL, layer=1)
+    bench.client.xadd(
+        streams.OLD_ACTIVATIONS_STREAM, {streams.FIELD_HEADER: header, streams.FIELD_VECTOR: vector}
+    )
+    queue = StreamQueue(bench.client, QueueSettings(stream=streams.OLD_ACTIVATIONS_STREAM))
+    queue.fetch(1, 10)  # makes the group
+    [entry] = queue.fetch(1, 10).entries
+    bench.client.xtrim(streams.OLD_ACTIVATIONS_STREAM, maxlen=0, approximate=False)
+
+    assert queue.move(entry, streams.activations_stream(MODEL, 1)) == 1

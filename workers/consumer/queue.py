@@ -184,12 +184,15 @@ class StreamQueue:
             trimmed = 0  # the letter is there, and the next one trims; raised, it would be added twice
         return Burial(lost, trimmed)
 
-    def move(self, entry: Entry, stream: str) -> None:
-        """Append the entry to another stream and settle it here, in one step."""
+    def move(self, entry: Entry, stream: str) -> int:
+        """Append the entry to another stream and settle it here, in one step.
+
+        Returns how many were no longer in the stream: 1 when it was trimmed meanwhile.
+        """
         with self._redis.pipeline(transaction=True) as transaction:
             transaction.xadd(stream, entry.fields)
             self._add_settle(transaction, [entry.id])
-            transaction.execute()
+            return _lost(transaction.execute())
 
     def dead_letter_fill(self) -> dict[tuple[str, str], float]:
         """See Queue."""

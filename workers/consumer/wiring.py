@@ -117,7 +117,13 @@ class Parts:
         own = QueueSettings(stream=streams.activations_stream(model, layer), idle_ms=idle_ms)
         old = QueueSettings(stream=streams.OLD_ACTIVATIONS_STREAM, idle_ms=idle_ms)
         self.queue = StreamQueue(self.redis, own)
-        self.old_stream = OldStream(self.redis, StreamQueue(self.redis, old), own.stream)
+        self.old_stream = OldStream(
+            self.redis,
+            StreamQueue(self.redis, old),
+            own.stream,
+            model=model,
+            sessions=store_engine.session_factory(self.database),
+        )
         for names in (own, old):
             self.gauges.add(names, StreamQueue(self.redis, names))
 

@@ -3,6 +3,7 @@
 ``streams`` says what they hold and how much of it; activations are bounded by bytes, see bound_entries.
 """
 
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -14,6 +15,7 @@ from redis.retry import Retry
 from subtext_sidecar.contract import dead_letters
 from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.streams import (
+    ACTIVATIONS_PATTERN,
     CLUSTER_REFUSAL,
     COVERAGE_STREAM,
     FIELD_ERROR,
@@ -28,6 +30,7 @@ _ENTRY_OVERHEAD_BYTES: Final = 128  # ids, field names and node headers; 1.3% at
 _SOCKET_SECONDS: Final = 2.0
 _CONNECT_SECONDS: Final = 1.0
 _MOST_STREAMS_SHOWN: Final = 16  # a label of metrics
+_LOOK_SECONDS: Final = 30.0  # between two looks at which streams there are
 
 
 class UnusableQueueError(ValueError):
@@ -118,7 +121,8 @@ class RedisStream:
             retry=Retry(NoBackoff(), 0),
         )
         self._under_way: _UnderWay | None = None
-        self._shown: set[str] = set()  # streams of activations that were written to
+        self._shown: set[str] = set()  # streams of activations, written to by us or by others
+        self._next_look = 0.0
 
     def check_server(self) -> None:
         """Raise UnusableQueueError for a server in cluster mode; RedisError when it is away."""
@@ -228,7 +232,16 @@ class RedisStream:
         pipeline.execute()
 
     def backlog(self) -> dict[str, int]:
-        """Return the entries in each stream written to; also the readiness check. Raises RedisError."""
+        """Return the entries in each stream of ours; also the readiness check. Raises RedisError.
+
+        Streams that another sidecar or a worker writes to count too: somebody has to show those that no
+        worker reads.
+        """
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+            for name in self._redis.scan_iter(match=ACTIVATIONS_PATTERN, count=1000):
+                if len(self._shown) < _MOST_STREAMS_SHOWN:
+                    self._shown.add(name.decode(errors="replace") if isinstance(name, bytes) else name)
         streams = (*sorted(self._shown), COVERAGE_STREAM)
         pipeline = self._redis.pipeline(transaction=False)
         for stream in streams:
