@@ -21,7 +21,7 @@ __all__ = ["concepts_file", "make_bench", "worker_settings"]
 
 REQUEST = "chat-of-somebody-in-particular"
 BREAKS = (
-    "ALTER TABLE samples ALTER COLUMN request_id TYPE bytea USING request_id::bytea",
+    "ALTER TABLE request_names ALTER COLUMN name TYPE bytea USING name::bytea",
     "ALTER TABLE api_keys ALTER COLUMN secret_sha256 TYPE text USING 'x'",
 )
 
