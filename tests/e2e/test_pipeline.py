@@ -77,20 +77,28 @@ def test_the_same_request_id_is_what_the_client_sent(pipeline: Pipeline) -> None
 
 
 def test_coverage_adds_up_once_everything_has_drained(pipeline: Pipeline) -> None:
+    def balance() -> dict[str, Any]:
+        [balance] = pipeline.get("/v1/coverage", model=SERVED_MODEL)["reconciliation"]
+        return dict(balance)
+
+    def in_flight() -> dict[str, int]:
+        return {hop["hop"]: hop["in_flight"] for hop in balance()["hops"]}
+
+    pipeline.chat("Is anybody there?")
+    wait_for(
+        "counts of every hop", lambda: all(hop["rows_in"] for hop in balance()["hops"]), DECODE_SECONDS
+    )
+    before = in_flight()  # what tests that killed Valkey lost on purpose is never consumed
     for request_id in pipeline.chat_many(4):
         wait_for("explanations", lambda r=request_id: pipeline.explanations_of(r), DECODE_SECONDS)  # type: ignore[misc]
-
-    def balance() -> Any:
-        [balance] = pipeline.get("/v1/coverage", model=SERVED_MODEL)["reconciliation"]
-        return balance
 
     def reconciles() -> bool:
         now = balance()
         return now["balanced"] and all(
-            hop["rows_in"] and hop["in_flight"] == hop["difference"] == 0 for hop in now["hops"]
+            hop["difference"] == 0 and hop["in_flight"] <= before[hop["hop"]] for hop in now["hops"]
         )
 
-    wait_for(lambda: f"sums of every hop agree: {balance()}", reconciles, DECODE_SECONDS)
+    wait_for(lambda: f"sums of every hop agree: {before} before, {balance()}", reconciles, DECODE_SECONDS)
 
 
 def test_every_query_of_rules_and_dashboards_has_its_metric(pipeline: Pipeline) -> None:
