@@ -146,10 +146,16 @@ def modest(postgres_server: str) -> Iterator[str]:
         connection.execute(f"DROP ROLE {name}")
 
 
+@pytest.fixture
+def administrator(modest: str, postgres_server: str) -> str:
+    """The same database with an administrator's login."""
+    return with_database(postgres_server, modest.rsplit("/", 1)[1].split("?", maxsplit=1)[0])
+
+
 def test_a_login_that_may_make_no_role_migrates_and_is_told_what_to_have_run(
     modest: str,
+    administrator: str,
     template_database: str,
-    postgres_server: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -161,7 +167,6 @@ def test_a_login_that_may_make_no_role_migrates_and_is_told_what_to_have_run(
     statements = [line for line in told.splitlines() if line.endswith(";")]
     assert f"GRANT {roles.OWNER} TO modest_" in told
     assert "run `subtext migrate` again" in told
-    administrator = with_database(postgres_server, modest.rsplit("/", 1)[1].split("?", maxsplit=1)[0])
     with psycopg.connect(administrator, autocommit=True) as connection:
         for statement in statements:
             connection.execute(statement.encode())
@@ -180,10 +185,9 @@ def test_a_login_that_may_make_no_role_migrates_and_is_told_what_to_have_run(
 
 
 def test_an_administrators_migration_leaves_the_login_that_owned_the_tables_at_work(
-    modest: str, template_database: str, postgres_server: str
+    modest: str, administrator: str, template_database: str
 ) -> None:
     assert template_database
-    administrator = with_database(postgres_server, modest.rsplit("/", 1)[1].split("?", maxsplit=1)[0])
     migrate.upgrade(modest)
 
     assert migrate.upgrade(administrator) is None
@@ -192,10 +196,9 @@ def test_an_administrators_migration_leaves_the_login_that_owned_the_tables_at_w
 
 
 def test_a_table_of_somebody_else_in_the_schema_does_not_keep_the_roles_away(
-    modest: str, template_database: str, postgres_server: str
+    modest: str, administrator: str, template_database: str
 ) -> None:
     assert template_database
-    administrator = with_database(postgres_server, modest.rsplit("/", 1)[1].split("?", maxsplit=1)[0])
     with psycopg.connect(administrator, autocommit=True) as connection:
         connection.execute("CREATE TABLE others (id integer)")
         connection.execute(f"GRANT {roles.OWNER} TO CURRENT_USER")
@@ -207,10 +210,9 @@ def test_a_table_of_somebody_else_in_the_schema_does_not_keep_the_roles_away(
 
 
 def test_a_long_reader_delays_the_roles_and_does_not_end_the_migration(
-    modest: str, template_database: str, postgres_server: str
+    modest: str, administrator: str, template_database: str
 ) -> None:
     assert template_database
-    administrator = with_database(postgres_server, modest.rsplit("/", 1)[1].split("?", maxsplit=1)[0])
     migrate.upgrade(modest)
     with psycopg.connect(administrator) as reader:
         reader.execute("SELECT * FROM samples")
