@@ -120,6 +120,7 @@ def _arrivals(chance: random.Random) -> Iterator[Arrival]:
             chance.choice((0, 0, prompt - 1)),
             max_tokens=chance.choice((1, 16)),
             extra_args=_extra_args(chance),
+            is_received=bool(chance.randrange(2)),
         )
 
 

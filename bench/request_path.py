@@ -43,6 +43,7 @@ class Arrival(NamedTuple):
     extra_args: dict[str, Any] | None = None
     is_token: list[bool] | None = None  # of each position; the others are embeddings
     has_tokens: bool = True  # False: the whole prompt is embeddings
+    is_received: bool = False  # a KV connector brought the computed tokens
 
 
 class _Batch:
@@ -59,6 +60,10 @@ class _Batch:
 
     def executed(self) -> Any:
         return self
+
+    def received(self, result: Any) -> Iterable[str]:  # noqa: ARG002  # the port of a runner
+        # What came in an earlier step, as far as the plugin can tell the difference.
+        return [one.internal_id for one in self.arrivals if one.is_received]
 
     def step(self, executed: Any, rows: int) -> Step:  # noqa: ARG002  # the port of a runner
         starts, firsts = [0], []

@@ -116,7 +116,7 @@ def claimed_transfers(chance: Chance) -> Iterator[Arrival]:
 
 def one_transfer_id(chance: Chance) -> Iterator[Arrival]:
     extra = {"kv_transfer_params": {"do_remote_prefill": True, "transfer_id": "the-same"}}
-    return named(chance, "a", computed_tokens=3, extra_args=extra)
+    return named(chance, "a", computed_tokens=3, extra_args=extra, is_received=True)
 
 
 def chosen_transfer_ids(chance: Chance) -> Iterator[Arrival]:
@@ -124,13 +124,20 @@ def chosen_transfer_ids(chance: Chance) -> Iterator[Arrival]:
     for one in map(str, itertools.count()):
         if rule.draw(guess, POLICY.seed, one).randomness < rule.threshold(0.5):
             extra = {"kv_transfer_params": {"remote_request_id": one}}
-            yield Arrival(f"chatcmpl-a{suffix(chance)}", 4, 3, extra_args=extra)
+            yield Arrival(f"chatcmpl-a{suffix(chance)}", 4, 3, extra_args=extra, is_received=True)
 
 
 def few_transfer_ids_in_both_roles(chance: Chance) -> Iterator[Arrival]:
     for n in itertools.count():
         params = {"do_remote_decode": bool(n % 2), "transfer_id": str(n % 100)}
-        yield Arrival(f"chatcmpl-a{suffix(chance)}", 4, 3, 1, {"kv_transfer_params": params})
+        extra = {"kv_transfer_params": params}
+        yield Arrival(f"chatcmpl-a{suffix(chance)}", 4, 3, 1, extra, is_received=True)
+
+
+def transfers_of_cached_prompts(chance: Chance) -> Iterator[Arrival]:
+    """He sends each prompt again, so that it is cached here, and names transfers that never were."""
+    for one in chosen_transfer_ids(chance):
+        yield one._replace(is_received=False)
 
 
 STRATEGIES: list[tuple[Strategy, EngineHalves]] = [
@@ -150,6 +157,7 @@ STRATEGIES: list[tuple[Strategy, EngineHalves]] = [
     (one_transfer_id, SPLIT),
     (chosen_transfer_ids, SPLIT),
     (few_transfer_ids_in_both_roles, SPLIT),
+    (transfers_of_cached_prompts, SPLIT),
 ]
 BAND = stats.binom.interval(1.0 - 0.01 / len(STRATEGIES), REQUESTS, RATE)
 
@@ -179,6 +187,9 @@ def test_no_strategy_moves_the_share_that_is_sampled(
     sampled = counts["requests_sampled"] + counts["requests_prefilled_sampled"]
     assert BAND[0] <= sampled <= BAND[1]
     assert counts["unobservable_unreadable"] == 0
+    if strategy in (claimed_transfers, transfers_of_cached_prompts):
+        # Nothing that he writes makes a half of a request that is none.
+        assert counts["requests_seen"] == counts["ignored_kv_transfer"] == REQUESTS
 
 
 def test_who_remembers_which_transfer_ids_were_not_sampled_gains_nothing_by_them(

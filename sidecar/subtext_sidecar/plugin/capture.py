@@ -17,7 +17,7 @@ from subtext_sidecar.contract.counters import CounterName, PluginCounter
 from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.overhead import Overhead
-from subtext_sidecar.plugin.sampling.split import EngineHalves
+from subtext_sidecar.plugin.sampling.split import EngineHalves, ReceivedPrompts
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, RowSelection, Watchlist
 from subtext_sidecar.plugin.secret import DrawKey
 from subtext_sidecar.plugin.step import Runner, Step
@@ -55,6 +55,8 @@ class Capture:
         self._watchlist = Watchlist(
             policy, self._count, context=context, key=key, halves=halves, randomized_ids=randomized_ids
         )
+        # Asked for in every step, so only where it can matter.
+        self._received = ReceivedPrompts() if halves.writes_answers else None
         self._scheduled: Any = None
         self._executed: Any = None
         self._spent_seconds = 0.0
@@ -68,11 +70,12 @@ class Capture:
         """Decide about later requests by this policy. Safe to call from the sender's thread."""
         self._watchlist.set_policy(policy)
 
-    def after_execute(self, scheduled: Any) -> None:
+    def after_execute(self, scheduled: Any, result: Any = None) -> None:
         """Keep what tells of the launched batch until it was sampled.
 
-        ``scheduled`` is vLLM's SchedulerOutput. All work waits for ``after_sample``: the device has
-        more to do then, and on a CPU the caches that the model has just emptied are filled once.
+        ``scheduled`` is vLLM's SchedulerOutput, ``result`` what its execute_model returned. All work waits
+        for ``after_sample``: the device has more to do then, and on a CPU the caches that the model has
+        just emptied are filled once.
         """
         started = perf_counter()
         if self._scheduled is not None:
@@ -80,15 +83,22 @@ class Capture:
             self._follow(self._scheduled)
         self._scheduled = scheduled
         self._executed = self._runner.executed()
+        if self._received is not None:
+            self._received.note(self._runner.received(result))
         if self._executed is None:
             # Nothing was launched, and no sampling follows.
             self._scheduled = None
             self._follow(scheduled)
         self._spent_seconds = perf_counter() - started
 
-    def after_sample(self) -> None:
-        """Gather the wanted rows, now that the sampler has been launched and waits for nothing of ours."""
+    def after_sample(self, result: Any = None) -> None:
+        """Gather the wanted rows, now that the sampler has been launched and waits for nothing of ours.
+
+        ``result`` is what vLLM's sample_tokens returned.
+        """
         started = perf_counter()
+        if self._received is not None:
+            self._received.note(self._runner.received(result))
         scheduled, executed = self._scheduled, self._executed
         if scheduled is None:
             return
@@ -108,8 +118,28 @@ class Capture:
         """Take note of requests that came and went."""
         if scheduled.finished_req_ids:
             self._watchlist.forget(scheduled.finished_req_ids)
+            if self._received is not None:
+                self._received.forget(scheduled.finished_req_ids)
         if scheduled.scheduled_new_reqs:
-            self._watchlist.add(map(_new_request, scheduled.scheduled_new_reqs), perf_counter())
+            if self._received is not None and scheduled.has_sync_kv_loads:
+                # Such a connector does not tell for whom it loads in this step.
+                self._received.note(new.req_id for new in scheduled.scheduled_new_reqs)
+            self._watchlist.add(map(self._new_request, scheduled.scheduled_new_reqs), perf_counter())
+
+    def _new_request(self, new: Any) -> NewRequest:
+        """Read what the watchlist needs from vLLM's NewRequestData."""
+        params = new.sampling_params
+        return NewRequest(
+            new.req_id,
+            new.prompt_len,
+            params.extra_args if params is not None else None,
+            new.lora_request is not None,
+            new.num_computed_tokens,
+            params.max_tokens if params is not None else None,
+            len(new.prompt_embeds) if new.prompt_embeds is not None else 0,
+            new.prompt_is_token_ids,
+            self._received is not None and self._received.take(new.req_id),
+        )
 
     def _capture(self, step: Step, scheduled: Any, now: float) -> bool:
         """Pick rows of the step and hand them over; tell whether there were any."""
@@ -157,18 +187,3 @@ class Capture:
 
     def _count(self, stratum: str, counter: CounterName, count: int) -> None:
         self._ledger.add(Cell(self._model, stratum, int(time()) // SECONDS_PER_MINUTE), counter, count)
-
-
-def _new_request(new: Any) -> NewRequest:
-    """Read what the watchlist needs from vLLM's NewRequestData."""
-    params = new.sampling_params
-    return NewRequest(
-        new.req_id,
-        new.prompt_len,
-        params.extra_args if params is not None else None,
-        new.lora_request is not None,
-        new.num_computed_tokens,
-        params.max_tokens if params is not None else None,
-        len(new.prompt_embeds) if new.prompt_embeds is not None else 0,
-        new.prompt_is_token_ids,
-    )

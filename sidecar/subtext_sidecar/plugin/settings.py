@@ -9,10 +9,12 @@ from subtext_sidecar.local.policy import CapturePolicy, PolicyError, check_captu
 from subtext_sidecar.local.policy_channel import SUFFIX
 
 FaultPoint = Literal["load_model", "execute_model", "sample_tokens"]
+Split = Literal["none", "prefill", "decode", "both"]
 
 MAX_IPC_PATH_BYTES: Final = 107  # sun_path of a Unix socket
 _WHERE: Final = "additional_config.subtext"
 SECRET_FILE: Final = f"{_WHERE}.secret_file"
+SPLIT: Final = f"{_WHERE}.split"
 
 
 class SettingsError(ValueError):
@@ -27,6 +29,8 @@ class CaptureSettings(CapturePolicy, frozen=True, kw_only=True, forbid_unknown_f
     secret_file: Annotated[str, Meta(min_length=1)]  # keys the draw; see secret.read_key
     model: str = ""  # name on the records; empty: the served model name
     queue_rows: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096  # rows waiting for the sender thread
+    # Which halves of a prefill/decode split this engine serves; null: what its kv_role says by itself.
+    split: Split | None = None
     metrics_port: Annotated[int, Meta(ge=0, le=65_535)] = 0  # 127.0.0.1; 0: none
     fault: FaultPoint | None = None  # for tests: raise inside that hook, at its first real use
 

@@ -1,6 +1,6 @@
 """What one engine step looks like to the capture code, whichever model runner ran it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -39,6 +39,12 @@ class Runner(Protocol):
 
     def executed(self) -> Any:
         """Return what the runner keeps of an executed batch until it is sampled, or None."""
+
+    def received(self, result: Any) -> Iterable[str]:
+        """Return the internal ids of requests that a KV connector has brought keys and values for.
+
+        ``result`` is what ``execute_model`` or ``sample_tokens`` returned: ask after each. Ids can recur.
+        """
 
     def step(self, executed: Any, rows: int) -> Step:
         """Return that batch of ``rows`` tokens.

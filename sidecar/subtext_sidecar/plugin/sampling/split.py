@@ -5,13 +5,13 @@ them, and so can a client where the router lets him. So they count for nothing u
 this engine one half of a split, and they decide no more than a draw that their writer cannot foresee:
 
 - A request is the first half only when it may generate one token, so nobody writes whole answers that
-  count as seen nowhere; it is the second half only when its prompt was really computed elsewhere.
+  count as seen nowhere; it is the second half only when the connector really brought its prompt.
 - An id that both halves know decides once an engine, half and epoch. Who saw that an id is not sampled
   cannot use it again: in the same epoch it is known to be used, in the next the draw is another.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from subtext_sidecar.contract.facts import Role
@@ -20,13 +20,15 @@ from subtext_sidecar.contract.request_id import bounded
 TRANSFER: Final = "kv_transfer_params"
 EPOCH_SECONDS: Final = 600
 MAX_USED_IDS: Final = 1 << 17  # a memory of some 15 MB; past it halves draw each by itself
+# Requests wait seldom for long behind their transfer: this bounds the damage if a finish is ever missed.
+MAX_RECEIVED: Final = 100_000
 
 
 class EngineHalves(NamedTuple):
     """Which halves of a split this engine was configured for."""
 
-    computes_prompts: bool = False  # for others: kv_producer or kv_both
-    writes_answers: bool = False  # to prompts of others: kv_consumer or kv_both
+    computes_prompts: bool = False  # for others
+    writes_answers: bool = False  # to prompts of others
 
 
 WHOLE: Final = EngineHalves()
@@ -46,11 +48,13 @@ def read_half(
     internal_id: str,
     prompt_tokens: int,
     computed_tokens: int,
+    is_received: bool,
     max_tokens: int | None,
 ) -> Half | None:
     """Return which half of a request this is, None when it is a request of this engine alone.
 
-    ``computed_tokens`` of the prompt were there already when it was first scheduled.
+    ``computed_tokens`` of the prompt were there already when it was first scheduled. ``is_received`` tells
+    whether the KV connector brought some of them: otherwise they lay in this engine's own prefix cache.
     """
     transfer_id = _text(params.get("transfer_id"))  # of Mooncake and MoRI-IO: the same for both engines
     if params.get("do_remote_decode"):
@@ -62,12 +66,38 @@ def read_half(
     # The scheduler has set do_remote_prefill to false by now, so that it transfers but once.
     is_named = shared_id is not None or "do_remote_prefill" in params
     # All but the last token, which is always computed here. A prompt that was not transferred is ours.
-    is_transferred = 0 < prompt_tokens - 1 <= computed_tokens
+    is_transferred = is_received and 0 < prompt_tokens - 1 <= computed_tokens
     return Half("decode", shared_id) if engine.writes_answers and is_named and is_transferred else None
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+class ReceivedPrompts:
+    """Remembers for whom a KV connector brought keys and values, until scheduled. Bounded in memory."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, None] = {}
+
+    def note(self, internal_ids: Iterable[str]) -> None:
+        """Remember these requests; the oldest are forgotten where there are too many."""
+        for internal_id in internal_ids:
+            self._ids[internal_id] = None
+            if len(self._ids) > MAX_RECEIVED:
+                del self._ids[next(iter(self._ids))]
+
+    def take(self, internal_id: str) -> bool:
+        """Tell whether this request was noted, and forget it."""
+        if internal_id not in self._ids:
+            return False
+        del self._ids[internal_id]
+        return True
+
+    def forget(self, internal_ids: Iterable[str]) -> None:
+        """Forget requests that have ended."""
+        for internal_id in internal_ids:
+            self._ids.pop(internal_id, None)
 
 
 class SharedIdentity:

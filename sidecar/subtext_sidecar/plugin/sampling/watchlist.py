@@ -61,6 +61,7 @@ class NewRequest(NamedTuple):
     max_tokens: int | None = None  # to generate
     embedded: int = 0  # first positions of the prompt that may come as embeddings and not as tokens
     is_token: Sequence[bool] | None = None  # which of those are tokens all the same; None: none of them
+    is_received: bool = False  # a KV connector brought computed tokens, as far as can be told
 
 
 class Watch:
@@ -334,6 +335,7 @@ class Watchlist:
                 internal_id=request.internal_id,
                 prompt_tokens=request.prompt_tokens,
                 computed_tokens=request.computed_tokens,
+                is_received=request.is_received,
                 max_tokens=request.max_tokens,
             )
         if half is None:

@@ -1,11 +1,20 @@
 """What capture needs to know about the engine it runs in, read from vLLM's configuration."""
 
-from typing import Any
+import logging
+from typing import Any, Final
 
 from subtext_sidecar.plugin.sampling.split import WHOLE, EngineHalves
-from subtext_sidecar.plugin.settings import CaptureSettings
+from subtext_sidecar.plugin.settings import SPLIT, CaptureSettings, Split
 from subtext_sidecar.plugin.transfer.device import Layout
 from subtext_sidecar.plugin.transfer.encoding import Identity, end_token_ids
+from subtext_sidecar.plugin.vllm.activation import LOGGER
+
+_HALVES: Final[dict[Split, EngineHalves]] = {
+    "none": WHOLE,
+    "prefill": EngineHalves(computes_prompts=True),
+    "decode": EngineHalves(writes_answers=True),
+    "both": EngineHalves(computes_prompts=True, writes_answers=True),
+}
 
 
 def identify(vllm_config: Any, settings: CaptureSettings) -> Identity:
@@ -32,14 +41,27 @@ def context_length(vllm_config: Any) -> int:
     return int(vllm_config.model_config.max_model_len)
 
 
-def engine_halves(vllm_config: Any) -> EngineHalves:
-    """Return which halves of a prefill/decode split this engine is configured for."""
+def engine_halves(vllm_config: Any, split: Split | None) -> EngineHalves:
+    """Return which halves of a prefill/decode split this engine serves.
+
+    ``split`` is the operator's word. Without it kv_producer and kv_consumer are one half each, and kv_both
+    is none: engines that only offload their cache have that role as well. What vLLM's kv_role rules out
+    is left out, so that one configuration can serve all engines of a deployment.
+    """
     transfer = vllm_config.kv_transfer_config
-    if transfer is None:
-        return WHOLE
-    return EngineHalves(
-        computes_prompts=bool(transfer.is_kv_producer), writes_answers=bool(transfer.is_kv_consumer)
-    )
+    produces = transfer is not None and bool(transfer.is_kv_producer)
+    consumes = transfer is not None and bool(transfer.is_kv_consumer)
+    if split is None:
+        return WHOLE if produces and consumes else EngineHalves(produces, consumes)
+    named = _HALVES[split]
+    halves = EngineHalves(named.computes_prompts and produces, named.writes_answers and consumes)
+    if split != "none" and halves == WHOLE:
+        logging.getLogger(LOGGER).warning(
+            "subtext: %s is %r, but vLLM's kv_role is %r: this engine counts as no half of a split; change "
+            "kv_role in --kv-transfer-config, or leave %s out",
+            *(SPLIT, split, None if transfer is None else transfer.kv_role, SPLIT),
+        )
+    return halves
 
 
 def served_name(model_config: Any) -> str:

@@ -100,7 +100,7 @@ class WorkerHooks:
             if self._settings.fault is not None:
                 self._raise_fault("execute_model")
             if self._capture is not None:
-                self._capture.after_execute(scheduler_output)
+                self._capture.after_execute(scheduler_output, result)
         except Exception as error:  # noqa: BLE001  # boundary of the hook
             self._fail("execute_model", error)
         return result
@@ -112,7 +112,7 @@ class WorkerHooks:
             if self._settings.fault is not None:
                 self._raise_fault("sample_tokens")
             if self._capture is not None:
-                self._capture.after_sample()
+                self._capture.after_sample(result)
         except Exception as error:  # noqa: BLE001  # boundary of the hook
             self._fail("sample_tokens", error)
         return result
@@ -195,7 +195,7 @@ class WorkerHooks:
             handover=self._handover,
             context=context_length(self._vllm_config),
             key=key,
-            halves=engine_halves(self._vllm_config),
+            halves=engine_halves(self._vllm_config, self._settings.split),
             randomized_ids=randomizes_request_ids(),
         )
 

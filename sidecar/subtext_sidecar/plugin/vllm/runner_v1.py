@@ -1,5 +1,6 @@
 """Adapter for vLLM's V1 model runner (vllm/v1/worker/gpu_model_runner.py, and the CPU's subclass)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from subtext_sidecar.plugin.step import Step, row_starts, single_residual
@@ -19,6 +20,11 @@ class RunnerV1(AuxOutput):
     def executed(self) -> Any:
         """Return the state that waits for sampling."""
         return self._runner.execute_model_state
+
+    def received(self, result: Any) -> Iterable[str]:
+        """Return whose keys and values came, from the result, or before sampling from the runner."""
+        output = getattr(result, "kv_connector_output", None) or self._runner.kv_connector_output
+        return (output.finished_recving if output is not None else None) or ()
 
     def step(self, executed: Any, rows: int) -> Step:
         """Return its batch."""

@@ -4,6 +4,7 @@ V2 needs Triton. The tests run it on a CPU, where Triton's kernels are interpret
 ``pytest -m gpu`` on a CUDA device, with graphs.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from subtext_sidecar.plugin.step import Step, row_starts, single_residual
@@ -18,6 +19,11 @@ class RunnerV2(AuxOutput):
     def executed(self) -> Any:
         """Return the state that waits for sampling."""
         return self._runner.execute_model_state
+
+    def received(self, result: Any) -> Iterable[str]:
+        """Return whose keys and values came, from the result or what an asynchronous one wraps."""
+        output = getattr(getattr(result, "model_runner_output", result), "kv_connector_output", None)
+        return (output.finished_recving if output is not None else None) or ()
 
     def step(self, executed: Any, rows: int) -> Step:
         """Return its batch; its order is decode first, not the scheduler's."""

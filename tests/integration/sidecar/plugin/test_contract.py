@@ -26,11 +26,12 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     ("config/vllm.py", "VllmConfig", "additional_config model_config parallel_config speculative_config"),
     ("config/vllm.py", "VllmConfig", "kv_transfer_config cache_config"),
     ("config/cache.py", "CacheConfig", "kv_sharing_fast_prefill"),
-    ("config/kv_transfer.py", "KVTransferConfig", "is_kv_producer is_kv_consumer"),
+    ("config/kv_transfer.py", "KVTransferConfig", "is_kv_producer is_kv_consumer kv_role"),
     ("v1/worker/gpu_worker.py", "Worker", "load_model execute_model sample_tokens shutdown"),
     ("v1/worker/gpu_worker.py", "Worker", "model_runner use_v2_model_runner"),
     (V1, "GPUModelRunner", "get_model use_aux_hidden_state_outputs execute_model_state device"),
     (V1, "GPUModelRunner", "input_batch query_start_loc input_ids positions"),
+    (V1, "GPUModelRunner", "kv_connector_output"),
     (V1, "ExecuteModelState", "aux_hidden_states"),
     ("v1/worker/gpu_input_batch.py", "InputBatch", "req_ids num_computed_tokens_cpu"),
     ("v1/utils.py", "CpuGpuBuffer", "np gpu"),
@@ -39,9 +40,12 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     ("v1/worker/gpu/input_batch.py", "InputBatch", "req_ids query_start_loc_np"),
     ("v1/worker/gpu/input_batch.py", "InputBatch", "num_computed_tokens_np input_ids positions"),
     (OUTPUT, "SchedulerOutput", "finished_req_ids scheduled_new_reqs total_num_scheduled_tokens"),
-    (OUTPUT, "SchedulerOutput", "scheduled_spec_decode_tokens"),
+    (OUTPUT, "SchedulerOutput", "scheduled_spec_decode_tokens has_sync_kv_loads"),
     (OUTPUT, "NewRequestData", "req_id prompt_len sampling_params lora_request"),
     (OUTPUT, "NewRequestData", "num_computed_tokens prompt_embeds prompt_is_token_ids"),
+    ("v1/outputs.py", "ModelRunnerOutput", "kv_connector_output"),
+    ("v1/outputs.py", "KVConnectorOutput", "finished_recving"),
+    ("v1/worker/gpu/async_utils.py", "AsyncOutput", "model_runner_output"),
     ("sampling_params.py", "SamplingParams", "extra_args max_tokens"),
     (MODEL, "ModelConfig", "runner_type get_total_num_hidden_layers get_hidden_size dtype"),
     (MODEL, "ModelConfig", "served_model_name model hf_text_config try_get_generation_config"),
@@ -104,6 +108,14 @@ CODE: list[tuple[str, str, tuple[str, ...]]] = [
         "NixlPullConnectorScheduler.request_finished",
         ("remote_request_id=request.request_id",),
     ),
+    # Where it is told whose prompt a connector brought: V1 keeps it until it samples, V2 returns it.
+    (V1, "GPUModelRunner.execute_model", ("self.kv_connector_output = kv_connector_output",)),
+    (V2, "GPUModelRunner.sample_tokens", ("model_runner_output.kv_connector_output = ",)),
+    (
+        "v1/worker/gpu/kv_connector.py",
+        "ActiveKVConnector.post_forward",
+        ("output.finished_recving = transfer_results.finished_recving",),
+    ),
     # The columns that the ring is made for.
     (
         V1,
@@ -155,11 +167,11 @@ BATCH = {
 ENVIRONMENT = ["VLLM_DISABLE_REQUEST_ID_RANDOMIZATION"]
 # Names under which the plugin's modules hold objects of vLLM.
 FOREIGN = {
-    "vllm.runner_v1": {"runner", "executed", "batch", "query_start_loc", "input_ids"},
-    "vllm.runner_v2": {"runner", "executed", "batch"},
+    "vllm.runner_v1": {"runner", "executed", "batch", "query_start_loc", "input_ids", "output"},
+    "vllm.runner_v2": {"runner", "executed", "batch", "output"},
     "vllm.aux_output": {"runner"},
     "capture": {"scheduled", "new", "params"},
-    "vllm.engine": {"vllm_config", "model_config", "envs"},
+    "vllm.engine": {"vllm_config", "model_config", "envs", "transfer"},
     "vllm.refusal": {"vllm_config", "model", "parallel", "runner"},
     "vllm.hooks": {"worker"},
 }

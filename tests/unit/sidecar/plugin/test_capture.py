@@ -9,7 +9,7 @@ from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.local.ledger import Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.capture import Capture
-from subtext_sidecar.plugin.sampling.split import WHOLE
+from subtext_sidecar.plugin.sampling.split import WHOLE, EngineHalves
 from subtext_sidecar.plugin.step import Step
 from subtext_sidecar.plugin.transfer.device import Layout
 from subtext_sidecar.plugin.transfer.handover import Handover
@@ -44,6 +44,9 @@ class OneStepRunner:
     def executed(self) -> Any:
         return self.state
 
+    def received(self, result: Any) -> list[str]:
+        return result or []
+
     def step(self, executed: Any, rows: int) -> Step:
         assert executed is self.state
         assert rows == self.rows
@@ -63,7 +66,11 @@ class Plugin:
     """A capture with a ring of its own, and what it counts and hands over."""
 
     def __init__(
-        self, policy: CapturePolicy = EVERY_ROW, rows: int = 10, runner: OneStepRunner | None = None
+        self,
+        policy: CapturePolicy = EVERY_ROW,
+        rows: int = 10,
+        runner: OneStepRunner | None = None,
+        halves: EngineHalves = WHOLE,
     ) -> None:
         self.runner = runner or OneStepRunner()
         self.handover: Handover = Handover()
@@ -77,7 +84,7 @@ class Plugin:
             handover=self.handover,
             context=1000,
             key=KEY,
-            halves=WHOLE,
+            halves=halves,
             randomized_ids=True,
         )
 
@@ -117,6 +124,7 @@ def scheduled(new: dict[str, int], finished: set[str] | None = None, tokens: int
     )
 
 
+COUNTED = {"ignored_kv_transfer", "requests_continued"}
 BOTH = {"a-00000000": 3, "b-00000000": 2}
 
 
@@ -257,3 +265,24 @@ def test_requests_that_come_and_go_without_a_launched_batch_are_followed() -> No
     assert plugin.counts()["uniform", "requests_sampled"] == 2
     assert plugin.steps_measured() == {"none": 0, "some": 0}
     assert plugin.runner.steps_read == 0
+
+
+def test_a_prompt_is_the_other_engines_only_where_a_connector_brought_it() -> None:
+    """By an asynchronous load in an earlier step, or by a load within the step, which names nobody."""
+    plugin = Plugin(halves=EngineHalves(writes_answers=True))
+
+    def arrive(internal_id: str, *, is_loading: bool = False) -> dict[str, int]:
+        one = scheduled({internal_id: 3}, kv_transfer_params={"transfer_id": "t"})
+        one.scheduled_new_reqs[0].num_computed_tokens = 2
+        one.has_sync_kv_loads = is_loading
+        plugin.step(one)
+        return {name: count for (_, name), count in plugin.counts().items() if name in COUNTED}
+
+    plugin.capture.after_execute(scheduled({}), ["b-00000000"])
+    plugin.capture.after_sample()
+
+    ignored, continued = "ignored_kv_transfer", "requests_continued"
+    assert arrive("a-00000000") == {ignored: 1}
+    assert arrive("b-00000000") == {ignored: 1, continued: 1}
+    assert arrive("c-00000000", is_loading=True) == {ignored: 1, continued: 2}
+    assert arrive("d-00000000") == {ignored: 2, continued: 2}

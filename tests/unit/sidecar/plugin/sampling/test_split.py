@@ -8,7 +8,14 @@ from msgspec.structs import replace
 
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import split
-from subtext_sidecar.plugin.sampling.split import EPOCH_SECONDS, WHOLE, EngineHalves, Half, SharedIdentity
+from subtext_sidecar.plugin.sampling.split import (
+    EPOCH_SECONDS,
+    WHOLE,
+    EngineHalves,
+    Half,
+    ReceivedPrompts,
+    SharedIdentity,
+)
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, Watchlist
 from tests.support.picked import rows_of
 from tests.support.secret import KEY
@@ -35,10 +42,24 @@ class Engine:
         assert stratum == "uniform"
         self.counts[counter] += number
 
-    def add(self, internal_id: str, params: Any, *, computed: int = 0, max_tokens: int = 100) -> bool:
-        """Tell whether it is sampled."""
-        extra_args = {"kv_transfer_params": params}
-        one = NewRequest(internal_id, PROMPT, extra_args, computed_tokens=computed, max_tokens=max_tokens)
+    def add(
+        self,
+        internal_id: str,
+        params: Any,
+        *,
+        computed: int = 0,
+        received: bool = True,
+        max_tokens: int = 100,
+    ) -> bool:
+        """Tell whether it is sampled. What is computed was transferred unless ``received`` is false."""
+        one = NewRequest(
+            internal_id,
+            PROMPT,
+            {"kv_transfer_params": params},
+            computed_tokens=computed,
+            max_tokens=max_tokens,
+            is_received=received and computed > 0,
+        )
         self.watchlist.add([one], 0.0)
         return internal_id in self.watchlist.watched
 
@@ -144,6 +165,38 @@ def test_a_claim_that_the_engine_does_not_bear_out_is_a_request_of_this_engine(
 
     assert engine.counts == {"requests_seen": 1, "requests_sampled": 1, "ignored_kv_transfer": 1}
     assert engine.watchlist.watched["r"].request.role is None
+
+
+def test_a_prompt_that_lay_in_this_engines_prefix_cache_is_not_the_other_engines() -> None:
+    """Its client names a transfer that never was, and knows that the prompt is here already."""
+    engine = Engine(BOTH, EVERY)
+
+    engine.add("r", to_decode("p"), computed=PROMPT - 1, received=False)
+
+    assert engine.watchlist.watched["r"].request.role is None
+    assert engine.run("r", PROMPT - 1, PROMPT) == [PROMPT - 1]
+    assert engine.counts == {
+        "requests_seen": 1,
+        "requests_sampled": 1,
+        "ignored_kv_transfer": 1,
+        "unobservable_prefix_cached": 1,
+    }
+
+
+def test_a_received_prompt_is_taken_once_and_not_after_its_request_ended() -> None:
+    received = ReceivedPrompts()
+    received.note(["a", "b", "a"])
+    received.forget(["b", "c"])
+
+    assert [received.take(one) for one in ("a", "a", "b")] == [True, False, False]
+
+
+def test_received_prompts_without_room_push_out_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "MAX_RECEIVED", 2)
+    received = ReceivedPrompts()
+    received.note("abc")
+
+    assert [received.take(one) for one in "abc"] == [False, True, True]
 
 
 def test_an_id_that_is_known_not_to_be_sampled_cannot_be_used_again() -> None:

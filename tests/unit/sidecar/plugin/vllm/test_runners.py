@@ -53,6 +53,10 @@ def recorded_v2(aux: Any) -> Any:
     )
 
 
+def brought(*internal_ids: str) -> Any:
+    return SimpleNamespace(kv_connector_output=SimpleNamespace(finished_recving=set(internal_ids) or None))
+
+
 CASES = [(RunnerV1, recorded_v1), (RunnerV2, recorded_v2)]
 
 
@@ -116,3 +120,26 @@ def test_a_runner_that_uses_the_output_itself_is_left_alone(adapter: Any, record
     with pytest.raises(CaptureError):
         adapter(runner).enable(21)
     assert runner.model.layers == ()
+
+
+def test_v1_keeps_until_it_samples_whose_keys_and_values_came() -> None:
+    runner = recorded_v1([torch.zeros(8, 4)])
+    adapter = RunnerV1(runner)
+    runner.kv_connector_output = brought("a", "b").kv_connector_output
+
+    assert set(adapter.received(None)) == {"a", "b"}
+    runner.kv_connector_output = None
+    assert list(adapter.received(None)) == []
+    # Nothing was launched: the result tells.
+    assert list(adapter.received(brought("c"))) == ["c"]
+    assert list(adapter.received(brought())) == []
+    assert list(adapter.received(SimpleNamespace(kv_connector_output=None))) == []
+
+
+def test_v2_tells_in_its_result_whose_keys_and_values_came() -> None:
+    adapter = RunnerV2(recorded_v2([torch.zeros(8, 4)]))
+
+    assert list(adapter.received(None)) == []
+    assert list(adapter.received(brought("a"))) == ["a"]
+    assert list(adapter.received(SimpleNamespace(model_runner_output=brought("b")))) == ["b"]
+    assert list(adapter.received(brought())) == []
