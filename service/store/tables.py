@@ -114,6 +114,7 @@ class Sample(Base):
     stratum: Mapped[str]  # of the request: Stratum.UNIFORM | OPT_IN
     trace_id: Mapped[str | None]  # of the request, as its client said: 32 hexadecimal digits
     span_id: Mapped[str | None]  # of the caller's span, 16
+    role: Mapped[str | None]  # of the engine: prefill | decode; None: it served the whole request
     inclusion_probability: Mapped[float]  # by whatever reason
     baseline_probability: Mapped[float]  # by the random baseline alone; 0 when only the screen chose it
     reason: Mapped[str]

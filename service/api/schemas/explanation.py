@@ -18,6 +18,12 @@ LABEL: Final = (
     "vector better than texts of other vectors do; it never means that a claim in the text is true."
 )
 
+ROLE: Final = (
+    "What its engine did where two serve one request: `prefill` computed the prompt, `decode` wrote the "
+    "answer, each as a capture of its own. Null when one engine did both, and when it was stored before "
+    "this was."
+)
+
 
 class DecoderReference(Answer):
     """Which decoder spoke."""
@@ -184,6 +190,7 @@ class SampleFields(Answer):
     span_id: str | None = Field(
         description="The span of the caller in that trace.", examples=["b7ad6b7169203331"]
     )
+    role: str | None = Field(description=ROLE, examples=["decode"])
     inclusion_probability: float = Field(
         description="The probability with which this activation was chosen, for whatever reason; weight by "
         "its inverse for unbiased estimates.",

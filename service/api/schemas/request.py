@@ -10,7 +10,7 @@ from pydantic import Field
 from service import readings
 from service.api.schemas.answer import Answer, Ratio
 from service.api.schemas.blind_spot import BlindSpot
-from service.api.schemas.explanation import Explanation, SampleFields, explanation, sample_fields
+from service.api.schemas.explanation import ROLE, Explanation, SampleFields, explanation, sample_fields
 from service.api.schemas.flag import Flag, flag
 from service.coverage import blind_spots
 from service.store.read import requests
@@ -99,6 +99,7 @@ class Capture(Answer):
     model: str = Field(
         description="The audited model, by its served name.", examples=["SmolLM2-135M-Instruct"]
     )
+    role: str | None = Field(description=ROLE, examples=["decode"])
     first_captured_at: dt.datetime = Field(description="Its first sample, UTC.")
     summary: RequestSummary | None = Field(
         description="What the listed readings say together; null without the scope "
@@ -137,6 +138,7 @@ class TracedRequest(Answer):
         description="Spans of the callers; several only where `capture_id` is null and the id came again.",
         examples=[["b7ad6b7169203331"]],
     )
+    role: str | None = Field(description=ROLE, examples=["decode"])
     samples: int = Field(description="Positions stored of it in this trace.", examples=[6])
     first_captured_at: dt.datetime = Field(description="UTC.")
     last_captured_at: dt.datetime = Field(description="UTC.")
@@ -166,6 +168,7 @@ def _capture(view: requests.CaptureView, *, with_text: bool) -> Capture:
         capture_id=view.capture.capture_id,
         request_id=view.capture.request_id,
         model=view.capture.model,
+        role=view.capture.role,
         first_captured_at=view.capture.first_captured_at,
         summary=_summary(view) if with_text else None,
         coverage=_coverage(view),

@@ -28,6 +28,8 @@ class Capture(NamedTuple):
     request_id: str
     """The likeliest of the ids that its client may have sent."""
     model: str
+    role: str | None
+    """Which half of the request its engine served; None: all of it."""
     samples_total: int
     first_captured_at: dt.datetime
 
@@ -72,6 +74,7 @@ class TracedRequest(NamedTuple):
     capture_id: uuid.UUID | None
     model: str
     span_ids: list[str]  # distinct; of before captures, a reused request id may have come from several
+    role: str | None
     samples: int  # of this trace
     first_captured_at: dt.datetime
     last_captured_at: dt.datetime
@@ -95,6 +98,8 @@ def list_of_trace(session: Session, trace_id: str, limit: int) -> TracedRequests
             Sample.capture_id,
             Model.name.label("model"),
             func.array_remove(func.array_agg(Sample.span_id.distinct()), None).label("span_ids"),
+            # The same for all samples of a capture, but for what a worker of before stored without it.
+            func.min(Sample.role).label("role"),
             func.count().label("samples"),
             func.min(Sample.captured_at).label("first_captured_at"),
             func.max(Sample.captured_at).label("last_captured_at"),
@@ -139,7 +144,7 @@ def get_request(
 
 def _get_capture(session: Session, name: RequestName, model: str, limit: int) -> CaptureView:
     # The figures are of all samples: PostgreSQL limits what it returns, not what they are worked out of.
-    figures = (func.count().over(), func.min(Sample.captured_at).over())
+    figures = (func.min(Sample.role).over(), func.count().over(), func.min(Sample.captured_at).over())
     query = (
         select(Sample, *figures)
         .where(*names.is_of_capture(Sample, name))
@@ -147,10 +152,10 @@ def _get_capture(session: Session, name: RequestName, model: str, limit: int) ->
         .limit(limit)
     )
     rows = session.execute(query).all()
-    total, first = rows[0][1:] if rows else (0, name.captured_at)
+    role, total, first = rows[0][1:] if rows else (None, 0, name.captured_at)
     samples = [SampleView(row[0], model) for row in rows]
     return CaptureView(
-        Capture(name.capture_id, name.request_id, model, total, first),
+        Capture(name.capture_id, name.request_id, model, role, total, first),
         samples,
         explanations.list_of_samples(session, [view.sample.id for view in samples]),
         flags.list_of_capture(session, name),

@@ -74,6 +74,7 @@ def add_explanation(
     claims: dict[str, Any] | None = None,
     trace_id: str | None = None,
     span_id: str | None = None,
+    role: str | None = None,
 ) -> Explanation:
     if capture_id == "of request":
         capture_id = capture_of(audited, request_id)
@@ -91,6 +92,7 @@ def add_explanation(
         stratum="uniform",
         trace_id=trace_id,
         span_id=span_id,
+        role=role,
         inclusion_probability=0.25,
         baseline_probability=0.125,
         reason="decode",

@@ -147,7 +147,7 @@ def test_samples_of_the_third_revision_have_no_trace_and_workers_of_then_can_go_
     migrate.upgrade(database_url)
     _execute(engine, third_rows[third_rows.index("INSERT INTO samples") :].replace("20, 3", "20, 4"))
 
-    assert _rows(engine, "SELECT trace_id, span_id FROM samples") == [(None, None)] * 2
+    assert _rows(engine, "SELECT trace_id, span_id, role FROM samples") == [(None, None, None)] * 2
 
     migrate.downgrade(database_url, "0003")
     migrate.upgrade(database_url)

@@ -337,6 +337,32 @@ def test_samples_and_explanations_tell_their_trace_or_that_there_is_none(
             assert (found["trace_id"], found["span_id"]) == ids
 
 
+def test_the_halves_of_a_split_request_are_captures_that_tell_their_role(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for position, role in enumerate(("prefill", "decode", None)):
+            seed.add_explanation(
+                *(session, audited),
+                capture_id=uuid.uuid4(),
+                position=position,
+                captured_at=seed.START + dt.timedelta(seconds=position),
+                trace_id=TRACE_ID,
+                role=role,
+            )
+
+    report = client.get("/v1/requests/chat-1", headers=admin).json()
+    traced = client.get("/v1/requests", params={"trace_id": TRACE_ID}, headers=admin).json()
+
+    assert [capture["role"] for capture in report["captures"]] == [None, "decode", "prefill"]
+    for capture in report["captures"]:
+        assert {found["role"] for found in capture["samples"] + capture["explanations"]} == {
+            capture["role"]
+        }
+    assert [found["role"] for found in traced["requests"]] == ["prefill", "decode", None]
+
+
 def test_requests_are_found_by_their_trace(client: TestClient, sessions: Sessions, admin: Headers) -> None:
     later = seed.START + dt.timedelta(seconds=5)
     with sessions.begin() as session:

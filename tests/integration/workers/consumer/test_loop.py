@@ -102,7 +102,9 @@ def test_a_capture_is_named_once_by_every_id_that_its_client_may_have_sent(bench
         }
 
 
-def test_a_sample_keeps_its_stratum_its_probabilities_its_scores_and_its_trace(bench: Bench) -> None:
+def test_a_sample_keeps_its_stratum_its_probabilities_its_scores_its_trace_and_its_role(
+    bench: Bench,
+) -> None:
     bench.add(
         *make_record(
             stratum=Stratum.OPT_IN,
@@ -112,6 +114,7 @@ def test_a_sample_keeps_its_stratum_its_probabilities_its_scores_and_its_trace(b
             scores={"anomaly": 31.5, "probe_deception": -0.25},
             trace_id="0af7651916cd43dd8448eb211c80319c",
             span_id="b7ad6b7169203331",
+            role="decode",
         )
     )
 
@@ -125,6 +128,7 @@ def test_a_sample_keeps_its_stratum_its_probabilities_its_scores_and_its_trace(b
         {"anomaly": 31.5, "probe_deception": -0.25},
     )
     assert (sample.trace_id, sample.span_id) == ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
+    assert sample.role == "decode"
     stored = {"model": MODEL, "layer": "1", "status": "verified", "position_class": "answer"}
     assert bench.metric("subtext_explanations_stored_total", selection="screen", **stored) == 1
     assert bench.metric("subtext_explanations_stored_total", selection="baseline", **stored) == 0

@@ -42,6 +42,7 @@ WORDS: dict[str, set[str]] = {
     "phase": set(get_args(facts.Phase)),
     "position_class": set(get_args(PositionClass)),
     "reason": REASONS,
+    "role": set(get_args(facts.Role)),
     "register": {QUESTION, ANSWER, *(register["name"] for register in TAXONOMY["registers"])},
     "screen_scores": set(ANOMALY_SCORES),
     "severity": set(get_args(Concept.model_fields["severity"].annotation)),
