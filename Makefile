@@ -99,6 +99,6 @@ $(VENV)/.runtime: $(RUNTIME) pyproject.toml sidecar/pyproject.toml $(VENV)/.torc
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
-	@echo "installing the tools for check and test (about 300 MB)" >&2
+	@echo "installing the tools for check and test (about 370 MB)" >&2
 	@$(INSTALL) --no-deps -r requirements/dev.txt | $(call NARROW,dev,$(call COUNT,requirements/dev.txt))
 	@touch $@

@@ -2,7 +2,8 @@
 
 vLLM loads general plugins once per process, and its first configuration decides whether it captures. Each
 job therefore runs in its own child process, forked after the imports, which are slow. Jobs run one after
-the other; job N runs in the directory N and writes ``result.json`` there.
+the other, but for the two halves of a split, which run at once; job N runs in the directory N and writes
+``result.json`` there.
 """
 
 import importlib
@@ -14,6 +15,8 @@ import types
 from pathlib import Path
 from typing import Any
 
+from tests.support.vllm.meeting import TRANSFER, Meeting
+
 
 def main(jobs_path: str) -> int:
     """Run each job in a child process; return the number of failed jobs."""
@@ -22,7 +25,13 @@ def main(jobs_path: str) -> int:
     import vllm  # noqa: F401  # for the children
 
     jobs: list[dict[str, Any]] = json.loads(Path(jobs_path).read_text())
-    return sum(_in_child(number, job) != 0 for number, job in enumerate(jobs))
+    children, failed = [], 0
+    for number, job in enumerate(jobs):
+        children.append(_start(number, job))
+        if job["half"] != "prefill":
+            failed += sum(_has_failed(child) for child in children)
+            children = []
+    return failed
 
 
 def pretend_triton_compiles_for_the_cpu() -> None:
@@ -31,11 +40,12 @@ def pretend_triton_compiles_for_the_cpu() -> None:
     importlib.import_module("triton.backends").backends["cpu"] = types.SimpleNamespace(driver=driver)
 
 
-def _in_child(number: int, job: dict[str, Any]) -> int:
+def _start(number: int, job: dict[str, Any]) -> int:
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            os.environ |= job["env"]
             os.chdir(str(number))
             Path("result.json").write_text(json.dumps(run(job)))
             status = 0
@@ -44,7 +54,11 @@ def _in_child(number: int, job: dict[str, Any]) -> int:
         finally:
             sys.stderr.flush()
             os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child
+
+
+def _has_failed(child: int) -> bool:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -57,20 +71,28 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         # vLLM disables this on a CPU, where it has no benefit but works.
         config.scheduler_config.async_scheduling = True
     engine = LLMEngine.from_vllm_config(config)
+    requests, meeting = job["requests"], Meeting(Path(".."))
+    if job["half"] == "prefill":
+        meeting.wait_for_the_other()
+    elif job["half"] == "decode":
+        requests = meeting.take_over(requests)
     if job["engine"].get("runner") == "pooling":
-        params = [PoolingParams(task="embed") for _ in job["requests"]]
+        params = [PoolingParams(task="embed") for _ in requests]
     else:
         params = [
-            SamplingParams(temperature=0.0, detokenize=False, **request["sampling"])
-            for request in job["requests"]
+            SamplingParams(temperature=0.0, detokenize=False, **request["sampling"]) for request in requests
         ]
     result = {
-        **serve(engine, job["requests"], params),
+        **serve(engine, requests, params),
         "preemptions": preemptions(engine) if job["engine"].get("disable_log_stats") is False else 0,
         "attributes": attributes() if job["attributes"] else {},
         "has_extension": "subtext_sidecar.plugin.vllm.extension" in sys.modules,
         "config_hash": config.compute_hash(),
     }
+    if job["half"] == "prefill":
+        meeting.hand_over(result["transfers"])
+    elif job["half"] == "decode":
+        meeting.close()
     engine.engine_core.shutdown()
     return result
 
@@ -79,13 +101,14 @@ def serve(engine: Any, requests: list[dict[str, Any]], params: list[Any]) -> dic
     """Serve the requests, given in order of arrival, each added before its step and possibly aborted.
 
     Returns every request's tokens (including aborted ones), the aborted ids, the number of answered
-    requests, and the largest number that ran concurrently.
+    requests, the largest number that ran concurrently, and what another engine goes on with.
     """
     scheduler = getattr(getattr(engine.engine_core, "engine_core", None), "scheduler", None)
     texts = {request["id"]: request["prompt"] for request in requests}
     waiting = list(zip(requests, params, strict=True))
     live: dict[str, dict[str, Any]] = {}
     aborted: list[str] = []
+    transfers: dict[str, Any] = {}
     step = concurrent = answered = 0
     while waiting or engine.has_unfinished_requests():
         while waiting and waiting[0][0]["arrives"] <= step:
@@ -97,13 +120,21 @@ def serve(engine: Any, requests: list[dict[str, Any]], params: list[Any]) -> dic
             generated = list(output.outputs[0].token_ids) if isinstance(output.outputs, list) else []
             texts[output.request_id] = [*live[output.request_id]["prompt"], *generated]
             answered += output.finished
+            if transfer := getattr(output, TRANSFER, None):
+                transfers[output.request_id] = transfer
             stop_at = live[output.request_id]["abort_after"]
             if stop_at is not None and len(generated) >= stop_at and not output.finished:
                 engine.abort_request([output.request_id])
                 aborted.append(output.request_id)
         concurrent = max(concurrent, len(scheduler.running) if scheduler is not None else 0)
         step += 1
-    return {"texts": texts, "aborted": aborted, "concurrent": concurrent, "answered": answered}
+    return {
+        "texts": texts,
+        "aborted": aborted,
+        "concurrent": concurrent,
+        "answered": answered,
+        "transfers": transfers,
+    }
 
 
 def prompt_of(request: dict[str, Any]) -> dict[str, Any]:

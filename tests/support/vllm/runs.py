@@ -142,7 +142,11 @@ def job(
     engine: dict[str, Any] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Return one engine's job; ``subtext`` is the plugin's configuration, None for no plugin."""
+    """Return one engine's job; ``subtext`` is the plugin's configuration, None for no plugin.
+
+    A job with ``half="prefill"`` runs at once with the next one, which has ``half="decode"`` and goes on
+    with its requests, by their ids. ``env`` sets variables for this job alone.
+    """
     arguments = {**ENGINE, "model": str(model_dir), **(engine or {})}
     if subtext is not None:
         chosen = asdict(policy) if policy is not None else {}
@@ -156,7 +160,7 @@ def job(
             }
         }
     full = {"engine": arguments, "requests": requests, "attributes": False, "asynchronous": False}
-    return {**full, **changes}
+    return {**full, "half": None, "env": {}, **changes}
 
 
 def run_jobs(
