@@ -25,7 +25,8 @@ _UNREADABLE: Final = re.compile(f"[^{_CHARACTERS}]")
 # vLLM's counters have few digits; an id of thousands is a client's.
 _SAMPLE: Final = re.compile(r"\d{1,6}_")
 _ENDPOINT: Final = re.compile(r"chatcmpl-|cmpl-|generate-tokens-|decision-|generative-scoring-|rt-")
-_BEAM: Final = re.compile(r"-[0-9a-f]{32}-beam-\d{1,6}\Z")
+# vLLM has had random ids of 32 digits, and has those of 16.
+_BEAM: Final = re.compile(r"-(?:[0-9a-f]{16}){1,2}-beam-\d{1,6}\Z")
 _NUMBER: Final = re.compile(r"[-_]\d{1,6}\Z")
 # No addition at an id's end is longer, so nothing before it is searched for one.
 _LONGEST_END: Final = 64

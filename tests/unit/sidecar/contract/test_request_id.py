@@ -22,6 +22,7 @@ HEX = "0123456789abcdef" * 2
         ("generate-tokens-x", "x"),
         (f"chatcmpl-x-{HEX}-beam-1", "x"),
         (f"cmpl-x-0-{HEX}-beam-1", "x"),
+        (f"cmpl-x-{HEX[:16]}-beam-1", "x"),
         ("42", "42"),
         ("3_x", "3_x"),
         ("resp_1f_0", "resp_1f_0"),
