@@ -45,7 +45,7 @@ _SEEDS: Final = (
         "rt-",
         "a",
     ),
-    *("a", "a-0123456789abcdef0123456789abcdef-beam-3", "decision-", "9" * 300 + "_cmpl-x", "", "-", "~"),
+    *("a", "a-0123456789abcdef-beam-3", "decision-", "9" * 300 + "_cmpl-x", "", "-", "~"),
 )
 _PIECES: Final = (
     *("\x00", "\ud800", "\n", "\x1b[31m", "\u202e", "\ufffe", "é", "中", "😀", "0" * 40, "_", "-", "~"),

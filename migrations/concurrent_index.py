@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from alembic import op
 
 
-def build(name: str, table: str, column: str) -> None:
-    """Index the column's values where there is one.
+def build(name: str, table: str, column: str, *then: str) -> None:
+    """Index the column's values where there is one, and within equal ones the columns after it.
 
     A build that was interrupted leaves an index that is not valid, so the next attempt drops that first.
     """
@@ -18,7 +18,7 @@ def build(name: str, table: str, column: str) -> None:
         op.create_index(
             name,
             table,
-            [column],
+            [column, *then],
             postgresql_concurrently=True,
             postgresql_where=sa.text(f"{column} IS NOT NULL"),
         )

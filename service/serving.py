@@ -26,8 +26,7 @@ def serve(settings: ServiceSettings) -> int:
     """
     log.configure(settings.log_level)
     tls = settings.tls
-    if tls is not None:
-        tls.context()  # uvicorn would end with a traceback
+    context = None if tls is None else tls.context()  # in uvicorn a bad one would end with a traceback
     engine = create_engine(
         settings.database,
         pool_size=settings.database_pool_size,
@@ -45,8 +44,7 @@ def serve(settings: ServiceSettings) -> int:
             create_app(resources),
             host=settings.http_host,
             port=settings.http_port,
-            ssl_certfile=None if tls is None else tls.certificate,
-            ssl_keyfile=None if tls is None else tls.key,
+            ssl_context_factory=None if context is None else lambda _config, _default: context,
             root_path=settings.root_path,
             log_config=None,  # ours is configured already
             access_log=False,  # paths hold request ids; the duration metric counts requests

@@ -97,7 +97,13 @@ class Sample(Base):
         ),
         Index("ix_samples_request_id", "request_id"),
         Index("ix_samples_capture_id", "capture_id", postgresql_where=text("capture_id IS NOT NULL")),
-        Index("ix_samples_trace_id", "trace_id", postgresql_where=text("trace_id IS NOT NULL")),
+        Index(
+            "ix_samples_trace_id_captured_at_id",
+            "trace_id",
+            "captured_at",
+            "id",
+            postgresql_where=text("trace_id IS NOT NULL"),
+        ),
         Index("ix_samples_captured_at_id", "captured_at", "id"),
     )
 

@@ -55,7 +55,10 @@ def list_explanations(
     request: Request,
     response: Response,
 ) -> ExplanationPage:
-    """Return one page of explanations.
+    """Return one page of explanations, newest capture first.
+
+    With `request` the captures under that id come one after the other, as at `/v1/requests/{request_id}`,
+    each with its own newest first.
 
     Each carries its fidelity, its inclusion probability and its calibration size. Following
     `next_cursor` meets every explanation that was stored when the first page was read exactly once.

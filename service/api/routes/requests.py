@@ -33,13 +33,17 @@ def list_requests(
 ) -> TracedRequests:
     """Return the first 200 requests that said they belong to a trace, by their first capture.
 
+    Of a trace the first 10,000 samples are read. `truncated` says that there are more: then later requests
+    and samples are not counted.
     Clients choose trace ids, so this says what they said. A request is there only when a sample of it
     is stored: none means that none was sampled, audited and decoded yet, never that the trace had none.
     """
     with reading(held) as session:
         found = requests.list_of_trace(session, parameters.trace_id, MAX_LIMIT)
     return TracedRequests(
-        requests=[TracedRequest.model_validate(one) for one in found.requests], requests_total=found.total
+        requests=[TracedRequest.model_validate(one) for one in found.requests],
+        requests_total=found.total,
+        truncated=found.truncated,
     )
 
 

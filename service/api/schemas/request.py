@@ -151,6 +151,9 @@ class TracedRequests(Answer):
     requests_total: int = Field(
         description="How many there are; more than are listed when cut.", examples=[1]
     )
+    truncated: bool = Field(
+        description="True when the trace has more samples than are read: the figures are then of the first."
+    )
 
 
 def report(view: requests.View, next_cursor: str | None, *, with_text: bool) -> RequestReport:

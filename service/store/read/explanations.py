@@ -3,16 +3,22 @@
 import datetime as dt
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import groupby
+from typing import Final, NamedTuple
 
-from sqlalchemy import Select, exists, select
+from sqlalchemy import Select, case, exists, select
 from sqlalchemy.orm import Session, defer
 
+from service.store.identity import capture_key
 from service.store.read import names
 from service.store.read.page import Page, Position, older_than
-from service.store.tables import ConceptMatch, Decoder, Explanation, Model, Sample
+from service.store.tables import ConceptMatch, Decoder, Explanation, Model, RequestName, Sample
+
+_CAPTURES_AT_FIRST: Final = 16
+_CAPTURES_AT_MOST: Final = 512
+_NEWEST_FIRST: Final = (Explanation.captured_at.desc(), Explanation.id.desc())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,18 +45,23 @@ class View(NamedTuple):
 
 
 def list_explanations(session: Session, wanted: Filter, after: Position | None, limit: int) -> Page[View]:
-    """Return one page, newest capture first."""
+    """Return one page, newest first.
+
+    Of one request id that is by its captures, each capture's own newest first within it: what a page costs
+    is then bounded by what it lists, and not by how much clients have stored under the id.
+    """
     model_id = None
     if wanted.model is not None:
         model_id = session.scalar(select(Model.id).where(Model.name == wanted.model))
         if model_id is None:  # else all explanations would be read to find none
             return Page([], None)
-    query = _narrowed(_joined(), wanted, model_id).order_by(
-        Explanation.captured_at.desc(), Explanation.id.desc()
-    )
-    if after is not None:
-        query = query.where(older_than(Explanation.captured_at, Explanation.id, after))
-    views = _load(session, query.limit(limit + 1))
+    query = _narrowed(_joined(), wanted, model_id)
+    if wanted.request_id is not None:
+        views = _list_of_request(session, query, wanted.request_id, after, limit + 1)
+    else:
+        if after is not None:
+            query = query.where(older_than(Explanation.captured_at, Explanation.id, after))
+        views = _load(session, query.order_by(*_NEWEST_FIRST).limit(limit + 1))
     page = views[:limit]
     last = page[-1].explanation if len(views) > limit else None
     return Page(page, Position(last.captured_at, last.id) if last else None)
@@ -88,8 +99,6 @@ def _narrowed(query: _Query, wanted: Filter, model_id: uuid.UUID | None) -> _Que
         (Explanation.verified, wanted.verified),
     )
     query = query.where(*(column == value for column, value in equal if value is not None))
-    if wanted.request_id is not None:
-        query = query.where(names.is_of_request(Sample, wanted.request_id))
     if wanted.concept is not None:
         matched = (ConceptMatch.explanation_id == Explanation.id, ConceptMatch.concept == wanted.concept)
         query = query.where(exists().where(*matched))
@@ -98,6 +107,55 @@ def _narrowed(query: _Query, wanted: Filter, model_id: uuid.UUID | None) -> _Que
     if wanted.captured_before is not None:
         query = query.where(Explanation.captured_at < wanted.captured_before)
     return query
+
+
+def _list_of_request(
+    session: Session, query: _Query, request_id: str, after: Position | None, limit: int
+) -> list[View]:
+    """Return the first explanations of the captures under the id, some captures at a time."""
+    views: list[View] = []
+    place = after
+    if after is not None and (capture := _capture_at(session, request_id, after)) is not None:
+        rest = query.where(
+            *names.is_of_capture(Sample, capture),
+            older_than(Explanation.captured_at, Explanation.id, after),
+        )
+        views = _load(session, rest.order_by(*_NEWEST_FIRST).limit(limit))
+        place = Position(capture.captured_at, capture.capture)
+    at_once = _CAPTURES_AT_FIRST
+    while len(views) < limit:
+        captures = names.list_captures(session, request_id, place, at_once)
+        for part in _read_together(query, captures):
+            if len(views) < limit:
+                views += _load(session, part.limit(limit - len(views)))
+        if len(captures) < at_once:
+            break
+        place = Position(captures[-1].captured_at, captures[-1].capture)
+        at_once = min(2 * at_once, _CAPTURES_AT_MOST)
+    return views
+
+
+def _capture_at(session: Session, request_id: str, position: Position) -> RequestName | None:
+    """Return which capture under the id the explanation at the position is of."""
+    query = select(Sample).join(Explanation, Explanation.sample_id == Sample.id)
+    sample = session.scalar(query.where(Explanation.id == position.id))
+    if sample is None:
+        return None
+    capture = capture_key(sample.capture_id, sample.model_id, sample.request_id)
+    named = (RequestName.name.in_(names.names_of(request_id)), RequestName.capture == capture)
+    return session.scalar(select(RequestName).where(*named))
+
+
+def _read_together(query: _Query, captures: Sequence[RequestName]) -> Iterator[_Query]:
+    """Return queries for the captures' explanations in the captures' order."""
+    for has_identity, group in groupby(captures, lambda capture: capture.capture_id is not None):
+        if has_identity:
+            order = {capture.capture_id: number for number, capture in enumerate(group)}
+            of_these = query.where(Sample.capture_id.in_(order))
+            yield of_these.order_by(case(order, value=Sample.capture_id), *_NEWEST_FIRST)
+        else:
+            for capture in group:
+                yield query.where(*names.is_of_capture(Sample, capture)).order_by(*_NEWEST_FIRST)
 
 
 def _load(session: Session, query: _Query) -> list[View]:

@@ -1,9 +1,12 @@
 """By what a request id finds something: the names that captures are stored under."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, union
+from sqlalchemy import ColumnElement, select, union, union_all
+from sqlalchemy.orm import Session, aliased
 
+from service.store.read.page import Position, older_than
 from service.store.tables import Flag, RequestName, Sample
 from subtext_sidecar.contract.request_id import bounded
 
@@ -15,6 +18,26 @@ def names_of(request_id: str) -> list[str]:
     but for those with a NUL, which PostgreSQL cannot keep.
     """
     return list(dict.fromkeys([bounded(request_id), *([] if "\x00" in request_id else [request_id])]))
+
+
+def list_captures(
+    session: Session, request_id: str, after: Position | None, limit: int
+) -> Sequence[RequestName]:
+    """Return the names of the captures under the id, newest capture first.
+
+    It reads no more than ``limit`` of them for each name, however many there are.
+    """
+    newest_first = (RequestName.captured_at.desc(), RequestName.capture.desc())
+    parts = []
+    for name in names_of(request_id):
+        part = select(RequestName).where(RequestName.name == name)
+        if after is not None:
+            part = part.where(older_than(RequestName.captured_at, RequestName.capture, after))
+        # One name at a time: of several together PostgreSQL would sort all that there are.
+        parts.append(select(part.order_by(*newest_first).limit(limit).subquery()))
+    found = aliased(RequestName, union_all(*parts).subquery())
+    query = select(found).order_by(found.captured_at.desc(), found.capture.desc())
+    return session.scalars(query.limit(limit)).all()
 
 
 def is_of_request(owner: type[Sample] | type[Flag], request_id: str) -> ColumnElement[bool]:

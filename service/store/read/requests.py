@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from service.store.read import explanations, flags, names
-from service.store.read.page import Page, Position, older_than
+from service.store.read.page import Page, Position
 from service.store.tables import Model, RequestName, Sample
 
 
@@ -75,44 +75,63 @@ class TracedRequest(NamedTuple):
     model: str
     span_ids: list[str]  # distinct; of before captures, a reused request id may have come from several
     role: str | None
-    samples: int  # of this trace
+    samples: int  # of this trace, among those that were read
     first_captured_at: dt.datetime
     last_captured_at: dt.datetime
 
 
+TRACED_SAMPLES: Final = 10_000
+"""More of one trace are not read: clients may send any number of requests with the same."""
+
+
 class TracedRequests(NamedTuple):
-    """Requests of a trace. ``total`` counts all, ``requests`` holds the first captured of them."""
+    """Requests of a trace. ``total`` counts all that were read of, ``requests`` holds the first of them."""
 
     total: int
     requests: list[TracedRequest]
+    truncated: bool
+    """The trace has more samples than are read: its later requests and samples are left out."""
 
 
-def list_of_trace(session: Session, trace_id: str, limit: int) -> TracedRequests:
+def list_of_trace(
+    session: Session, trace_id: str, limit: int, samples: int = TRACED_SAMPLES
+) -> TracedRequests:
     """Return the first ``limit`` requests of a trace that have a stored sample, by their first capture.
 
-    Clients choose trace ids, and one may send any number of requests with the same; hence the limit.
+    It reads the first so many samples of the trace, by the time of their capture. What is sent later under
+    a trace id pushes nothing out of the answer.
     """
-    of_trace = (
-        select(
-            Sample.request_id,
-            Sample.capture_id,
-            Model.name.label("model"),
-            func.array_remove(func.array_agg(Sample.span_id.distinct()), None).label("span_ids"),
-            # The same for all samples of a capture, but for what a worker of before stored without it.
-            func.min(Sample.role).label("role"),
-            func.count().label("samples"),
-            func.min(Sample.captured_at).label("first_captured_at"),
-            func.max(Sample.captured_at).label("last_captured_at"),
-        )
-        .join(Model, Model.id == Sample.model_id)
+    first = aliased(
+        Sample,
+        select(Sample)
         .where(Sample.trace_id == trace_id)
-        .group_by(Sample.request_id, Sample.capture_id, Model.name)
+        .order_by(Sample.captured_at, Sample.id)
+        .limit(samples + 1)
+        .subquery(),
+    )
+    of_request = (
+        select(
+            first.request_id,
+            first.capture_id,
+            Model.name.label("model"),
+            func.array_remove(func.array_agg(first.span_id.distinct()), None).label("span_ids"),
+            # The same for all samples of a capture, but for what a worker of before stored without it.
+            func.min(first.role).label("role"),
+            func.count().label("samples"),
+            func.min(first.captured_at).label("first_captured_at"),
+            func.max(first.captured_at).label("last_captured_at"),
+        )
+        .join(Model, Model.id == first.model_id)
+        .group_by(first.request_id, first.capture_id, Model.name)
         .subquery()
     )
-    total = session.scalar(select(func.count()).select_from(of_trace)) or 0
-    order = (of_trace.c.first_captured_at, of_trace.c.request_id, of_trace.c.model, of_trace.c.capture_id)
-    rows = session.execute(select(of_trace).order_by(*order).limit(limit))
-    return TracedRequests(total, [TracedRequest(**row) for row in rows.mappings()])
+    found = of_request.c
+    order = (found.first_captured_at, found.request_id, found.model, found.capture_id)
+    # Over all requests of the trace: PostgreSQL limits what it returns, not what they are worked out of.
+    figures = (func.count().over(), func.sum(found.samples).over())
+    rows = session.execute(select(of_request, *figures).order_by(*order).limit(limit)).all()
+    total, read = rows[0][-2:] if rows else (0, 0)
+    return TracedRequests(total, [TracedRequest(*row[:-2]) for row in rows], read > samples)
 
 
 def get_request(
@@ -127,18 +146,12 @@ def get_request(
     total = session.scalar(select(func.count()).select_from(counted)) or 0
     if not total:
         return None
-    query = (
-        select(RequestName, Model.name)
-        .join(Model, Model.id == RequestName.model_id)
-        .where(named)
-        .order_by(RequestName.captured_at.desc(), RequestName.capture.desc())
-    )
-    if after is not None:
-        query = query.where(older_than(RequestName.captured_at, RequestName.capture, after))
-    rows = session.execute(query.limit(limits.captures + 1)).all()
-    page = rows[: limits.captures]
-    views = [_get_capture(session, name, model, limits.samples) for name, model in page]
-    last = page[-1][0] if len(rows) > limits.captures else None
+    found = names.list_captures(session, request_id, after, limits.captures + 1)
+    page = found[: limits.captures]
+    query = select(Model.id, Model.name).where(Model.id.in_({name.model_id for name in page}))
+    models = {identity: model for identity, model in session.execute(query)}  # noqa: C416  # rows, typed
+    views = [_get_capture(session, name, models[name.model_id], limits.samples) for name in page]
+    last = page[-1] if len(found) > limits.captures else None
     return View(request_id, total, Page(views, Position(last.captured_at, last.capture) if last else None))
 
 

@@ -5,6 +5,7 @@ imports nothing of ours.
 """
 
 import ipaddress
+import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,18 @@ class TlsFiles:
     key: Path
 
     def context(self) -> ssl.SSLContext:
-        """Return what a server wraps its socket with; raises ListeningError for files that do not work."""
+        """Return what a server wraps its socket with; raises ListeningError for files that do not work.
+
+        It follows the files: a connection that begins after they have changed gets the new certificate.
+        While what they hold does not work, the certificate of before is served on.
+        """
+        followed = _FollowedFiles(self)
+        # The server's own context, whose callback gives each connection the one of the files as they are.
+        made = self._load()
+        made.sni_callback = followed.choose
+        return made
+
+    def _load(self) -> ssl.SSLContext:
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         made.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
@@ -38,6 +50,44 @@ class TlsFiles:
                 f" must be a PEM certificate and its key without a passphrase ({error.strerror or error})"
             ) from error
         return made
+
+
+class _FollowedFiles:
+    """The context of the files as they were last read."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._seen = self._stamp()
+        self._context: ssl.SSLContext | None = None  # the server's own is right
+
+    def choose(
+        self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _: ssl.SSLContext
+    ) -> None:
+        """Give a new connection its certificate; OpenSSL calls this for each, with a name or without."""
+        self._follow()
+        if self._context is not None:
+            connection.context = self._context
+
+    def _follow(self) -> None:
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            self._context = self._files._load()  # noqa: SLF001  # the two are one
+        except ListeningError as error:
+            logging.getLogger("subtext").warning("tls_files_not_followed: %s", error)
+
+    def _stamp(self) -> tuple[object, ...]:
+        return tuple(_stamp_of(path) for path in (self._files.certificate, self._files.key))
+
+
+def _stamp_of(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:

@@ -19,11 +19,14 @@ _HEAD_BYTES: Final = MAX_BYTES - 2 * _DIGEST_BYTES - 1
 _MARK: Final = "~"  # between the head of a long id and its digest
 NAMELESS: Final = "-"  # stands for an id of which nothing readable is left
 
-_UNREADABLE: Final = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]")
+_CHARACTERS: Final = r"\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff"
+_READABLE: Final = re.compile(f"[{_CHARACTERS}]+")
+_UNREADABLE: Final = re.compile(f"[^{_CHARACTERS}]")
 # vLLM's counters have few digits; an id of thousands is a client's.
 _SAMPLE: Final = re.compile(r"\d{1,6}_")
 _ENDPOINT: Final = re.compile(r"chatcmpl-|cmpl-|generate-tokens-|decision-|generative-scoring-|rt-")
-_BEAM: Final = re.compile(r"-[0-9a-f]{32}-beam-\d{1,6}\Z")
+# vLLM has had random ids of 32 digits, and has those of 16.
+_BEAM: Final = re.compile(r"-(?:[0-9a-f]{16}){1,2}-beam-\d{1,6}\Z")
 _NUMBER: Final = re.compile(r"[-_]\d{1,6}\Z")
 # No addition at an id's end is longer, so nothing before it is searched for one.
 _LONGEST_END: Final = 64
@@ -36,13 +39,21 @@ class _Part(NamedTuple):
     stop: int
 
 
+class _Head(NamedTuple):
+    """What is read of an id; its parts that begin alike share it."""
+
+    raw: bytes
+    readable: str  # the first _HEAD_BYTES of it
+    is_readable: bool  # all of it
+
+
 def bounded(text: str) -> str:
     """Return the id as it is stored: readable, not empty, at most MAX_BYTES of UTF-8.
 
     What is longer, or holds control characters or lone surrogates, keeps its readable beginning and
     gets a digest, so that two such ids stay apart. The same id always becomes the same text.
     """
-    return _bounded(text, _Part(0, len(text)))
+    return _bounded(text, _Part(0, len(text)), {})
 
 
 def forms(external: str) -> tuple[str, ...]:
@@ -51,18 +62,35 @@ def forms(external: str) -> tuple[str, ...]:
     ``external`` is the id that vLLM was given, without the random digits that it adds itself.
     """
     parts = dict.fromkeys((_likeliest(external), *_readings(external)))
-    return tuple(dict.fromkeys([_bounded(external, part) for part in parts]))[:MAX_FORMS]
+    heads: dict[_Part, _Head] = {}
+    return tuple(dict.fromkeys([_bounded(external, part, heads) for part in parts]))[:MAX_FORMS]
 
 
-def _bounded(text: str, part: _Part) -> str:
+def _bounded(text: str, part: _Part, heads: dict[_Part, _Head]) -> str:
     start, stop = part
-    head, length = text[start : min(stop, start + _READ_CHARACTERS)], stop - start
-    if length <= MAX_BYTES and not _UNREADABLE.search(head) and len(head.encode()) <= MAX_BYTES:
-        return head or NAMELESS
-    raw = head.encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(raw, digest_size=_DIGEST_BYTES, salt=length.to_bytes(16)).hexdigest()
-    readable = _UNREADABLE.sub("", head).encode()[:_HEAD_BYTES].decode("utf-8", "ignore")
-    return f"{readable}{_MARK}{digest}"
+    read, length = _Part(start, min(stop, start + _READ_CHARACTERS)), stop - start
+    head = heads.get(read)
+    if head is None:
+        head = heads[read] = _read(text[start : read.stop])
+    if length <= MAX_BYTES and head.is_readable and len(head.raw) <= MAX_BYTES:
+        return head.raw.decode() or NAMELESS
+    digest = hashlib.blake2b(head.raw, digest_size=_DIGEST_BYTES, salt=length.to_bytes(16)).hexdigest()
+    return f"{head.readable}{_MARK}{digest}"
+
+
+def _read(head: str) -> _Head:
+    readable, length = [], 0
+    for run in _READABLE.finditer(head):
+        readable.append(run.group())
+        length += run.end() - run.start()
+        if length >= _HEAD_BYTES:
+            break
+    cut = "".join(readable).encode()[:_HEAD_BYTES].decode("utf-8", "ignore")
+    return _Head(
+        raw=head.encode("utf-8", "surrogatepass"),
+        readable=cut,
+        is_readable=_UNREADABLE.search(head) is None,
+    )
 
 
 def _readings(external: str) -> list[_Part]:

@@ -28,7 +28,7 @@ from subtext_sidecar.contract.counters import (
     loss_of,
 )
 from subtext_sidecar.contract.record import CoverageCount
-from subtext_sidecar.local.ledger import Cell
+from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell
 from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts, Sampled
 
 SILENT_AFTER_SECONDS: Final = 10.0
@@ -59,7 +59,12 @@ class Beginning(NamedTuple):
     """When the process began whose counters these are."""
 
     now: float  # monotonic seconds, as `now` everywhere here
-    minute: int  # Unix time // 60
+    unix_seconds: float
+
+    @property
+    def minute(self) -> int:
+        """Return the minute of the beginning."""
+        return int(self.unix_seconds // SECONDS_PER_MINUTE)
 
 
 class _PluginTotals(NamedTuple):
@@ -135,8 +140,11 @@ class CaptureView(Collector):
         known = self._known.get(status.source)
         if known is None:
             # A plugin speaks every two seconds: one that speaks right after we began was there before.
-            is_older = self._beginning is not None and now - self._beginning.now <= SILENT_AFTER_SECONDS
-            known = said if is_older else _PluginTotals(Counter(), {}, now)
+            began = self._beginning
+            is_older = began is not None and now - began.now <= SILENT_AFTER_SECONDS
+            known = (
+                _of_before(said, status, began) if began and is_older else _PluginTotals(Counter(), {}, now)
+            )
         self._errors.update(said.errors - known.errors)
         for sampled, counts in said.overhead.items():
             total, before = self._overhead.get(sampled, _NONE), known.overhead.get(sampled, _NONE)
@@ -178,6 +186,15 @@ def _errors(counts: Counter[str]) -> Metric:
     for reason, count in counts.items():
         family.add_metric([reason], count)
     return family
+
+
+def _of_before(said: _PluginTotals, status: CaptureStatus, began: Beginning) -> _PluginTotals:
+    """Return what the plugin had counted when we began, but for overhead, of which no time is told.
+
+    Of a hook's errors the time of the last is told, so that one of after our beginning is never missed.
+    """
+    since = Counter(hook for hook, at in status.error_times.items() if at >= began.unix_seconds)
+    return said._replace(errors=said.errors - since)
 
 
 def _grown(total: OverheadCounts, before: OverheadCounts, now: OverheadCounts) -> OverheadCounts:

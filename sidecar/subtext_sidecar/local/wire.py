@@ -77,6 +77,7 @@ class CaptureStatus(msgspec.Struct, frozen=True, kw_only=True):
     sampling_probability: float  # of a request of the uniform stratum, by the policy in force
     errors: dict[str, int]  # by the hook that raised, or "sender"
     overhead: dict[Sampled, OverheadCounts]
+    error_times: dict[str, float] = {}  # of the last one, in Unix seconds; a plugin of before tells none
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -23,6 +23,7 @@ class CaptureState:
         self.reason = "starting"
         self.detail = ""
         self.errors: Counter[str] = Counter()
+        self.error_times: dict[str, float] = {}  # of the last error, in Unix seconds
 
     @property
     def enabled(self) -> bool:
@@ -46,6 +47,7 @@ class CaptureState:
         now = time.monotonic()
         with self._lock:
             self.errors[hook] += 1
+            self.error_times[hook] = time.time()
             self.reason = f"error_{hook}"
             self.detail = f"{type(error).__name__}: {error}"[:_DETAIL_CHARACTERS]
             silent = now - self._logged_at < _LOG_EVERY_SECONDS

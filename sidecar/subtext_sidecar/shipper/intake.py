@@ -67,7 +67,12 @@ class Intake:
         self._metrics = metrics
         self._log = logging.getLogger(NAME)
         self._unfit: set[Kind] = set()
-        self._stream = _UNKNOWN_STREAM  # of the rows that came last
+        self._stream = _UNKNOWN_STREAM  # of the rows that came last, or of the plugin that spoke first
+
+    def expect(self, model: str, layer: int) -> None:
+        """Note what the plugin captures: until rows have come, refused blocks are set aside as its."""
+        if self._stream == _UNKNOWN_STREAM:
+            self._stream = activations_stream(model, layer)
 
     def accept(self, messages: Iterable[Frames], minute: int, model: str) -> str:
         """Take blocks in their order; return the model that was last heard of.

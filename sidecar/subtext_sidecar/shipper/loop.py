@@ -113,6 +113,7 @@ class Sidecar:
 
     def _hear(self, status: wire.CaptureStatus) -> None:
         self._model = status.model
+        self._intake.expect(status.model, status.layer)
         self._view.update_status(status, time.monotonic())
         self._metrics.show_policy(status.model, self._policies.version, status.policy_version)
         if status.reason != self._reason:

@@ -17,7 +17,7 @@ from subtext_sidecar.anomaly.score import Detector
 from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.listening import ListeningError
 from subtext_sidecar.local.capture_view import Beginning, CaptureView
-from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Ledger, new_source
+from subtext_sidecar.local.ledger import Ledger, new_source
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
 from subtext_sidecar.local.policy_channel import PolicyPublisher
 from subtext_sidecar.screen.screening import Screening
@@ -51,7 +51,7 @@ def run(settings: SidecarSettings) -> int:
         return 2
     stop = _stop_on_signals()
     registry = CollectorRegistry()
-    began = Beginning(now=time.monotonic(), minute=int(time.time()) // SECONDS_PER_MINUTE)
+    began = Beginning(now=time.monotonic(), unix_seconds=time.time())
     view, health = CaptureView(began), Health()
     registry.register(view)
     metrics = SidecarMetrics(registry)

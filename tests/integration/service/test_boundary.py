@@ -86,6 +86,41 @@ def test_metrics_of_sidecar_and_worker_over_tls(
     assert capfd.readouterr().err == ""
 
 
+def certificate_at(port: int) -> str:
+    """Which certificate a new connection gets."""
+    return ssl.get_server_certificate(("127.0.0.1", port))
+
+
+def test_a_new_certificate_is_served_without_a_restart_and_a_broken_one_is_not(
+    reader_url: str, certificate: tuple[Path, Path]
+) -> None:
+    tls = TlsFiles(certificate=certificate[0], key=certificate[1])
+    worker = WorkerServer("127.0.0.1", 0, CollectorRegistry(), {}, tls=tls)
+    port = free_port()
+    files = {"tls_cert_file": str(certificate[0]), "tls_key_file": str(certificate[1])}
+    with (
+        SidecarServer("127.0.0.1", 0, Health(), CollectorRegistry(), tls) as sidecar,
+        running_service(database_url=reader_url, http_port=str(port), **files),
+        client_of(certificate[0], port) as first,
+    ):
+        ports = [worker.port, sidecar.port, port]
+        wait_until("HTTPS", lambda: answers(first, "/readyz"), 60)
+        before = certificate[0].read_text()
+        assert [certificate_at(one) for one in ports] == [before] * 3
+
+        write_certificate(certificate[0].parent)
+        after = certificate[0].read_text()
+        assert after != before
+        assert [certificate_at(one) for one in ports] == [after] * 3
+        assert answers(first, "/readyz")  # a connection of before goes on
+
+        certificate[1].write_text("nothing of a key")
+        assert [certificate_at(one) for one in ports] == [after] * 3
+        write_certificate(certificate[0].parent)
+        assert [certificate_at(one) for one in ports] == [certificate[0].read_text()] * 3
+    worker.close()
+
+
 @pytest.fixture
 def proxied(
     reader_url: str, certificate: tuple[Path, Path], state_dir: Path, sessions: sessionmaker[Session]

@@ -157,25 +157,25 @@ def test_samples_of_the_third_revision_have_no_trace_and_workers_of_then_can_go_
 
 
 INVALIDATE = {
-    "ix_samples_trace_id": "UPDATE pg_index SET indisvalid = false"
-    " WHERE indexrelid = 'ix_samples_trace_id'::regclass",
+    "ix_samples_trace_id_captured_at_id": "UPDATE pg_index SET indisvalid = false"
+    " WHERE indexrelid = 'ix_samples_trace_id_captured_at_id'::regclass",
     "ix_samples_capture_id": "UPDATE pg_index SET indisvalid = false"
     " WHERE indexrelid = 'ix_samples_capture_id'::regclass",
 }
 FORGET = {
-    "0004": "UPDATE alembic_version SET version_num = '0004'",
     "0006": "UPDATE alembic_version SET version_num = '0006'",
+    "0010": "UPDATE alembic_version SET version_num = '0010'",
 }
 ARE_VALID = (
     "SELECT relname, indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
-    " WHERE relname IN ('ix_samples_trace_id', 'ix_samples_capture_id') ORDER BY relname"
+    " WHERE relname LIKE 'ix_samples_trace_id%' OR relname = 'ix_samples_capture_id' ORDER BY relname"
 )
-INDEX_IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_samples_trace_id')"
+INDEX_IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_samples_capture_id')"
 
 
 def test_an_index_is_built_while_another_migrator_waits_and_a_writer_is_at_work(database_url: str) -> None:
     engine = create_engine(database_url)
-    migrate.downgrade(database_url, "0004")
+    migrate.downgrade(database_url, "0006")
     # Processes, because Alembic keeps the migration under way in its modules.
     code = "import sys; from service.store import migrate; migrate.upgrade(sys.argv[1])"
     command = [sys.executable, "-c", code, database_url]
@@ -196,7 +196,7 @@ def test_an_index_is_built_while_another_migrator_waits_and_a_writer_is_at_work(
 
 @pytest.mark.parametrize(
     ("index", "before", "revision"),
-    [("ix_samples_trace_id", "0004", "0005"), ("ix_samples_capture_id", "0006", "0007")],
+    [("ix_samples_capture_id", "0006", "0007"), ("ix_samples_trace_id_captured_at_id", "0010", "0012")],
 )
 def test_an_index_that_an_interrupted_migration_left_invalid_is_built_again(
     database_url: str, index: str, before: str, revision: str
@@ -210,7 +210,8 @@ def test_an_index_that_an_interrupted_migration_left_invalid_is_built_again(
 
         migrate.upgrade(database_url)
 
-        assert _rows(engine, ARE_VALID) == [("ix_samples_capture_id", True), ("ix_samples_trace_id", True)]
+        valid = [("ix_samples_capture_id", True), ("ix_samples_trace_id_captured_at_id", True)]
+        assert _rows(engine, ARE_VALID) == valid
 
 
 SEVENTH_ROWS = """

@@ -392,7 +392,10 @@ def test_a_trace_that_nobody_named_has_no_requests_and_a_malformed_one_is_refuse
     client: TestClient, admin: Headers
 ) -> None:
     nothing = client.get("/v1/requests", params={"trace_id": TRACE_ID}, headers=admin)
-    assert (nothing.status_code, nothing.json()) == (200, {"requests": [], "requests_total": 0})
+    assert (nothing.status_code, nothing.json()) == (
+        200,
+        {"requests": [], "requests_total": 0, "truncated": False},
+    )
 
     for params in ({}, {"trace_id": ""}, {"trace_id": TRACE_ID.upper()}, {"trace_id": f"{TRACE_ID}\n"}):
         answer = client.get("/v1/requests", params=params, headers=admin)
@@ -410,3 +413,20 @@ def test_a_trace_with_too_many_requests_says_how_many(sessions: Sessions) -> Non
         found = requests.list_of_trace(session, TRACE_ID, 3)
 
     assert (found.total, [one.request_id for one in found.requests]) == (5, ["r0", "r1", "r2"])
+    assert not found.truncated
+
+
+def test_a_trace_of_very_many_samples_is_read_up_to_a_bound_and_says_so(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for number in range(5):
+            at = seed.START + dt.timedelta(seconds=number)
+            seed.add_explanation(
+                session, audited, request_id=f"r{number}", trace_id=TRACE_ID, captured_at=at
+            )
+
+    with sessions() as session:
+        found = requests.list_of_trace(session, TRACE_ID, limit=2, samples=3)
+
+    assert [one.request_id for one in found.requests] == ["r0", "r1"]
+    assert found.truncated

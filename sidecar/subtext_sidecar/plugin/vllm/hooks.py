@@ -252,6 +252,7 @@ class WorkerHooks:
             policy_version=self._policy_version,
             sampling_probability=capture.request_rate if capture is not None else 0.0,
             errors=dict(self._state.errors),
+            error_times=dict(self._state.error_times),
             overhead=(capture.overhead if capture is not None else Overhead()).read(),
         )
 

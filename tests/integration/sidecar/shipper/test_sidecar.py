@@ -23,6 +23,7 @@ from subtext_sidecar.contract.streams import activations_stream
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import MAX_BLOCK_HEADER_BYTES, decode_block, encode_block
 from tests.integration.sidecar.shipper.stage import MIB, letters, over_strata, shipped, totals
+from tests.support.letters import letters_of
 from tests.support.records import STREAM, block_frames, block_header, status
 from tests.support.services import free_port, redis_url_of, start_valkey
 from tests.support.vllm.runs import records_of
@@ -108,6 +109,18 @@ def test_a_bad_block_is_one_dead_letter_with_its_reason_and_its_rows_are_counted
         for stratum, count in strata.items()
         for counter in ("rows_received", dropped)
     }
+
+
+def test_a_block_that_is_refused_before_any_good_one_is_set_aside_under_the_plugins_stream(
+    start: Any, client: Any
+) -> None:
+    stage = start()
+    stage.send(wire.STATUS, wire.encode_status(status(model="m", layer=20)))
+    stage.send(wire.BLOCK, b"\x93garbage", b"x")
+
+    stage.step_until(lambda: bool(letters_of(client, activations_stream("m", 20))))
+
+    assert letters(client) == []
 
 
 def test_a_row_whose_record_no_reader_would_take_is_dropped_alone(start: Any, client: Any) -> None:

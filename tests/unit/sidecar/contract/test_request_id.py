@@ -22,6 +22,7 @@ HEX = "0123456789abcdef" * 2
         ("generate-tokens-x", "x"),
         (f"chatcmpl-x-{HEX}-beam-1", "x"),
         (f"cmpl-x-0-{HEX}-beam-1", "x"),
+        (f"cmpl-x-{HEX[:16]}-beam-1", "x"),
         ("42", "42"),
         ("3_x", "3_x"),
         ("resp_1f_0", "resp_1f_0"),
@@ -111,4 +112,7 @@ def test_an_id_of_a_megabyte_costs_no_more_than_one_of_a_few_kilobytes() -> None
         return best
 
     assert seconds("9" * 5000 + "_cmpl-x") < 0.01
+    # Nothing of it can be read, and there are eight ways to.
+    unreadable = "3_chatcmpl-" + "\ud800" * 5000 + "-" + "a" * 32 + "-beam-1"
+    assert seconds(unreadable) < 60 * seconds("chatcmpl-" + "9" * 200)
     assert seconds("cmpl-" + "9" * 2**20) < 20 * seconds("cmpl-" + "9" * 8192)

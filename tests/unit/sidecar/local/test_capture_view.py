@@ -169,7 +169,7 @@ def test_no_counter_falls_when_one_of_two_engines_is_replaced() -> None:
 
 
 def test_what_a_restarted_sidecar_hears_again_is_no_growth() -> None:
-    one, registry = view(Beginning(now=1000.0, minute=100))
+    one, registry = view(Beginning(now=1000.0, unix_seconds=6000.0))
     one.update_status(status(errors={"sender": 3}, overhead=overhead(1000)), now=1002.0)
     for minute in range(85, 100):  # what a plugin repeats
         one.update_coverage(coverage(minute=minute, dropped_socket_full=100))
@@ -186,8 +186,18 @@ def test_what_a_restarted_sidecar_hears_again_is_no_growth() -> None:
     assert after["subtext_capture_overhead_seconds_count", "none"] == 1
 
 
+def test_an_error_right_after_the_sidecar_began_counts_and_one_right_before_does_not() -> None:
+    one, registry = view(Beginning(now=1000.0, unix_seconds=6000.0))
+
+    errors, times = {"sender": 2, "load_model": 1}, {"sender": 6000.5, "load_model": 5999.5}
+    one.update_status(status(errors=errors, error_times=times), now=1002.0)
+
+    assert counters(registry)["subtext_capture_errors_total", "sender"] == 1
+    assert counters(registry)["subtext_capture_errors_total", "load_model"] == 0
+
+
 def test_rows_of_before_that_the_sidecar_itself_counts_are_growth() -> None:
-    one, registry = view(Beginning(now=1000.0, minute=100))
+    one, registry = view(Beginning(now=1000.0, unix_seconds=6000.0))
 
     one.update_coverage(coverage(Hop.SIDECAR, minute=90, rows_shipped=5))
 
@@ -195,7 +205,7 @@ def test_rows_of_before_that_the_sidecar_itself_counts_are_growth() -> None:
 
 
 def test_an_engine_that_starts_later_counts_from_its_beginning() -> None:
-    one, registry = view(Beginning(now=1000.0, minute=100))
+    one, registry = view(Beginning(now=1000.0, unix_seconds=6000.0))
 
     one.update_status(status("new", errors={"load_model": 1}), now=1100.0)
 
