@@ -31,6 +31,16 @@ def flag_id(model: uuid.UUID, capture: str, layer: int, concept: str, decoder: u
     return _derive("flag", str(model), capture, str(layer), concept, str(decoder))
 
 
+def incident_id(model: uuid.UUID, capture: str, layer: int, decoder: uuid.UUID) -> uuid.UUID:
+    """Return the id of what was found on one capture at one layer by one decoder."""
+    return _derive("incident", str(model), capture, str(layer), str(decoder))
+
+
+def incident_event_id(incident: uuid.UUID, version: int) -> uuid.UUID:
+    """Return the id of the event that brought the incident to this version."""
+    return _derive("incident event", str(incident), str(version))
+
+
 def capture_key(capture_id: uuid.UUID | None, model: uuid.UUID, request_id: str) -> uuid.UUID:
     """Return what tells a capture apart from all others; of before captures, from model and request id."""
     if capture_id is not None:

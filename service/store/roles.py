@@ -33,6 +33,15 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "UPDATE (positions_matched, positions_verified)",
             "UPDATE (first_captured_at, last_captured_at, updated_at)",
         ],
+        "incidents": [
+            "SELECT",
+            "INSERT",
+            "UPDATE (severity, state, version, labels, anomaly_p_value)",
+            "UPDATE (first_captured_at, last_captured_at, updated_at)",
+        ],
+        "incident_events": ["SELECT", "INSERT"],
+        "webhook_messages": ["SELECT", "INSERT"],
+        "webhook_deliveries": [],
         "coverage_minutes": ["SELECT", "INSERT", "UPDATE (count)"],
         "api_keys": [],
     },
@@ -45,6 +54,15 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "explanations": ["SELECT"],
         "concept_matches": ["SELECT"],
         "flags": ["SELECT"],
+        # Triage and webhooks: whoever takes the service over changes no evidence and no event.
+        "incidents": ["SELECT", "UPDATE (state, version, labels, updated_at)"],
+        "incident_events": ["SELECT", "INSERT"],
+        "webhook_messages": ["SELECT", "INSERT", "UPDATE (routed_at)"],
+        "webhook_deliveries": [
+            "SELECT",
+            "INSERT",
+            "UPDATE (state, attempts, next_attempt_at, last_error, settled_at)",
+        ],
         "coverage_minutes": ["SELECT"],
         # Keys are made, rotated and revoked by an owner: whoever takes the service over must not make one.
         "api_keys": ["SELECT", "UPDATE (last_used_at)"],

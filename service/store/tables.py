@@ -225,6 +225,99 @@ class Flag(Base):
     updated_at: Mapped[dt.datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
 
+class Incident(Base):
+    """All that one decoder found on one capture at one layer, and where its triage stands.
+
+    Its evidence is not listed here: flags and samples are found by their capture.
+    """
+
+    __tablename__ = "incidents"
+    __table_args__ = (
+        CheckConstraint("state IN ('open', 'acknowledged', 'confirmed', 'dismissed')", name="state"),
+        CheckConstraint("version >= 1", name="version"),
+        # Pages follow opened_at, which never changes.
+        Index("ix_incidents_opened_at_id", "opened_at", "id"),
+        Index("ix_incidents_state_opened_at_id", "state", "opened_at", "id"),
+        Index("ix_incidents_request_id", "request_id"),
+        Index("ix_incidents_capture_id", "capture_id", postgresql_where=text("capture_id IS NOT NULL")),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of model, capture, layer and decoder
+    model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
+    decoder_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("decoders.id"))
+    capture_id: Mapped[uuid.UUID | None]  # None: of samples from before captures had an identity
+    request_id: Mapped[str]
+    layer: Mapped[int]
+    severity: Mapped[str]  # the highest of its findings
+    state: Mapped[str]  # service.incidents.lifecycle.State
+    version: Mapped[int]  # counts its events: whoever changes the state names the version that was read
+    # What triage said of each concept while the state is confirmed or dismissed: true or false.
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    anomaly_p_value: Mapped[float | None]  # positions with a p-value at or below it belong to the evidence
+    first_captured_at: Mapped[dt.datetime]
+    last_captured_at: Mapped[dt.datetime]
+    opened_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class IncidentEvent(Base):
+    """What happened to an incident, one row a version; rows are only ever added."""
+
+    __tablename__ = "incident_events"
+    __table_args__ = (UniqueConstraint("incident_id", "version"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of incident and version
+    incident_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("incidents.id"))
+    version: Mapped[int]  # of the incident after it
+    kind: Mapped[str]  # service.incidents.lifecycle.EventKind
+    at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    key_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id"))  # None: the system itself
+    key_name: Mapped[str | None]  # as it was then
+    from_state: Mapped[str | None]  # None: it was opened
+    to_state: Mapped[str]
+    severity: Mapped[str]  # of the incident after it
+    reason: Mapped[str | None]  # service.incidents.lifecycle.Reason; None: the system's events
+    note: Mapped[str | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))  # given with it
+    findings: Mapped[list[Any]] = mapped_column(JSONB)  # new ones, with their figures at that moment
+
+
+class WebhookMessage(Base):
+    """An incident event to tell the webhooks, stored in the transaction of the event."""
+
+    __tablename__ = "webhook_messages"
+    __table_args__ = (
+        Index("ix_webhook_messages_created_at", "created_at", postgresql_where=text("routed_at IS NULL")),
+    )
+
+    event_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("incident_events.id"), primary_key=True)
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    routed_at: Mapped[dt.datetime | None]  # when a service gave it a delivery for each destination
+
+
+class WebhookDelivery(Base):
+    """One message on its way to one destination."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
+        Index(
+            "ix_webhook_deliveries_next_attempt_at",
+            "next_attempt_at",
+            postgresql_where=text("state = 'pending'"),
+        ),
+    )
+
+    event_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("webhook_messages.event_id"), primary_key=True)
+    destination: Mapped[str] = mapped_column(primary_key=True)  # its name; URLs may hold secrets
+    state: Mapped[str]
+    attempts: Mapped[int]  # begun, so that a sender that died counts too
+    next_attempt_at: Mapped[dt.datetime]  # while somebody sends: when the next may try
+    last_error: Mapped[str | None]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    settled_at: Mapped[dt.datetime | None]  # delivered or given up
+
+
 class CoverageMinute(Base):
     """What one source counted in one minute, by stratum.
 

@@ -391,6 +391,8 @@ class WorkerLoop:
                     metrics.anomalies.labels(model, "direction", selection).inc()
         for flag in stored.flags:
             metrics.flags.labels(model, flag.concept, flag.severity).inc()
+        for change in stored.incidents:
+            metrics.incident_events.labels(model, change.kind, change.severity).inc()
 
     def _judge_decoder(self, rows: Sequence[readings.NewReading]) -> None:
         """Take readings of the baseline into the decoder's health; it counts from the next batch on."""

@@ -73,6 +73,12 @@ class WorkerMetrics:
             ["model", "concept", "severity"],
             registry=registry,
         )
+        self.incident_events = Counter(
+            "subtext_incident_events",
+            "Incidents that findings opened, reopened or added to, with their severity after it",
+            ["model", "kind", "severity"],
+            registry=registry,
+        )
         self.anomalies = Counter(
             "subtext_anomaly_discoveries",
             "Activations with a conformal p-value at or below the policy's threshold",

@@ -62,4 +62,5 @@ class Judge:
             decide=partial(decide, rules),
             concepts_digest=self.concepts.digest,
             false_positive_rate=self.policy.false_positive_rate,
+            anomaly_p_value=self.policy.anomaly_p_value,
         )

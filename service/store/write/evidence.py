@@ -5,9 +5,11 @@ table.
 """
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from service.incidents.lifecycle import FindingKind
 
 
 class Sighting(NamedTuple):
@@ -39,6 +41,19 @@ class Decision(NamedTuple):
     last_captured_at: dt.datetime
 
 
+class Finding(NamedTuple):
+    """What opens an incident or adds to one: a flag, or anomalies of the same capture."""
+
+    kind: FindingKind
+    concept: str | None
+    """Of a flag; None for anomalies, of which an incident has one finding."""
+    severity: str
+    first_captured_at: dt.datetime
+    last_captured_at: dt.datetime
+    figures: Mapping[str, Any]
+    """As JSON: what the finding stands on, kept in the incident's event as it was then."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdicts:
     """The flag rule, with the digest and false-positive rate to store with each flag."""
@@ -46,3 +61,5 @@ class Verdicts:
     decide: Callable[[Evidence], Sequence[Decision]]
     concepts_digest: str
     false_positive_rate: float | None
+    anomaly_p_value: float | None = None
+    """Positions with a p-value at or below this one belong to an incident's evidence; None: no position."""

@@ -7,9 +7,10 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from service.incidents.lifecycle import FindingKind
 from service.store import identity
 from service.store.tables import ConceptMatch, Explanation, Flag, Sample
-from service.store.write.evidence import Evidence, Sighting, Verdicts
+from service.store.write.evidence import Decision, Evidence, Finding, Sighting, Verdicts
 
 
 class RaisedFlag(NamedTuple):
@@ -17,6 +18,14 @@ class RaisedFlag(NamedTuple):
 
     concept: str
     severity: str
+
+
+class RefreshedFlags(NamedTuple):
+    """The flags of one capture after new readings."""
+
+    raised: list[RaisedFlag]
+    findings: list[Finding]
+    """Every flag that the evidence suffices for, new or not."""
 
 
 class Subject(NamedTuple):
@@ -35,13 +44,13 @@ class Subject(NamedTuple):
         return self.request_id if self.capture_id is None else self.capture_id.hex
 
 
-def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> list[RaisedFlag]:
-    """Recompute the evidence, raise or update the flags that ``verdicts`` decides on, return the new ones.
+def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> RefreshedFlags:
+    """Recompute the evidence, raise or update the flags that ``verdicts`` decides on.
 
     The caller must hold the capture's lock: two workers that count at the same time would each miss the
     other's positions.
     """
-    raised = []
+    raised, findings = [], []
     evidence = Evidence(_list_sightings(session, subject), _count_verified(session, subject))
     for decided in verdicts.decide(evidence):
         row = {
@@ -55,7 +64,25 @@ def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> lis
         }
         if _upsert_flag(session, row):
             raised.append(RaisedFlag(decided.concept, decided.severity))
-    return raised
+        findings.append(_finding(decided, verdicts))
+    return RefreshedFlags(raised, findings)
+
+
+def _finding(decided: Decision, verdicts: Verdicts) -> Finding:
+    return Finding(
+        kind=FindingKind.FLAG,
+        concept=decided.concept,
+        severity=decided.severity,
+        first_captured_at=decided.first_captured_at,
+        last_captured_at=decided.last_captured_at,
+        figures={
+            "positions_matched": decided.positions_matched,
+            "positions_required": decided.positions_required,
+            "positions_verified": decided.positions_verified,
+            "concepts_digest": verdicts.concepts_digest,
+            "false_positive_rate": verdicts.false_positive_rate,
+        },
+    )
 
 
 def _count_verified(session: Session, subject: Subject) -> int:

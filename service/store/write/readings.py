@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.store import identity
 from service.store.tables import ConceptMatch, Explanation, Sample, values_of
-from service.store.write import names
+from service.store.write import incidents, names
 from service.store.write.evidence import Verdicts
 from service.store.write.flags import RaisedFlag, Subject, refresh_flags
 
@@ -54,10 +54,11 @@ class NewReading:
 
 
 class StoredBatch(NamedTuple):
-    """The ids of new explanations, and the flags that they raised."""
+    """The ids of new explanations, the flags that they raised, and what became of incidents."""
 
     explanation_ids: frozenset[uuid.UUID]
     flags: list[RaisedFlag]
+    incidents: list[incidents.IncidentChange]
 
 
 def list_known_explanations(
@@ -83,12 +84,13 @@ def store_batch(
     1. Samples and the names of their captures, then explanations, then concept matches, each ON CONFLICT
        DO NOTHING.
     2. For each capture of the batch, recount the verified positions and raise or update the flags.
+    3. Open the capture's incident for what was found, or let it grow.
 
     Each capture is locked first, so that two workers with positions of one capture count one after the
     other and neither misses the other's positions.
     """
     if not readings:
-        return StoredBatch(frozenset(), [])
+        return StoredBatch(frozenset(), [], [])
     subjects = sorted({_subject(new.sample, model_id, decoder_id) for new in readings}, key=str)
     _lock_captures(session, subjects)
     samples = [values_of(new.sample) | {"model_id": model_id} for new in readings]
@@ -98,8 +100,14 @@ def store_batch(
     )
     new_ids = _insert_explanations(session, readings, decoder_id)
     _insert_matches(session, readings, decoder_id, new_ids)
-    flags = [flag for subject in subjects for flag in refresh_flags(session, subject, verdicts)]
-    return StoredBatch(new_ids, flags)
+    stored = StoredBatch(new_ids, [], [])
+    for subject in subjects:
+        raised, findings = refresh_flags(session, subject, verdicts)
+        stored.flags.extend(raised)
+        stored.incidents.extend(
+            incidents.record_findings(session, subject, findings, anomaly_p_value=verdicts.anomaly_p_value)
+        )
+    return stored
 
 
 def _subject(sample: Sample, model_id: uuid.UUID, decoder_id: uuid.UUID) -> Subject:

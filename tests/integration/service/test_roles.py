@@ -23,6 +23,8 @@ from service.store.tables import Base
 from tests.support import ROOT
 
 TABLES = sorted(Base.metadata.tables)
+TRIAGED = {"incident_events", "webhook_messages", "webhook_deliveries"}
+"""What the service itself adds rows to."""
 TRIGGER = "suppress_redundant_updates_trigger"
 LATER = "CREATE TABLE later (id integer)"
 
@@ -68,10 +70,28 @@ def test_every_table_has_its_grants() -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_the_reader_changes_no_table(reader_url: str, table: str) -> None:
-    wanted = [*changes(table), *schema_changes(table)]
+    insertion, *others = changes(table)
+    insertions = [] if table in TRIAGED else [insertion]
+    wanted = [*insertions, *others, *schema_changes(table)]
 
-    assert refused(reader_url, *wanted) == wanted
+    assert refused(reader_url, insertion, *others, *schema_changes(table)) == wanted
     assert refused(reader_url, f"SELECT * FROM {table}") == []
+
+
+def test_the_reader_triages_and_changes_neither_evidence_nor_history(reader_url: str) -> None:
+    wanted = [
+        "UPDATE incidents SET severity = 'info'",
+        "UPDATE incidents SET last_captured_at = now()",
+        "UPDATE incident_events SET note = ''",
+        "UPDATE webhook_deliveries SET destination = ''",
+    ]
+    allowed = [
+        "UPDATE incidents SET state = 'open', version = 2, labels = '{}', updated_at = now()",
+        "UPDATE webhook_messages SET routed_at = now()",
+        "UPDATE webhook_deliveries SET state = 'failed', attempts = 1, last_error = ''",
+    ]
+
+    assert refused(reader_url, *wanted, *allowed) == wanted
 
 
 def test_the_reader_makes_no_key_and_gives_none_more_scopes_or_time(reader_url: str) -> None:
@@ -89,8 +109,8 @@ def test_the_writer_adds_and_never_takes_away_or_alters(writer_url: str, table: 
     insertion, *others = changes(table)
 
     assert refused(writer_url, *others, *schema_changes(table)) == [*others, *schema_changes(table)]
-    if table == "api_keys":
-        wanted = [insertion, "SELECT * FROM api_keys"]
+    if table in {"api_keys", "webhook_deliveries"}:
+        wanted = [insertion, f"SELECT * FROM {table}"]
         assert refused(writer_url, *wanted) == wanted
     else:
         assert refused(writer_url, insertion, f"SELECT * FROM {table}") == []

@@ -1,0 +1,1 @@
+"""What an incident may go through and what labels are worth. Pure, without I/O."""

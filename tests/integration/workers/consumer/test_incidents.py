@@ -1,0 +1,132 @@
+"""What a worker finds opens one incident a capture, whoever finds it and however often it is delivered."""
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.incidents.lifecycle import ANOMALY_SEVERITY, EventKind, FindingKind, State
+from service.store.tables import Flag, Incident, IncidentEvent, WebhookMessage
+from service.store.write import incidents
+from service.store.write.evidence import Finding
+from service.store.write.flags import Subject
+from tests.support.worker import MODEL, Bench, make_record
+from workers.nla.fake import FakeDecoder
+
+REQUESTS = 12
+
+
+def bombs(_: NDArray[np.float32]) -> str:
+    return "talks of a bomb"
+
+
+def events_of(session: Session) -> list[IncidentEvent]:
+    return list(session.scalars(select(IncidentEvent).order_by(IncidentEvent.version)))
+
+
+def anomaly(session: Session) -> tuple[Subject, Finding]:
+    flag = session.scalars(select(Flag)).one()
+    subject = Subject(flag.model_id, flag.decoder_id, flag.capture_id, flag.request_id, flag.layer)
+    span = (flag.first_captured_at, flag.last_captured_at)
+    return subject, Finding(FindingKind.ANOMALY, None, ANOMALY_SEVERITY, *span, {"p_value": 0.001})
+
+
+def test_two_workers_at_once_open_one_incident_a_capture(make_bench: Callable[..., Bench]) -> None:
+    benches = [make_bench(FakeDecoder(text=bombs)) for _ in range(2)]
+    for position in range(3):
+        for number in range(REQUESTS):
+            benches[0].add(*make_record(position=position, request_id=f"r{number}"))
+
+    threads = [threading.Thread(target=bench.drain) for bench in benches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    with benches[0].sessions() as session:
+        found = session.scalars(select(Incident)).all()
+        events = events_of(session)
+        messages = session.scalars(select(WebhookMessage.event_id)).all()
+    assert sorted(incident.request_id for incident in found) == sorted(f"r{n}" for n in range(REQUESTS))
+    assert {(row.severity, row.state, row.version) for row in found} == {("critical", State.OPEN, 1)}
+    assert [(event.kind, event.to_state) for event in events] == [(EventKind.OPENED, State.OPEN)] * REQUESTS
+    assert sorted(messages) == sorted(event.id for event in events)
+    labels = {"model": MODEL, "kind": "opened", "severity": "critical"}
+    assert sum(bench.metric("subtext_incident_events_total", **labels) for bench in benches) == REQUESTS
+
+
+def test_further_positions_widen_an_incident_and_are_no_event(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    for position in range(2):
+        bench.add(*make_record(position=position, request_id="r", captured_at=1_764_000_000.0 + position))
+    bench.drain()
+    bench.add(*make_record(position=9, request_id="r", captured_at=1_764_000_009.0))
+    bench.drain()
+
+    with bench.sessions() as session:
+        incident = session.scalars(select(Incident)).one()
+        [event] = events_of(session)
+    assert (incident.last_captured_at - incident.first_captured_at).total_seconds() == 9
+    assert incident.version == event.version == 1
+    [finding] = event.findings
+    assert (finding["kind"], finding["concept"], finding["positions_matched"]) == ("flag", "bombs", 2)
+    assert finding["false_positive_rate"] is None
+
+
+def test_a_new_finding_opens_a_dismissed_incident_again_and_an_old_one_does_not(
+    make_bench: Callable[..., Bench], database_url: str
+) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    bench.add_samples(2, request_id="r")
+    bench.drain()
+    with psycopg.connect(database_url) as owner:
+        owner.execute(
+            "UPDATE incidents SET state = 'dismissed', version = 2, labels = '{\"bombs\": false}'"
+        )
+    bench.add(*make_record(position=5, request_id="r"))
+    bench.drain()
+    with bench.sessions() as session:
+        assert session.scalars(select(Incident.state)).one() == State.DISMISSED
+
+    for _ in range(2):  # as with a redelivery
+        with bench.sessions.begin() as session:
+            subject, finding = anomaly(session)
+            changes = incidents.record_findings(session, subject, [finding], anomaly_p_value=0.01)
+
+    assert changes == []
+    with bench.sessions() as session:
+        incident = session.scalars(select(Incident)).one()
+        last = events_of(session)[-1]
+    assert (incident.state, incident.version, incident.labels) == (State.OPEN, 3, {})
+    assert (last.kind, last.from_state, last.to_state) == (EventKind.REOPENED, State.DISMISSED, State.OPEN)
+    assert (last.key_id, last.reason, incident.severity) == (None, None, "critical")
+
+
+def test_an_anomaly_on_a_flagged_capture_adds_to_its_incident(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    bench.add_samples(2, request_id="r")
+    bench.drain()
+
+    with bench.sessions.begin() as session:
+        subject, finding = anomaly(session)
+        [change] = incidents.record_findings(session, subject, [finding], anomaly_p_value=0.01)
+
+    assert (change.kind, change.severity) == (EventKind.EVIDENCE, "critical")
+
+
+def test_a_flag_that_is_rolled_back_takes_its_incident_with_it(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    bench.add_samples(2, request_id="r")
+    bench.drain()
+
+    with bench.sessions() as session:
+        subject, finding = anomaly(session)
+        incidents.record_findings(session, subject, [finding], anomaly_p_value=0.01)
+        session.rollback()
+
+    with bench.sessions() as session:
+        assert len(events_of(session)) == len(session.scalars(select(WebhookMessage)).all()) == 1
