@@ -34,6 +34,7 @@ FOLDERS = (
     ("", "service/store/write"),
     ("", "service/store/read"),
     ("", "service/coverage"),
+    ("", "service/prevalence"),
     ("", "service/api"),
     ("", "service/api/http"),
     ("", "service/api/paging"),
