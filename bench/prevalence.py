@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from bench.prevalence_traffic import Day, fit_reference, simulate
-from workers.judge.prevalence import SampledRows, estimate_prevalence, estimate_total
+from service.prevalence.estimate import SampledRows, estimate_prevalence, estimate_total
 
 REPLICATIONS: Final = 500
 COVERAGE: Final = (0.93, 0.97)

@@ -15,6 +15,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from service.prevalence.estimate import SampledRows
 from subtext_sidecar.anomaly import fit as anomaly_fit
 from subtext_sidecar.anomaly.score import Detector, Reference
 from subtext_sidecar.contract.counters import CounterName, PluginCounter
@@ -33,7 +34,6 @@ from subtext_sidecar.plugin.secret import key_of
 from subtext_sidecar.plugin.transfer.encoding import row_facts
 from subtext_sidecar.screen.screening import Screening
 from subtext_sidecar.shipper.rows import measure
-from workers.judge.prevalence import SampledRows
 
 D_MODEL: Final = 16
 SKIPPED_POSITIONS: Final = 10

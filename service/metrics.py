@@ -1,10 +1,14 @@
 """What the service process measures. Labels are bounded: routes are templates, never paths."""
 
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 AUTHENTICATION_FAILURES: Final = (
@@ -16,6 +20,49 @@ AUTHENTICATION_FAILURES: Final = (
 )
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class PrevalenceSample(NamedTuple):
+    """How common one concept is, by one decoder at one layer."""
+
+    model: str
+    concept: str
+    layer: int
+    decoder: str  # the first 12 digits of its digest
+    estimate: float
+    lower: float  # bound at all looks together
+    requests: int
+
+
+class _Prevalences(Collector):
+    """The samples of the last refresh, all of one moment."""
+
+    def __init__(self) -> None:
+        self.samples: Sequence[PrevalenceSample] = ()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        names = ("model", "concept", "layer", "decoder")
+        estimate = GaugeMetricFamily(
+            "subtext_concept_prevalence_ratio",
+            "Estimated share of requests that are flagged with the concept; 0 without requests.",
+            labels=names,
+        )
+        lower = GaugeMetricFamily(
+            "subtext_concept_prevalence_lower_ratio",
+            "Lower bound of that share, which holds however often one looks.",
+            labels=names,
+        )
+        requests = GaugeMetricFamily(
+            "subtext_concept_prevalence_requests",
+            "Judged requests of the random baseline that the share stands on.",
+            labels=names,
+        )
+        for sample in self.samples:
+            labels = (sample.model, sample.concept, str(sample.layer), sample.decoder)
+            estimate.add_metric(labels, sample.estimate)
+            lower.add_metric(labels, sample.lower)
+            requests.add_metric(labels, sample.requests)
+        yield from (estimate, lower, requests)
 
 
 class Metrics:
@@ -51,6 +98,30 @@ class Metrics:
             "API keys that were used within a day and expire within 14.",
             registry=registry,
         )
+
+        self._prevalences = _Prevalences()
+        registry.register(self._prevalences)
+        self._prevalence_thresholds = Gauge(
+            "subtext_concept_prevalence_threshold_ratio",
+            "Share of requests above which the concept raises an alert, where one is set.",
+            ("concept",),
+            registry=registry,
+        )
+        self._prevalence_refreshed = Gauge(
+            "subtext_concept_prevalence_refreshed_timestamp_seconds",
+            "When the prevalences were last worked out; 0 before the first time.",
+            registry=registry,
+        )
+
+    def set_prevalence_thresholds(self, thresholds: Mapping[str, float]) -> None:
+        """Show the thresholds, by concept."""
+        for concept, share in thresholds.items():
+            self._prevalence_thresholds.labels(concept).set(share)
+
+    def set_prevalences(self, samples: Sequence[PrevalenceSample], now: dt.datetime) -> None:
+        """Show these samples in place of all earlier ones."""
+        self._prevalences.samples = samples
+        self._prevalence_refreshed.set(now.timestamp())
 
     def observe_authentication_failure(self, code: str) -> None:
         """Count one refused request; ``code`` is one of `AUTHENTICATION_FAILURES`."""

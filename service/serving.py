@@ -14,6 +14,7 @@ from service.api.app import create_app
 from service.api.deps import Resources
 from service.key_watch import KeyWatch
 from service.metrics import Metrics
+from service.prevalence_watch import PrevalenceWatch, WatchPlan
 from service.settings import ServiceSettings
 from service.store.engine import create_engine, ping, session_factory
 
@@ -36,7 +37,11 @@ def serve(settings: ServiceSettings) -> int:
     with contextlib.suppress(SQLAlchemyError):
         ping(engine)
     sessions, metrics = session_factory(engine), Metrics(CollectorRegistry(auto_describe=True))
-    watch = KeyWatch(sessions, metrics)
+    metrics.set_prevalence_thresholds(settings.prevalence_thresholds)
+    plan = WatchPlan(
+        settings.prevalence_hours, settings.prevalence_every_seconds, settings.prevalence_thresholds
+    )
+    watches = (KeyWatch(sessions, metrics), PrevalenceWatch(sessions, metrics, plan))
     resources = Resources(engine=engine, sessions=sessions, metrics=metrics)
     structlog.get_logger(__name__).info("service_starts", host=settings.http_host, port=settings.http_port)
     server = uvicorn.Server(
@@ -59,10 +64,12 @@ def serve(settings: ServiceSettings) -> int:
     # uvicorn puts its own handler in front of this one and, once it has stopped, raises the signal
     # again: without ours that would end the process before it can close its connections.
     signal.signal(signal.SIGTERM, stop)
-    watch.start()
+    for watch in watches:
+        watch.start()
     try:
         server.run()
     finally:
-        watch.close()
+        for watch in watches:
+            watch.close()
         engine.dispose()
     return 0 if server.started else 1

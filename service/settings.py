@@ -1,10 +1,10 @@
 """What the service and its commands are told from outside, by SUBTEXT_* variables only."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.store.engine import driver_url, with_password
 from subtext_sidecar.contract.listening import PlainHttp, TlsFiles, check_address, tls_files
@@ -69,6 +69,22 @@ class ServiceSettings(StoreSettings):
     )
     database_pool_size: int = Field(default=10, ge=1, le=100, description="connections, a hard bound")
     query_timeout_seconds: float = Field(default=10.0, gt=0, le=300, description="of one statement")
+    prevalence_hours: int = Field(
+        default=24, ge=1, le=168, description="least length of the window of the prevalence metrics"
+    )
+    prevalence_every_seconds: float = Field(
+        default=300.0, ge=1, le=86_400, description="between two times that they are worked out"
+    )
+    prevalence_thresholds: Annotated[dict[str, float], NoDecode] = Field(
+        default_factory=dict, description="by concept, the share of requests above which it raises an alert"
+    )
+
+    @field_validator("prevalence_thresholds", mode="before")
+    @classmethod
+    def _parse_thresholds(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return dict(_threshold(part) for part in value.split(",") if part.strip())
 
     @property
     def tls(self) -> TlsFiles | None:
@@ -79,6 +95,20 @@ class ServiceSettings(StoreSettings):
     def _stays_private(self) -> Self:
         check_address(self.http_host, self.tls, self.plain_http)
         return self
+
+
+def _threshold(written: str) -> tuple[str, float]:
+    concept, found, share = written.partition("=")
+    try:
+        value = float(share) if found else 0.0
+    except ValueError:
+        value = 0.0
+    if not concept.strip() or not 0.0 < value < 1.0:
+        raise ValueError(
+            f"{written.strip()!r} is no threshold; write CONCEPT=SHARE with a share between 0 and 1, and a "
+            "comma between two, e.g. weapons=0.01,self-harm=0.005"
+        )
+    return concept.strip(), value
 
 
 def store_settings() -> StoreSettings:

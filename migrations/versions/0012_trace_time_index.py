@@ -6,7 +6,7 @@ The index begins as the one of before, so queries of before use it too.
 from migrations import concurrent_index
 
 revision = "0012"
-down_revision = "0010"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 

@@ -10,7 +10,7 @@ from tests.support import ROOT
 from tests.support.services import promtool
 
 DEPLOY = ROOT / "deploy"
-ALERT_TESTS = DEPLOY / "prometheus" / "tests" / "alerts_test.yml"
+ALERT_TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*_test.yml"))
 
 
 def load(path: Path) -> Any:
@@ -18,8 +18,9 @@ def load(path: Path) -> Any:
 
 
 def test_the_rule_tests_pass_in_promtool(state_dir: Path) -> None:
-    for name in load(ALERT_TESTS)["rule_files"]:
-        assert (ALERT_TESTS.parent / name).is_file()
+    for path in ALERT_TESTS:
+        for name in load(path)["rule_files"]:
+            assert (path.parent / name).is_file()
     tool = promtool(state_dir)
-    subprocess.run([tool, "test", "rules", str(ALERT_TESTS)], check=True)
+    subprocess.run([tool, "test", "rules", *map(str, ALERT_TESTS)], check=True)
     subprocess.run([tool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")], check=True)

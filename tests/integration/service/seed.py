@@ -39,10 +39,16 @@ def capture_of(audited: Audited, request_id: str) -> uuid.UUID:
 
 def add_model(session: Session, name: str = "tiny", layer: int = 20) -> Audited:
     model = Model(id=uuid.uuid4(), name=name, d_model=576)
+    session.add(model)
+    session.flush()
+    return add_decoder(session, model, layer)
+
+
+def add_decoder(session: Session, model: Model, layer: int) -> Audited:
     decoder = Decoder(
         id=uuid.uuid4(),
         model_id=model.id,
-        name=f"{name}-l{layer}",
+        name=f"{model.name}-l{layer}",
         digest=uuid.uuid4().hex,
         layer=layer,
         fve_baseline=0.49,
@@ -52,8 +58,6 @@ def add_model(session: Session, name: str = "tiny", layer: int = 20) -> Audited:
         verified_above={"template": 0.3, "prompt": 0.2, "answer": 0.1},
         candidates=4,
     )
-    session.add(model)
-    session.flush()
     session.add(decoder)
     session.flush()
     return Audited(model, decoder)
@@ -75,6 +79,8 @@ def add_explanation(
     trace_id: str | None = None,
     span_id: str | None = None,
     role: str | None = None,
+    baseline_probability: float = 0.125,
+    stratum: str = "uniform",
 ) -> Explanation:
     if capture_id == "of request":
         capture_id = capture_of(audited, request_id)
@@ -89,12 +95,12 @@ def add_explanation(
         token_text=SECRET_TOKEN,
         phase="decode",
         norm=241.3,
-        stratum="uniform",
+        stratum=stratum,
         trace_id=trace_id,
         span_id=span_id,
         role=role,
-        inclusion_probability=0.25,
-        baseline_probability=0.125,
+        inclusion_probability=max(0.25, baseline_probability),
+        baseline_probability=baseline_probability,
         reason="decode",
         screen_scores={"anomaly": 31.7},
         captured_at=captured_at,

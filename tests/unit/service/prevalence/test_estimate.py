@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]  # no types upstream
 
-from workers.judge.prevalence import SampledRows, estimate_prevalence, estimate_total
+from service.prevalence.estimate import (
+    SampledRequests,
+    SampledRows,
+    estimate_prevalence,
+    estimate_share,
+    estimate_total,
+)
 
 
 def rows_of(flags: list[bool], **changes: Any) -> SampledRows:
@@ -122,3 +128,81 @@ def test_the_interval_holds_the_estimate_and_a_common_factor_cancels(
     assert 0.0 <= found.lower <= found.estimate + 1e-12
     assert found.estimate - 1e-12 <= found.upper <= 1.0
     assert scaled[:3] == pytest.approx(found[:3], abs=1e-9)
+
+
+def requests_of(rows: SampledRows) -> SampledRequests:
+    return SampledRequests(
+        count=np.ones(len(rows.request), np.int64),
+        probability=rows.probability,
+        is_flagged=rows.is_flagged,
+        retained=rows.retained,
+    )
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.booleans(), st.floats(1e-3, 1.0), st.floats(0.05, 1.0)), min_size=1, max_size=40
+    )
+)
+def test_requests_of_one_row_each_give_the_same_as_their_rows(
+    rows: list[tuple[bool, float, float]],
+) -> None:
+    flags, probability, retained = (list(column) for column in zip(*rows, strict=True))
+    of_rows = rows_of(flags, probability=np.array(probability), retained=np.array(retained))
+    expected, found = estimate_prevalence(of_rows), estimate_share(requests_of(of_rows))
+
+    assert found[:3] == pytest.approx(expected[:3], abs=1e-9)
+    assert (found.requests, found.flagged) == (expected.requests, sum(flags))
+    assert found.effective_requests == pytest.approx(expected.effective_rows)
+
+
+def test_alike_requests_may_be_counted_instead_of_listed() -> None:
+    listed = rows_of([True] * 3 + [False] * 97, probability=np.full(100, 0.25))
+    counted = SampledRequests(
+        count=np.array([3, 97, 0]),
+        probability=np.array([0.25, 0.25, 1.0]),
+        is_flagged=np.array([True, False, True]),
+        retained=np.ones(3),
+    )
+
+    assert estimate_share(counted) == pytest.approx(estimate_share(requests_of(listed)))
+
+
+def test_without_requests_no_share_is_known() -> None:
+    found = estimate_share(requests_of(rows_of([])))
+
+    assert math.isnan(found.estimate)
+    assert (found.lower, found.upper, found.requests, found.effective_requests) == (0.0, 1.0, 0, 0.0)
+
+
+def test_a_negative_count_is_refused() -> None:
+    with pytest.raises(ValueError, match="count"):
+        SampledRequests(
+            count=np.array([-1]),
+            probability=np.ones(1),
+            is_flagged=np.array([True]),
+            retained=np.ones(1),
+        )
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+def test_the_interval_of_requests_holds_the_share_in_about_95_of_100_days(share: float) -> None:
+    random = np.random.default_rng(7)
+    rates = np.array([1.0, 0.5, 0.25, 0.1])
+    days = 2_000
+    held = 0
+    for _ in range(days):
+        judged = random.binomial(random.poisson(1_500, len(rates)), rates)
+        flagged = random.binomial(judged, share)
+        lost = random.beta(30, 2, len(rates))  # what arrived of each stratum and minute
+        found = estimate_share(
+            SampledRequests(
+                count=np.concatenate([flagged, judged - flagged]),
+                probability=np.tile(rates, 2),
+                is_flagged=np.repeat([True, False], len(rates)),
+                retained=np.tile(lost, 2),
+            )
+        )
+        held += found.lower <= share <= found.upper
+
+    assert 0.93 <= held / days <= 0.97

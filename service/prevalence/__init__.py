@@ -1,0 +1,1 @@
+"""Shares of the traffic, estimated from what was sampled of it. Pure: no store, no web framework."""
