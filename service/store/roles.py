@@ -27,6 +27,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "request_names": ["SELECT", "INSERT"],
         "explanations": ["SELECT", "INSERT"],
         "concept_matches": ["SELECT", "INSERT"],
+        "concept_versions": ["SELECT", "INSERT"],
         "flags": [
             "SELECT",
             "INSERT",
@@ -44,6 +45,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "request_names": ["SELECT"],
         "explanations": ["SELECT"],
         "concept_matches": ["SELECT"],
+        "concept_versions": ["SELECT"],
         "flags": ["SELECT"],
         "coverage_minutes": ["SELECT"],
         # Keys are made, rotated and revoked by an owner: whoever takes the service over must not make one.

@@ -8,8 +8,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.store import identity
-from service.store.tables import ConceptMatch, Explanation, Flag, Sample
-from service.store.write.evidence import Evidence, Sighting, Verdicts
+from service.store.tables import ConceptMatch, Explanation, Flag, FlagStatus, Sample
+from service.store.write.evidence import Decision, Evidence, Sighting, Verdicts
 
 
 class RaisedFlag(NamedTuple):
@@ -17,6 +17,7 @@ class RaisedFlag(NamedTuple):
 
     concept: str
     severity: str
+    status: str
 
 
 class Subject(NamedTuple):
@@ -48,14 +49,29 @@ def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> lis
             "id": identity.flag_id(
                 subject.model_id, subject.capture, subject.layer, decided.concept, subject.decoder_id
             ),
-            "concepts_digest": verdicts.concepts_digest,
-            "false_positive_rate": verdicts.false_positive_rate,
             **subject._asdict(),
-            **decided._asdict(),
+            **_values_of(decided, verdicts),
         }
         if _upsert_flag(session, row):
-            raised.append(RaisedFlag(decided.concept, decided.severity))
+            raised.append(RaisedFlag(decided.concept, decided.severity, row["status"]))
     return raised
+
+
+def _values_of(decided: Decision, verdicts: Verdicts) -> dict[str, Any]:
+    """Return the columns that a decision fills; a lead names no calibration and no rate."""
+    values = decided._asdict()
+    rate = values.pop("calibrated")
+    version = verdicts.concept_versions.get(decided.concept)
+    return values | {
+        "concepts_digest": verdicts.concepts_digest,
+        "concept_version": None if version is None else version.version,
+        "concept_digest": None if version is None else version.digest,
+        "status": FlagStatus.LEAD if rate is None else FlagStatus.CALIBRATED,
+        "false_positive_rate": None if rate is None else rate.rate,
+        "false_positive_rate_upper": None if rate is None else rate.upper_limit,
+        "calibration_requests": None if rate is None else rate.requests,
+        "calibration_digest": None if rate is None else verdicts.calibration_digest,
+    }
 
 
 def _count_verified(session: Session, subject: Subject) -> int:
@@ -93,7 +109,7 @@ def _upsert_flag(session: Session, row: dict[str, Any]) -> bool:
     new = insert(Flag).values(row).on_conflict_do_nothing().returning(Flag.id)
     if session.execute(new).scalar_one_or_none() is not None:
         return True
-    # Severity, rule and digest record why the flag was raised, so updates do not change them.
+    # Severity, rule, status and digests record why the flag was raised, so updates do not change them.
     changes = {
         name: row[name]
         for name in ("positions_matched", "positions_verified", "first_captured_at", "last_captured_at")
