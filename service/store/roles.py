@@ -27,6 +27,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "request_names": ["SELECT", "INSERT"],
         "explanations": ["SELECT", "INSERT"],
         "concept_matches": ["SELECT", "INSERT"],
+        "concept_versions": ["SELECT", "INSERT"],
         "flags": [
             "SELECT",
             "INSERT",
@@ -53,6 +54,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "request_names": ["SELECT"],
         "explanations": ["SELECT"],
         "concept_matches": ["SELECT"],
+        "concept_versions": ["SELECT"],
         "flags": ["SELECT"],
         # Triage and webhooks: whoever takes the service over changes no evidence and no event.
         "incidents": ["SELECT", "UPDATE (state, version, labels, updated_at)"],

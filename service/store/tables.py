@@ -6,6 +6,7 @@ what it identifies, so inserts are idempotent. Times are UTC.
 
 import datetime as dt
 import uuid
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -189,8 +190,28 @@ class ConceptMatch(Base):
 
     explanation_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("explanations.id"), primary_key=True)
     concept: Mapped[str] = mapped_column(primary_key=True)
-    matcher: Mapped[str]  # regex | semantic
+    matcher: Mapped[str]  # regex | semantic | claim
     score: Mapped[float]
+
+
+class ConceptVersion(Base):
+    """What a concept's name stood for. A definition that was used never changes."""
+
+    __tablename__ = "concept_versions"
+    __table_args__ = (UniqueConstraint("name", "version"),)
+
+    digest: Mapped[str] = mapped_column(primary_key=True)  # SHA-256 of the definition
+    name: Mapped[str]
+    version: Mapped[int | None]  # None: of a file of version 1, whose definitions may change freely
+    definition: Mapped[dict[str, Any]]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class FlagStatus(StrEnum):
+    """Whether a flag's false-positive rate is known."""
+
+    LEAD = "lead"
+    CALIBRATED = "calibrated"
 
 
 class Flag(Base):
@@ -198,6 +219,12 @@ class Flag(Base):
 
     __tablename__ = "flags"
     __table_args__ = (
+        CheckConstraint("status IN ('lead', 'calibrated')", name="status"),
+        CheckConstraint(
+            "status = 'lead' OR (false_positive_rate IS NOT NULL AND false_positive_rate_upper IS NOT NULL"
+            " AND calibration_requests IS NOT NULL AND calibration_digest IS NOT NULL)",
+            name="calibrated",
+        ),
         # Pages follow created_at, which never changes: last_captured_at moves while a reader pages.
         Index("ix_flags_created_at_id", "created_at", "id"),
         Index("ix_flags_last_captured_at", "last_captured_at"),
@@ -214,11 +241,17 @@ class Flag(Base):
     layer: Mapped[int]
     concept: Mapped[str]
     concepts_digest: Mapped[str]  # SHA-256 of the concepts.yaml in force
+    concept_version: Mapped[int | None]  # None: as in ConceptVersion, or raised before there were any
+    concept_digest: Mapped[str | None]  # of ConceptVersion; None: raised before there were any
     severity: Mapped[str]
     positions_matched: Mapped[int]
     positions_required: Mapped[int]
     positions_verified: Mapped[int]  # denominator: verified positions of this request so far
-    false_positive_rate: Mapped[float | None]  # None: thresholds are not calibrated yet
+    status: Mapped[str] = mapped_column(server_default=text("'lead'"))  # a FlagStatus
+    false_positive_rate: Mapped[float | None]  # share of benign requests with this flag; None for a lead
+    false_positive_rate_upper: Mapped[float | None]  # its upper limit, one-sided 95%
+    calibration_requests: Mapped[int | None]  # benign requests behind the rate
+    calibration_digest: Mapped[str | None]  # SHA-256 of the concept calibration in force
     first_captured_at: Mapped[dt.datetime]
     last_captured_at: Mapped[dt.datetime]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())

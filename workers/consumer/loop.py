@@ -271,7 +271,10 @@ class WorkerLoop:
         self._metrics.decode_seconds.labels(self._target.model).observe(time.monotonic() - started)
         self._metrics.batch_size.observe(len(works))
         verdicts = self._judge.judge(
-            vectors, [reading.text for reading in readings], [header.scores for header in headers]
+            vectors,
+            [reading.text for reading in readings],
+            [header.scores for header in headers],
+            [reading.claims for reading in readings],
         )
         disputed = sum(verdict.is_disputed for verdict in verdicts)
         self._metrics.disputed.labels(self._target.model).inc(disputed)
@@ -390,7 +393,7 @@ class WorkerLoop:
                 if row.anomaly_p_value <= self._judge.policy.anomaly_p_value:
                     metrics.anomalies.labels(model, "direction", selection).inc()
         for flag in stored.flags:
-            metrics.flags.labels(model, flag.concept, flag.severity).inc()
+            metrics.flags.labels(model, flag.concept, flag.severity, flag.status).inc()
         for change in stored.incidents:
             metrics.incident_events.labels(model, change.kind, change.severity).inc()
 

@@ -69,8 +69,8 @@ class WorkerMetrics:
         )
         self.flags = Counter(
             "subtext_concept_flags",
-            "Flags raised, once a request and concept",
-            ["model", "concept", "severity"],
+            "Flags raised, once a request and concept, by whether their false-positive rate is known",
+            ["model", "concept", "severity", "status"],
             registry=registry,
         )
         self.incident_events = Counter(

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from service.store import engine as store_engine
 from service.store import migrate
+from service.store.write import concepts as stored_concepts
 from service.store.write import decoders
 from subtext_sidecar.anomaly.score import Detector, Reference
 from subtext_sidecar.contract import streams
@@ -26,9 +27,10 @@ from workers.consumer.outage.progress import Progress
 from workers.consumer.queue import QueueSettings, StreamQueue
 from workers.errors import STORE_ERRORS, is_outage
 from workers.judge import anomalies
-from workers.judge.concepts import ConceptMatcher, ConceptSet, load_concepts
+from workers.judge.concepts import Concept, ConceptSet, load_concepts
 from workers.judge.embedder import Embedder, MiniLmEmbedder
 from workers.judge.judge import Judge
+from workers.judge.matching import ConceptMatcher
 from workers.judge.policy import JudgePolicy
 from workers.nla.decoder import Decoder
 from workers.settings import WorkerSettings
@@ -75,7 +77,8 @@ class Parts:
         """Register the decoder and return the loop; None when told to stop while the store was away.
 
         ``anomaly`` None: no anomalies are told. Raises ValueError when the store knows the model with
-        another width, or the anomaly reference is of other vectors.
+        another width, a concept's version with another definition, or the anomaly reference is of other
+        vectors.
         """
         if anomaly is not None:
             identity = decoder.identity
@@ -153,6 +156,9 @@ class Parts:
             try:
                 with store_engine.session_factory(self.database)() as session:
                     model_id, decoder_id = decoders.register_decoder(session, row)
+                    stored_concepts.register_concepts(
+                        session, [_stored(one) for one in self.concepts.concepts]
+                    )
                     session.commit()
             except STORE_ERRORS as error:
                 if not is_outage(error):
@@ -216,6 +222,12 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
         concepts=concepts,
         warm=warm,
         progress=progress,
+    )
+
+
+def _stored(concept: Concept) -> stored_concepts.NewConcept:
+    return stored_concepts.NewConcept(
+        name=concept.name, version=concept.version, digest=concept.digest, definition=concept.content
     )
 
 

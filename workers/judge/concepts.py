@@ -1,22 +1,19 @@
-"""Concepts to watch for, and which explanations match them.
+"""Concepts to watch for: their definitions, and the file that the operator writes them in.
 
-One match is only a hint; `workers.judge.flags` decides when matches make a flag.
+A concept never changes once it is used: its content has a digest, and a change needs a new version.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 import re2
 import yaml
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from workers.judge.embedder import Embedder
-
-MatcherKind = Literal["regex", "semantic"]
+MatcherKind = Literal["regex", "semantic", "claim"]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class ConceptsError(ValueError):
@@ -31,21 +28,50 @@ class Semantic(_StrictModel):
     """Matches a text whose embedding is close enough to that of any example."""
 
     examples: Annotated[tuple[str, ...], Field(min_length=1)]
-    threshold: Annotated[float, Field(gt=0.0, lt=1.0)]
+    threshold: Share
+    """Cosine, until a calibration sets another."""
+
+
+class Claim(_StrictModel):
+    """Matches what the reading's claims name: exactly one of kind, area and topic.
+
+    With a ``threshold`` the probability counts instead of the naming; topics have none.
+    """
+
+    kind: str | None = None
+    area: str | None = None
+    topic: str | None = None
+    threshold: Share | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Claim":
+        if sum(name is not None for name in (self.kind, self.area, self.topic)) != 1:
+            raise ValueError("needs exactly one of kind, area and topic")
+        if self.topic is not None and self.threshold is not None:
+            raise ValueError("topics have no probability; remove the threshold, or name the topic's area")
+        return self
 
 
 class Matcher(_StrictModel):
-    """Exactly one of a regular expression and a semantic similarity."""
+    """Exactly one of a regular expression, a semantic similarity and a claim."""
 
     regex: str | None = None
     semantic: Semantic | None = None
+    claim: Claim | None = None
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold on the matcher's score; None for one that matches or does not."""
+        if self.semantic is not None:
+            return self.semantic.threshold
+        return None if self.claim is None else self.claim.threshold
 
     @field_validator("regex")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
         if pattern is not None:
             try:
-                _compile(pattern)
+                compile_pattern(pattern)
             except re2.error as error:
                 reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
                 raise ValueError(
@@ -56,8 +82,8 @@ class Matcher(_StrictModel):
 
     @model_validator(mode="after")
     def _is_one(self) -> "Matcher":
-        if (self.regex is None) == (self.semantic is None):
-            raise ValueError("needs exactly one of regex and semantic")
+        if sum(part is not None for part in (self.regex, self.semantic, self.claim)) != 1:
+            raise ValueError("needs exactly one of regex, semantic and claim")
         return self
 
 
@@ -65,14 +91,37 @@ class Concept(_StrictModel):
     """One concept as the operator wrote it."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    """None in files of version 1, whose concepts may change without a new version."""
     description: Annotated[str, Field(min_length=1)]
     severity: Literal["info", "warning", "critical"]
     positions_required: Annotated[int, Field(ge=2)] = 2
+    target_false_positive_rate: Share | None = None
+    """Share of benign requests that may be flagged; None: `DEFAULT_TARGET`."""
     matchers: Annotated[tuple[Matcher, ...], Field(min_length=1)]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The definition as JSON, without what is not given."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the definition, whatever its layout in the file."""
+        canonical = json.dumps(self.content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def target(self) -> float:
+        """The false-positive rate to calibrate for."""
+        return self.target_false_positive_rate or DEFAULT_TARGET
+
+
+DEFAULT_TARGET = 0.01
 
 
 class _File(_StrictModel):
-    version: Literal[1]
+    version: Literal[1, 2]
     concepts: Annotated[tuple[Concept, ...], Field(min_length=1)]
 
     @field_validator("concepts")
@@ -83,15 +132,6 @@ class _File(_StrictModel):
         if twice:
             raise ValueError(f"names must be unique, these come twice: {', '.join(twice)}")
         return concepts
-
-
-class Match(NamedTuple):
-    """One explanation that matched one concept."""
-
-    concept: str
-    matcher: MatcherKind
-    score: float
-    """1.0 for a regex, the cosine similarity otherwise."""
 
 
 class ConceptSet(NamedTuple):
@@ -117,60 +157,12 @@ def load_concepts(path: Path) -> ConceptSet:
         parsed = _File.model_validate(document)
     except ValidationError as error:
         raise ConceptsError(_explain(path, document, error)) from None
+    for concept in parsed.concepts:
+        _check_version(path, parsed.version, concept)
     return ConceptSet(parsed.concepts, hashlib.sha256(content).hexdigest())
 
 
-class ConceptMatcher:
-    """Finds concepts in texts; the examples are embedded once, at construction."""
-
-    def __init__(self, concepts: ConceptSet, embedder: Embedder, thresholds: Mapping[str, float]) -> None:
-        """Compile the patterns and embed the examples.
-
-        ``thresholds`` (cosine by concept name) override those in concepts.yaml.
-        """
-        self._embedder = embedder
-        self._patterns = [
-            (concept.name, _compile(matcher.regex))
-            for concept in concepts.concepts
-            for matcher in concept.matchers
-            if matcher.regex is not None
-        ]
-        self._semantics: list[tuple[str, float, NDArray[np.float32]]] = [
-            (
-                concept.name,
-                thresholds.get(concept.name, matcher.semantic.threshold),
-                embedder.embed(matcher.semantic.examples),
-            )
-            for concept in concepts.concepts
-            for matcher in concept.matchers
-            if matcher.semantic is not None
-        ]
-
-    def match(self, texts: Sequence[str]) -> list[list[Match]]:
-        """Return each text's matches: for every concept at most one, the highest-scoring."""
-        matches_by_text: list[dict[str, Match]] = [{} for _ in texts]
-        # RE2 and embedders work on UTF-8, which has no lone surrogates.
-        encodable = [text.encode(errors="replace").decode() for text in texts]
-        for name, pattern in self._patterns:
-            for text, matches in zip(encodable, matches_by_text, strict=True):
-                if pattern.search(text):
-                    matches[name] = Match(name, "regex", 1.0)
-        if self._semantics and texts:
-            self._match_semantics(self._embedder.embed(encodable), matches_by_text)
-        return [list(matches.values()) for matches in matches_by_text]
-
-    def _match_semantics(
-        self, vectors: NDArray[np.float32], matches_by_text: list[dict[str, Match]]
-    ) -> None:
-        for name, threshold, examples in self._semantics:
-            similarities = (vectors @ examples.T).max(axis=1)
-            for similarity, matches in zip(similarities.tolist(), matches_by_text, strict=True):
-                known = matches.get(name)
-                if similarity >= threshold and (known is None or similarity > known.score):
-                    matches[name] = Match(name, "semantic", similarity)
-
-
-def _compile(pattern: str) -> Any:
+def compile_pattern(pattern: str) -> Any:
     """Compile with RE2, which takes time in proportion to the text, whatever pattern and text are.
 
     An audited client has a hand in the texts: one that fits a pattern of Python's own engine badly would
@@ -180,6 +172,26 @@ def _compile(pattern: str) -> Any:
     options.case_sensitive = False
     options.log_errors = False
     return re2.compile(pattern, options)
+
+
+def _check_version(path: Path, file_version: int, concept: Concept) -> None:
+    place = f"{path}: concept {concept.name!r}"
+    if file_version == 1:
+        for field in ("version", "target_false_positive_rate"):
+            if getattr(concept, field) is not None:
+                raise ConceptsError(
+                    f"{place}: {field}: is of files of version 2; set version: 2 at the top"
+                )
+        if any(matcher.claim for matcher in concept.matchers):
+            raise ConceptsError(f"{place}: matchers: claim is of files of version 2; set version: 2")
+        return
+    if concept.version is None:
+        raise ConceptsError(f"{place}: version: missing; begin with 1 and raise it with every change")
+    if len({matcher.claim is None for matcher in concept.matchers if matcher.threshold is not None}) > 1:
+        raise ConceptsError(
+            f"{place}: matchers: similarities and probabilities have no common threshold to calibrate;"
+            " give thresholds to one kind of matcher, or make two concepts"
+        )
 
 
 def _explain(path: Path, document: object, error: ValidationError) -> str:

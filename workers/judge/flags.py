@@ -3,12 +3,16 @@
 Explanations confabulate, so one match is only a hint. A request is flagged with a concept when the verified
 explanations of enough different positions match it. The rule counts a set of positions, so neither order
 nor redelivery changes the result.
+
+A flag is calibrated when the false-positive rate of its rule was measured on benign requests. More
+positions give a request more chances to be flagged, so the rate holds up to the most positions that a
+benign request had. Every other flag is a lead.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service.store.write.evidence import Decision, Evidence, Sighting
+from service.store.write.evidence import Decision, Evidence, Rate, Sighting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +21,10 @@ class FlagRule:
 
     severity: str
     positions_required: int
+    calibrated: Rate | None = None
+    """The rule's false-positive rate; None until it is measured."""
+    calibrated_positions: int = 0
+    """Most verified positions of a request that the rate holds for."""
 
 
 def decide(rules: Mapping[str, FlagRule], evidence: Evidence) -> list[Decision]:
@@ -44,4 +52,5 @@ def _flag(concept: str, rule: FlagRule, sightings: list[Sighting], verified: int
         positions_verified=verified,
         first_captured_at=min(captured),
         last_captured_at=max(captured),
+        calibrated=rule.calibrated if verified <= rule.calibrated_positions else None,
     )

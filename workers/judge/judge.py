@@ -8,12 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.store.write.evidence import Verdicts
+from service.store.write.evidence import ConceptVersion, Verdicts
 from subtext_sidecar.anomaly.score import Detector
 from workers.judge import anomalies
-from workers.judge.concepts import ConceptMatcher, ConceptSet, Match
+from workers.judge.concepts import ConceptSet
 from workers.judge.flags import FlagRule, decide
+from workers.judge.matching import ConceptMatcher, Match
 from workers.judge.policy import JudgePolicy
+from workers.nla.decoder import Claims
 
 
 class Judgement(NamedTuple):
@@ -37,13 +39,18 @@ class Judge:
     policy: JudgePolicy
 
     def judge(
-        self, vectors: NDArray[np.float32], texts: Sequence[str], screened: Sequence[Mapping[str, float]]
+        self,
+        vectors: NDArray[np.float32],
+        texts: Sequence[str],
+        screened: Sequence[Mapping[str, float]],
+        claims: Sequence[Claims | None] | None = None,
     ) -> list[Judgement]:
         """Return one judgement per reading.
 
-        ``vectors`` is (n, d_model); ``screened`` holds the records' scores.
+        ``vectors`` is (n, d_model). ``screened`` holds the records' scores, ``claims`` those of the
+        readings.
         """
-        matches = self.matcher.match(texts)
+        matches = self.matcher.match(texts, claims)
         if self.detector is None:
             return [Judgement(None, None, None, found) for found in matches]
         found_of = zip(anomalies.measure(self.detector, vectors, screened), matches, strict=True)
@@ -53,7 +60,7 @@ class Judge:
         ]
 
     def verdicts(self) -> Verdicts:
-        """Return the flag rule and the figures that the store writes with each flag."""
+        """Return the flag rule and the digests that the store writes with each flag."""
         rules = {
             concept.name: FlagRule(severity=concept.severity, positions_required=concept.positions_required)
             for concept in self.concepts.concepts
@@ -61,6 +68,9 @@ class Judge:
         return Verdicts(
             decide=partial(decide, rules),
             concepts_digest=self.concepts.digest,
-            false_positive_rate=self.policy.false_positive_rate,
+            concept_versions={
+                concept.name: ConceptVersion(concept.version, concept.digest)
+                for concept in self.concepts.concepts
+            },
             anomaly_p_value=self.policy.anomaly_p_value,
         )

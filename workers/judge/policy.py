@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgePolicy:
-    """Thresholds, and the false-positive rate measured at them."""
+    """Thresholds."""
 
     anomaly_p_value: float = 0.01
     """An activation with a conformal p-value at or below this one is counted as an anomaly."""
     semantic_thresholds: Mapping[str, float] = field(default_factory=dict)
     """Cosine by concept name; overrides concepts.yaml."""
-    false_positive_rate: float | None = None
-    """Share of benign requests that get a flag; None until it is measured."""

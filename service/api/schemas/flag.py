@@ -9,6 +9,7 @@ from pydantic import Field
 from service.api.schemas.answer import Answer
 from service.api.schemas.explanation import DecoderReference
 from service.store.read import flags
+from service.store.tables import FlagStatus
 
 
 class Flag(Answer):
@@ -26,6 +27,13 @@ class Flag(Answer):
     )
     layer: int = Field(examples=[23])
     concept: str = Field(examples=["weapons"])
+    concept_version: int | None = Field(
+        description="Version of the concept's definition; null when the file of concepts had none.",
+        examples=[2],
+    )
+    concept_digest: str | None = Field(
+        description="SHA-256 of the concept's definition; null for flags raised before there was one."
+    )
     concepts_digest: str = Field(description="SHA-256 of the concept definitions in force.")
     severity: str = Field(description="`info`, `warning` or `critical`.", examples=["critical"])
     hypothesis: Literal[True] = Field(
@@ -38,10 +46,25 @@ class Flag(Answer):
     positions_verified: int = Field(
         description="The denominator: positions of this capture with a verified explanation.", examples=[14]
     )
-    false_positive_rate: float | None = Field(
-        description="Calibrated rate of this flag on benign requests; null when it is not calibrated."
+    status: Literal["lead", "calibrated"] = Field(
+        description="`calibrated` when the false-positive rate of the flag's rule was measured on benign"
+        " requests of this decoder; `lead` otherwise: nothing is known about how often it is wrong.",
+        examples=["calibrated", "lead"],
     )
-    calibrated: bool = Field(description="Whether `false_positive_rate` is known.")
+    false_positive_rate: float | None = Field(
+        description="Share of the calibration's benign requests that got this flag; null for a lead.",
+        examples=[0.008],
+    )
+    false_positive_rate_upper: float | None = Field(
+        description="One-sided 95% upper limit of `false_positive_rate`; null for a lead.", examples=[0.015]
+    )
+    calibration_requests: int | None = Field(
+        description="The denominator: benign requests of the calibration; null for a lead.", examples=[944]
+    )
+    calibration_digest: str | None = Field(
+        description="SHA-256 of the concept calibration that the rate is of; null for a lead."
+    )
+    calibrated: bool = Field(description="Whether `status` is `calibrated`.")
     decoder: DecoderReference
     first_captured_at: dt.datetime = Field(description="Earliest matching capture, UTC.")
     last_captured_at: dt.datetime = Field(description="Latest matching capture, UTC.")
@@ -66,13 +89,19 @@ def flag(view: flags.View) -> Flag:
         capture_id=row.capture_id,
         layer=row.layer,
         concept=row.concept,
+        concept_version=row.concept_version,
+        concept_digest=row.concept_digest,
         concepts_digest=row.concepts_digest,
         severity=row.severity,
         positions_matched=row.positions_matched,
         positions_required=row.positions_required,
         positions_verified=row.positions_verified,
+        status="calibrated" if row.status == FlagStatus.CALIBRATED else "lead",
         false_positive_rate=row.false_positive_rate,
-        calibrated=row.false_positive_rate is not None,
+        false_positive_rate_upper=row.false_positive_rate_upper,
+        calibration_requests=row.calibration_requests,
+        calibration_digest=row.calibration_digest,
+        calibrated=row.status == FlagStatus.CALIBRATED,
         decoder=DecoderReference.of(view.decoder),
         first_captured_at=row.first_captured_at,
         last_captured_at=row.last_captured_at,

@@ -6,7 +6,7 @@ table.
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from service.incidents.lifecycle import FindingKind
@@ -28,6 +28,26 @@ class Evidence(NamedTuple):
     """Number of positions with a verified explanation, matched or not."""
 
 
+class Rate(NamedTuple):
+    """A false-positive rate as it was measured on benign requests."""
+
+    rate: float
+    """Share of benign requests that the rule flags."""
+    upper_limit: float
+    """Of the rate, one-sided, with 95% confidence."""
+    requests: int
+    """Number of benign requests."""
+
+
+class ConceptVersion(NamedTuple):
+    """What a concept's name stands for."""
+
+    version: int | None
+    """None in concepts.yaml of version 1."""
+    digest: str
+    """SHA-256 of the definition."""
+
+
 class Decision(NamedTuple):
     """A flag to raise or update."""
 
@@ -39,6 +59,8 @@ class Decision(NamedTuple):
     first_captured_at: dt.datetime
     """Earliest capture among the matching positions; ``last_captured_at`` is the latest."""
     last_captured_at: dt.datetime
+    calibrated: Rate | None = None
+    """The rule's false-positive rate; None for a lead."""
 
 
 class Finding(NamedTuple):
@@ -56,10 +78,13 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdicts:
-    """The flag rule, with the digest and false-positive rate to store with each flag."""
+    """The flag rule, with the digests to store with each flag."""
 
     decide: Callable[[Evidence], Sequence[Decision]]
     concepts_digest: str
-    false_positive_rate: float | None
+    concept_versions: Mapping[str, ConceptVersion] = field(default_factory=dict)
+    """By concept name."""
+    calibration_digest: str | None = None
+    """SHA-256 of the concept calibration in force."""
     anomaly_p_value: float | None = None
     """Positions with a p-value at or below this one belong to an incident's evidence; None: no position."""

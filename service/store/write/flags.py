@@ -1,7 +1,8 @@
 """Recompute a request's flags after new readings. The caller commits."""
 
 import uuid
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -9,8 +10,22 @@ from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import FindingKind
 from service.store import identity
-from service.store.tables import ConceptMatch, Explanation, Flag, Sample
+from service.store.tables import ConceptMatch, Explanation, Flag, FlagStatus, Sample
 from service.store.write.evidence import Decision, Evidence, Finding, Sighting, Verdicts
+
+_FIGURES: Final = (
+    "positions_matched",
+    "positions_required",
+    "positions_verified",
+    "status",
+    "false_positive_rate",
+    "false_positive_rate_upper",
+    "calibration_requests",
+    "calibration_digest",
+    "concepts_digest",
+    "concept_version",
+)
+"""Columns of a flag that an incident keeps as they were when the flag was found."""
 
 
 class RaisedFlag(NamedTuple):
@@ -18,6 +33,7 @@ class RaisedFlag(NamedTuple):
 
     concept: str
     severity: str
+    status: str
 
 
 class RefreshedFlags(NamedTuple):
@@ -57,32 +73,41 @@ def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> Ref
             "id": identity.flag_id(
                 subject.model_id, subject.capture, subject.layer, decided.concept, subject.decoder_id
             ),
-            "concepts_digest": verdicts.concepts_digest,
-            "false_positive_rate": verdicts.false_positive_rate,
             **subject._asdict(),
-            **decided._asdict(),
+            **_values_of(decided, verdicts),
         }
         if _upsert_flag(session, row):
-            raised.append(RaisedFlag(decided.concept, decided.severity))
-        findings.append(_finding(decided, verdicts))
+            raised.append(RaisedFlag(decided.concept, decided.severity, row["status"]))
+        findings.append(_finding(decided, row))
     return RefreshedFlags(raised, findings)
 
 
-def _finding(decided: Decision, verdicts: Verdicts) -> Finding:
+def _finding(decided: Decision, row: Mapping[str, Any]) -> Finding:
     return Finding(
         kind=FindingKind.FLAG,
         concept=decided.concept,
         severity=decided.severity,
         first_captured_at=decided.first_captured_at,
         last_captured_at=decided.last_captured_at,
-        figures={
-            "positions_matched": decided.positions_matched,
-            "positions_required": decided.positions_required,
-            "positions_verified": decided.positions_verified,
-            "concepts_digest": verdicts.concepts_digest,
-            "false_positive_rate": verdicts.false_positive_rate,
-        },
+        figures={name: row[name] for name in _FIGURES},
     )
+
+
+def _values_of(decided: Decision, verdicts: Verdicts) -> dict[str, Any]:
+    """Return the columns that a decision fills; a lead names no calibration and no rate."""
+    values = decided._asdict()
+    rate = values.pop("calibrated")
+    version = verdicts.concept_versions.get(decided.concept)
+    return values | {
+        "concepts_digest": verdicts.concepts_digest,
+        "concept_version": None if version is None else version.version,
+        "concept_digest": None if version is None else version.digest,
+        "status": FlagStatus.LEAD if rate is None else FlagStatus.CALIBRATED,
+        "false_positive_rate": None if rate is None else rate.rate,
+        "false_positive_rate_upper": None if rate is None else rate.upper_limit,
+        "calibration_requests": None if rate is None else rate.requests,
+        "calibration_digest": None if rate is None else verdicts.calibration_digest,
+    }
 
 
 def _count_verified(session: Session, subject: Subject) -> int:
@@ -120,7 +145,7 @@ def _upsert_flag(session: Session, row: dict[str, Any]) -> bool:
     new = insert(Flag).values(row).on_conflict_do_nothing().returning(Flag.id)
     if session.execute(new).scalar_one_or_none() is not None:
         return True
-    # Severity, rule and digest record why the flag was raised, so updates do not change them.
+    # Severity, rule, status and digests record why the flag was raised, so updates do not change them.
     changes = {
         name: row[name]
         for name in ("positions_matched", "positions_verified", "first_captured_at", "last_captured_at")

@@ -18,4 +18,5 @@ def read(decoder: Decoder, judge: Judge) -> None:
     readings = decoder.read(vectors, GivenFacts(token_ids=[0], phases=["decode"]))
     if not all(math.isfinite(reading.cosine) and math.isfinite(reading.fve) for reading in readings):
         raise DecoderOutageError("the decoder's figures for a known vector are not finite")
-    judge.judge(vectors, [reading.text for reading in readings], [{}])
+    texts, claims = [reading.text for reading in readings], [reading.claims for reading in readings]
+    judge.judge(vectors, texts, [{}], claims)

@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from service.store.tables import Explanation, Flag, Sample
+from service.store.tables import ConceptVersion, Explanation, Flag, Sample
+from service.store.write.concepts import ChangedConceptError
 from subtext_sidecar.anomaly import fit
 from subtext_sidecar.anomaly.score import Detector, Reference
 from subtext_sidecar.contract import record
@@ -46,10 +48,68 @@ def test_two_workers_that_read_one_request_at_once_raise_its_flag_once(
     assert sorted(flag.request_id for flag in flags) == sorted(f"r{number}" for number in range(REQUESTS))
     assert {(flag.positions_matched, flag.positions_verified) for flag in flags} == {(3, 3)}
     raised = [
-        bench.metric("subtext_concept_flags_total", model=MODEL, concept="bombs", severity="critical")
+        bench.metric(
+            "subtext_concept_flags_total", model=MODEL, concept="bombs", severity="critical", status="lead"
+        )
         for bench in benches
     ]
     assert sum(raised) == REQUESTS
+
+
+VERSIONED = """
+version: 2
+concepts:
+  - {name: bombs, version: 4, description: bombs, severity: critical, matchers: [{regex: bomb}]}
+"""
+
+
+def test_a_flag_names_its_concepts_version_and_is_a_lead_until_its_rate_is_known(
+    make_bench: Callable[..., Bench], concepts_file: Path
+) -> None:
+    concepts_file.write_text(VERSIONED)
+    bench = make_bench(FakeDecoder(text=bombs))
+    bench.add_samples(3)
+
+    bench.drain()
+
+    with bench.sessions() as session:
+        flag = session.scalars(select(Flag)).one()
+        version = session.scalars(select(ConceptVersion)).one()
+    assert (flag.status, flag.false_positive_rate, flag.calibration_digest) == ("lead", None, None)
+    assert (flag.concept_version, flag.concept_digest) == (4, version.digest)
+    assert version.definition["matchers"] == [{"regex": "bomb"}]
+    labels = {"model": MODEL, "concept": "bombs", "severity": "critical"}
+    assert bench.metric("subtext_concept_flags_total", **labels, status="lead") == 1
+
+
+def test_a_version_that_was_used_with_another_definition_is_refused(
+    make_bench: Callable[..., Bench], concepts_file: Path
+) -> None:
+    concepts_file.write_text(VERSIONED)
+    make_bench()
+    make_bench()  # the same again is no change
+    concepts_file.write_text(VERSIONED.replace("regex: bomb", "regex: bombs"))
+
+    with pytest.raises(ChangedConceptError, match=r"'bombs': matchers: version 4 .* set version: 5"):
+        make_bench()
+
+    concepts_file.write_text(
+        VERSIONED.replace("version: 4", "version: 5").replace("regex: bomb", "regex: b")
+    )
+    make_bench()
+
+
+def test_concepts_without_a_version_may_change(
+    make_bench: Callable[..., Bench], concepts_file: Path
+) -> None:
+    make_bench()
+    concepts_file.write_text(concepts_file.read_text().replace("regex: bomb", "regex: boom"))
+
+    bench = make_bench()
+
+    with bench.sessions() as session:
+        versions = session.scalars(select(ConceptVersion.version)).all()
+    assert versions == [None, None]
 
 
 def test_a_row_has_the_p_value_that_the_screen_gave_it(make_bench: Callable[..., Bench]) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
-from workers.judge.concepts import ConceptMatcher, ConceptsError, load_concepts
+from workers.judge.concepts import ConceptsError, load_concepts
 from workers.judge.embedder import MiniLmEmbedder, WordEmbedder
+from workers.judge.matching import ConceptMatcher
 
 GOOD = """
 version: 1
@@ -68,7 +69,9 @@ def test_a_given_threshold_comes_before_the_written_one(tmp_path: Path) -> None:
         (("    matchers:", "    positions_required: 1\n    matchers:"), "positions_required"),
         (("\\bpasswords?\\b", "("), "is not a regular expression"),
         (("threshold: 0.6", "threshold: 1.6"), "threshold"),
-        (("version: 1", "version: 2"), "version"),
+        (("version: 1", "version: 3"), "version"),
+        (("version: 1", "version: 2"), "concept 'credentials': version: missing; begin with 1"),
+        (("    matchers:", "    version: 1\n    matchers:"), "version: is of files of version 2"),
         (("name: credentials", "name: Credentials!"), "concept 'Credentials!': name"),
         (("concepts:", "concept:"), "concepts"),
     ],

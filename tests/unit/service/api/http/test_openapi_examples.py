@@ -12,6 +12,7 @@ import yaml
 from service.api.http import openapi
 from service.coverage import blind_spots
 from service.store import migrate
+from service.store.tables import FlagStatus
 from subtext_sidecar.anomaly.score import ANOMALY_SCORES
 from subtext_sidecar.contract import facts
 from subtext_sidecar.contract.counters import COUNTERS, Hop, Stratum, loss_of
@@ -52,6 +53,7 @@ WORDS: dict[str, set[str]] = {
 }
 WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
     ("BlindSpot", "code"): set(blind_spots.CODES),
+    ("Flag", "status"): {*map(str, FlagStatus)},
     ("Loss", "reason"): {lost.reason for counter in COUNTERS if (lost := loss_of(counter))},
 }
 # Names, ids, counters and prose: no vocabulary has them.
