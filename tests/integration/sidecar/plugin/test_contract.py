@@ -108,6 +108,15 @@ CODE: list[tuple[str, str, tuple[str, ...]]] = [
         "NixlPullConnectorScheduler.request_finished",
         ("remote_request_id=request.request_id",),
     ),
+    # Each input of a session is scheduled as new, with a prompt that has grown.
+    (
+        "v1/core/sched/scheduler.py",
+        "Scheduler._update_request_as_session",
+        (
+            "session.prompt_token_ids.extend(update.prompt_token_ids or ())",
+            "session.status = RequestStatus.WAITING",
+        ),
+    ),
     # Where it is told whose prompt a connector brought: V1 keeps it until it samples, V2 returns it.
     (V1, "GPUModelRunner.execute_model", ("self.kv_connector_output = kv_connector_output",)),
     (V2, "GPUModelRunner.sample_tokens", ("model_runner_output.kv_connector_output = ",)),
