@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.vllm.meeting import TRANSFER, Meeting
+from tests.support.vllm.session import run_session
 
 
 def main(jobs_path: str) -> int:
@@ -89,6 +90,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         "has_extension": "subtext_sidecar.plugin.vllm.extension" in sys.modules,
         "config_hash": config.compute_hash(),
     }
+    for session in job["sessions"]:
+        result["texts"][session["id"]] = run_session(engine, session)
     if job["half"] == "prefill":
         meeting.hand_over(result["transfers"])
     elif job["half"] == "decode":

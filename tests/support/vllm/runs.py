@@ -145,7 +145,8 @@ def job(
     """Return one engine's job; ``subtext`` is the plugin's configuration, None for no plugin.
 
     A job with ``half="prefill"`` runs at once with the next one, which has ``half="decode"`` and goes on
-    with its requests, by their ids. ``env`` sets variables for this job alone.
+    with its requests, by their ids. ``env`` sets variables for this job alone. ``sessions``
+    of streaming inputs run after the requests.
     """
     arguments = {**ENGINE, "model": str(model_dir), **(engine or {})}
     if subtext is not None:
@@ -160,7 +161,7 @@ def job(
             }
         }
     full = {"engine": arguments, "requests": requests, "attributes": False, "asynchronous": False}
-    return {**full, "half": None, "env": {}, **changes}
+    return {**full, "half": None, "env": {}, "sessions": [], **changes}
 
 
 def run_jobs(

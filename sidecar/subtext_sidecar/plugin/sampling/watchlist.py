@@ -51,7 +51,11 @@ Count = Callable[[str, CounterName, int], None]
 
 
 class NewRequest(NamedTuple):
-    """A request that the engine schedules for the first time, or again after a preemption."""
+    """A request that the engine schedules for the first time, or again after a preemption.
+
+    A session of streaming inputs keeps one internal id. Each of its inputs is scheduled as a request whose
+    prompt is all that came before, computed already, and what is new.
+    """
 
     internal_id: str
     prompt_tokens: int
@@ -199,7 +203,7 @@ class Watchlist:
         self._randomized_ids = randomized_ids
         self._mint = mint
         self._budget = Budget()
-        self._known: dict[str, None] = {}
+        self._known: dict[str, int] = {}  # the length of each one's prompt
         self.watched: dict[str, Watch] = {}  # for others to look whether it is empty
         self._wheel: Wheel[Watch] = Wheel()
         self._longest: int | None = None  # of the step that is to be read
@@ -219,17 +223,23 @@ class Watchlist:
         self._policy = policy
 
     def add(self, requests: Iterable[NewRequest], now: float) -> None:
-        """Decide about requests that were not known; a resumed request keeps its state."""
+        """Decide about requests that were not known; a resumed request keeps its state.
+
+        One that comes again with a longer prompt is the next input of its session: a request of its own.
+        """
         policy = self._policy
         self._budget.advance(now)
         for request in requests:
-            if request.internal_id in self._known:
+            known = self._known.get(request.internal_id)
+            if known == request.prompt_tokens:
                 continue
-            self._known[request.internal_id] = None
+            if known is not None:
+                self.forget([request.internal_id])
+            self._known[request.internal_id] = request.prompt_tokens
             if len(self._known) > MAX_KNOWN_REQUESTS:
                 self.forget([next(iter(self._known))])
             try:
-                self._decide(policy, request)
+                self._decide(policy, request, continues=known is not None)
             except Exception:  # noqa: BLE001  # what one client sends must not end the audit of the others
                 self._count(_UNIFORM, PluginCounter.UNOBSERVABLE_UNREADABLE, 1)
 
@@ -307,7 +317,7 @@ class Watchlist:
             self._wheel.put(watch, watch.due)
         self._longest, self._due = None, []
 
-    def _decide(self, policy: CapturePolicy, request: NewRequest) -> None:
+    def _decide(self, policy: CapturePolicy, request: NewRequest, *, continues: bool) -> None:
         said = read_request_args(policy, request.extra_args)
         half = self._half(request, said.stratum)
         # A request that passes two engines is seen by the one that writes its answer.
@@ -320,6 +330,9 @@ class Watchlist:
         self._count(said.stratum, _PREFILLED_SAMPLED if is_prefill else _SAMPLED, 1)
         if request.is_adapted:
             self._count(said.stratum, PluginCounter.REQUESTS_ADAPTED, 1)
+        if continues:
+            # What was computed is of the inputs before: nothing of it is missing here.
+            watch.next_position = sampling.next_position(watch.choice, request.computed_tokens)
         self.watched[request.internal_id] = watch
         self._file(watch)
 

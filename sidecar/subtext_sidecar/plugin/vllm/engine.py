@@ -64,6 +64,11 @@ def engine_halves(vllm_config: Any, split: Split | None) -> EngineHalves:
     return halves
 
 
+def engines_of(vllm_config: Any, settings: CaptureSettings) -> int:
+    """Return how many engines share the budget, this one included."""
+    return settings.engines or int(vllm_config.parallel_config.data_parallel_size)
+
+
 def served_name(model_config: Any) -> str:
     """Return the first served model name, which is what clients know the model by."""
     names = model_config.served_model_name or model_config.model

@@ -22,7 +22,7 @@ SPECULATIVE = "config/speculative.py"
 
 # What instances have: file, class, names.
 ATTRIBUTES: list[tuple[str, str, str]] = [
-    ("engine/arg_utils.py", "EngineArgs", "additional_config worker_extension_cls"),
+    ("engine/arg_utils.py", "EngineArgs", "additional_config worker_extension_cls data_parallel_size"),
     ("config/vllm.py", "VllmConfig", "additional_config model_config parallel_config speculative_config"),
     ("config/vllm.py", "VllmConfig", "kv_transfer_config cache_config"),
     ("config/cache.py", "CacheConfig", "kv_sharing_fast_prefill"),
@@ -50,7 +50,7 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     (MODEL, "ModelConfig", "runner_type get_total_num_hidden_layers get_hidden_size dtype"),
     (MODEL, "ModelConfig", "served_model_name model hf_text_config try_get_generation_config"),
     (MODEL, "ModelConfig", "max_model_len"),
-    (PARALLEL, "ParallelConfig", "worker_extension_cls pipeline_parallel_size"),
+    (PARALLEL, "ParallelConfig", "worker_extension_cls pipeline_parallel_size data_parallel_size"),
     (PARALLEL, "ParallelConfig", "prefill_context_parallel_size use_ubatching"),
     (SPECULATIVE, "SpeculativeConfig", "method enable_adaptive_verification"),
     ("distributed/parallel_state.py", "GroupCoordinator", "rank_in_group"),
@@ -107,6 +107,21 @@ CODE: list[tuple[str, str, tuple[str, ...]]] = [
         "distributed/kv_transfer/kv_connector/v1/nixl/pull_scheduler.py",
         "NixlPullConnectorScheduler.request_finished",
         ("remote_request_id=request.request_id",),
+    ),
+    # A rank of a model without experts is told that it is alone, before plugins are loaded in it.
+    (
+        "v1/engine/core.py",
+        "EngineCoreProc.run_engine_core",
+        ("parallel_config.reconfigure_for_independent_dp_rank()", "EngineCoreProc("),
+    ),
+    # Each input of a session is scheduled as new, with a prompt that has grown.
+    (
+        "v1/core/sched/scheduler.py",
+        "Scheduler._update_request_as_session",
+        (
+            "session.prompt_token_ids.extend(update.prompt_token_ids or ())",
+            "session.status = RequestStatus.WAITING",
+        ),
     ),
     # Where it is told whose prompt a connector brought: V1 keeps it until it samples, V2 returns it.
     (V1, "GPUModelRunner.execute_model", ("self.kv_connector_output = kv_connector_output",)),

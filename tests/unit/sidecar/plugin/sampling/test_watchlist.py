@@ -93,6 +93,45 @@ def test_positions_repeated_after_a_preemption_are_counted_and_not_taken_again()
     assert counts[UNIFORM, "positions_repeated"] == 5
 
 
+def test_each_input_of_a_session_is_a_request_with_a_prompt_of_its_own() -> None:
+    requests, counts = make(replace(EVERY_ROW, prompt_window=3))
+    requests.add([new("a-00000000", 4)], 0.0)
+    assert pick_one(requests, 0, 4) == [1, 2, 3]
+    assert pick_one(requests, 4, 1) == [4]
+
+    # The token that was generated last is left out: the input of six tokens begins in its place.
+    requests.add([new("a-00000000", 11)._replace(computed_tokens=5)], 0.0)
+    assert not requests.can_skip(1)
+    assert pick_one(requests, 5, 6) == [8, 9, 10]
+    # An input that is shorter than what is wanted of a prompt: nothing before it is missing.
+    requests.add([new("a-00000000", 12)._replace(computed_tokens=11)], 0.0)
+    assert pick_one(requests, 11, 1) == [11]
+    assert pick_one(requests, 12, 1) == [12]
+
+    assert counts.of(UNIFORM) == {"requests_seen": 3, "requests_sampled": 3}
+
+
+def test_each_input_of_a_session_is_drawn_by_itself() -> None:
+    counts = Counts()
+    captures = itertools.count()
+    requests = Watchlist(
+        replace(EVERY_ROW, request_rate=0.5),
+        counts,
+        context=CONTEXT,
+        key=KEY,
+        mint=lambda _: str(next(captures)),
+    )
+
+    sampled = []
+    for length in range(4, 404):
+        requests.add([new("a-00000000", length)._replace(computed_tokens=length - 1)], 0.0)
+        sampled.append("a-00000000" in requests.watched)
+
+    assert 150 < sum(sampled) < 250
+    requests.forget(["a-00000000"])
+    assert len(requests) == 0
+
+
 def test_a_cached_prompt_position_is_counted_as_unobservable() -> None:
     requests, counts = make()
     requests.add([new("a-00000000", 10)], 0.0)
