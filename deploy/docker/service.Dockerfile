@@ -1,6 +1,7 @@
 # The service, the migrations and the sidecar's shipper: one image without torch or vLLM.
 # Build from the repository's root: docker build -f deploy/docker/service.Dockerfile .
-FROM python:3.11.14-slim-bookworm
+ARG BASE_DIGEST=
+FROM python:3.11.14-slim-bookworm${BASE_DIGEST}
 
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app

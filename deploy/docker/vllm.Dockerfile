@@ -1,7 +1,8 @@
 # The official vLLM server with the capture plugin installed; without "subtext" in
 # --additional-config it is the official server.
 # Build from the repository's root: docker build -f deploy/docker/vllm.Dockerfile .
-FROM vllm/vllm-openai:v0.32.0
+ARG BASE_DIGEST=
+FROM vllm/vllm-openai:v0.32.0${BASE_DIGEST}
 
 # --no-deps: the plugin needs only what vLLM brings, at vLLM's versions.
 COPY sidecar /opt/subtext-sidecar

@@ -1,6 +1,7 @@
 # The decode worker: the NLA pair on a GPU, with vLLM as the verbalizer's engine.
 # Build from the repository's root: docker build -f deploy/docker/worker.Dockerfile .
-FROM python:3.11.14-slim-bookworm
+ARG BASE_DIGEST=
+FROM python:3.11.14-slim-bookworm${BASE_DIGEST}
 
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app

@@ -131,8 +131,6 @@ def test_every_file_that_is_mounted_or_built_from_exists() -> None:
     for name, service in SERVICES.items():
         if "build" in service:
             assert (ROOT / service["build"]["dockerfile"]).is_file(), name
-        else:
-            assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*", service["image"]), "pinned by version"
         for mount in service.get("volumes", []):
             source = interpolated(mount).split(":")[0]
             if source.startswith("./"):
@@ -278,6 +276,20 @@ def test_an_image_copies_only_what_exists_and_does_not_end_as_root(image: str) -
         for source in sources.split():
             assert (ROOT / source).exists(), source
     assert "USER 10001" in text
+
+
+def test_every_image_has_an_exact_tag_or_a_digest() -> None:
+    bases = [
+        re.findall(r"^FROM (\S+)$", (ROOT / one["build"]["dockerfile"]).read_text(), re.MULTILINE)[0]
+        for one in SERVICES.values()
+        if "build" in one
+    ]
+    images = [one["image"] for one in SERVICES.values() if "image" in one]
+
+    for image in (*bases, *images):
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+(\.\d+)?(-[a-z]+)*\$\{\w+_DIGEST(:-)?\}", image), image
+    for build in [one["build"] for one in SERVICES.values() if "build" in one]:
+        assert re.fullmatch(r"\$\{SUBTEXT_\w+_DIGEST:-\}", build["args"]["BASE_DIGEST"])
 
 
 def test_the_images_serve_the_vllm_version_that_the_tests_run() -> None:
