@@ -5,6 +5,8 @@ before go on writing: what they raise is a lead. The constraints are not checked
 each of them has the default status, which satisfies both, and checking would hold the lock for longer.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -14,7 +16,7 @@ down_revision = "0013"
 branch_labels = None
 depends_on = None
 
-_COLUMNS = {
+_COLUMNS: dict[str, Any] = {
     "concept_version": sa.Integer(),
     "concept_digest": sa.Text(),
     "false_positive_rate_upper": sa.Double(),
