@@ -23,6 +23,9 @@ OPERATIONS = {
     "/v1/requests/chat-1": ["explanations:read", "flags:read"],
     "/v1/flags": ["flags:read"],
     "/v1/coverage": ["coverage:read"],
+    "/v1/prevalence?model=tiny&concept=violence&from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": [
+        "flags:read"
+    ],
     "/v1/models": ["explanations:read"],
     "/v1/decoders": ["explanations:read"],
 }

@@ -164,7 +164,7 @@ INVALIDATE = {
 }
 FORGET = {
     "0006": "UPDATE alembic_version SET version_num = '0006'",
-    "0010": "UPDATE alembic_version SET version_num = '0010'",
+    "0011": "UPDATE alembic_version SET version_num = '0011'",
 }
 ARE_VALID = (
     "SELECT relname, indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
@@ -196,7 +196,7 @@ def test_an_index_is_built_while_another_migrator_waits_and_a_writer_is_at_work(
 
 @pytest.mark.parametrize(
     ("index", "before", "revision"),
-    [("ix_samples_capture_id", "0006", "0007"), ("ix_samples_trace_id_captured_at_id", "0010", "0012")],
+    [("ix_samples_capture_id", "0006", "0007"), ("ix_samples_trace_id_captured_at_id", "0011", "0012")],
 )
 def test_an_index_that_an_interrupted_migration_left_invalid_is_built_again(
     database_url: str, index: str, before: str, revision: str

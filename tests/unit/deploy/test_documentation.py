@@ -67,7 +67,7 @@ def names(cell: str) -> list[str]:
 
 def value(text: str) -> Any:
     """A default as the tables write it."""
-    return {"true": True, "false": False, "served name": "", "by `kv_role`": None}.get(text, text)
+    return {"true": True, "false": False, "served name": "", "by `kv_role`": None, "data-parallel ranks": None}.get(text, text)
 
 
 def zip_defaults(keys: list[str], given: list[str]) -> list[tuple[str, str]]:

@@ -99,6 +99,7 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/requests/{request_id}": "get_request",
         "/v1/flags": "list_flags",
         "/v1/coverage": "get_coverage",
+        "/v1/prevalence": "get_prevalence",
         "/v1/models": "list_models",
         "/v1/decoders": "list_decoders",
         "/healthz": "get_health",
