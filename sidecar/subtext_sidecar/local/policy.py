@@ -31,7 +31,7 @@ class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     skip_first: Annotated[int, Meta(ge=0)] = 10  # positions never taken: their norms dwarf the others
     max_rows_per_request: Annotated[int, Meta(ge=1, le=1_000_000)] = 64
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
-    rows_per_second: Budget = 0.0  # of all requests together; 0: no budget
+    rows_per_second: Budget = 0.0  # of all requests and engines together; 0: no budget
     # What is audited is the operator's to decide: whoever writes requests has a say only where he gives it.
     honour_opt_in: bool = False  # vllm_xargs {"subtext": "on"}: taken whatever the rate
     honour_opt_out: bool = False  # vllm_xargs {"subtext": "off"}: never taken
@@ -93,6 +93,11 @@ def parse_document(content: bytes, where: str) -> Policies:
     if document.capture is not None:
         check_capture(document.capture, f"{where}: capture")
     return Policies(_digest(document), document.capture, document.screen)
+
+
+def share(policy: CapturePolicy, engines: int) -> CapturePolicy:
+    """Return the policy of one of so many engines: all of them together keep within its budget."""
+    return msgspec.structs.replace(policy, rows_per_second=policy.rows_per_second / engines)
 
 
 def encode_update(update: PolicyUpdate) -> bytes:

@@ -31,6 +31,8 @@ class CaptureSettings(CapturePolicy, frozen=True, kw_only=True, forbid_unknown_f
     queue_rows: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096  # rows waiting for the sender thread
     # Which halves of a prefill/decode split this engine serves; null: what its kv_role says by itself.
     split: Split | None = None
+    # How many engines share rows_per_second; null: vLLM's data_parallel_size.
+    engines: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     metrics_port: Annotated[int, Meta(ge=0, le=65_535)] = 0  # 127.0.0.1; 0: none
     fault: FaultPoint | None = None  # for tests: raise inside that hook, at its first real use
 

@@ -54,6 +54,19 @@ def make_gemma(folder: Path) -> Path:
     return _save(GemmaForCausalLM, GemmaConfig(**SIZES, pad_token_id=0), folder)
 
 
+def describe_mixtral(folder: Path) -> Path:
+    """Save the configuration of a model with experts, without its weights."""
+    from transformers import MixtralConfig
+
+    sizes = SIZES | {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "architectures": ["MixtralForCausalLM"],
+    }
+    MixtralConfig(**sizes).save_pretrained(folder)
+    return folder
+
+
 def with_end_token(model_dir: Path, folder: Path, token_id: int) -> Path:
     """Save a copy of the model with another end token, and return its folder."""
     from transformers import AutoModelForCausalLM

@@ -64,6 +64,19 @@ def engine_halves(vllm_config: Any, split: Split | None) -> EngineHalves:
     return halves
 
 
+def engines_of(vllm_config: Any, settings: CaptureSettings) -> int:
+    """Return how many engines share the budget, this one included.
+
+    vLLM tells a rank of a model without experts that it is alone, but leaves the largest number of ranks as
+    it was, which is their number where it cannot change (``enable_elastic_ep``).
+    """
+    parallel = vllm_config.parallel_config
+    ranks = parallel.data_parallel_size
+    if not parallel.enable_elastic_ep:
+        ranks = max(ranks, parallel.elastic_ep_max_dp_size)
+    return settings.engines or int(ranks)
+
+
 def served_name(model_config: Any) -> str:
     """Return the first served model name, which is what clients know the model by."""
     names = model_config.served_model_name or model_config.model

@@ -22,7 +22,7 @@ from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.record import VERSION
 from subtext_sidecar.local.capture_view import CaptureView
 from subtext_sidecar.local.ledger import Ledger, new_source
-from subtext_sidecar.local.policy import START_VERSION, PolicyUpdate
+from subtext_sidecar.local.policy import START_VERSION, PolicyUpdate, share
 from subtext_sidecar.local.wire import CaptureStatus
 from subtext_sidecar.plugin.capture import Capture
 from subtext_sidecar.plugin.overhead import Overhead
@@ -43,6 +43,7 @@ from subtext_sidecar.plugin.vllm.activation import CONFIG_KEY, LOGGER
 from subtext_sidecar.plugin.vllm.engine import (
     context_length,
     engine_halves,
+    engines_of,
     identify,
     is_emitting_rank,
     randomizes_request_ids,
@@ -77,6 +78,7 @@ class WorkerHooks:
         self._settings = settings
         self._state = state
         self._identity = identify(vllm_config, settings)
+        self._engines = engines_of(vllm_config, settings)
         self._load_model = worker.load_model
         self._execute_model = worker.execute_model
         self._sample_tokens = worker.sample_tokens
@@ -167,10 +169,11 @@ class WorkerHooks:
         # vLLM counts what enters a block: the output of block K enters block K + 1.
         adapter.enable(self._settings.layer + 1)
         logging.getLogger(LOGGER).info(
-            "subtext: capturing layer %d of %s (runner %s)",
+            "subtext: capturing layer %d of %s (runner %s, engines that share the budget: %d)",
             self._settings.layer,
             self._identity.model,
             adapter.name,
+            self._engines,
         )
         return adapter
 
@@ -188,7 +191,7 @@ class WorkerHooks:
         layout = row_layout(self._vllm_config, self._settings)
         self._capture = Capture(
             runner=runner,
-            policy=self._settings.policy(),
+            policy=share(self._settings.policy(), self._engines),
             model=self._identity.model,
             ledger=self._ledger,
             ring=open_ring(layout, self._worker.model_runner.device),
@@ -221,7 +224,7 @@ class WorkerHooks:
     def _set_policy(self, update: PolicyUpdate) -> None:
         """Follow the sidecar's policy; without one, that of the engine's own configuration."""
         if self._capture is not None:
-            self._capture.set_policy(update.capture or self._settings.policy())
+            self._capture.set_policy(share(update.capture or self._settings.policy(), self._engines))
             self._policy_version = update.version
             logging.getLogger(LOGGER).info("subtext: policy %r is in force", update.version)
 

@@ -50,7 +50,8 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     (MODEL, "ModelConfig", "runner_type get_total_num_hidden_layers get_hidden_size dtype"),
     (MODEL, "ModelConfig", "served_model_name model hf_text_config try_get_generation_config"),
     (MODEL, "ModelConfig", "max_model_len"),
-    (PARALLEL, "ParallelConfig", "worker_extension_cls pipeline_parallel_size"),
+    (PARALLEL, "ParallelConfig", "worker_extension_cls pipeline_parallel_size data_parallel_size"),
+    (PARALLEL, "ParallelConfig", "enable_elastic_ep elastic_ep_max_dp_size"),
     (PARALLEL, "ParallelConfig", "prefill_context_parallel_size use_ubatching"),
     (SPECULATIVE, "SpeculativeConfig", "method enable_adaptive_verification"),
     ("distributed/parallel_state.py", "GroupCoordinator", "rank_in_group"),
@@ -107,6 +108,12 @@ CODE: list[tuple[str, str, tuple[str, ...]]] = [
         "distributed/kv_transfer/kv_connector/v1/nixl/pull_scheduler.py",
         "NixlPullConnectorScheduler.request_finished",
         ("remote_request_id=request.request_id",),
+    ),
+    # A rank of a model without experts is told that it is alone, before plugins are loaded in it.
+    (
+        "v1/engine/core.py",
+        "EngineCoreProc.run_engine_core",
+        ("parallel_config.reconfigure_for_independent_dp_rank()", "EngineCoreProc("),
     ),
     # Each input of a session is scheduled as new, with a prompt that has grown.
     (
@@ -180,7 +187,7 @@ FOREIGN = {
     "vllm.runner_v2": {"runner", "executed", "batch", "output"},
     "vllm.aux_output": {"runner"},
     "capture": {"scheduled", "new", "params"},
-    "vllm.engine": {"vllm_config", "model_config", "envs", "transfer"},
+    "vllm.engine": {"vllm_config", "model_config", "envs", "transfer", "parallel"},
     "vllm.refusal": {"vllm_config", "model", "parallel", "runner"},
     "vllm.hooks": {"worker"},
 }

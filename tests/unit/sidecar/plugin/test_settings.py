@@ -46,6 +46,7 @@ def test_the_socket_leaves_room_for_the_one_beside_it() -> None:
         ({"fault": "everything"}, "fault"),
         ({"metrics_port": 70_000}, "metrics_port"),
         ({"split": "kv_both"}, "split"),
+        ({"engines": 0}, "engines"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(changes: dict[str, object], named: str) -> None:
