@@ -67,7 +67,14 @@ def names(cell: str) -> list[str]:
 
 def value(text: str) -> Any:
     """A default as the tables write it."""
-    return {"true": True, "false": False, "served name": "", "by `kv_role`": None, "data-parallel ranks": None}.get(text, text)
+    said = {
+        "true": True,
+        "false": False,
+        "served name": "",
+        "by `kv_role`": None,
+        "data-parallel ranks": None,
+    }
+    return said.get(text, text)
 
 
 def zip_defaults(keys: list[str], given: list[str]) -> list[tuple[str, str]]:

@@ -65,8 +65,16 @@ def engine_halves(vllm_config: Any, split: Split | None) -> EngineHalves:
 
 
 def engines_of(vllm_config: Any, settings: CaptureSettings) -> int:
-    """Return how many engines share the budget, this one included."""
-    return settings.engines or int(vllm_config.parallel_config.data_parallel_size)
+    """Return how many engines share the budget, this one included.
+
+    vLLM tells a rank of a model without experts that it is alone, but leaves the largest number of ranks as
+    it was, which is their number where it cannot change (``enable_elastic_ep``).
+    """
+    parallel = vllm_config.parallel_config
+    ranks = parallel.data_parallel_size
+    if not parallel.enable_elastic_ep:
+        ranks = max(ranks, parallel.elastic_ep_max_dp_size)
+    return settings.engines or int(ranks)
 
 
 def served_name(model_config: Any) -> str:

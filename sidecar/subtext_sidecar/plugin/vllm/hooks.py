@@ -169,10 +169,11 @@ class WorkerHooks:
         # vLLM counts what enters a block: the output of block K enters block K + 1.
         adapter.enable(self._settings.layer + 1)
         logging.getLogger(LOGGER).info(
-            "subtext: capturing layer %d of %s (runner %s)",
+            "subtext: capturing layer %d of %s (runner %s, engines that share the budget: %d)",
             self._settings.layer,
             self._identity.model,
             adapter.name,
+            self._engines,
         )
         return adapter
 

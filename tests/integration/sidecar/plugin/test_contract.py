@@ -22,7 +22,7 @@ SPECULATIVE = "config/speculative.py"
 
 # What instances have: file, class, names.
 ATTRIBUTES: list[tuple[str, str, str]] = [
-    ("engine/arg_utils.py", "EngineArgs", "additional_config worker_extension_cls data_parallel_size"),
+    ("engine/arg_utils.py", "EngineArgs", "additional_config worker_extension_cls"),
     ("config/vllm.py", "VllmConfig", "additional_config model_config parallel_config speculative_config"),
     ("config/vllm.py", "VllmConfig", "kv_transfer_config cache_config"),
     ("config/cache.py", "CacheConfig", "kv_sharing_fast_prefill"),
@@ -51,6 +51,7 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     (MODEL, "ModelConfig", "served_model_name model hf_text_config try_get_generation_config"),
     (MODEL, "ModelConfig", "max_model_len"),
     (PARALLEL, "ParallelConfig", "worker_extension_cls pipeline_parallel_size data_parallel_size"),
+    (PARALLEL, "ParallelConfig", "enable_elastic_ep elastic_ep_max_dp_size"),
     (PARALLEL, "ParallelConfig", "prefill_context_parallel_size use_ubatching"),
     (SPECULATIVE, "SpeculativeConfig", "method enable_adaptive_verification"),
     ("distributed/parallel_state.py", "GroupCoordinator", "rank_in_group"),
@@ -186,7 +187,7 @@ FOREIGN = {
     "vllm.runner_v2": {"runner", "executed", "batch", "output"},
     "vllm.aux_output": {"runner"},
     "capture": {"scheduled", "new", "params"},
-    "vllm.engine": {"vllm_config", "model_config", "envs", "transfer"},
+    "vllm.engine": {"vllm_config", "model_config", "envs", "transfer", "parallel"},
     "vllm.refusal": {"vllm_config", "model", "parallel", "runner"},
     "vllm.hooks": {"worker"},
 }

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from subtext_sidecar.local.policy import share
 from subtext_sidecar.plugin.sampling.split import WHOLE, EngineHalves
-from subtext_sidecar.plugin.settings import Split, parse_settings
+from subtext_sidecar.plugin.settings import CaptureSettings, Split, parse_settings
 from subtext_sidecar.plugin.vllm.activation import LOGGER
 from subtext_sidecar.plugin.vllm.engine import engine_halves, engines_of
 from tests.support.vllm import tiny
@@ -88,11 +88,9 @@ def test_all_data_parallel_ranks_share_the_budget(
     engines: int,
     tiny_llama: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from vllm import EngineArgs, plugins
+    from vllm import EngineArgs
 
-    monkeypatch.setattr(plugins, "plugins_loaded", False)  # once in a process, which is here many servers
     subtext = {"layer": 1, "socket": "ipc://s", "secret_file": "secret", "rows_per_second": 100}
 
     model = tiny.describe_mixtral(tmp_path) if has_experts else tiny_llama
@@ -114,6 +112,13 @@ def test_all_data_parallel_ranks_share_the_budget(
 
 def test_the_operator_says_how_many_engines_share_where_vllm_cannot_know() -> None:
     settings = parse_settings({"layer": 1, "socket": "ipc://s", "secret_file": "secret", "engines": 6})
-    config = SimpleNamespace(parallel_config=SimpleNamespace(data_parallel_size=2))
+    ranks = {"data_parallel_size": 2, "elastic_ep_max_dp_size": 4}
 
-    assert engines_of(config, settings) == 6
+    def engines(settings: CaptureSettings, *, is_elastic: bool) -> int:
+        parallel = SimpleNamespace(**ranks, enable_elastic_ep=is_elastic)
+        return engines_of(SimpleNamespace(parallel_config=parallel), settings)
+
+    assert engines(settings, is_elastic=False) == 6
+    assert engines(replace(settings, engines=None), is_elastic=False) == 4
+    # There may be four ranks one day; two are there.
+    assert engines(replace(settings, engines=None), is_elastic=True) == 2

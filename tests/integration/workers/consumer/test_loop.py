@@ -420,7 +420,10 @@ def test_a_flag_needs_two_positions(make_bench: Callable[..., Bench]) -> None:
     assert (flag.positions_matched, flag.positions_required, flag.positions_verified) == (2, 2, 2)
     assert flag.false_positive_rate is None
     assert (
-        bench.metric("subtext_concept_flags_total", model=MODEL, concept="bombs", severity="critical") == 1
+        bench.metric(
+            "subtext_concept_flags_total", model=MODEL, concept="bombs", severity="critical", status="lead"
+        )
+        == 1
     )
 
 
@@ -452,7 +455,10 @@ def test_a_flag_is_raised_once_and_grows(make_bench: Callable[..., Bench]) -> No
     with bench.sessions() as session:
         assert session.execute(select(Flag)).scalar_one().positions_matched == 9
     assert (
-        bench.metric("subtext_concept_flags_total", model=MODEL, concept="bombs", severity="critical") == 1
+        bench.metric(
+            "subtext_concept_flags_total", model=MODEL, concept="bombs", severity="critical", status="lead"
+        )
+        == 1
     )
 
 
