@@ -16,7 +16,11 @@ def worker(argv: list[str]) -> int:
 
 
 def calibrate(argv: list[str]) -> int:
-    """Calibrate a decoder."""
+    """Calibrate a decoder, or with ``concepts`` as the first word the concepts."""
+    if argv[:1] == ["concepts"]:
+        from workers.calibrate.concepts import calibrate as run_concepts
+
+        return run_concepts(argv[1:])
     from workers.calibrate.measure import calibrate as run
 
     return run(argv)

@@ -22,6 +22,9 @@ class WorkerSettings(BaseSettings):
     redis_password_file: Path | None = Field(default=None, description="instead of one in the URL")
     decoder_dir: Path
     concepts_file: Path
+    concept_calibration_file: Path | None = Field(
+        default=None, description="made by `subtext calibrate concepts`; without one every flag is a lead"
+    )
     served_model: str | None = Field(default=None, min_length=1, description="default: the decoder's model")
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8103, ge=0, le=65535)

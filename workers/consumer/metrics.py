@@ -79,6 +79,24 @@ class WorkerMetrics:
             ["model", "kind", "severity"],
             registry=registry,
         )
+        self.concept_calibrated = Gauge(
+            "subtext_concept_calibrated",
+            "Whether the false-positive rate of the concept's flags is known; otherwise they are leads",
+            ["model", "layer", "concept"],
+            registry=registry,
+        )
+        self.concept_calibration_made = Gauge(
+            "subtext_concept_calibration_made_timestamp_seconds",
+            "When the concept calibration in force was made; 0 without one",
+            ["model", "layer"],
+            registry=registry,
+        )
+        self.concept_calibration_rejected = Gauge(
+            "subtext_concept_calibration_rejected",
+            "Whether the concept calibration, or the part of a changed concept, is not in force, by reason",
+            ["model", "layer", "reason"],
+            registry=registry,
+        )
         self.anomalies = Counter(
             "subtext_anomaly_discoveries",
             "Activations with a conformal p-value at or below the policy's threshold",

@@ -27,6 +27,8 @@ from workers.consumer.outage.progress import Progress
 from workers.consumer.queue import QueueSettings, StreamQueue
 from workers.errors import STORE_ERRORS, is_outage
 from workers.judge import anomalies
+from workers.judge.calibration import InForce, Loaded, RejectedReason, put_in_force
+from workers.judge.calibration import load as load_calibration
 from workers.judge.concepts import Concept, ConceptSet, load_concepts
 from workers.judge.embedder import Embedder, MiniLmEmbedder
 from workers.judge.judge import Judge
@@ -54,6 +56,7 @@ class Parts:
     intake: CoverageIntake
     health: HealthServer
     concepts: ConceptSet
+    calibration: Loaded | None  # of the concepts; None without a file
     warm: threading.Event  # set while the decoder reads: from its first vector on
     progress: Progress
 
@@ -84,17 +87,19 @@ class Parts:
             identity = decoder.identity
             models = {identity.model, self.settings.served_model or identity.model}
             anomalies.check_fits(anomaly, models=models, layer=identity.layer, d_model=identity.d_model)
-        policy = JudgePolicy()
+        in_force = put_in_force(self.concepts, self.calibration, decoder.identity)
         judge = Judge(
             concepts=self.concepts,
-            matcher=ConceptMatcher(self.concepts, embedder or MiniLmEmbedder(), policy.semantic_thresholds),
+            in_force=in_force,
+            matcher=ConceptMatcher(self.concepts, embedder or MiniLmEmbedder(), in_force.thresholds),
             detector=None if anomaly is None else Detector(anomaly),
-            policy=policy,
+            policy=JudgePolicy(),
         )
         target = self._register(decoder)
         if target is None:
             return None
         self._warm_up(decoder, judge, target)
+        self._tell_calibration(in_force, target.model, str(decoder.identity.layer))
         self._open_queues(target.model, decoder.identity.layer)
         return WorkerLoop(
             queue=self.queue,
@@ -178,6 +183,21 @@ class Parts:
         self.metrics.anomaly_calibration.labels(target.model).set(size)
         self.warm.set()
 
+    def _tell_calibration(self, in_force: InForce, model: str, layer: str) -> None:
+        made_at = 0.0 if in_force.made_at is None else in_force.made_at.timestamp()
+        self.metrics.concept_calibration_made.labels(model, layer).set(made_at)
+        for reason in RejectedReason:
+            is_rejected = reason in in_force.rejected
+            self.metrics.concept_calibration_rejected.labels(model, layer, reason).set(is_rejected)
+        for name, rule in in_force.rules.items():
+            self.metrics.concept_calibrated.labels(model, layer, name).set(rule.calibrated is not None)
+        if in_force.rejected:
+            log.warning(
+                "concepts_not_calibrated",
+                reasons=sorted(in_force.rejected),
+                leads=[name for name, rule in in_force.rules.items() if rule.calibrated is None],
+            )
+
 
 def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> Parts:
     """Return the parts that need no decoder.
@@ -185,6 +205,8 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
     Raises ConceptsError, ListeningError, or OSError when the port is taken.
     """
     concepts = load_concepts(settings.concepts_file)
+    file = settings.concept_calibration_file
+    calibration = None if file is None else load_calibration(file)
     database = store_engine.create_engine(settings.database, application_name="subtext-worker")
     client = redis.Redis.from_url(
         settings.redis_url.get_secret_value(),
@@ -220,6 +242,7 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
         ),
         health=health,
         concepts=concepts,
+        calibration=calibration,
         warm=warm,
         progress=progress,
     )

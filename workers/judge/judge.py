@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from service.store.write.evidence import ConceptVersion, Verdicts
 from subtext_sidecar.anomaly.score import Detector
 from workers.judge import anomalies
+from workers.judge.calibration import InForce
 from workers.judge.concepts import ConceptSet
-from workers.judge.flags import FlagRule, decide
+from workers.judge.flags import decide
 from workers.judge.matching import ConceptMatcher, Match
 from workers.judge.policy import JudgePolicy
 from workers.nla.decoder import Claims
@@ -31,9 +32,10 @@ class Judgement(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """Concepts, detector and policy in force."""
+    """Concepts, their rules, detector and policy in force."""
 
     concepts: ConceptSet
+    in_force: InForce
     matcher: ConceptMatcher
     detector: Detector | None  # None when the decoder has no anomaly reference
     policy: JudgePolicy
@@ -61,13 +63,10 @@ class Judge:
 
     def verdicts(self) -> Verdicts:
         """Return the flag rule and the digests that the store writes with each flag."""
-        rules = {
-            concept.name: FlagRule(severity=concept.severity, positions_required=concept.positions_required)
-            for concept in self.concepts.concepts
-        }
         return Verdicts(
-            decide=partial(decide, rules),
+            decide=partial(decide, self.in_force.rules),
             concepts_digest=self.concepts.digest,
+            calibration_digest=self.in_force.digest,
             concept_versions={
                 concept.name: ConceptVersion(concept.version, concept.digest)
                 for concept in self.concepts.concepts

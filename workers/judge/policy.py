@@ -1,10 +1,9 @@
-"""The thresholds that turn readings into verdicts; a calibration may replace them.
+"""The thresholds that turn readings into verdicts, besides those of concepts.
 
-How many positions must match is a property of each concept; see `workers.judge.flags`.
+Those are the definitions' own, or a calibration's; see `workers.judge.calibration`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,5 +12,3 @@ class JudgePolicy:
 
     anomaly_p_value: float = 0.01
     """An activation with a conformal p-value at or below this one is counted as an anomaly."""
-    semantic_thresholds: Mapping[str, float] = field(default_factory=dict)
-    """Cosine by concept name; overrides concepts.yaml."""

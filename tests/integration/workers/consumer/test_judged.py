@@ -14,7 +14,10 @@ from service.store.write.concepts import ChangedConceptError
 from subtext_sidecar.anomaly import fit
 from subtext_sidecar.anomaly.score import Detector, Reference
 from subtext_sidecar.contract import record
+from tests.support.calibrations import MEASURED, calibration_of
 from tests.support.worker import D_MODEL, MODEL, Bench, make_record
+from workers.judge import calibration
+from workers.judge.concepts import load_concepts
 from workers.nla.fake import FakeDecoder
 
 REQUESTS = 24
@@ -80,6 +83,29 @@ def test_a_flag_names_its_concepts_version_and_is_a_lead_until_its_rate_is_known
     assert version.definition["matchers"] == [{"regex": "bomb"}]
     labels = {"model": MODEL, "concept": "bombs", "severity": "critical"}
     assert bench.metric("subtext_concept_flags_total", **labels, status="lead") == 1
+
+
+def test_a_calibrated_flag_carries_its_rate_and_its_calibration(
+    make_bench: Callable[..., Bench], concepts_file: Path, tmp_path: Path
+) -> None:
+    concepts_file.write_text(VERSIONED)
+    decoder, path = FakeDecoder(text=bombs), tmp_path / "calibration.json"
+    calibration.save(calibration_of(load_concepts(concepts_file), decoder.identity), path)
+    bench = make_bench(decoder, concept_calibration_file=path)
+    bench.add_samples(3)
+
+    bench.drain()
+
+    with bench.sessions() as session:
+        flag = session.scalars(select(Flag)).one()
+    assert (flag.status, flag.calibration_digest) == ("calibrated", calibration.load(path).digest)
+    assert flag.false_positive_rate == MEASURED.rate
+    assert flag.false_positive_rate_upper == MEASURED.upper_limit
+    assert flag.calibration_requests == MEASURED.requests
+    labels = {"model": MODEL, "layer": "1"}
+    assert bench.metric("subtext_concept_calibrated", concept="bombs", **labels) == 1
+    assert bench.metric("subtext_concept_calibration_rejected", reason="absent", **labels) == 0
+    assert bench.metric("subtext_concept_calibration_made_timestamp_seconds", **labels) > 0
 
 
 def test_a_version_that_was_used_with_another_definition_is_refused(

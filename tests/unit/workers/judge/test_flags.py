@@ -5,7 +5,7 @@ import datetime as dt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.store.write.evidence import Decision, Evidence, Sighting
+from service.store.write.evidence import Decision, Evidence, Rate, Sighting
 from workers.judge.flags import FlagRule, decide
 
 START = dt.datetime(2026, 7, 1, tzinfo=dt.UTC)
@@ -38,6 +38,19 @@ def test_two_positions_that_agree_are_a_flag_with_its_evidence() -> None:
             last_captured_at=START + dt.timedelta(seconds=7),
         )
     ]
+
+
+def test_a_flag_is_calibrated_up_to_the_positions_that_benign_requests_had() -> None:
+    rate = Rate(0.008, 0.018, 500)
+    rules = {
+        "bombs": FlagRule(
+            severity="critical", positions_required=2, calibrated=rate, calibrated_positions=6
+        )
+    }
+    matches = [seen("bombs", 1), seen("bombs", 2)]
+
+    assert [flag.calibrated for flag in decide(rules, Evidence(matches, 6))] == [rate]
+    assert [flag.calibrated for flag in decide(rules, Evidence(matches, 7))] == [None]
 
 
 def test_one_position_that_matched_twice_counts_once() -> None:
