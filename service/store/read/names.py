@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, select, union
 
-from service.store.tables import Flag, RequestName, Sample
+from service.store.tables import Flag, Incident, RequestName, Sample
 from subtext_sidecar.contract.request_id import bounded
 
 
@@ -17,8 +17,10 @@ def names_of(request_id: str) -> list[str]:
     return list(dict.fromkeys([bounded(request_id), *([] if "\x00" in request_id else [request_id])]))
 
 
-def is_of_request(owner: type[Sample] | type[Flag], request_id: str) -> ColumnElement[bool]:
-    """Return the condition for samples or flags of captures that have the id among their names."""
+def is_of_request(
+    owner: type[Sample] | type[Flag] | type[Incident], request_id: str
+) -> ColumnElement[bool]:
+    """Return the condition for rows of captures that have the id among their names."""
     names = names_of(request_id)
     named = select(RequestName.capture_id).where(RequestName.name.in_(names))
     captured = select(owner.id).where(owner.capture_id.in_(named))
