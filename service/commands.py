@@ -15,7 +15,8 @@ def service(argv: list[str]) -> int:
         prog="subtext service",
         description="Serve the REST API. Settings: SUBTEXT_DATABASE_URL, SUBTEXT_HTTP_HOST, "
         "SUBTEXT_HTTP_PORT, SUBTEXT_TLS_CERT_FILE, SUBTEXT_TLS_KEY_FILE, SUBTEXT_PLAIN_HTTP, "
-        "SUBTEXT_ROOT_PATH, SUBTEXT_DATABASE_POOL_SIZE, SUBTEXT_QUERY_TIMEOUT_SECONDS, SUBTEXT_LOG_LEVEL.",
+        "SUBTEXT_ROOT_PATH, SUBTEXT_DATABASE_POOL_SIZE, SUBTEXT_QUERY_TIMEOUT_SECONDS, "
+        "SUBTEXT_WEBHOOKS_FILE, SUBTEXT_PUBLIC_URL, SUBTEXT_LOG_LEVEL.",
     )
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document and exit")
     if parser.parse_args(argv).openapi:

@@ -35,6 +35,7 @@ FOLDERS = (
     ("", "service/store/read"),
     ("", "service/coverage"),
     ("", "service/incidents"),
+    ("", "service/webhooks"),
     ("", "service/api"),
     ("", "service/api/http"),
     ("", "service/api/paging"),
