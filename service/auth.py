@@ -18,6 +18,7 @@ class Scope(StrEnum):
     EXPLANATIONS_READ = "explanations:read"
     EXPLANATIONS_READ_TEXT = "explanations:read_text"  # lifts the withholding of text and tokens
     FLAGS_READ = "flags:read"
+    INCIDENTS_TRIAGE = "incidents:triage"
     COVERAGE_READ = "coverage:read"
     ADMIN = "admin"
 

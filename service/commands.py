@@ -17,7 +17,7 @@ def service(argv: list[str]) -> int:
         "SUBTEXT_HTTP_PORT, SUBTEXT_TLS_CERT_FILE, SUBTEXT_TLS_KEY_FILE, SUBTEXT_PLAIN_HTTP, "
         "SUBTEXT_ROOT_PATH, SUBTEXT_DATABASE_POOL_SIZE, SUBTEXT_QUERY_TIMEOUT_SECONDS, "
         "SUBTEXT_PREVALENCE_HOURS, SUBTEXT_PREVALENCE_EVERY_SECONDS, SUBTEXT_PREVALENCE_THRESHOLDS, "
-        "SUBTEXT_LOG_LEVEL.",
+        "SUBTEXT_WEBHOOKS_FILE, SUBTEXT_PUBLIC_URL, SUBTEXT_LOG_LEVEL.",
     )
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document and exit")
     if parser.parse_args(argv).openapi:

@@ -12,11 +12,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import log
 from service.api.app import create_app
 from service.api.deps import Resources
+from service.incident_metrics import IncidentMetrics
+from service.incident_watch import IncidentWatch
 from service.key_watch import KeyWatch
 from service.metrics import Metrics
 from service.prevalence_watch import PrevalenceWatch, WatchPlan
 from service.settings import ServiceSettings
 from service.store.engine import create_engine, ping, session_factory
+from service.webhooks.courier import Courier
 
 
 def serve(settings: ServiceSettings) -> int:
@@ -36,12 +39,23 @@ def serve(settings: ServiceSettings) -> int:
     )
     with contextlib.suppress(SQLAlchemyError):
         ping(engine)
-    sessions, metrics = session_factory(engine), Metrics(CollectorRegistry(auto_describe=True))
+    registry = CollectorRegistry(auto_describe=True)
+    sessions, metrics, incident_metrics = (
+        session_factory(engine),
+        Metrics(registry),
+        IncidentMetrics(registry),
+    )
     metrics.set_prevalence_thresholds(settings.prevalence_thresholds)
     plan = WatchPlan(
         settings.prevalence_hours, settings.prevalence_every_seconds, settings.prevalence_thresholds
     )
-    watches = (KeyWatch(sessions, metrics), PrevalenceWatch(sessions, metrics, plan))
+    webhooks = settings.webhooks
+    beside = (
+        KeyWatch(sessions, metrics),
+        PrevalenceWatch(sessions, metrics, plan),
+        IncidentWatch(sessions, incident_metrics, [one.name for one in webhooks]),
+        Courier(sessions, webhooks, incident_metrics, public_url=settings.public_url),
+    )
     resources = Resources(engine=engine, sessions=sessions, metrics=metrics)
     structlog.get_logger(__name__).info("service_starts", host=settings.http_host, port=settings.http_port)
     server = uvicorn.Server(
@@ -64,12 +78,12 @@ def serve(settings: ServiceSettings) -> int:
     # uvicorn puts its own handler in front of this one and, once it has stopped, raises the signal
     # again: without ours that would end the process before it can close its connections.
     signal.signal(signal.SIGTERM, stop)
-    for watch in watches:
-        watch.start()
+    for thread in beside:
+        thread.start()
     try:
         server.run()
     finally:
-        for watch in watches:
-            watch.close()
+        for thread in beside:
+            thread.close()
         engine.dispose()
     return 0 if server.started else 1

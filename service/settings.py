@@ -1,5 +1,6 @@
 """What the service and its commands are told from outside, by SUBTEXT_* variables only."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -7,6 +8,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.store.engine import driver_url, with_password
+from service.webhooks.destinations import Destination, read_destinations
 from subtext_sidecar.contract.listening import PlainHttp, TlsFiles, check_address, tls_files
 from subtext_sidecar.contract.secret import read_secret
 
@@ -69,6 +71,12 @@ class ServiceSettings(StoreSettings):
     )
     database_pool_size: int = Field(default=10, ge=1, le=100, description="connections, a hard bound")
     query_timeout_seconds: float = Field(default=10.0, gt=0, le=300, description="of one statement")
+    webhooks_file: Path | None = Field(default=None, description="who is told of incidents")
+    public_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s/?#@]+(/[\w.~-]+)*)?$",
+        description="how people reach the service, for links in webhooks",
+    )
     prevalence_hours: int = Field(
         default=24, ge=1, le=168, description="least length of the window of the prevalence metrics"
     )
@@ -87,6 +95,11 @@ class ServiceSettings(StoreSettings):
         return dict(_threshold(part) for part in value.split(",") if part.strip())
 
     @property
+    def webhooks(self) -> Sequence[Destination]:
+        """Who is told of incidents; ValueError when the file is wrong."""
+        return [] if self.webhooks_file is None else read_destinations(self.webhooks_file)
+
+    @property
     def tls(self) -> TlsFiles | None:
         """What to serve HTTPS with, None for plain HTTP."""
         return tls_files(self.tls_cert_file, self.tls_key_file)
@@ -94,6 +107,11 @@ class ServiceSettings(StoreSettings):
     @model_validator(mode="after")
     def _stays_private(self) -> Self:
         check_address(self.http_host, self.tls, self.plain_http)
+        return self
+
+    @model_validator(mode="after")
+    def _has_webhooks(self) -> Self:
+        _ = self.webhooks
         return self
 
 

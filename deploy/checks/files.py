@@ -36,6 +36,7 @@ FOLDERS = (
     ("", "service/coverage"),
     ("", "service/incidents"),
     ("", "service/prevalence"),
+    ("", "service/webhooks"),
     ("", "service/api"),
     ("", "service/api/http"),
     ("", "service/api/paging"),

@@ -10,7 +10,17 @@ from service.api.deps import Resources, refuse_repeated_parameters
 from service.api.http import docs_page, handlers, openapi
 from service.api.http.middleware import Observe
 from service.api.http.responses import ALWAYS, problems
-from service.api.routes import coverage, explanations, flags, health, models, prevalence, requests
+from service.api.routes import (
+    coverage,
+    explanations,
+    flags,
+    health,
+    incidents,
+    models,
+    precision,
+    prevalence,
+    requests,
+)
 
 _DESCRIPTION: Final = """\
 What a deployed language model was computing for the requests it served, in words, with the measure of
@@ -42,7 +52,7 @@ def create_app(resources: Resources) -> FastAPI:
     api = APIRouter(
         prefix="/v1", responses=problems(*ALWAYS), dependencies=[Depends(refuse_repeated_parameters)]
     )
-    for routes in (explanations, requests, flags, coverage, prevalence, models):
+    for routes in (explanations, requests, flags, incidents, precision, coverage, prevalence, models):
         api.include_router(routes.router)
     app.include_router(api)
     app.include_router(health.router)

@@ -65,6 +65,8 @@ class Caller:
     """Who asks, and what the key grants."""
 
     scopes: frozenset[str]
+    key_id: uuid.UUID
+    key_name: str
 
     @property
     def may_read_text(self) -> bool:
@@ -114,18 +116,18 @@ def authenticate(
     secret = bearer.credentials if bearer else header
     now = dt.datetime.now(dt.UTC)
     try:
-        granted = _granted(held, secret, now)
-        auth.check_scopes(granted, required.scopes)
+        caller = _caller(held, secret, now)
+        auth.check_scopes(caller.scopes, required.scopes)
     except auth.AuthenticationError as error:
         held.metrics.observe_authentication_failure(error.code)
         raise _unauthorized(error) from error
     except auth.ScopeError as error:
         held.metrics.observe_authentication_failure("missing_scope")
         raise _forbidden(error) from error
-    return Caller(scopes=granted)
+    return caller
 
 
-def _granted(held: Resources, secret: str | None, now: dt.datetime) -> frozenset[str]:
+def _caller(held: Resources, secret: str | None, now: dt.datetime) -> Caller:
     if not secret:
         raise auth.AuthenticationError(
             "missing_key", "send an API key as Authorization: Bearer KEY or as X-API-Key: KEY"
@@ -136,7 +138,7 @@ def _granted(held: Resources, secret: str | None, now: dt.datetime) -> frozenset
         key = auth.living(keys.get_key(session, auth.digest(secret)), secret, now)
     if key.last_used_at is None or key.last_used_at < now - _LAST_USED_EVERY:
         _mark_used(held, key.id, now)
-    return frozenset(key.scopes)
+    return Caller(scopes=frozenset(key.scopes), key_id=key.id, key_name=key.name)
 
 
 def _mark_used(held: Resources, key: uuid.UUID, now: dt.datetime) -> None:
@@ -182,6 +184,7 @@ def refuse_repeated_parameters(request: Request) -> None:
 
 ReadsExplanations = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ])]
 ReadsFlags = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.FLAGS_READ])]
+Triages = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.INCIDENTS_TRIAGE])]
 ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
 ReadsRequests = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])

@@ -6,13 +6,20 @@ those. To a type checker they are the enumerations.
 
 from typing import TYPE_CHECKING, Literal
 
+from service.incidents import lifecycle
 from subtext_sidecar.contract import counters, equations
 
 if TYPE_CHECKING:
     LossKind = counters.LossKind
     Place = equations.Place
     Stratum = counters.Stratum
+    IncidentState = lifecycle.State
+    IncidentEventKind = lifecycle.EventKind
+    IncidentReason = lifecycle.Reason
 else:
     LossKind = Literal[tuple(map(str, counters.LossKind))]
     Place = Literal[tuple(map(str, equations.Place))]
     Stratum = Literal[tuple(map(str, counters.Stratum))]
+    IncidentState = Literal[tuple(map(str, lifecycle.State))]
+    IncidentEventKind = Literal[tuple(map(str, lifecycle.EventKind))]
+    IncidentReason = Literal[tuple(map(str, lifecycle.Reason))]

@@ -1,6 +1,6 @@
 """States of an incident, the transitions between them, and the reasons for each: the one owner of these."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -83,3 +83,12 @@ ANOMALY_SEVERITY: Final = "info"
 def highest(*severities: str) -> str:
     """Return the highest of at least one severity; what is not in `SEVERITIES` ranks below all of them."""
     return max(severities, key=lambda name: SEVERITIES.index(name) if name in SEVERITIES else -1)
+
+
+def labels(
+    to: State, reason: Reason, concepts: Collection[str], confirmed: Collection[str]
+) -> dict[str, bool]:
+    """Return what a change of state says of each concept of its incident: nothing, unless a verdict."""
+    if to not in CLOSED or reason in UNLABELLED:
+        return {}
+    return {concept: to == State.CONFIRMED and concept in confirmed for concept in sorted(concepts)}

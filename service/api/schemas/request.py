@@ -4,6 +4,7 @@ import datetime as dt
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -63,9 +64,17 @@ class PooledKind(Answer):
     readings: int = Field(description="How many readings name it.", examples=[1])
 
 
+SUMMARY_LABEL: Final = (
+    "Hypothesis: pooled over all readings of this capture, verified or not. It names a likely theme and "
+    "never says that the request is about it."
+)
+
+
 class RequestSummary(Answer):
     """What the readings say together, verified or not: a hypothesis of the request's theme."""
 
+    hypothesis: Literal[True] = Field(default=True, description="Always true.")
+    label: str = Field(default=SUMMARY_LABEL, description="What to show beside it.")
     text: str = Field(
         examples=["about medicine (7 of 9 readings)", "no clear theme in 9 readings"],
     )

@@ -73,10 +73,15 @@ def get_explanation(session: Session, identity: uuid.UUID) -> View | None:
     return views[0] if views else None
 
 
-def list_of_samples(session: Session, samples: Sequence[uuid.UUID]) -> list[View]:
-    """Return every explanation of these samples in the order of their positions."""
+def list_of_samples(
+    session: Session, samples: Sequence[uuid.UUID], decoder_id: uuid.UUID | None = None
+) -> list[View]:
+    """Return every explanation of these samples, of one decoder if given, by position."""
     order = (Sample.layer, Sample.position, Explanation.created_at, Explanation.id)
-    return _load(session, _joined().where(Explanation.sample_id.in_(samples)).order_by(*order))
+    query = _joined().where(Explanation.sample_id.in_(samples)).order_by(*order)
+    return _load(
+        session, query if decoder_id is None else query.where(Explanation.decoder_id == decoder_id)
+    )
 
 
 _Query = Select[Explanation, Sample, Decoder, str]

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, select, union, union_all
 from sqlalchemy.orm import Session, aliased
 
 from service.store.read.page import Position, older_than
-from service.store.tables import Flag, RequestName, Sample
+from service.store.tables import Flag, Incident, RequestName, Sample
 from subtext_sidecar.contract.request_id import bounded
 
 
@@ -40,8 +40,10 @@ def list_captures(
     return session.scalars(query.limit(limit)).all()
 
 
-def is_of_request(owner: type[Sample] | type[Flag], request_id: str) -> ColumnElement[bool]:
-    """Return the condition for samples or flags of captures that have the id among their names."""
+def is_of_request(
+    owner: type[Sample] | type[Flag] | type[Incident], request_id: str
+) -> ColumnElement[bool]:
+    """Return the condition for rows of captures that have the id among their names."""
     names = names_of(request_id)
     named = select(RequestName.capture_id).where(RequestName.name.in_(names))
     captured = select(owner.id).where(owner.capture_id.in_(named))

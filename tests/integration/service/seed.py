@@ -7,8 +7,20 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.orm import Session
 
-from service.store.tables import ConceptMatch, CoverageMinute, Decoder, Explanation, Flag, Model, Sample
-from service.store.write import names
+from service.incidents.lifecycle import FindingKind
+from service.store.tables import (
+    ConceptMatch,
+    CoverageMinute,
+    Decoder,
+    Explanation,
+    Flag,
+    Incident,
+    Model,
+    Sample,
+)
+from service.store.write import incidents, names
+from service.store.write.evidence import Finding
+from service.store.write.flags import Subject
 
 START = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.UTC)
 SECRET_TEXT = "THE-SECRET-READING"
@@ -74,6 +86,7 @@ def add_explanation(
     captured_at: dt.datetime = START,
     verified: bool = True,
     anomaly_score: float | None = 31.7,
+    anomaly_p_value: float = 0.013,
     concept: str | None = None,
     claims: dict[str, Any] | None = None,
     trace_id: str | None = None,
@@ -121,7 +134,7 @@ def add_explanation(
         candidates=4,
         margin=0.02,
         anomaly_score=anomaly_score,
-        anomaly_p_value=None if anomaly_score is None else 0.013,
+        anomaly_p_value=None if anomaly_score is None else anomaly_p_value,
         anomaly_calibration_n=None if anomaly_score is None else 512,
     )
     session.add(sample)
@@ -147,6 +160,8 @@ def add_flag(
     severity: str = "high",
     captured_at: dt.datetime = START,
     created_at: dt.datetime = START,
+    concepts_digest: str = "0" * 64,
+    false_positive_rate: float | None = None,
 ) -> Flag:
     if capture_id == "of request":
         capture_id = capture_of(audited, request_id)
@@ -160,12 +175,12 @@ def add_flag(
         capture_id=capture_id,
         layer=audited.decoder.layer,
         concept=concept,
-        concepts_digest="0" * 64,
+        concepts_digest=concepts_digest,
         severity=severity,
         positions_matched=3,
         positions_required=2,
         positions_verified=14,
-        false_positive_rate=None,
+        false_positive_rate=false_positive_rate,
         first_captured_at=captured_at,
         last_captured_at=captured_at + dt.timedelta(seconds=2),
         created_at=created_at,
@@ -173,6 +188,31 @@ def add_flag(
     session.add(flag)
     session.flush()
     return flag
+
+
+def add_incident(session: Session, *flags: Flag, anomaly_p_value: float | None = 0.02) -> Incident:
+    """Open the incident of flags on one capture, or let it grow by them."""
+    first = flags[0]
+    subject = Subject(first.model_id, first.decoder_id, first.capture_id, first.request_id, first.layer)
+    findings = [
+        Finding(
+            FindingKind.FLAG,
+            flag.concept,
+            flag.severity,
+            flag.first_captured_at,
+            flag.last_captured_at,
+            {
+                "positions_matched": flag.positions_matched,
+                "positions_required": flag.positions_required,
+                "positions_verified": flag.positions_verified,
+                "concepts_digest": flag.concepts_digest,
+                "false_positive_rate": flag.false_positive_rate,
+            },
+        )
+        for flag in flags
+    ]
+    [change] = incidents.record_findings(session, subject, findings, anomaly_p_value=anomaly_p_value)
+    return session.get_one(Incident, change.id, populate_existing=True)
 
 
 def add_coverage(

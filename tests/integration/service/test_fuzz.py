@@ -18,6 +18,8 @@ Headers = dict[str, str]
 fuzzed = openapi.unconnected_app()
 # What no schema can say: which strings are cursors, how early a time may be, how two times relate.
 UNSAYABLE = {"broken_cursor", "foreign_cursor", "time_out_of_range", "empty_range", "range_too_long"}
+# Which reason fits which state, and which concepts an incident has.
+UNSAYABLE |= {"transition_not_allowed", "reason_not_allowed", "concepts_not_allowed", "unknown_concept"}
 schema = schemathesis.openapi.from_asgi("/openapi.json", fuzzed)
 
 
@@ -27,7 +29,7 @@ def stored(app: FastAPI, sessions: sessionmaker[Session]) -> None:
     with sessions.begin() as session:
         audited = seed.add_model(session)
         seed.add_explanation(session, audited, concept="deception")
-        seed.add_flag(session, audited)
+        seed.add_incident(session, seed.add_flag(session, audited))
         seed.add_coverage(session, hop="plugin", rows_sampled=1)
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from service.api.http import openapi
 from service.coverage import blind_spots
+from service.incidents import lifecycle
 from service.store import migrate
 from service.store.tables import FlagStatus
 from subtext_sidecar.anomaly.score import ANOMALY_SCORES
@@ -35,19 +36,23 @@ WORDS: dict[str, set[str]] = {
     "area": AREAS,
     "areas": AREAS,
     "concept": CONCEPT_NAMES,
+    "confirmed_concepts": CONCEPT_NAMES,
     "hop": {*map(str, Hop)},
     "kind": KINDS,
     "kind_scores": KINDS,
     "kinds": KINDS,
+    "labels": CONCEPT_NAMES,
     "matcher": set(get_args(MatcherKind)),
     "phase": set(get_args(facts.Phase)),
     "position_class": set(get_args(PositionClass)),
     "reason": REASONS,
     "role": set(get_args(facts.Role)),
+    "reason_code": {*map(str, lifecycle.Reason)},
     "register": {QUESTION, ANSWER, *(register["name"] for register in TAXONOMY["registers"])},
     "screen_scores": set(ANOMALY_SCORES),
     "severity": set(get_args(Concept.model_fields["severity"].annotation)),
     "stratum": {*map(str, Stratum)},
+    "to": {*map(str, lifecycle.State)},
     "topic": set(TAXONOMY["topics"]),
     "verified_above": set(get_args(PositionClass)),
 }
@@ -60,9 +65,11 @@ WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
 FREE = {
     "code",
     "counters",
+    "destination",
     "detail",
     "expects",
     "field",
+    "key_name",
     "location",  # its schema lists them
     "model",
     "name",

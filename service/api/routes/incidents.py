@@ -1,0 +1,204 @@
+"""Incidents: what was found on requests, and triage of it."""
+
+import uuid
+from collections.abc import Collection
+from http import HTTPStatus
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+
+from service.api.deps import Held, ReadsFlags, ReadsRequests, Triages, reading
+from service.api.http.responses import problems
+from service.api.paging import link
+from service.api.parameters import Absent, Name, NoParameters, PageParameters, RequestId, Time
+from service.api.schemas.incident import (
+    AllowedTransition,
+    Incident,
+    IncidentConflict,
+    IncidentPage,
+    IncidentReport,
+    Transition,
+    incident,
+    report,
+)
+from service.api.vocabulary import IncidentState
+from service.errors import FieldError, ProblemError, invalid_input, problem
+from service.incidents.lifecycle import TRANSITIONS, Reason, State, labels
+from service.store import triage
+from service.store.read import incidents
+from service.store.tables import Incident as IncidentRow
+
+router = APIRouter(tags=["incidents"])
+_LISTING: Final = "incidents"
+
+
+class IncidentParameters(PageParameters):
+    """Filters of the listing; all given ones must hold."""
+
+    model: Name | Absent = Field(default=None, description="Served model name.")
+    request: RequestId | Absent = Field(default=None, description="The audited request's id.")
+    concept: Name | Absent = Field(default=None, description="A concept that one of its flags has.")
+    severity: Name | Absent = Field(default=None, description="The highest severity of its findings.")
+    state: IncidentState | Absent = Field(default=None, description="Where triage stands.")
+    captured_after: Time | Absent = Field(default=None, description="Last capture at this time or later.")
+    captured_before: Time | Absent = Field(default=None, description="First capture before this time.")
+
+    def filter(self) -> incidents.Filter:
+        """Return the store's filter."""
+        return incidents.Filter(
+            model=self.model,
+            request_id=self.request,
+            concept=self.concept,
+            severity=self.severity,
+            state=self.state,
+            captured_after=self.captured_after,
+            captured_before=self.captured_before,
+        )
+
+
+@router.get("/incidents", summary="List incidents, newest opened first")
+def list_incidents(
+    held: Held,
+    _caller: ReadsFlags,
+    parameters: Annotated[IncidentParameters, Query()],
+    request: Request,
+    response: Response,
+) -> IncidentPage:
+    """Return one page of incidents, each with its flags.
+
+    An incident is all that one decoder found on one capture at one layer. Where `status` is `lead`, how
+    often one is opened on benign requests is not known. Flags that were raised before there were incidents
+    are in `/v1/flags` alone.
+    """
+    after = link.position(parameters, _LISTING)
+    with reading(held) as session:
+        page = incidents.list_incidents(session, parameters.filter(), after, parameters.limit)
+    return IncidentPage(
+        items=[incident(view) for view in page.items],
+        next_cursor=link.link_next(request, response, parameters, _LISTING, page.next),
+    )
+
+
+@router.get(
+    "/incidents/{incident_id}",
+    summary="Get one incident with all of its evidence",
+    responses=problems(HTTPStatus.NOT_FOUND),
+)
+def get_incident(
+    held: Held,
+    caller: ReadsRequests,
+    incident_id: uuid.UUID,
+    _parameters: Annotated[NoParameters, Query()],
+) -> IncidentReport:
+    """Return the incident with the readings it stands on, its history and what may follow its state.
+
+    Text and tokens are withheld without `explanations:read_text`. A position that matched and is not
+    verified is listed and counts for nothing.
+    """
+    with reading(held) as session:
+        detail = incidents.get_incident(session, incident_id)
+    if detail is None:
+        raise _unknown()
+    return report(detail, _allowed(detail.view.incident.state), with_text=caller.may_read_text)
+
+
+@router.post(
+    "/incidents/{incident_id}/transitions",
+    summary="Change an incident's state",
+    responses={
+        **problems(HTTPStatus.NOT_FOUND),
+        int(HTTPStatus.CONFLICT): {
+            "model": IncidentConflict,
+            "description": "Something happened to it since you read it; read it again and decide anew.",
+        },
+    },
+)
+def change_state(
+    held: Held,
+    caller: Triages,
+    incident_id: uuid.UUID,
+    _parameters: Annotated[NoParameters, Query()],
+    transition: Transition,
+) -> Incident:
+    """Change the state by compare-and-set and return the incident as it is then.
+
+    The change is refused with 409 when `version` is not the incident's any more, so nobody judges evidence
+    that he has not read and a repeated call changes nothing twice. Confirming and dismissing label the
+    incident's concepts: measured precision stands on that.
+    """
+    with held.sessions.begin() as session:
+        row = triage.lock_incident(session, incident_id)
+        if row is None:
+            raise _unknown()
+        change = _checked(row, transition, triage.list_concepts(session, row))
+        triage.apply(session, row, change, triage.Actor(caller.key_id, caller.key_name))
+        session.expire_all()
+        view = incidents.get_view(session, incident_id)
+    if view is None:
+        raise _unknown()
+    return incident(view)
+
+
+def _checked(row: IncidentRow, asked: Transition, concepts: Collection[str]) -> triage.Change:
+    """Return the change; raises the 409 or 422 that says what to do instead."""
+    if asked.version != row.version:
+        raise _conflict(row, asked.version)
+    state, to, reason = State(row.state), State(asked.to), Reason(asked.reason_code)
+    allowed = TRANSITIONS[state]
+    if to not in allowed:
+        followers = " or ".join(allowed)
+        raise _wrong("to", "transition_not_allowed", f"after {state} may come {followers}, not {to}")
+    if reason not in allowed[to]:
+        reasons = ", ".join(allowed[to])
+        raise _wrong("reason_code", "reason_not_allowed", f"from {state} to {to} write one of: {reasons}")
+    confirmed = _confirmed(to, asked.confirmed_concepts, concepts)
+    return triage.Change(asked.version, to, reason, asked.note, labels(to, reason, concepts, confirmed))
+
+
+def _confirmed(to: State, asked: Collection[str] | None, concepts: Collection[str]) -> Collection[str]:
+    field = "confirmed_concepts"
+    listed = ", ".join(sorted(concepts)) or "none"
+    if to != State.CONFIRMED:
+        if asked is not None:
+            raise _wrong(field, "concepts_not_allowed", f"leave it out: it belongs to confirmed, not {to}")
+        return ()
+    if asked is None:
+        if len(concepts) > 1:
+            raise _wrong(field, "concepts_required", f"say which of these hold: {listed}")
+        return concepts
+    unknown = sorted(set(asked) - set(concepts))
+    if unknown:
+        raise _wrong(
+            field, "unknown_concept", f"the incident has no flag for {unknown[0]!r}; it has: {listed}"
+        )
+    return asked
+
+
+def _wrong(field: str, code: str, message: str) -> ProblemError:
+    return invalid_input([FieldError(location="body", field=field, code=code, message=message)])
+
+
+def _conflict(row: IncidentRow, version: int) -> ProblemError:
+    detail = (
+        f"the incident is {row.state} at version {row.version}, and you read version {version}: "
+        "read it again and decide anew"
+    )
+    error = ProblemError(HTTPStatus.CONFLICT, "incident_changed", detail)
+    error.problem = IncidentConflict(
+        **problem(HTTPStatus.CONFLICT, "incident_changed", detail).model_dump(),
+        state=State(row.state),
+        version=row.version,
+    )
+    return error
+
+
+def _unknown() -> ProblemError:
+    return ProblemError(HTTPStatus.NOT_FOUND, "unknown_incident", "there is no incident with this id")
+
+
+def _allowed(state: str) -> list[AllowedTransition]:
+    return [
+        AllowedTransition(to=to, reason_codes=list(reasons))
+        for to, reasons in TRANSITIONS[State(state)].items()
+    ]

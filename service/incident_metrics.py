@@ -1,0 +1,110 @@
+"""What the service measures of incidents, of their triage and of webhooks. Labels are bounded."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from service.incidents import precision
+from service.store.outbox import Waiting
+from service.store.read.incidents import Undecided
+from service.store.read.precision import Counts
+
+Outcome = Literal["delivered", "retried", "failed", "expired"]
+_OUTCOMES: Final[tuple[Outcome, ...]] = ("delivered", "retried", "failed", "expired")
+
+
+class IncidentMetrics:
+    """The metrics in the given registry. What services share is told by each, so take the maximum."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._undecided = Gauge(
+            "subtext_incidents_undecided",
+            "Incidents that are open or acknowledged.",
+            ("model", "state", "severity"),
+            registry=registry,
+        )
+        self._age = Gauge(
+            "subtext_incident_oldest_open_age_seconds",
+            "For how long the longest waiting open incident has been open.",
+            ("model", "severity"),
+            registry=registry,
+        )
+        self._labels = Gauge(
+            "subtext_concept_labels",
+            "Flags of each concept by what triage said, of the detector that raised one last.",
+            ("model", "concept", "label"),
+            registry=registry,
+        )
+        self._precision = Gauge(
+            "subtext_concept_precision_ratio",
+            "Share of labelled flags that were confirmed, of the same detector, with its 95% interval;"
+            " absent without labels.",
+            ("model", "concept", "bound"),
+            registry=registry,
+        )
+        self._deliveries = Counter(
+            "subtext_webhook_deliveries_total",
+            "Attempts to deliver a message, by how they ended.",
+            ("destination", "outcome"),
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "subtext_webhook_pending_messages",
+            "Messages that wait for a destination.",
+            ("destination",),
+            registry=registry,
+        )
+        self._waiting_age = Gauge(
+            "subtext_webhook_oldest_pending_age_seconds",
+            "Age of the oldest message that waits for a destination.",
+            ("destination",),
+            registry=registry,
+        )
+
+    def show_destinations(self, names: Sequence[str]) -> None:
+        """Show every outcome of every destination: a rate needs a value from before the first one."""
+        for name in names:
+            for outcome in _OUTCOMES:
+                self._deliveries.labels(name, outcome)
+
+    def observe_delivery(self, destination: str, outcome: Outcome, count: int = 1) -> None:
+        """Count attempts that ended."""
+        self._deliveries.labels(destination, outcome).inc(count)
+
+    def set_waiting(self, waiting: Mapping[str, Waiting], now: dt.datetime) -> None:
+        """Show what waits for each destination."""
+        for name, found in waiting.items():
+            self._waiting.labels(name).set(found.pending)
+            self._waiting_age.labels(name).set(
+                0 if found.oldest is None else (now - found.oldest).total_seconds()
+            )
+
+    def set_undecided(self, found: Sequence[Undecided], now: dt.datetime) -> None:
+        """Show how many incidents wait, and how long the oldest has."""
+        self._undecided.clear()
+        self._age.clear()
+        for one in found:
+            self._undecided.labels(one.model, one.state, one.severity).set(one.incidents)
+            if one.waiting_since is not None:
+                age = (now - one.waiting_since).total_seconds()
+                self._age.labels(one.model, one.severity).set(age)
+
+    def set_precision(self, counts: Sequence[Counts]) -> None:
+        """Show the labels of each concept's last detector; ``counts`` come by their last flag."""
+        latest = {(found.model, found.concept): found for found in counts}
+        self._labels.clear()
+        self._precision.clear()
+        for key, found in latest.items():
+            labelled = found.confirmed + found.dismissed
+            for label, count in (
+                ("confirmed", found.confirmed),
+                ("dismissed", found.dismissed),
+                ("none", found.raised - labelled),
+            ):
+                self._labels.labels(*key, label).set(count)
+            measured = precision.measure(found.confirmed, found.dismissed)
+            if measured is not None:
+                for bound, value in measured._asdict().items():
+                    self._precision.labels(*key, bound).set(value)

@@ -1,0 +1,60 @@
+"""How triage and webhooks stand, looked up beside the requests: a scrape never waits for the database."""
+
+import datetime as dt
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.incident_metrics import IncidentMetrics
+from service.store import outbox
+from service.store.engine import UnusableDatabaseError
+from service.store.read import incidents, precision
+
+_log: Final = structlog.get_logger(__name__)
+_EVERY_SECONDS: Final = 60.0
+
+
+class IncidentWatch:
+    """Looks once a minute in a thread of its own."""
+
+    def __init__(
+        self, sessions: sessionmaker[Session], metrics: IncidentMetrics, destinations: Sequence[str]
+    ) -> None:
+        """``destinations`` are the names of the webhooks."""
+        self._sessions = sessions
+        self._metrics = metrics
+        self._destinations = destinations
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="incident-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End, after a look under way."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def look(self, now: dt.datetime) -> None:
+        """Look once; while the database is away the metrics keep their last values."""
+        try:
+            with self._sessions() as session:
+                waiting = outbox.list_waiting(session, self._destinations) if self._destinations else {}
+                undecided = incidents.count_undecided(session)
+                counts = precision.count(session, precision.Filter())
+        except (SQLAlchemyError, UnusableDatabaseError) as error:
+            _log.debug("incidents_not_counted", error_type=type(error).__name__)
+            return
+        self._metrics.set_waiting(waiting, now)
+        self._metrics.set_undecided(undecided, now)
+        self._metrics.set_precision(counts)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.look(dt.datetime.now(dt.UTC))
+            self._stop.wait(_EVERY_SECONDS)

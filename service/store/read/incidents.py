@@ -1,0 +1,250 @@
+"""Reading incidents with everything that they stand on."""
+
+import datetime as dt
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, Select, and_, exists, false, func, or_, select
+from sqlalchemy.orm import Session, defer
+
+from service.incidents.lifecycle import CLOSED, State
+from service.store.read import explanations, names
+from service.store.read.page import Page, Position, older_than
+from service.store.tables import (
+    ConceptMatch,
+    Decoder,
+    Explanation,
+    Flag,
+    Incident,
+    IncidentEvent,
+    Model,
+    Sample,
+    WebhookDelivery,
+)
+
+LISTED_POSITIONS: Final = 1000
+"""More of one incident are counted and not listed; a capture's rows are bounded by its policy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which incidents to list; None means any. An incident spans its first to its last capture."""
+
+    model: str | None = None
+    request_id: str | None = None  # any id that its client may have sent
+    concept: str | None = None  # one of its flags has it
+    severity: str | None = None
+    state: str | None = None
+    captured_after: dt.datetime | None = None  # the span ends at or after this
+    captured_before: dt.datetime | None = None  # the span begins before this
+
+
+class View(NamedTuple):
+    """One incident with its flags, its decoder (``card`` not loaded) and its model's name."""
+
+    incident: Incident
+    decoder: Decoder
+    model: str
+    flags: Sequence[Flag]
+    """Ordered by concept."""
+
+
+class Positions(NamedTuple):
+    """How many positions of the capture a decoder read at the incident's layer."""
+
+    read: int
+    verified: int
+    evidence: int
+    """Those that matched a flagged concept, verified or not, or are anomalous."""
+    anomalous: int
+
+
+class Detail(NamedTuple):
+    """One incident with all of its evidence and its history."""
+
+    view: View
+    positions: Positions
+    evidence: Sequence[explanations.View]
+    """The first `LISTED_POSITIONS` in their order."""
+    events: Sequence[IncidentEvent]
+    deliveries: Sequence[WebhookDelivery]
+
+
+class Undecided(NamedTuple):
+    """The open or acknowledged incidents of one model and severity."""
+
+    model: str
+    state: str
+    severity: str
+    incidents: int
+    waiting_since: dt.datetime | None
+    """When the one that waits longest was opened or opened again; None unless they are open."""
+
+
+def count_undecided(session: Session) -> list[Undecided]:
+    """Return the incidents that nobody has decided on, by model, state and severity."""
+    opened = (IncidentEvent.to_state == State.OPEN) & IncidentEvent.from_state.is_distinct_from(State.OPEN)
+    since = (
+        select(func.max(IncidentEvent.at))
+        .where(IncidentEvent.incident_id == Incident.id, opened)
+        .correlate(Incident)
+        .scalar_subquery()
+    )
+    columns = (Model.name, Incident.state, Incident.severity)
+    query = (
+        select(*columns, func.count(), func.min(since).filter(Incident.state == State.OPEN))
+        .join(Model, Model.id == Incident.model_id)
+        .where(Incident.state.not_in(CLOSED))
+        .group_by(*columns)
+    )
+    return [Undecided(*row) for row in session.execute(query)]
+
+
+def list_incidents(session: Session, wanted: Filter, after: Position | None, limit: int) -> Page[View]:
+    """Return one page, newest opened first."""
+    query = _narrowed(_joined(), wanted).order_by(Incident.opened_at.desc(), Incident.id.desc())
+    if after is not None:
+        query = query.where(older_than(Incident.opened_at, Incident.id, after))
+    views = _load(session, query.limit(limit + 1))
+    page = views[:limit]
+    last = page[-1].incident if len(views) > limit else None
+    return Page(page, Position(last.opened_at, last.id) if last else None)
+
+
+def get_view(session: Session, identity: uuid.UUID) -> View | None:
+    """Return one incident without its evidence, None when there is none of that id."""
+    return next(iter(_load(session, _joined().where(Incident.id == identity))), None)
+
+
+def get_incident(session: Session, identity: uuid.UUID) -> Detail | None:
+    """Return one incident with its evidence, None when there is none of that id."""
+    view = get_view(session, identity)
+    if view is None:
+        return None
+    of_incident = IncidentEvent.incident_id == identity
+    deliveries = (
+        select(WebhookDelivery)
+        .join(IncidentEvent, IncidentEvent.id == WebhookDelivery.event_id)
+        .where(of_incident)
+        .order_by(IncidentEvent.version, WebhookDelivery.destination)
+    )
+    return Detail(
+        view,
+        _count_positions(session, view),
+        explanations.list_of_samples(session, _evidence(session, view), view.incident.decoder_id),
+        session.scalars(select(IncidentEvent).where(of_incident).order_by(IncidentEvent.version)).all(),
+        session.scalars(deliveries).all(),
+    )
+
+
+_Query = Select[Incident, Decoder, str]
+
+
+def _joined() -> _Query:
+    return (
+        select(Incident, Decoder, Model.name)
+        .join(Model, Model.id == Incident.model_id)
+        .join(Decoder, Decoder.id == Incident.decoder_id)
+        .options(defer(Decoder.card, raiseload=True))
+    )
+
+
+def _narrowed(query: _Query, wanted: Filter) -> _Query:
+    equal = (
+        (Model.name, wanted.model),
+        (Incident.severity, wanted.severity),
+        (Incident.state, wanted.state),
+    )
+    query = query.where(*(column == value for column, value in equal if value is not None))
+    if wanted.request_id is not None:
+        query = query.where(names.is_of_request(Incident, wanted.request_id))
+    if wanted.concept is not None:
+        query = query.where(exists().where(Flag.concept == wanted.concept, is_flag_of_incident()))
+    if wanted.captured_after is not None:
+        query = query.where(Incident.last_captured_at >= wanted.captured_after)
+    if wanted.captured_before is not None:
+        query = query.where(Incident.first_captured_at < wanted.captured_before)
+    return query
+
+
+def is_flag_of_incident() -> ColumnElement[bool]:
+    """Return the condition that joins flags to their incident."""
+    return and_(
+        Flag.model_id == Incident.model_id,
+        Flag.decoder_id == Incident.decoder_id,
+        Flag.layer == Incident.layer,
+        Flag.request_id == Incident.request_id,
+        Flag.capture_id.is_not_distinct_from(Incident.capture_id),
+    )
+
+
+def _load(session: Session, query: _Query) -> list[View]:
+    rows = session.execute(query).all()
+    subjects = {_subject(row[0]) for row in rows}
+    found: defaultdict[tuple[Any, ...], list[Flag]] = defaultdict(list)
+    captures = [row[0].capture_id for row in rows if row[0].capture_id is not None]
+    requests = [row[0].request_id for row in rows if row[0].capture_id is None]
+    of_page = or_(
+        Flag.capture_id.in_(captures), and_(Flag.request_id.in_(requests), Flag.capture_id.is_(None))
+    )
+    for flag in session.scalars(select(Flag).where(of_page).order_by(Flag.concept)):
+        if _subject(flag) in subjects:  # else of another layer or decoder
+            found[_subject(flag)].append(flag)
+    return [View(row[0], row[1], row[2], found[_subject(row[0])]) for row in rows]
+
+
+def _subject(row: Incident | Flag) -> tuple[Any, ...]:
+    return (row.model_id, row.decoder_id, row.layer, row.capture_id, row.request_id)
+
+
+def _of_subject(incident: Incident) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Sample.model_id == incident.model_id,
+        Sample.capture_id == incident.capture_id,  # None becomes IS NULL
+        Sample.request_id == incident.request_id,
+        Sample.layer == incident.layer,
+        Explanation.decoder_id == incident.decoder_id,
+    )
+
+
+def _is_anomalous(incident: Incident) -> ColumnElement[bool]:
+    if incident.anomaly_p_value is None:
+        return false()
+    return Explanation.anomaly_p_value <= incident.anomaly_p_value
+
+
+def _is_evidence(view: View) -> ColumnElement[bool]:
+    concepts = [flag.concept for flag in view.flags]
+    matched = exists().where(
+        ConceptMatch.explanation_id == Explanation.id, ConceptMatch.concept.in_(concepts)
+    )
+    return or_(matched, _is_anomalous(view.incident))
+
+
+def _count_positions(session: Session, view: View) -> Positions:
+    count = func.count(Sample.position.distinct())
+    query = (
+        select(
+            count,
+            count.filter(Explanation.verified),
+            count.filter(_is_evidence(view)),
+            count.filter(_is_anomalous(view.incident)),
+        )
+        .join(Explanation, Explanation.sample_id == Sample.id)
+        .where(*_of_subject(view.incident))
+    )
+    return Positions(*session.execute(query).one())
+
+
+def _evidence(session: Session, view: View) -> list[uuid.UUID]:
+    query = (
+        select(Sample.id)
+        .join(Explanation, Explanation.sample_id == Sample.id)
+        .where(*_of_subject(view.incident), _is_evidence(view))
+        .order_by(Sample.position, Sample.id)
+        .limit(LISTED_POSITIONS)
+    )
+    return list(session.scalars(query))

@@ -1,0 +1,93 @@
+"""Counting what triage said of flags: the parts that measured precision is worked out of."""
+
+import datetime as dt
+import uuid
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from service.incidents.lifecycle import CLOSED
+from service.store.read.incidents import is_flag_of_incident
+from service.store.tables import Decoder, Flag, Incident, Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which flags to count; None means any. A flag spans its first to its last matching capture."""
+
+    model: str | None = None
+    concept: str | None = None
+    captured_after: dt.datetime | None = None  # the span ends at or after this
+    captured_before: dt.datetime | None = None  # the span begins before this
+
+
+class Counts(NamedTuple):
+    """The flags of one concept, as one decoder raised them under one file of concepts."""
+
+    model: str
+    concept: str
+    severity: str
+    decoder_id: uuid.UUID
+    decoder_name: str
+    decoder_digest: str
+    concepts_digest: str
+    raised: int
+    calibrated: int
+    """Those with a measured false-positive rate."""
+    confirmed: int
+    dismissed: int
+    open: int
+    """Their incident is open or acknowledged."""
+    without_incident: int
+    """Raised before there were incidents."""
+    last_raised_at: dt.datetime
+
+    @property
+    def closed_without_label(self) -> int:
+        """Those whose incident was closed without saying whether the flag was right."""
+        return self.raised - self.confirmed - self.dismissed - self.open - self.without_incident
+
+
+def count(session: Session, wanted: Filter) -> list[Counts]:
+    """Return the counts by model, concept, severity, decoder and concepts, newest raised last."""
+    label = Incident.labels[Flag.concept].as_boolean()
+    columns = (
+        Model.name,
+        Flag.concept,
+        Flag.severity,
+        Flag.decoder_id,
+        Decoder.name,
+        Decoder.digest,
+        Flag.concepts_digest,
+    )
+    last = func.max(Flag.created_at).label("last_raised_at")
+    query = (
+        select(
+            *columns,
+            func.count(),
+            func.count(Flag.false_positive_rate),
+            _count(label.is_(True)),
+            _count(label.is_(False)),
+            _count(label.is_(None) & Incident.state.not_in(CLOSED)),
+            _count(Incident.id.is_(None)),
+            last,
+        )
+        .join(Model, Model.id == Flag.model_id)
+        .join(Decoder, Decoder.id == Flag.decoder_id)
+        .outerjoin(Incident, is_flag_of_incident())
+        .group_by(*columns)
+        .order_by(Model.name, Flag.concept, last, Flag.severity, Flag.decoder_id)
+    )
+    equal = ((Model.name, wanted.model), (Flag.concept, wanted.concept))
+    query = query.where(*(column == value for column, value in equal if value is not None))
+    if wanted.captured_after is not None:
+        query = query.where(Flag.last_captured_at >= wanted.captured_after)
+    if wanted.captured_before is not None:
+        query = query.where(Flag.first_captured_at < wanted.captured_before)
+    return [Counts._make(row) for row in session.execute(query)]
+
+
+def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.count().filter(condition)

@@ -1,0 +1,153 @@
+"""Takes messages from the outbox to their destinations: a thread for each, at least once, with backoff."""
+
+import datetime as dt
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.incident_metrics import IncidentMetrics
+from service.store import outbox
+from service.store.engine import UnusableDatabaseError
+from service.webhooks import message, transport
+from service.webhooks.destinations import Destination
+
+_log: Final = structlog.get_logger(__name__)
+
+Checkpoint = Literal["claimed", "sent", "marked"]
+"""Names of the moments between two steps, for tests that kill the process there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How often and how long a message is tried."""
+
+    max_attempts: int = 12
+    first_pause: dt.timedelta = dt.timedelta(seconds=5)
+    factor: float = 4.0
+    longest_pause: dt.timedelta = dt.timedelta(hours=6)
+    """With these, a receiver may be away for about a day."""
+    lease: dt.timedelta = dt.timedelta(minutes=2)
+    """Longer than any attempt takes, the look-up of the host's name included."""
+    idle_seconds: float = 1.0
+    outage_seconds: float = 15.0
+
+    def pause_after(self, attempts: int) -> dt.timedelta:
+        """Return how long to wait after so many attempts: exponential, with half of it at random."""
+        most = min(self.first_pause * self.factor ** (attempts - 1), self.longest_pause)
+        return most * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
+
+
+class Courier:
+    """Delivers to every destination until it is closed."""
+
+    def __init__(
+        self,
+        sessions: sessionmaker[Session],
+        destinations: Sequence[Destination],
+        metrics: IncidentMetrics,
+        *,
+        public_url: str = "",
+        limits: Limits | None = None,
+        reached: Callable[[Checkpoint], None] = lambda _: None,
+    ) -> None:
+        """``reached`` is called at each Checkpoint."""
+        self._sessions = sessions
+        self._names = [destination.name for destination in destinations]
+        self._metrics = metrics
+        self._public_url = public_url
+        self._limits = limits or Limits()
+        self._reached = reached
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(one,), name=f"webhook-{one.name}", daemon=True)
+            for one in destinations
+        ]
+        metrics.show_destinations(self._names)
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End, after the attempts under way."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=transport.WHOLE_SECONDS)
+
+    def deliver_next(self, destination: Destination) -> bool:
+        """Route what is new and make one attempt; False when nothing was due."""
+        with self._sessions.begin() as session:
+            expired = outbox.route(session, self._names)
+        if expired:
+            for name in self._names:
+                self._metrics.observe_delivery(name, "expired", expired)
+            _log.warning("webhook_messages_expired", messages=expired)
+        with self._sessions.begin() as session:
+            claimed = outbox.claim(session, destination.name, self._limits.lease)
+        if claimed is None:
+            return False
+        self._reached("claimed")
+        self._attempt(destination, claimed)
+        self._reached("marked")
+        return True
+
+    def _attempt(self, destination: Destination, claimed: outbox.Claim) -> None:
+        try:
+            self._send(destination, claimed)
+        except transport.DeliveryError as error:
+            self._fail(claimed, error)
+            return
+        self._reached("sent")
+        with self._sessions.begin() as session:
+            outbox.mark_delivered(session, claimed)
+        self._metrics.observe_delivery(claimed.destination, "delivered")
+
+    def _send(self, destination: Destination, claimed: outbox.Claim) -> None:
+        if claimed.attempts > self._limits.max_attempts:  # its senders died, or broke
+            raise transport.DeliveryError("no attempt came to its end", is_final=True)
+        with self._sessions() as session:
+            told = outbox.get_telling(session, claimed.event_id)
+        content = message.body(told, self._public_url)
+        try:
+            secrets = destination.secrets  # anew each time, so that a secret is changed while we run
+        except ValueError as error:
+            raise transport.DeliveryError("the secret file cannot be read") from error
+        signed = message.headers(str(claimed.event_id), content, secrets, dt.datetime.now(dt.UTC))
+        transport.post(destination, content, {"Content-Type": message.CONTENT_TYPE, **signed})
+
+    def _fail(self, claimed: outbox.Claim, error: transport.DeliveryError) -> None:
+        is_last = error.is_final or claimed.attempts >= self._limits.max_attempts
+        with self._sessions.begin() as session:
+            if is_last:
+                outbox.mark_failed(session, claimed, str(error))
+            else:
+                outbox.postpone(session, claimed, str(error), self._limits.pause_after(claimed.attempts))
+        self._metrics.observe_delivery(claimed.destination, "failed" if is_last else "retried")
+        _log.warning(
+            "webhook_not_delivered",
+            destination=claimed.destination,
+            message=str(claimed.event_id),
+            attempts=claimed.attempts,
+            given_up=is_last,
+            error=str(error),
+        )
+
+    def _run(self, destination: Destination) -> None:
+        while not self._stop.is_set():
+            try:
+                pause = 0.0 if self.deliver_next(destination) else self._limits.idle_seconds
+            except (SQLAlchemyError, UnusableDatabaseError) as error:
+                pause = self._limits.outage_seconds
+                _log.warning("webhooks_wait_for_database", error_type=type(error).__name__)
+            except Exception:  # noqa: BLE001  # the boundary of a job
+                # The message is due again when its lease ends.
+                pause = self._limits.outage_seconds
+                _log.exception("webhook_attempt_broke", destination=destination.name)
+            self._stop.wait(pause)
