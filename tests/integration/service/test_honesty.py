@@ -38,10 +38,11 @@ MARKS: Final = {
 """Fields that only what was found about a request or a concept has."""
 
 LABELS: Final = (
-    frozenset({"hypothesis", "false_positive_rate", "calibrated"}),  # a flag
+    frozenset({"hypothesis", "false_positive_rate", "calibrated", "status"}),  # a flag
     frozenset({"hypothesis", "label", "fidelity"}),  # an explanation
     frozenset({"hypothesis", "label", "status", "flags"}),  # an incident
     frozenset({"label", "status", "unlabelled", "precision"}),  # a concept's precision
+    frozenset({"calibrated", "confidence", "estimates", "assumptions"}),  # how common a concept is
     frozenset({"p_value", "p_value_floor", "calibration_n"}),  # an anomaly
     frozenset({"hypothesis", "label", "readings"}),  # what readings say together
 )

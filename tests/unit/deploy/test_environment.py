@@ -14,6 +14,7 @@ MAY_READ = {
     "migrations/env.py": "a command line: Alembic's",
     "sidecar/subtext_sidecar/commands.py": "a command line",
     "sidecar/subtext_sidecar/screen/command.py": "a command line",
+    "workers/calibrate/concepts.py": "a command line",
     "workers/calibrate/measure.py": "a command line",
     "workers/nla/engine/verbalizer.py": "vLLM reads its variables when it is imported",
     "workers/training/bundle/__main__.py": "a command line",
