@@ -55,6 +55,7 @@ FOLDERS = (
     ("", "deploy/demo"),
     ("", "deploy/checks"),
     ("Measuring it", "bench"),
+    ("", "bench/trust"),
 )
 """Headings with their folders; a folder without one belongs to the heading above."""
 

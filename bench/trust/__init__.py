@@ -1,0 +1,1 @@
+"""`make bench-trust`: verdicts where the truth is known, and where nothing is to be found."""

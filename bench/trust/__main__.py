@@ -1,0 +1,144 @@
+"""``make bench-trust``: verdicts on planted concepts, at a stated false-positive rate.
+
+Steers the audited model along the direction of each concept while the text stays as it is, reads the
+states with the demo's decoder, and tells how often each method, ours and cheaper ones, finds the concept at
+the threshold that 1% of benign chats exceed. Finished readings are kept in SUBTEXT_HOME/bench-trust, so an
+interrupted run goes on.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import pair
+from bench.trust import planted, report, scoring, steering
+from bench.trust.rates import benign_needed
+from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
+from workers.nla.errors import DecoderError
+
+CONCEPTS = Path(__file__).resolve().parents[2] / "deploy" / "concepts.yaml"
+_FOR_PROBES = 200
+"""Benign chats that probes are fitted on, beside those that are tried."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run and report; return 0 if every bar is passed, 1 if not, 2 on invalid input."""
+    options = _options(argv)
+    prepare_environment()
+    try:
+        rows, setting = _measure(options)
+    except (DecoderError, FileNotFoundError, ValueError) as error:
+        sys.stderr.write(f"bench-trust: {error}\n")
+        return 2
+    bars = report.judge(rows)
+    print(report.text(rows, bars))
+    print(json.dumps(report.document(rows, bars, setting)))
+    return 0 if all(bar.is_passed for bar in bars) else 1
+
+
+def _measure(options: argparse.Namespace) -> tuple[list[report.Figure], dict[str, Any]]:
+    from bench.fidelity import calibrated_candidates
+    from workers.nla.engine.nla_decoder import NlaDecoder
+
+    sizes = planted.Sizes(options.benign, options.trials, options.random, tuple(options.doses))
+    reference = slice(0, sizes.benign // 2)
+    if reference.stop < benign_needed(report.TARGET):
+        raise ValueError(
+            f"--benign: {sizes.benign} leave {reference.stop} for thresholds, which need"
+            f" {benign_needed(report.TARGET)}; give at least {2 * benign_needed(report.TARGET)}"
+        )
+    folder = options.decoder_dir or pair.demo_decoder()
+    decoder = NlaDecoder.open(folder, EngineSettings(candidates=calibrated_candidates(folder)))
+    try:
+        steerer = steering.Steerer(
+            pair.base_model(), steered=decoder.identity.layer // 2, read=decoder.identity.layer
+        )
+        sentences = steering.load_planted()
+        chats = _chats(options.run, sizes.benign + sizes.trials + _FOR_PROBES)
+        pair.log("steering")
+        trials = planted.plant(steerer, sentences, chats, sizes)
+        for_probes = planted.run(steerer, chats[-_FOR_PROBES:], None)
+        negatives = np.concatenate([one.read for one in for_probes])
+        kept = pair.state_dir() / "bench-trust"
+        kept.mkdir(parents=True, exist_ok=True)
+        reads = planted.read_conditions(decoder, trials, kept, pair.log)
+        methods = _methods(steerer, sentences, planted.fit_probes(trials, negatives), folder)
+        table = scoring.score_all(methods, trials, reads, reference)
+    finally:
+        decoder.close()
+    rows = report.figures(table, reference, sizes.doses)
+    setting = {
+        "decoder": decoder.identity.name,
+        "digest": decoder.identity.digest,
+        "steered_behind_block": decoder.identity.layer // 2,
+        "read_behind_block": decoder.identity.layer,
+        "positions": planted.POSITIONS,
+        "positions_required": scoring.REQUIRED,
+        **sizes._asdict(),
+    }
+    return rows, setting
+
+
+def _chats(run: Path, count: int) -> list[planted.Chat]:
+    from workers.training.data.dataset import Samples
+    from workers.training.data.lines import read_lines
+
+    held_out = np.unique(Samples.load(run / "held_out.safetensors").documents)
+    found = planted.choose_chats(read_lines(run / "chats.jsonl"), held_out, count=count)
+    if len(found) < count:
+        raise ValueError(f"--run: {run} holds out {len(found)} chats with long answers, not {count}")
+    return found
+
+
+def _methods(
+    steerer: steering.Steerer, sentences: steering.Planted, probes: Any, folder: Path
+) -> scoring.Methods:
+    from subtext_sidecar.anomaly.reference import load_reference
+    from subtext_sidecar.anomaly.score import Detector
+    from workers.judge.concepts import ConceptMatcher, load_concepts
+    from workers.judge.embedder import MiniLmEmbedder
+    from workers.nla.calibration import ANOMALY
+
+    concepts = load_concepts(CONCEPTS)
+    detector = Detector(load_reference(folder / ANOMALY))
+    return scoring.Methods(
+        matcher=ConceptMatcher(
+            concepts, MiniLmEmbedder(), {concept.name: -1.0 for concept in concepts.concepts}
+        ),
+        probes=probes,
+        lens=steerer.lens,
+        words={
+            name: scoring.words_of(texts, sentences.neutral, steerer.tokenizer)
+            for name, texts in sentences.concepts.items()
+        },
+        anomaly=lambda rows: np.asarray(detector.score(rows).anomaly, np.float64),
+    )
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench-trust", description=__doc__)
+    pair.add_decoder_option(parser)
+    parser.add_argument(
+        "--run",
+        type=Path,
+        default=pair.run_dir(),
+        help="training run with chats.jsonl and held_out.safetensors (default: the demo's)",
+    )
+    parser.add_argument(
+        "--benign", type=pair.positive, default=1000, help="benign chats, half for thresholds"
+    )
+    parser.add_argument(
+        "--trials", type=pair.positive, default=40, help="chats steered along each direction"
+    )
+    parser.add_argument("--random", type=pair.positive, default=40, help="random directions")
+    parser.add_argument("--doses", type=float, nargs="+", default=[0.5, 1.0], help="of the state's length")
+    return parser.parse_args(list(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
