@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import identity
 from service.store.write import coverage, readings
+from subtext_sidecar.anomaly.score import Places
 from subtext_sidecar.contract.counters import (
     DEAD_LETTERED,
     DeadLetterReason,
@@ -271,7 +272,10 @@ class WorkerLoop:
         self._metrics.decode_seconds.labels(self._target.model).observe(time.monotonic() - started)
         self._metrics.batch_size.observe(len(works))
         verdicts = self._judge.judge(
-            vectors, [reading.text for reading in readings], [header.scores for header in headers]
+            vectors,
+            [reading.text for reading in readings],
+            Places.of(headers),
+            [header.scores for header in headers],
         )
         disputed = sum(verdict.is_disputed for verdict in verdicts)
         self._metrics.disputed.labels(self._target.model).inc(disputed)

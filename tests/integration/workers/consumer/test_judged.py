@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from service.store.tables import Explanation, Flag, Sample
 from subtext_sidecar.anomaly import fit
-from subtext_sidecar.anomaly.score import Detector, Reference
+from subtext_sidecar.anomaly.score import Detector, Places, Reference
 from subtext_sidecar.contract import record
 from tests.support.worker import D_MODEL, MODEL, Bench, make_record
 from workers.nla.fake import FakeDecoder
@@ -55,7 +55,7 @@ def test_two_workers_that_read_one_request_at_once_raise_its_flag_once(
 def test_a_row_has_the_p_value_that_the_screen_gave_it(make_bench: Callable[..., Bench]) -> None:
     reference = usual_traffic()
     content = record.decode(*make_record())
-    measured = Detector(reference).score(content.values()[None])
+    measured = Detector(reference).score(content.values()[None], Places.of([content.header]))
     # What the sidecar says of it, but for rounding.
     score, p_value = float(measured.anomaly[0]) * (1 + 1e-5), float(measured.p_values[0])
     bench = make_bench(FakeDecoder(), reference)
