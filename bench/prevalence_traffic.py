@@ -42,7 +42,9 @@ PROMPT_WINDOW: Final = 2
 _KEY: Final = key_of(b"a day comes out alike again only with the same secret")
 _MODEL: Final = "simulated"
 _LAYER: Final = 1
-_SHIFT: Final = 10.0  # of flagged vectors along the first axis, so that the screen finds many of them
+# Of flagged vectors along the first axis. The screen must find so many of them that its bias outweighs the
+# policies' own, which goes the other way: at 10 the two cancel.
+_SHIFT: Final = 14.0
 # By part of the day, like the capture policies; correlated with the request rates to provoke bias.
 _SHARES_OF_EVENT_REQUESTS: Final = (0.15, 0.35, 0.1)
 _OPT_IN_SHARE: Final = 0.04

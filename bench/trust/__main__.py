@@ -100,8 +100,9 @@ def _methods(
 ) -> scoring.Methods:
     from subtext_sidecar.anomaly.reference import load_reference
     from subtext_sidecar.anomaly.score import Detector
-    from workers.judge.concepts import ConceptMatcher, load_concepts
+    from workers.judge.concepts import load_concepts
     from workers.judge.embedder import MiniLmEmbedder
+    from workers.judge.matching import ConceptMatcher
     from workers.nla.calibration import ANOMALY
 
     concepts = load_concepts(CONCEPTS)
@@ -116,7 +117,7 @@ def _methods(
             name: scoring.words_of(texts, sentences.neutral, steerer.tokenizer)
             for name, texts in sentences.concepts.items()
         },
-        anomaly=lambda rows: np.asarray(detector.score(rows).anomaly, np.float64),
+        anomaly=lambda rows, places: np.asarray(detector.score(rows, places).anomaly, np.float64),
     )
 
 

@@ -121,6 +121,7 @@ def _incidents(chats: Sequence[Chat], states: Sequence[Vectors]) -> Incidents:
         np.stack(states),
         np.array([[chat.tokens[place] for place in chat.positions] for chat in chats], np.int64),
         np.array([[place >= chat.prompt_tokens for place in chat.positions] for chat in chats], np.uint8),
+        np.array([chat.positions for chat in chats], np.int64),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from subtext_sidecar.anomaly.score import Places
 from workers.nla.decoder import Decoder, GivenFacts, Reading
 from workers.training.data.lines import grow_lines, read_lines
 
@@ -23,6 +24,13 @@ class Incidents(NamedTuple):
     """The read tokens, (requests, positions)."""
     phases: NDArray[np.uint8]
     """0 for prefill and 1 for decode, (requests, positions)."""
+    places: NDArray[np.int64]
+    """Token position in the request, (requests, positions)."""
+
+    def rows(self) -> tuple[NDArray[np.float32], Places]:
+        """Return vectors and facts of all positions in a row, (requests * positions, ...)."""
+        places = Places(self.places.ravel(), self.tokens.ravel(), self.phases.ravel() == 0)
+        return self.vectors.reshape(-1, self.vectors.shape[-1]), places
 
 
 class Read(NamedTuple):

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from bench.trust.planted import BENIGN, RANDOM, Trials
 from bench.trust.rates import agree, fuse, p_values
 from bench.trust.reading import Incidents, Read
-from workers.judge.concepts import ConceptMatcher
+from subtext_sidecar.anomaly.score import Places
+from workers.judge.matching import ConceptMatcher
 from workers.nla import fidelity
 
 Scores = NDArray[np.float64]
@@ -50,8 +51,8 @@ class Methods(NamedTuple):
     """Log-probabilities of the vocabulary, (n, vocabulary)."""
     words: Mapping[str, NDArray[np.int64]]
     """Token ids of each concept's own words, for the logit lens."""
-    anomaly: Callable[[NDArray[np.float32]], Scores]
-    """Anomaly scores of vectors (n, d_model), (n,)."""
+    anomaly: Callable[[NDArray[np.float32], Places], Scores]
+    """Anomaly scores of vectors (n, d_model) at their places, (n,)."""
 
 
 def score_readings(methods: Methods, reads: Sequence[Sequence[Read]], *, verified_only: bool) -> ByConcept:
@@ -77,11 +78,11 @@ def score_readings(methods: Methods, reads: Sequence[Sequence[Read]], *, verifie
 
 def score_vectors(methods: Methods, incidents: Incidents) -> dict[str, ByConcept]:
     """Return each incident's scores by the methods that read no text."""
-    rows = incidents.vectors.reshape(-1, incidents.vectors.shape[-1])
+    rows, places = incidents.rows()
     shape = incidents.vectors.shape[:2]
     units = fidelity.to_unit(rows)
     logs = methods.lens(rows)
-    strange = agree(methods.anomaly(rows).reshape(shape), REQUIRED)
+    strange = agree(methods.anomaly(rows, places).reshape(shape), REQUIRED)
     return {
         PROBE: {
             name: agree((units @ weights + intercept).reshape(shape), REQUIRED)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subtext_sidecar.anomaly import fit as anomaly_fit
-from subtext_sidecar.anomaly.score import Reference
+from subtext_sidecar.anomaly.score import Places, Reference
 
 
 def benign(rows: int = 4000, d_model: int = 16, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -17,6 +17,11 @@ def benign(rows: int = 4000, d_model: int = 16, seed: int = 0) -> npt.NDArray[np
     values = mean + rng.standard_normal((rows, 3)) @ directions * 0.3
     values += rng.standard_normal((rows, d_model)) * 0.1
     return (values * rng.uniform(50, 100, (rows, 1))).astype(np.float32)
+
+
+def answers(rows: int) -> Places:
+    """Return places of rows that the model wrote."""
+    return Places(np.arange(rows) + 100, np.full(rows, 5), np.zeros(rows, np.bool_))
 
 
 def reference(d_model: int = 16, **changes: Any) -> Reference:

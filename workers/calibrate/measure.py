@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from subtext_sidecar.anomaly import fit as anomaly_fit
 from subtext_sidecar.anomaly.reference import AnomalyError, save_reference
-from subtext_sidecar.anomaly.score import Reference
+from subtext_sidecar.anomaly.score import Places, Reference, Template
 from workers.calibrate.nulls import draw_pairs
 from workers.calibrate.summary import Evidence, Nulls, Vectors, summarize
 from workers.nla import fidelity, token_means
@@ -21,7 +21,7 @@ from workers.nla.candidates import RoundTrip
 from workers.nla.decoder import GivenFacts
 from workers.nla.engine.verbalizer import EngineSettings, Explanation, prepare_environment
 from workers.nla.errors import CalibrationError, DecoderError
-from workers.nla.positions import classify
+from workers.nla.positions import TemplateIds, classify
 
 if TYPE_CHECKING:
     from workers.nla.engine.nla_decoder import NlaDecoder
@@ -49,13 +49,14 @@ def calibrate(argv: list[str]) -> int:
         "--vectors",
         type=Path,
         required=True,
-        help="safetensors with `vectors` (n, d_model) and, optionally, `documents` (n,), `tokens` (n,) and"
-        " `phases` (n,), 0 for prefill and 1 for decode",
+        help="safetensors with `vectors` (n, d_model) and, optionally, `documents` (n,), `tokens` (n,),"
+        " `phases` (n,), 0 for prefill and 1 for decode, and `positions` (n,)",
     )
     parser.add_argument(
         "--token-vectors",
         type=Path,
-        help="the same of other requests, for the token means: the more, the better they know rare tokens"
+        help="the same of other requests, for the token means and the anomaly reference: the more, the"
+        " better they know rare tokens, and the smaller the p-values of requests can be"
         " (default: half of --vectors)",
     )
     parser.add_argument("--limit", type=int, default=400, help="read at most this many (default: 400)")
@@ -98,21 +99,23 @@ def _run(arguments: argparse.Namespace) -> int:
     from workers.nla.engine.nla_decoder import NlaDecoder
 
     vectors = load_vectors(arguments.vectors)
+    others = load_vectors(arguments.token_vectors) if arguments.token_vectors else None
     settings = EngineSettings(max_new_tokens=arguments.max_new_tokens, candidates=arguments.candidates)
     decoder = NlaDecoder.open(arguments.decoder_dir, settings, calibrating=True)
     try:
         # Fit before decoding, which takes long, so that unusable vectors fail early.
         anomaly = fit_anomaly(
-            vectors,
+            vectors if others is None else join([vectors, others]),
             p_value=arguments.p_value,
             model=arguments.served_model or decoder.identity.model,
             layer=decoder.identity.layer,
+            template=decoder.template,
         )
         calibration = measure(
             decoder,
             vectors,
             limit=arguments.limit,
-            token_source=load_vectors(arguments.token_vectors) if arguments.token_vectors else None,
+            token_source=others,
             log=_log,
         )
     finally:
@@ -126,11 +129,23 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def fit_anomaly(vectors: Vectors, *, p_value: float, model: str, layer: int) -> Reference:
+def fit_anomaly(
+    vectors: Vectors, *, p_value: float, model: str, layer: int, template: TemplateIds
+) -> Reference:
     """Fit the detector's reference like `subtext screen fit`; raises CalibrationError."""
+    places = None
+    if vectors.tokens is not None and vectors.phases is not None:
+        positions = np.zeros_like(vectors.tokens) if vectors.positions is None else vectors.positions
+        places = Places(positions, vectors.tokens, vectors.phases == 0)
     try:
         return anomaly_fit.fit(
-            vectors.rows, vectors.documents, model=model, layer=layer, p_value=p_value
+            vectors.rows,
+            vectors.documents,
+            model=model,
+            layer=layer,
+            p_value=p_value,
+            places=places,
+            template=Template(tuple(sorted(template.special)), tuple(sorted(template.words))),
         ).reference
     except AnomalyError as error:
         raise CalibrationError(str(error)) from None
@@ -157,7 +172,34 @@ def load_vectors(path: Path) -> Vectors:
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     if not np.isfinite(norms).all() or not (norms > 0).all():
         raise CalibrationError(f"{path}: vectors: some rows are zero or not finite; drop them")
-    return Vectors(np.asarray(rows, np.float32), np.asarray(documents, np.int64), tokens, phases)
+    positions = _load_positions(path, arrays, len(rows))
+    return Vectors(np.asarray(rows, np.float32), np.asarray(documents, np.int64), tokens, phases, positions)
+
+
+def join(parts: Sequence[Vectors]) -> Vectors:
+    """Return the rows of all parts; requests are numbered anew, so that those of parts stay distinct.
+
+    What one part does not tell is not told of any.
+    """
+    documents, first = [], 0
+    for part in parts:
+        names, numbers = np.unique(part.documents, return_inverse=True)
+        documents.append(numbers + first)
+        first += len(names)
+    rest = [
+        None if any(one is None for one in column) else np.concatenate(column)
+        for column in zip(*(part[2:] for part in parts), strict=True)
+    ]
+    return Vectors(np.concatenate([part.rows for part in parts]), np.concatenate(documents), *rest)
+
+
+def _load_positions(path: Path, arrays: dict[str, Any], n: int) -> NDArray[np.int64] | None:
+    positions = arrays.get("positions")
+    if positions is None:
+        return None
+    if positions.shape != (n,) or positions.dtype.kind not in "iu" or positions.min() < 0:
+        raise CalibrationError(f"{path}: positions: must be one whole number a row of vectors")
+    return np.asarray(positions, np.int64)
 
 
 def _load_given(

@@ -29,6 +29,8 @@ class Vectors(NamedTuple):
     """Read token of each row, (n,); None where the file has none."""
     phases: NDArray[np.uint8] | None = None
     """0 for prefill and 1 for decode, (n,); None together with `tokens`."""
+    positions: NDArray[np.int64] | None = None
+    """Token position in its request, (n,); None where the file has none."""
 
     def take(self, chosen: NDArray[np.int64]) -> "Vectors":
         """Return the rows with the given numbers."""

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import identity
 from service.store.write import coverage, readings
+from subtext_sidecar.anomaly.score import Places
 from subtext_sidecar.contract.counters import (
     DEAD_LETTERED,
     DeadLetterReason,
@@ -273,6 +274,7 @@ class WorkerLoop:
         verdicts = self._judge.judge(
             vectors,
             [reading.text for reading in readings],
+            Places.of(headers),
             [header.scores for header in headers],
             [reading.claims for reading in readings],
         )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from subtext_sidecar.anomaly.score import ANOMALY_SCORES, Detector, Reference
+from subtext_sidecar.anomaly.score import ANOMALY_SCORES, Detector, Places, Reference
 
 # Sidecar and worker compute in float32 over batches of different sizes, so their results differ by
 # rounding. Two different references differ by far more.
@@ -22,25 +22,30 @@ class Anomaly(NamedTuple):
     p_value: float
     """Conformal; 1 for a massive activation."""
     calibration_n: int
-    """Number of held-out vectors; the smallest p-value is 1 / (calibration_n + 1)."""
+    """Number of held-out vectors of the same class; the smallest p-value is 1 / (calibration_n + 1)."""
     is_disputed: bool
     """The screen's scores differ by more than rounding, so the sidecar has another reference."""
 
 
 def measure(
-    detector: Detector, vectors: NDArray[np.floating[Any]], screened: Sequence[Mapping[str, float]]
+    detector: Detector,
+    vectors: NDArray[np.floating[Any]],
+    places: Places,
+    screened: Sequence[Mapping[str, float]],
 ) -> list[Anomaly]:
-    """Return one anomaly per row of ``vectors`` (n, d_model); ``screened`` holds the records' scores.
+    """Return one anomaly per row of ``vectors`` (n, d_model), read at ``places``.
+
+    ``screened`` holds the records' scores.
 
     The screen's numbers win where they agree, so that record and explanation show the same p-value.
     Raises ValueError when the vectors' width is not the reference's.
     """
-    measured = detector.score(vectors)
-    rows = zip(measured.anomaly.tolist(), measured.p_values.tolist(), screened, strict=True)
-    calibration_n = detector.reference.calibration_n
+    measured = detector.score(vectors, places)
+    columns = (measured.anomaly, measured.p_values, measured.calibration_n)
+    rows = zip(*(column.tolist() for column in columns), screened, strict=True)
     return [
         _agree(Anomaly(score, p_value, calibration_n, False), given)  # noqa: FBT003
-        for score, p_value, given in rows
+        for score, p_value, calibration_n, given in rows
     ]
 
 

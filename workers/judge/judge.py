@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.store.write.evidence import ConceptVersion, Verdicts
-from subtext_sidecar.anomaly.score import Detector
+from subtext_sidecar.anomaly.score import Detector, Places
 from workers.judge import anomalies
 from workers.judge.calibration import InForce
 from workers.judge.concepts import ConceptSet
@@ -44,18 +44,19 @@ class Judge:
         self,
         vectors: NDArray[np.float32],
         texts: Sequence[str],
+        places: Places,
         screened: Sequence[Mapping[str, float]],
         claims: Sequence[Claims | None] | None = None,
     ) -> list[Judgement]:
         """Return one judgement per reading.
 
-        ``vectors`` is (n, d_model). ``screened`` holds the records' scores, ``claims`` those of the
-        readings.
+        ``vectors`` is (n, d_model), read at ``places``. ``screened`` holds the records' scores, ``claims``
+        those of the readings.
         """
         matches = self.matcher.match(texts, claims)
         if self.detector is None:
             return [Judgement(None, None, None, found) for found in matches]
-        found_of = zip(anomalies.measure(self.detector, vectors, screened), matches, strict=True)
+        found_of = zip(anomalies.measure(self.detector, vectors, places, screened), matches, strict=True)
         return [
             Judgement(found.score, found.p_value, found.calibration_n, matched, found.is_disputed)
             for found, matched in found_of

@@ -1,8 +1,8 @@
 """Fit a detector's reference on activations of benign traffic. Pure numpy.
 
-Half of the requests fit the subspace; the other half yields the calibration scores behind the p-values.
-The split is by request because positions of one request are correlated: a split by row would make
-p-values too small.
+Half of the requests fit the subspace; the other half yields the calibration scores behind the p-values of
+rows, and the p-values of its own rows, behind those of requests. The split is by request because positions
+of one request are correlated: a split by row would make p-values too small.
 """
 
 import math
@@ -13,17 +13,32 @@ import numpy as np
 import numpy.typing as npt
 
 from subtext_sidecar.anomaly.reference import AnomalyError
-from subtext_sidecar.anomaly.score import Floats, Probe, Reference, fuse, project, raw_scores
+from subtext_sidecar.anomaly.score import (
+    ANSWER,
+    CLASSES,
+    NO_TEMPLATE,
+    Floats,
+    Places,
+    Probe,
+    Ranking,
+    Reference,
+    Template,
+    distance,
+    project,
+)
 
-COMPONENTS: Final = 32
-"""Chosen by measurement, see docs/decisions/0011-one-detector.md."""
+COMPONENTS: Final = 64
+"""Chosen by measurement, see docs/decisions/0018-anomalies.md."""
 P_VALUE: Final = 0.01
 # Held-out rows beyond a threshold: with ten of them the relative standard error of their share is a third.
 ROWS_BEYOND: Final = 10
 NORM_FACTOR: Final = 8.0  # times the median norm; massive activations are 10 to 1000 times larger
-HIGH: Final = 0.99  # quantile at which both raw scores are scaled to 1
+HIGH: Final = 0.99  # quantile of the distance at which the score is 1
+REQUEST_ROWS: Final = 16
+"""Largest number of rows that a request is judged by."""
 _SAME: Final = 1e-6  # distance at which float32 cannot distinguish two unit vectors
 _LEAST_DOCUMENTS: Final = 20
+_LEAST_ROWS: Final = 200  # of a class, for two of them to lie beyond its 99th percentile
 
 Matrix = npt.NDArray[np.float64]
 
@@ -43,6 +58,8 @@ class ReferenceFit(NamedTuple):
     reference: Reference
     fit_rows: int
     massive_rows: int  # left out of fit and calibration
+    pooled_classes: tuple[str, ...]
+    """Position classes with too few held-out rows: the rows of all classes stand for theirs."""
 
 
 def rows_needed(p_value: float) -> int:
@@ -59,8 +76,12 @@ def fit(
     p_value: float = P_VALUE,
     components: int = COMPONENTS,
     directions: Sequence[Direction] = (),
+    places: Places | None = None,
+    template: Template = NO_TEMPLATE,
 ) -> ReferenceFit:
     """Fit on raw activations (n, d_model); ``documents`` (n,) numbers each row's request.
+
+    Without ``places`` all position classes are judged by the rows of all of them.
 
     Raises AnomalyError for non-finite or zero rows, for rows without spread, and for too few rows or
     requests at this p-value.
@@ -74,33 +95,96 @@ def fit(
     norm_limit = NORM_FACTOR * float(np.median(norms))
     usual = norms <= norm_limit
     units, documents = (wide / norms[:, None])[usual], np.asarray(documents)[usual]
+    classes = _classes(places, template, len(wide))[usual]
     held_out = _held_out(documents)
     _check_size(int(held_out.sum()), len(np.unique(documents)), p_value)
     fitting = units[~held_out]
     subspace = _subspace(fitting, components)
-    location, high = np.quantile(_raw(fitting, subspace), (0.5, HIGH), axis=0).astype(np.float32)
-    if not (high > location).all():
+    scaling = _scaling(_distances(fitting, subspace), classes[~held_out])
+    if not (scaling.scale > 0).all():
         raise AnomalyError("vectors have no spread: they must differ from each other")
-    scores = fuse(_raw(units[held_out], subspace), location, high - location)
+    of_held_out = classes[held_out]
+    scores = (_distances(units[held_out], subspace) - scaling.location[of_held_out]) / scaling.scale[
+        of_held_out
+    ]
+    is_pooled = np.bincount(of_held_out, minlength=len(CLASSES)) < rows_needed(p_value)
+    ranked = tuple(
+        np.sort(scores if is_pooled[number] else scores[of_held_out == number])
+        for number in range(len(CLASSES))
+    )
     reference = Reference(
         model=model,
         layer=layer,
         mean=subspace.mean,
         components=subspace.components,
         variances=subspace.variances,
-        location=location,
-        scale=high - location,
+        noise=subspace.noise,
+        location=scaling.location,
+        scale=scaling.scale,
         norm_limit=norm_limit,
-        calibration_scores=np.sort(scores),
+        first_position=0 if places is None else int(places.positions[usual].min()),
+        template=template,
+        calibration_scores=ranked,
+        request_p_values=_request_p_values(scores, of_held_out, documents[held_out], ranked),
         probes=tuple(_probe(one, subspace.mean, units[held_out], p_value) for one in directions),
     )
-    return ReferenceFit(reference, fit_rows=len(fitting), massive_rows=int((~usual).sum()))
+    return ReferenceFit(
+        reference,
+        fit_rows=len(fitting),
+        massive_rows=int((~usual).sum()),
+        pooled_classes=tuple(name for name, pooled in zip(CLASSES, is_pooled, strict=True) if pooled),
+    )
+
+
+class _Scaling(NamedTuple):
+    location: Floats
+    scale: Floats
+
+
+def _classes(places: Places | None, template: Template, rows: int) -> npt.NDArray[np.int64]:
+    """Return the rows' classes, (rows,); rows of unknown places are taken for one class."""
+    return np.full(rows, ANSWER) if places is None else template.classify(places)
+
+
+def _scaling(distances: Floats, classes: npt.NDArray[np.int64]) -> _Scaling:
+    quantiles = []
+    for number in range(len(CLASSES)):
+        of_class = distances[classes == number]
+        few = len(of_class) < _LEAST_ROWS
+        quantiles.append(np.quantile(distances if few else of_class, (0.5, HIGH)))
+    location, high = np.array(quantiles, np.float32).T
+    return _Scaling(location, high - location)
+
+
+def _request_p_values(
+    scores: Floats,
+    classes: npt.NDArray[np.int64],
+    documents: npt.NDArray[np.integer[Any]],
+    ranked: tuple[Floats, ...],
+) -> Floats:
+    """Return up to REQUEST_ROWS p-values of every request in random order, (requests, REQUEST_ROWS).
+
+    A held-out row ranks among rows that include itself, so its p-value is not larger than a new row's with
+    the same score: requests of new rows seem no more unusual than they are.
+    """
+    numbers = np.array([len(of_class) for of_class in ranked])[classes]
+    p_values = Ranking(ranked).p_values(scores, classes) - 1.0 / (1.0 + numbers)
+    order = np.random.default_rng(0).permutation(len(scores))
+    order = order[np.argsort(documents[order], kind="stable")]
+    _, firsts, counts = np.unique(documents[order], return_index=True, return_counts=True)
+    place = np.arange(len(order)) - np.repeat(firsts, counts)
+    row = np.repeat(np.arange(len(firsts)), counts)
+    is_kept = place < REQUEST_ROWS
+    table = np.zeros((len(firsts), min(REQUEST_ROWS, int(counts.max()))), np.float32)
+    table[row[is_kept], place[is_kept]] = p_values[order][is_kept]
+    return table
 
 
 class _Subspace(NamedTuple):
     mean: Floats
     components: Floats
     variances: Floats
+    noise: float
 
 
 def _held_out(documents: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
@@ -136,18 +220,22 @@ def _subspace(units: Matrix, count: int) -> _Subspace:
     else:
         values, left = np.linalg.eigh(centred @ centred.T)
         components = left[:, -count:].T @ centred / np.sqrt(values[-count:, None])
+    inside = float(values[-count:].sum())
+    outside = max(float((centred * centred).sum()) - inside, _SAME * inside)
     return _Subspace(
         mean.astype(np.float32),
         np.ascontiguousarray(components[::-1], np.float32),
         (values[-count:][::-1] / len(units)).astype(np.float32),
+        outside / len(units) / (units.shape[1] - count),
     )
 
 
-def _raw(units: Matrix, subspace: _Subspace) -> Floats:
+def _distances(units: Matrix, subspace: _Subspace) -> Floats:
     narrow = units.astype(np.float32)
     centred = narrow - subspace.mean
     in_subspace = project(centred, np.ones(len(centred)), subspace.components)
-    return raw_scores(in_subspace, np.einsum("ij,ij->i", centred, centred), subspace.variances)
+    energy = np.einsum("ij,ij->i", centred, centred)
+    return distance(in_subspace, energy, subspace.variances, subspace.noise)
 
 
 def _probe(spec: Direction, mean: Floats, held_out: Matrix, p_value: float) -> Probe:

@@ -7,29 +7,31 @@ judge load the same one. A digest of the content identifies it.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from subtext_sidecar.anomaly.score import Floats, Probe, Reference
+from subtext_sidecar.anomaly.score import CLASSES, Floats, Probe, Reference, Template
 from subtext_sidecar.contract.record import MAX_SCORES
 
-FORMAT: Final = "subtext-anomaly-1"
+FORMAT: Final = "subtext-anomaly-2"
 MAX_PROBES: Final = MAX_SCORES - 2  # besides anomaly and anomaly_p_value
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 _UNIT_TOLERANCE: Final = 1e-3
-# Axes of each tensor: d is d_model, k the number of components, n the number of calibration rows.
+# Axes of each tensor: d is d_model, k the number of components, c that of classes, r and w are those of the
+# held-out requests and of the rows of each. Scores lie in a tensor a class, of any length.
 _SHAPES: Final = {
     "mean": "d",
     "components": "kd",
     "variances": "k",
-    "location": "2",
-    "scale": "2",
-    "calibration_scores": "n",
+    "location": "c",
+    "scale": "c",
+    "request_p_values": "rw",
 }
+_SCORES: Final = "calibration_scores"
 _PROBE_SHAPES: Final = {"direction": "d", "mean": "d"}
 
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -56,6 +58,10 @@ def digest(reference: Reference) -> str:
 
 def _content(reference: Reference) -> tuple[dict[str, str], Tensors]:
     tensors = {name: getattr(reference, name) for name in _SHAPES}
+    tensors |= {
+        f"{_SCORES}.{name}": scores
+        for name, scores in zip(CLASSES, reference.calibration_scores, strict=True)
+    }
     thresholds = {}
     for probe in reference.probes:
         thresholds[probe.name] = probe.threshold
@@ -65,7 +71,9 @@ def _content(reference: Reference) -> tuple[dict[str, str], Tensors]:
         "model": reference.model,
         "layer": str(reference.layer),
         "d_model": str(reference.d_model),
-        "n": str(reference.calibration_n),
+        "noise": repr(reference.noise),
+        "first_position": str(reference.first_position),
+        "template": json.dumps(reference.template._asdict()),
         "norm_limit": repr(reference.norm_limit),
         "probes": json.dumps(thresholds),
     }
@@ -110,7 +118,15 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]
     return metadata, {name: _array(part, f"{path}: {name}") for name, part in parts}
 
 
-_NUMPY_TYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "BF16": "<u2"}
+_NUMPY_TYPES: Final = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "U8": "u1",
+    "BF16": "<u2",
+}
 
 
 def _array(part: Mapping[str, Any], name: str) -> npt.NDArray[Any]:
@@ -125,13 +141,20 @@ def _array(part: Mapping[str, Any], name: str) -> npt.NDArray[Any]:
 def _reference(metadata: Mapping[str, str], tensors: Tensors) -> Reference:
     if metadata.get("format") != FORMAT:
         raise AnomalyError(f"format is {metadata.get('format')!r}, this release reads {FORMAT!r}")
-    sizes = {"d": _integer(metadata, "d_model"), "n": _integer(metadata, "n"), "2": 2}
+    sizes = {"d": _integer(metadata, "d_model"), "c": len(CLASSES)}
     sizes["k"] = len(tensors.get("components", ()))
+    sizes["r"], sizes["w"] = _table(tensors, "request_p_values")
+    names = [f"{_SCORES}.{name}" for name in CLASSES]
+    sizes |= {name: len(np.atleast_1d(tensors.get(name, ()))) for name in names}
     values = {name: _tensor(tensors, name, shape, sizes) for name, shape in _SHAPES.items()}
     reference = Reference(
         model=_text(metadata, "model"),
         layer=_integer(metadata, "layer"),
+        noise=_number(_text(metadata, "noise"), "noise"),
         norm_limit=_number(_text(metadata, "norm_limit"), "norm_limit"),
+        first_position=_integer(metadata, "first_position"),
+        template=_template(_text(metadata, "template")),
+        calibration_scores=tuple(_tensor(tensors, name, (name,), sizes) for name in names),
         probes=_probes(metadata, tensors, sizes),
         **values,
     )
@@ -140,15 +163,36 @@ def _reference(metadata: Mapping[str, str], tensors: Tensors) -> Reference:
 
 
 def _check(reference: Reference) -> None:
-    if not reference.calibration_n or (np.diff(reference.calibration_scores) < 0).any():
-        raise AnomalyError("calibration_scores must be ascending, and at least one")
-    if not ((reference.variances > 0).all() and (reference.scale > 0).all()):
-        raise AnomalyError("variances and scale must be above 0")
+    for scores in reference.calibration_scores:
+        if not len(scores) or (np.diff(scores) < 0).any():
+            raise AnomalyError("calibration_scores must be ascending, and at least one in each class")
+    if not ((reference.variances > 0).all() and (reference.scale > 0).all() and reference.noise > 0):
+        raise AnomalyError("variances, scale and noise must be above 0")
+    shares = reference.request_p_values
+    if not ((shares >= 0).all() and (shares <= 1).all()):
+        raise AnomalyError("request_p_values must be from 0 to 1")
     if not reference.norm_limit > 0:
         raise AnomalyError("norm_limit must be above 0")
     products = reference.components @ reference.components.T
     if not np.allclose(products, np.eye(len(products)), atol=_UNIT_TOLERANCE):
         raise AnomalyError("components must be orthonormal")
+
+
+def _table(tensors: Tensors, name: str) -> tuple[int, int]:
+    """Return the shape of a tensor with two axes; (0, 0) where it is none, which no check of it passes."""
+    shape = np.shape(tensors.get(name, ()))
+    return (shape[0], shape[1]) if len(shape) == 2 else (0, 0)  # noqa: PLR2004  # rows and columns
+
+
+def _template(text: str) -> Template:
+    try:
+        known = json.loads(text)
+        parts = {name: tuple(known[name]) for name in Template._fields}
+    except (ValueError, TypeError, KeyError) as error:
+        raise AnomalyError(f"template is no JSON object with the ids of its tokens: {error}") from None
+    if not all(type(token) is int and token >= 0 for ids in parts.values() for token in ids):
+        raise AnomalyError("template: token ids must be whole numbers from 0 on")
+    return Template(**parts)
 
 
 def _probes(metadata: Mapping[str, str], tensors: Tensors, sizes: Mapping[str, int]) -> tuple[Probe, ...]:
@@ -177,7 +221,7 @@ def check_name(name: str) -> None:
         raise AnomalyError(f"probe name {name!r} must be 1 to 40 of a-z, 0-9 and _, and not begin with _")
 
 
-def _tensor(tensors: Tensors, name: str, axes: str, sizes: Mapping[str, int]) -> Floats:
+def _tensor(tensors: Tensors, name: str, axes: Sequence[str], sizes: Mapping[str, int]) -> Floats:
     if name not in tensors:
         raise AnomalyError(f"{name} is missing")
     value, shape = tensors[name], tuple(sizes[axis] for axis in axes)

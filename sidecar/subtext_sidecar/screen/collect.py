@@ -13,7 +13,8 @@ import numpy.typing as npt
 from redis import Redis, RedisError
 
 from subtext_sidecar.anomaly.reference import AnomalyError
-from subtext_sidecar.contract.record import Record, RecordError, decode
+from subtext_sidecar.anomaly.score import Places
+from subtext_sidecar.contract.record import Header, Record, RecordError, decode
 from subtext_sidecar.contract.streams import FIELD_HEADER, FIELD_VECTOR, activations_stream
 
 _ENTRIES_PER_READ: Final = 256
@@ -21,10 +22,11 @@ _WAIT_MILLISECONDS: Final = 500
 
 
 class Activations(NamedTuple):
-    """Raw activations, and a number for each row's request."""
+    """Raw activations, a number for each row's request, and what else is known of the rows."""
 
     vectors: npt.NDArray[np.float32]  # (n, d_model)
     documents: npt.NDArray[np.int64]  # (n,)
+    places: Places | None  # None: a file of before, which does not tell
 
 
 def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float) -> Activations:
@@ -35,6 +37,7 @@ def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float
     vectors: list[npt.NDArray[np.float32]] = []
     documents: list[int] = []
     numbers: dict[str, int] = {}
+    headers: list[Header] = []
     try:
         with Redis.from_url(redis_url) as client:
             for record in _records(client, activations_stream(model, layer), time.monotonic() + seconds):
@@ -42,6 +45,7 @@ def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float
                 if (header.model, header.layer) != (model, layer) or not header.baseline_probability:
                     continue
                 vectors.append(record.values())
+                headers.append(header)
                 capture = header.request.capture_id or header.request.request_id
                 documents.append(numbers.setdefault(capture, len(numbers)))
                 if len(vectors) == rows:
@@ -50,7 +54,7 @@ def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float
         raise AnomalyError(f"{type(error).__name__}: {error}") from error
     if not vectors:
         raise AnomalyError(f"no row of {model} at layer {layer} came in {seconds:.0f} s")
-    return Activations(np.stack(vectors), np.array(documents, np.int64))
+    return Activations(np.stack(vectors), np.array(documents, np.int64), Places.of(headers))
 
 
 def _records(client: Redis, stream: str, deadline: float) -> Iterator[Record]:

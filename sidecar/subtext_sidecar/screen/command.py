@@ -23,8 +23,11 @@ from subtext_sidecar.anomaly.reference import (
     save_reference,
     save_tensors,
 )
-from subtext_sidecar.anomaly.score import Reference
+from subtext_sidecar.anomaly.score import CLASSES, NO_TEMPLATE, Places, Reference
 from subtext_sidecar.screen.collect import Activations, collect
+
+_GIVEN = ("positions", "tokens", "phases")
+"""Tensors that tell the rows' position classes; `screen collect` and `subtext train` write them."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -57,7 +60,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         type=Path,
         required=True,
         nargs="+",
-        help="safetensors with `vectors` (n, d_model) and `documents` (n,), which request each came from",
+        help="safetensors with `vectors` (n, d_model) and `documents` (n,), which request each came"
+        " from; and for classes `positions`, `tokens` and `phases` (n,), 0 for prefill and 1 for decode",
     )
     for part in (gather, fit):
         part.add_argument("--model", required=True, help="served model name, as on the records")
@@ -68,6 +72,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         type=_share,
         default=anomaly_fit.P_VALUE,
         help="smallest p-value to judge by; sets how many rows are needed, and the probes' thresholds",
+    )
+    fit.add_argument(
+        "--template",
+        type=Path,
+        help="another reference for the same model, for the tokens of its chat template; without it, these"
+        " are taken for words of prompt and answer",
     )
     fit.add_argument("--components", type=int, default=anomaly_fit.COMPONENTS, help="of the subspace")
     fit.add_argument(
@@ -109,7 +119,14 @@ def _collect(arguments: argparse.Namespace) -> dict[str, Any]:
         rows=arguments.rows,
         seconds=arguments.seconds,
     )
-    save_tensors(activations._asdict(), arguments.output)
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "vectors": activations.vectors,
+        "documents": activations.documents,
+    }
+    if (places := activations.places) is not None:
+        tensors |= {"positions": places.positions, "tokens": places.token_ids}
+        tensors["phases"] = (~places.is_prompt).astype(np.uint8)
+    save_tensors(tensors, arguments.output)
     return {
         "rows": len(activations.vectors),
         "requests": len(np.unique(activations.documents)),
@@ -130,12 +147,15 @@ def _fit(arguments: argparse.Namespace) -> dict[str, Any]:
         p_value=arguments.p_value,
         components=arguments.components,
         directions=directions,
+        places=activations.places,
+        template=NO_TEMPLATE if arguments.template is None else load_reference(arguments.template).template,
     )
     save_reference(fitted.reference, arguments.output)
     return {
         **_summary(load_reference(arguments.output)),
         "fit_rows": fitted.fit_rows,
         "massive_rows_left_out": fitted.massive_rows,
+        "pooled_classes": fitted.pooled_classes,
         "output": str(arguments.output),
     }
 
@@ -147,7 +167,8 @@ def _summary(reference: Reference) -> dict[str, Any]:
         "digest": digest(reference),
         "d_model": reference.d_model,
         "components": len(reference.components),
-        "calibration_rows": reference.calibration_n,
+        "calibration_rows": dict(zip(CLASSES, map(len, reference.calibration_scores), strict=True)),
+        "calibration_requests": len(reference.request_p_values),
         "least_p_value": reference.least_p_value,
         "norm_limit": reference.norm_limit,
         "probes": {probe.name: probe.threshold for probe in reference.probes},
@@ -157,6 +178,7 @@ def _summary(reference: Reference) -> dict[str, Any]:
 def _activations(paths: Sequence[Path]) -> Activations:
     vectors: list[npt.NDArray[np.float32]] = []
     documents: list[npt.NDArray[np.int64]] = []
+    places: list[Places | None] = []
     first = 0
     for path in paths:
         one = _read_activations(path)
@@ -165,9 +187,12 @@ def _activations(paths: Sequence[Path]) -> Activations:
         # The files number their documents independently: renumber, so that requests stay distinct.
         names, numbers = np.unique(one.documents, return_inverse=True)
         vectors.append(one.vectors)
+        places.append(one.places)
         documents.append(numbers + first)
         first += len(names)
-    return Activations(np.concatenate(vectors), np.concatenate(documents))
+    known = [one for one in places if one is not None]
+    joined = Places(*map(np.concatenate, zip(*known, strict=True))) if len(known) == len(places) else None
+    return Activations(np.concatenate(vectors), np.concatenate(documents), joined)
 
 
 def _read_activations(path: Path) -> Activations:
@@ -179,9 +204,14 @@ def _read_activations(path: Path) -> Activations:
             raise AnomalyError(
                 f"{path}: {name} has shape {tensors[name].shape}, expected {dimensions} axes"
             )
-    if len(tensors["vectors"]) != len(tensors["documents"]):
-        raise AnomalyError(f"{path}: vectors and documents differ in length")
-    return Activations(tensors["vectors"].astype(np.float32), tensors["documents"].astype(np.int64))
+    given = [name for name in _GIVEN if name in tensors]
+    if len({len(tensors[name]) for name in ("vectors", "documents", *given)}) != 1:
+        raise AnomalyError(f"{path}: {', '.join(('vectors', 'documents', *given))} differ in length")
+    places = None
+    if len(given) == len(_GIVEN):
+        positions, tokens, phases = (tensors[name].astype(np.int64) for name in _GIVEN)
+        places = Places(positions, tokens, phases == 0)
+    return Activations(tensors["vectors"].astype(np.float32), tensors["documents"].astype(np.int64), places)
 
 
 def _direction(name: str, path: Path) -> Direction:

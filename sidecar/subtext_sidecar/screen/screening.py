@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from subtext_sidecar.anomaly.score import ANOMALY_SCORES, Detector, Reference
+from subtext_sidecar.anomaly.score import ANOMALY_SCORES, Detector, Places, Reference
 from subtext_sidecar.contract.counters import CounterName, SidecarCounter
 from subtext_sidecar.contract.record import NO_SCORES, encode_scores
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
@@ -133,7 +133,10 @@ class Screening:
             return _Findings({}, ["unscreened"] * len(finite), [NO_SCORES] * len(finite))
         is_whole = len(finite) == len(rows)
         vectors = rows.vectors if is_whole else rows.vectors[finite]
-        measured = self._detector.measure(vectors, rows.norms if is_whole else rows.norms[finite])
+        norms = rows.norms if is_whole else rows.norms[finite]
+        measured = self._detector.measure(
+            vectors, norms, Places.of(rows.facts if is_whole else [rows.facts[row] for row in finite])
+        )
         verdicts: list[Verdict] = ["ordinary"] * len(finite)
         for place in np.flatnonzero(measured.is_massive).tolist():
             verdicts[place] = "massive"

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from service.store.tables import ConceptVersion, Explanation, Flag, Sample
 from service.store.write.concepts import ChangedConceptError
 from subtext_sidecar.anomaly import fit
-from subtext_sidecar.anomaly.score import Detector, Reference
+from subtext_sidecar.anomaly.score import Detector, Places, Reference
 from subtext_sidecar.contract import record
 from tests.support.calibrations import MEASURED, calibration_of
 from tests.support.worker import D_MODEL, MODEL, Bench, make_record
@@ -141,7 +141,7 @@ def test_concepts_without_a_version_may_change(
 def test_a_row_has_the_p_value_that_the_screen_gave_it(make_bench: Callable[..., Bench]) -> None:
     reference = usual_traffic()
     content = record.decode(*make_record())
-    measured = Detector(reference).score(content.values()[None])
+    measured = Detector(reference).score(content.values()[None], Places.of([content.header]))
     # What the sidecar says of it, but for rounding.
     score, p_value = float(measured.anomaly[0]) * (1 + 1e-5), float(measured.p_values[0])
     bench = make_bench(FakeDecoder(), reference)

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from subtext_sidecar.anomaly.reference import digest
-from subtext_sidecar.anomaly.score import Detector
+from subtext_sidecar.anomaly.score import Detector, Places
 from tests.support.nla import toy
 from tests.support.nla.untrained import given
 from workers.calibrate.measure import calibrate
@@ -57,7 +57,8 @@ def test_a_shipped_pair_is_assembled_calibrated_and_read(
         decoder.identity.layer,
     )
     assert decoder.identity.card["anomaly_reference"] == digest(decoder.anomaly)
-    assert Detector(decoder.anomaly).score(rows).p_values.shape == (VECTORS,)
+    places = Places(np.arange(VECTORS), np.zeros(VECTORS, np.int64), np.zeros(VECTORS, np.bool_))
+    assert Detector(decoder.anomaly).score(rows, places).p_values.shape == (VECTORS,)
 
 
 def test_a_pair_of_our_own_is_calibrated_beyond_its_tokens(

@@ -15,6 +15,7 @@ from subtext_sidecar.anomaly.reference import (
     read_tensors,
     save_reference,
 )
+from subtext_sidecar.anomaly.score import CLASSES
 from subtext_sidecar.contract.record import MAX_SCORES
 from tests.support.screens import reference
 
@@ -23,7 +24,9 @@ METADATA = {
     "model": "m",
     "layer": "20",
     "d_model": "4",
-    "n": "3",
+    "noise": "0.5",
+    "first_position": "24",
+    "template": json.dumps({"special": [1, 2], "words": [3]}),
     "norm_limit": "10.0",
     "probes": json.dumps({"one": 0.5}),
 }
@@ -34,9 +37,10 @@ def tensors() -> dict[str, Any]:
         "mean": np.zeros(4),
         "components": np.eye(4)[:2],
         "variances": np.ones(2),
-        "location": np.zeros(2),
-        "scale": np.ones(2),
-        "calibration_scores": np.arange(3),
+        "location": np.zeros(3),
+        "scale": np.ones(3),
+        **{f"calibration_scores.{name}": np.arange(3) for name in CLASSES},
+        "request_p_values": np.full((2, 3), 0.5),
         "probe.one.direction": np.eye(4)[3],
         "probe.one.mean": np.zeros(4),
     }
@@ -57,8 +61,11 @@ def test_a_reference_survives_its_file(tmp_path: Path) -> None:
 
     assert (other.model, other.layer, other.d_model) == ("smollm2", 20, 16)
     assert other.norm_limit == one.norm_limit
-    for name in ("mean", "components", "variances", "location", "scale", "calibration_scores"):
+    for name in ("mean", "components", "variances", "location", "scale", "request_p_values"):
         assert np.array_equal(getattr(other, name), getattr(one, name))
+    for name in ("noise", "first_position", "template"):
+        assert getattr(other, name) == getattr(one, name)
+    assert all(map(np.array_equal, other.calibration_scores, one.calibration_scores))
     assert other.probes[0].name == "a"
     assert other.probes[0].threshold == 0.5
     assert np.array_equal(other.probes[0].direction, one.probes[0].direction)
@@ -70,7 +77,11 @@ def test_the_digest_names_all_that_is_measured_with(tmp_path: Path) -> None:
     others = [
         load_reference(written(tmp_path / "another", changes, metadata))
         for changes, metadata in (
-            ({"calibration_scores": np.array([0, 1, 3], np.float32)}, {}),
+            ({"calibration_scores.answer": np.array([0, 1, 3], np.float32)}, {}),
+            ({"request_p_values": np.full((2, 3), 0.25, np.float32)}, {}),
+            ({}, {"noise": "0.25"}),
+            ({}, {"first_position": "25"}),
+            ({}, {"template": json.dumps({"special": [1], "words": [3]})}),
             ({"probe.one.mean": np.ones(4, np.float32)}, {}),
             ({}, {"model": "n"}),
             ({}, {"norm_limit": "11.0"}),
@@ -95,20 +106,26 @@ def test_the_file_of_these_tests_is_valid(tmp_path: Path) -> None:
         ({"mean": np.full(4, np.nan, np.float32)}, {}, "mean has values that are not finite"),
         ({"components": None}, {}, "components is missing"),
         ({"components": np.ones((2, 4), np.float32)}, {}, "components must be orthonormal"),
-        ({"variances": np.zeros(2, np.float32)}, {}, "variances and scale must be above 0"),
+        ({"variances": np.zeros(2, np.float32)}, {}, "variances, scale and noise must be above 0"),
+        ({}, {"noise": "0"}, "variances, scale and noise must be above 0"),
+        ({"calibration_scores.answer": None}, {}, "calibration_scores.answer is missing"),
+        ({"request_p_values": np.zeros(3, np.float32)}, {}, r"request_p_values has shape \(3,\)"),
+        ({"request_p_values": np.full((1, 1), 2.0, np.float32)}, {}, "must be from 0 to 1"),
+        ({}, {"template": "[]"}, "template is no JSON object"),
+        ({}, {"template": '{"special": [-1], "words": []}'}, "token ids must be whole numbers"),
         (
-            {"calibration_scores": np.array([3, 2, 1], np.float32)},
+            {"calibration_scores.prompt": np.array([3, 2, 1], np.float32)},
             {},
             "calibration_scores must be ascending",
         ),
         ({"probe.one.direction": None}, {}, "probe.one.direction is missing"),
         ({"probe.one.direction": np.ones(4, np.float32)}, {}, "probe.one.direction must have length 1"),
         ({}, {"format": "something"}, "format is 'something'"),
-        ({}, {"format": "subtext-screen-1"}, "this release reads 'subtext-anomaly-1'"),
+        ({}, {"format": "subtext-anomaly-1"}, "this release reads 'subtext-anomaly-2'; fit it again"),
         ({}, {"model": ""}, "model is missing"),
         ({}, {"layer": "-1"}, "layer is '-1', expected a whole number"),
         ({}, {"d_model": "5"}, r"mean has shape \(4,\), expected \(5,\)"),
-        ({}, {"n": "0"}, "calibration_scores has shape"),
+        ({"calibration_scores.template": np.zeros(0, np.float32)}, {}, "at least one in each class"),
         ({}, {"norm_limit": "nan"}, "norm_limit is 'nan', expected a number"),
         ({}, {"norm_limit": "-1"}, "norm_limit must be above 0"),
         ({}, {"probes": "["}, "probes is not a JSON object"),

@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 from subtext_sidecar.anomaly import fit as anomaly_fit
 from subtext_sidecar.anomaly.fit import Direction
 from subtext_sidecar.anomaly.reference import AnomalyError
-from subtext_sidecar.anomaly.score import Detector, Measurement, Reference
-from tests.support.screens import benign, reference
+from subtext_sidecar.anomaly.score import ANSWER, PROMPT, Detector, Measurement, Places, Reference, Template
+from tests.support.screens import answers, benign, reference
 
 
 def measure(detector: Detector, vectors: np.ndarray) -> Measurement:
-    return detector.measure(vectors, np.linalg.norm(vectors.astype(np.float64), axis=1))
+    return detector.measure(
+        vectors, np.linalg.norm(vectors.astype(np.float64), axis=1), answers(len(vectors))
+    )
 
 
 def slow_score(of: Reference, vector: np.ndarray) -> float:
@@ -20,8 +22,7 @@ def slow_score(of: Reference, vector: np.ndarray) -> float:
     projections = [component.astype(np.float64) @ centred for component in of.components]
     distance = sum(p * p / v for p, v in zip(projections, of.variances, strict=True))
     residual = centred @ centred - sum(p * p for p in projections)
-    parts = np.array([distance, residual])
-    return float(((parts - of.location) / of.scale).max())
+    return float((distance + residual / of.noise - of.location[ANSWER]) / of.scale[ANSWER])
 
 
 def test_the_score_of_a_whole_block_is_that_of_the_definition() -> None:
@@ -65,13 +66,75 @@ def test_p_values_of_exchangeable_vectors_are_super_uniform(seed: int) -> None:
     vectors *= rng.lognormal(3, 1, (len(vectors), 1))
     of = anomaly_fit.fit(vectors[:3200], np.repeat(np.arange(800), 4), model="m", layer=1).reference
 
-    p_values = Detector(of).score(vectors[3200:]).p_values
+    p_values = Detector(of).score(vectors[3200:], answers(1600)).p_values
 
     for level in (0.01, 0.05, 0.1, 0.25, 0.5):
         # Four standard errors, widened for the four correlated positions of a document and the
         # calibration set's own spread.
         slack = 4 * np.sqrt(level * (1 - level) * 4 * (1 / 1600 + 1 / 1600))
         assert (p_values <= level).mean() <= level + slack
+
+
+def of_classes(rows: int, seed: int) -> tuple[np.ndarray, Places]:
+    """Rows of prompts and of answers in turn; those of prompts vary twice as much."""
+    is_prompt = np.arange(rows) % 2 == 0
+    vectors = benign(rows, seed=seed).astype(np.float64)
+    usual = benign(2000).mean(axis=0)
+    vectors[is_prompt] = usual + 2 * (vectors[is_prompt] - usual)
+    return vectors, Places(np.arange(rows) + 30, np.full(rows, 7), is_prompt)
+
+
+def test_each_class_is_ranked_among_its_own() -> None:
+    vectors, places = of_classes(8000, seed=1)
+    fitted = anomaly_fit.fit(vectors, np.arange(8000) // 8, model="m", layer=1, places=places)
+    new, new_places = of_classes(20_000, seed=2)
+
+    measured = Detector(fitted.reference).score(new, new_places)
+
+    assert fitted.pooled_classes == ("template",)
+    for number in (PROMPT, ANSWER):
+        is_member = new_places.is_prompt == (number == PROMPT)
+        assert abs(float((measured.p_values[is_member] <= 0.05).mean()) - 0.05) < 0.03
+        assert set(measured.calibration_n[is_member]) == {2000}
+    alone = anomaly_fit.fit(vectors, np.arange(8000) // 8, model="m", layer=1).reference
+    pooled = Detector(alone).score(new, new_places).p_values
+    assert (pooled[new_places.is_prompt] <= 0.05).mean() > 0.08
+
+
+def test_the_template_is_known_by_its_tokens_and_a_class_of_few_rows_is_pooled() -> None:
+    template = Template(special=(1,), words=(7,))
+    places = Places(np.arange(4), np.array([1, 1, 7, 7]), np.array([True, False, True, False]))
+
+    assert template.classify(places).tolist() == [0, 0, 0, 2]
+
+
+def test_a_row_before_the_first_position_of_the_reference_is_no_anomaly() -> None:
+    vectors, places = of_classes(4000, seed=1)
+    of = anomaly_fit.fit(vectors, np.arange(4000) // 8, model="m", layer=1, places=places).reference
+    foreign = np.random.default_rng(3).standard_normal((2, 16))
+
+    measured = Detector(of).score(foreign, Places(np.array([29, 30]), np.full(2, 7), np.ones(2, np.bool_)))
+
+    assert of.first_position == 30
+    assert measured.p_values.tolist() == [1.0, pytest.approx(of.least_p_value)]
+
+
+def test_requests_of_the_reference_keep_the_p_values_of_their_rows() -> None:
+    of = reference()
+
+    table = of.request_p_values
+    assert table.shape == (250, 8)
+    assert ((table > 0) & (table < 1)).all()
+    assert sorted(table.ravel().tolist()) == pytest.approx((np.arange(1, 2001) / 2001).tolist(), abs=1e-3)
+
+
+def test_a_long_request_keeps_some_of_its_rows_and_a_short_one_all() -> None:
+    documents = np.concatenate([np.zeros(40, int), 1 + np.arange(3960) // 4])
+
+    table = anomaly_fit.fit(benign(4000), documents, model="m", layer=1).reference.request_p_values
+
+    assert table.shape[1] in (4, anomaly_fit.REQUEST_ROWS)  # whichever half the long one fell to
+    assert set((table > 0).sum(axis=1)) <= {4, anomaly_fit.REQUEST_ROWS}
 
 
 def test_no_request_is_on_both_sides_of_the_split() -> None:
@@ -84,7 +147,7 @@ def test_no_request_is_on_both_sides_of_the_split() -> None:
 
 def test_vectors_of_another_width_are_refused() -> None:
     with pytest.raises(ValueError, match=r"have shape \(1, 5\), the anomaly reference is for rows of 16"):
-        Detector(reference()).score(np.ones((1, 5)))
+        Detector(reference()).score(np.ones((1, 5)), answers(1))
 
 
 def test_only_the_direction_counts() -> None:

@@ -39,7 +39,9 @@ def test_a_reference_is_fitted_with_probes_and_shown(
     assert fit(activations, "--probe", f"deceit={folder}/p", "--probe", f"own={folder}/q") == 0
     fitted = said(capsys)
 
-    assert fitted["calibration_rows"] == fitted["fit_rows"] == 2000
+    assert fitted["fit_rows"] == 2000
+    assert set(fitted["calibration_rows"].values()) == {2000}
+    assert fitted["pooled_classes"] == ["template", "prompt"]
     assert fitted["probes"]["own"] == 0.5
     assert screen(["show", str(folder / "screen")]) == 0
     assert said(capsys).items() <= fitted.items()

@@ -13,7 +13,7 @@ from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
 from subtext_sidecar.screen.screening import Screening, ScreenOutcome
 from subtext_sidecar.shipper.rows import Rows, make_record, measure
 from tests.support.records import block_header
-from tests.support.screens import benign, reference
+from tests.support.screens import answers, benign, reference
 
 PROBE = Direction("deceit", np.random.default_rng(8).standard_normal(16), None, None)
 FOREIGN = np.random.default_rng(3).standard_normal(16)
@@ -23,7 +23,9 @@ DETECTOR = Detector(reference(directions=[PROBE]))
 def ordinary(count: int) -> np.ndarray:
     """Benign rows that this screen does not find."""
     vectors = benign(4 * count, seed=21)
-    measured = DETECTOR.measure(vectors, np.linalg.norm(vectors, axis=1).astype(np.float64))
+    measured = DETECTOR.measure(
+        vectors, np.linalg.norm(vectors, axis=1).astype(np.float64), answers(len(vectors))
+    )
     quiet = (measured.p_values > 0.05) & ~DETECTOR.probes_found(measured).any(axis=1)
     return vectors[quiet][:count]
 

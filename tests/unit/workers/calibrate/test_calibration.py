@@ -26,6 +26,7 @@ from workers.nla.decoder import PositionClass
 from workers.nla.engine.verbalizer import Explanation
 from workers.nla.errors import CalibrationError
 from workers.nla.fake import fake_identity
+from workers.nla.positions import TemplateIds
 from workers.nla.token_means import TokenMeans
 
 D_MODEL = 8
@@ -332,7 +333,13 @@ def test_calibrating_and_fitting_the_screen_give_the_same_reference(tmp_path: Pa
     save_file({"vectors": rows, "documents": documents}, tmp_path / "vectors")
     fit = ["fit", "--activations", str(tmp_path / "vectors"), "--model", "m", "--layer", "1"]
 
-    calibrated = fit_anomaly(load_vectors(tmp_path / "vectors"), p_value=0.01, model="m", layer=1)
+    calibrated = fit_anomaly(
+        load_vectors(tmp_path / "vectors"),
+        p_value=0.01,
+        model="m",
+        layer=1,
+        template=TemplateIds(frozenset(), frozenset()),
+    )
     assert screen([*fit, "--output", str(tmp_path / ANOMALY)]) == 0
 
     fitted = load_anomaly(tmp_path)
@@ -344,7 +351,9 @@ def test_a_reference_that_no_vectors_can_give_is_refused_before_they_are_read() 
     vectors = Vectors(benign(60), np.arange(60) // 3)
 
     with pytest.raises(CalibrationError, match=r"30 held-out rows are too few for a p-value of 0\.01"):
-        fit_anomaly(vectors, p_value=0.01, model="m", layer=1)
+        fit_anomaly(
+            vectors, p_value=0.01, model="m", layer=1, template=TemplateIds(frozenset(), frozenset())
+        )
 
 
 def test_a_decoder_without_anomaly_reference_has_none_and_a_broken_one_is_refused(tmp_path: Path) -> None:
