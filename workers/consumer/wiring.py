@@ -134,6 +134,7 @@ class Parts:
         )
         for names in (own, old):
             self.gauges.add(names, StreamQueue(self.redis, names))
+        self.metrics.start_dead_letters(own.stream)
 
     def close(self) -> None:
         """Let go of everything."""
@@ -181,6 +182,8 @@ class Parts:
         self.progress.beat()
         size = 0 if judge.detector is None else judge.detector.reference.calibration_n
         self.metrics.anomaly_calibration.labels(target.model).set(size)
+        for concept in self.concepts.concepts:
+            self.metrics.start_flags(target.model, concept.name, concept.severity)
         self.warm.set()
 
     def _tell_calibration(self, in_force: InForce, model: str, layer: str) -> None:

@@ -1,13 +1,15 @@
-"""What Prometheus' own tool says of the rules that ship."""
+"""What the tools of Prometheus and Alertmanager say of the files that ship."""
 
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.support import ROOT
-from tests.support.services import promtool
+from tests.support.alert_files import fast_routes
+from tests.support.services import debian_program, promtool
 
 DEPLOY = ROOT / "deploy"
 ALERT_TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*_test.yml"))
@@ -24,3 +26,31 @@ def test_the_rule_tests_pass_in_promtool(state_dir: Path) -> None:
     tool = promtool(state_dir)
     subprocess.run([tool, "test", "rules", *map(str, ALERT_TESTS)], check=True)
     subprocess.run([tool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")], check=True)
+
+
+@pytest.fixture
+def routes(tmp_path: Path) -> Path:
+    """The shipped alertmanager.yml, as Debian's Alertmanager knows it."""
+    path = tmp_path / "alertmanager.yml"
+    path.write_text(yaml.safe_dump(fast_routes("http://127.0.0.1:1")))
+    return path
+
+
+def test_alertmanager_accepts_its_file(routes: Path, state_dir: Path) -> None:
+    amtool = debian_program(state_dir, "amtool", "prometheus-alertmanager")
+
+    subprocess.run([amtool, "check-config", routes], check=True)
+
+
+@pytest.mark.parametrize(
+    ("severity", "receiver"), [("page", "pager"), ("ticket", "tickets"), ("none", "watchdog")]
+)
+def test_every_severity_goes_where_it_should(
+    routes: Path, state_dir: Path, severity: str, receiver: str
+) -> None:
+    amtool = debian_program(state_dir, "amtool", "prometheus-alertmanager")
+    command = [amtool, "config", "routes", "test", f"--config.file={routes}", f"severity={severity}"]
+
+    routed = subprocess.run(command, check=True, capture_output=True, text=True)
+
+    assert routed.stdout.split() == [receiver]

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.store.tables import FlagStatus
 from subtext_sidecar.anomaly import fit
 from subtext_sidecar.anomaly.score import Reference
-from tests.support.worker import D_MODEL, MODEL, Bench, make_record
+from subtext_sidecar.contract import dead_letters, streams
+from tests.support.worker import D_MODEL, MODEL, STREAM, Bench, make_record
 from workers.consumer.metrics import WorkerMetrics
 from workers.nla.fake import FakeDecoder
 from workers.settings import WorkerSettings
@@ -56,3 +58,18 @@ def test_every_model_label_is_the_served_name(served_name: str, make_bench: Call
         if "model" in sample.labels
     }
     assert found == {(name, served_name) for name in families_with_a_model(bench.parts.metrics)}
+
+
+def test_counters_that_alerts_watch_for_an_increase_are_there_before_the_first_event(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+
+    registry = bench.parts.metrics.registry
+    for status in FlagStatus:
+        of_concept = {"model": MODEL, "concept": "bombs", "severity": "critical", "status": status}
+        assert registry.get_sample_value("subtext_concept_flags_total", of_concept) == 0
+    for stream in (STREAM, streams.COVERAGE_STREAM):
+        for reason in dead_letters.REASONS:
+            letters = {"stream": stream, "reason": reason}
+            assert registry.get_sample_value("subtext_stream_dead_letters_total", letters) == 0
