@@ -206,6 +206,8 @@ def test_after_an_error_in_a_step_capture_is_off_for_its_pause_and_then_on_again
     assert plugin.is_hooked() == OFF
     assert (plugin.state.enabled, plugin.state.reason) == (False, f"error_{fault}")
     plugin.step()
+    # Their memory is what capture begins anew in.
+    plugin.wait_for("the rows of before", lambda: plugin.total("rows_handed_over") == 2)
     plugin.now += 29.0
     plugin.step()
     assert plugin.is_hooked() == OFF
