@@ -23,6 +23,9 @@ DEPLOY_DIR = Path(__file__).resolve().parent.parent
 SHIPPED_DECODER = DEPLOY_DIR / "decoders" / "smollm2-135m-l23"
 CONCEPTS_FILE = DEPLOY_DIR / "concepts.yaml"
 SCREEN_FILE = SHIPPED_DECODER / "anomaly.safetensors"  # the one that the worker judges by
+CONCEPT_CALIBRATION_FILE = (
+    SHIPPED_DECODER / "concept-calibration.json"
+)  # of that decoder and these concepts
 CANDIDATES = 4  # as the shipped decoder's calibration
 POLICY_FILE = DEPLOY_DIR / "policy" / "policy.json"  # edit it while the demo runs
 
@@ -160,6 +163,7 @@ def _subtext(
         "SUBTEXT_SERVED_MODEL": MODEL_NAME,
         "SUBTEXT_CANDIDATES": str(CANDIDATES),
         "SUBTEXT_CONCEPTS_FILE": str(CONCEPTS_FILE),
+        "SUBTEXT_CONCEPT_CALIBRATION_FILE": str(CONCEPT_CALIBRATION_FILE),
         "SUBTEXT_SCREEN_FILE": str(SCREEN_FILE),
         "SUBTEXT_POLICY_FILE": str(POLICY_FILE),
     }

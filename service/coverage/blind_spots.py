@@ -33,6 +33,9 @@ _COUNTED: Final = {
     _THINNED: "Sampled rows that the sidecar left out by chance, to stay within its budget. Estimates that "
     "weight by the recorded probabilities stay unbiased; what these rows held is not known.",
     "unreadable": "Requests that were skipped because what their clients sent made our code fail.",
+    "interrupted": "Sampled requests that were under way when an error turned capture off: what came of "
+    "them afterwards was not looked at.",
+    "capture_off": "Requests that came while an error kept capture off: they are not among the seen.",
     "drafted": "Generated tokens that were drafted and accepted: their rows are not certain to be text, so "
     "none was taken.",
     _ADAPTED: "Requests that ran with a LoRA adapter: not the model that the decoder was made for.",

@@ -28,7 +28,7 @@ from subtext_sidecar.anomaly.score import (
 )
 
 COMPONENTS: Final = 64
-"""Chosen by measurement, see docs/decisions/0018-anomalies.md."""
+"""Chosen by measurement, see docs/decisions/0019-anomalies.md."""
 P_VALUE: Final = 0.01
 # Held-out rows beyond a threshold: with ten of them the relative standard error of their share is a third.
 ROWS_BEYOND: Final = 10

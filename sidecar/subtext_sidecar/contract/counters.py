@@ -164,6 +164,16 @@ class PluginCounter(CounterName):
         Unit.REQUESTS,
         "What its client sent about it made our code fail: it was skipped, and the others were not.",
     )
+    UNOBSERVABLE_INTERRUPTED = (
+        "unobservable_interrupted",
+        Unit.REQUESTS,
+        "It was sampled when an error turned capture off: what it still did was not looked at.",
+    )
+    UNOBSERVABLE_CAPTURE_OFF = (
+        "unobservable_capture_off",
+        Unit.REQUESTS,
+        "It came while an error kept capture off; it is not among the seen.",
+    )
     UNOBSERVABLE_PREFIX_CACHED = (
         "unobservable_prefix_cached",
         Unit.POSITIONS,
@@ -183,7 +193,11 @@ class PluginCounter(CounterName):
     DROPPED_SOCKET_FULL = "dropped_socket_full", Unit.ROWS, "The socket did not take it."
     DROPPED_OVERSIZED = "dropped_oversized", Unit.ROWS, "Its block was too large for the socket."
     DROPPED_BUDGET = "dropped_budget", Unit.ROWS, "The budget of rows a second was spent."
-    DROPPED_ERROR = "dropped_error", Unit.ROWS, "It could not be encoded, and capture went off."
+    DROPPED_ERROR = (
+        "dropped_error",
+        Unit.ROWS,
+        "It could not be gathered, encoded or sent, and capture went off.",
+    )
     DROPPED_POSITION_MISMATCH = (
         "dropped_position_mismatch",
         Unit.ROWS,

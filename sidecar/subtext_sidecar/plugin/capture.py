@@ -2,7 +2,7 @@
 
 Runs on the engine's thread. It reads no tensor, waits for nothing, allocates no tensor memory and
 keeps no tensor of the runner past the step. It may raise: ``hooks`` is the boundary that turns
-capture off then.
+capture off then. What was begun is given up, and a new capture goes on in the same memory.
 
 Counts: rows that find no room are counted here, all others by the sender when their fate is known,
 so that what a heartbeat carries always adds up.
@@ -13,10 +13,11 @@ from collections import Counter
 from time import perf_counter, time
 from typing import Any, Final
 
-from subtext_sidecar.contract.counters import CounterName, PluginCounter
+from subtext_sidecar.contract.counters import CounterName, PluginCounter, Stratum
 from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.overhead import Overhead
+from subtext_sidecar.plugin.sampling.gap import Gap
 from subtext_sidecar.plugin.sampling.split import EngineHalves, ReceivedPrompts
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, RowSelection, Watchlist
 from subtext_sidecar.plugin.secret import DrawKey
@@ -25,8 +26,10 @@ from subtext_sidecar.plugin.transfer.handover import Batch, Handover
 from subtext_sidecar.plugin.transfer.ring import Ring, open_ring
 from subtext_sidecar.plugin.vllm.activation import LOGGER
 
+_UNIFORM: Final = Stratum.UNIFORM
 _ROWS_SAMPLED: Final = PluginCounter.ROWS_SAMPLED
 _QUEUE_FULL: Final = PluginCounter.DROPPED_QUEUE_FULL
+_ERROR: Final = PluginCounter.DROPPED_ERROR
 
 
 class Capture:
@@ -45,21 +48,35 @@ class Capture:
         key: DrawKey,
         halves: EngineHalves,
         randomized_ids: bool,
+        overhead: Overhead | None = None,
+        known: dict[str, int] | None = None,
     ) -> None:
-        self.overhead = Overhead()
+        """Follow requests that are not ``known``; ``overhead`` is what was measured before."""
+        self.overhead = overhead or Overhead()
         self._runner = runner
         self._model = model
         self._ledger = ledger
         self._ring = ring
         self._handover = handover
         self._watchlist = Watchlist(
-            policy, self._count, context=context, key=key, halves=halves, randomized_ids=randomized_ids
+            policy,
+            self._count,
+            context=context,
+            key=key,
+            halves=halves,
+            randomized_ids=randomized_ids,
+            known=known,
         )
         # Asked for in every step, so only where it can matter.
         self._received = ReceivedPrompts() if halves.writes_answers else None
         self._scheduled: Any = None
         self._executed: Any = None
         self._spent_seconds = 0.0
+
+    @property
+    def ring(self) -> Ring:
+        """Return the ring in use."""
+        return self._ring
 
     @property
     def request_rate(self) -> float:
@@ -69,6 +86,17 @@ class Capture:
     def set_policy(self, policy: CapturePolicy) -> None:
         """Decide about later requests by this policy. Safe to call from the sender's thread."""
         self._watchlist.set_policy(policy)
+
+    def abandon(self) -> Gap:
+        """Give up what was begun, after an error: count who is not followed to the end any more.
+
+        Rows that were handed over stay so: their steps were complete.
+        """
+        gap = Gap(self._watchlist.abandon(), self._count_missed)
+        if self._scheduled is not None:
+            gap.note(self._scheduled)
+            self._scheduled = self._executed = None
+        return gap
 
     def after_execute(self, scheduled: Any, result: Any = None) -> None:
         """Keep what tells of the launched batch until it was sampled.
@@ -87,8 +115,8 @@ class Capture:
             self._received.note(self._runner.received(result))
         if self._executed is None:
             # Nothing was launched, and no sampling follows.
-            self._scheduled = None
             self._follow(scheduled)
+            self._scheduled = None
         self._spent_seconds = perf_counter() - started
 
     def after_sample(self, result: Any = None) -> None:
@@ -102,9 +130,9 @@ class Capture:
         scheduled, executed = self._scheduled, self._executed
         if scheduled is None:
             return
-        self._scheduled = self._executed = None
         if scheduled.finished_req_ids or scheduled.scheduled_new_reqs:
             self._follow(scheduled)
+        self._scheduled = self._executed = None
         sampled = False
         if self._watchlist.watched:
             drafts = scheduled.scheduled_spec_decode_tokens
@@ -152,13 +180,16 @@ class Capture:
         )
         if not picked.indices:
             return False
-        ring = self._ring
-        if step.residual.dtype is not ring.dtype or step.d_model != ring.d_model:
-            ring = self._replace_ring(step)
-        captured_at = time()
-        if len(picked.indices) > ring.rows:
-            picked = self._shorten(picked, ring.rows, captured_at)
-        run = ring.gather(step, picked.indices)
+        ring, captured_at = self._ring, time()
+        try:
+            if step.residual.dtype is not ring.dtype or step.d_model != ring.d_model:
+                ring = self._replace_ring(step)
+            if len(picked.indices) > ring.rows:
+                picked = self._shorten(picked, ring.rows, captured_at)
+            run = ring.gather(step, picked.indices)
+        except Exception:
+            self._drop(picked, captured_at, _ERROR)
+            raise
         if run is None:
             self._drop(picked, captured_at, ring.full)
         else:
@@ -184,6 +215,9 @@ class Capture:
             cell = Cell(self._model, stratum, minute)
             self._ledger.add(cell, _ROWS_SAMPLED, count)
             self._ledger.add(cell, counter, count)
+
+    def _count_missed(self, requests: int) -> None:
+        self._count(_UNIFORM, PluginCounter.UNOBSERVABLE_CAPTURE_OFF, requests)
 
     def _count(self, stratum: str, counter: CounterName, count: int) -> None:
         self._ledger.add(Cell(self._model, stratum, int(time()) // SECONDS_PER_MINUTE), counter, count)

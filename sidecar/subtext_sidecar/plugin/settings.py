@@ -8,7 +8,7 @@ from msgspec import Meta
 from subtext_sidecar.local.policy import CapturePolicy, PolicyError, check_capture
 from subtext_sidecar.local.policy_channel import SUFFIX
 
-FaultPoint = Literal["load_model", "execute_model", "sample_tokens"]
+FaultPoint = Literal["load_model", "execute_model", "sample_tokens", "sender"]
 Split = Literal["none", "prefill", "decode", "both"]
 
 MAX_IPC_PATH_BYTES: Final = 107  # sun_path of a Unix socket
@@ -34,7 +34,8 @@ class CaptureSettings(CapturePolicy, frozen=True, kw_only=True, forbid_unknown_f
     # How many engines share rows_per_second; null: vLLM's data_parallel_size.
     engines: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     metrics_port: Annotated[int, Meta(ge=0, le=65_535)] = 0  # 127.0.0.1; 0: none
-    fault: FaultPoint | None = None  # for tests: raise inside that hook, at its first real use
+    fault: FaultPoint | None = None  # for tests: raise inside that hook
+    fault_uses: tuple[int, int] | None = None  # for tests: at which of its uses, from, to before; null: all
 
     def policy(self) -> CapturePolicy:
         """Return the start policy: what decides about rows until the sidecar says otherwise."""

@@ -14,7 +14,7 @@ _DETAIL_CHARACTERS: Final = 300
 
 
 class CaptureState:
-    """On until refused or failed, and then off for good. Safe to use from several threads."""
+    """On until refused or failed, and after some errors on again. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -22,6 +22,7 @@ class CaptureState:
         self._logged_at = float("-inf")
         self.reason = "starting"
         self.detail = ""
+        self.is_final = False  # nothing turns capture on any more
         self.errors: Counter[str] = Counter()
         self.error_times: dict[str, float] = {}  # of the last error, in Unix seconds
 
@@ -40,19 +41,37 @@ class CaptureState:
         """Keep capture off, because this engine cannot be captured."""
         with self._lock:
             self.reason, self.detail = refusal.reason, refusal.detail[:_DETAIL_CHARACTERS]
+            self.is_final = True
         self._log.warning("subtext: capture is off (%s): %s", refusal.reason, refusal.detail)
 
-    def fail(self, hook: str, error: Exception) -> None:
-        """Turn capture off after an error in ``hook``; logged at most once a minute."""
+    def resume(self) -> None:
+        """Say that capture works again."""
+        with self._lock:
+            if self.is_final:
+                return
+            reason, self.reason, self.detail = self.reason, "ok", ""
+        self._log.warning("subtext: capture is on again after %s", reason)
+
+    def fail(self, hook: str, error: Exception, pause: float | None = None) -> None:
+        """Turn capture off after an error in ``hook``, for ``pause`` seconds, or without one for good.
+
+        What can be tried again is logged at most once a minute.
+        """
         now = time.monotonic()
         with self._lock:
             self.errors[hook] += 1
             self.error_times[hook] = time.time()
-            self.reason = f"error_{hook}"
-            self.detail = f"{type(error).__name__}: {error}"[:_DETAIL_CHARACTERS]
-            silent = now - self._logged_at < _LOG_EVERY_SECONDS
+            if not self.is_final:
+                self.reason = f"error_{hook}"
+                self.detail = f"{type(error).__name__}: {error}"[:_DETAIL_CHARACTERS]
+            is_news = pause is None and not self.is_final
+            self.is_final |= pause is None
+            silent = now - self._logged_at < _LOG_EVERY_SECONDS and not is_news
             self._logged_at = self._logged_at if silent else now
         if not silent:
             self._log.error(
-                "subtext: capture is off after an error in %s; serving goes on", hook, exc_info=error
+                "subtext: capture is off after an error in %s%s; serving goes on",
+                hook,
+                " until vLLM restarts" if pause is None else f" for {pause:.0f} s",
+                exc_info=error,
             )

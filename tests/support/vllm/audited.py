@@ -11,7 +11,7 @@ import secrets
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,14 +193,25 @@ def make_model(folder: Path, tokenizer_from: Path) -> Path:
 
 
 @contextmanager
-def audited(folder: Path, model_dir: Path, database_url: str, redis_url: str) -> Iterator[Audited]:
-    """Run all parts, whose database is migrated, for the length of the block."""
+def audited(
+    folder: Path,
+    model_dir: Path,
+    database_url: str,
+    redis_url: str,
+    subtext: Mapping[str, Any] | None = None,
+) -> Iterator[Audited]:
+    """Run all parts, whose database is migrated, for the length of the block.
+
+    ``subtext`` is what the plugin is told besides.
+    """
     socket, openai, sidecar = f"ipc://{folder}/capture.sock", free_port(), free_port()
     openai_url, sidecar_url = (f"http://127.0.0.1:{port}" for port in (openai, sidecar))
     with contextlib.ExitStack() as stack:
         servers = [
             stack.enter_context(_process(folder / "sidecar.log", _sidecar(socket, redis_url, sidecar))),
-            stack.enter_context(_process(folder / "vllm.log", _vllm(folder, model_dir, socket, openai))),
+            stack.enter_context(
+                _process(folder / "vllm.log", _vllm(folder, model_dir, socket, openai, subtext or {}))
+            ),
         ]
         stack.enter_context(_worker(folder, database_url, redis_url))
         rest, headers = stack.enter_context(_rest(database_url))
@@ -243,9 +254,11 @@ def _sidecar(socket: str, redis_url: str, port: int) -> tuple[list[str], dict[st
     return ["-m", "subtext_sidecar"], env
 
 
-def _vllm(folder: Path, model_dir: Path, socket: str, port: int) -> tuple[list[str], dict[str, str]]:
+def _vllm(
+    folder: Path, model_dir: Path, socket: str, port: int, changes: Mapping[str, Any]
+) -> tuple[list[str], dict[str, str]]:
     secret = write_secret(folder / "draw_secret")
-    subtext = {"layer": LAYER, "socket": socket, "secret_file": str(secret), **POLICY}
+    subtext = {"layer": LAYER, "socket": socket, "secret_file": str(secret), **POLICY, **changes}
     options = {
         "--model": str(model_dir),
         "--served-model-name": MODEL,

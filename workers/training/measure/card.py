@@ -201,7 +201,7 @@ base model, `subtext train --config run.yaml` makes the pair."""
 _CALIBRATION = """\
  `calibration.json` holds the same round trip on the calibration chats, read by the
 worker's own engine, with the threshold of `verified` for every position class and what its nulls reach.
-`anomaly.safetensors` is what these chats look like at the layer: the reference of the detector."""
+`anomaly.safetensors` is what benign chats look like at the layer: the reference of the detector."""
 _TEMPLATE = """\
 # {name}: an NLA pair for {model}, layer {layer}
 

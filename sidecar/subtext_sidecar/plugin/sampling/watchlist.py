@@ -45,6 +45,7 @@ _PREFILLED: Final = PluginCounter.REQUESTS_PREFILLED
 _PREFILLED_SAMPLED: Final = PluginCounter.REQUESTS_PREFILLED_SAMPLED
 _REPEATED: Final = PluginCounter.POSITIONS_REPEATED
 _DRAFTED: Final = PluginCounter.UNOBSERVABLE_DRAFTED
+_INTERRUPTED: Final = PluginCounter.UNOBSERVABLE_INTERRUPTED
 _PREFIX_CACHED: Final = PluginCounter.UNOBSERVABLE_PREFIX_CACHED
 
 Count = Callable[[str, CounterName, int], None]
@@ -187,12 +188,14 @@ class Watchlist:
         randomized_ids: bool = True,
         mint: Callable[[str], str] = new_capture_id,
         unix_time: Callable[[], float] = time.time,
+        known: dict[str, int] | None = None,
     ) -> None:
         """Follow requests of at most ``context`` positions, prompt and answer together.
 
         ``key`` is what the draws are keyed with. ``halves`` tells whether requests pass two engines.
         ``mint`` returns the identity of the request with this internal id; only simulations that must come
-        out alike again have one of their own.
+        out alike again have one of their own. ``known`` are live requests, by the lengths of their prompts,
+        about which nothing is to be decided.
         """
         self._policy = policy
         self._context = context
@@ -203,7 +206,7 @@ class Watchlist:
         self._randomized_ids = randomized_ids
         self._mint = mint
         self._budget = Budget()
-        self._known: dict[str, int] = {}  # the length of each one's prompt
+        self._known = {} if known is None else known  # the length of each one's prompt
         self.watched: dict[str, Watch] = {}  # for others to look whether it is empty
         self._wheel: Wheel[Watch] = Wheel()
         self._longest: int | None = None  # of the step that is to be read
@@ -221,6 +224,13 @@ class Watchlist:
     def set_policy(self, policy: CapturePolicy) -> None:
         """Decide about later requests by this policy; the budget counts at once. Any thread may call."""
         self._policy = policy
+
+    def abandon(self) -> dict[str, int]:
+        """Follow nobody any more, and count who was; return the length of each known one's prompt."""
+        for watch in self.watched.values():
+            self._count(watch.stratum, _INTERRUPTED, 1)
+        self.watched = {}
+        return self._known
 
     def add(self, requests: Iterable[NewRequest], now: float) -> None:
         """Decide about requests that were not known; a resumed request keeps its state.

@@ -46,6 +46,15 @@ class Ring:
         """Return how many rows the ring holds, and of what."""
         return self._device.layout
 
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether every run was given back."""
+        return self._step_end == self._step_start
+
+    def renewed(self) -> "Ring":
+        """Return a ring in the memory of this one, which must be empty and is not to be used any more."""
+        return Ring(self._device, self._max_steps)
+
     def gather(self, step: Step, indices: list[int]) -> Run | None:
         """Start copying rows of a step of the ring's type, or return None without room.
 

@@ -3,7 +3,7 @@
 It never makes the engine wait: the ring is bounded, sends do not block, and what does not fit is
 dropped and counted. It runs seldom and for a short time, because while it runs the engine's thread
 may have to wait for the interpreter: it sleeps, takes everything that came, and sleeps again.
-ZeroMQ reconnects by itself when the sidecar comes back.
+ZeroMQ reconnects by itself when the sidecar comes back. After an error it begins again, with new sockets.
 """
 
 import threading
@@ -31,6 +31,7 @@ _HIGH_WATER_MESSAGES: Final = 256
 _REPEAT_EVERY: Final = 15  # heartbeats
 _RECONNECT_MILLISECONDS: Final = 100
 _RECONNECT_MAX_MILLISECONDS: Final = 2000
+_AGAIN_SECONDS: Final = 5.0  # from an error to the next beginning
 _CLOSE_SECONDS: Final = 2.0
 _CLOSE_LINGER_MILLISECONDS: Final = 500
 # Read off their class once: this thread has the interpreter while the engine may want it.
@@ -77,6 +78,16 @@ class Sender:
         self._thread.join(_CLOSE_SECONDS)
 
     def _run(self) -> None:
+        while True:
+            try:
+                self._send_until_closed()
+            except Exception as error:  # noqa: BLE001  # boundary of the thread: capture goes off, visibly
+                self._fail("sender", error)
+                self._stop.wait(_AGAIN_SECONDS)
+            if self._stop.is_set():
+                return
+
+    def _send_until_closed(self) -> None:
         with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
             socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_MESSAGES)
             # Without a connected sidecar a send fails at once instead of filling a pipe.
@@ -88,9 +99,8 @@ class Sender:
             with PolicySubscriber(context, self._address) as policies:
                 try:
                     self._loop(socket, policies)
-                except Exception as error:  # noqa: BLE001  # boundary of the thread: capture goes off, visibly
-                    self._fail("sender", error)
-            socket.setsockopt(zmq.LINGER, _CLOSE_LINGER_MILLISECONDS)
+                finally:
+                    socket.setsockopt(zmq.LINGER, _CLOSE_LINGER_MILLISECONDS)
 
     def _loop(self, socket: "zmq.Socket[bytes]", policies: PolicySubscriber) -> None:
         beats, due, pace = 0, time.monotonic(), _PACE_SECONDS
@@ -118,10 +128,10 @@ class Sender:
         minute = int(batch.captured_at) // SECONDS_PER_MINUTE
         try:
             encoded = self._encode(batch)
-            for part in encoded.parts:
-                self._count(minute, _send(socket, part), part.strata)
             for counter, strata in encoded.dropped.items():
                 self._count(minute, counter, strata)
+            for part in encoded.parts:
+                self._count(minute, self._send(socket, part), part.strata)
         finally:
             batch.release()
 
@@ -131,6 +141,16 @@ class Sender:
         except Exception as error:  # noqa: BLE001  # boundary of the hook: capture goes off, the heartbeat goes on
             self._fail("sender", error)
             return EncodedStep([], {_ERROR: Counter(watch.stratum for watch, _ in batch.picked.wanted)})
+
+    def _send(self, socket: "zmq.Socket[bytes]", part: Part) -> CounterName:
+        """Send a block, and return what counts its rows."""
+        if not part.is_sendable:
+            return _OVERSIZED
+        try:
+            return _HANDED_OVER if _push(socket, [wire.BLOCK, part.header, part.vectors]) else _SOCKET_FULL
+        except Exception as error:  # noqa: BLE001  # boundary of the block: capture goes off, and its rows are counted
+            self._fail("sender", error)
+            return _ERROR
 
     def _follow_policy(self, policies: PolicySubscriber) -> None:
         update = policies.latest()
@@ -155,13 +175,6 @@ class Sender:
             cell = Cell(self._identity.model, stratum, minute)
             self._ledger.add(cell, _SAMPLED, count)
             self._ledger.add(cell, outcome, count)
-
-
-def _send(socket: "zmq.Socket[bytes]", part: Part) -> CounterName:
-    """Send a block, and return what counts its rows."""
-    if not part.is_sendable:
-        return _OVERSIZED
-    return _HANDED_OVER if _push(socket, [wire.BLOCK, part.header, part.vectors]) else _SOCKET_FULL
 
 
 def _push(socket: "zmq.Socket[bytes]", frames: list[Any]) -> bool:

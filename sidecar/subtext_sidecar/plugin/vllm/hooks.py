@@ -7,13 +7,21 @@
 4. ``shutdown``: before it, send what is queued.
 
 vLLM's own method always runs and its result is always returned. Whatever fails on our side turns
-capture off, counts, logs and gives the worker its own step methods back; it never reaches serving.
+capture off, counts and logs; it never reaches serving.
+
+After an error in a step or in the sender's thread a breaker says when capture begins anew. Until then
+``sample_tokens`` is vLLM's own, and ``execute_model`` looks at the clock and counts who comes. Where
+loading fails, or this counting, the cause is no request and would stay: the worker gets its own step
+methods back until vLLM restarts.
 """
 
 import atexit
 import logging
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -24,8 +32,10 @@ from subtext_sidecar.local.capture_view import CaptureView
 from subtext_sidecar.local.ledger import Ledger, new_source
 from subtext_sidecar.local.policy import START_VERSION, PolicyUpdate, share
 from subtext_sidecar.local.wire import CaptureStatus
+from subtext_sidecar.plugin.breaker import Breaker
 from subtext_sidecar.plugin.capture import Capture
 from subtext_sidecar.plugin.overhead import Overhead
+from subtext_sidecar.plugin.sampling.gap import Gap
 from subtext_sidecar.plugin.secret import SecretError, read_key
 from subtext_sidecar.plugin.settings import (
     SECRET_FILE,
@@ -71,8 +81,15 @@ class WorkerHooks:
     """The hooks of one worker; holds its capture from load to shutdown."""
 
     def __init__(
-        self, worker: Any, vllm_config: Any, settings: CaptureSettings, state: CaptureState
+        self,
+        worker: Any,
+        vllm_config: Any,
+        settings: CaptureSettings,
+        state: CaptureState,
+        *,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
+        """``clock`` is what the breaker goes by, in seconds."""
         self._worker = worker
         self._vllm_config = vllm_config
         self._settings = settings
@@ -85,8 +102,16 @@ class WorkerHooks:
         self._shutdown = worker.shutdown
         self._ledger = Ledger(source=new_source(Hop.PLUGIN), hop=Hop.PLUGIN)
         self._handover: Handover = Handover()
+        self._policy = share(settings.policy(), self._engines)
         self._policy_version = START_VERSION
-        self._capture: Capture | None = None
+        self._clock = clock
+        self._lock = threading.Lock()  # of the breaker and of which step methods the worker has
+        self._breaker = Breaker()
+        self._fault_use = 0
+        self._overhead = Overhead()
+        self._begin: Callable[..., Capture] | None = None
+        self._capture: Capture | None = None  # while off, the one that was given up or is about to be
+        self._gap: Gap | None = None
         self._sender: Sender | None = None
 
     def load_model(self, *args: Any, **kwargs: Any) -> Any:
@@ -104,7 +129,23 @@ class WorkerHooks:
             if self._capture is not None:
                 self._capture.after_execute(scheduler_output, result)
         except Exception as error:  # noqa: BLE001  # boundary of the hook
-            self._fail("execute_model", error)
+            self._interrupt("execute_model", error, scheduler_output)
+        return result
+
+    def execute_model_while_off(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute, then begin anew if it is time, and else count who comes."""
+        result = self._execute_model(scheduler_output, *args, **kwargs)
+        try:
+            if self._clock() >= self._breaker.due:
+                self._resume(scheduler_output, result)
+            elif (
+                scheduler_output.scheduled_new_reqs
+                or scheduler_output.finished_req_ids
+                or self._gap is None
+            ):
+                self._pass_by(scheduler_output)
+        except Exception as error:  # noqa: BLE001  # boundary of the hook
+            self._interrupt("execute_model", error, scheduler_output)
         return result
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
@@ -116,7 +157,7 @@ class WorkerHooks:
             if self._capture is not None:
                 self._capture.after_sample(result)
         except Exception as error:  # noqa: BLE001  # boundary of the hook
-            self._fail("sample_tokens", error)
+            self._interrupt("sample_tokens", error)
         return result
 
     def shutdown(self, *args: Any, **kwargs: Any) -> Any:
@@ -128,12 +169,50 @@ class WorkerHooks:
         try:
             action()
         except Exception as error:  # noqa: BLE001  # boundary of the hook: serving goes on, whatever this was
-            self._fail(hook, error)
+            self._give_up(hook, error)
+
+    def _give_up(self, hook: str, error: Exception) -> None:
+        """Turn capture off until vLLM restarts."""
+        with self._lock:
+            self._state.fail(hook, error)
+            self._hook_steps()
 
     def _fail(self, hook: str, error: Exception) -> None:
-        """Turn capture off; also called from the sender's thread, without which rows would only pile up."""
-        self._state.fail(hook, error)
-        self._unhook_steps()
+        """Turn capture off for a while; also called from the sender's thread."""
+        with self._lock:
+            self._state.fail(hook, error, self._breaker.trip(self._clock()))
+            self._hook_steps()
+
+    def _interrupt(self, hook: str, error: Exception, scheduled: Any = None) -> None:
+        """Turn capture off for a while after an error on the engine's thread, in this step."""
+        self._fail(hook, error)
+        self._pass_by(scheduled)
+
+    def _pass_by(self, scheduled: Any) -> None:
+        """Give up what was begun, unless that is done, and count who comes in this step."""
+        try:
+            if self._gap is None and self._capture is not None:
+                self._gap = self._capture.abandon()
+            if self._gap is not None and scheduled is not None:
+                self._gap.note(scheduled)
+        except Exception as error:  # noqa: BLE001  # boundary of the hook: this code would fail in every step
+            self._give_up("execute_model", error)
+
+    def _resume(self, scheduled: Any, result: Any) -> None:
+        """Begin anew with this step: with another capture, in the memory of the one before."""
+        before, begin = self._capture, self._begin
+        if before is None or begin is None:
+            return
+        self._gap = gap = self._gap or before.abandon()
+        if not before.ring.is_empty:
+            raise CaptureError("rows of before the error are not sent yet, so their memory cannot be used")
+        self._capture = capture = begin(policy=self._policy, ring=before.ring.renewed(), known=gap.known)
+        with self._lock:
+            self._breaker.close()
+            self._state.resume()
+            self._hook_steps()
+        self._gap = None
+        capture.after_execute(scheduled, result)
 
     def _set_up(self) -> None:
         is_emitting = is_emitting_rank()
@@ -146,9 +225,9 @@ class WorkerHooks:
             if is_emitting:
                 self._start_sending()
         if self._capture is not None:
-            self._worker.execute_model = self.execute_model
-            self._worker.sample_tokens = self.sample_tokens
-            self._state.start()
+            with self._lock:
+                self._state.start()
+                self._hook_steps()
 
     def _enable(self) -> Runner | None:
         """Ask the model for our layer, on every tensor-parallel rank so that their graphs stay alike."""
@@ -189,17 +268,20 @@ class WorkerHooks:
             self._state.refuse(Refusal("bad_secret", str(error)))
             return
         layout = row_layout(self._vllm_config, self._settings)
-        self._capture = Capture(
+        self._begin = partial(
+            Capture,
             runner=runner,
-            policy=share(self._settings.policy(), self._engines),
             model=self._identity.model,
             ledger=self._ledger,
-            ring=open_ring(layout, self._worker.model_runner.device),
             handover=self._handover,
             context=context_length(self._vllm_config),
             key=key,
             halves=engine_halves(self._vllm_config, self._settings.split),
             randomized_ids=randomizes_request_ids(),
+            overhead=self._overhead,
+        )
+        self._capture = self._begin(
+            policy=self._policy, ring=open_ring(layout, self._worker.model_runner.device)
         )
 
     def _start_sending(self) -> None:
@@ -224,7 +306,8 @@ class WorkerHooks:
     def _set_policy(self, update: PolicyUpdate) -> None:
         """Follow the sidecar's policy; without one, that of the engine's own configuration."""
         if self._capture is not None:
-            self._capture.set_policy(share(update.capture or self._settings.policy(), self._engines))
+            self._policy = share(update.capture or self._settings.policy(), self._engines)
+            self._capture.set_policy(self._policy)
             self._policy_version = update.version
             logging.getLogger(LOGGER).info("subtext: policy %r is in force", update.version)
 
@@ -233,30 +316,48 @@ class WorkerHooks:
             atexit.unregister(self._sender.close)
             self._sender.close()
 
-    def _unhook_steps(self) -> None:
-        """Give the worker its own methods back. The model keeps its extra output, which graphs contain."""
-        for name in _STEP_METHODS:
-            vars(self._worker).pop(name, None)
+    def _hook_steps(self) -> None:
+        """Give the worker the step methods of now. The model keeps its extra output, which graphs contain.
+
+        Off, ``sample_tokens`` is vLLM's own, and off for good both are. The lock is held.
+        """
+        worker = self._worker
+        if self._capture is None or self._state.is_final:
+            for name in _STEP_METHODS:
+                vars(worker).pop(name, None)
+        elif self._breaker.is_open:
+            worker.execute_model = self.execute_model_while_off
+            vars(worker).pop("sample_tokens", None)
+        else:
+            worker.execute_model = self.execute_model
+            worker.sample_tokens = self.sample_tokens
 
     def _raise_fault(self, point: FaultPoint) -> None:
-        if self._settings.fault == point:
+        if self._settings.fault != point:
+            return
+        use, self._fault_use = self._fault_use, self._fault_use + 1
+        first, stop = self._settings.fault_uses or (use, use + 1)
+        if first <= use < stop:
             raise CaptureError(f"fault injected in {point}")
 
     def _status(self) -> CaptureStatus:
+        self._raise_fault("sender")
         capture = self._capture
+        # The next step is captured again, and no request has come since that was due.
+        is_due = self._breaker.is_due(self._clock()) and not self._state.is_final
         return CaptureStatus(
             v=VERSION,
             source=self._ledger.source,
             model=self._identity.model,
             layer=self._identity.layer,
-            enabled=self._state.enabled,
-            reason=self._state.reason,
-            detail=self._state.detail,
+            enabled=is_due or self._state.enabled,
+            reason="ok" if is_due else self._state.reason,
+            detail="" if is_due else self._state.detail,
             policy_version=self._policy_version,
             sampling_probability=capture.request_rate if capture is not None else 0.0,
             errors=dict(self._state.errors),
             error_times=dict(self._state.error_times),
-            overhead=(capture.overhead if capture is not None else Overhead()).read(),
+            overhead=self._overhead.read(),
         )
 
 

@@ -1,0 +1,79 @@
+"""An error in the middle of a step of a real server: all are served, and capture comes back by itself."""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from service.store.engine import with_database
+from tests.support.services import running_valkey
+from tests.support.vllm.audited import MODEL, PROMPT_ROWS, Audited, audited, innocent, make_model
+
+pytestmark = pytest.mark.vllm
+
+REQUESTS = 4
+TOKENS = 12
+ROWS = PROMPT_ROWS + TOKENS - 1  # the last token of an answer is never computed
+
+
+@pytest.fixture
+def parts(
+    tmp_path_factory: pytest.TempPathFactory, model_dir: Path, postgres_server: str, template_database: str
+) -> Iterator[Audited]:
+    """All parts, with a plugin that throws in the fourth step that it samples."""
+    folder = tmp_path_factory.mktemp("h")
+    model = make_model(tmp_path_factory.mktemp("model"), model_dir)
+    name = f"hostile_{secrets.token_hex(6)}"
+    fault = {"fault": "sample_tokens", "fault_uses": [3, 4]}
+    with (
+        psycopg.connect(postgres_server, autocommit=True) as admin,
+        running_valkey(tmp_path_factory.mktemp("valkey")) as redis_url,
+    ):
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
+        with audited(folder, model, with_database(postgres_server, name), redis_url, fault) as running:
+            yield running
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def serve(parts: Audited) -> Sequence[str]:
+    """Send honest requests, all of which are answered; return their ids."""
+    ids = [f"innocent {secrets.token_hex(8)}" for _ in range(REQUESTS)]
+    answers = parts.send([innocent(one, TOKENS) for one in ids])
+    assert [one.status_code for one in answers] == [200] * REQUESTS
+    assert [one.json()["usage"]["completion_tokens"] for one in answers] == [TOKENS] * REQUESTS
+    return ids
+
+
+def missed(parts: Audited, reason: str) -> float:
+    return parts.metric("subtext_capture_unobservable_total", model=MODEL, reason=reason)
+
+
+def test_after_an_error_in_a_step_all_are_served_and_new_requests_are_read_again(parts: Audited) -> None:
+    interrupted = serve(parts)
+    parts.wait_for("the error", lambda: parts.metric("subtext_capture_errors_total") == 1)
+    unseen = serve(parts)
+
+    parts.wait_for(
+        "every request is counted",
+        lambda: parts.metric("subtext_requests_seen_total") + missed(parts, "capture_off") == 2 * REQUESTS,
+    )
+    assert missed(parts, "capture_off") >= REQUESTS
+    assert missed(parts, "interrupted") == parts.metric("subtext_requests_sampled_total") > 0
+    assert not any(parts.rows_of(one) for one in unseen)
+    assert all(sum(parts.rows_of(one)) < ROWS for one in interrupted)
+
+    parts.wait_for(
+        "capture is on again",
+        lambda: parts.metric("subtext_capture_enabled", model=MODEL, reason="ok") == 1.0,
+    )
+    off = missed(parts, "capture_off")
+    for one in serve(parts):
+        parts.wait_for_rows(one, [ROWS])
+    parts.wait_for(
+        "every request is counted",
+        lambda: parts.metric("subtext_requests_seen_total") + off == 3 * REQUESTS,
+    )
+    assert missed(parts, "capture_off") == off
+    assert parts.metric("subtext_capture_errors_total") == 1

@@ -1,0 +1,306 @@
+"""The hooks around a worker that computes nothing: what they do after an error."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import zmq
+
+from subtext_sidecar.contract.record import decode_coverage
+from subtext_sidecar.local import wire
+from subtext_sidecar.local.wire import CaptureStatus
+from subtext_sidecar.plugin.settings import parse_settings
+from subtext_sidecar.plugin.state import CaptureState
+from subtext_sidecar.plugin.step import Step
+from subtext_sidecar.plugin.vllm import hooks
+from subtext_sidecar.plugin.vllm.hooks import WorkerHooks
+from tests.support.secret import write_secret
+from tests.support.waiting import wait_until
+
+PROMPT = 3
+
+
+class Runner:
+    """Runs a prompt of each scheduled request at once."""
+
+    name = "fake"
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+
+    def enable(self, aux_layer: int) -> None:
+        pass
+
+    def executed(self) -> Any:
+        return self._runner.scheduled
+
+    def received(self, result: Any) -> tuple[str, ...]:
+        return result or ()
+
+    def step(self, executed: Any, rows: int) -> Step:
+        ids = [new.req_id for new in executed.scheduled_new_reqs]
+        return Step(
+            ids,
+            [PROMPT * number for number in range(len(ids) + 1)],
+            [0] * len(ids),
+            torch.ones(rows, 4),
+            4,
+            torch.full((rows,), 7, dtype=torch.int32),
+            torch.arange(PROMPT).repeat(len(ids)),
+        )
+
+
+class Worker:
+    """What the hooks wrap."""
+
+    def __init__(self) -> None:
+        self.model_runner = SimpleNamespace(
+            scheduled=None, device=torch.device("cpu"), get_model=lambda: None
+        )
+        self.steps = 0
+
+    def load_model(self) -> None:
+        pass
+
+    def execute_model(self, scheduled: Any) -> None:
+        self.model_runner.scheduled = scheduled
+
+    def sample_tokens(self) -> str:
+        self.steps += 1
+        return "tokens"
+
+    def shutdown(self) -> None:
+        pass
+
+
+class Plugin:
+    """A worker with hooks, the clock that they go by, and what they send."""
+
+    def __init__(self, folder: Path, socket: "zmq.Socket[bytes]", **fault: Any) -> None:
+        self.worker = Worker()
+        self.now = 1000.0
+        self.state = CaptureState()
+        self.counts: dict[tuple[str, int], dict[str, int]] = {}
+        self.statuses: list[CaptureStatus] = []
+        self.rows = 0
+        self._socket = socket
+        self._number = 0
+        settings = parse_settings(
+            {
+                "layer": 1,
+                "model": "m",
+                "socket": f"ipc://{folder}/s",
+                "secret_file": str(write_secret(folder / "secret")),
+                "engines": 1,
+                "skip_first": 0,
+                **fault,
+            }
+        )
+        model_config = SimpleNamespace(
+            try_get_generation_config=dict,
+            hf_text_config=SimpleNamespace(eos_token_id=None),
+            get_hidden_size=lambda: 4,
+            dtype=torch.float32,
+            max_model_len=100,
+        )
+        config = SimpleNamespace(model_config=model_config, kv_transfer_config=None)
+        made: Any = self.worker
+        hook = WorkerHooks(made, config, settings, self.state, clock=lambda: self.now)
+        made.load_model, made.shutdown = hook.load_model, hook.shutdown
+        made.load_model()
+
+    def step(self, new: int = 1) -> None:
+        """Serve requests that are new; each ends with this step."""
+        names = [f"r{self._number + one}-00000000" for one in range(new)]
+        finished = {f"r{self._number - 1}-00000000"}
+        self._number += new
+        scheduled = SimpleNamespace(
+            finished_req_ids=finished,
+            scheduled_new_reqs=[
+                SimpleNamespace(
+                    req_id=name,
+                    prompt_len=PROMPT,
+                    sampling_params=None,
+                    lora_request=None,
+                    num_computed_tokens=0,
+                    prompt_embeds=None,
+                    prompt_is_token_ids=None,
+                )
+                for name in names
+            ],
+            total_num_scheduled_tokens=PROMPT * new,
+            scheduled_spec_decode_tokens={},
+        )
+        self.worker.execute_model(scheduled)
+        assert self.worker.sample_tokens() == "tokens"
+
+    def is_hooked(self) -> tuple[str, ...]:
+        return tuple(
+            sorted(
+                method.__name__
+                for name, method in vars(self.worker).items()
+                if name in {"execute_model", "sample_tokens"}
+            )
+        )
+
+    def total(self, counter: str) -> int:
+        return sum(counts.get(counter, 0) for counts in self.counts.values())
+
+    def receive(self) -> None:
+        while self._socket.poll(0):
+            kind, *frames = self._socket.recv_multipart()
+            if kind == wire.COVERAGE:
+                count = decode_coverage(frames[0])
+                self.counts[count.stratum, count.minute] = count.counts
+            elif kind == wire.STATUS:
+                self.statuses.append(wire.decode_status(frames[0]))
+            else:
+                self.rows += 1
+
+    def wait_for(self, what: str, probe: Callable[[], object]) -> None:
+        def is_seen() -> object:
+            self.receive()
+            return probe()
+
+        wait_until(what, is_seen, 30)
+
+
+@pytest.fixture
+def make_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Plugin]]:
+    for name in ("refuse_config", "refuse_model", "refuse_runner"):
+        monkeypatch.setattr(hooks, name, lambda *_: None)
+    monkeypatch.setattr(hooks, "is_emitting_rank", lambda: True)
+    monkeypatch.setattr(hooks, "randomizes_request_ids", lambda: True)
+    monkeypatch.setattr(hooks, "RunnerV1", Runner)
+    made: list[Plugin] = []
+    with zmq.Context() as context, context.socket(zmq.PULL) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.bind(f"ipc://{tmp_path}/s")
+
+        def make(**fault: Any) -> Plugin:
+            made.append(Plugin(tmp_path, socket, **fault))
+            return made[-1]
+
+        yield make
+        for one in made:
+            one.worker.shutdown()
+
+
+ON = ("execute_model", "sample_tokens")
+OFF = ("execute_model_while_off",)
+
+
+@pytest.mark.parametrize("fault", ["execute_model", "sample_tokens"])
+def test_after_an_error_in_a_step_capture_is_off_for_its_pause_and_then_on_again(
+    make_plugin: Callable[..., Plugin], fault: str
+) -> None:
+    plugin = make_plugin(fault=fault, fault_uses=[1, 2])
+    plugin.step()
+    assert plugin.is_hooked() == ON
+
+    plugin.step(new=2)
+    assert plugin.is_hooked() == OFF
+    assert (plugin.state.enabled, plugin.state.reason) == (False, f"error_{fault}")
+    plugin.step()
+    # Their memory is what capture begins anew in.
+    plugin.wait_for("the rows of before", lambda: plugin.total("rows_handed_over") == 2)
+    plugin.now += 29.0
+    plugin.step()
+    assert plugin.is_hooked() == OFF
+
+    plugin.now += 1.0
+    plugin.step(new=3)
+    assert plugin.is_hooked() == ON
+    assert plugin.state.enabled
+
+    assert plugin.worker.steps == 5
+    plugin.wait_for("all counts", lambda: plugin.total("rows_handed_over") == 2 * 4)
+    assert plugin.total("requests_seen") == plugin.total("requests_sampled") == 4
+    assert plugin.total("unobservable_capture_off") == 4
+    # The first was answered when the error came, and the engine had not said so yet.
+    assert plugin.total("unobservable_interrupted") == 1
+    assert plugin.statuses[-1].errors == {fault: 1}
+
+
+def test_an_error_that_stays_trips_again_after_ever_longer_pauses(
+    make_plugin: Callable[..., Plugin],
+) -> None:
+    plugin = make_plugin(fault="sample_tokens")
+    plugin.step()
+    for errors, pause in enumerate((30, 60, 120, 240), 1):
+        plugin.now += pause - 1
+        plugin.step()
+        assert plugin.state.errors == {"sample_tokens": errors}
+        plugin.now += 1
+        plugin.step()
+        assert plugin.state.errors == {"sample_tokens": errors + 1}
+        assert plugin.is_hooked() == OFF
+
+
+def test_the_heartbeat_of_an_idle_engine_says_that_the_next_step_is_captured(
+    make_plugin: Callable[..., Plugin],
+) -> None:
+    plugin = make_plugin(fault="execute_model", fault_uses=[0, 1])
+    plugin.step()
+    plugin.wait_for("off", lambda: plugin.statuses and not plugin.statuses[-1].enabled)
+
+    plugin.now += 30.0
+    plugin.wait_for("on", lambda: plugin.statuses[-1].enabled and plugin.statuses[-1].reason == "ok")
+
+    assert plugin.is_hooked() == OFF
+    plugin.step()
+    assert plugin.is_hooked() == ON
+
+
+def test_an_error_of_the_sender_trips_too_and_it_begins_again(make_plugin: Callable[..., Plugin]) -> None:
+    plugin = make_plugin(fault="sender", fault_uses=[0, 1])
+    wait_until("off", lambda: plugin.is_hooked() == OFF, 20)
+    plugin.step()
+
+    plugin.wait_for("a heartbeat", lambda: plugin.statuses)
+    assert (plugin.statuses[0].enabled, plugin.statuses[0].reason) == (False, "error_sender")
+    plugin.now += 30.0
+    plugin.step()
+    plugin.wait_for("the rows", lambda: plugin.total("rows_handed_over") == 2)
+    assert plugin.total("unobservable_capture_off") == 1
+
+
+def test_an_error_while_loading_is_for_good(make_plugin: Callable[..., Plugin]) -> None:
+    plugin = make_plugin(fault="load_model")
+
+    plugin.now += 10_000.0
+    plugin.step()
+
+    assert plugin.is_hooked() == ()
+    assert plugin.state.is_final
+    plugin.wait_for("a heartbeat", lambda: plugin.statuses)
+    assert (plugin.statuses[-1].enabled, plugin.statuses[-1].reason) == (False, "error_load_model")
+
+
+def test_what_cannot_even_be_counted_is_for_good(make_plugin: Callable[..., Plugin]) -> None:
+    plugin = make_plugin()
+
+    plugin.worker.execute_model(SimpleNamespace())  # no SchedulerOutput that we know
+    plugin.worker.sample_tokens()
+
+    assert plugin.is_hooked() == ()
+    assert plugin.state.is_final
+    plugin.now += 10_000.0
+    plugin.step()
+    assert plugin.is_hooked() == ()
+    assert not plugin.state.enabled
+
+
+def test_while_off_a_step_costs_next_to_nothing(make_plugin: Callable[..., Plugin]) -> None:
+    plugin = make_plugin(fault="execute_model", fault_uses=[0, 1])
+    plugin.step()
+    idle = SimpleNamespace(finished_req_ids=set(), scheduled_new_reqs=[])
+
+    started = time.perf_counter()
+    for _ in range(10_000):
+        plugin.worker.execute_model(idle)
+    assert (time.perf_counter() - started) / 10_000 < 20e-6
