@@ -17,7 +17,7 @@ Phase = Literal["prefill", "decode"]
 # Of an engine that serves one half of a request: it computes the prompt, or writes the answer to it.
 Role = Literal["prefill", "decode"]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # what arrays and tables can hold
 Probability = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 TraceId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 SpanId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]

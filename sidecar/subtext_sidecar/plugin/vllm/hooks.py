@@ -16,6 +16,7 @@ methods back until vLLM restarts.
 """
 
 import atexit
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -180,12 +181,15 @@ class WorkerHooks:
     def _fail(self, hook: str, error: Exception) -> None:
         """Turn capture off for a while; also called from the sender's thread."""
         with self._lock:
-            self._state.fail(hook, error, self._breaker.trip(self._clock()))
+            pause = self._breaker.trip(self._clock())
             self._hook_steps()
+        self._state.fail(hook, error, pause)  # logs, which may take a while
 
     def _interrupt(self, hook: str, error: Exception, scheduled: Any = None) -> None:
         """Turn capture off for a while after an error on the engine's thread, in this step."""
-        self._fail(hook, error)
+        # Telling of the error can fail as well: in a filter of the operator's logging, in the error's text.
+        with contextlib.suppress(Exception):
+            self._fail(hook, error)
         self._pass_by(scheduled)
 
     def _pass_by(self, scheduled: Any) -> None:
@@ -206,8 +210,10 @@ class WorkerHooks:
         self._gap = gap = self._gap or before.abandon()
         if not before.ring.is_empty:
             raise CaptureError("rows of before the error are not sent yet, so their memory cannot be used")
-        self._capture = capture = begin(policy=self._policy, ring=before.ring.renewed(), known=gap.known)
+        capture = begin(policy=self._policy, ring=before.ring.renewed(), known=gap.known)
         with self._lock:
+            self._capture = capture
+            capture.set_policy(self._policy)  # the sender may have brought another meanwhile
             self._breaker.close()
             self._state.resume()
             self._hook_steps()
@@ -306,9 +312,10 @@ class WorkerHooks:
     def _set_policy(self, update: PolicyUpdate) -> None:
         """Follow the sidecar's policy; without one, that of the engine's own configuration."""
         if self._capture is not None:
-            self._policy = share(update.capture or self._settings.policy(), self._engines)
-            self._capture.set_policy(self._policy)
-            self._policy_version = update.version
+            with self._lock:
+                self._policy = share(update.capture or self._settings.policy(), self._engines)
+                self._capture.set_policy(self._policy)
+                self._policy_version = update.version
             logging.getLogger(LOGGER).info("subtext: policy %r is in force", update.version)
 
     def _close(self) -> None:

@@ -107,7 +107,12 @@ class Plugin:
             dtype=torch.float32,
             max_model_len=100,
         )
-        config = SimpleNamespace(model_config=model_config, kv_transfer_config=None)
+        parallel_config = SimpleNamespace(
+            data_parallel_size=1, enable_elastic_ep=False, elastic_ep_max_dp_size=1
+        )
+        config = SimpleNamespace(
+            model_config=model_config, kv_transfer_config=None, parallel_config=parallel_config
+        )
         made: Any = self.worker
         hook = WorkerHooks(made, config, settings, self.state, clock=lambda: self.now)
         made.load_model, made.shutdown = hook.load_model, hook.shutdown
