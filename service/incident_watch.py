@@ -42,17 +42,23 @@ class IncidentWatch:
 
     def look(self, now: dt.datetime) -> None:
         """Look once; while the database is away the metrics keep their last values."""
-        try:
-            with self._sessions() as session:
-                waiting = outbox.list_waiting(session, self._destinations) if self._destinations else {}
-                undecided = incidents.count_undecided(session)
-                counts = precision.count(session, precision.Filter())
-        except (SQLAlchemyError, UnusableDatabaseError) as error:
-            _log.debug("incidents_not_counted", error_type=type(error).__name__)
-            return
+        for look in (self._look_at_webhooks, self._look_at_incidents, self._look_at_precision):
+            try:
+                with self._sessions() as session:
+                    look(session, now)
+            except (SQLAlchemyError, UnusableDatabaseError) as error:
+                # One figure that takes too long leaves the others fresh.
+                _log.warning("incidents_not_counted", look=look.__name__, error_type=type(error).__name__)
+
+    def _look_at_webhooks(self, session: Session, now: dt.datetime) -> None:
+        waiting = outbox.list_waiting(session, self._destinations) if self._destinations else {}
         self._metrics.set_waiting(waiting, now)
-        self._metrics.set_undecided(undecided, now)
-        self._metrics.set_precision(counts)
+
+    def _look_at_incidents(self, session: Session, now: dt.datetime) -> None:
+        self._metrics.set_undecided(incidents.count_undecided(session), now)
+
+    def _look_at_precision(self, session: Session, _now: dt.datetime) -> None:
+        self._metrics.set_precision(precision.count(session, precision.Filter()))
 
     def _run(self) -> None:
         while not self._stop.is_set():

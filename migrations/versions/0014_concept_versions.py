@@ -1,8 +1,7 @@
 """Keep what each concept stood for, and let a flag say whether its false-positive rate is known.
 
 Columns that may be empty and one with a constant default, so nothing is rewritten. Workers of the revision
-before go on writing: what they raise is a lead. The constraints are not checked on the rows that are there:
-each of them has the default status, which satisfies both, and checking would hold the lock for longer.
+before go on writing: what they raise is a lead.
 """
 
 from typing import Any

@@ -184,7 +184,10 @@ def refuse_repeated_parameters(request: Request) -> None:
 
 ReadsExplanations = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ])]
 ReadsFlags = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.FLAGS_READ])]
-Triages = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.INCIDENTS_TRIAGE])]
+Triages = Annotated[
+    # What a transition answers is the whole incident, with its flags.
+    Caller, Security(authenticate, scopes=[auth.Scope.FLAGS_READ, auth.Scope.INCIDENTS_TRIAGE])
+]
 ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
 ReadsRequests = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])

@@ -36,6 +36,7 @@ def post(destination: Destination, content: bytes, headers: Mapping[str, str]) -
     port = parts.port or (443 if parts.scheme == "https" else 80)
     connection = _connect(destination, host, _resolve(destination, host, port), port)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection.sock.settimeout(WHOLE_SECONDS)  # the receiver may think that long before it answers
     expired = threading.Event()
     watchdog = threading.Timer(WHOLE_SECONDS, _abort, (connection, expired))
     watchdog.daemon = True

@@ -177,7 +177,7 @@ def is_flag_of_incident() -> ColumnElement[bool]:
         Flag.decoder_id == Incident.decoder_id,
         Flag.layer == Incident.layer,
         Flag.request_id == Incident.request_id,
-        Flag.capture_id.is_not_distinct_from(Incident.capture_id),
+        names.is_same_capture(Flag.capture_id, Incident.capture_id),
     )
 
 

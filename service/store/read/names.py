@@ -1,14 +1,17 @@
 """By what a request id finds something: the names that captures are stored under."""
 
+import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, select, union, union_all
+from sqlalchemy import ColumnElement, SQLColumnExpression, func, select, union, union_all
 from sqlalchemy.orm import Session, aliased
 
 from service.store.read.page import Position, older_than
 from service.store.tables import Flag, Incident, RequestName, Sample
 from subtext_sidecar.contract.request_id import bounded
+
+_NO_CAPTURE: Final = uuid.UUID(int=0)
 
 
 def names_of(request_id: str) -> list[str]:
@@ -58,3 +61,12 @@ def is_of_capture(owner: type[Sample] | type[Flag], named: RequestName) -> tuple
         return (owner.capture_id == named.capture_id, owner.model_id == named.model_id)
     of_before = (owner.request_id == named.request_id, owner.capture_id.is_(None))
     return (*of_before, owner.model_id == named.model_id)
+
+
+def is_same_capture(one: SQLColumnExpression[Any], other: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+    """Return the condition that both are one capture, or none.
+
+    It is an equality, unlike IS NOT DISTINCT FROM: PostgreSQL joins by equalities alone, and without this
+    one only the request's id would tell rows apart, which clients choose.
+    """
+    return func.coalesce(one, _NO_CAPTURE) == func.coalesce(other, _NO_CAPTURE)

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.prevalence.retained import MinuteRows
 from service.prevalence.statement import RequestGroup
+from service.store.read.names import is_same_capture
 from service.store.tables import ConceptMatch, CoverageMinute, Decoder, Explanation, Flag, Model, Sample
 from subtext_sidecar.contract.counters import LossKind, PluginCounter, SidecarCounter, WorkerCounter
 
@@ -79,7 +80,7 @@ def list_groups(session: Session, window: Window, concept: str | None = None) ->
         flagged.c.request_id == judged.c.request_id,
         flagged.c.decoder_id == judged.c.decoder_id,
         flagged.c.layer == judged.c.layer,
-        flagged.c.capture_id.is_not_distinct_from(judged.c.capture_id),
+        is_same_capture(flagged.c.capture_id, judged.c.capture_id),
     )
     query = (
         select(

@@ -45,7 +45,7 @@ def opened(sessions: Sessions) -> Incident:
 @pytest.fixture
 def change(client: TestClient, headers_for: Callable[..., Headers]) -> Change:
     """Asks for a change with a key that may triage and nothing else."""
-    headers = headers_for("incidents:triage")
+    headers = headers_for("flags:read", "incidents:triage")
 
     def ask(incident: Incident, **body: Any) -> Response:
         return client.post(f"/v1/incidents/{incident.id}/transitions", headers=headers, json=body)

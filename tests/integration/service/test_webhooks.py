@@ -385,7 +385,7 @@ def test_a_service_process_tells_what_its_own_triage_did(
         answer = httpx.post(
             f"http://127.0.0.1:{port}/v1/incidents/{incident.id}/transitions",
             json=body,
-            headers=headers_for("incidents:triage"),
+            headers=headers_for("flags:read", "incidents:triage"),
             trust_env=False,
         )
         assert answer.status_code == 200, answer.text
