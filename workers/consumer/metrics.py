@@ -88,6 +88,12 @@ class WorkerMetrics:
             ["model", "layer", "concept"],
             registry=registry,
         )
+        self.concept_false_positive_limit = Gauge(
+            "subtext_concept_false_positive_limit_ratio",
+            "Upper limit of the share of benign requests that the concept flags; absent for a lead",
+            ["model", "layer", "concept", "severity"],
+            registry=registry,
+        )
         self.concept_calibration_made = Gauge(
             "subtext_concept_calibration_made_timestamp_seconds",
             "When the concept calibration in force was made; 0 without one",

@@ -163,16 +163,24 @@ def put_in_force(concepts: ConceptSet, loaded: Loaded | None, identity: DecoderI
     rules = plain | {
         name: FlagRule(
             severity=plain[name].severity,
-            positions_required=found.positions_required,
-            calibrated=Rate(found.measured.rate, found.measured.upper_limit, found.measured.requests),
+            positions_required=met[name].positions_required,
+            calibrated=_rate(calibration, name),
             calibrated_positions=calibration.most_positions,
         )
-        for name, found in met.items()
+        for name in met
     }
     thresholds = {name: found.threshold for name, found in met.items() if found.threshold is not None}
     is_partial = own.keys() != plain.keys()
     rejected = frozenset({RejectedReason.ANOTHER_CONCEPT} if is_partial else ())
     return InForce(rules, thresholds, loaded.digest, calibration.made_at, rejected)
+
+
+def _rate(calibration: ConceptCalibration, name: str) -> Rate:
+    """Return the rate that flags tell: on requests that the rule was not chosen on, where there are any."""
+    found = calibration.concepts[name].measured
+    if calibration.held_out is not None:
+        found = calibration.held_out.concepts.get(name, found)
+    return Rate(found.rate, found.upper_limit, found.requests)
 
 
 def _plain(concept: Concept) -> FlagRule:

@@ -177,17 +177,20 @@ def test_alerts_reach_the_receiver_that_is_theirs_and_none_comes_of_benign_traff
             ("watchdog", "SubtextWatchdog")
         }
 
-        # One critical flag pages, the first of its concept too.
+        # One critical flag is a ticket, the first of its concept too.
         traffic.send(1, planted=True)
-        [page, *_] = wait_until("the page", lambda: heard("SubtextFlagSevere"), SECONDS)
-        assert (page.receiver, page.labels["concept"], page.labels["model"]) == ("pager", "bombs", MODEL)
-        assert page.annotations["runbook_url"] == "docs/runbooks/flag-rate.md"
+        [flag, *_] = wait_until("the ticket", lambda: heard("SubtextFlagSevere"), SECONDS)
+        assert (flag.receiver, flag.labels["concept"], flag.labels["model"]) == ("tickets", "bombs", MODEL)
+        assert flag.annotations["runbook_url"] == "docs/runbooks/flag-rate.md"
 
         # Many make the concept common by more than chance.
         assert not heard("SubtextConceptPrevalenceHigh")
+        assert not heard("SubtextConceptExcess")
         traffic.send(19, planted=True)
         [ticket, *_] = wait_until("the ticket", lambda: heard("SubtextConceptPrevalenceHigh"), SECONDS)
         assert (ticket.receiver, ticket.labels["concept"]) == ("tickets", "bombs")
+        [page, *_] = wait_until("the page", lambda: heard("SubtextConceptExcess"), SECONDS)
+        assert (page.receiver, page.labels["concept"], page.labels["model"]) == ("pager", "bombs", MODEL)
 
     # What waits for half an hour pages, and its lesser alert is inhibited.
     waiting = f"{int(time.time() * 1000) - 2_000_000}-0"
