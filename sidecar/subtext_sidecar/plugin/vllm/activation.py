@@ -4,18 +4,16 @@ vLLM calls general plugins without arguments, before anything public holds the c
 at most once in a process. All three callers that matter have it in their own frame, so that is
 where it is read (docs/decisions/0002-plugin-activation.md tells what was rejected, and why). What
 is changed is one field of the user's own configuration object, ``worker_extension_cls``, which is
-vLLM's public way to bring code into a worker. No attribute of vLLM is touched. Where one command starts
-several data-parallel ranks, their number is added to our own key: not every rank is told it.
+vLLM's public way to bring code into a worker. No attribute of vLLM is touched.
 """
 
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from types import FrameType
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 CONFIG_KEY: Final = "subtext"
-ENGINES: Final = "engines"  # of our key's settings
 EXTENSION: Final = "subtext_sidecar.plugin.vllm.extension.CaptureExtension"
 # A child of vLLM's own logger, so that its handler and format apply.
 LOGGER: Final = "vllm.plugins.subtext"
@@ -29,18 +27,15 @@ def activate() -> bool:
     Returns whether it did. Never raises: a failed activation leaves serving alone.
     """
     try:
-        for holder in _holders(inspect.currentframe()):
-            _name_extension(holder)
-            _note_engines(holder)
-            return True
+        return any(_name_extension(holder) for holder in _holders(inspect.currentframe()))
     except Exception:
         logging.getLogger(LOGGER).exception(
             "subtext could not be activated; serving goes on without capture"
         )
-    return False
+        return False
 
 
-def is_configured(additional_config: object) -> TypeGuard[Mapping[str, Any]]:
+def is_configured(additional_config: object) -> bool:
     """Tell whether ``additional_config`` carries our key."""
     return isinstance(additional_config, Mapping) and CONFIG_KEY in additional_config
 
@@ -69,7 +64,7 @@ def _holders(frame: FrameType | None) -> Iterator[Any]:
         frame = frame.f_back
 
 
-def _name_extension(holder: Any) -> None:
+def _name_extension(holder: Any) -> bool:
     taken = holder.worker_extension_cls
     if not taken:
         holder.worker_extension_cls = EXTENSION
@@ -79,16 +74,4 @@ def _name_extension(holder: Any) -> None:
             taken,
             EXTENSION,
         )
-
-
-def _note_engines(holder: Any) -> None:
-    """Add to our settings how many ranks EngineArgs asks for, unless the operator said how many engines.
-
-    Each rank of a model without experts gets a configuration in which it is alone.
-    """
-    config = getattr(holder, "additional_config", None)
-    if not is_configured(config):
-        return  # no EngineArgs: the number was added in the process that had them
-    settings, ranks = config[CONFIG_KEY], holder.data_parallel_size
-    if ranks > 1 and isinstance(settings, Mapping) and ENGINES not in settings:
-        holder.additional_config = {**config, CONFIG_KEY: {**settings, ENGINES: ranks}}
+    return True

@@ -55,7 +55,7 @@ def test_rows_of_the_v2_runner_are_right_with_chunks_cached_prompts_preemption_a
         V2,
     )
 
-    assert busy.log.count("(runner v2)") == 2
+    assert busy.log.count("(runner v2,") == 2
     judge(busy, tiny_reference, LAYER)
     assert_counts_reconcile(busy, sampled=16)
     assert busy.result["aborted"] == ["0", "5", "10", "15"]

@@ -12,9 +12,8 @@ KEYED = {"subtext": {"layer": 20}}
 class EngineArgs:
     """Shaped like vLLM's: plugins are loaded at the end of its initialisation."""
 
-    def __init__(self, additional_config: Any, worker_extension_cls: str = "", ranks: int = 1) -> None:
+    def __init__(self, additional_config: Any, worker_extension_cls: str = "") -> None:
         self.additional_config = additional_config
-        self.data_parallel_size = ranks
         self.worker_extension_cls = worker_extension_cls
         register()
 
@@ -40,17 +39,6 @@ def test_without_the_key_nothing_is_named(additional_config: Any) -> None:
 
 def test_somebody_elses_extension_is_not_displaced() -> None:
     assert EngineArgs(KEYED, "theirs.Extension").worker_extension_cls == "theirs.Extension"
-
-
-def test_the_number_of_ranks_is_added_where_there_are_several_and_the_operator_named_none() -> None:
-    named = {"subtext": {"layer": 20, "engines": 6}, "other": 1}
-
-    assert EngineArgs(KEYED, ranks=4).additional_config == {"subtext": {"layer": 20, "engines": 4}}
-    assert EngineArgs(named, ranks=4).additional_config == named
-    assert EngineArgs(KEYED).additional_config is KEYED
-    assert EngineArgs({"subtext": "unusable"}, ranks=4).additional_config == {"subtext": "unusable"}
-    assert spawned(KEYED).additional_config is KEYED
-    assert KEYED == {"subtext": {"layer": 20}}
 
 
 def test_a_caller_without_configuration_is_left_alone() -> None:
