@@ -175,7 +175,7 @@ def test_every_endpoint_is_read_and_found_by_the_clients_id(parts: Audited) -> N
 
 def test_each_completion_prompt_and_beam_is_a_capture_of_its_own(parts: Audited) -> None:
     several, prompts, beams = new_id("several"), new_id("prompts"), new_id("beams")
-    seen = parts.metric("subtext_requests_seen_total")
+    seen = parts.settled_metric("subtext_requests_seen_total")
 
     serve(
         parts,

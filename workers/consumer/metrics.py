@@ -90,7 +90,7 @@ class WorkerMetrics:
         )
         self.concept_false_positive_limit = Gauge(
             "subtext_concept_false_positive_limit_ratio",
-            "Upper limit of the share of benign requests that the concept flags; absent for a lead",
+            "Upper limit of the share of benign requests that the concept flags; NaN while it is not known",
             ["model", "layer", "concept", "severity"],
             registry=registry,
         )

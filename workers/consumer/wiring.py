@@ -1,6 +1,7 @@
 """Build a worker's parts from its settings. Everything is passed on; nothing is global."""
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -194,9 +195,8 @@ class Parts:
             self.metrics.concept_calibration_rejected.labels(model, layer, reason).set(is_rejected)
         for name, rule in in_force.rules.items():
             self.metrics.concept_calibrated.labels(model, layer, name).set(rule.calibrated is not None)
-            if rule.calibrated is not None:
-                limit = self.metrics.concept_false_positive_limit.labels(model, layer, name, rule.severity)
-                limit.set(rule.calibrated.upper_limit)
+            limit = self.metrics.concept_false_positive_limit.labels(model, layer, name, rule.severity)
+            limit.set(math.nan if rule.calibrated is None else rule.calibrated.upper_limit)
         if in_force.rejected:
             log.warning(
                 "concepts_not_calibrated",

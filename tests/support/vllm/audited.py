@@ -11,6 +11,7 @@ import secrets
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ concepts:
 """
 _START_SECONDS: Final = 500.0
 _STORE_SECONDS: Final = 90.0
+_SETTLED_READS: Final = 7  # a second apart, which is three heartbeats
 _ENV: Final = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -175,6 +177,14 @@ class Audited:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def settled_metric(self, name: str, **labels: str) -> float:
+        """Return the metric once no heartbeat changes it any more, so that earlier requests are in it."""
+        values = [self.metric(name, **labels)]
+        while len(values) < _SETTLED_READS or len(set(values[-_SETTLED_READS:])) > 1:
+            time.sleep(1)
+            values.append(self.metric(name, **labels))
+        return values[-1]
 
     def is_capturing(self) -> bool:
         """Whether capture is on and no hook has failed."""
