@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -85,6 +85,15 @@ class Bench:
 
     def metric(self, name: str, **labels: str) -> float:
         return self.parts.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def drain_together(benches: Sequence[Bench]) -> None:
+    """Let the workers drain their stream at the same time, each in a thread of its own."""
+    threads = [threading.Thread(target=bench.drain) for bench in benches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
 
 
 @contextmanager

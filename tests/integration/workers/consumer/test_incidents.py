@@ -1,6 +1,5 @@
 """What a worker finds opens one incident a capture, whoever finds it and however often it is delivered."""
 
-import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +13,7 @@ from service.store.tables import Flag, Incident, IncidentEvent, WebhookMessage
 from service.store.write import incidents
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
-from tests.support.worker import MODEL, Bench, make_record
+from tests.support.worker import MODEL, Bench, drain_together, make_record
 from workers.nla.fake import FakeDecoder
 
 REQUESTS = 12
@@ -41,11 +40,7 @@ def test_two_workers_at_once_open_one_incident_a_capture(make_bench: Callable[..
         for number in range(REQUESTS):
             benches[0].add(*make_record(position=position, request_id=f"r{number}"))
 
-    threads = [threading.Thread(target=bench.drain) for bench in benches]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    drain_together(benches)
 
     with benches[0].sessions() as session:
         found = session.scalars(select(Incident)).all()

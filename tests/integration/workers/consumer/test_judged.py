@@ -1,6 +1,5 @@
 """What is judged is stored once: one flag whoever counts, one p-value whoever measures."""
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from subtext_sidecar.anomaly import fit
 from subtext_sidecar.anomaly.score import Detector, Places, Reference
 from subtext_sidecar.contract import record
 from tests.support.calibrations import MEASURED, calibration_of
-from tests.support.worker import D_MODEL, MODEL, Bench, make_record
+from tests.support.worker import D_MODEL, MODEL, Bench, drain_together, make_record
 from workers.judge import calibration
 from workers.judge.concepts import load_concepts
 from workers.nla.fake import FakeDecoder
@@ -40,11 +39,7 @@ def test_two_workers_that_read_one_request_at_once_raise_its_flag_once(
         for number in range(REQUESTS):
             benches[0].add(*make_record(position=position, request_id=f"r{number}"))
 
-    threads = [threading.Thread(target=bench.drain) for bench in benches]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    drain_together(benches)
 
     with benches[0].sessions() as session:
         flags = session.scalars(select(Flag)).all()
