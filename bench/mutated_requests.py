@@ -27,7 +27,7 @@ _POLICY: Final = CapturePolicy(
     honour_opt_in=True,
     honour_opt_out=True,
     honour_trace=True,
-    rows_per_second=1e6,
+    rows_per_second=1e9,
 )
 _SPLIT: Final = EngineHalves(computes_prompts=True, writes_answers=True)
 _STEP: Final = 64

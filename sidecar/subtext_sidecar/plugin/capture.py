@@ -17,6 +17,7 @@ from subtext_sidecar.contract.counters import CounterName, PluginCounter, Stratu
 from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.overhead import Overhead
+from subtext_sidecar.plugin.sampling.budget import Budget
 from subtext_sidecar.plugin.sampling.gap import Gap
 from subtext_sidecar.plugin.sampling.split import EngineHalves, ReceivedPrompts
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, RowSelection, Watchlist
@@ -50,8 +51,9 @@ class Capture:
         randomized_ids: bool,
         overhead: Overhead | None = None,
         known: dict[str, int] | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        """Follow requests that are not ``known``; ``overhead`` is what was measured before."""
+        """Follow who is not ``known``; ``overhead`` and ``budget`` are those of the capture before."""
         self.overhead = overhead or Overhead()
         self._runner = runner
         self._model = model
@@ -66,6 +68,7 @@ class Capture:
             halves=halves,
             randomized_ids=randomized_ids,
             known=known,
+            budget=budget,
         )
         # Asked for in every step, so only where it can matter.
         self._received = ReceivedPrompts() if halves.writes_answers else None
@@ -83,6 +86,11 @@ class Capture:
         """Return the probability with which a request of the uniform stratum is sampled now."""
         return self._watchlist.effective_request_rate
 
+    @property
+    def budget(self) -> Budget:
+        """Return what the next capture of this engine needs to know of the demand."""
+        return self._watchlist.budget
+
     def set_policy(self, policy: CapturePolicy) -> None:
         """Decide about later requests by this policy. Safe to call from the sender's thread."""
         self._watchlist.set_policy(policy)
@@ -92,7 +100,7 @@ class Capture:
 
         Rows that were handed over stay so: their steps were complete.
         """
-        gap = Gap(self._watchlist.abandon(), self._count_missed)
+        gap = Gap(self._watchlist.abandon(perf_counter()), self._count_missed)
         if self._scheduled is not None:
             gap.note(self._scheduled)
             self._scheduled = self._executed = None
@@ -218,6 +226,7 @@ class Capture:
 
     def _count_missed(self, requests: int) -> None:
         self._count(_UNIFORM, PluginCounter.UNOBSERVABLE_CAPTURE_OFF, requests)
+        self.budget.arrive(requests)
 
     def _count(self, stratum: str, counter: CounterName, count: int) -> None:
         self._ledger.add(Cell(self._model, stratum, int(time()) // SECONDS_PER_MINUTE), counter, count)

@@ -189,13 +189,14 @@ class Watchlist:
         mint: Callable[[str], str] = new_capture_id,
         unix_time: Callable[[], float] = time.time,
         known: dict[str, int] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Follow requests of at most ``context`` positions, prompt and answer together.
 
         ``key`` is what the draws are keyed with. ``halves`` tells whether requests pass two engines.
         ``mint`` returns the identity of the request with this internal id; only simulations that must come
         out alike again have one of their own. ``known`` are live requests, by the lengths of their prompts,
-        about which nothing is to be decided.
+        about which nothing is to be decided. ``budget`` is what was learned of the demand before.
         """
         self._policy = policy
         self._context = context
@@ -205,7 +206,7 @@ class Watchlist:
         self._count = count
         self._randomized_ids = randomized_ids
         self._mint = mint
-        self._budget = Budget()
+        self._budget = Budget() if budget is None else budget
         self._known = {} if known is None else known  # the length of each one's prompt
         self.watched: dict[str, Watch] = {}  # for others to look whether it is empty
         self._wheel: Wheel[Watch] = Wheel()
@@ -221,12 +222,18 @@ class Watchlist:
         """Return the request rate that the policy and its budget give now."""
         return self._budget.rate(self._policy)
 
+    @property
+    def budget(self) -> Budget:
+        """Return what was learned of the demand, and the rows that may still pass."""
+        return self._budget
+
     def set_policy(self, policy: CapturePolicy) -> None:
         """Decide about later requests by this policy; the budget counts at once. Any thread may call."""
         self._policy = policy
 
-    def abandon(self) -> dict[str, int]:
+    def abandon(self, now: float) -> dict[str, int]:
         """Follow nobody any more, and count who was; return the length of each known one's prompt."""
+        self._budget.pause(now)
         for watch in self.watched.values():
             self._count(watch.stratum, _INTERRUPTED, 1)
         self.watched = {}
@@ -262,6 +269,7 @@ class Watchlist:
             watch = self.watched.pop(internal_id, None)
             if watch is not None:
                 self._wheel.remove(watch)
+                self._budget.end(watch.weight)
 
     def can_skip(self, new_tokens: int) -> bool:
         """Return whether a step in which no request has more new tokens than this cannot hold a wanted row.
@@ -335,6 +343,8 @@ class Watchlist:
         for counter in (_PREFILLED if is_prefill else _SEEN, *said.counters):
             self._count(said.stratum, counter, 1)
         watch = None if said.stratum == _OPT_OUT else self._draw(policy, request, said, half)
+        if said.stratum == _UNIFORM:
+            self._budget.arrive(1)
         if watch is None:
             return
         self._count(said.stratum, _PREFILLED_SAMPLED if is_prefill else _SAMPLED, 1)
@@ -407,6 +417,7 @@ class Watchlist:
     def _file(self, watch: Watch) -> None:
         if watch.next_position == sampling.NEVER:
             self.watched.pop(watch.internal_id, None)
+            self._budget.end(watch.weight)
         else:
             self._wheel.put(watch, self._wheel.now + watch.next_position - watch.bound)
 

@@ -210,7 +210,9 @@ class WorkerHooks:
         self._gap = gap = self._gap or before.abandon()
         if not before.ring.is_empty:
             raise CaptureError("rows of before the error are not sent yet, so their memory cannot be used")
-        capture = begin(policy=self._policy, ring=before.ring.renewed(), known=gap.known)
+        capture = begin(
+            policy=self._policy, ring=before.ring.renewed(), known=gap.known, budget=before.budget
+        )
         with self._lock:
             self._capture = capture
             capture.set_policy(self._policy)  # the sender may have brought another meanwhile

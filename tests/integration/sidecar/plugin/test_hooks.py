@@ -239,6 +239,20 @@ def test_after_an_error_in_a_step_capture_is_off_for_its_pause_and_then_on_again
     plugin.wait_for("the error", lambda: plugin.statuses and plugin.statuses[-1].errors == {fault: 1})
 
 
+def test_after_a_pause_the_budget_knows_what_it_knew(make_plugin: Callable[..., Plugin]) -> None:
+    plugin = make_plugin(rows_per_second=10, fault="execute_model", fault_uses=[1, 2])
+    plugin.step(new=50)
+    plugin.step()
+    plugin.wait_for("the rows of before", lambda: plugin.total("rows_sampled") > 0)
+    plugin.now += 30.0
+    plugin.step()
+    assert plugin.is_hooked() == ON
+    plugin.wait_for("on", lambda: plugin.tells("ok"))
+
+    # Fifty requests came, and of each two rows are wanted at least.
+    assert plugin.statuses[-1].sampling_probability < 0.5
+
+
 def test_an_error_that_stays_trips_again_after_ever_longer_pauses(
     make_plugin: Callable[..., Plugin],
 ) -> None:

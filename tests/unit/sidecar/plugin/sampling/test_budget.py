@@ -1,5 +1,6 @@
 import math
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -152,3 +153,120 @@ def test_chats_stay_within_the_budget_with_few_drops_and_unbiased_weights() -> N
     assert passed / (5400 * STEP_SECONDS) <= 200
     assert passed / wanted > 0.93
     assert abs(weighted - seen) < 3 * math.sqrt(seen / min(rates))
+
+
+PAUSE = (180.0, 210.0)  # between its two halves a breaker was open
+
+LIVES: dict[str, Callable[[random.Random], float]] = {
+    "of 8 s": lambda chance: chance.expovariate(1 / 8),
+    "of a minute": lambda chance: chance.expovariate(1 / 60),
+    "of 30 s each": lambda _: 30.0,
+    "with a heavy tail": lambda chance: min(120.0, 3 * chance.paretovariate(1.3)),
+}
+
+
+class Traffic:
+    """Requests that want two rows at once and later some five a second, under a budget."""
+
+    def __init__(
+        self, budget: Budget, policy: CapturePolicy, life: Callable[[random.Random], float]
+    ) -> None:
+        self._budget, self._policy, self._life = budget, policy, life
+        self._chance = random.Random(3)  # noqa: S311  # a simulation
+        self._lives: list[list[float]] = []  # probability, end, rows
+
+    def step(self, now: float, arrivals_per_second: float) -> int:
+        """Return how many rows are wanted in this step, before any is refused."""
+        self._budget.advance(now)
+        for _ in range(self.arrivals(arrivals_per_second)):
+            rate = sampling.probability(sampling.threshold(self._budget.rate(self._policy)))
+            if self._chance.random() < rate:
+                self._lives.append([rate, now + self._life(self._chance), 0])
+            self._budget.arrive(1)
+        wanted = 0.0
+        for one in self._lives:
+            if one[1] > now:
+                rows = 2 * (one[2] == 0) + (self._chance.random() < 5 * STEP_SECONDS)
+                rows = min(rows, self._policy.max_rows_per_request - int(one[2]))
+                one[2] += rows
+                wanted += rows
+                self._budget.observe(rows / one[0], 0)
+            if one[1] <= now or one[2] == self._policy.max_rows_per_request:
+                self._budget.end(1 / one[0])
+                one[1] = 0.0
+        self._lives = [one for one in self._lives if one[1]]
+        return int(wanted)
+
+    def arrivals(self, per_second: float) -> int:
+        """Draw how many requests come in a step."""
+        count, passed = 0, self._chance.expovariate(1.0)
+        while passed < per_second * STEP_SECONDS:
+            count += 1
+            passed += self._chance.expovariate(1.0)
+        return count
+
+    def lose(self) -> None:
+        """Nobody is followed any more."""
+        self._lives.clear()
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_after_a_start_and_after_a_pause_what_is_wanted_is_near_the_budget_at_once(life: str) -> None:
+    """Or a start under load, and whoever can cause a pause, would make drops of most rows for a minute."""
+    budget, policy = Budget(), policy_of(200.0)
+    traffic, wanted = Traffic(budget, policy, LIVES[life]), [0] * 300
+    for step in range(int(300 / STEP_SECONDS)):
+        now = step * STEP_SECONDS
+        if PAUSE[0] <= now < PAUSE[1]:
+            if now - PAUSE[0] < STEP_SECONDS / 2:
+                budget.pause(now)
+                traffic.lose()
+            budget.arrive(traffic.arrivals(60.0))
+        else:
+            wanted[int(now)] += traffic.step(now, 60.0)
+
+    first, again = sum(wanted[:60]) / 60, sum(wanted[210:270]) / 60
+    assert 0.4 * 200 < first < 1.2 * 200
+    assert 0.4 * 200 < again < 1.2 * 200
+
+
+def test_a_surge_after_a_quiet_hour_counts_at_once() -> None:
+    budget, policy = Budget(), policy_of(200.0)
+    traffic, wanted = Traffic(budget, policy, LIVES["of a minute"]), 0
+    for step in range(int(160 / STEP_SECONDS)):
+        rows = traffic.step(step * STEP_SECONDS, 0.05 if step * STEP_SECONDS < 100 else 60.0)
+        wanted += rows if step * STEP_SECONDS >= 100 else 0
+
+    assert wanted / 60 < 1.2 * 200
+
+
+def test_in_a_pause_time_stands_still_but_for_who_comes() -> None:
+    budget, policy = Budget(), policy_of(100.0)
+    now = steady(budget, 100, 60.0)
+    before = budget.rate(policy)
+
+    budget.pause(now)
+    budget.pause(now)
+    budget.observe(1e9, 10**6)  # of the step in which it began; nobody knows whether all of it
+    budget.advance(now + 600.0)
+    assert budget.rate(policy) == before
+
+    budget.pause(now + 600.0)
+    budget.arrive(600 * 1000)
+    budget.advance(now + 1200.0)
+    assert budget.rate(policy) == pytest.approx(ROOM * 100 / (1000 * policy.max_rows_per_request), rel=0.02)
+
+
+def test_until_a_request_has_ended_each_counts_as_the_most_that_it_may_take() -> None:
+    budget, policy = Budget(), policy_of(100.0)
+    budget.advance(0.0)
+    assert budget.rate(policy) == 1.0
+
+    budget.arrive(50)
+    assert budget.rate(policy) == pytest.approx(ROOM * 100 / (50 * policy.max_rows_per_request))
+    budget.observe(50 * 4, 0)
+    for _ in range(50):
+        budget.end(1.0)
+    budget.advance(INTERVAL_SECONDS)
+
+    assert budget.rate(policy) == pytest.approx(ROOM * 100 / (50 * 4))

@@ -356,8 +356,9 @@ def test_a_new_policy_touches_only_requests_decided_later() -> None:
 
 
 def test_rows_past_the_budget_are_counted_as_sampled_and_dropped() -> None:
-    requests, counts = make(replace(EVERY_ROW, rows_per_second=20.0))
+    requests, counts = make()
     requests.add([new(f"r{number}-00000000") for number in range(30)], 0.0)
+    requests.set_policy(replace(EVERY_ROW, rows_per_second=20.0))
 
     picked = requests.pick(
         [f"r{number}-00000000" for number in range(30)], list(range(0, 121, 4)), [0] * 30, {}, 0.0
@@ -374,8 +375,10 @@ def test_rows_past_the_budget_are_counted_as_sampled_and_dropped() -> None:
 def test_a_row_of_a_long_part_is_refused_no_more_often_than_another() -> None:
     kept: Counter[str] = Counter()
     for seed in range(300):
-        requests, _ = make(replace(EVERY_ROW, rows_per_second=20.0, seed=seed, prompt_window=40))
+        policy = replace(EVERY_ROW, seed=seed, prompt_window=40)
+        requests, _ = make(policy)
         requests.add([new("long-00000000", 40), *(new(f"r{n}-00000000", 1) for n in range(40))], 0.0)
+        requests.set_policy(replace(policy, rows_per_second=20.0))
         batch = ["long-00000000", *(f"r{n}-00000000" for n in range(40))]
 
         picked = requests.pick(batch, [0, *range(40, 81)], [0] * 41, {}, 0.0)
@@ -401,9 +404,11 @@ def test_a_budget_that_comes_later_knows_the_demand() -> None:
 
 
 def test_opt_in_cannot_take_the_whole_budget() -> None:
-    requests, counts = make(replace(EVERY_ROW, rows_per_second=100.0, honour_opt_in=True))
+    policy = replace(EVERY_ROW, honour_opt_in=True)
+    requests, counts = make(policy)
     ids = [f"r{number}-00000000" for number in range(200)]
     requests.add([new(one, subtext="on" if n < 100 else "") for n, one in enumerate(ids)], 0.0)
+    requests.set_policy(replace(policy, rows_per_second=100.0))
 
     picked = requests.pick(ids, list(range(0, 801, 4)), [0] * 200, {}, 0.0)
 
