@@ -36,6 +36,8 @@ _COUNTED: Final = {
     "interrupted": "Sampled requests that were under way when an error turned capture off: what came of "
     "them afterwards was not looked at.",
     "capture_off": "Requests that came while an error kept capture off: they are not among the seen.",
+    "prefill_off": "Requests whose prompt another engine computed while an error kept its capture off: the "
+    "prompt was not looked at.",
     "drafted": "Generated tokens that were drafted and accepted: their rows are not certain to be text, so "
     "none was taken.",
     _ADAPTED: "Requests that ran with a LoRA adapter: not the model that the decoder was made for.",

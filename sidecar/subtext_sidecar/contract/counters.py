@@ -174,6 +174,11 @@ class PluginCounter(CounterName):
         Unit.REQUESTS,
         "It came while an error kept capture off; it is not among the seen.",
     )
+    UNOBSERVABLE_PREFILL_OFF = (
+        "unobservable_prefill_off",
+        Unit.REQUESTS,
+        "Its prompt was computed here while capture was off; the engine that writes its answer counts it.",
+    )
     UNOBSERVABLE_PREFIX_CACHED = (
         "unobservable_prefix_cached",
         Unit.POSITIONS,

@@ -17,9 +17,9 @@ from subtext_sidecar.contract.counters import CounterName, PluginCounter, Stratu
 from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.overhead import Overhead
-from subtext_sidecar.plugin.sampling.budget import Budget
 from subtext_sidecar.plugin.sampling.gap import Gap
-from subtext_sidecar.plugin.sampling.split import EngineHalves, ReceivedPrompts
+from subtext_sidecar.plugin.sampling.memory import Memory
+from subtext_sidecar.plugin.sampling.split import EngineHalves
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, RowSelection, Watchlist
 from subtext_sidecar.plugin.secret import DrawKey
 from subtext_sidecar.plugin.step import Runner, Step
@@ -50,11 +50,12 @@ class Capture:
         halves: EngineHalves,
         randomized_ids: bool,
         overhead: Overhead | None = None,
+        memory: Memory | None = None,
         known: dict[str, int] | None = None,
-        budget: Budget | None = None,
     ) -> None:
-        """Follow who is not ``known``; ``overhead`` and ``budget`` are those of the capture before."""
+        """Follow who is not ``known``; ``overhead`` and ``memory`` are those of the capture before."""
         self.overhead = overhead or Overhead()
+        self._memory = memory or Memory()
         self._runner = runner
         self._model = model
         self._ledger = ledger
@@ -68,10 +69,11 @@ class Capture:
             halves=halves,
             randomized_ids=randomized_ids,
             known=known,
-            budget=budget,
+            memory=self._memory,
         )
+        self._halves = halves
         # Asked for in every step, so only where it can matter.
-        self._received = ReceivedPrompts() if halves.writes_answers else None
+        self._received = self._memory.received if halves.writes_answers else None
         self._scheduled: Any = None
         self._executed: Any = None
         self._spent_seconds = 0.0
@@ -86,11 +88,6 @@ class Capture:
         """Return the probability with which a request of the uniform stratum is sampled now."""
         return self._watchlist.effective_request_rate
 
-    @property
-    def budget(self) -> Budget:
-        """Return what the next capture of this engine needs to know of the demand."""
-        return self._watchlist.budget
-
     def set_policy(self, policy: CapturePolicy) -> None:
         """Decide about later requests by this policy. Safe to call from the sender's thread."""
         self._watchlist.set_policy(policy)
@@ -100,11 +97,20 @@ class Capture:
 
         Rows that were handed over stay so: their steps were complete.
         """
-        gap = Gap(self._watchlist.abandon(perf_counter()), self._count_missed)
+        known = self._watchlist.abandon(perf_counter())
+        gap = Gap(known, self._count_missed, halves=self._halves, received=self._memory.received)
         if self._scheduled is not None:
             gap.note(self._scheduled)
             self._scheduled = self._executed = None
         return gap
+
+    def note_received(self, result: Any) -> None:
+        """Remember for whom a KV connector brought something by this step, also while capture is off.
+
+        ``result`` is what ``execute_model`` or ``sample_tokens`` returned.
+        """
+        if self._received is not None:
+            self._received.note(self._runner.received(result), perf_counter())
 
     def after_execute(self, scheduled: Any, result: Any = None) -> None:
         """Keep what tells of the launched batch until it was sampled.
@@ -120,7 +126,7 @@ class Capture:
         self._scheduled = scheduled
         self._executed = self._runner.executed()
         if self._received is not None:
-            self._received.note(self._runner.received(result))
+            self._received.note(self._runner.received(result), started)
         if self._executed is None:
             # Nothing was launched, and no sampling follows.
             self._follow(scheduled)
@@ -134,7 +140,7 @@ class Capture:
         """
         started = perf_counter()
         if self._received is not None:
-            self._received.note(self._runner.received(result))
+            self._received.note(self._runner.received(result), started)
         scheduled, executed = self._scheduled, self._executed
         if scheduled is None:
             return
@@ -159,7 +165,7 @@ class Capture:
         if scheduled.scheduled_new_reqs:
             if self._received is not None and scheduled.has_sync_kv_loads:
                 # Such a connector does not tell for whom it loads in this step.
-                self._received.note(new.req_id for new in scheduled.scheduled_new_reqs)
+                self._received.note((new.req_id for new in scheduled.scheduled_new_reqs), perf_counter())
             self._watchlist.add(map(self._new_request, scheduled.scheduled_new_reqs), perf_counter())
 
     def _new_request(self, new: Any) -> NewRequest:
@@ -224,9 +230,9 @@ class Capture:
             self._ledger.add(cell, _ROWS_SAMPLED, count)
             self._ledger.add(cell, counter, count)
 
-    def _count_missed(self, requests: int) -> None:
-        self._count(_UNIFORM, PluginCounter.UNOBSERVABLE_CAPTURE_OFF, requests)
-        self.budget.arrive(requests)
+    def _count_missed(self, counter: CounterName, requests: int) -> None:
+        self._count(_UNIFORM, counter, requests)
+        self._memory.budget.arrive(requests)
 
     def _count(self, stratum: str, counter: CounterName, count: int) -> None:
         self._ledger.add(Cell(self._model, stratum, int(time()) // SECONDS_PER_MINUTE), counter, count)

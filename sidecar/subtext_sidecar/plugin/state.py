@@ -52,10 +52,10 @@ class CaptureState:
             reason, self.reason, self.detail = self.reason, "ok", ""
         self._log.warning("subtext: capture is on again after %s", reason)
 
-    def fail(self, hook: str, error: Exception, pause: float | None = None) -> None:
+    def fail(self, hook: str, error: Exception, pause: float | None = None) -> bool:
         """Turn capture off after an error in ``hook``, for ``pause`` seconds, or without one for good.
 
-        What can be tried again is logged at most once a minute.
+        Return whether that is to be told by ``report``: what can be tried again is at most once a minute.
         """
         now = time.monotonic()
         with self._lock:
@@ -63,15 +63,26 @@ class CaptureState:
             self.error_times[hook] = time.time()
             if not self.is_final:
                 self.reason = f"error_{hook}"
-                self.detail = f"{type(error).__name__}: {error}"[:_DETAIL_CHARACTERS]
+                self.detail = _describe(error)[:_DETAIL_CHARACTERS]
             is_news = pause is None and not self.is_final
             self.is_final |= pause is None
             silent = now - self._logged_at < _LOG_EVERY_SECONDS and not is_news
             self._logged_at = self._logged_at if silent else now
-        if not silent:
-            self._log.error(
-                "subtext: capture is off after an error in %s%s; serving goes on",
-                hook,
-                " until vLLM restarts" if pause is None else f" for {pause:.0f} s",
-                exc_info=error,
-            )
+        return not silent
+
+    def report(self, hook: str, error: Exception, pause: float | None = None) -> None:
+        """Log an error; that may take a while, so hold no lock."""
+        self._log.error(
+            "subtext: capture is off after an error in %s%s; serving goes on",
+            hook,
+            " until vLLM restarts" if pause is None else f" for {pause:.0f} s",
+            exc_info=error,
+        )
+
+
+def _describe(error: Exception) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001  # an error may fail to tell of itself, and has turned capture off all the same
+        return name

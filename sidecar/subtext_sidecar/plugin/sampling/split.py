@@ -20,7 +20,9 @@ from subtext_sidecar.contract.request_id import bounded
 TRANSFER: Final = "kv_transfer_params"
 EPOCH_SECONDS: Final = 600
 MAX_USED_IDS: Final = 1 << 17  # a memory of some 15 MB; past it halves draw each by itself
-# Requests wait seldom for long behind their transfer: this bounds the damage if a finish is ever missed.
+# Requests wait seldom for long behind their transfer. One that is aborted during it ends before it comes,
+# so nothing would take it out again.
+RECEIVED_SECONDS: Final = 600.0
 MAX_RECEIVED: Final = 100_000
 
 
@@ -58,10 +60,9 @@ def read_half(
     """
     transfer_id = _text(params.get("transfer_id"))  # of Mooncake and MoRI-IO: the same for both engines
     if params.get("do_remote_decode"):
-        if engine.computes_prompts and max_tokens is not None and max_tokens <= 1:
-            # NIXL tells the other engine our own internal id.
-            return Half("prefill", transfer_id or internal_id)
-        return None
+        # NIXL tells the other engine our own internal id.
+        is_ours = is_first_half(engine, params, max_tokens)
+        return Half("prefill", transfer_id or internal_id) if is_ours else None
     shared_id = transfer_id or _text(params.get("remote_request_id"))
     # The scheduler has set do_remote_prefill to false by now, so that it transfers but once.
     is_named = shared_id is not None or "do_remote_prefill" in params
@@ -70,22 +71,37 @@ def read_half(
     return Half("decode", shared_id) if engine.writes_answers and is_named and is_transferred else None
 
 
+def is_first_half(engine: EngineHalves, params: Mapping[str, Any], max_tokens: int | None) -> bool:
+    """Tell whether this engine computes the prompt alone, for another one that counts the request."""
+    is_prompt_alone = max_tokens is not None and max_tokens <= 1
+    return engine.computes_prompts and is_prompt_alone and bool(params.get("do_remote_decode"))
+
+
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
 class ReceivedPrompts:
-    """Remembers for whom a KV connector brought keys and values, until scheduled. Bounded in memory."""
+    """Remembers for whom a KV connector brought keys and values, until scheduled. Bounded in memory.
+
+    One that waits longer than RECEIVED_SECONDS counts as a request of this engine alone.
+    """
 
     def __init__(self) -> None:
-        self._ids: dict[str, None] = {}
+        self._ids: dict[str, float] = {}  # when each came, the oldest first
 
-    def note(self, internal_ids: Iterable[str]) -> None:
-        """Remember these requests; the oldest are forgotten where there are too many."""
+    def __len__(self) -> int:
+        """Return how many are remembered."""
+        return len(self._ids)
+
+    def note(self, internal_ids: Iterable[str], now: float) -> None:
+        """Remember these requests at ``now``, in seconds; forget those that are old or too many."""
+        ids = self._ids
         for internal_id in internal_ids:
-            self._ids[internal_id] = None
-            if len(self._ids) > MAX_RECEIVED:
-                del self._ids[next(iter(self._ids))]
+            ids.pop(internal_id, None)
+            ids[internal_id] = now
+            while len(ids) > MAX_RECEIVED or ids[next(iter(ids))] < now - RECEIVED_SECONDS:
+                del ids[next(iter(ids))]
 
     def take(self, internal_id: str) -> bool:
         """Tell whether this request was noted, and forget it."""

@@ -18,7 +18,8 @@ from subtext_sidecar.contract.counters import CounterName, PluginCounter, Stratu
 from subtext_sidecar.contract.facts import RequestFacts
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
-from subtext_sidecar.plugin.sampling.budget import Allowance, Budget
+from subtext_sidecar.plugin.sampling.budget import Allowance
+from subtext_sidecar.plugin.sampling.memory import Memory
 from subtext_sidecar.plugin.sampling.request_args import RequestArgs, read_request_args, request_facts
 from subtext_sidecar.plugin.sampling.request_id import client_ids, new_capture_id
 from subtext_sidecar.plugin.sampling.split import (
@@ -26,7 +27,6 @@ from subtext_sidecar.plugin.sampling.split import (
     WHOLE,
     EngineHalves,
     Half,
-    SharedIdentity,
     read_half,
 )
 from subtext_sidecar.plugin.sampling.wheel import Wheel
@@ -189,24 +189,25 @@ class Watchlist:
         mint: Callable[[str], str] = new_capture_id,
         unix_time: Callable[[], float] = time.time,
         known: dict[str, int] | None = None,
-        budget: Budget | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """Follow requests of at most ``context`` positions, prompt and answer together.
 
         ``key`` is what the draws are keyed with. ``halves`` tells whether requests pass two engines.
         ``mint`` returns the identity of the request with this internal id; only simulations that must come
         out alike again have one of their own. ``known`` are live requests, by the lengths of their prompts,
-        about which nothing is to be decided. ``budget`` is what was learned of the demand before.
+        about which nothing is to be decided. ``memory`` is what was learned before; ``unix_time`` is then
+        that of it.
         """
         self._policy = policy
         self._context = context
         self._key = key
         self._halves = halves
-        self._shared_identity = SharedIdentity(unix_time)
         self._count = count
         self._randomized_ids = randomized_ids
         self._mint = mint
-        self._budget = Budget() if budget is None else budget
+        memory = Memory(unix_time) if memory is None else memory
+        self._budget, self._shared_identity = memory.budget, memory.shared_identity
         self._known = {} if known is None else known  # the length of each one's prompt
         self.watched: dict[str, Watch] = {}  # for others to look whether it is empty
         self._wheel: Wheel[Watch] = Wheel()
@@ -221,11 +222,6 @@ class Watchlist:
     def effective_request_rate(self) -> float:
         """Return the request rate that the policy and its budget give now."""
         return self._budget.rate(self._policy)
-
-    @property
-    def budget(self) -> Budget:
-        """Return what was learned of the demand, and the rows that may still pass."""
-        return self._budget
 
     def set_policy(self, policy: CapturePolicy) -> None:
         """Decide about later requests by this policy; the budget counts at once. Any thread may call."""

@@ -10,7 +10,8 @@ vLLM's own method always runs and its result is always returned. Whatever fails 
 capture off, counts and logs; it never reaches serving.
 
 After an error in a step or in the sender's thread a breaker says when capture begins anew. Until then
-``sample_tokens`` is vLLM's own, and ``execute_model`` looks at the clock and counts who comes. Where
+``sample_tokens`` is vLLM's own, and ``execute_model`` looks at the clock and counts who comes; an engine
+that writes answers to prompts of others remembers as well whose prompts come, in both methods. Where
 loading fails, or this counting, the cause is no request and would stay: the worker gets its own step
 methods back until vLLM restarts.
 """
@@ -37,6 +38,7 @@ from subtext_sidecar.plugin.breaker import Breaker
 from subtext_sidecar.plugin.capture import Capture
 from subtext_sidecar.plugin.overhead import Overhead
 from subtext_sidecar.plugin.sampling.gap import Gap
+from subtext_sidecar.plugin.sampling.memory import Memory
 from subtext_sidecar.plugin.secret import SecretError, read_key
 from subtext_sidecar.plugin.settings import (
     SECRET_FILE,
@@ -113,6 +115,7 @@ class WorkerHooks:
         self._begin: Callable[..., Capture] | None = None
         self._capture: Capture | None = None  # while off, the one that was given up or is about to be
         self._gap: Gap | None = None
+        self._is_receiving = False  # prompts that another engine computed
         self._sender: Sender | None = None
 
     def load_model(self, *args: Any, **kwargs: Any) -> Any:
@@ -130,7 +133,7 @@ class WorkerHooks:
             if self._capture is not None:
                 self._capture.after_execute(scheduler_output, result)
         except Exception as error:  # noqa: BLE001  # boundary of the hook
-            self._interrupt("execute_model", error, scheduler_output)
+            self._interrupt("execute_model", error, scheduler_output, result)
         return result
 
     def execute_model_while_off(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
@@ -143,10 +146,11 @@ class WorkerHooks:
                 scheduler_output.scheduled_new_reqs
                 or scheduler_output.finished_req_ids
                 or self._gap is None
+                or self._is_receiving
             ):
-                self._pass_by(scheduler_output)
+                self._pass_by(scheduler_output, result)
         except Exception as error:  # noqa: BLE001  # boundary of the hook
-            self._interrupt("execute_model", error, scheduler_output)
+            self._interrupt("execute_model", error, scheduler_output, result)
         return result
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
@@ -158,7 +162,13 @@ class WorkerHooks:
             if self._capture is not None:
                 self._capture.after_sample(result)
         except Exception as error:  # noqa: BLE001  # boundary of the hook
-            self._interrupt("sample_tokens", error)
+            self._interrupt("sample_tokens", error, result=result)
+        return result
+
+    def sample_tokens_while_off(self, *args: Any, **kwargs: Any) -> Any:
+        """Sample, then remember whose prompts came."""
+        result = self._sample_tokens(*args, **kwargs)
+        self._pass_by(None, result)
         return result
 
     def shutdown(self, *args: Any, **kwargs: Any) -> Any:
@@ -177,26 +187,33 @@ class WorkerHooks:
         with self._lock:
             self._state.fail(hook, error)
             self._hook_steps()
+        self._state.report(hook, error)
 
     def _fail(self, hook: str, error: Exception) -> None:
         """Turn capture off for a while; also called from the sender's thread."""
         with self._lock:
             pause = self._breaker.trip(self._clock())
             self._hook_steps()
-        self._state.fail(hook, error, pause)  # logs, which may take a while
+            is_news = self._state.fail(hook, error, pause)
+        if is_news:
+            self._state.report(hook, error, pause)
 
-    def _interrupt(self, hook: str, error: Exception, scheduled: Any = None) -> None:
+    def _interrupt(self, hook: str, error: Exception, scheduled: Any = None, result: Any = None) -> None:
         """Turn capture off for a while after an error on the engine's thread, in this step."""
         # Telling of the error can fail as well: in a filter of the operator's logging, in the error's text.
         with contextlib.suppress(Exception):
             self._fail(hook, error)
-        self._pass_by(scheduled)
+        self._pass_by(scheduled, result)
 
-    def _pass_by(self, scheduled: Any) -> None:
-        """Give up what was begun, unless that is done, and count who comes in this step."""
+    def _pass_by(self, scheduled: Any, result: Any) -> None:
+        """Give up what was begun, unless that is done, and count who comes in this step.
+
+        ``result`` is what vLLM's method returned.
+        """
         try:
-            if self._gap is None and self._capture is not None:
-                self._gap = self._capture.abandon()
+            if self._capture is not None:
+                self._capture.note_received(result)
+                self._gap = self._gap or self._capture.abandon()
             if self._gap is not None and scheduled is not None:
                 self._gap.note(scheduled)
         except Exception as error:  # noqa: BLE001  # boundary of the hook: this code would fail in every step
@@ -210,15 +227,19 @@ class WorkerHooks:
         self._gap = gap = self._gap or before.abandon()
         if not before.ring.is_empty:
             raise CaptureError("rows of before the error are not sent yet, so their memory cannot be used")
-        capture = begin(
-            policy=self._policy, ring=before.ring.renewed(), known=gap.known, budget=before.budget
-        )
+        capture = begin(policy=self._policy, ring=before.ring.renewed(), known=gap.known)
         with self._lock:
-            self._capture = capture
-            capture.set_policy(self._policy)  # the sender may have brought another meanwhile
-            self._breaker.close()
-            self._state.resume()
-            self._hook_steps()
+            # The sender may have failed since the clock was looked at: then this is no time to begin.
+            is_due = self._breaker.is_due(self._clock())
+            if is_due:
+                self._capture = capture
+                capture.set_policy(self._policy)  # the sender may have brought another meanwhile
+                self._breaker.close()
+                self._state.resume()
+                self._hook_steps()
+        if not is_due:
+            self._pass_by(scheduled, result)
+            return
         self._gap = None
         capture.after_execute(scheduled, result)
 
@@ -276,6 +297,8 @@ class WorkerHooks:
             self._state.refuse(Refusal("bad_secret", str(error)))
             return
         layout = row_layout(self._vllm_config, self._settings)
+        halves = engine_halves(self._vllm_config, self._settings.split)
+        self._is_receiving = halves.writes_answers
         self._begin = partial(
             Capture,
             runner=runner,
@@ -284,9 +307,10 @@ class WorkerHooks:
             handover=self._handover,
             context=context_length(self._vllm_config),
             key=key,
-            halves=engine_halves(self._vllm_config, self._settings.split),
+            halves=halves,
             randomized_ids=randomizes_request_ids(),
             overhead=self._overhead,
+            memory=Memory(),
         )
         self._capture = self._begin(
             policy=self._policy, ring=open_ring(layout, self._worker.model_runner.device)
@@ -328,7 +352,8 @@ class WorkerHooks:
     def _hook_steps(self) -> None:
         """Give the worker the step methods of now. The model keeps its extra output, which graphs contain.
 
-        Off, ``sample_tokens`` is vLLM's own, and off for good both are. The lock is held.
+        Off, ``sample_tokens`` is vLLM's own where no prompts are received, and off for good both are. The
+        lock is held.
         """
         worker = self._worker
         if self._capture is None or self._state.is_final:
@@ -336,7 +361,10 @@ class WorkerHooks:
                 vars(worker).pop(name, None)
         elif self._breaker.is_open:
             worker.execute_model = self.execute_model_while_off
-            vars(worker).pop("sample_tokens", None)
+            if self._is_receiving:
+                worker.sample_tokens = self.sample_tokens_while_off
+            else:
+                vars(worker).pop("sample_tokens", None)
         else:
             worker.execute_model = self.execute_model
             worker.sample_tokens = self.sample_tokens

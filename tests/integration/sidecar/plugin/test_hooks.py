@@ -16,6 +16,8 @@ from subtext_sidecar.local.wire import CaptureStatus
 from subtext_sidecar.plugin.settings import parse_settings
 from subtext_sidecar.plugin.state import CaptureState
 from subtext_sidecar.plugin.step import Step
+from subtext_sidecar.plugin.transfer.ring import Ring
+from subtext_sidecar.plugin.transfer.sender import Sender as RealSender
 from subtext_sidecar.plugin.vllm import hooks
 from subtext_sidecar.plugin.vllm.hooks import WorkerHooks
 from tests.support.secret import write_secret
@@ -39,7 +41,7 @@ class Runner:
         return self._runner.scheduled
 
     def received(self, result: Any) -> tuple[str, ...]:
-        return result or ()
+        return result if isinstance(result, tuple) else ()
 
     def step(self, executed: Any, rows: int) -> Step:
         ids = [new.req_id for new in executed.scheduled_new_reqs]
@@ -62,16 +64,19 @@ class Worker:
             scheduled=None, device=torch.device("cpu"), get_model=lambda: None
         )
         self.steps = 0
+        self.brought: tuple[str, ...] = ()  # whose prompts came in this step
+        self.brought_late: tuple[str, ...] = ()
 
     def load_model(self) -> None:
         pass
 
-    def execute_model(self, scheduled: Any) -> None:
+    def execute_model(self, scheduled: Any) -> Any:
         self.model_runner.scheduled = scheduled
+        return self.brought
 
-    def sample_tokens(self) -> str:
+    def sample_tokens(self) -> Any:
         self.steps += 1
-        return "tokens"
+        return self.brought_late or "tokens"
 
     def shutdown(self) -> None:
         pass
@@ -80,7 +85,9 @@ class Worker:
 class Plugin:
     """A worker with hooks, the clock that they go by, and what they send."""
 
-    def __init__(self, folder: Path, socket: "zmq.Socket[bytes]", **fault: Any) -> None:
+    def __init__(
+        self, folder: Path, socket: "zmq.Socket[bytes]", *, kv_role: str = "", **fault: Any
+    ) -> None:
         self.worker = Worker()
         self.now = 1000.0
         self.state = CaptureState()
@@ -111,16 +118,21 @@ class Plugin:
             data_parallel_size=1, enable_elastic_ep=False, elastic_ep_max_dp_size=1
         )
         config = SimpleNamespace(
-            model_config=model_config, kv_transfer_config=None, parallel_config=parallel_config
+            model_config=model_config,
+            kv_transfer_config=SimpleNamespace(
+                is_kv_producer=kv_role == "kv_producer", is_kv_consumer=kv_role == "kv_consumer"
+            ),
+            parallel_config=parallel_config,
         )
         made: Any = self.worker
         hook = WorkerHooks(made, config, settings, self.state, clock=lambda: self.now)
         made.load_model, made.shutdown = hook.load_model, hook.shutdown
         made.load_model()
 
-    def step(self, new: int = 1) -> None:
-        """Serve requests that are new; each ends with this step."""
+    def step(self, new: int = 1, **transfer: Any) -> None:
+        """Serve requests that are new, with these parameters of a transfer; each ends with this step."""
         names = [f"r{self._number + one}-00000000" for one in range(new)]
+        args = {"kv_transfer_params": transfer} if transfer else None
         finished = {f"r{self._number - 1}-00000000"}
         self._number += new
         scheduled = SimpleNamespace(
@@ -129,9 +141,9 @@ class Plugin:
                 SimpleNamespace(
                     req_id=name,
                     prompt_len=PROMPT,
-                    sampling_params=None,
+                    sampling_params=SimpleNamespace(extra_args=args, max_tokens=16),
                     lora_request=None,
-                    num_computed_tokens=0,
+                    num_computed_tokens=PROMPT - 1 if transfer else 0,
                     prompt_embeds=None,
                     prompt_is_token_ids=None,
                 )
@@ -139,9 +151,10 @@ class Plugin:
             ],
             total_num_scheduled_tokens=PROMPT * new,
             scheduled_spec_decode_tokens={},
+            has_sync_kv_loads=False,
         )
-        self.worker.execute_model(scheduled)
-        assert self.worker.sample_tokens() == "tokens"
+        assert self.worker.execute_model(scheduled) == self.worker.brought
+        assert self.worker.sample_tokens() == (self.worker.brought_late or "tokens")
 
     def is_hooked(self) -> tuple[str, ...]:
         return tuple(
@@ -251,6 +264,65 @@ def test_after_a_pause_the_budget_knows_what_it_knew(make_plugin: Callable[..., 
 
     # Fifty requests came, and of each two rows are wanted at least.
     assert plugin.statuses[-1].sampling_probability < 0.5
+
+
+def test_whose_prompts_came_is_known_after_a_pause(make_plugin: Callable[..., Plugin]) -> None:
+    """Or their requests would count as whole ones, and as prompts of the other engine besides."""
+    plugin = make_plugin(kv_role="kv_consumer", fault="execute_model", fault_uses=[1, 2])
+    plugin.worker.brought = ("r4-00000000",)
+    plugin.step(do_remote_prefill=False, transfer_id="x")  # r0, whose prompt did not come
+    plugin.worker.brought = ("r5-00000000",)
+    plugin.step()  # r1
+    assert plugin.is_hooked() == ("execute_model_while_off", "sample_tokens_while_off")
+    plugin.worker.brought, plugin.worker.brought_late = ("r6-00000000",), ("r7-00000000",)
+    plugin.step()  # r2
+    plugin.wait_for("the rows of before", lambda: plugin.total("rows_handed_over") == 2)
+    plugin.worker.brought = plugin.worker.brought_late = ()
+
+    plugin.now += 30.0
+    plugin.step()  # r3
+    assert plugin.is_hooked() == ON
+    for number in range(4, 9):
+        plugin.step(do_remote_prefill=False, transfer_id=f"x{number}")
+
+    wanted = {"requests_continued": 4, "ignored_kv_transfer": 2, "unobservable_capture_off": 2}
+    plugin.wait_for("all counts", lambda: {name: plugin.total(name) for name in wanted} == wanted)
+
+
+def test_an_error_of_the_sender_while_capture_begins_anew_is_not_forgotten(
+    make_plugin: Callable[..., Plugin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails: list[Callable[[str, Exception], None]] = []
+
+    class Sender(RealSender):
+        def __init__(self, *, fail: Callable[[str, Exception], None], **parts: Any) -> None:
+            fails.append(fail)
+            super().__init__(fail=fail, **parts)
+
+    renewed = Ring.renewed
+
+    def fail_once(ring: Ring) -> Ring:
+        if fails:
+            fails.pop()("sender", RuntimeError("between the look at the clock and the beginning"))
+        return renewed(ring)
+
+    monkeypatch.setattr(hooks, "Sender", Sender)
+    monkeypatch.setattr(Ring, "renewed", fail_once)
+    plugin = make_plugin(fault="execute_model", fault_uses=[0, 1])
+    plugin.step()
+    plugin.now += 30.0
+    plugin.step()
+
+    assert plugin.is_hooked() == OFF
+    assert (plugin.state.enabled, plugin.state.reason) == (False, "error_sender")
+    plugin.now += 59.0
+    plugin.step()
+    assert plugin.is_hooked() == OFF
+    plugin.now += 1.0
+    plugin.step()
+    assert plugin.is_hooked() == ON
+    assert plugin.state.enabled
+    plugin.wait_for("the counts", lambda: plugin.total("unobservable_capture_off") == 3)
 
 
 def test_an_error_that_stays_trips_again_after_ever_longer_pauses(

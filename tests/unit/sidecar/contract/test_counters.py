@@ -17,6 +17,7 @@ NAMES = {
         ignored_wish ignored_kv_transfer ignored_transfer_id
         ignored_traceparent ignored_tracestate ignored_rv ignored_th ignored_inconsistent_th
         unobservable_unreadable unobservable_interrupted unobservable_capture_off
+        unobservable_prefill_off
         unobservable_prefix_cached unobservable_drafted positions_repeated
         rows_sampled rows_handed_over
         dropped_queue_full dropped_ring_full dropped_socket_full dropped_oversized dropped_budget

@@ -9,6 +9,7 @@ from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.local.ledger import Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.capture import Capture
+from subtext_sidecar.plugin.sampling.memory import Memory
 from subtext_sidecar.plugin.sampling.split import WHOLE, EngineHalves
 from subtext_sidecar.plugin.step import Step
 from subtext_sidecar.plugin.transfer.device import Layout
@@ -71,6 +72,7 @@ class Plugin:
         rows: int = 10,
         runner: OneStepRunner | None = None,
         halves: EngineHalves = WHOLE,
+        memory: Memory | None = None,
     ) -> None:
         self.runner = runner or OneStepRunner()
         self.handover: Handover = Handover()
@@ -86,6 +88,7 @@ class Plugin:
             key=KEY,
             halves=halves,
             randomized_ids=True,
+            memory=memory,
         )
 
     def step(self, one: Any) -> None:
@@ -286,3 +289,23 @@ def test_a_prompt_is_the_other_engines_only_where_a_connector_brought_it() -> No
     assert arrive("b-00000000") == {ignored: 1, continued: 1}
     assert arrive("c-00000000", is_loading=True) == {ignored: 1, continued: 2}
     assert arrive("d-00000000") == {ignored: 2, continued: 2}
+
+
+def test_the_next_capture_of_an_engine_knows_which_transfers_were_used() -> None:
+    """Who can cause an error could otherwise send an id again that he saw was not sampled."""
+    memory, halves = Memory(lambda: 0.0), EngineHalves(writes_answers=True)
+
+    def arrive(plugin: Plugin, internal_id: str, transfer_id: str) -> Counter[tuple[str, str]]:
+        one = scheduled({internal_id: 3}, kv_transfer_params={"transfer_id": transfer_id})
+        one.scheduled_new_reqs[0].num_computed_tokens = 2
+        one.has_sync_kv_loads = True
+        plugin.step(one)
+        return plugin.counts()
+
+    before = Plugin(halves=halves, memory=memory)
+    assert arrive(before, "a-00000000", "x")["uniform", "ignored_transfer_id"] == 0
+    before.capture.abandon()
+    again = Plugin(halves=halves, memory=memory)
+
+    assert arrive(again, "b-00000000", "x")["uniform", "ignored_transfer_id"] == 1
+    assert arrive(again, "c-00000000", "y")["uniform", "ignored_transfer_id"] == 1

@@ -10,6 +10,7 @@ from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import split
 from subtext_sidecar.plugin.sampling.split import (
     EPOCH_SECONDS,
+    RECEIVED_SECONDS,
     WHOLE,
     EngineHalves,
     Half,
@@ -185,7 +186,7 @@ def test_a_prompt_that_lay_in_this_engines_prefix_cache_is_not_the_other_engines
 
 def test_a_received_prompt_is_taken_once_and_not_after_its_request_ended() -> None:
     received = ReceivedPrompts()
-    received.note(["a", "b", "a"])
+    received.note(["a", "b", "a"], 0.0)
     received.forget(["b", "c"])
 
     assert [received.take(one) for one in ("a", "a", "b")] == [True, False, False]
@@ -194,9 +195,22 @@ def test_a_received_prompt_is_taken_once_and_not_after_its_request_ended() -> No
 def test_received_prompts_without_room_push_out_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split, "MAX_RECEIVED", 2)
     received = ReceivedPrompts()
-    received.note("abc")
+    received.note("abc", 0.0)
 
     assert [received.take(one) for one in "abc"] == [False, True, True]
+
+
+def test_prompts_of_requests_that_were_aborted_before_are_not_kept_for_ever() -> None:
+    """The engine says that such a request ended, and only then that its prompt came."""
+    received = ReceivedPrompts()
+    for number in range(2000):
+        received.forget([f"aborted{number}"])
+        received.note([f"aborted{number}"], float(number))
+    received.note(["aborted1999"], 2000.0)
+    received.note(["waits"], 2000.0 + RECEIVED_SECONDS - 1.0)
+
+    assert len(received) == 2
+    assert received.take("waits")
 
 
 def test_an_id_that_is_known_not_to_be_sampled_cannot_be_used_again() -> None:
