@@ -2,8 +2,9 @@
 
 A client's id is an attribute to look up by and never an identity: two requests may share it, it may
 have any length, and it may imitate what vLLM adds to others. vLLM passes it on with additions of its
-own, ``[{sample}_]{endpoint}-{id}[-{prompt}|_{turn}]``, which cannot be told from an id that a client
-wrote like that. So a request has several forms, one for each way to read it, and is found by each.
+own, ``[{sample}_]{endpoint}-{id}[-{prompt}|_{turn}|-{random}-beam-{beam}]``, which cannot be told from an
+id that a client wrote like that. So a request has several forms, one for each way to read it, and is
+found by each.
 """
 
 import hashlib
@@ -117,7 +118,8 @@ def _likeliest(external: str) -> _Part:
         return whole
     start = endpoint.end()
     rest = _Part(start, _end(_BEAM, external, _Part(start, len(external))))
-    if endpoint.group() == "cmpl-":
+    if endpoint.group() == "cmpl-" and rest.stop == len(external):
+        # A beam has no number of its prompt: vLLM gives all of them the id of the whole request.
         rest = _Part(start, _end(_NUMBER, external, rest))
     return rest if rest.start < rest.stop else whole
 

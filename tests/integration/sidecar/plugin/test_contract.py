@@ -132,6 +132,17 @@ CODE: list[tuple[str, str, tuple[str, ...]]] = [
         "ActiveKVConnector.post_forward",
         ("output.finished_recving = transfer_results.finished_recving",),
     ),
+    # What a beam is called: by the whole request, without the number of its prompt.
+    (
+        "entrypoints/generate/beam_search/online.py",
+        "BeamSearchOnlineMixin",
+        ("request_id_batch = f'{request_id}-{random_uuid()}'", "f'{request_id_batch}-beam-{i}'"),
+    ),
+    (
+        "entrypoints/openai/completion/serving.py",
+        "OpenAIServingCompletion",
+        ("self.beam_search(prompt=engine_input, request_id=request_id,",),
+    ),
     # The columns that the ring is made for.
     (
         V1,

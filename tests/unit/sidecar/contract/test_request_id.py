@@ -21,8 +21,11 @@ HEX = "0123456789abcdef" * 2
         ("2_cmpl-x-12", "x"),
         ("generate-tokens-x", "x"),
         (f"chatcmpl-x-{HEX}-beam-1", "x"),
-        (f"cmpl-x-0-{HEX}-beam-1", "x"),
         (f"cmpl-x-{HEX[:16]}-beam-1", "x"),
+        (f"cmpl-order-5-{HEX[:16]}-beam-0", "order-5"),
+        (f"cmpl-order-5-{HEX}-beam-0", "order-5"),
+        (f"chatcmpl-order-5-{HEX[:16]}-beam-0", "order-5"),
+        ("cmpl-order-5-0", "order-5"),
         ("42", "42"),
         ("3_x", "3_x"),
         ("resp_1f_0", "resp_1f_0"),
@@ -46,6 +49,8 @@ def test_the_likeliest_form_is_the_clients_id(external: str, client: str) -> Non
         ("chatcmpl-x_3", "x_3"),
         ("5_3_x", "3_x"),
         (f"chatcmpl-x-{HEX}-beam-1", f"x-{HEX}-beam-1"),
+        (f"cmpl-x-0-{HEX}-beam-1", "x"),
+        (f"cmpl-x-0-{HEX[:16]}-beam-1", f"x-0-{HEX[:16]}-beam-1"),
     ],
 )
 def test_an_id_that_looks_like_an_addition_of_vllm_is_found_either_way(external: str, client: str) -> None:
