@@ -17,6 +17,7 @@ from subtext_sidecar.contract.counters import CounterName, PluginCounter, Stratu
 from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.overhead import Overhead
+from subtext_sidecar.plugin.sampling.canary import CanaryGate
 from subtext_sidecar.plugin.sampling.gap import Gap
 from subtext_sidecar.plugin.sampling.split import EngineHalves, ReceivedPrompts
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, RowSelection, Watchlist
@@ -48,6 +49,7 @@ class Capture:
         key: DrawKey,
         halves: EngineHalves,
         randomized_ids: bool,
+        canaries: CanaryGate | None = None,
         overhead: Overhead | None = None,
         known: dict[str, int] | None = None,
     ) -> None:
@@ -64,6 +66,7 @@ class Capture:
             context=context,
             key=key,
             halves=halves,
+            canaries=canaries,
             randomized_ids=randomized_ids,
             known=known,
         )

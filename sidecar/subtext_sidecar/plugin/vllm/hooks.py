@@ -36,8 +36,9 @@ from subtext_sidecar.local.wire import CaptureStatus
 from subtext_sidecar.plugin.breaker import Breaker
 from subtext_sidecar.plugin.capture import Capture
 from subtext_sidecar.plugin.overhead import Overhead
+from subtext_sidecar.plugin.sampling.canary import CanaryGate
 from subtext_sidecar.plugin.sampling.gap import Gap
-from subtext_sidecar.plugin.secret import SecretError, read_key
+from subtext_sidecar.plugin.secret import SecretError, read_keys
 from subtext_sidecar.plugin.settings import (
     SECRET_FILE,
     CaptureSettings,
@@ -269,7 +270,7 @@ class WorkerHooks:
         cache goes by the configuration, which is the same once the file is there.
         """
         try:
-            key = read_key(Path(self._settings.secret_file), SECRET_FILE)
+            keys = read_keys(Path(self._settings.secret_file), SECRET_FILE)
         except SecretError as error:
             self._state.refuse(Refusal("bad_secret", str(error)))
             return
@@ -281,9 +282,10 @@ class WorkerHooks:
             ledger=self._ledger,
             handover=self._handover,
             context=context_length(self._vllm_config),
-            key=key,
+            key=keys.draw,
             halves=engine_halves(self._vllm_config, self._settings.split),
             randomized_ids=randomizes_request_ids(),
+            canaries=CanaryGate(keys.canary, self._identity.model),
             overhead=self._overhead,
         )
         self._capture = self._begin(
