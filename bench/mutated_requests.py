@@ -53,7 +53,10 @@ _PIECES: Final = (
 )
 _PARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _STATE: Final = "ot=rv:00000000000001;th:8,other=1"
-_KEYS: Final = ("subtext", "traceparent", "tracestate", "kv_transfer_params", "other", "")
+_TOKEN: Final = f"1800000000.{'0f' * 16}.{'a5' * 32}"
+_KEYS: Final = (
+    *("subtext", "subtext_canary", "traceparent", "tracestate", "kv_transfer_params", "other", ""),
+)
 _TRANSFER_KEYS: Final = ("do_remote_decode", "do_remote_prefill", "remote_request_id", "transfer_id", "x")
 
 
@@ -162,6 +165,7 @@ def _value(chance: random.Random, *, depth: int) -> Any:
         lambda: chance.choice(("on", "off", "ON", "")),
         lambda: _text(chance, _PARENT),
         lambda: _text(chance, _STATE),
+        lambda: _text(chance, _TOKEN),
         lambda: _text(chance, "id"),
     )
     if depth and not chance.randrange(5):

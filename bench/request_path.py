@@ -6,6 +6,8 @@ prompts, and what is captured is encoded as for the socket and read back as the 
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from secrets import token_hex
+from time import time
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -13,12 +15,14 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.output import NewRequestData, SchedulerOutput
 from vllm.v1.request import Request
 
+from subtext_sidecar.contract.canary import Canary, canary_key, make_token
 from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.facts import RequestFacts
 from subtext_sidecar.local.block import decode_block
 from subtext_sidecar.local.ledger import Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.capture import Capture
+from subtext_sidecar.plugin.sampling.canary import CanaryGate
 from subtext_sidecar.plugin.sampling.split import WHOLE, EngineHalves
 from subtext_sidecar.plugin.secret import key_of
 from subtext_sidecar.plugin.step import Step
@@ -30,7 +34,14 @@ from subtext_sidecar.plugin.transfer.ring import open_ring
 D_MODEL: Final = 4
 _ROWS: Final = 4096
 _CONTEXT: Final = 4096
-_IDENTITY: Final = Identity("m", 1, frozenset())
+_MODEL: Final = "m"
+_SECRET: Final = b"nobody knows the secret of this engine"
+_IDENTITY: Final = Identity(_MODEL, 1, frozenset())
+
+
+def make_canary() -> str:
+    """Return the operator's token for one canary, as whoever reads his traffic would see it."""
+    return make_token(canary_key(_SECRET), Canary(token_hex(16), int(time()) + 240), _MODEL)
 
 
 class Arrival(NamedTuple):
@@ -96,13 +107,14 @@ class RequestPath:
         self._capture = Capture(
             runner=self._batch,
             policy=policy,
-            model="m",
+            model=_MODEL,
             ledger=self._ledger,
             ring=open_ring(Layout(_ROWS, D_MODEL, torch.float32), torch.device("cpu")),
             handover=self._handover,
             context=_CONTEXT,
-            key=key_of(b"nobody knows the secret of this engine"),
+            key=key_of(_SECRET),
             halves=halves,
+            canaries=CanaryGate(canary_key(_SECRET), _MODEL),
             randomized_ids=True,
         )
 

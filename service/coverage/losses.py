@@ -63,7 +63,7 @@ class StratumSums(Sums):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSums(Sums):
-    """The sums of one model over all strata, and by stratum."""
+    """The sums of one model over all strata of traffic, which canaries are not, and by stratum."""
 
     model: str
     strata: list[StratumSums]
@@ -84,7 +84,11 @@ def sums_by_model(counts: Iterable[Count], stratum: Stratum | None = None) -> li
     for count in counts:
         by_model[count.model].append(count)
     return [
-        ModelSums(model=model, strata=_strata(of_model, stratum), **asdict(_sums(of_model)))
+        ModelSums(
+            model=model,
+            strata=_strata(of_model, stratum),
+            **asdict(_sums([count for count in of_model if count.stratum != Stratum.CANARY])),
+        )
         for model, of_model in sorted(by_model.items())
     ]
 

@@ -7,15 +7,18 @@ test cannot fail by chance, and a strategy that works leaves the band by far.
 
 import itertools
 import random
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from scipy import stats  # type: ignore[import-untyped]  # no types upstream
 
-from bench.request_path import Arrival, RequestPath
+from bench.request_path import Arrival, RequestPath, make_canary
+from subtext_sidecar.contract.canary import Canary, canary_key, make_token
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import request_id as ids
 from subtext_sidecar.plugin.sampling import rule
+from subtext_sidecar.plugin.sampling.canary import MAX_PER_MINUTE
 from subtext_sidecar.plugin.sampling.split import WHOLE, EngineHalves
 from subtext_sidecar.plugin.secret import key_of
 
@@ -140,6 +143,14 @@ def transfers_of_cached_prompts(chance: Chance) -> Iterator[Arrival]:
         yield one._replace(is_received=False)
 
 
+def forged_canaries(chance: Chance) -> Iterator[Arrival]:
+    """He wants to be left out of every statistic."""
+    guess = canary_key(b"a guess at the secret, which is wrong")
+    while True:
+        forged = make_token(guess, Canary(f"{chance.getrandbits(128):032x}", int(time.time()) + 60), "m")
+        yield Arrival(f"chatcmpl-a{suffix(chance)}", extra_args={"subtext_canary": forged})
+
+
 STRATEGIES: list[tuple[Strategy, EngineHalves]] = [
     (honest, WHOLE),
     (one_id, WHOLE),
@@ -153,6 +164,7 @@ STRATEGIES: list[tuple[Strategy, EngineHalves]] = [
     (every_endpoint, WHOLE),
     (lengths, WHOLE),
     (claimed_transfers, WHOLE),
+    (forged_canaries, WHOLE),
     (honest, SPLIT),
     (one_transfer_id, SPLIT),
     (chosen_transfer_ids, SPLIT),
@@ -190,6 +202,26 @@ def test_no_strategy_moves_the_share_that_is_sampled(
     if strategy in (claimed_transfers, transfers_of_cached_prompts):
         # Nothing that he writes makes a half of a request that is none.
         assert counts["requests_seen"] == counts["ignored_kv_transfer"] == REQUESTS
+
+
+def test_who_reads_tokens_of_canaries_hides_no_more_than_their_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """He has every token that the operator makes, and sends each with many requests of his own."""
+    seed_captures(monkeypatch, 15)
+    path, started = RequestPath(POLICY), time.monotonic()
+    chance = Chance(1)
+    tokens = [make_canary() for _ in range(100)]
+
+    for _ in range(REQUESTS // STEP):
+        stolen = chance.choices(tokens, k=STEP)
+        path.serve(
+            Arrival(f"chatcmpl-a{suffix(chance)}", extra_args={"subtext_canary": one}) for one in stolen
+        )
+
+    counts = path.counts()
+    hidden = REQUESTS - sum(counts[one] for one in ("ignored_canary_replayed", "ignored_canary_excess"))
+    minutes = int((time.monotonic() - started) // 60) + 1
+    assert 0 < hidden <= MAX_PER_MINUTE * minutes
+    assert BAND[0] <= counts["requests_sampled"] - hidden <= BAND[1]
 
 
 def test_who_remembers_which_transfer_ids_were_not_sampled_gains_nothing_by_them(

@@ -64,14 +64,14 @@ class StratumCoverage(Sums):
 
     stratum: str = Field(
         description="`uniform`: sampled by a hash of the capture's identity or trace; `opt_in`: the client "
-        "asked, always sampled; `opt_out`: the client asked not to be, never sampled; `unknown`: rows "
-        "that no longer told.",
+        "asked, always sampled; `opt_out`: the client asked not to be, never sampled; `canary`: the "
+        "operator's own control prompts, which are no traffic; `unknown`: rows that no longer told.",
         examples=["uniform"],
     )
 
 
 class ModelCoverage(Sums):
-    """The sums of one model over all strata, and by stratum."""
+    """The sums of one model over all strata of traffic, which canaries are not, and by stratum."""
 
     model: str = Field(examples=["SmolLM2-135M-Instruct"])
     strata: list[StratumCoverage] = Field(description="Those that counted anything, by name.")

@@ -17,8 +17,15 @@ from service.prevalence.retained import MinuteRows
 from service.prevalence.statement import RequestGroup
 from service.store.read.names import is_same_capture
 from service.store.tables import ConceptMatch, CoverageMinute, Decoder, Explanation, Flag, Model, Sample
-from subtext_sidecar.contract.counters import LossKind, PluginCounter, SidecarCounter, WorkerCounter
+from subtext_sidecar.contract.counters import (
+    LossKind,
+    PluginCounter,
+    SidecarCounter,
+    Stratum,
+    WorkerCounter,
+)
 
+_IS_TRAFFIC: Final = CoverageMinute.stratum != Stratum.CANARY
 _LEFT_OUT: Final = (SidecarCounter.THINNED, PluginCounter.DROPPED_AFTER_END)
 
 
@@ -115,7 +122,7 @@ def list_minutes(session: Session, window: Window) -> list[MinuteRows]:
             cast(func.sum(due), BigInteger),
             cast(func.sum(lost), BigInteger),
         )
-        .where(*_minutes_of(window))
+        .where(*_minutes_of(window), _IS_TRAFFIC)
         .group_by(CoverageMinute.minute, CoverageMinute.stratum)
     )
     return [MinuteRows(*row) for row in session.execute(query)]
@@ -128,7 +135,7 @@ def count_seen(session: Session, window: Window) -> dict[str, int]:
     """Return the requests that reached the model in the window's minutes, by stratum."""
     query = (
         select(CoverageMinute.stratum, cast(func.sum(CoverageMinute.count), BigInteger))
-        .where(*_minutes_of(window), CoverageMinute.counter == PluginCounter.REQUESTS_SEEN)
+        .where(*_minutes_of(window), _IS_TRAFFIC, CoverageMinute.counter == PluginCounter.REQUESTS_SEEN)
         .group_by(CoverageMinute.stratum)
     )
     return dict(session.execute(query).all())

@@ -38,6 +38,10 @@ class Stratum(_ExplainedName):
     UNIFORM = "uniform", "The keyed hash of its capture, or its trace, decides whether it is sampled."
     OPT_IN = "opt_in", "The client asked for it, so the request is always sampled."
     OPT_OUT = "opt_out", "The client asked not to be read, so the request is seen and never sampled."
+    CANARY = (
+        "canary",
+        "It is a control prompt of the operator's, proved by his secret: always sampled, and no traffic.",
+    )
     UNKNOWN = "unknown", "The row no longer tells its stratum."
 
 
@@ -152,6 +156,21 @@ class PluginCounter(CounterName):
         "ignored_transfer_id",
         Unit.REQUESTS,
         "The id of its transfer was missing, used before or one too many, so its own capture was drawn.",
+    )
+    IGNORED_CANARY = (
+        "ignored_canary",
+        Unit.REQUESTS,
+        "It called itself a canary and could not prove it, or too late; it is sampled like any other.",
+    )
+    IGNORED_CANARY_REPLAYED = (
+        "ignored_canary_replayed",
+        Unit.REQUESTS,
+        "The proof that it is a canary was used before; it is sampled like any other.",
+    )
+    IGNORED_CANARY_EXCESS = (
+        "ignored_canary_excess",
+        Unit.REQUESTS,
+        "It is a canary too many, or longer than canaries may be; it is sampled like any other.",
     )
     IGNORED_TRACEPARENT = _of_reason("ignored", Unit.REQUESTS, TraceFault.TRACEPARENT)
     IGNORED_TRACESTATE = _of_reason("ignored", Unit.REQUESTS, TraceFault.TRACESTATE)
@@ -290,6 +309,9 @@ UNHEEDED: Final[dict[str, CounterName]] = {
     "wish": PluginCounter.IGNORED_WISH,
     "kv_transfer": PluginCounter.IGNORED_KV_TRANSFER,
     "transfer_id": PluginCounter.IGNORED_TRANSFER_ID,
+    "canary": PluginCounter.IGNORED_CANARY,
+    "canary_replayed": PluginCounter.IGNORED_CANARY_REPLAYED,
+    "canary_excess": PluginCounter.IGNORED_CANARY_EXCESS,
     **{str(fault): counter for fault, counter in IGNORED.items()},
 }
 INVALID: Final = {reason: _BY_NAME[f"dropped_invalid_{reason}"] for reason in RejectReason}

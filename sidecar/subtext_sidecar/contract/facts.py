@@ -22,6 +22,7 @@ Probability = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 TraceId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 SpanId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 CaptureId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+CanaryNonce = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 # In characters, of which an id never has more than bytes.
 RequestName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_BYTES)]
 
@@ -30,7 +31,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """What the rows of one request share."""
 
     request_id: Name  # external id (X-Request-Id): only ever to look up by, two requests may share it
-    stratum: Name  # Stratum.UNIFORM or OPT_IN
+    stratum: Name  # Stratum.UNIFORM, OPT_IN or CANARY
     trace_id: TraceId | None = None  # of the traceparent that came with it: only ever to look up by
     span_id: SpanId | None = None  # of the caller's span, from the same
     # The identity of this engine request, 128 random bits of the plugin's own. None: made by a plugin of
@@ -39,6 +40,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     # What else its client may have sent: `request_id.forms` without the likeliest, which request_id is.
     request_names: Annotated[tuple[RequestName, ...], msgspec.Meta(max_length=MAX_FORMS)] = ()
     role: Role | None = None  # None: one engine served the whole request
+    canary: CanaryNonce | None = None  # by which its runner knows it; None: it is traffic
 
 
 class RowFacts(msgspec.Struct, frozen=True, kw_only=True):

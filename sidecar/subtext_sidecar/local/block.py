@@ -27,7 +27,8 @@ from subtext_sidecar.local import block_v1
 VERSION: Final = 2
 MAX_ROWS: Final = 1024  # rows in one block
 MAX_BLOCK_HEADER_BYTES: Final = 1 << 22  # above MAX_ROWS requests with the longest names
-_STRATA: Final = frozenset({Stratum.UNIFORM, Stratum.OPT_IN})  # requests of others are never sampled
+# Requests of others are never sampled.
+_STRATA: Final = frozenset({Stratum.UNIFORM, Stratum.OPT_IN, Stratum.CANARY})
 
 
 class BlockHeader(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from subtext_sidecar.contract.counters import CounterName, PluginCounter, Stratu
 from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.overhead import Overhead
+from subtext_sidecar.plugin.sampling.canary import CanaryGate
 from subtext_sidecar.plugin.sampling.gap import Gap
 from subtext_sidecar.plugin.sampling.memory import Memory
 from subtext_sidecar.plugin.sampling.split import EngineHalves
@@ -49,6 +50,7 @@ class Capture:
         key: DrawKey,
         halves: EngineHalves,
         randomized_ids: bool,
+        canaries: CanaryGate | None = None,
         overhead: Overhead | None = None,
         memory: Memory | None = None,
         known: dict[str, int] | None = None,
@@ -67,6 +69,7 @@ class Capture:
             context=context,
             key=key,
             halves=halves,
+            canaries=canaries,
             randomized_ids=randomized_ids,
             known=known,
             memory=self._memory,

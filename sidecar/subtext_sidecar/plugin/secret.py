@@ -1,5 +1,7 @@
 """The operator's secret, which keys every draw: without it nobody can tell what will be sampled.
 
+His canaries prove themselves by the same secret, under a key of their own.
+
 It comes from a file, because a command line can be read by every process of its host, and vLLM hashes
 and logs its configuration.
 """
@@ -8,7 +10,9 @@ import hashlib
 import os
 import stat
 from pathlib import Path
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
+
+from subtext_sidecar.contract.canary import CanaryKey, canary_key
 
 DrawKey = NewType("DrawKey", bytes)
 
@@ -18,6 +22,13 @@ _KEY_BYTES: Final = 32
 _PURPOSE: Final = b"subtext-draw-key"
 _FORBIDDEN: Final = stat.S_IROTH | stat.S_IWOTH
 _MAKE: Final = "make one with `(umask 077; openssl rand -hex 32 > FILE)`"
+
+
+class Keys(NamedTuple):
+    """What one secret keys; neither key tells anything of the other."""
+
+    draw: DrawKey
+    canary: CanaryKey
 
 
 class SecretError(ValueError):
@@ -31,8 +42,8 @@ def key_of(secret: bytes) -> DrawKey:
     )
 
 
-def read_key(path: Path, where: str) -> DrawKey:
-    """Return the key in a file, or raise SecretError; ``where`` names the setting in the message."""
+def read_keys(path: Path, where: str) -> Keys:
+    """Return the keys of the secret in a file, or raise SecretError; ``where`` names the setting in it."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -50,4 +61,4 @@ def read_key(path: Path, where: str) -> DrawKey:
             f"{where}: {path} must hold {MIN_BYTES} to {_MAX_BYTES} bytes, not "
             f"{size if size <= _MAX_BYTES else 'more'}: {_MAKE}"
         )
-    return key_of(secret)
+    return Keys(key_of(secret), canary_key(secret))

@@ -1,7 +1,7 @@
 """Collect activations of live traffic from the stream, to fit a detector's reference on.
 
 Collecting joins no consumer group, so the workers still get every entry. Only rows of the random baseline
-are collected: rows that the screen chose would bias the reference towards unusual traffic.
+are collected: rows that the screen chose, or canaries, would bias the reference towards unusual traffic.
 """
 
 import time
@@ -14,6 +14,7 @@ from redis import Redis, RedisError
 
 from subtext_sidecar.anomaly.reference import AnomalyError
 from subtext_sidecar.anomaly.score import Places
+from subtext_sidecar.contract.counters import Stratum
 from subtext_sidecar.contract.record import Header, Record, RecordError, decode
 from subtext_sidecar.contract.streams import FIELD_HEADER, FIELD_VECTOR, activations_stream
 
@@ -43,6 +44,8 @@ def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float
             for record in _records(client, activations_stream(model, layer), time.monotonic() + seconds):
                 header = record.header
                 if (header.model, header.layer) != (model, layer) or not header.baseline_probability:
+                    continue
+                if header.request.stratum == Stratum.CANARY:
                     continue
                 vectors.append(record.values())
                 headers.append(header)

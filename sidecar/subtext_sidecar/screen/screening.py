@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from subtext_sidecar.anomaly.score import ANOMALY_SCORES, Detector, Places, Reference
-from subtext_sidecar.contract.counters import CounterName, SidecarCounter
+from subtext_sidecar.contract.counters import CounterName, SidecarCounter, Stratum
 from subtext_sidecar.contract.record import NO_SCORES, encode_scores
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
 from subtext_sidecar.screen import thinning
@@ -21,6 +21,7 @@ from subtext_sidecar.shipper.rows import KeptRow, Kind, Rows
 # The screen's verdict on a row; of several that apply, the first one counts.
 Verdict = Literal["probe", "anomaly", "massive", "ordinary", "unscreened"]
 
+_CANARY: Final = Stratum.CANARY
 _THINNED: Final = SidecarCounter.THINNED
 _SCREENED: Final[dict[Verdict, CounterName]] = {
     "anomaly": SidecarCounter.SCREENED_ANOMALY,
@@ -84,10 +85,16 @@ class Screening:
         """Screen and thin the finite rows."""
         finite: list[int] = np.flatnonzero(np.isfinite(rows.norms)).tolist()
         findings = self._find(rows, finite)
+        canaries = {place for place, row in enumerate(finite) if rows.requests[row].stratum == _CANARY}
+        verdicts = Counter(findings.verdicts)
+        if canaries:
+            # They are no traffic: nothing that adapts to it or tells of it may see them.
+            verdicts -= Counter([findings.verdicts[place] for place in canaries])
         self._arrived = Arrivals(
-            self._arrived.rows + len(finite), self._arrived.found + len(findings.reasons)
+            self._arrived.rows + len(finite) - len(canaries),
+            self._arrived.found + len(findings.reasons.keys() - canaries),
         )
-        outcome = ScreenOutcome([], Counter(), Counter(findings.verdicts))
+        outcome = ScreenOutcome([], Counter(), verdicts)
         for place in findings.reasons:
             outcome.counts[rows.requests[finite[place]].stratum, _SCREENED[findings.verdicts[place]]] += 1
         rates = self.rates
@@ -102,6 +109,9 @@ class Screening:
         drawn = self._draws(rows)
         thinned = []
         for place, row in enumerate(finite):
+            if place in canaries:
+                outcome.kept.append(_whole(rows, row, findings.scores[place]))
+                continue
             reason = findings.reasons.get(place)
             passed = pass_on(drawn[row], rows.facts[row].probability, rates, is_found=reason is not None)
             if passed is None:
@@ -151,6 +161,12 @@ class Screening:
             reasons[place], verdicts[place] = f"screen_probe_{name}", "probe"
         scores = np.column_stack([measured.anomaly, measured.p_values, measured.probes])
         return _Findings(reasons, verdicts, encode_scores(self._names, scores))
+
+
+def _whole(rows: Rows, row: int, scores: msgspec.Raw) -> KeptRow:
+    """Return a row that chance does not thin."""
+    facts = rows.facts[row]
+    return KeptRow(row, facts.probability, facts.probability, facts.reason, scores)
 
 
 def check_policy(policy: ScreenPolicy, detector: Detector | None) -> None:

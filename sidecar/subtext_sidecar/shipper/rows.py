@@ -156,6 +156,7 @@ class _Remains(msgspec.Struct):
     position: list[msgspec.Raw] = []  # of version 1: one a row
 
 
+_SAMPLED: Final = frozenset({Stratum.UNIFORM, Stratum.OPT_IN, Stratum.CANARY})
 _ONE_ROW: Final[Counter[str]] = Counter({Stratum.UNKNOWN: 1})
 _remains_decoder = msgspec.msgpack.Decoder(_Remains)
 
@@ -175,7 +176,7 @@ def estimate(header_bytes: bytes) -> Estimate:
 
 
 def _strata(strata: list[str], request: list[int], rows: Sequence[object]) -> Counter[str]:
-    is_told = len(request) == len(rows) and set(strata) <= {Stratum.UNIFORM, Stratum.OPT_IN}
+    is_told = len(request) == len(rows) and set(strata) <= _SAMPLED
     if is_told and 0 <= min(request) <= max(request) < len(strata):
         return Counter(strata[number] for number in request)
     return Counter({Stratum.UNKNOWN: len(rows)})

@@ -109,6 +109,9 @@ def test_losses_are_made_up_for_by_stratum_and_minute(
         seed.add_coverage(session, hop="worker", dead_lettered_zero_vector=2, rows_trimmed_but_read=1)
         seed.add_coverage(session, hop="plugin", minute=seed.START + MINUTE, rows_sampled=8)
         seed.add_coverage(session, hop="plugin", stratum="opt_out", requests_seen=7)
+        # Canaries are no traffic, so that their rows make up for nobody's.
+        seed.add_coverage(session, hop="plugin", stratum="canary", rows_sampled=900, requests_seen=90)
+        seed.add_coverage(session, hop="sidecar", stratum="canary", dropped_buffer_full=100)
 
     report = ask(client, admin)
 

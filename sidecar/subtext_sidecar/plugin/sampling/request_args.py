@@ -31,6 +31,7 @@ class RequestArgs(NamedTuple):
     stratum: Stratum
     randomness: int | None  # of the trace; None: the request's own hash decides
     counters: tuple[CounterName, ...]
+    canary: str | None = None  # nonce of the operator's canary; None: it is traffic
 
 
 NOTHING_SAID: Final = RequestArgs(_UNIFORM, None, ())
@@ -58,6 +59,8 @@ def request_facts(
     extra_args: Mapping[str, Any] | None,
     capture_id: str,
     role: Role | None = None,
+    *,
+    canary: str | None = None,
 ) -> RequestFacts:
     """Return what the rows of a sampled request carry on about it; ``client_ids`` has the likeliest first.
 
@@ -72,6 +75,7 @@ def request_facts(
         trace_id=None if parent is None else parent.trace_id,
         span_id=None if parent is None else parent.span_id,
         role=role,
+        canary=canary,
     )
 
 

@@ -19,6 +19,7 @@ from subtext_sidecar.contract.facts import RequestFacts
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling import rule as sampling
 from subtext_sidecar.plugin.sampling.budget import Allowance
+from subtext_sidecar.plugin.sampling.canary import CANARY, CanaryGate, without_gate
 from subtext_sidecar.plugin.sampling.memory import Memory
 from subtext_sidecar.plugin.sampling.request_args import RequestArgs, read_request_args, request_facts
 from subtext_sidecar.plugin.sampling.request_id import client_ids, new_capture_id
@@ -39,6 +40,7 @@ MAX_KNOWN_REQUESTS: Final = 100_000
 _UNIFORM: Final = Stratum.UNIFORM
 _OPT_IN: Final = Stratum.OPT_IN
 _OPT_OUT: Final = Stratum.OPT_OUT
+_CANARY: Final = Stratum.CANARY
 _SEEN: Final = PluginCounter.REQUESTS_SEEN
 _SAMPLED: Final = PluginCounter.REQUESTS_SAMPLED
 _PREFILLED: Final = PluginCounter.REQUESTS_PREFILLED
@@ -185,6 +187,7 @@ class Watchlist:
         context: int,
         key: DrawKey,
         halves: EngineHalves = WHOLE,
+        canaries: CanaryGate | None = None,
         randomized_ids: bool = True,
         mint: Callable[[str], str] = new_capture_id,
         unix_time: Callable[[], float] = time.time,
@@ -194,6 +197,7 @@ class Watchlist:
         """Follow requests of at most ``context`` positions, prompt and answer together.
 
         ``key`` is what the draws are keyed with. ``halves`` tells whether requests pass two engines.
+        ``canaries`` knows the operator's canaries; without it there are none.
         ``mint`` returns the identity of the request with this internal id; only simulations that must come
         out alike again have one of their own. ``known`` are live requests, by the lengths of their prompts,
         about which nothing is to be decided. ``memory`` is what was learned before; ``unix_time`` is then
@@ -203,6 +207,7 @@ class Watchlist:
         self._context = context
         self._key = key
         self._halves = halves
+        self._canary_args = without_gate if canaries is None else canaries.judge
         self._count = count
         self._randomized_ids = randomized_ids
         self._mint = mint
@@ -333,6 +338,10 @@ class Watchlist:
 
     def _decide(self, policy: CapturePolicy, request: NewRequest, *, continues: bool) -> None:
         said = read_request_args(policy, request.extra_args)
+        if request.extra_args and CANARY in request.extra_args:
+            said = self._canary_args(
+                said, request.extra_args[CANARY], request.prompt_tokens, request.max_tokens
+            )
         half = self._half(request, said.stratum)
         # A request that passes two engines is seen by the one that writes its answer.
         is_prefill = half is not None and half.role == "prefill"
@@ -404,7 +413,7 @@ class Watchlist:
             role=role,
         )
         ids = client_ids(request.internal_id, randomized=self._randomized_ids)
-        facts = request_facts(ids, said.stratum, request.extra_args, capture_id, role)
+        facts = request_facts(ids, said.stratum, request.extra_args, capture_id, role, canary=said.canary)
         watch = Watch(request.internal_id, facts, randomness, choice)
         if request.embedded:
             watch.embedded = _embedded(request, choice.first_position)
@@ -469,8 +478,12 @@ class Watchlist:
         for watch, _ in picked.wanted:
             weight += watch.weight
             opt_in += not watch.weight
-        self._budget.observe(weight, opt_in)
         policy, total = self._policy, len(picked.wanted)
+        if opt_in:
+            # Canaries are few by their gate, and what they find must not depend on the traffic.
+            canaries = sum(watch.stratum == _CANARY for watch, _ in picked.wanted)
+            opt_in, total = opt_in - canaries, total - canaries
+        self._budget.observe(weight, opt_in)
         if not policy.rows_per_second:
             return picked
         self._budget.advance(now)
@@ -479,7 +492,7 @@ class Watchlist:
 
     def _refuse(self, picked: RowSelection, admitted: Allowance) -> RowSelection:
         """Draw lots: each row of a stratum has the same chance, however long its request is."""
-        kept: list[int] = []
+        kept = [number for number, (watch, _) in enumerate(picked.wanted) if watch.stratum == _CANARY]
         for stratum, room in ((_UNIFORM, admitted.uniform), (_OPT_IN, admitted.opt_in)):
             lots = sorted(
                 (hash((watch.randomness, position)), number)

@@ -37,9 +37,10 @@ from subtext_sidecar.local.wire import CaptureStatus
 from subtext_sidecar.plugin.breaker import Breaker
 from subtext_sidecar.plugin.capture import Capture
 from subtext_sidecar.plugin.overhead import Overhead
+from subtext_sidecar.plugin.sampling.canary import CanaryGate
 from subtext_sidecar.plugin.sampling.gap import Gap
 from subtext_sidecar.plugin.sampling.memory import Memory
-from subtext_sidecar.plugin.secret import SecretError, read_key
+from subtext_sidecar.plugin.secret import SecretError, read_keys
 from subtext_sidecar.plugin.settings import (
     SECRET_FILE,
     CaptureSettings,
@@ -292,7 +293,7 @@ class WorkerHooks:
         cache goes by the configuration, which is the same once the file is there.
         """
         try:
-            key = read_key(Path(self._settings.secret_file), SECRET_FILE)
+            keys = read_keys(Path(self._settings.secret_file), SECRET_FILE)
         except SecretError as error:
             self._state.refuse(Refusal("bad_secret", str(error)))
             return
@@ -306,9 +307,10 @@ class WorkerHooks:
             ledger=self._ledger,
             handover=self._handover,
             context=context_length(self._vllm_config),
-            key=key,
+            key=keys.draw,
             halves=halves,
             randomized_ids=randomizes_request_ids(),
+            canaries=CanaryGate(keys.canary, self._identity.model),
             overhead=self._overhead,
             memory=Memory(),
         )

@@ -37,6 +37,7 @@ def test_baseline_rows_of_the_model_and_layer_are_saved_with_their_requests(
             append(client, number + 1, model="other")
             append(client, number + 1, layer=3)
             append(client, number + 1, baseline_probability=0.0, reason="screen_anomaly")
+            append(client, number + 1, stratum="canary", canary="0f" * 16)
             client.xadd(STREAM, {"h": b"garbage", "a": b""})
             number += 1
 

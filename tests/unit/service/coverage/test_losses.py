@@ -1,5 +1,6 @@
 """What was lost, what nobody looked at, and how REST tells both."""
 
+import dataclasses
 import datetime as dt
 from collections import Counter
 
@@ -49,6 +50,22 @@ def test_a_stratum_narrows_the_strata_and_leaves_the_totals() -> None:
 
     assert [one.stratum for one in model.strata] == ["opt_in"]
     assert model.rows_decoded.denominator == 105
+
+
+def test_canaries_are_told_by_themselves_and_no_part_of_the_totals() -> None:
+    canaries = [
+        count("plugin", "requests_seen", 9, stratum="canary"),
+        count("plugin", "requests_sampled", 9, stratum="canary"),
+        count("plugin", "rows_sampled", 30, stratum="canary"),
+        count("worker", "rows_decoded", 29, stratum="canary"),
+    ]
+
+    [with_canaries], [without] = sums_by_model([*COUNTS, *canaries]), sums_by_model(COUNTS)
+
+    [told] = [one for one in with_canaries.strata if one.stratum == "canary"]
+    assert told.requests_sampled == (9, 9)
+    assert told.rows_unsettled == 1
+    assert dataclasses.replace(with_canaries, strata=without.strata) == without
 
 
 def test_losses_are_summed_by_reason_over_all_steps() -> None:

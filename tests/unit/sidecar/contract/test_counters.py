@@ -15,6 +15,7 @@ NAMES = {
         requests_traced requests_adapted
         opt_in_not_honoured opt_out_not_honoured
         ignored_wish ignored_kv_transfer ignored_transfer_id
+        ignored_canary ignored_canary_replayed ignored_canary_excess
         ignored_traceparent ignored_tracestate ignored_rv ignored_th ignored_inconsistent_th
         unobservable_unreadable unobservable_interrupted unobservable_capture_off
         unobservable_prefill_off
@@ -51,7 +52,7 @@ def test_names_of_counters_strata_and_hops_are_those_on_the_wire() -> None:
     by_hop = {str(hop): [str(name) for name in COUNTERS if name.hop == hop] for hop in Hop}
 
     assert by_hop == {hop: names.split() for hop, names in NAMES.items()}
-    assert [*map(str, counters.Stratum)] == ["uniform", "opt_in", "opt_out", "unknown"]
+    assert [*map(str, counters.Stratum)] == ["uniform", "opt_in", "opt_out", "canary", "unknown"]
     assert [*map(str, LossKind)] == ["dropped", "dead_lettered", "unobservable"]
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from subtext_sidecar.anomaly.fit import Direction
 from subtext_sidecar.anomaly.score import Detector
+from subtext_sidecar.contract.counters import SidecarCounter
 from subtext_sidecar.contract.record import NO_SCORES, decode
 from subtext_sidecar.local.block import Block, encode_block
 from subtext_sidecar.local.policy import PolicyError, ScreenPolicy
@@ -163,3 +165,39 @@ def test_every_kept_row_makes_a_record_that_a_worker_accepts() -> None:
     assert [record.header.position for record in records] == [20 + kept.row for kept in taken.kept]
     strata = Counter(rows.requests[kept.row].stratum for kept in taken.kept)
     assert Counter(record.header.request.stratum for record in records) == strata
+
+
+def of_canaries(rows: Rows, *canaries: int) -> Rows:
+    requests = [
+        msgspec.structs.replace(one, stratum="canary", canary="0f" * 16) if row in canaries else one
+        for row, one in enumerate(rows.requests)
+    ]
+    return dataclasses.replace(rows, requests=requests)
+
+
+@pytest.mark.parametrize("policy", [strict(), ScreenPolicy()])
+def test_a_canary_passes_whole_and_is_part_of_nothing_that_tells_of_traffic(policy: ScreenPolicy) -> None:
+    vectors = np.concatenate([ordinary(3), FOREIGN[None]])
+    screening = Screening(DETECTOR, policy, 0.0)
+
+    taken = screening.take(of_canaries(rows_of(vectors), 1, 3))
+
+    kept = {one.row: one for one in taken.kept}
+    assert kept.keys() >= {1, 3}
+    for row in (1, 3):
+        assert (kept[row].probability, kept[row].baseline_probability) == (0.25, 0.25)
+    assert sum(taken.verdicts.values()) == 2
+    assert taken.verdicts["anomaly"] == 0
+    assert taken.counts["canary", SidecarCounter.THINNED] == 0
+
+
+def test_canaries_do_not_move_the_rates_of_the_screen() -> None:
+    budgeted = ScreenPolicy(baseline_rate=1.0, rows_per_second=1.0)
+    vectors = np.concatenate([ordinary(40), np.repeat(FOREIGN[None], 40, axis=0)])
+    with_canaries, without = (Screening(DETECTOR, budgeted, 0.0) for _ in range(2))
+
+    with_canaries.take(of_canaries(rows_of(vectors), *range(len(vectors))))
+    for screening in (with_canaries, without):
+        screening.adapt(60.0)
+
+    assert with_canaries.rates == without.rates
