@@ -4,15 +4,21 @@ No writer is locked out, but the build waits for every transaction that is open.
 transactions, so none holds here.
 """
 
+from typing import Final
+
 import sqlalchemy as sa
 from alembic import op
 
+_HAS_VALUE: Final = "has value"
 
-def build(name: str, table: str, column: str, *then: str) -> None:
+
+def build(name: str, table: str, column: str, *then: str, where: str | None = _HAS_VALUE) -> None:
     """Index the column's values where there is one, and within equal ones the columns after it.
 
+    ``where`` is another condition, None for every row.
     A build that was interrupted leaves an index that is not valid, so the next attempt drops that first.
     """
+    condition = f"{column} IS NOT NULL" if where == _HAS_VALUE else where
     with op.get_context().autocommit_block():
         op.drop_index(name, table, postgresql_concurrently=True, if_exists=True)
         op.create_index(
@@ -20,7 +26,7 @@ def build(name: str, table: str, column: str, *then: str) -> None:
             table,
             [column, *then],
             postgresql_concurrently=True,
-            postgresql_where=sa.text(f"{column} IS NOT NULL"),
+            postgresql_where=None if condition is None else sa.text(condition),
         )
 
 

@@ -1,22 +1,32 @@
-"""Messages for webhooks: routed to destinations, claimed for one attempt, settled. The caller commits.
+"""Messages for webhooks: routed to a destination, claimed for one attempt, settled. The caller commits.
 
 Several services share the work: rows that another one has locked are skipped.
 """
 
 import datetime as dt
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, case, cast, exists, func, literal, null, or_, select, update
+from sqlalchemy.dialects.postgresql import JSONPATH, insert
+from sqlalchemy.orm import Session, aliased
 
+from service.incidents.lifecycle import SEVERITIES
 from service.store.tables import Decoder, Incident, IncidentEvent, Model, WebhookDelivery, WebhookMessage
 
 ROUTED_WITHIN: Final = dt.timedelta(days=1)
-"""A message that no service with a destination saw for longer is not sent any more."""
-_ROUTED_AT_ONCE: Final = 200
+"""A message is sent to a destination that a service has when the event is at most so old."""
+NOTED_WITHIN: Final = dt.timedelta(days=7)
+"""Up to this age, a message that a known destination never got is noted as expired."""
+JUST_NOW: Final = dt.timedelta(minutes=2)
+"""No transaction takes longer from a message's time to its commit, but for one that is stuck."""
+ABANDONED_AFTER: Final = dt.timedelta(days=3)
+"""A delivery that has been due for so long has no service that knows its destination."""
+ROUTED_AT_ONCE: Final = 500
+_EXPIRED: Final = "expired: no service with this destination ran in time"
+_CALIBRATED: Final = cast("$[*].false_positive_rate ? (@ != null)", JSONPATH)
 
 
 class Claim(NamedTuple):
@@ -41,41 +51,94 @@ class Telling(NamedTuple):
     """All of the incident's up to this event."""
 
 
-def route(session: Session, destinations: Sequence[str]) -> int:
-    """Give messages a delivery for each destination; return how many were too old to be sent."""
+def route(session: Session, destination: str, within: dt.timedelta) -> dict[str, int]:
+    """Give the destination what it has no delivery of; return how many, by their state.
+
+    Takes the newest `ROUTED_AT_ONCE` of the messages younger than ``within``. Those older than
+    `ROUTED_WITHIN` are not sent any more: the delivery tells so, where the destination was known before the
+    message. Each destination is routed by itself, so that services with different ones, as during a
+    restart, lose nothing to each other.
+    """
+    created = WebhookMessage.created_at
+    is_young = created > func.now() - ROUTED_WITHIN
     query = (
-        select(WebhookMessage.event_id, WebhookMessage.created_at > func.now() - ROUTED_WITHIN)
-        .where(WebhookMessage.routed_at.is_(None))
-        .order_by(WebhookMessage.created_at)
-        .limit(_ROUTED_AT_ONCE)
-        .with_for_update(skip_locked=True)
+        select(
+            WebhookMessage.event_id,
+            literal(destination),
+            case((is_young, "pending"), else_="failed"),
+            literal(0),
+            _priority(),
+            created,
+            case((is_young, null()), else_=_EXPIRED),
+            case((is_young, null()), else_=func.now()),
+        )
+        .join(IncidentEvent, IncidentEvent.id == WebhookMessage.event_id)
+        .where(
+            created > func.now() - within,
+            or_(is_young, created > _known_since(destination)),
+            ~_is_routed(destination),
+        )
+        .order_by(created.desc(), WebhookMessage.event_id)  # one order for all services: no deadlock
+        .limit(ROUTED_AT_ONCE)
     )
-    found = session.execute(query).all()
-    if not found:
-        return 0
-    rows = [
-        {
-            "event_id": event_id,
-            "destination": destination,
-            "state": "pending",
-            "attempts": 0,
-            "next_attempt_at": func.now(),
-        }
-        for event_id, is_young in found
-        if is_young
-        for destination in destinations
-    ]
-    if rows:
-        session.execute(insert(WebhookDelivery).values(rows).on_conflict_do_nothing())
-    routed = WebhookMessage.event_id.in_([event_id for event_id, _ in found])
-    session.execute(update(WebhookMessage).where(routed).values(routed_at=func.now()))
-    return sum(not is_young for _, is_young in found)
+    columns = ("event_id", "destination", "state", "attempts", "priority", "next_attempt_at")
+    statement = insert(WebhookDelivery).from_select([*columns, "last_error", "settled_at"], query)
+    new = session.scalars(statement.on_conflict_do_nothing().returning(WebhookDelivery.state))
+    return dict(Counter(new))
+
+
+def _priority() -> ColumnElement[int]:
+    """Return the place in the queue: by severity, and of one severity what is calibrated before leads."""
+    earlier = aliased(IncidentEvent)
+    is_calibrated = exists().where(
+        earlier.incident_id == IncidentEvent.incident_id,
+        earlier.version <= IncidentEvent.version,
+        func.jsonb_path_exists(earlier.findings, _CALIBRATED),
+    )
+    ranks = {name: rank for rank, name in enumerate(reversed(SEVERITIES))}
+    return 2 * case(ranks, value=IncidentEvent.severity, else_=len(ranks)) + case(
+        (is_calibrated, 0), else_=1
+    )
+
+
+def _is_routed(destination: str) -> ColumnElement[bool]:
+    return exists().where(
+        WebhookDelivery.event_id == WebhookMessage.event_id, WebhookDelivery.destination == destination
+    )
+
+
+def _known_since(destination: str) -> ColumnElement[dt.datetime]:
+    """Return the time of the oldest message that the destination was given, NULL when it is new."""
+    message = aliased(WebhookMessage)
+    return (
+        select(message.created_at)
+        .join(WebhookDelivery, WebhookDelivery.event_id == message.event_id)
+        .where(WebhookDelivery.destination == destination, message.created_at > func.now() - NOTED_WITHIN)
+        .order_by(message.created_at)
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+def expire(session: Session) -> dict[str, int]:
+    """Give up what nobody sends, as of a destination that was taken out; return how many, by its name."""
+    statement = (
+        update(WebhookDelivery)
+        .where(
+            WebhookDelivery.state == "pending",
+            WebhookDelivery.next_attempt_at < func.now() - ABANDONED_AFTER,
+        )
+        .values(state="failed", settled_at=func.now(), last_error=_EXPIRED)
+        .returning(WebhookDelivery.destination)
+    )
+    return dict(Counter(session.scalars(statement)))
 
 
 def claim(session: Session, destination: str, lease: dt.timedelta) -> Claim | None:
-    """Take the delivery that has been due longest; None when none is due.
+    """Take the due delivery of the first priority, of these the longest due; None when none is due.
 
-    It is due again when the lease ends, so a sender that dies leaves it to the next.
+    One that failed is due after its pause, behind those that wait since before. It is due again when the
+    lease ends, so a sender that dies leaves it to the next.
     """
     query = (
         select(WebhookDelivery)
@@ -84,7 +147,7 @@ def claim(session: Session, destination: str, lease: dt.timedelta) -> Claim | No
             WebhookDelivery.next_attempt_at <= func.now(),
             WebhookDelivery.destination == destination,
         )
-        .order_by(WebhookDelivery.next_attempt_at)
+        .order_by(WebhookDelivery.priority, WebhookDelivery.next_attempt_at)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
@@ -116,8 +179,9 @@ def get_telling(session: Session, event_id: uuid.UUID) -> Telling:
 
 
 def mark_delivered(session: Session, claimed: Claim) -> None:
-    """Settle the delivery: the receiver took it, whoever else may have claimed it meanwhile."""
-    _change(session, claimed, {"state": "delivered", "settled_at": func.now(), "last_error": None})
+    """Settle the delivery: the receiver took it, whoever else may have claimed or failed it meanwhile."""
+    values = {"state": "delivered", "settled_at": func.now(), "last_error": None}
+    session.execute(update(WebhookDelivery).where(*_is(claimed)).values(values))
 
 
 def mark_failed(session: Session, claimed: Claim, error: str) -> None:
@@ -132,14 +196,17 @@ def postpone(session: Session, claimed: Claim, error: str, pause: dt.timedelta) 
 
 def _change(session: Session, claimed: Claim, values: Mapping[str, Any], *, ours: bool = False) -> None:
     """Change the delivery while it is pending; ``ours``: and while nobody else has claimed it since."""
-    conditions = [
-        WebhookDelivery.event_id == claimed.event_id,
-        WebhookDelivery.destination == claimed.destination,
-        WebhookDelivery.state == "pending",
-    ]
+    conditions = [*_is(claimed), WebhookDelivery.state == "pending"]
     if ours:
         conditions.append(WebhookDelivery.attempts == claimed.attempts)
     session.execute(update(WebhookDelivery).where(*conditions).values(values))
+
+
+def _is(claimed: Claim) -> tuple[ColumnElement[bool], ...]:
+    return (
+        WebhookDelivery.event_id == claimed.event_id,
+        WebhookDelivery.destination == claimed.destination,
+    )
 
 
 class Waiting(NamedTuple):
@@ -150,11 +217,7 @@ class Waiting(NamedTuple):
 
 
 def list_waiting(session: Session, destinations: Sequence[str]) -> dict[str, Waiting]:
-    """Return what waits for each destination, messages that are not routed yet for all of them."""
-    unrouted = select(func.count(), func.min(WebhookMessage.created_at)).where(
-        WebhookMessage.routed_at.is_(None), WebhookMessage.created_at > func.now() - ROUTED_WITHIN
-    )
-    count, oldest = session.execute(unrouted).one()
+    """Return what waits for each destination, with what it has no delivery of yet."""
     query = (
         select(WebhookDelivery.destination, func.count(), func.min(WebhookMessage.created_at))
         .join(WebhookMessage, WebhookMessage.event_id == WebhookDelivery.event_id)
@@ -164,7 +227,10 @@ def list_waiting(session: Session, destinations: Sequence[str]) -> dict[str, Wai
     pending = {name: Waiting(number, since) for name, number, since in session.execute(query)}
     waiting = {}
     for name in destinations:
-        number, since = pending.get(name, Waiting(0, None))
-        times = [time for time in (since, oldest) if time is not None]
-        waiting[name] = Waiting(number + count, min(times, default=None))
+        unrouted = select(func.count(), func.min(WebhookMessage.created_at)).where(
+            WebhookMessage.created_at > func.now() - ROUTED_WITHIN, ~_is_routed(name)
+        )
+        parts = (pending.get(name, Waiting(0, None)), Waiting(*session.execute(unrouted).one()))
+        times = [part.oldest for part in parts if part.oldest is not None]
+        waiting[name] = Waiting(sum(part.pending for part in parts), min(times, default=None))
     return waiting

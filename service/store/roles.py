@@ -28,6 +28,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "explanations": ["SELECT", "INSERT"],
         "concept_matches": ["SELECT", "INSERT"],
         "concept_versions": ["SELECT", "INSERT"],
+        "model_concepts": ["SELECT", "INSERT"],
         "flags": [
             "SELECT",
             "INSERT",
@@ -55,11 +56,17 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "explanations": ["SELECT"],
         "concept_matches": ["SELECT"],
         "concept_versions": ["SELECT"],
+        "model_concepts": ["SELECT"],
         "flags": ["SELECT"],
         # Triage and webhooks: whoever takes the service over changes no evidence and no event.
         "incidents": ["SELECT", "UPDATE (state, version, labels, updated_at)"],
-        "incident_events": ["SELECT", "INSERT"],
-        "webhook_messages": ["SELECT", "INSERT", "UPDATE (routed_at)"],
+        # Without findings, which only workers have, and without a time of its own choice.
+        "incident_events": [
+            "SELECT",
+            "INSERT (id, incident_id, version, kind, key_id, key_name, from_state, to_state)",
+            "INSERT (severity, reason, note, labels)",
+        ],
+        "webhook_messages": ["SELECT", "INSERT (event_id)"],
         "webhook_deliveries": [
             "SELECT",
             "INSERT",

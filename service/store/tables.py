@@ -16,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     MetaData,
+    SmallInteger,
     Text,
     UniqueConstraint,
     func,
@@ -198,13 +199,25 @@ class ConceptVersion(Base):
     """What a concept's name stood for. A definition that was used never changes."""
 
     __tablename__ = "concept_versions"
-    __table_args__ = (UniqueConstraint("name", "version"),)
 
     digest: Mapped[str] = mapped_column(primary_key=True)  # SHA-256 of the definition
     name: Mapped[str]
     version: Mapped[int | None]  # None: of a file of version 1, whose definitions may change freely
     definition: Mapped[dict[str, Any]]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class ModelConcept(Base):
+    """A definition that a model was watched for: name and version are each model's own."""
+
+    __tablename__ = "model_concepts"
+    __table_args__ = (UniqueConstraint("model_id", "name", "version"),)
+
+    model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(ForeignKey("concept_versions.digest"), primary_key=True)
+    name: Mapped[str]
+    version: Mapped[int | None]  # as in ConceptVersion
+    used_since: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
 class FlagStatus(StrEnum):
@@ -312,20 +325,18 @@ class IncidentEvent(Base):
     reason: Mapped[str | None]  # service.incidents.lifecycle.Reason; None: the system's events
     note: Mapped[str | None]
     labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))  # given with it
-    findings: Mapped[list[Any]] = mapped_column(JSONB)  # new ones, with their figures at that moment
+    # New ones, with their figures at that moment; of the system's events alone.
+    findings: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
 
 
 class WebhookMessage(Base):
     """An incident event to tell the webhooks, stored in the transaction of the event."""
 
     __tablename__ = "webhook_messages"
-    __table_args__ = (
-        Index("ix_webhook_messages_created_at", "created_at", postgresql_where=text("routed_at IS NULL")),
-    )
+    __table_args__ = (Index("ix_webhook_messages_created_at", "created_at"),)
 
     event_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("incident_events.id"), primary_key=True)
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
-    routed_at: Mapped[dt.datetime | None]  # when a service gave it a delivery for each destination
 
 
 class WebhookDelivery(Base):
@@ -335,7 +346,9 @@ class WebhookDelivery(Base):
     __table_args__ = (
         CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
         Index(
-            "ix_webhook_deliveries_next_attempt_at",
+            "ix_webhook_deliveries_destination_priority_next_attempt_at",
+            "destination",
+            "priority",
             "next_attempt_at",
             postgresql_where=text("state = 'pending'"),
         ),
@@ -345,7 +358,9 @@ class WebhookDelivery(Base):
     destination: Mapped[str] = mapped_column(primary_key=True)  # its name; URLs may hold secrets
     state: Mapped[str]
     attempts: Mapped[int]  # begun, so that a sender that died counts too
-    next_attempt_at: Mapped[dt.datetime]  # while somebody sends: when the next may try
+    # The lowest goes first; 0 also for what a service of before stored, which may be as urgent.
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    next_attempt_at: Mapped[dt.datetime]  # of a first one: of the event; while somebody sends: of the next
     last_error: Mapped[str | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     settled_at: Mapped[dt.datetime | None]  # delivered or given up

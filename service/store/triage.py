@@ -67,7 +67,6 @@ def apply(session: Session, incident: Incident, change: Change, actor: Actor) ->
         "reason": change.reason,
         "note": change.note,
         "labels": dict(change.labels),
-        "findings": [],
     }
     session.execute(insert(IncidentEvent).values(event))
     session.execute(insert(WebhookMessage).values(event_id=event["id"]))

@@ -3,6 +3,7 @@
 import datetime as dt
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -36,11 +37,40 @@ class Limits:
     """Longer than any attempt takes, the look-up of the host's name included."""
     idle_seconds: float = 1.0
     outage_seconds: float = 15.0
+    whole_look_seconds: float = 900.0
+    """How often it looks at more than the newest messages: for what was committed late, or never sent."""
 
     def pause_after(self, attempts: int) -> dt.timedelta:
         """Return how long to wait after so many attempts: exponential, with half of it at random."""
         most = min(self.first_pause * self.factor ** (attempts - 1), self.longest_pause)
         return most * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
+
+
+class _Looks:
+    """How far back to look for messages of one destination that are not routed."""
+
+    def __init__(self, whole_seconds: float) -> None:
+        self._whole_seconds = whole_seconds
+        self._last: float | None = None
+        self._last_whole = 0.0
+
+    def next_within(self, now: float) -> dt.timedelta:
+        """Return up to which age: by ``now``, of a monotonic clock.
+
+        The first look notes no expiry: nobody has seen the counter before it.
+        """
+        if self._last is None:
+            return outbox.ROUTED_WITHIN
+        if now - self._last_whole >= self._whole_seconds:
+            return outbox.NOTED_WITHIN
+        is_late = now - self._last > outbox.JUST_NOW.total_seconds() / 2
+        return outbox.ROUTED_WITHIN if is_late else outbox.JUST_NOW
+
+    def note(self, within: dt.timedelta, now: float) -> None:
+        """Take into account a look that succeeded."""
+        if self._last is None or within == outbox.NOTED_WITHIN:
+            self._last_whole = now
+        self._last = now
 
 
 class Courier:
@@ -64,6 +94,7 @@ class Courier:
         self._limits = limits or Limits()
         self._reached = reached
         self._stop = threading.Event()
+        self._looks = {name: _Looks(self._limits.whole_look_seconds) for name in self._names}
         self._threads = [
             threading.Thread(target=self._run, args=(one,), name=f"webhook-{one.name}", daemon=True)
             for one in destinations
@@ -83,12 +114,7 @@ class Courier:
 
     def deliver_next(self, destination: Destination) -> bool:
         """Route what is new and make one attempt; False when nothing was due."""
-        with self._sessions.begin() as session:
-            expired = outbox.route(session, self._names)
-        if expired:
-            for name in self._names:
-                self._metrics.observe_delivery(name, "expired", expired)
-            _log.warning("webhook_messages_expired", messages=expired)
+        self._route(destination.name)
         with self._sessions.begin() as session:
             claimed = outbox.claim(session, destination.name, self._limits.lease)
         if claimed is None:
@@ -97,6 +123,28 @@ class Courier:
         self._attempt(destination, claimed)
         self._reached("marked")
         return True
+
+    def _route(self, destination: str) -> None:
+        """Take on what the destination is owed; before anything is sent, so that nothing urgent waits."""
+        looks, now = self._looks[destination], time.monotonic()
+        within = looks.next_within(now)
+        found = outbox.ROUTED_AT_ONCE
+        while found >= outbox.ROUTED_AT_ONCE and not self._stop.is_set():
+            with self._sessions.begin() as session:
+                new = outbox.route(session, destination, within)
+            found = sum(new.values())
+            self._tell_expired(destination, new.get("failed", 0))
+        if within == outbox.NOTED_WITHIN:
+            with self._sessions.begin() as session:
+                abandoned = outbox.expire(session)
+            for name, messages in abandoned.items():
+                self._tell_expired(name, messages)
+        looks.note(within, now)
+
+    def _tell_expired(self, destination: str, messages: int) -> None:
+        if messages:
+            self._metrics.observe_delivery(destination, "expired", messages)
+            _log.warning("webhook_messages_expired", destination=destination, messages=messages)
 
     def _attempt(self, destination: Destination, claimed: outbox.Claim) -> None:
         try:
@@ -114,7 +162,10 @@ class Courier:
             raise transport.DeliveryError("no attempt came to its end", is_final=True)
         with self._sessions() as session:
             told = outbox.get_telling(session, claimed.event_id)
-        content = message.body(told, self._public_url)
+        try:
+            content = message.body(told, self._public_url)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # a row that no worker wrote
+            raise transport.DeliveryError("its event cannot be told", is_final=True) from error
         try:
             secrets = destination.secrets  # anew each time, so that a secret is changed while we run
         except ValueError as error:

@@ -266,6 +266,64 @@ def _of_uuids(engine: Engine, query: str) -> list[tuple[uuid.UUID, uuid.UUID, st
         return [(row[0], row[1], row[2]) for row in connection.execute(text(query))]
 
 
+FOURTEENTH_ROWS = """
+    INSERT INTO models (id, name, d_model) VALUES (gen_random_uuid(), 'a', 8), (gen_random_uuid(), 'b', 8);
+    INSERT INTO decoders (id, model_id, name, digest, layer, fve_baseline, shuffled_fve_p95, candidates,
+                          calibration_n, card)
+    SELECT gen_random_uuid(), id, name, name, 20, 0.5, 0.02, 1, 512, '{}' FROM models;
+    INSERT INTO concept_versions (digest, name, version, definition)
+    VALUES ('d1', 'harm', 1, '{}'), ('d2', 'harm', 2, '{}'), ('d3', 'bombs', 1, '{}');
+    INSERT INTO flags (id, model_id, decoder_id, request_id, layer, concept, concepts_digest,
+                       concept_digest, severity, positions_matched, positions_required, positions_verified,
+                       first_captured_at, last_captured_at)
+    SELECT gen_random_uuid(), model_id, id, 'r', 20, 'harm', 'file', 'd1', 'info', 2, 2, 2, now(), now()
+    FROM decoders WHERE name = 'a';
+    INSERT INTO incidents (id, model_id, decoder_id, request_id, layer, severity, state, version,
+                           first_captured_at, last_captured_at)
+    SELECT gen_random_uuid(), model_id, id, name, 20, 'critical', 'open', 1, now(), now() FROM decoders;
+    INSERT INTO incident_events (id, incident_id, version, kind, to_state, severity, findings)
+    SELECT gen_random_uuid(), id, 1, 'opened', 'open', 'critical',
+           CASE request_id WHEN 'a' THEN '[{"false_positive_rate": 0.01}]'::jsonb
+           ELSE '[{"false_positive_rate": null}]'::jsonb END
+    FROM incidents;
+    INSERT INTO webhook_messages (event_id, routed_at) SELECT id, now() FROM incident_events;
+    INSERT INTO webhook_deliveries (event_id, destination, state, attempts, next_attempt_at)
+    SELECT id, 'on-call', 'pending', 0, now() FROM incident_events;
+"""
+PRIORITIES = (
+    "SELECT request_id, priority FROM webhook_deliveries"
+    " JOIN incident_events ON event_id = incident_events.id JOIN incidents ON incidents.id = incident_id"
+    " ORDER BY request_id"
+)
+USED = "SELECT models.name, digest FROM model_concepts JOIN models ON models.id = model_id ORDER BY 1, 2"
+
+
+def test_what_waits_in_the_fourteenth_revision_gets_a_priority_and_what_was_used_its_model(
+    database_url: str,
+) -> None:
+    engine = create_engine(database_url)
+    with contextlib.ExitStack() as stack:
+        stack.callback(engine.dispose)
+        migrate.downgrade(database_url, "0014")
+        _execute(engine, FOURTEENTH_ROWS)
+
+        migrate.upgrade(database_url, "0015")
+
+        assert _rows(engine, PRIORITIES) == [("a", 0), ("b", 1)]
+        assert _rows(engine, USED) == [("a", "d1")]
+
+        _execute(  # what two models call by one version
+            engine,
+            "INSERT INTO concept_versions (digest, name, version, definition, created_at)"
+            " VALUES ('d4', 'harm', 1, '{}', now() + interval '1 s')",
+        )
+        migrate.downgrade(database_url, "0014")
+
+        numbered = "SELECT digest, version FROM concept_versions ORDER BY digest"
+        assert _rows(engine, numbered) == [("d1", 1), ("d2", 2), ("d3", 1), ("d4", None)]
+        migrate.upgrade(database_url)
+
+
 @pytest.mark.parametrize(
     ("change", "constraint"),
     [

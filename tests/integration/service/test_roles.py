@@ -83,11 +83,15 @@ def test_the_reader_triages_and_changes_neither_evidence_nor_history(reader_url:
         "UPDATE incidents SET severity = 'info'",
         "UPDATE incidents SET last_captured_at = now()",
         "UPDATE incident_events SET note = ''",
+        # Findings are evidence, and what is known already is not told again.
+        "INSERT INTO incident_events (findings) VALUES ('[]')",
+        "INSERT INTO incident_events (at) VALUES (now())",
+        "INSERT INTO webhook_messages (created_at) VALUES (now())",
         "UPDATE webhook_deliveries SET destination = ''",
     ]
     allowed = [
         "UPDATE incidents SET state = 'open', version = 2, labels = '{}', updated_at = now()",
-        "UPDATE webhook_messages SET routed_at = now()",
+        "INSERT INTO incident_events (note) VALUES ('')",
         "UPDATE webhook_deliveries SET state = 'failed', attempts = 1, last_error = ''",
     ]
 

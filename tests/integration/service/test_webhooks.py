@@ -17,12 +17,13 @@ import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.formats.json import JSONFormat
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 from standardwebhooks import WebhookVerificationError
 
 from service.incident_metrics import IncidentMetrics
 from service.incident_watch import IncidentWatch
+from service.store import outbox
 from service.store.engine import session_factory
 from service.store.tables import Incident, WebhookDelivery
 from service.webhooks import transport
@@ -322,24 +323,236 @@ def test_each_destination_gets_each_message_and_one_that_is_away_delays_no_other
     assert (shown.get_sample_value("subtext_incident_oldest_open_age_seconds", ages) or 0) > 0
 
 
-def test_a_message_that_nobody_saw_for_a_day_is_not_sent_any_more(
+LATER = Limits()
+"""Whose pauses no test waits for."""
+ALL = Limits(whole_look_seconds=0.0)
+"""Every look but the first one is at everything."""
+
+
+def add_incidents(sessions: Sessions, *kinds: tuple[str, float | None]) -> list[str]:
+    """Add an incident of each severity and false-positive rate, one after the other; return their ids."""
+    found = []
+    with sessions.begin() as session:
+        audited = seed.add_model(session, f"m{uuid.uuid4()}")
+    for number, (severity, rate) in enumerate(kinds):
+        with sessions.begin() as session:
+            flag = seed.add_flag(
+                session, audited, request_id=f"r{number}", severity=severity, false_positive_rate=rate
+            )
+            found.append(str(seed.add_incident(session, flag).id))
+    return found
+
+
+def told(receiver: Receiver) -> list[str]:
+    return [one.verified(SECRET)["subject"] for one in receiver.received]
+
+
+def age(database_url: str, hours: float, event: str = "true") -> None:
+    """Let the messages of these events be so many hours old."""
+    with psycopg.connect(database_url) as owner:
+        owner.execute(
+            f"UPDATE webhook_messages SET created_at = now() - {hours} * interval '1 hour'"  # noqa: S608
+            f" FROM incident_events WHERE id = event_id AND {event}".encode()
+        )
+
+
+def test_what_is_most_urgent_is_told_first_and_of_equals_the_oldest(
+    receiver: Receiver, destination: Destination, make_courier: Callable[..., Courier], sessions: Sessions
+) -> None:
+    ids = add_incidents(
+        sessions,
+        *[("warning", None)] * 2,
+        ("critical", None),
+        ("info", 0.01),
+        ("warning", 0.01),
+        ("critical", 0.01),
+        ("odd", 0.01),
+    )
+    courier = make_courier(destination)
+
+    for _ in ids:
+        assert courier.deliver_next(destination)
+
+    assert told(receiver) == [ids[number] for number in (5, 2, 4, 0, 1, 3, 6)]
+
+
+def test_a_message_that_is_tried_again_holds_up_no_other_and_yields_to_what_is_more_urgent(
+    receiver: Receiver, destination: Destination, make_courier: Callable[..., Courier], sessions: Sessions
+) -> None:
+    critical, lead = add_incidents(sessions, ("critical", 0.01), ("info", None))
+    receiver.statuses += [500, 200, 500]
+    courier = make_courier(destination, limits=LATER)
+    for _ in range(2):
+        assert courier.deliver_next(destination)
+    assert not courier.deliver_next(destination)
+    assert told(receiver) == [critical, lead]
+
+    [failing] = add_incidents(sessions, ("info", None))
+    courier.deliver_next(destination)
+    [urgent] = add_incidents(sessions, ("critical", None))
+    with sessions.begin() as session:  # both failed ones are due again
+        session.execute(
+            update(WebhookDelivery).where(WebhookDelivery.attempts == 1).values(next_attempt_at=func.now())
+        )
+    for _ in range(3):
+        assert courier.deliver_next(destination)
+
+    assert told(receiver)[2:] == [failing, critical, urgent, failing]
+
+
+def test_a_destination_that_another_service_has_or_that_comes_later_loses_nothing(
     *,
     receiver: Receiver,
     destination: Destination,
     make_courier: Callable[..., Courier],
-    incident: Incident,
+    sessions: Sessions,
+    secret_file: Path,
+    database_url: str,
+) -> None:
+    old, young = add_incidents(sessions, ("info", None), ("info", None))
+    age(database_url, 25, f"incident_id = '{old}'")
+    age(database_url, 23, f"incident_id = '{young}'")
+    first = make_courier(destination)
+    assert first.deliver_next(destination)
+    assert not first.deliver_next(destination)
+
+    with receiving() as second:
+        later = Destination(name="later", url=f"http://127.0.0.1:{second.port}/", secret_file=secret_file)
+        courier = make_courier(later)
+        assert courier.deliver_next(later)
+        assert not courier.deliver_next(later)
+        assert told(receiver) == told(second) == [young]
+
+
+def test_a_message_that_no_service_of_a_known_destination_saw_for_a_day_is_noted_as_not_sent(
+    *,
+    receiver: Receiver,
+    destination: Destination,
+    make_courier: Callable[..., Courier],
+    sessions: Sessions,
     database_url: str,
     registry: CollectorRegistry,
 ) -> None:
-    assert incident
-    with psycopg.connect(database_url) as owner:
-        owner.execute("UPDATE webhook_messages SET created_at = now() - interval '25 hours'")
+    [known] = add_incidents(sessions, ("info", None))
+    courier = make_courier(destination, limits=ALL)
+    assert courier.deliver_next(destination)
+    age(database_url, 50)
+    [unseen] = add_incidents(sessions, ("critical", None))
+    age(database_url, 25, f"incident_id = '{unseen}'")
 
-    assert not make_courier(destination).deliver_next(destination)
+    for _ in range(2):
+        assert not courier.deliver_next(destination)
 
-    assert receiver.received == []
+    assert told(receiver) == [known]
+    expired = ("failed", 0, "expired: no service with this destination ran in time")
+    assert sorted(deliveries(sessions)) == [("delivered", 1, None), expired]
     labels = {"destination": "on-call", "outcome": "expired"}
     assert registry.get_sample_value("subtext_webhook_deliveries_total", labels) == 1
+
+
+def test_a_message_that_was_long_under_way_to_the_store_is_sent(
+    *,
+    receiver: Receiver,
+    destination: Destination,
+    make_courier: Callable[..., Courier],
+    sessions: Sessions,
+    database_url: str,
+) -> None:
+    courier = make_courier(destination, limits=ALL)
+    assert not courier.deliver_next(destination)
+    [late] = add_incidents(sessions, ("info", None))
+    age(database_url, 1)
+
+    assert courier.deliver_next(destination)
+
+    assert told(receiver) == [late]
+
+
+def test_more_than_one_look_takes_is_routed_before_anything_is_sent(
+    *,
+    receiver: Receiver,
+    destination: Destination,
+    make_courier: Callable[..., Courier],
+    sessions: Sessions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outbox, "ROUTED_AT_ONCE", 2)
+    critical, *_ = add_incidents(sessions, ("critical", 0.01), *[("info", None)] * 6)
+
+    make_courier(destination).deliver_next(destination)
+
+    assert told(receiver) == [critical]
+    assert len(deliveries(sessions)) == 7
+
+
+@pytest.mark.usefixtures("incident")
+def test_what_is_left_of_a_destination_that_was_taken_out_is_given_up(
+    *,
+    destination: Destination,
+    make_courier: Callable[..., Courier],
+    sessions: Sessions,
+    secret_file: Path,
+    registry: CollectorRegistry,
+) -> None:
+    away = Destination(name="away", url=f"http://127.0.0.1:{free_port()}/", secret_file=secret_file)
+    make_courier(away).deliver_next(away)
+    with sessions.begin() as session:
+        session.execute(
+            update(WebhookDelivery).values(next_attempt_at=func.now() - dt.timedelta(days=3, minutes=1))
+        )
+    courier = make_courier(destination, limits=ALL)
+
+    for _ in range(2):
+        courier.deliver_next(destination)
+
+    assert [state for state, *_ in sorted(deliveries(sessions))] == ["delivered", "failed"]
+    labels = {"destination": "away", "outcome": "expired"}
+    assert registry.get_sample_value("subtext_webhook_deliveries_total", labels) == 1
+
+
+def test_an_event_that_no_worker_wrote_is_given_up_and_holds_up_no_other(
+    *,
+    receiver: Receiver,
+    destination: Destination,
+    make_courier: Callable[..., Courier],
+    sessions: Sessions,
+    database_url: str,
+) -> None:
+    broken, whole = add_incidents(sessions, ("critical", None), ("info", None))
+    with psycopg.connect(database_url) as owner:
+        owner.execute("UPDATE incident_events SET findings = '[1]' WHERE incident_id = %s", [broken])
+    courier = make_courier(destination)
+
+    for _ in range(2):
+        assert courier.deliver_next(destination)
+
+    assert told(receiver) == [whole]
+    assert sorted(deliveries(sessions)) == [
+        ("delivered", 1, None),
+        ("failed", 1, "its event cannot be told"),
+    ]
+
+
+@pytest.mark.usefixtures("incident")
+def test_a_message_that_was_taken_counts_as_delivered_although_another_service_gave_it_up(
+    sessions: Sessions,
+) -> None:
+    lease = dt.timedelta(0)
+    with sessions.begin() as session:
+        outbox.route(session, "on-call", outbox.ROUTED_WITHIN)
+    claims = []
+    for _ in range(2):
+        with sessions.begin() as session:
+            claims.append(outbox.claim(session, "on-call", lease))
+    first, second = claims
+    assert first is not None
+    assert second is not None
+    with sessions.begin() as session:
+        outbox.mark_failed(session, second, "no attempt came to its end")
+    with sessions.begin() as session:
+        outbox.mark_delivered(session, first)
+
+    assert deliveries(sessions) == [("delivered", 2, None)]
 
 
 @pytest.mark.usefixtures("incident")
@@ -381,15 +594,16 @@ def test_a_service_process_tells_what_its_own_triage_did(
     settings = {"database_url": reader_url, "http_port": str(port), "webhooks_file": str(file)}
     body = {"version": 1, "to": "acknowledged", "reason_code": "under_review", "note": "do not tell"}
     with running_service(**settings):
-        wait_until("the first message", lambda: receiver.received, 60)
+        wait_until("the first message", lambda: receiver.received, 180)
         answer = httpx.post(
             f"http://127.0.0.1:{port}/v1/incidents/{incident.id}/transitions",
             json=body,
             headers=headers_for("flags:read", "incidents:triage"),
             trust_env=False,
+            timeout=60,
         )
         assert answer.status_code == 200, answer.text
-        wait_until("the second message", lambda: len(receiver.received) == 2, 30)
+        wait_until("the second message", lambda: len(receiver.received) == 2, 180)
         metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
 
     document = receiver.received[1].verified(SECRET)
