@@ -41,6 +41,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "UPDATE (first_captured_at, last_captured_at, updated_at)",
         ],
         "incident_events": ["SELECT", "INSERT"],
+        "anomaly_windows": ["SELECT", "INSERT"],
+        "request_tests": ["SELECT", "INSERT"],
         "webhook_messages": ["SELECT", "INSERT"],
         "webhook_deliveries": [],
         "coverage_minutes": ["SELECT", "INSERT", "UPDATE (count)"],
@@ -59,6 +61,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         # Triage and webhooks: whoever takes the service over changes no evidence and no event.
         "incidents": ["SELECT", "UPDATE (state, version, labels, updated_at)"],
         "incident_events": ["SELECT", "INSERT"],
+        "anomaly_windows": ["SELECT"],
+        "request_tests": ["SELECT"],
         "webhook_messages": ["SELECT", "INSERT", "UPDATE (routed_at)"],
         "webhook_deliveries": [
             "SELECT",
