@@ -44,6 +44,18 @@ class WorkerSettings(BaseSettings):
     decoder_recovery_seconds: float = Field(
         default=30.0, ge=0.0, description="that a broken decoder is given before the process ends"
     )
+    anomaly_fdr: float = Field(
+        default=0.1, gt=0.0, lt=1.0, description="accepted share of false ones among a window's discoveries"
+    )
+    anomaly_window_seconds: float = Field(
+        default=3600.0, gt=0.0, description="between two windows in which requests are tested together"
+    )
+    anomaly_window_requests: int = Field(
+        default=100, ge=1, description="least of a window, unless one of them waits for a day"
+    )
+    anomaly_settle_seconds: float = Field(
+        default=900.0, ge=0.0, description="without a new row until a request is complete"
+    )
     redis_timeout_seconds: float = Field(default=10.0, gt=1.0)
 
     @property

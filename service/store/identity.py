@@ -41,6 +41,11 @@ def incident_event_id(incident: uuid.UUID, version: int) -> uuid.UUID:
     return _derive("incident event", str(incident), str(version))
 
 
+def request_test_id(model: uuid.UUID, capture: uuid.UUID, layer: int, decoder: uuid.UUID) -> uuid.UUID:
+    """Return the id of the test whether one capture at one layer is an anomaly to one decoder."""
+    return _derive("request test", str(model), capture.hex, str(layer), str(decoder))
+
+
 def capture_key(capture_id: uuid.UUID | None, model: uuid.UUID, request_id: str) -> uuid.UUID:
     """Return what tells a capture apart from all others; of before captures, from model and request id."""
     if capture_id is not None:

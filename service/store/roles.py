@@ -42,6 +42,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "UPDATE (first_captured_at, last_captured_at, updated_at)",
         ],
         "incident_events": ["SELECT", "INSERT"],
+        "anomaly_windows": ["SELECT", "INSERT"],
+        "request_tests": ["SELECT", "INSERT"],
         "webhook_messages": ["SELECT", "INSERT"],
         "webhook_deliveries": [],
         "coverage_minutes": ["SELECT", "INSERT", "UPDATE (count)"],
@@ -67,6 +69,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (severity, reason, note, labels)",
         ],
         "webhook_messages": ["SELECT", "INSERT (event_id)"],
+        "anomaly_windows": ["SELECT"],
+        "request_tests": ["SELECT"],
         "webhook_deliveries": [
             "SELECT",
             "INSERT",

@@ -13,8 +13,10 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Double,
     ForeignKey,
     Index,
+    Integer,
     MetaData,
     SmallInteger,
     Text,
@@ -327,6 +329,61 @@ class IncidentEvent(Base):
     labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))  # given with it
     # New ones, with their figures at that moment; of the system's events alone.
     findings: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+
+
+class AnomalyWindow(Base):
+    """Requests that were tested together for being anomalies; the false discovery rate is theirs."""
+
+    __tablename__ = "anomaly_windows"
+    __table_args__ = (
+        CheckConstraint("fdr > 0 AND fdr < 1", name="fdr"),
+        CheckConstraint("discoveries >= 0 AND discoveries <= requests", name="discoveries"),
+        Index("ix_anomaly_windows_decoder_id_closed_at", "decoder_id", "closed_at"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    decoder_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("decoders.id"))
+    reference_digest: Mapped[str]  # SHA-256 of the anomaly reference that the requests were ranked by
+    fdr: Mapped[float]  # accepted share of false ones among the discoveries, on average
+    requests: Mapped[int]  # tested in it: the denominator
+    discoveries: Mapped[int]
+    threshold: Mapped[float | None]  # largest p-value that was a discovery; None without one
+    started_at: Mapped[dt.datetime]  # first capture of its first request; `ended_at`: of its last one
+    ended_at: Mapped[dt.datetime]
+    closed_at: Mapped[dt.datetime]  # when its requests were tested
+
+
+class RequestTest(Base):
+    """Whether one capture, at one layer, is an anomaly among the requests of its window. Tested once."""
+
+    __tablename__ = "request_tests"
+    __table_args__ = (
+        UniqueConstraint("capture_id", "model_id", "decoder_id", "layer"),
+        CheckConstraint("p_value > 0 AND p_value <= 1", name="p_value"),
+        CheckConstraint("q_value > 0 AND q_value <= 1", name="q_value"),
+        CheckConstraint("cardinality(positions) = cardinality(row_p_values)", name="rows"),
+        Index("ix_request_tests_window_id", "window_id"),
+        # Pages of discoveries follow tested_at, which never changes.
+        Index("ix_request_tests_discoveries", "tested_at", "id", postgresql_where=text("is_discovery")),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of model, capture, layer and decoder
+    window_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("anomaly_windows.id"))
+    model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
+    decoder_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("decoders.id"))
+    capture_id: Mapped[uuid.UUID]
+    request_id: Mapped[str]
+    layer: Mapped[int]
+    p_value: Mapped[float]  # conformal, floor 1 / (calibration_n + 1)
+    q_value: Mapped[float]  # the smallest rate at which it would be a discovery of its window
+    rank: Mapped[int]  # place of its p-value in the window, the smallest first; equal ones share the last
+    calibration_n: Mapped[int]  # benign requests that it was ranked among
+    positions: Mapped[list[int]] = mapped_column(ARRAY(Integer))  # that it was tested by
+    row_p_values: Mapped[list[float]] = mapped_column(ARRAY(Double))  # theirs, in the same order
+    is_discovery: Mapped[bool]
+    first_captured_at: Mapped[dt.datetime]
+    last_captured_at: Mapped[dt.datetime]
+    tested_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
 class WebhookMessage(Base):

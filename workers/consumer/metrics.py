@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from service.store.tables import FlagStatus
 from subtext_sidecar.contract import dead_letters, streams
+from workers.judge.windows import Readiness
 
 _RATIOS = tuple(step / 20 for step in range(21))
 _SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
@@ -125,6 +126,24 @@ class WorkerMetrics:
             ["model"],
             registry=registry,
         )
+        self.requests_tested = Counter(
+            "subtext_anomaly_requests_tested",
+            "Requests that were tested for being anomalies, each once in its window",
+            ["model", "layer"],
+            registry=registry,
+        )
+        self.request_discoveries = Counter(
+            "subtext_anomaly_request_discoveries",
+            "Those of them that are anomalies at the window's false discovery rate",
+            ["model", "layer"],
+            registry=registry,
+        )
+        self.request_tests_ready = Gauge(
+            "subtext_anomaly_request_tests_ready",
+            "Whether the anomaly reference can tell requests apart at the asked rate, or why not",
+            ["model", "layer", "reason"],
+            registry=registry,
+        )
         self.disputed = Counter(
             "subtext_anomaly_disputes",
             "Rows that the screen measured otherwise: sidecar and worker have different references",
@@ -208,6 +227,12 @@ class WorkerMetrics:
         """Show the dead letters of a stream from before the first one."""
         for reason in dead_letters.REASONS:
             self.dead_letters.labels(stream, reason)
+
+    def start_request_tests(self, model: str, layer: str, readiness: str) -> None:
+        """Show tests of requests from before the first one, and whether there will be any."""
+        self.requests_tested.labels(model, layer)
+        self.request_discoveries.labels(model, layer)
+        self.request_tests_ready.labels(model, layer, readiness).set(readiness == Readiness.READY)
 
     def start_flags(self, model: str, concept: str, severity: str) -> None:
         """Show the flags of a concept from before the first one."""

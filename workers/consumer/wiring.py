@@ -1,6 +1,7 @@
 """Build a worker's parts from its settings. Everything is passed on; nothing is global."""
 
 import contextlib
+import datetime as dt
 import math
 import threading
 from collections.abc import Callable
@@ -15,8 +16,11 @@ from service.store import engine as store_engine
 from service.store import migrate
 from service.store.write import concepts as stored_concepts
 from service.store.write import decoders
+from service.store.write.discoveries import Reader
+from subtext_sidecar.anomaly.reference import digest
 from subtext_sidecar.anomaly.score import Detector, Reference
 from subtext_sidecar.contract import streams
+from workers.consumer.discovery_watch import DiscoveryWatch
 from workers.consumer.gauges import Gauges
 from workers.consumer.health import HealthServer
 from workers.consumer.intake import COVERAGE_QUEUE, CoverageIntake
@@ -35,6 +39,8 @@ from workers.judge.embedder import Embedder, MiniLmEmbedder
 from workers.judge.judge import Judge
 from workers.judge.matching import ConceptMatcher
 from workers.judge.policy import JudgePolicy
+from workers.judge.request_anomalies import RequestNull
+from workers.judge.windows import RequestTester, WindowPlan
 from workers.nla.decoder import Decoder
 from workers.settings import WorkerSettings
 
@@ -52,6 +58,7 @@ class Parts:
     redis: redis.Redis
     queue: StreamQueue = field(init=False)  # of the decoder's model and layer: from `connect` on
     old_stream: OldStream = field(init=False)  # from `connect` on
+    discoveries: DiscoveryWatch = field(init=False)  # from `connect` on
     metrics: WorkerMetrics
     gauges: Gauges
     intake: CoverageIntake
@@ -102,6 +109,7 @@ class Parts:
         self._warm_up(decoder, judge, target)
         self._tell_calibration(in_force, target.model, str(decoder.identity.layer))
         self._open_queues(target.model, decoder.identity.layer)
+        self.discoveries = self._watch(target, decoder.identity.layer, anomaly, judge.policy)
         return WorkerLoop(
             queue=self.queue,
             decoder=decoder,
@@ -136,6 +144,26 @@ class Parts:
         for names in (own, old):
             self.gauges.add(names, StreamQueue(self.redis, names))
         self.metrics.start_dead_letters(own.stream)
+
+    def _watch(
+        self, target: Target, layer: int, anomaly: Reference | None, policy: JudgePolicy
+    ) -> DiscoveryWatch:
+        settings = self.settings
+        plan = WindowPlan(
+            fdr=settings.anomaly_fdr,
+            length=dt.timedelta(seconds=settings.anomaly_window_seconds),
+            least_requests=settings.anomaly_window_requests,
+            settle=dt.timedelta(seconds=settings.anomaly_settle_seconds),
+        )
+        return DiscoveryWatch(
+            sessions=store_engine.session_factory(self.database),
+            reader=Reader(target.model_id, target.decoder_id),
+            tester=None if anomaly is None else _tester(anomaly, plan),
+            plan=plan,
+            metrics=self.metrics,
+            labels=(target.model, str(layer)),
+            anomaly_p_value=policy.anomaly_p_value,
+        )
 
     def close(self) -> None:
         """Let go of everything."""
@@ -252,6 +280,11 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
         warm=warm,
         progress=progress,
     )
+
+
+def _tester(anomaly: Reference, plan: WindowPlan) -> RequestTester:
+    null = RequestNull(anomaly.request_p_values, least_requests=plan.reference_requests)
+    return RequestTester(null, digest(anomaly), plan)
 
 
 def _stored(concept: Concept) -> stored_concepts.NewConcept:

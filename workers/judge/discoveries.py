@@ -69,6 +69,16 @@ def bh_threshold(p_values: NDArray[np.floating[Any]], fdr: float) -> float:
     return float(ranked[np.flatnonzero(is_below)[-1]]) if is_below.any() else 0.0
 
 
+def q_values(p_values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return for each p-value (n,) the smallest rate at which the procedure rejects it, at most 1."""
+    order = np.argsort(p_values, kind="stable")
+    scaled = np.asarray(p_values, np.float64)[order] * len(p_values) / np.arange(1, len(p_values) + 1)
+    found = np.empty(len(p_values))
+    # A larger p-value may be rejected at a smaller rate, and takes all smaller ones with it.
+    found[order] = np.minimum.accumulate(scaled[::-1])[::-1]
+    return np.minimum(found, 1.0)
+
+
 def least_discoveries(requests: int, calibration_n: int, *, fdr: float = FDR) -> int:
     """Return how many requests of a window must be extreme before any of them can be a discovery.
 

@@ -21,7 +21,7 @@ from subtext_sidecar.anomaly.score import Floats
 from workers.judge.discoveries import RequestTest
 
 LEAST_REQUESTS: Final = 100
-"""A number of rows that fewer benign requests have is not used, so that no p-value floors above 0.01."""
+"""With fewer benign requests a p-value would floor above 0.01."""
 
 
 class JudgedRow(NamedTuple):
@@ -37,10 +37,11 @@ class JudgedRow(NamedTuple):
 class RequestNull:
     """How benign requests are distributed, for every number of rows."""
 
-    def __init__(self, row_p_values: Floats) -> None:
+    def __init__(self, row_p_values: Floats, *, least_requests: int = LEAST_REQUESTS) -> None:
         """Rank benign requests by their rows' p-values, (requests, rows).
 
-        Each request's rows are in random order; 0 stands where it has no more.
+        Each request's rows are in random order; 0 stands where it has no more. A number of rows that fewer
+        than ``least_requests`` requests have is not used.
         """
         is_row = row_p_values > 0.0
         evidence = np.where(is_row, -np.log(np.where(is_row, row_p_values, 1.0).astype(np.float64)), 0.0)
@@ -48,7 +49,7 @@ class RequestNull:
         self._ranked: dict[int, NDArray[np.float64]] = {}
         for rows in range(1, row_p_values.shape[1] + 1):
             statistics = sums[counts >= rows, rows - 1] / rows
-            if len(statistics) >= LEAST_REQUESTS:
+            if len(statistics) >= least_requests:
                 self._ranked[rows] = np.sort(statistics)
 
     @property
@@ -56,12 +57,21 @@ class RequestNull:
         """The largest number of rows that a request can be judged by; 0 with too few requests."""
         return max(self._ranked, default=0)
 
-    def judge(self, capture_id: str, rows: Sequence[JudgedRow]) -> RequestTest | None:
-        """Return the test of a request, or None when no row of it can be used."""
+    @property
+    def least_n(self) -> int:
+        """The fewest benign requests that a request is ranked among; 0 when there are too few."""
+        return min((len(ranked) for ranked in self._ranked.values()), default=0)
+
+    def choose(self, capture_id: str, rows: Sequence[JudgedRow]) -> list[JudgedRow]:
+        """Return the rows that a request is judged by; none when it has none of the baseline."""
         usable = sorted(
             (row for row in rows if row.is_baseline), key=lambda row: _draw(capture_id, row.position)
         )
-        used = usable[: self.most_rows]
+        return usable[: self.most_rows]
+
+    def judge(self, capture_id: str, rows: Sequence[JudgedRow]) -> RequestTest | None:
+        """Return the test of a request, or None when no row of it can be used."""
+        used = self.choose(capture_id, rows)
         if not used:
             return None
         return self.rank(capture_id, [row.p_value for row in used])

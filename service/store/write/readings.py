@@ -92,7 +92,7 @@ def store_batch(
     if not readings:
         return StoredBatch(frozenset(), [], [])
     subjects = sorted({_subject(new.sample, model_id, decoder_id) for new in readings}, key=str)
-    _lock_captures(session, subjects)
+    lock_captures(session, subjects)
     samples = [values_of(new.sample) | {"model_id": model_id} for new in readings]
     session.execute(insert(Sample).on_conflict_do_nothing(), samples)
     names.add_names(
@@ -114,7 +114,8 @@ def _subject(sample: Sample, model_id: uuid.UUID, decoder_id: uuid.UUID) -> Subj
     return Subject(model_id, decoder_id, sample.capture_id, sample.request_id, sample.layer)
 
 
-def _lock_captures(session: Session, subjects: Sequence[Subject]) -> None:
+def lock_captures(session: Session, subjects: Sequence[Subject]) -> None:
+    """Lock the subjects' captures until the transaction ends; a transaction may do so once."""
     # Every worker takes the locks in the same order, so that no two workers deadlock.
     names = {f"{subject.model_id}/{subject.capture}" for subject in subjects}
     keys = sorted({identity.model_id(name).int & (2**63 - 1) for name in names})

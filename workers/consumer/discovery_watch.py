@@ -1,0 +1,109 @@
+"""Tests complete requests for being anomalies, window by window, in a thread of its own.
+
+Of several workers one at a time does it: whoever gets the lock. A window and its incidents are one
+transaction, so a crash leaves the requests to the next look.
+"""
+
+import datetime as dt
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.store.write import discoveries
+from service.store.write.discoveries import Reader, Span
+from service.store.write.incidents import IncidentChange
+from service.store.write.window import NewWindow
+from workers.consumer.metrics import WorkerMetrics
+from workers.judge.windows import Readiness, RequestTester, WindowPlan
+
+log = structlog.get_logger()
+_MOST_SECONDS: Final = 60.0
+_LOOKS_A_WINDOW: Final = 10
+
+
+class DiscoveryWatch:
+    """Looks whether a window can be closed, and closes it."""
+
+    def __init__(
+        self,
+        *,
+        sessions: sessionmaker[Session],
+        reader: Reader,
+        tester: RequestTester | None,
+        plan: WindowPlan,
+        metrics: WorkerMetrics,
+        labels: tuple[str, str],
+        anomaly_p_value: float | None,
+    ) -> None:
+        """``tester`` None: the decoder has no anomaly reference. ``labels`` are model and layer."""
+        self._sessions = sessions
+        self._reader = reader
+        self._tester = tester
+        self._plan = plan
+        self._metrics = metrics
+        self._labels = labels
+        self._anomaly_p_value = anomaly_p_value
+        self._readiness = Readiness.NO_REFERENCE if tester is None else tester.readiness
+        metrics.start_request_tests(*labels, self._readiness)
+
+    def run(self, stop: threading.Event) -> None:
+        """Look until told to stop."""
+        if self._readiness != Readiness.READY:
+            log.warning(
+                "requests_not_tested",
+                reason=self._readiness,
+                benign_requests_needed=self._plan.reference_requests,
+            )
+            stop.wait()
+            return
+        pause = min(_MOST_SECONDS, self._plan.length.total_seconds() / _LOOKS_A_WINDOW)
+        while not stop.is_set():
+            self.look(dt.datetime.now(dt.UTC))
+            stop.wait(pause)
+
+    def look(self, now: dt.datetime) -> None:
+        """Close the windows that are due; a store that is away is asked again at the next look."""
+        if self._tester is None:
+            return
+        try:
+            with self._sessions.begin() as session:
+                windows, changes = self._close(session, self._tester, now)
+        except SQLAlchemyError as error:
+            self._metrics.failures.labels(type(error).__name__).inc()
+            log.warning("requests_not_tested_now", error=repr(error))
+            return
+        self._tell(windows, changes)
+
+    def _close(
+        self, session: Session, tester: RequestTester, now: dt.datetime
+    ) -> tuple[list[NewWindow], list[IncidentChange]]:
+        if not discoveries.try_own(session, self._reader):
+            return [], []
+        last = discoveries.last_closed_at(session, self._reader)
+        if last is not None and now - last < self._plan.length:
+            return [], []
+        windows = tester.close(discoveries.list_untested(session, self._reader, self._span(now, last)), now)
+        changes = discoveries.store_windows(
+            session, self._reader, windows, anomaly_p_value=self._anomaly_p_value
+        )
+        return windows, changes
+
+    def _span(self, now: dt.datetime, last: dt.datetime | None) -> Span:
+        """Return where untested requests may lie: what is older was tested, or came too late for it."""
+        plan = self._plan
+        oldest = now - plan.longest - plan.late
+        since_last = oldest if last is None else last - plan.settle - plan.late
+        return Span(max(oldest, since_last), now - plan.settle)
+
+    def _tell(self, windows: Sequence[NewWindow], changes: Sequence[IncidentChange]) -> None:
+        for window in windows:
+            found = sum(test.is_discovery for test in window.tests)
+            self._metrics.requests_tested.labels(*self._labels).inc(len(window.tests))
+            self._metrics.request_discoveries.labels(*self._labels).inc(found)
+            log.info("anomaly_window_closed", requests=len(window.tests), discoveries=found)
+        for change in changes:
+            self._metrics.incident_events.labels(self._labels[0], change.kind, change.severity).inc()
