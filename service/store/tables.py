@@ -193,7 +193,7 @@ class ConceptMatch(Base):
 
     explanation_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("explanations.id"), primary_key=True)
     concept: Mapped[str] = mapped_column(primary_key=True)
-    matcher: Mapped[str]  # regex | semantic | claim
+    matcher: Mapped[str]  # regex | semantic | claim | probe
     score: Mapped[float]
 
 

@@ -1,6 +1,7 @@
 """`subtext calibrate concepts`: from judged benign requests to the rule and the rate of every concept."""
 
 import argparse
+import base64
 import datetime as dt
 import os
 import sys
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from workers.calibrate import incidents, rates
+from workers.judge import probes
 from workers.judge.calibration import (
     FORMAT,
     CalibratedConcept,
@@ -42,6 +44,8 @@ class JudgedReading(BaseModel):
     text: str
     verified: bool
     claims: Claims | None = None
+    vector: str | None = None
+    """The activation, little-endian float32 in base64; only probes need it."""
     captured_at: AwareDatetime | None = None
 
 
@@ -69,8 +73,8 @@ def calibrate(argv: list[str]) -> int:
         type=Path,
         required=True,
         help="lines of JSON, one a reading: `request`, `position`, `text`, `verified`, `claims` and"
-        " optionally `captured_at`. All must be of benign requests, sampled as the policy"
-        " samples, by one decoder",
+        " optionally `captured_at`; for concepts with a probe `vector` too, float32 in base64."
+        " All must be of benign requests, sampled as the policy samples, by one decoder",
     )
     parser.add_argument("--held-out", type=Path, help="the same of other requests, to try the rules on")
     parser.add_argument("--source", required=True, help="what the requests are, for the file")
@@ -88,7 +92,7 @@ def calibrate(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         calibration = _run(arguments)
-    except (ConceptsError, CalibrationError) as error:
+    except (ConceptsError, CalibrationError, probes.ProbeError) as error:
         sys.stderr.write(f"subtext calibrate concepts: {error}\n")
         return _BAD_USE
     save(calibration, arguments.out)
@@ -99,6 +103,9 @@ def calibrate(argv: list[str]) -> int:
 
 def _run(arguments: argparse.Namespace) -> ConceptCalibration:
     concepts = load_concepts(arguments.concepts_file)
+    probes.check_fit(
+        concepts.probes.values(), models={arguments.model}, layer=arguments.layer, d_model=None
+    )
     matcher = ConceptMatcher(concepts, MiniLmEmbedder(), {})
     found = [
         measure(load_readings(path), matcher, source=f"{arguments.source} ({path.name})")
@@ -136,7 +143,8 @@ def measure(readings: Sequence[JudgedReading], matcher: ConceptMatcher, *, sourc
     """Score every verified position; a position read twice counts once, by its last reading."""
     by_place = {(reading.request, reading.position): reading for reading in readings}
     kept = list(by_place.values())
-    scores = matcher.measure([one.text for one in kept], [one.claims for one in kept])
+    vectors = _vectors(kept) if matcher.needs_vectors else None
+    scores = matcher.measure([one.text for one in kept], [one.claims for one in kept], vectors)
     rows = incidents.by_request([one.request for one in kept], [one.verified for one in kept])
     last: dict[str, int] = {}
     for one in kept:
@@ -153,6 +161,22 @@ def measure(readings: Sequence[JudgedReading], matcher: ConceptMatcher, *, sourc
         last_position=_quantiles(list(last.values())),
     )
     return Requests(traffic, [scores[places] for places in rows.values()])
+
+
+def _vectors(readings: Sequence[JudgedReading]) -> NDArray[np.float32]:
+    """Return the activations of the readings, (n, d_model); CalibrationError names a bad one."""
+    rows = []
+    for one in readings:
+        place = f"readings: request {one.request!r}, position {one.position}: vector"
+        if one.vector is None:
+            raise CalibrationError(f"{place}: is missing, and a concept has a probe; add what was read")
+        try:
+            rows.append(np.frombuffer(base64.b64decode(one.vector, validate=True), "<f4"))
+        except ValueError as error:
+            raise CalibrationError(f"{place}: is not float32 in base64: {error}") from None
+        if rows[-1].shape != rows[0].shape or not np.isfinite(rows[-1]).all() or not rows[-1].any():
+            raise CalibrationError(f"{place}: must be finite, not zero, and as wide as the others")
+    return np.array(rows, np.float32)
 
 
 def summarize(

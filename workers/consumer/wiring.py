@@ -31,7 +31,7 @@ from workers.consumer.outage import known_vector
 from workers.consumer.outage.progress import Progress
 from workers.consumer.queue import QueueSettings, StreamQueue
 from workers.errors import STORE_ERRORS, is_outage
-from workers.judge import anomalies
+from workers.judge import anomalies, probes
 from workers.judge.calibration import InForce, Loaded, RejectedReason, put_in_force
 from workers.judge.calibration import load as load_calibration
 from workers.judge.concepts import Concept, ConceptSet, load_concepts
@@ -41,7 +41,7 @@ from workers.judge.matching import ConceptMatcher
 from workers.judge.policy import JudgePolicy
 from workers.judge.request_anomalies import RequestNull
 from workers.judge.windows import RequestTester, WindowPlan
-from workers.nla.decoder import Decoder
+from workers.nla.decoder import Decoder, DecoderIdentity
 from workers.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -88,13 +88,14 @@ class Parts:
         """Register the decoder and return the loop; None when told to stop while the store was away.
 
         ``anomaly`` None: no anomalies are told. Raises ValueError when the store knows the model with
-        another width, a concept's version with another definition, or the anomaly reference is of other
-        vectors.
+        another width, a concept's version with another definition, or the anomaly reference or a probe is
+        of other vectors.
         """
         if anomaly is not None:
             identity = decoder.identity
             models = {identity.model, self.settings.served_model or identity.model}
             anomalies.check_fits(anomaly, models=models, layer=identity.layer, d_model=identity.d_model)
+        self._check_probes(decoder.identity)
         in_force = put_in_force(self.concepts, self.calibration, decoder.identity)
         judge = Judge(
             concepts=self.concepts,
@@ -127,6 +128,14 @@ class Parts:
             warm=self.warm,
             progress=self.progress,
             reached=reached,
+        )
+
+    def _check_probes(self, identity: DecoderIdentity) -> None:
+        probes.check_fit(
+            self.concepts.probes.values(),
+            models={identity.model, self.settings.served_model or identity.model},
+            layer=identity.layer,
+            d_model=identity.d_model,
         )
 
     def _open_queues(self, model: str, layer: int) -> None:

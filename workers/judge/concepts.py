@@ -5,14 +5,19 @@ A concept never changes once it is used: its content has a digest, and a change 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
 import re2
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-MatcherKind = Literal["regex", "semantic", "claim"]
+from workers.judge.probes import LinearProbe, ProbeError, load_probe
+from workers.judge.probes import digest as digest_of
+
+MatcherKind = Literal["regex", "semantic", "claim", "probe"]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -52,19 +57,36 @@ class Claim(_StrictModel):
         return self
 
 
+class Probe(_StrictModel):
+    """Matches a vector by a direction of its own layer, whatever was read of it."""
+
+    file: Annotated[str, Field(min_length=1, exclude=True)]
+    """Made by `subtext concept fit`; relative to concepts.yaml. Not part of the definition."""
+    threshold: Share
+    """On the probe's score, until a calibration sets another."""
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Of what the file holds. Loading fills it in; one that is written must be the file's."""
+
+
 class Matcher(_StrictModel):
-    """Exactly one of a regular expression, a semantic similarity and a claim."""
+    """Exactly one of a regular expression, a semantic similarity, a claim and a probe."""
 
     regex: str | None = None
     semantic: Semantic | None = None
     claim: Claim | None = None
+    probe: Probe | None = None
+
+    @property
+    def kind(self) -> MatcherKind:
+        """Which of them it is."""
+        kinds: tuple[MatcherKind, ...] = ("regex", "semantic", "claim", "probe")
+        return next(kind for kind in kinds if getattr(self, kind) is not None)
 
     @property
     def threshold(self) -> float | None:
         """The threshold on the matcher's score; None for one that matches or does not."""
-        if self.semantic is not None:
-            return self.semantic.threshold
-        return None if self.claim is None else self.claim.threshold
+        part = self.semantic or self.claim or self.probe
+        return None if part is None else part.threshold
 
     @field_validator("regex")
     @classmethod
@@ -82,8 +104,8 @@ class Matcher(_StrictModel):
 
     @model_validator(mode="after")
     def _is_one(self) -> "Matcher":
-        if sum(part is not None for part in (self.regex, self.semantic, self.claim)) != 1:
-            raise ValueError("needs exactly one of regex, semantic and claim")
+        if sum(part is not None for part in (self.regex, self.semantic, self.claim, self.probe)) != 1:
+            raise ValueError("needs exactly one of regex, semantic, claim and probe")
         return self
 
 
@@ -139,7 +161,9 @@ class ConceptSet(NamedTuple):
 
     concepts: tuple[Concept, ...]
     digest: str
-    """SHA-256 of the file."""
+    """SHA-256 of the file, and of the digests of its probes."""
+    probes: Mapping[str, LinearProbe] = MappingProxyType({})
+    """By digest."""
 
     def by_name(self) -> dict[str, Concept]:
         """Return the concepts by name."""
@@ -159,7 +183,34 @@ def load_concepts(path: Path) -> ConceptSet:
         raise ConceptsError(_explain(path, document, error)) from None
     for concept in parsed.concepts:
         _check_version(path, parsed.version, concept)
-    return ConceptSet(parsed.concepts, hashlib.sha256(content).hexdigest())
+    probes: dict[str, LinearProbe] = {}
+    concepts = tuple(_with_probes(path, concept, probes) for concept in parsed.concepts)
+    digest = hashlib.sha256(content + "".join(sorted(probes)).encode()).hexdigest()
+    return ConceptSet(concepts, digest, probes)
+
+
+def _with_probes(path: Path, concept: Concept, known: dict[str, LinearProbe]) -> Concept:
+    """Return the concept with the digests of its probes, which come to be ``known``."""
+    matchers = []
+    for number, matcher in enumerate(concept.matchers):
+        if (probe := matcher.probe) is None:
+            matchers.append(matcher)
+            continue
+        place = f"{path}: concept {concept.name!r}: matchers.{number}.probe"
+        try:
+            loaded = load_probe(path.parent / probe.file)
+        except ProbeError as error:
+            raise ConceptsError(f"{place}.file: {error}") from error
+        digest = digest_of(loaded)
+        if probe.digest not in {None, digest}:
+            raise ConceptsError(
+                f"{place}.digest: {probe.file} has {digest}; restore the file, or write its digest and"
+                " raise the concept's version"
+            )
+        known[digest] = loaded
+        with_digest = probe.model_copy(update={"digest": digest})
+        matchers.append(matcher.model_copy(update={"probe": with_digest}))
+    return concept.model_copy(update={"matchers": tuple(matchers)})
 
 
 def compile_pattern(pattern: str) -> Any:
@@ -182,14 +233,18 @@ def _check_version(path: Path, file_version: int, concept: Concept) -> None:
                 raise ConceptsError(
                     f"{place}: {field}: is of files of version 2; set version: 2 at the top"
                 )
-        if any(matcher.claim for matcher in concept.matchers):
-            raise ConceptsError(f"{place}: matchers: claim is of files of version 2; set version: 2")
+        for matcher in concept.matchers:
+            if matcher.kind in {"claim", "probe"}:
+                raise ConceptsError(
+                    f"{place}: matchers: {matcher.kind} is of files of version 2; set version: 2"
+                )
         return
     if concept.version is None:
         raise ConceptsError(f"{place}: version: missing; begin with 1 and raise it with every change")
-    if len({matcher.claim is None for matcher in concept.matchers if matcher.threshold is not None}) > 1:
+    scored = sorted({matcher.kind for matcher in concept.matchers if matcher.threshold is not None})
+    if len(scored) > 1:
         raise ConceptsError(
-            f"{place}: matchers: similarities and probabilities have no common threshold to calibrate;"
+            f"{place}: matchers: {' and '.join(scored)} have no common threshold to calibrate;"
             " give thresholds to one kind of matcher, or make two concepts"
         )
 

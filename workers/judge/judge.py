@@ -53,7 +53,7 @@ class Judge:
         ``vectors`` is (n, d_model), read at ``places``. ``screened`` holds the records' scores, ``claims``
         those of the readings.
         """
-        matches = self.matcher.match(texts, claims)
+        matches = self.matcher.match(texts, claims, vectors)
         if self.detector is None:
             return [Judgement(None, None, None, found) for found in matches]
         found_of = zip(anomalies.measure(self.detector, vectors, places, screened), matches, strict=True)

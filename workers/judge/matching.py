@@ -1,4 +1,4 @@
-"""Which readings match which concepts, and how strongly.
+"""Which readings match which concepts, and how strongly: by text, by claims, or by the vector itself.
 
 One match is only a hint; `workers.judge.flags` decides when matches make a flag.
 """
@@ -20,13 +20,16 @@ NOTHING: Final = -1.0
 """Score of a concept without anything to compare; no cosine is below it."""
 
 
+Vectors = NDArray[np.floating[Any]]
+
+
 class Match(NamedTuple):
-    """One explanation that matched one concept."""
+    """One explanation, or the vector that it is of, that matched one concept."""
 
     concept: str
     matcher: MatcherKind
     score: float
-    """`CERTAIN`, a cosine similarity, or a claim's probability."""
+    """`CERTAIN`, a cosine similarity, a claim's probability, or a probe's score."""
 
 
 class _Found(NamedTuple):
@@ -66,16 +69,30 @@ class ConceptMatcher:
             for index, matcher in matchers
             if matcher.semantic is not None
         ]
+        self._probes = [
+            (index, matcher.probe.threshold, concepts.probes[str(matcher.probe.digest)])
+            for index, matcher in matchers
+            if matcher.probe is not None
+        ]
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether a concept has a probe."""
+        return bool(self._probes)
 
     def match(
-        self, texts: Sequence[str], claims: Sequence[Claims | None] | None = None
+        self,
+        texts: Sequence[str],
+        claims: Sequence[Claims | None] | None = None,
+        vectors: Vectors | None = None,
     ) -> list[list[Match]]:
         """Return each text's matches: for every concept at most one, the highest-scoring.
 
-        ``claims`` are the readings' claims, in the texts' order.
+        ``claims`` are the readings' claims and ``vectors`` (n, d_model) what was read, in the texts' order;
+        ValueError without vectors when a concept has a probe.
         """
         best: list[dict[str, Match]] = [{} for _ in texts]
-        for found in self._find(texts, claims):
+        for found in self._find(texts, claims, vectors):
             concept = self._concepts[found.concept]
             for place in np.flatnonzero(found.scores >= self._threshold(concept, found)).tolist():
                 match = Match(concept.name, found.kind, float(found.scores[place]))
@@ -85,15 +102,19 @@ class ConceptMatcher:
         return [list(matches.values()) for matches in best]
 
     def measure(
-        self, texts: Sequence[str], claims: Sequence[Claims | None] | None = None
+        self,
+        texts: Sequence[str],
+        claims: Sequence[Claims | None] | None = None,
+        vectors: Vectors | None = None,
     ) -> NDArray[np.float64]:
         """Return how strongly every concept is matched, whatever the thresholds, (n, concepts).
 
-        CERTAIN only where a matcher without a threshold matches; scores of others stay below it.
+        Takes what `match` takes. CERTAIN only where a matcher without a threshold matches; scores of others
+        stay below it.
         """
         below = np.nextafter(CERTAIN, NOTHING)
         scores = np.full((len(texts), len(self._concepts)), NOTHING)
-        for found in self._find(texts, claims):
+        for found in self._find(texts, claims, vectors):
             own = found.scores if found.threshold is None else np.minimum(found.scores, below)
             scores[:, found.concept] = np.maximum(scores[:, found.concept], own)
         return scores
@@ -103,9 +124,13 @@ class ConceptMatcher:
             return CERTAIN
         return self._thresholds.get(concept.name, found.threshold)
 
-    def _find(self, texts: Sequence[str], claims: Sequence[Claims | None] | None) -> list[_Found]:
+    def _find(
+        self, texts: Sequence[str], claims: Sequence[Claims | None] | None, vectors: Vectors | None
+    ) -> list[_Found]:
         if not texts:
             return []
+        if self._probes and vectors is None:
+            raise ValueError("vectors: missing, and a concept has a probe; give those that were read")
         # RE2 and embedders work on UTF-8, which has no lone surrogates.
         encodable = [text.encode(errors="replace").decode() for text in texts]
         found = [
@@ -117,10 +142,15 @@ class ConceptMatcher:
             ]
             found.append(_Found(index, "claim", claim.threshold, np.array(scores, np.float64)))
         if self._semantics:
-            vectors = self._embedder.embed(encodable)
+            embedded = self._embedder.embed(encodable)
             for index, threshold, examples in self._semantics:
-                similarity = np.asarray((vectors @ examples.T).max(axis=1), np.float64)
+                similarity = np.asarray((embedded @ examples.T).max(axis=1), np.float64)
                 found.append(_Found(index, "semantic", threshold, similarity))
+        if vectors is not None:
+            found += [
+                _Found(index, "probe", threshold, probe.score(vectors))
+                for index, threshold, probe in self._probes
+            ]
         return found
 
 

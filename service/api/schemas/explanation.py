@@ -141,7 +141,7 @@ class ConceptMatch(Answer):
     """A concept that the text matched. A match alone is no flag."""
 
     concept: str = Field(examples=["weapons"])
-    matcher: str = Field(description="How it matched.", examples=["regex", "semantic", "claim"])
+    matcher: str = Field(description="How it matched.", examples=["regex", "semantic", "claim", "probe"])
     score: float = Field(description="1 for a regex; the similarity for a semantic match.", examples=[0.72])
 
 

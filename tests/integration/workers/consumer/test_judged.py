@@ -8,15 +8,17 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from service.store.tables import ConceptVersion, Explanation, Flag, Sample
+from service.store.tables import ConceptMatch, ConceptVersion, Explanation, Flag, Sample
 from service.store.write.concepts import ChangedConceptError
 from subtext_sidecar.anomaly import fit
 from subtext_sidecar.anomaly.score import Detector, Places, Reference
 from subtext_sidecar.contract import record
 from tests.support.calibrations import MEASURED, calibration_of
+from tests.support.probes import write_probe
 from tests.support.worker import D_MODEL, MODEL, Bench, drain_together, make_record
 from workers.judge import calibration
 from workers.judge.concepts import load_concepts
+from workers.judge.probes import ProbeError
 from workers.nla.fake import FakeDecoder
 
 REQUESTS = 24
@@ -59,6 +61,61 @@ version: 2
 concepts:
   - {name: bombs, version: 4, description: bombs, severity: critical, matchers: [{regex: bomb}]}
 """
+
+
+PROBED = """
+version: 2
+concepts:
+  - name: bombs
+    version: 1
+    description: bombs
+    severity: critical
+    matchers: [{probe: {file: bombs.safetensors, threshold: 0.5}}, {regex: bomb}]
+"""
+
+
+def test_a_probe_raises_a_flag_of_what_no_reading_says_and_the_evidence_names_it(
+    make_bench: Callable[..., Bench], concepts_file: Path
+) -> None:
+    digest = write_probe(concepts_file.parent)
+    concepts_file.write_text(PROBED)
+    bench = make_bench(FakeDecoder(text=lambda _: "talks of a cake"))
+    bench.add_samples(3)
+
+    bench.drain()
+
+    with bench.sessions() as session:
+        flag = session.scalars(select(Flag)).one()
+        matches = session.scalars(select(ConceptMatch)).all()
+        version = session.scalars(select(ConceptVersion)).one()
+    assert (flag.concept, flag.status, flag.positions_matched) == ("bombs", "lead", 3)
+    assert {match.matcher for match in matches} == {"probe"}
+    assert all(0.5 < match.score < 1.0 for match in matches)
+    assert version.definition["matchers"][0] == {"probe": {"threshold": 0.5, "digest": digest}}
+
+
+def test_a_probe_that_was_fitted_anew_needs_a_new_version(
+    make_bench: Callable[..., Bench], concepts_file: Path
+) -> None:
+    write_probe(concepts_file.parent)
+    concepts_file.write_text(PROBED)
+    make_bench()
+    write_probe(concepts_file.parent, threshold=0.7)
+
+    with pytest.raises(ChangedConceptError, match="matchers: version 1 was used with another"):
+        make_bench()
+
+
+def test_a_probe_of_another_layer_is_refused_before_anything_is_registered(
+    make_bench: Callable[..., Bench], concepts_file: Path
+) -> None:
+    write_probe(concepts_file.parent, layer=2)
+    concepts_file.write_text(PROBED)
+
+    with pytest.raises(
+        ProbeError, match="'bombs': layer: it is of 2, the decoder reads 1; fit one of that"
+    ):
+        make_bench()
 
 
 def test_a_flag_names_its_concepts_version_and_is_a_lead_until_its_rate_is_known(

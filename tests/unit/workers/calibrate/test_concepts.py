@@ -1,11 +1,14 @@
 """From readings of benign requests to rules, rates and a refusal that says how many are needed."""
 
+import base64
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.probes import write_probe
+from tests.support.worker import D_MODEL
 from workers.calibrate import concepts as command
 from workers.judge import calibration
 from workers.judge.concepts import ConceptSet, load_concepts
@@ -126,3 +129,64 @@ def test_what_is_made_loads_and_is_told_by_concept(concepts: ConceptSet, tmp_pat
     told = list(command.describe(made))
     assert any(line.startswith("guns: 2 positions: 0 of 120 benign requests flagged") for line in told)
     assert any(line.startswith("chatter: stays a lead") for line in told)
+
+
+WITH_PROBE = """
+version: 2
+concepts:
+  - name: bombs
+    version: 1
+    description: bombs
+    severity: critical
+    matchers: [{probe: {file: bombs.safetensors, threshold: 0.5}}, {regex: detonator}]
+"""
+
+
+def with_vectors(readings: list[command.JudgedReading]) -> list[command.JudgedReading]:
+    rows = np.random.default_rng(0).standard_normal((len(readings), D_MODEL)).astype("<f4")
+    return [
+        one.model_copy(update={"vector": base64.b64encode(row.tobytes()).decode()})
+        for one, row in zip(readings, rows, strict=True)
+    ]
+
+
+def test_a_probe_gets_its_threshold_from_the_vectors_of_benign_requests(tmp_path: Path) -> None:
+    write_probe(tmp_path)
+    path = tmp_path / "concepts.yaml"
+    path.write_text(WITH_PROBE)
+    concepts = load_concepts(path)
+
+    made = command.summarize(concepts, DECODED, measured(concepts, with_vectors(requests(300, 1))))
+
+    bombs = made.concepts["bombs"]
+    assert (bombs.reason, bombs.digest) == (None, concepts.concepts[0].digest)
+    assert bombs.threshold is not None
+    assert 0.5 < bombs.threshold < 1.0
+    assert bombs.measured.incidents == 2  # floor(0.01 * 301) - 1
+
+
+@pytest.mark.parametrize(
+    ("vector", "complaint"),
+    [
+        (None, "is missing, and a concept has a probe"),
+        ("?", "is not float32 in base64"),
+        ("AAAA", "is not float32 in base64"),
+        (base64.b64encode(bytes(4 * D_MODEL)).decode(), "must be finite, not zero"),
+        (base64.b64encode(np.full(D_MODEL, np.nan, "<f4").tobytes()).decode(), "must be finite"),
+        (base64.b64encode(np.ones(3, "<f4").tobytes()).decode(), "and as wide as the others"),
+    ],
+)
+def test_a_reading_without_a_usable_vector_is_named(
+    tmp_path: Path, vector: str | None, complaint: str
+) -> None:
+    write_probe(tmp_path)
+    path = tmp_path / "concepts.yaml"
+    path.write_text(WITH_PROBE)
+    readings = with_vectors(requests(1, 1))
+    readings[2] = readings[2].model_copy(update={"vector": vector})
+
+    with pytest.raises(CalibrationError) as refusal:
+        measured(load_concepts(path), readings)
+
+    assert "request 'r0', position 2: vector: " in str(refusal.value)
+    assert complaint in str(refusal.value)
