@@ -32,6 +32,7 @@ def calibration_of(concepts: ConceptSet, identity: DecoderIdentity, **changes: A
         captured_from=None,
         captured_until=None,
         requests=500,
+        requests_left_out=0,
         readings=2500,
         verified_readings=2400,
         verified_positions={},
@@ -45,7 +46,7 @@ def calibration_of(concepts: ConceptSet, identity: DecoderIdentity, **changes: A
         "layer": identity.layer,
         "concepts_digest": concepts.digest,
         "traffic": traffic,
-        "most_positions": 8,
+        "positions_judged": 8,
         "concepts": {concept.name: calibrated(concept) for concept in concepts.concepts},
         "any_concept": MEASURED,
     }

@@ -26,6 +26,7 @@ from workers.judge.calibration import (
 )
 from workers.judge.concepts import Concept, ConceptsError, ConceptSet, load_concepts
 from workers.judge.embedder import MiniLmEmbedder
+from workers.judge.flags import judged_positions
 from workers.judge.matching import ConceptMatcher
 from workers.nla.decoder import Claims
 from workers.nla.errors import CalibrationError
@@ -58,11 +59,11 @@ class Decoded(NamedTuple):
 
 
 class Requests(NamedTuple):
-    """Benign requests with the scores of their verified positions."""
+    """Benign requests with the scores of their judged positions."""
 
     traffic: Traffic
     positions: list[NDArray[np.float64]]
-    """By request, (verified positions, concepts)."""
+    """By request, (verified positions of the judged ones, concepts)."""
 
 
 def calibrate(argv: list[str]) -> int:
@@ -72,9 +73,16 @@ def calibrate(argv: list[str]) -> int:
         "--readings",
         type=Path,
         required=True,
-        help="lines of JSON, one a reading: `request`, `position`, `text`, `verified`, `claims` and"
-        " optionally `captured_at`; for concepts with a probe `vector` too, float32 in base64."
-        " All must be of benign requests, sampled as the policy samples, by one decoder",
+        help="lines of JSON, one a reading, in the order in which they were read: `request`, `position`,"
+        " `text`, `verified`, `claims` and optionally `captured_at`; for concepts with a probe also"
+        " `vector`, float32 in base64. All must be of benign requests, sampled as the policy samples, by one decoder",
+    )
+    parser.add_argument(
+        "--positions",
+        type=int,
+        required=True,
+        help="how many positions of a request decide whether a flag is calibrated: those that were read"
+        " first, verified or not. Requests with fewer are left out",
     )
     parser.add_argument("--held-out", type=Path, help="the same of other requests, to try the rules on")
     parser.add_argument("--source", required=True, help="what the requests are, for the file")
@@ -108,12 +116,23 @@ def _run(arguments: argparse.Namespace) -> ConceptCalibration:
     )
     matcher = ConceptMatcher(concepts, MiniLmEmbedder(), {})
     found = [
-        measure(load_readings(path), matcher, source=f"{arguments.source} ({path.name})")
+        measure(
+            load_readings(path),
+            matcher,
+            positions=arguments.positions,
+            source=f"{arguments.source} ({path.name})",
+        )
         for path in (arguments.readings, arguments.held_out)
         if path is not None
     ]
     decoded = Decoded(arguments.decoder_digest, arguments.model, arguments.layer)
-    return summarize(concepts, decoded, found[0], found[1] if len(found) > 1 else None)
+    return summarize(
+        concepts,
+        decoded,
+        found[0],
+        found[1] if len(found) > 1 else None,
+        positions_judged=arguments.positions,
+    )
 
 
 def load_readings(path: Path) -> list[JudgedReading]:
@@ -139,10 +158,20 @@ def _lines(path: Path) -> Iterator[str]:
         yield from (line for line in file if line.strip())
 
 
-def measure(readings: Sequence[JudgedReading], matcher: ConceptMatcher, *, source: str) -> Requests:
-    """Score every verified position; a position read twice counts once, by its last reading."""
-    by_place = {(reading.request, reading.position): reading for reading in readings}
-    kept = list(by_place.values())
+def measure(
+    readings: Sequence[JudgedReading], matcher: ConceptMatcher, *, positions: int, source: str
+) -> Requests:
+    """Score the verified ones of the first ``positions`` positions of every request.
+
+    A position that was read twice counts once, by its first reading. CalibrationError when every request
+    has fewer positions.
+    """
+    kept, left_out = _judged(readings, positions)
+    if not kept:
+        raise CalibrationError(
+            f"readings: positions {positions}: none of the {left_out} requests has as many; ask for fewer,"
+            " or read more of each request"
+        )
     vectors = _vectors(kept) if matcher.needs_vectors else None
     scores = matcher.measure([one.text for one in kept], [one.claims for one in kept], vectors)
     rows = incidents.by_request([one.request for one in kept], [one.verified for one in kept])
@@ -155,12 +184,27 @@ def measure(readings: Sequence[JudgedReading], matcher: ConceptMatcher, *, sourc
         captured_from=min(captured, default=None),
         captured_until=max(captured, default=None),
         requests=len(rows),
+        requests_left_out=left_out,
         readings=len(kept),
         verified_readings=sum(one.verified for one in kept),
         verified_positions=_quantiles([len(places) for places in rows.values()]),
         last_position=_quantiles(list(last.values())),
     )
     return Requests(traffic, [scores[places] for places in rows.values()])
+
+
+def _judged(readings: Sequence[JudgedReading], positions: int) -> tuple[list[JudgedReading], int]:
+    """Return the readings that a calibrated rule looks at, and how many requests have too few."""
+    by_request: dict[str, dict[int, JudgedReading]] = {}
+    for reading in readings:
+        by_request.setdefault(reading.request, {}).setdefault(reading.position, reading)
+    found = {request: read for request, read in by_request.items() if len(read) >= positions}
+    kept = [
+        read[position]
+        for read in found.values()
+        for position in sorted(judged_positions(list(read), positions))
+    ]
+    return kept, len(by_request) - len(found)
 
 
 def _vectors(readings: Sequence[JudgedReading]) -> NDArray[np.float32]:
@@ -180,13 +224,17 @@ def _vectors(readings: Sequence[JudgedReading]) -> NDArray[np.float32]:
 
 
 def summarize(
-    concepts: ConceptSet, decoded: Decoded, benign: Requests, held_out: Requests | None = None
+    concepts: ConceptSet,
+    decoded: Decoded,
+    benign: Requests,
+    held_out: Requests | None = None,
+    *,
+    positions_judged: int,
 ) -> ConceptCalibration:
     """Choose every concept's rule and measure it; CalibrationError when the requests are too few."""
     _check_enough(concepts, benign.traffic.requests)
-    most = max(len(positions) for positions in benign.positions)
     chosen = [
-        _choose(concept, [positions[:, index] for positions in benign.positions], most)
+        _choose(concept, [positions[:, index] for positions in benign.positions], positions_judged)
         for index, concept in enumerate(concepts.concepts)
     ]
     rules = {
@@ -203,7 +251,7 @@ def summarize(
         layer=decoded.layer,
         concepts_digest=concepts.digest,
         traffic=benign.traffic,
-        most_positions=most,
+        positions_judged=positions_judged,
         concepts=dict(zip(names, chosen, strict=True)),
         any_concept=_measured(_flagged(benign, rules).any(axis=1)),
         held_out=None if held_out is None else _try(held_out, rules, names),
@@ -216,25 +264,28 @@ def _check_enough(concepts: ConceptSet, requests: int) -> None:
         if requests < needed:
             raise CalibrationError(
                 f"readings: concept {concept.name!r}: target_false_positive_rate {concept.target:g} needs"
-                f" 1 / rate - 1 = {needed} benign requests, and"
-                f" {rates.requests_needed_for_limit(concept.target)} without a flag for an upper limit as"
-                f" low; there are {requests}"
+                f" {needed} benign requests, for an upper limit as low when none is flagged; there are"
+                f" {requests}"
             )
 
 
-def _choose(concept: Concept, positions: Sequence[NDArray[np.float64]], most: int) -> CalibratedConcept:
+def _choose(concept: Concept, positions: Sequence[NDArray[np.float64]], judged: int) -> CalibratedConcept:
     required = concept.positions_required
     scores = np.array([incidents.score(one, required) for one in positions])
-    has_threshold = any(matcher.threshold is not None for matcher in concept.matchers)
+    own = [matcher.threshold for matcher in concept.matchers if matcher.threshold is not None]
     rule = incidents.choose_rule(
-        scores, positions_required=required, target=concept.target, has_threshold=has_threshold
+        scores,
+        positions_required=required,
+        target=concept.target,
+        least_threshold=max(own, default=None),
     )
     flagged = np.array([incidents.is_flagged(one, rule) for one in positions])
     reason = None
-    if rule.positions_required > most:
+    if rule.positions_required > judged:
+        cause = "" if required > judged else "certain matches are too frequent on benign requests: "
         reason = (
-            f"certain matches are too frequent on benign requests: {rule.positions_required} positions"
-            f" would have to match, and none of these requests has more than {most} verified ones"
+            f"{cause}{rule.positions_required} positions would have to match, and a calibrated flag looks"
+            f" at {judged}"
         )
     return CalibratedConcept(
         version=concept.version,

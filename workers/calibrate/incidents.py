@@ -44,20 +44,25 @@ def score(positions: NDArray[np.floating[Any]], positions_required: int) -> floa
 
 
 def choose_rule(
-    scores: NDArray[np.floating[Any]], *, positions_required: int, target: float, has_threshold: bool
+    scores: NDArray[np.floating[Any]],
+    *,
+    positions_required: int,
+    target: float,
+    least_threshold: float | None,
 ) -> Rule:
     """Return the loosest rule for the target rate, from benign requests' incident-level scores, (n,).
 
-    Raises ValueError below `rates.requests_needed`.
+    No threshold is below ``least_threshold``, the operator's own; None for a concept without any. Raises
+    ValueError below `rates.requests_needed`.
     """
     found = threshold_for(scores, target)
     if found.above >= CERTAIN:
         more = round(found.above - CERTAIN) + 1
-        return Rule(positions_required + more, CERTAIN if has_threshold else None, found.allowed)
-    if not has_threshold:
+        return Rule(positions_required + more, None if least_threshold is None else CERTAIN, found.allowed)
+    if least_threshold is None:
         return Rule(positions_required, None, found.allowed)
     above = float(np.nextafter(found.above, CERTAIN))
-    return Rule(positions_required, max(above, _LEAST_THRESHOLD), found.allowed)
+    return Rule(positions_required, max(above, least_threshold, _LEAST_THRESHOLD), found.allowed)
 
 
 def is_flagged(positions: NDArray[np.floating[Any]], rule: Rule) -> bool:

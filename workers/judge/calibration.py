@@ -18,7 +18,7 @@ from workers.judge.concepts import Concept, ConceptsError, ConceptSet
 from workers.judge.flags import FlagRule
 from workers.nla.decoder import DecoderIdentity
 
-FORMAT = "subtext-concept-calibration-1"
+FORMAT = "subtext-concept-calibration-2"
 _Share = Annotated[float, Field(ge=0.0, le=1.0)]
 _Count = Annotated[int, Field(ge=0)]
 
@@ -45,7 +45,8 @@ class CalibratedConcept(_Frozen):
     target_false_positive_rate: _Share
     positions_required: Annotated[int, Field(ge=2)]
     threshold: _Share | None
-    """On the scores of the matchers that have one; 1: they do not count."""
+    """On the scores of the matchers that have one, never below what the definition asks; 1: they do not
+    count."""
     reason: str | None
     """Why no rule meets the target, so that the concept stays a lead; None when one does."""
     measured: Measured
@@ -60,7 +61,10 @@ class Traffic(_Frozen):
     captured_from: AwareDatetime | None
     captured_until: AwareDatetime | None
     requests: Annotated[int, Field(ge=1)]
+    requests_left_out: _Count
+    """Of which fewer positions were read than the calibration judges."""
     readings: Annotated[int, Field(ge=1)]
+    """Of the positions that the calibration judges."""
     verified_readings: _Count
     verified_positions: dict[str, float]
     """Quantiles, by request."""
@@ -79,15 +83,15 @@ class HeldOut(_Frozen):
 class ConceptCalibration(_Frozen):
     """The whole file."""
 
-    format: Literal["subtext-concept-calibration-1"]
+    format: Literal["subtext-concept-calibration-2"]
     made_at: AwareDatetime
     decoder_digest: str
     model: str
     layer: int
     concepts_digest: str
     traffic: Traffic
-    most_positions: _Count
-    """Most verified positions of one request; the rates hold up to it."""
+    positions_judged: Annotated[int, Field(ge=2)]
+    """How many positions of a request the rates are of: those that were read first, verified or not."""
     concepts: dict[str, CalibratedConcept]
     any_concept: Measured
     """Requests flagged by any concept with a rule, on the requests that the rules were chosen on."""
@@ -165,7 +169,7 @@ def put_in_force(concepts: ConceptSet, loaded: Loaded | None, identity: DecoderI
             severity=plain[name].severity,
             positions_required=met[name].positions_required,
             calibrated=_rate(calibration, name),
-            calibrated_positions=calibration.most_positions,
+            positions_judged=calibration.positions_judged,
         )
         for name in met
     }

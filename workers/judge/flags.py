@@ -5,11 +5,13 @@ explanations of enough different positions match it. The rule counts a set of po
 nor redelivery changes the result.
 
 A flag is calibrated when the false-positive rate of its rule was measured on benign requests. More
-positions give a request more chances to be flagged, so the rate holds up to the most positions that a
-benign request had. Every other flag is a lead.
+positions give a request more chances to be flagged, so the calibrated rule looks at as many positions as
+the calibration did: those that were read first, whether they were verified or not. Which these are is fixed
+before anybody knows what they say. However long the request is and however its positions were batched, the
+rule sees the same ones, and sees them once. A flag that needs any other position is a lead.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from service.store.write.evidence import Decision, Evidence, Rate, Sighting
@@ -23,8 +25,13 @@ class FlagRule:
     positions_required: int
     calibrated: Rate | None = None
     """The rule's false-positive rate; None until it is measured."""
-    calibrated_positions: int = 0
-    """Most verified positions of a request that the rate holds for."""
+    positions_judged: int = 0
+    """How many of a request's positions the rate is of, see `judged_positions`."""
+
+
+def judged_positions(read: Sequence[int], count: int) -> frozenset[int]:
+    """Return the positions that a calibrated rule looks at: the first ``count`` of those read, in order."""
+    return frozenset(read[:count])
 
 
 def decide(rules: Mapping[str, FlagRule], evidence: Evidence) -> list[Decision]:
@@ -36,21 +43,23 @@ def decide(rules: Mapping[str, FlagRule], evidence: Evidence) -> list[Decision]:
     for sighting in evidence.sightings:
         by_concept.setdefault(sighting.concept, []).append(sighting)
     decided = [
-        _flag(concept, rules[concept], by_concept[concept], evidence.positions_verified)
+        _flag(concept, rules[concept], by_concept[concept], evidence)
         for concept in sorted(by_concept.keys() & rules.keys())
     ]
     return [flag for flag in decided if flag.positions_matched >= flag.positions_required]
 
 
-def _flag(concept: str, rule: FlagRule, sightings: list[Sighting], verified: int) -> Decision:
+def _flag(concept: str, rule: FlagRule, sightings: list[Sighting], evidence: Evidence) -> Decision:
     captured = [sighting.captured_at for sighting in sightings]
+    matched = {sighting.position for sighting in sightings}
+    judged = matched & judged_positions(evidence.positions_read, rule.positions_judged)
     return Decision(
         concept=concept,
         severity=rule.severity,
-        positions_matched=len({sighting.position for sighting in sightings}),
+        positions_matched=len(matched),
         positions_required=rule.positions_required,
-        positions_verified=verified,
+        positions_verified=evidence.positions_verified,
         first_captured_at=min(captured),
         last_captured_at=max(captured),
-        calibrated=rule.calibrated if verified <= rule.calibrated_positions else None,
+        calibrated=rule.calibrated if len(judged) >= rule.positions_required else None,
     )

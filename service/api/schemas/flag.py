@@ -48,7 +48,8 @@ class Flag(Answer):
     )
     status: Literal["lead", "calibrated"] = Field(
         description="`calibrated` when the false-positive rate of the flag's rule was measured on benign"
-        " requests of this decoder; `lead` otherwise: nothing is known about how often it is wrong.",
+        " requests of this decoder, and the positions that were read first suffice, as many as were judged"
+        " there; `lead` otherwise: nothing is known about how often it is wrong.",
         examples=["calibrated", "lead"],
     )
     false_positive_rate: float | None = Field(

@@ -21,9 +21,12 @@ class Sighting(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """The verified matches of one request at one layer by one decoder, in any order."""
+    """What one decoder read of one request at one layer."""
 
     sightings: Sequence[Sighting]
+    """The verified matches, in any order."""
+    positions_read: Sequence[int]
+    """Every position with an explanation, verified or not, in the order in which they were stored."""
     positions_verified: int
     """Number of positions with a verified explanation, matched or not."""
 

@@ -67,7 +67,12 @@ def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> Ref
     other's positions.
     """
     raised, findings = [], []
-    evidence = Evidence(_list_sightings(session, subject), _count_verified(session, subject))
+    read = _list_read(session, subject)
+    evidence = Evidence(
+        sightings=_list_sightings(session, subject),
+        positions_read=[position for position, _ in read],
+        positions_verified=sum(is_verified for _, is_verified in read),
+    )
     for decided in verdicts.decide(evidence):
         row = {
             "id": identity.flag_id(
@@ -110,13 +115,18 @@ def _values_of(decided: Decision, verdicts: Verdicts) -> dict[str, Any]:
     }
 
 
-def _count_verified(session: Session, subject: Subject) -> int:
+def _list_read(session: Session, subject: Subject) -> list[tuple[int, bool]]:
+    """Return every position that was read and whether verified, in the order in which they were stored.
+
+    That order is fixed: `service.store.write.readings` gives later explanations of a capture later times.
+    """
     query = (
-        select(func.count(Sample.position.distinct()))
+        select(Sample.position, Explanation.verified)
         .join(Explanation, Explanation.sample_id == Sample.id)
-        .where(*_verified_of(subject))
+        .where(*_read_of(subject))
+        .order_by(Explanation.created_at, Sample.position)
     )
-    return session.execute(query).scalar_one()
+    return [(row.position, row.verified) for row in session.execute(query)]
 
 
 def _list_sightings(session: Session, subject: Subject) -> list[Sighting]:
@@ -124,19 +134,18 @@ def _list_sightings(session: Session, subject: Subject) -> list[Sighting]:
         select(ConceptMatch.concept, Sample.position, Sample.captured_at)
         .join(Explanation, Explanation.id == ConceptMatch.explanation_id)
         .join(Sample, Sample.id == Explanation.sample_id)
-        .where(*_verified_of(subject))
+        .where(*_read_of(subject), Explanation.verified)
     )
     return [Sighting(*row) for row in session.execute(query)]
 
 
-def _verified_of(subject: Subject) -> tuple[Any, ...]:
+def _read_of(subject: Subject) -> tuple[Any, ...]:
     return (
         Sample.model_id == subject.model_id,
         Sample.capture_id == subject.capture_id,  # None becomes IS NULL
         Sample.request_id == subject.request_id,
         Sample.layer == subject.layer,
         Explanation.decoder_id == subject.decoder_id,
-        Explanation.verified,
     )
 
 
@@ -145,7 +154,8 @@ def _upsert_flag(session: Session, row: dict[str, Any]) -> bool:
     new = insert(Flag).values(row).on_conflict_do_nothing().returning(Flag.id)
     if session.execute(new).scalar_one_or_none() is not None:
         return True
-    # Severity, rule, status and digests record why the flag was raised, so updates do not change them.
+    # Severity, rule, status and digests record why the flag was raised, so updates do not change them. No
+    # lead would become calibrated: the positions that decide it were all read before those that do not.
     changes = {
         name: row[name]
         for name in ("positions_matched", "positions_verified", "first_captured_at", "last_captured_at")

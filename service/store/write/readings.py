@@ -82,7 +82,8 @@ def store_batch(
     """Insert the readings and bring the flags of their captures up to date.
 
     1. Samples and the names of their captures, then explanations, then concept matches, each ON CONFLICT
-       DO NOTHING.
+       DO NOTHING. Of the explanations of one capture, what is stored later has a later `created_at`, also
+       within a batch: calibrated flags look at the positions that were read first.
     2. For each capture of the batch, recount the verified positions and raise or update the flags.
     3. Open the capture's incident for what was found, or let it grow.
 
@@ -126,6 +127,8 @@ def lock_captures(session: Session, subjects: Sequence[Subject]) -> None:
 def _insert_explanations(
     session: Session, readings: Sequence[NewReading], decoder_id: uuid.UUID
 ) -> frozenset[uuid.UUID]:
+    # The transaction's own time is from before it held the lock, and the same for all rows.
+    now = session.execute(select(func.clock_timestamp())).scalar_one()
     rows = [
         {
             "id": identity.explanation_id(new.sample.id, decoder_id),
@@ -145,8 +148,9 @@ def _insert_explanations(
             "anomaly_score": new.anomaly_score,
             "anomaly_p_value": new.anomaly_p_value,
             "anomaly_calibration_n": new.anomaly_calibration_n,
+            "created_at": now + place * dt.timedelta(microseconds=1),
         }
-        for new in readings
+        for place, new in enumerate(readings)
     ]
     statement = insert(Explanation).on_conflict_do_nothing().returning(Explanation.id)
     return frozenset(session.execute(statement, rows).scalars())

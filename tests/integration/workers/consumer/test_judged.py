@@ -160,6 +160,38 @@ def test_a_calibrated_flag_carries_its_rate_and_its_calibration(
     assert bench.metric("subtext_concept_calibration_made_timestamp_seconds", **labels) > 0
 
 
+@pytest.mark.parametrize("first", ["bomb", "cake"])
+@pytest.mark.parametrize("size", [1, 16])
+def test_a_flag_is_calibrated_by_the_positions_that_were_read_first_however_they_are_batched(
+    make_bench: Callable[..., Bench], concepts_file: Path, tmp_path: Path, size: int, first: str
+) -> None:
+    """Of sixteen positions three are judged; the others can only raise a lead."""
+    concepts_file.write_text(VERSIONED)
+    others = {"bomb": "cake", "cake": "bomb"}[first]
+    order = [11, 2, 15, *(place for place in range(16) if place not in {11, 2, 15})]
+    words = {place + 1: f"talks of a {first if place in order[:3] else others}" for place in order}
+    decoder = FakeDecoder(text=lambda vector: words.get(int(vector[1]), ""))
+    path = tmp_path / "calibration.json"
+    made = calibration_of(load_concepts(concepts_file), decoder.identity, positions_judged=3)
+    calibration.save(made, path)
+    bench = make_bench(decoder, concept_calibration_file=path)
+
+    for start in range(0, 16, size):
+        batch = [make_record(position=place) for place in order[start : start + size]]
+        for header, vector in [*batch, *batch]:  # redelivered at once
+            bench.add(header, vector)
+        bench.drain()
+
+    with bench.sessions() as session:
+        flag = session.scalars(select(Flag)).one()
+        read = select(Sample.position).join(Explanation).order_by(Explanation.created_at)
+        assert session.scalars(read).all() == order
+    assert flag.status == ("calibrated" if first == "bomb" else "lead")
+    assert (flag.positions_matched, flag.positions_verified) == (3 if first == "bomb" else 13, 16)
+    labels = {"model": MODEL, "concept": "bombs", "severity": "critical"}
+    assert bench.metric("subtext_concept_flags_total", **labels, status=flag.status) == 1
+
+
 def test_a_version_that_was_used_with_another_definition_is_refused(
     make_bench: Callable[..., Bench], concepts_file: Path
 ) -> None:

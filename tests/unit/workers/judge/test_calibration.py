@@ -36,7 +36,7 @@ def test_a_calibration_of_this_decoder_and_these_concepts_is_in_force() -> None:
 
     assert (in_force.digest, in_force.rejected) == ("f" * 64, frozenset())
     bombs, fraud = in_force.rules["bombs"], in_force.rules["fraud"]
-    assert (bombs.positions_required, bombs.calibrated, bombs.calibrated_positions) == (3, RATE, 8)
+    assert (bombs.positions_required, bombs.calibrated, bombs.positions_judged) == (3, RATE, 8)
     assert (fraud.positions_required, fraud.calibrated) == (2, None)
     assert in_force.thresholds == {"bombs": 0.4}
 
@@ -84,7 +84,9 @@ def test_a_broken_file_is_refused_with_its_field_and_the_fix(tmp_path: Path) -> 
     path = tmp_path / "c.json"
     with pytest.raises(ConceptsError, match="cannot be read"):
         calibration.load(path)
-    path.write_text(calibration_of(CONCEPTS, IDENTITY).model_dump_json().replace('"most_positions":8,', ""))
+    path.write_text(
+        calibration_of(CONCEPTS, IDENTITY).model_dump_json().replace('"positions_judged":8,', "")
+    )
 
-    with pytest.raises(ConceptsError, match="most_positions: Field required; run `subtext calibrate"):
+    with pytest.raises(ConceptsError, match="positions_judged: Field required; run `subtext calibrate"):
         calibration.load(path)
