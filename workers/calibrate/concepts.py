@@ -75,7 +75,8 @@ def calibrate(argv: list[str]) -> int:
         required=True,
         help="lines of JSON, one a reading, in the order in which they were read: `request`, `position`,"
         " `text`, `verified`, `claims` and optionally `captured_at`; for concepts with a probe also"
-        " `vector`, float32 in base64. All must be of benign requests, sampled as the policy samples, by one decoder",
+        " `vector`, float32 in base64. All must be of benign requests, sampled as the policy samples, by"
+        " one decoder",
     )
     parser.add_argument(
         "--positions",

@@ -52,7 +52,7 @@ class Sender:
         handover: Handover,
         ledger: Ledger,
         identity: Identity,
-        fail: Callable[[str, Exception], None],
+        fail: Callable[[str, Exception], object],
         status: Callable[[], CaptureStatus],
         set_policy: Callable[[PolicyUpdate], None],
         view: CaptureView,
