@@ -164,7 +164,7 @@ class Parts:
                 with store_engine.session_factory(self.database)() as session:
                     model_id, decoder_id = decoders.register_decoder(session, row)
                     stored_concepts.register_concepts(
-                        session, [_stored(one) for one in self.concepts.concepts]
+                        session, model_id, [_stored(one) for one in self.concepts.concepts]
                     )
                     session.commit()
             except STORE_ERRORS as error:
