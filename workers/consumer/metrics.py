@@ -1,8 +1,11 @@
 """Every metric of a worker process."""
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from service.store.tables import FlagStatus
+from service.store.write.incidents import IncidentChange
 from subtext_sidecar.contract import dead_letters, streams
 
 _RATIOS = tuple(step / 20 for step in range(21))
@@ -80,6 +83,12 @@ class WorkerMetrics:
             "subtext_incident_events",
             "Incidents that findings opened, reopened or added to, with their severity after it",
             ["model", "kind", "severity"],
+            registry=registry,
+        )
+        self.incident_failures = Counter(
+            "subtext_incident_failures",
+            "Attempts to write an incident that failed, while its explanations and flags were stored",
+            ["model"],
             registry=registry,
         )
         self.concept_calibrated = Gauge(
@@ -208,6 +217,14 @@ class WorkerMetrics:
         """Show the dead letters of a stream from before the first one."""
         for reason in dead_letters.REASONS:
             self.dead_letters.labels(stream, reason)
+
+    def observe_incidents(
+        self, model: str, changes: Sequence[IncidentChange], errors: Sequence[str]
+    ) -> None:
+        """Count what became of incidents."""
+        for change in changes:
+            self.incident_events.labels(model, change.kind, change.severity).inc()
+        self.incident_failures.labels(model).inc(len(errors))
 
     def start_flags(self, model: str, concept: str, severity: str) -> None:
         """Show the flags of a concept from before the first one."""
