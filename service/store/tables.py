@@ -204,7 +204,8 @@ class ConceptVersion(Base):
 
     digest: Mapped[str] = mapped_column(primary_key=True)  # SHA-256 of the definition
     name: Mapped[str]
-    version: Mapped[int | None]  # None: of a file of version 1, whose definitions may change freely
+    # None: of a file of version 1, whose definitions may change freely. `ModelConcept` says whose it was.
+    version: Mapped[int | None]
     definition: Mapped[dict[str, Any]]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 

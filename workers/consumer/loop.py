@@ -396,8 +396,9 @@ class WorkerLoop:
                     metrics.anomalies.labels(model, "direction", selection).inc()
         for flag in stored.flags:
             metrics.flags.labels(model, flag.concept, flag.severity, flag.status).inc()
-        for change in stored.incidents:
-            metrics.incident_events.labels(model, change.kind, change.severity).inc()
+        metrics.observe_incidents(model, stored.incidents, stored.incident_errors)
+        for error_type in stored.incident_errors:
+            log.error("incident_not_written", error_type=error_type)
 
     def _judge_decoder(self, rows: Sequence[readings.NewReading]) -> None:
         """Take readings of the baseline into the decoder's health; it counts from the next batch on."""

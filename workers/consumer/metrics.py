@@ -1,8 +1,11 @@
 """Every metric of a worker process."""
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from service.store.tables import FlagStatus
+from service.store.write.incidents import IncidentChange
 from subtext_sidecar.contract import dead_letters, streams
 from workers.judge.windows import Readiness
 
@@ -81,6 +84,12 @@ class WorkerMetrics:
             "subtext_incident_events",
             "Incidents that findings opened, reopened or added to, with their severity after it",
             ["model", "kind", "severity"],
+            registry=registry,
+        )
+        self.incident_failures = Counter(
+            "subtext_incident_failures",
+            "Attempts to write an incident that failed, while its explanations and flags were stored",
+            ["model"],
             registry=registry,
         )
         self.concept_calibrated = Gauge(
@@ -233,6 +242,13 @@ class WorkerMetrics:
         self.requests_tested.labels(model, layer)
         self.request_discoveries.labels(model, layer)
         self.request_tests_ready.labels(model, layer, readiness).set(readiness == Readiness.READY)
+    def observe_incidents(
+        self, model: str, changes: Sequence[IncidentChange], errors: Sequence[str]
+    ) -> None:
+        """Count what became of incidents."""
+        for change in changes:
+            self.incident_events.labels(model, change.kind, change.severity).inc()
+        self.incident_failures.labels(model).inc(len(errors))
 
     def start_flags(self, model: str, concept: str, severity: str) -> None:
         """Show the flags of a concept from before the first one."""

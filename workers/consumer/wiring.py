@@ -23,6 +23,7 @@ from subtext_sidecar.contract import streams
 from workers.consumer.discovery_watch import DiscoveryWatch
 from workers.consumer.gauges import Gauges
 from workers.consumer.health import HealthServer
+from workers.consumer.incident_repair import IncidentRepair
 from workers.consumer.intake import COVERAGE_QUEUE, CoverageIntake
 from workers.consumer.loop import Checkpoint, LoopSettings, Target, WorkerLoop
 from workers.consumer.metrics import WorkerMetrics
@@ -59,6 +60,7 @@ class Parts:
     queue: StreamQueue = field(init=False)  # of the decoder's model and layer: from `connect` on
     old_stream: OldStream = field(init=False)  # from `connect` on
     discoveries: DiscoveryWatch = field(init=False)  # from `connect` on
+    incident_repair: IncidentRepair = field(init=False)  # from `connect` on
     metrics: WorkerMetrics
     gauges: Gauges
     intake: CoverageIntake
@@ -111,6 +113,12 @@ class Parts:
         self._tell_calibration(in_force, target.model, str(decoder.identity.layer))
         self._open_queues(target.model, decoder.identity.layer)
         self.discoveries = self._watch(target, decoder.identity.layer, anomaly, judge.policy)
+        self.incident_repair = IncidentRepair(
+            store_engine.session_factory(self.database),
+            target,
+            self.metrics,
+            anomaly_p_value=judge.verdicts().anomaly_p_value,
+        )
         return WorkerLoop(
             queue=self.queue,
             decoder=decoder,
@@ -201,7 +209,7 @@ class Parts:
                 with store_engine.session_factory(self.database)() as session:
                     model_id, decoder_id = decoders.register_decoder(session, row)
                     stored_concepts.register_concepts(
-                        session, [_stored(one) for one in self.concepts.concepts]
+                        session, model_id, [_stored(one) for one in self.concepts.concepts]
                     )
                     session.commit()
             except STORE_ERRORS as error:
@@ -220,6 +228,7 @@ class Parts:
         self.progress.beat()
         size = 0 if judge.detector is None else judge.detector.reference.calibration_n
         self.metrics.anomaly_calibration.labels(target.model).set(size)
+        self.metrics.observe_incidents(target.model, [], [])  # from before the first one
         for concept in self.concepts.concepts:
             self.metrics.start_flags(target.model, concept.name, concept.severity)
         self.warm.set()

@@ -28,7 +28,8 @@ class Flag(Answer):
     layer: int = Field(examples=[23])
     concept: str = Field(examples=["weapons"])
     concept_version: int | None = Field(
-        description="Version of the concept's definition; null when the file of concepts had none.",
+        description="Version of the concept's definition, which each model counts for itself; null when "
+        "the file of concepts had none.",
         examples=[2],
     )
     concept_digest: str | None = Field(

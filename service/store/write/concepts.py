@@ -1,5 +1,9 @@
-"""Register the concepts that a worker watches for. The caller commits."""
+"""Register the concepts that a model's worker watches for. The caller commits.
 
+Names and versions are each model's own. Definitions are kept by their content, once for all models.
+"""
+
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +12,11 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from service.store.tables import ConceptVersion
+from service.store.tables import ConceptVersion, ModelConcept
 
 
 class ChangedConceptError(ValueError):
-    """A version of a concept was used before with another definition; the message names what differs."""
+    """A model's version of a concept was used with another definition; the message names what differs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +29,10 @@ class NewConcept:
     definition: Mapping[str, Any]
 
 
-def register_concepts(session: Session, concepts: Sequence[NewConcept]) -> None:
-    """Insert every definition unless it is known; raises ChangedConceptError.
+def register_concepts(session: Session, model_id: uuid.UUID, concepts: Sequence[NewConcept]) -> None:
+    """Insert every definition unless the model has it; raises ChangedConceptError.
 
-    Flags are read by concept and version, so what those stood for must not change afterwards.
+    A model's flags are read by concept and version, so what those stood for must not change afterwards.
     """
     rows = [
         {
@@ -42,14 +46,25 @@ def register_concepts(session: Session, concepts: Sequence[NewConcept]) -> None:
     if not rows:
         return
     session.execute(insert(ConceptVersion).on_conflict_do_nothing(), rows)
+    of_model = [
+        {"model_id": model_id, "digest": row["digest"], "name": row["name"], "version": row["version"]}
+        for row in rows
+    ]
+    session.execute(insert(ModelConcept).on_conflict_do_nothing(), of_model)
     for concept in concepts:
         if concept.version is not None:
-            _check_same(session, concept)
+            _check_same(session, model_id, concept)
 
 
-def _check_same(session: Session, concept: NewConcept) -> None:
-    query = select(ConceptVersion.digest, ConceptVersion.definition).where(
-        ConceptVersion.name == concept.name, ConceptVersion.version == concept.version
+def _check_same(session: Session, model_id: uuid.UUID, concept: NewConcept) -> None:
+    query = (
+        select(ConceptVersion.digest, ConceptVersion.definition)
+        .join(ModelConcept, ModelConcept.digest == ConceptVersion.digest)
+        .where(
+            ModelConcept.model_id == model_id,
+            ModelConcept.name == concept.name,
+            ModelConcept.version == concept.version,
+        )
     )
     known = session.execute(query).one()
     if known.digest == concept.digest:
@@ -61,10 +76,10 @@ def _check_same(session: Session, concept: NewConcept) -> None:
     )
     raise ChangedConceptError(
         f"concept {concept.name!r}: {', '.join(fields)}: version {concept.version} was used with another"
-        f" definition; set version: {_newest(session, concept.name) + 1}, or restore what it was"
+        f" definition; set version: {_newest(session, model_id, concept.name) + 1}, or restore what it was"
     )
 
 
-def _newest(session: Session, name: str) -> int:
-    query = select(ConceptVersion.version).where(ConceptVersion.name == name)
+def _newest(session: Session, model_id: uuid.UUID, name: str) -> int:
+    query = select(ModelConcept.version).where(ModelConcept.model_id == model_id, ModelConcept.name == name)
     return max(version for version in session.execute(query).scalars() if version is not None)

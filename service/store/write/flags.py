@@ -13,7 +13,7 @@ from service.store import identity
 from service.store.tables import ConceptMatch, Explanation, Flag, FlagStatus, Sample
 from service.store.write.evidence import Decision, Evidence, Finding, Sighting, Verdicts
 
-_FIGURES: Final = (
+FIGURES: Final = (
     "positions_matched",
     "positions_required",
     "positions_verified",
@@ -94,7 +94,7 @@ def _finding(decided: Decision, row: Mapping[str, Any]) -> Finding:
         severity=decided.severity,
         first_captured_at=decided.first_captured_at,
         last_captured_at=decided.last_captured_at,
-        figures={name: row[name] for name in _FIGURES},
+        figures={name: row[name] for name in FIGURES},
     )
 
 

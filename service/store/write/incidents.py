@@ -46,8 +46,9 @@ def record_findings(
     # Triage changes the same row and does not know the capture's lock.
     locked = select(Incident).where(Incident.id == incident_id).with_for_update()
     incident = session.execute(locked.execution_options(populate_existing=True)).scalar_one()
-    new = _unknown(session, incident_id, findings)
-    return _grow(session, incident, findings, new)
+    history = _history(session, incident_id)
+    new = [found for found in findings if (found.kind, found.concept) not in history.known]
+    return _grow(session, incident, findings, new, after=history.version)
 
 
 def _insert(
@@ -87,16 +88,36 @@ def _opened(session: Session, incident_id: uuid.UUID, findings: Sequence[Finding
     return IncidentChange(incident_id, EventKind.OPENED, severity)
 
 
-def _unknown(session: Session, incident_id: uuid.UUID, findings: Sequence[Finding]) -> list[Finding]:
-    events = session.scalars(select(IncidentEvent.findings).where(IncidentEvent.incident_id == incident_id))
-    known = {(found["kind"], found["concept"]) for event in events for found in event}
-    return [found for found in findings if (found.kind, found.concept) not in known]
+class _History(NamedTuple):
+    known: set[tuple[Any, Any]]
+    """Kind and concept of every finding that was told."""
+    version: int
+    """The highest of an event."""
+
+
+def _history(session: Session, incident_id: uuid.UUID) -> _History:
+    query = select(IncidentEvent.version, IncidentEvent.findings).where(
+        IncidentEvent.incident_id == incident_id
+    )
+    events = session.execute(query).all()
+    # The table takes any JSON: what is no finding tells of none.
+    found = [one for _, findings in events if isinstance(findings, list) for one in findings]
+    known = {(one.get("kind"), one.get("concept")) for one in found if isinstance(one, dict)}
+    return _History(known, max((version for version, _ in events), default=0))
 
 
 def _grow(
-    session: Session, incident: Incident, findings: Sequence[Finding], new: Sequence[Finding]
+    session: Session,
+    incident: Incident,
+    findings: Sequence[Finding],
+    new: Sequence[Finding],
+    *,
+    after: int,
 ) -> list[IncidentChange]:
-    """Widen the incident's span by every finding; only new ones are an event with a version of its own."""
+    """Widen the incident's span by every finding; only new ones are an event with a version of its own.
+
+    That is above ``after`` too: events can be added by whoever may change no version.
+    """
     first, last = _span(findings)
     changes: dict[str, Any] = {
         "first_captured_at": min(incident.first_captured_at, first),
@@ -109,7 +130,7 @@ def _grow(
         kind = EventKind.REOPENED if is_dismissed else EventKind.EVIDENCE
         state = State.OPEN if is_dismissed else State(incident.state)
         severity = highest(incident.severity, *(found.severity for found in new))
-        version = incident.version + 1
+        version = max(incident.version, after) + 1
         changes |= {"severity": severity, "state": state, "version": version}
         if is_dismissed:
             changes["labels"] = {}  # they were given without this finding

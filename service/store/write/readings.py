@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.store import identity
 from service.store.tables import ConceptMatch, Explanation, Sample, values_of
-from service.store.write import incidents, names
+from service.store.write import incident_repair, incidents, names
 from service.store.write.evidence import Verdicts
 from service.store.write.flags import RaisedFlag, Subject, refresh_flags
 
@@ -59,6 +59,8 @@ class StoredBatch(NamedTuple):
     explanation_ids: frozenset[uuid.UUID]
     flags: list[RaisedFlag]
     incidents: list[incidents.IncidentChange]
+    incident_errors: list[str]
+    """Types of the errors that kept incidents from being written; `incident_repair` finds their flags."""
 
 
 def list_known_explanations(
@@ -85,13 +87,14 @@ def store_batch(
        DO NOTHING. Of the explanations of one capture, what is stored later has a later `created_at`, also
        within a batch: calibrated flags look at the positions that were read first.
     2. For each capture of the batch, recount the verified positions and raise or update the flags.
-    3. Open the capture's incident for what was found, or let it grow.
+    3. Open the capture's incident for what was found, or let it grow; in a savepoint, for nothing that is
+       wrong there may cost a reading or a flag.
 
     Each capture is locked first, so that two workers with positions of one capture count one after the
     other and neither misses the other's positions.
     """
     if not readings:
-        return StoredBatch(frozenset(), [], [])
+        return StoredBatch(frozenset(), [], [], [])
     subjects = sorted({_subject(new.sample, model_id, decoder_id) for new in readings}, key=str)
     lock_captures(session, subjects)
     samples = [values_of(new.sample) | {"model_id": model_id} for new in readings]
@@ -101,13 +104,16 @@ def store_batch(
     )
     new_ids = _insert_explanations(session, readings, decoder_id)
     _insert_matches(session, readings, decoder_id, new_ids)
-    stored = StoredBatch(new_ids, [], [])
+    stored = StoredBatch(new_ids, [], [], [])
     for subject in subjects:
         raised, findings = refresh_flags(session, subject, verdicts)
         stored.flags.extend(raised)
-        stored.incidents.extend(
-            incidents.record_findings(session, subject, findings, anomaly_p_value=verdicts.anomaly_p_value)
+        recorded = incident_repair.try_to_record(
+            session, subject, findings, anomaly_p_value=verdicts.anomaly_p_value
         )
+        stored.incidents.extend(recorded.changes)
+        if recorded.error is not None:
+            stored.incident_errors.append(recorded.error)
     return stored
 
 

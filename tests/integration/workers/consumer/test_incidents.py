@@ -1,6 +1,7 @@
 """What a worker finds opens one incident a capture, whoever finds it and however often it is delivered."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -9,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import ANOMALY_SEVERITY, EventKind, FindingKind, State
-from service.store.tables import Flag, Incident, IncidentEvent, WebhookMessage
+from service.store.tables import Explanation, Flag, Incident, IncidentEvent, WebhookMessage
 from service.store.write import incidents
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
@@ -125,3 +126,102 @@ def test_a_flag_that_is_rolled_back_takes_its_incident_with_it(make_bench: Calla
 
     with bench.sessions() as session:
         assert len(events_of(session)) == len(session.scalars(select(WebhookMessage)).all()) == 1
+
+
+def stored(session: Session) -> tuple[int, int]:
+    """Return the numbers of explanations and of flags."""
+    return len(session.scalars(select(Explanation.id)).all()), len(session.scalars(select(Flag.id)).all())
+
+
+def test_incidents_that_cannot_be_written_cost_no_evidence_and_are_written_later(
+    make_bench: Callable[..., Bench], database_url: str
+) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    with psycopg.connect(database_url) as owner:
+        owner.execute("REVOKE INSERT ON incidents FROM subtext_writer")
+    bench.add_samples(2, request_id="r")
+    bench.drain()
+
+    with bench.sessions() as session:
+        assert stored(session) == (2, 1)
+        assert session.scalars(select(Incident)).all() == []
+    assert bench.dead_letters() == []
+    failures = bench.metric("subtext_incident_failures_total", model=MODEL)
+    assert failures >= 1
+    assert bench.parts.incident_repair.step() == 0
+    assert bench.metric("subtext_incident_failures_total", model=MODEL) == failures + 1
+
+    with psycopg.connect(database_url) as owner:
+        owner.execute("GRANT INSERT ON incidents TO subtext_writer")
+    assert bench.parts.incident_repair.step() == 1
+    assert bench.parts.incident_repair.step() == 0
+
+    with bench.sessions() as session:
+        incident = session.scalars(select(Incident)).one()
+        [event] = events_of(session)
+        assert session.scalars(select(WebhookMessage.event_id)).all() == [event.id]
+    assert (incident.request_id, incident.state, incident.severity) == ("r", State.OPEN, "critical")
+    assert [(found["concept"], found["positions_matched"]) for found in event.findings] == [("bombs", 2)]
+
+
+TWO_CONCEPTS = """
+version: 1
+concepts:
+  - {name: bombs, description: bombs, severity: critical, matchers: [{regex: bomb}]}
+  - {name: poisons, description: poisons, severity: critical, matchers: [{regex: poison}]}
+"""
+
+
+def poisons_from_the_third_on(vector: NDArray[np.float32]) -> str:
+    return "talks of a poison" if vector[1] >= 3 else "talks of a bomb"
+
+
+def test_rows_that_no_worker_wrote_keep_no_finding_from_its_incident(
+    make_bench: Callable[..., Bench], concepts_file: Path, database_url: str, reader_url: str
+) -> None:
+    concepts_file.write_text(TWO_CONCEPTS)
+    bench = make_bench(FakeDecoder(text=poisons_from_the_third_on))
+    bench.add_samples(2, request_id="r")
+    bench.drain()
+    with psycopg.connect(database_url) as owner:
+        owner.execute("UPDATE incident_events SET findings = findings || '[1, {}, [null]]'")
+    with psycopg.connect(reader_url) as service:
+        service.execute(
+            "INSERT INTO incident_events (id, incident_id, version, kind, to_state, severity)"
+            " SELECT gen_random_uuid(), id, 2, 'triaged', 'open', 'info' FROM incidents"
+        )
+    bench.add_samples(4, request_id="r")
+    bench.drain()
+
+    with bench.sessions() as session:
+        assert stored(session) == (4, 2)
+        *_, last = events_of(session)
+        incident = session.scalars(select(Incident)).one()
+    assert (last.version, [found["concept"] for found in last.findings]) == (3, ["poisons"])
+    assert incident.version == 3
+    assert bench.metric("subtext_incident_failures_total", model=MODEL) == 0
+
+
+def test_a_flag_that_an_incident_cannot_take_is_told_once_it_can(
+    make_bench: Callable[..., Bench], concepts_file: Path, database_url: str, reader_url: str
+) -> None:
+    concepts_file.write_text(TWO_CONCEPTS)
+    bench = make_bench(FakeDecoder(text=poisons_from_the_third_on))
+    bench.add_samples(2, request_id="r")
+    bench.drain()
+    with psycopg.connect(reader_url) as service:  # no version is above this one
+        service.execute("UPDATE incidents SET version = 2147483647")
+    bench.add_samples(4, request_id="r")
+    bench.drain()
+    with bench.sessions() as session:
+        assert stored(session) == (4, 2)
+        assert len(events_of(session)) == 1
+    assert bench.dead_letters() == []
+
+    with psycopg.connect(database_url) as owner:
+        owner.execute("UPDATE incidents SET version = 1")
+    assert bench.parts.incident_repair.step() == 1
+
+    with bench.sessions() as session:
+        told = [found["concept"] for event in events_of(session) for found in event.findings]
+    assert told == ["bombs", "poisons"]

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from service.store.tables import ConceptMatch, ConceptVersion, Explanation, Flag, Sample
+from service.store.tables import ConceptMatch, ConceptVersion, Explanation, Flag, Model, ModelConcept, Sample
 from service.store.write.concepts import ChangedConceptError
 from subtext_sidecar.anomaly import fit
 from subtext_sidecar.anomaly.score import Detector, Places, Reference
@@ -22,6 +22,10 @@ from workers.judge.probes import ProbeError
 from workers.nla.fake import FakeDecoder
 
 REQUESTS = 24
+
+
+def bombs_in_plural(_: NDArray[np.float32]) -> str:
+    return "talks of bombs"
 
 
 def bombs(_: NDArray[np.float32]) -> str:
@@ -207,6 +211,45 @@ def test_a_version_that_was_used_with_another_definition_is_refused(
         VERSIONED.replace("version: 4", "version: 5").replace("regex: bomb", "regex: b")
     )
     make_bench()
+
+
+def test_two_models_call_different_definitions_by_one_version(
+    make_bench: Callable[..., Bench], concepts_file: Path
+) -> None:
+    concepts_file.write_text(VERSIONED)
+    make_bench()
+    concepts_file.write_text(VERSIONED.replace("regex: bomb", "regex: bombs"))
+    other = make_bench(FakeDecoder(text=bombs_in_plural), served_model="other")
+    other.add_samples(3, model="other")
+    other.drain()
+
+    with other.sessions() as session:
+        flag = session.scalars(select(Flag)).one()
+        query = (
+            select(Model.name, ConceptVersion.version, ConceptVersion.definition)
+            .join(ModelConcept, ModelConcept.digest == ConceptVersion.digest)
+            .join(Model, Model.id == ModelConcept.model_id)
+            .order_by(Model.name)
+        )
+        used = [(name, version, what["matchers"]) for name, version, what in session.execute(query)]
+        of_flag = session.get_one(ConceptVersion, flag.concept_digest)
+    assert used == [(MODEL, 4, [{"regex": "bomb"}]), ("other", 4, [{"regex": "bombs"}])]
+    assert (flag.concept_version, of_flag.definition["matchers"]) == (4, [{"regex": "bombs"}])
+    concepts_file.write_text(VERSIONED.replace("regex: bomb", "regex: shells"))
+    with pytest.raises(ChangedConceptError, match=r"'bombs': matchers: version 4 .* set version: 5"):
+        make_bench(served_model="other")
+
+
+def test_two_models_share_one_definition_and_keep_their_own_versions(
+    make_bench: Callable[..., Bench], concepts_file: Path
+) -> None:
+    concepts_file.write_text(VERSIONED)
+    make_bench()
+    bench = make_bench(served_model="other")
+
+    with bench.sessions() as session:
+        assert len(session.scalars(select(ConceptVersion)).all()) == 1
+        assert len(session.scalars(select(ModelConcept)).all()) == 2
 
 
 def test_concepts_without_a_version_may_change(

@@ -1,0 +1,71 @@
+"""Writes the incidents that could not be written with their flags, once what stood in the way is gone."""
+
+import datetime as dt
+import itertools
+import threading
+from typing import Final
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.store.write import incident_repair, readings
+from service.store.write.incident_repair import Unrecorded
+from workers.consumer.loop import Target
+from workers.consumer.metrics import WorkerMetrics
+from workers.errors import STORE_ERRORS
+
+log = structlog.get_logger()
+
+_EVERY_SECONDS: Final = 300.0
+_LATE: Final = dt.timedelta(minutes=15)
+_WHOLE_EVERY: Final = 12
+"""One look of so many is at everything that is still repaired, the others at what was raised of late."""
+
+
+class IncidentRepair:
+    """Looks for flags that no incident tells, on a thread of its own; any number of workers may."""
+
+    def __init__(
+        self,
+        sessions: sessionmaker[Session],
+        target: Target,
+        metrics: WorkerMetrics,
+        *,
+        anomaly_p_value: float | None,
+    ) -> None:
+        """``anomaly_p_value`` as in `service.store.tables.Incident`."""
+        self._sessions = sessions
+        self._target = target
+        self._metrics = metrics
+        self._anomaly_p_value = anomaly_p_value
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until told to stop; an outage is waited out."""
+        for look in itertools.count():
+            if stop.is_set():
+                return
+            try:
+                self.step(_LATE if look % _WHOLE_EVERY else incident_repair.REPAIRED_WITHIN)
+            except STORE_ERRORS as error:
+                log.warning("incident_repair_waits", error=repr(error))
+            stop.wait(_EVERY_SECONDS)
+
+    def step(self, within: dt.timedelta = incident_repair.REPAIRED_WITHIN) -> int:
+        """Look once at flags that were raised within the time; return how many incidents were written."""
+        with self._sessions() as session:
+            found = incident_repair.list_unrecorded(
+                session, self._target.model_id, self._target.decoder_id, within
+            )
+        return sum(self._is_repaired(one) for one in found)
+
+    def _is_repaired(self, unrecorded: Unrecorded) -> bool:
+        with self._sessions.begin() as session:
+            readings.lock_captures(session, [unrecorded.subject])
+            recorded = incident_repair.try_to_record(
+                session, *unrecorded, anomaly_p_value=self._anomaly_p_value
+            )
+        errors = [] if recorded.error is None else [recorded.error]
+        self._metrics.observe_incidents(self._target.model, recorded.changes, errors)
+        for error in errors:
+            log.error("incident_not_written", error_type=error)
+        return bool(recorded.changes)
