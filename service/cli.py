@@ -18,6 +18,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "key": "create, list, rotate and revoke API keys",
     "train": "train a decoder for a model and layer",
     "calibrate": "measure a decoder against shuffled pairs and freeze the reference",
+    "concept": "fit the probe of a concept on two files of prompts",
 }
 
 

@@ -24,3 +24,10 @@ def calibrate(argv: list[str]) -> int:
     from workers.calibrate.measure import calibrate as run
 
     return run(argv)
+
+
+def concept(argv: list[str]) -> int:
+    """Fit the probe of a concept."""
+    from workers.probe.command import concept as run
+
+    return run(argv)

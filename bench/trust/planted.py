@@ -22,8 +22,8 @@ from bench.trust.steering import (
     random_directions,
     read_words,
 )
-from workers.nla import fidelity
 from workers.nla.decoder import Decoder
+from workers.probe.fit import Hyperplane, separate
 
 POSITIONS: Final = 7
 """Positions read of each trial: the prompt's last token and a window of the answer, as the demo samples."""
@@ -125,23 +125,20 @@ def _incidents(chats: Sequence[Chat], states: Sequence[Vectors]) -> Incidents:
     )
 
 
-def fit_probes(trials: Trials, negatives: Vectors) -> dict[str, tuple[NDArray[np.float64], float]]:
+def fit_probes(trials: Trials, negatives: Vectors) -> dict[str, Hyperplane]:
     """Return a linear probe for each concept: weights on unit vectors (d_model,) and an intercept.
 
-    Logistic regression of the concept's words against other concepts' words, neutral ones and ``negatives``
-    (n, d_model): benign vectors of chats that are tried nowhere else. No steered vector is seen.
+    As `subtext concept fit` does: logistic regression of the concept's words against other concepts'
+    words, neutral ones and ``negatives`` (n, d_model): benign vectors of chats that are tried nowhere else.
+    No steered vector is seen.
     """
-    from sklearn.linear_model import LogisticRegression
-
     probes = {}
     for name, words in trials.words.items():
         others = [rows for other, rows in trials.words.items() if other != name]
         negative = np.concatenate([*others, trials.neutral, negatives])
-        fitted = LogisticRegression(C=10.0, max_iter=2000, class_weight="balanced").fit(
-            fidelity.to_unit(np.concatenate([words, negative])),
-            np.repeat([1, 0], [len(words), len(negative)]),
+        probes[name] = separate(
+            np.concatenate([words, negative]), np.repeat([True, False], [len(words), len(negative)])
         )
-        probes[name] = (fitted.coef_[0], float(fitted.intercept_[0]))
     return probes
 
 

@@ -50,6 +50,7 @@ FOLDERS = (
     ("", "workers/training/measure"),
     ("", "workers/training/bundle"),
     ("", "workers/calibrate"),
+    ("", "workers/probe"),
     ("Running all of it", "deploy"),
     ("", "deploy/local"),
     ("", "deploy/demo"),
