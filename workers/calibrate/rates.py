@@ -52,6 +52,14 @@ def requests_needed(rate: float) -> int:
     return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate) - _ROUNDING)
 
 
+def rank_needed(rate: float) -> int:
+    """Return the least number of benign requests of which the most extreme rank is at most the rate.
+
+    A conformal p-value is no smaller than 1 / (n + 1).
+    """
+    return math.ceil(1 / rate - _ROUNDING) - 1
+
+
 def upper_limit(incidents: int, requests: int) -> float:
     """Return the one-sided upper limit of Clopper and Pearson (1934) for a share of requests."""
     if incidents >= requests:

@@ -8,6 +8,7 @@ rate on the held-out negatives, and recall is the share of held-out positives ab
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,8 @@ HELD_OUT: Final = 2
 """One request of so many is held out, of positives, negatives and benign requests each."""
 LEAST_POSITIVES: Final = 20
 """Fewer prompts leave less than ten to measure recall on."""
+_ROUNDING: Final = 1e-9
+"""A share may come out a little off a whole number."""
 _STRENGTH: Final = 10.0  # inverse of the L2 penalty on unit vectors
 _LENGTHS: Final = (16, 64)
 
@@ -214,13 +217,13 @@ def check_enough(positives: int, negatives: int, benign: int, rule: Rule) -> Non
             f"positive: {positives} prompts are too few, at least {LEAST_POSITIVES} are needed"
         )
     held = negatives // HELD_OUT + benign // HELD_OUT
-    needed = rates.requests_needed(rule.false_positive_rate)
+    needed = rates.rank_needed(rule.false_positive_rate)
     if held < needed or negatives < HELD_OUT:
         raise ProbeError(
             f"negative: {negatives} prompts and {benign} benign requests leave {held} held out; a"
             f" false-positive rate of {rule.false_positive_rate:g} needs 1 / rate - 1 = {needed} held out,"
             f" so {HELD_OUT * needed} negatives in all, and"
-            f" {HELD_OUT * rates.requests_needed_for_limit(rule.false_positive_rate)} for an upper limit as"
+            f" {HELD_OUT * rates.requests_needed(rule.false_positive_rate)} for an upper limit as"
             " low. Give more negative prompts, vectors of benign requests (--benign), or a higher"
             " --false-positive-rate"
         )
@@ -232,13 +235,10 @@ class _Threshold(NamedTuple):
 
 
 def _choose(negatives: Scores, rule: Rule) -> _Threshold:
-    found = incidents.choose_rule(
-        negatives,
-        positions_required=rule.positions_required,
-        target=rule.false_positive_rate,
-        has_threshold=True,
-    )
-    return _Threshold(1.0 if found.threshold is None else found.threshold, found.allowed)
+    """Return the conformal threshold: its rate holds on average, until calibrated with a limit."""
+    allowed = math.floor(rule.false_positive_rate * (len(negatives) + 1) + _ROUNDING) - 1
+    above = float(np.sort(negatives)[len(negatives) - 1 - allowed])
+    return _Threshold(min(1.0, float(np.nextafter(above, 1.0))), allowed)
 
 
 def _measure(requests: Requests, scores: Scores, among: NDArray[np.bool_], rule: Rule) -> Figures:
@@ -248,7 +248,7 @@ def _measure(requests: Requests, scores: Scores, among: NDArray[np.bool_], rule:
     negatives = scores[among][~is_positive]
     auroc = float(roc_auc_score(is_positive, scores[among]))
     figures = Figures(None, {}, auroc, int(is_positive.sum()), len(negatives), -1, 1.0)
-    if len(negatives) < rates.requests_needed(rule.false_positive_rate):
+    if len(negatives) < rates.rank_needed(rule.false_positive_rate):
         return figures
     threshold = _choose(negatives, rule)
     hits = scores[among][is_positive] >= threshold.value

@@ -69,7 +69,7 @@ def _warnings(fitted: Fitted, requests: Requests, rule: Rule) -> Iterator[str]:
             f"note: positives have {lengths[0]:g} tokens in the median and negatives {lengths[1]:g}: the"
             " probe may tell lengths; write prompts of the same kind"
         )
-    needed = rates.requests_needed_for_limit(rule.false_positive_rate)
+    needed = rates.requests_needed(rule.false_positive_rate)
     if fitted.measured.upper_limit > 2 * rule.false_positive_rate:
         yield (
             f"note: {needed} held-out negatives, none above the threshold, would show a rate of at most"
