@@ -2,8 +2,8 @@
 
 Steers the audited model along the direction of each concept while the text stays as it is, reads the
 states with the demo's decoder, and tells how often each method, ours and cheaper ones, finds the concept at
-the threshold that 1% of benign chats exceed. Finished readings are kept in SUBTEXT_HOME/bench-trust, so an
-interrupted run goes on.
+the threshold that 1% of benign chats exceed. A second part does the same for classes of traffic that an
+auditor asks for. Finished readings are kept in SUBTEXT_HOME/bench-trust, so an interrupted run goes on.
 """
 
 import argparse
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from bench import pair
-from bench.trust import planted, report, scoring, steering
+from bench.trust import class_scores, class_traffic, planted, report, scoring, steering
 from bench.trust.rates import benign_needed
 from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
 from workers.nla.errors import DecoderError
 
 CONCEPTS = Path(__file__).resolve().parents[2] / "deploy" / "concepts.yaml"
+PLANTED, CLASSES = "planted", "classes"
 _FOR_PROBES = 200
 """Benign chats that probes are fitted on, beside those that are tried."""
 
@@ -30,15 +31,66 @@ def main(argv: Sequence[str]) -> int:
     """Run and report; return 0 if every bar is passed, 1 if not, 2 on invalid input."""
     options = _options(argv)
     prepare_environment()
+    bars: list[report.BarResult] = []
+    document: dict[str, Any] = {"bench": "trust"}
     try:
-        rows, setting = _measure(options)
+        if options.part != PLANTED:
+            found = _measure_classes(options)
+            bars += class_scores.judge(found)
+            document["classes"] = class_scores.document(found, bars)
+            print(class_scores.text(found, bars))
+        if options.part != CLASSES:
+            rows, setting = _measure(options)
+            of_planted = report.judge(rows)
+            bars += of_planted
+            document["planted"] = report.document(rows, of_planted, setting)
+            print(report.text(rows, of_planted))
     except (DecoderError, FileNotFoundError, ValueError) as error:
         sys.stderr.write(f"bench-trust: {error}\n")
         return 2
-    bars = report.judge(rows)
-    print(report.text(rows, bars))
-    print(json.dumps(report.document(rows, bars, setting)))
-    return 0 if all(bar.is_passed for bar in bars) else 1
+    document["ok"] = all(bar.is_passed for bar in bars)
+    print(json.dumps(document))
+    return 0 if document["ok"] else 1
+
+
+def _measure_classes(options: argparse.Namespace) -> list[class_scores.ClassFigure]:
+    from subtext_sidecar.anomaly.reference import load_reference
+    from subtext_sidecar.anomaly.score import Detector
+    from workers.nla.calibration import ANOMALY
+    from workers.nla.checkpoint.labels import load_labels
+    from workers.nla.checkpoint.meta import load_meta
+    from workers.nla.checkpoint.projector import load_projector
+
+    folder = options.decoder_dir or pair.demo_decoder()
+    meta = load_meta(folder / "av", "av")
+    part = meta.projector
+    if part is None:
+        raise ValueError(f"--decoder-dir: {folder} has no projector, and so no label head for kinds")
+    reference = load_reference(folder / ANOMALY)
+    pair.log("traffic classes")
+    return class_traffic.measure(
+        class_traffic.Material(
+            steering.Steerer(pair.base_model(), steered=reference.layer // 2, read=reference.layer),
+            load_labels(folder / "av", d_model=meta.d_model),
+            load_projector(
+                folder / "av" / part.file,
+                d_model=meta.d_model,
+                rows=part.rows,
+                scale=part.scale,
+                mean=part.mean,
+            ),
+            Detector(reference),
+            options.run,
+            pair.state_dir() / "wheels",
+        ),
+        _kept(),
+    )
+
+
+def _kept() -> Path:
+    kept = pair.state_dir() / "bench-trust"
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept
 
 
 def _measure(options: argparse.Namespace) -> tuple[list[report.Figure], dict[str, Any]]:
@@ -64,9 +116,7 @@ def _measure(options: argparse.Namespace) -> tuple[list[report.Figure], dict[str
         trials = planted.plant(steerer, sentences, chats, sizes)
         for_probes = planted.run(steerer, chats[-_FOR_PROBES:], None)
         negatives = np.concatenate([one.read for one in for_probes])
-        kept = pair.state_dir() / "bench-trust"
-        kept.mkdir(parents=True, exist_ok=True)
-        reads = planted.read_conditions(decoder, trials, kept, pair.log)
+        reads = planted.read_conditions(decoder, trials, _kept(), pair.log)
         methods = _methods(steerer, sentences, planted.fit_probes(trials, negatives), folder)
         table = scoring.score_all(methods, trials, reads, reference)
     finally:
@@ -129,6 +179,9 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         type=Path,
         default=pair.run_dir(),
         help="training run with chats.jsonl and held_out.safetensors (default: the demo's)",
+    )
+    parser.add_argument(
+        "--part", choices=(PLANTED, CLASSES, "all"), default="all", help="what to measure (default: all)"
     )
     parser.add_argument(
         "--benign", type=pair.positive, default=1000, help="benign chats, half for thresholds"

@@ -140,9 +140,8 @@ def text(rows: list[Figure], bars: list[BarResult]) -> str:
 
 
 def document(rows: list[Figure], bars: list[BarResult], setting: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything as one JSON object; ``ok`` means that every bar was passed."""
+    """Return everything as one JSON object."""
     return {
-        "bench": "trust",
         **setting,
         "figures": [
             {
@@ -152,5 +151,4 @@ def document(rows: list[Figure], bars: list[BarResult], setting: Mapping[str, An
             for row in rows
         ],
         "bars": [bar._asdict() for bar in bars],
-        "ok": all(bar.is_passed for bar in bars),
     }
