@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from service.incidents import precision
 from service.store.outbox import Waiting
 from service.store.read.incidents import Undecided
-from service.store.read.precision import Counts
+from service.store.read.precision import Labels, Watched
 
 Outcome = Literal["delivered", "retried", "failed", "expired"]
 _OUTCOMES: Final[tuple[Outcome, ...]] = ("delivered", "retried", "failed", "expired")
@@ -33,15 +33,16 @@ class IncidentMetrics:
         )
         self._labels = Gauge(
             "subtext_concept_labels",
-            "Flags of each concept by what triage said, of the detector that raised one last.",
-            ("model", "concept", "label"),
+            "Flags of each concept and layer by what triage said: of 30 days, of the detector that raised"
+            " one last.",
+            ("model", "layer", "concept", "label"),
             registry=registry,
         )
         self._precision = Gauge(
             "subtext_concept_precision_ratio",
-            "Share of labelled flags that were confirmed, of the same detector, with its 95% interval;"
-            " absent without labels.",
-            ("model", "concept", "bound"),
+            "Share of labelled flags that were confirmed, of the same flags, with its 95% interval; absent"
+            " without labels.",
+            ("model", "layer", "concept", "bound"),
             registry=registry,
         )
         self._deliveries = Counter(
@@ -91,18 +92,15 @@ class IncidentMetrics:
                 age = (now - one.waiting_since).total_seconds()
                 self._age.labels(one.model, one.severity).set(age)
 
-    def set_precision(self, counts: Sequence[Counts]) -> None:
-        """Show the labels of each concept's last detector; ``counts`` come by their last flag."""
-        latest = {(found.model, found.concept): found for found in counts}
+    def set_precision(self, counted: Mapping[Watched, Labels]) -> None:
+        """Show the labels of each concept at each layer, with the precision that they tell."""
         self._labels.clear()
         self._precision.clear()
-        for key, found in latest.items():
-            labelled = found.confirmed + found.dismissed
-            for label, count in (
-                ("confirmed", found.confirmed),
-                ("dismissed", found.dismissed),
-                ("none", found.raised - labelled),
-            ):
+        for (model, layer, concept), found in counted.items():
+            key = (model, str(layer), concept)
+            unlabelled = found.raised - found.confirmed - found.dismissed
+            parts = {"confirmed": found.confirmed, "dismissed": found.dismissed, "none": unlabelled}
+            for label, count in parts.items():
                 self._labels.labels(*key, label).set(count)
             measured = precision.measure(found.confirmed, found.dismissed)
             if measured is not None:

@@ -16,10 +16,12 @@ from service.store.read import incidents, precision
 
 _log: Final = structlog.get_logger(__name__)
 _EVERY_SECONDS: Final = 60.0
+_PRECISION_EVERY: Final = dt.timedelta(minutes=10)
+"""People label seldom, and it counts all flags of a month."""
 
 
 class IncidentWatch:
-    """Looks once a minute in a thread of its own."""
+    """Looks once a minute in a thread of its own, at precision every ten minutes."""
 
     def __init__(
         self, sessions: sessionmaker[Session], metrics: IncidentMetrics, destinations: Sequence[str]
@@ -28,6 +30,7 @@ class IncidentWatch:
         self._sessions = sessions
         self._metrics = metrics
         self._destinations = destinations
+        self._next_precision = dt.datetime.min.replace(tzinfo=dt.UTC)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="incident-watch", daemon=True)
 
@@ -57,8 +60,10 @@ class IncidentWatch:
     def _look_at_incidents(self, session: Session, now: dt.datetime) -> None:
         self._metrics.set_undecided(incidents.count_undecided(session), now)
 
-    def _look_at_precision(self, session: Session, _now: dt.datetime) -> None:
-        self._metrics.set_precision(precision.count(session, precision.Filter()))
+    def _look_at_precision(self, session: Session, now: dt.datetime) -> None:
+        if now >= self._next_precision:
+            self._metrics.set_precision(precision.count_watched(session))
+            self._next_precision = now + _PRECISION_EVERY
 
     def _run(self) -> None:
         while not self._stop.is_set():

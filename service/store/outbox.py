@@ -51,10 +51,23 @@ class Telling(NamedTuple):
     """All of the incident's up to this event."""
 
 
-def route(session: Session, destination: str, within: dt.timedelta) -> dict[str, int]:
-    """Give the destination what it has no delivery of; return how many, by their state.
+class Routed(NamedTuple):
+    """What a destination was given by one look."""
 
-    Takes the newest `ROUTED_AT_ONCE` of the messages younger than ``within``. Those older than
+    sent: int
+    """Deliveries to make."""
+    expired: int
+    """Messages that are too old to be sent."""
+    oldest: dt.datetime | None
+    """The time of the oldest of them."""
+
+
+def route(
+    session: Session, destination: str, within: dt.timedelta, before: dt.datetime | None = None
+) -> Routed:
+    """Give the destination what it has no delivery of: the newest `ROUTED_AT_ONCE`.
+
+    Looks at messages younger than ``within``, and with ``before`` at none newer than that. Those older than
     `ROUTED_WITHIN` are not sent any more: the delivery tells so, where the destination was known before the
     message. Each destination is routed by itself, so that services with different ones, as during a
     restart, lose nothing to each other.
@@ -81,10 +94,18 @@ def route(session: Session, destination: str, within: dt.timedelta) -> dict[str,
         .order_by(created.desc(), WebhookMessage.event_id)  # one order for all services: no deadlock
         .limit(ROUTED_AT_ONCE)
     )
+    if before is not None:
+        query = query.where(created <= before)
     columns = ("event_id", "destination", "state", "attempts", "priority", "next_attempt_at")
-    statement = insert(WebhookDelivery).from_select([*columns, "last_error", "settled_at"], query)
-    new = session.scalars(statement.on_conflict_do_nothing().returning(WebhookDelivery.state))
-    return dict(Counter(new))
+    statement = (
+        insert(WebhookDelivery)
+        .from_select([*columns, "last_error", "settled_at"], query)
+        .on_conflict_do_nothing()
+        .returning(WebhookDelivery.state, WebhookDelivery.next_attempt_at)
+    )
+    new = session.execute(statement).all()
+    expired = sum(state == "failed" for state, _ in new)
+    return Routed(len(new) - expired, expired, min((created_at for _, created_at in new), default=None))
 
 
 def _priority() -> ColumnElement[int]:

@@ -128,12 +128,14 @@ class Courier:
         """Take on what the destination is owed; before anything is sent, so that nothing urgent waits."""
         looks, now = self._looks[destination], time.monotonic()
         within = looks.next_within(now)
-        found = outbox.ROUTED_AT_ONCE
-        while found >= outbox.ROUTED_AT_ONCE and not self._stop.is_set():
+        before: dt.datetime | None = None
+        while not self._stop.is_set():
             with self._sessions.begin() as session:
-                new = outbox.route(session, destination, within)
-            found = sum(new.values())
-            self._tell_expired(destination, new.get("failed", 0))
+                new = outbox.route(session, destination, within, before)
+            self._tell_expired(destination, new.expired)
+            if new.sent + new.expired < outbox.ROUTED_AT_ONCE:
+                break
+            before = new.oldest
         if within == outbox.NOTED_WITHIN:
             with self._sessions.begin() as session:
                 abandoned = outbox.expire(session)

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Final
@@ -18,6 +18,8 @@ STEP_SECONDS: Final = 5.0
 WHOLE_SECONDS: Final = 15.0
 """From the first byte sent to the last header read, however slowly a receiver drips."""
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_MAX_ADDRESSES: Final = 3
+"""Of a host that are tried one after the other, for the first may be of a network that is not reached."""
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -69,22 +71,22 @@ def _judge(status: int) -> None:
     raise DeliveryError(f"HTTP {status}")
 
 
-def _resolve(destination: Destination, host: str, port: int) -> str:
-    """Return an address that may be talked to; a name that is resolved again could lead elsewhere."""
+def _resolve(destination: Destination, host: str, port: int) -> list[str]:
+    """Return addresses that may be talked to; a name that is resolved again could lead elsewhere."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise DeliveryError("the host's name does not resolve") from error
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for address in addresses:
-        if not may_reach(destination, host, address):
+        if not mayreach(destination, host, address):
             raise DeliveryError(
                 f"{host} leads to {address}, which is private; allow_private would allow it"
             )
-    return addresses[0]
+    return addresses[:_MAX_ADDRESSES]
 
 
-def may_reach(destination: Destination, host: str, address: str) -> bool:
+def mayreach(destination: Destination, host: str, address: str) -> bool:
     """Tell whether this address of the host may be talked to: a public one, or what the file allows."""
     reached = _embedded(ipaddress.ip_address(address.partition("%")[0]))
     if reached.is_loopback:
@@ -103,13 +105,11 @@ def _embedded(address: _Address) -> _Address:
     return address.ipv4_mapped or address.sixtofour or (address.teredo or (None, address))[1]
 
 
-def _connect(destination: Destination, host: str, address: str, port: int) -> http.client.HTTPConnection:
+def _connect(
+    destination: Destination, host: str, addresses: Sequence[str], port: int
+) -> http.client.HTTPConnection:
     connection = http.client.HTTPConnection(host, port, timeout=STEP_SECONDS)
-    try:
-        raw = socket.create_connection((address, port), timeout=STEP_SECONDS)
-    except OSError as error:
-        late = isinstance(error, TimeoutError)
-        raise DeliveryError("timeout" if late else type(error).__name__) from error
+    raw = reach(addresses, port)
     connection.sock = raw
     if destination.parts.scheme == "http":
         return connection
@@ -119,6 +119,19 @@ def _connect(destination: Destination, host: str, address: str, port: int) -> ht
         raw.close()
         raise DeliveryError(f"TLS: {type(error).__name__}") from error
     return connection
+
+
+def reach(addresses: Sequence[str], port: int) -> socket.socket:
+    """Return a connection to the first address that answers; the error is the last one's."""
+    *others, last = addresses
+    for address in others:
+        with contextlib.suppress(OSError):
+            return socket.create_connection((address, port), timeout=STEP_SECONDS)
+    try:
+        return socket.create_connection((last, port), timeout=STEP_SECONDS)
+    except OSError as error:
+        late = isinstance(error, TimeoutError)
+        raise DeliveryError("timeout" if late else type(error).__name__) from error
 
 
 def _trust(destination: Destination) -> ssl.SSLContext:

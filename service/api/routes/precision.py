@@ -30,7 +30,7 @@ class PrecisionParameters(Parameters):
 def list_precision(
     held: Held, _caller: ReadsFlags, parameters: Annotated[PrecisionParameters, Query()]
 ) -> PrecisionList:
-    """Return, by model, concept, severity, decoder and concept definitions, how many flags were right.
+    """Return, by model, layer, concept, severity, decoder and definitions, how many flags were right.
 
     Precision is of labelled flags alone, with an exact interval and the share that nobody labelled. Flags
     of another decoder or of other definitions are counted apart: they are another detector. There are as

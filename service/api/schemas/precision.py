@@ -31,6 +31,7 @@ class ConceptPrecision(Answer):
     """How often the flags of one concept were right, where anybody said so."""
 
     model: str = Field(examples=["SmolLM2-135M-Instruct"])
+    layer: int = Field(examples=[23])
     concept: str = Field(examples=["weapons"])
     severity: str = Field(examples=["critical"])
     decoder: DecoderReference
@@ -64,6 +65,7 @@ def concept_precision(counts: Counts) -> ConceptPrecision:
     measured = precision.measure(counts.confirmed, counts.dismissed)
     return ConceptPrecision(
         model=counts.model,
+        layer=counts.layer,
         concept=counts.concept,
         severity=counts.severity,
         decoder=DecoderReference(

@@ -3,7 +3,7 @@
 import datetime as dt
 import uuid
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
@@ -11,6 +11,9 @@ from sqlalchemy.orm import Session
 from service.incidents.lifecycle import CLOSED
 from service.store.read.incidents import is_flag_of_incident
 from service.store.tables import Decoder, Flag, Incident, Model
+
+WATCHED_WITHIN: Final = dt.timedelta(days=30)
+"""Of flags that were raised earlier, the metrics count no labels: traffic and concepts change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,7 @@ class Counts(NamedTuple):
     """The flags of one concept, as one decoder raised them under one file of concepts."""
 
     model: str
+    layer: int
     concept: str
     severity: str
     decoder_id: uuid.UUID
@@ -51,10 +55,11 @@ class Counts(NamedTuple):
 
 
 def count(session: Session, wanted: Filter) -> list[Counts]:
-    """Return the counts by model, concept, severity, decoder and concepts, newest raised last."""
+    """Return the counts by model, layer, concept, severity, decoder and concepts, newest raised last."""
     label = Incident.labels[Flag.concept].as_boolean()
     columns = (
         Model.name,
+        Flag.layer,
         Flag.concept,
         Flag.severity,
         Flag.decoder_id,
@@ -78,7 +83,7 @@ def count(session: Session, wanted: Filter) -> list[Counts]:
         .join(Decoder, Decoder.id == Flag.decoder_id)
         .outerjoin(Incident, is_flag_of_incident())
         .group_by(*columns)
-        .order_by(Model.name, Flag.concept, last, Flag.severity, Flag.decoder_id)
+        .order_by(Model.name, Flag.layer, Flag.concept, last, Flag.severity, Flag.decoder_id)
     )
     equal = ((Model.name, wanted.model), (Flag.concept, wanted.concept))
     query = query.where(*(column == value for column, value in equal if value is not None))
@@ -87,6 +92,67 @@ def count(session: Session, wanted: Filter) -> list[Counts]:
     if wanted.captured_before is not None:
         query = query.where(Flag.first_captured_at < wanted.captured_before)
     return [Counts._make(row) for row in session.execute(query)]
+
+
+class Labels(NamedTuple):
+    """What triage said of the flags that one detector raised of late."""
+
+    raised: int
+    confirmed: int
+    dismissed: int
+
+
+class _Detector(NamedTuple):
+    model_id: uuid.UUID
+    layer: int
+    concept: str
+    decoder_id: uuid.UUID
+    concepts_digest: str
+    severity: str
+
+
+class Watched(NamedTuple):
+    """What has one precision: a model's concept at one layer, by the detector that raised it last."""
+
+    model: str
+    layer: int
+    concept: str
+
+
+def count_watched(session: Session) -> dict[Watched, Labels]:
+    """Return the labels of the flags within `WATCHED_WITHIN`, of the last detector of each concept.
+
+    Flags and labels are counted apart: the first need no join, and the second are as few as people make.
+    """
+    names = dict(session.execute(select(Model.id, Model.name)).all())
+    columns = [getattr(Flag, name) for name in _Detector._fields]
+    is_late = Flag.created_at > func.now() - WATCHED_WITHIN
+    raised = (
+        select(*columns, func.count())
+        .where(is_late)
+        .group_by(*columns)
+        .order_by(func.max(Flag.created_at), *columns)
+    )
+    label = Incident.labels[Flag.concept].as_boolean()
+    labelled = (
+        select(*columns, _count(label.is_(True)), _count(label.is_(False)))
+        .select_from(Incident)
+        .join(Flag, is_flag_of_incident())
+        # An incident is opened with its first flag, so one of an earlier day has none of these.
+        .where(
+            is_late,
+            Incident.state.in_(CLOSED),
+            Incident.opened_at > func.now() - WATCHED_WITHIN - dt.timedelta(days=1),
+        )
+        .group_by(*columns)
+    )
+    labels = {_Detector(*row[:-2]): (row[-2], row[-1]) for row in session.execute(labelled)}
+    found = {}
+    for *key, number in session.execute(raised):  # the last raised overwrites those before
+        detector = _Detector(*key)
+        watched = Watched(names[detector.model_id], detector.layer, detector.concept)
+        found[watched] = Labels(number, *labels.get(detector, (0, 0)))
+    return found
 
 
 def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:

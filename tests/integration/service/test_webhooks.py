@@ -555,6 +555,13 @@ def test_a_message_that_was_taken_counts_as_delivered_although_another_service_g
     assert deliveries(sessions) == [("delivered", 2, None)]
 
 
+def test_a_host_whose_first_address_does_not_answer_is_reached_at_another(receiver: Receiver) -> None:
+    with transport.reach(["127.0.0.2", "127.0.0.1"], receiver.port) as reached:
+        assert reached.getpeername() == ("127.0.0.1", receiver.port)
+    with pytest.raises(transport.DeliveryError, match="ConnectionRefusedError"):
+        transport.reach(["127.0.0.2", "127.0.0.3"], receiver.port)
+
+
 @pytest.mark.usefixtures("incident")
 def test_over_https_only_a_trusted_certificate_is_sent_anything(
     make_courier: Callable[..., Courier], sessions: Sessions, secret_file: Path, tmp_path: Path
