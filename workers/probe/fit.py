@@ -158,12 +158,14 @@ def to_probe(hyperplane: Hyperplane, name: Name) -> LinearProbe:
 
 
 def hold_out(requests: Requests, *, seed: int) -> NDArray[np.bool_]:
-    """Return which requests are held out, (n,): half of positives, of negatives and of benign ones each."""
-    rng = np.random.default_rng(seed)
+    """Return which requests are held out, (n,): half of positives, of negatives and of benign ones each.
+
+    Requests of one kind do not change the split of the others, so that two fits can be compared.
+    """
     kind = requests.is_positive.astype(np.int64) + 2 * requests.has_text
     held = np.zeros(len(kind), bool)
     for one in np.unique(kind):
-        members = rng.permutation(np.flatnonzero(kind == one))
+        members = np.random.default_rng([seed, one]).permutation(np.flatnonzero(kind == one))
         held[members[: len(members) // HELD_OUT]] = True
     return held
 

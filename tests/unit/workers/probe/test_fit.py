@@ -79,12 +79,13 @@ def test_benign_requests_count_for_the_threshold_and_not_for_the_text_classifier
     assert any(line.startswith("text classifier, prompts alone: no recall at 0.02") for line in told)
 
 
-def test_equal_requests_are_split_alike_whoever_asks() -> None:
+def test_prompts_are_split_alike_whatever_comes_beside_them() -> None:
     made = requests(41, 60, 21)
 
     held_out = fit.hold_out(made, seed=3)
 
     assert (held_out == fit.hold_out(made, seed=3)).all()
+    assert (held_out[:101] == fit.hold_out(requests(41, 60), seed=3)).all()
     assert (held_out[:41].sum(), held_out[41:101].sum(), held_out[101:].sum()) == (20, 30, 10)
 
 
