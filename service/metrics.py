@@ -31,6 +31,7 @@ class PrevalenceSample(NamedTuple):
     decoder: str  # the first 12 digits of its digest
     estimate: float
     lower: float  # bound at all looks together
+    calibrated_lower: float  # the same of the share with a calibrated flag
     requests: int
 
 
@@ -52,6 +53,11 @@ class _Prevalences(Collector):
             "Lower bound of that share, which holds however often one looks.",
             labels=names,
         )
+        calibrated = GaugeMetricFamily(
+            "subtext_concept_calibrated_prevalence_lower_ratio",
+            "Lower bound of the share of requests with a calibrated flag, at every look.",
+            labels=names,
+        )
         requests = GaugeMetricFamily(
             "subtext_concept_prevalence_requests",
             "Judged requests of the random baseline that the share stands on.",
@@ -61,8 +67,9 @@ class _Prevalences(Collector):
             labels = (sample.model, sample.concept, str(sample.layer), sample.decoder)
             estimate.add_metric(labels, sample.estimate)
             lower.add_metric(labels, sample.lower)
+            calibrated.add_metric(labels, sample.calibrated_lower)
             requests.add_metric(labels, sample.requests)
-        yield from (estimate, lower, requests)
+        yield from (estimate, lower, calibrated, requests)
 
 
 class Metrics:

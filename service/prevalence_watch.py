@@ -15,6 +15,7 @@ from service.prevalence.retained import retained_by_cell
 from service.prevalence.statement import ConceptPrevalence, concept_prevalences
 from service.store.engine import UnusableDatabaseError
 from service.store.read import prevalence
+from service.store.tables import FlagStatus
 
 _log: Final = structlog.get_logger(__name__)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -67,10 +68,17 @@ class PrevalenceWatch:
             groups = prevalence.list_groups(session, window)
             retained = retained_by_cell(prevalence.list_minutes(session, window))
             decoders = prevalence.list_decoders(session, window)
-            flagged = {concept for group in groups for concept in group.concepts}
+            concepts = {concept for group in groups for concept in group.concepts} | set(
+                self._plan.concepts
+            )
+            found = concept_prevalences(groups, retained, concepts)
+            # The same requests, so the same readers and concepts in the same order.
+            calibrated = concept_prevalences(
+                prevalence.list_groups(session, window, status=FlagStatus.CALIBRATED), retained, concepts
+            )
             samples += [
-                _sample(model.name, decoders[found.reader.decoder_id].digest, found)
-                for found in concept_prevalences(groups, retained, flagged | set(self._plan.concepts))
+                _sample(model.name, decoders[one.reader.decoder_id].digest, one, known.lower_anytime)
+                for one, known in zip(found, calibrated, strict=True)
             ]
         return samples
 
@@ -82,7 +90,7 @@ class PrevalenceWatch:
             self._stop.wait(max(self._plan.every_seconds, took / _LARGEST_SHARE_OF_TIME))
 
 
-def _sample(model: str, digest: str, found: ConceptPrevalence) -> PrevalenceSample:
+def _sample(model: str, digest: str, found: ConceptPrevalence, calibrated_lower: float) -> PrevalenceSample:
     return PrevalenceSample(
         model=model,
         concept=found.concept,
@@ -90,6 +98,7 @@ def _sample(model: str, digest: str, found: ConceptPrevalence) -> PrevalenceSamp
         decoder=digest[:12],
         estimate=found.estimate or 0.0,
         lower=found.lower_anytime,
+        calibrated_lower=calibrated_lower,
         requests=found.requests,
     )
 

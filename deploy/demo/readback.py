@@ -54,6 +54,11 @@ class Totals:
         )
 
 
+def flag_label(flag: Mapping[str, Any]) -> str:
+    """Return a flag's concept, with a word when nothing is known about how often it is wrong."""
+    return str(flag["concept"]) if flag["calibrated"] else f"{flag['concept']} (lead)"
+
+
 class Readback:
     """A REST client; requests raise ReadbackError or an httpx.TransportError."""
 
@@ -88,10 +93,10 @@ class Readback:
         return [_reading(item) for item in items]
 
     def flags(self, since: dt.datetime) -> dict[str, list[str]]:
-        """Return the flagged concepts by request id."""
+        """Return the flagged concepts by request id; a lead's is labelled as one."""
         flags: dict[str, list[str]] = {}
         for item in self._pages("/flags", {"captured_after": since.isoformat()}):
-            flags.setdefault(item["request_id"], []).append(item["concept"])
+            flags.setdefault(item["request_id"], []).append(flag_label(item))
         return flags
 
     def request_summary(self, request_id: str) -> str | None:

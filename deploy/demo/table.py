@@ -39,7 +39,7 @@ def readings_table(
     table.add_column("explanation (a hypothesis)", ratio=1)
     table.add_column("beyond token", width=6, justify="right")
     table.add_column("verified", width=8)
-    table.add_column("flags", width=18)
+    table.add_column("flags", width=21)
     for reading in readings[:rows]:
         table.add_row(
             _text(fragment(prompt_of(reading.request_id))),

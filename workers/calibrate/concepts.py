@@ -27,7 +27,7 @@ from workers.judge.calibration import (
 from workers.judge.concepts import Concept, ConceptsError, ConceptSet, load_concepts
 from workers.judge.embedder import MiniLmEmbedder
 from workers.judge.flags import judged_positions
-from workers.judge.matching import ConceptMatcher
+from workers.judge.matching import NOTHING, ConceptMatcher
 from workers.nla.decoder import Claims
 from workers.nla.errors import CalibrationError
 
@@ -173,9 +173,13 @@ def measure(
             f"readings: positions {positions}: none of the {left_out} requests has as many; ask for fewer,"
             " or read more of each request"
         )
-    vectors = _vectors(kept) if matcher.needs_vectors else None
-    scores = matcher.measure([one.text for one in kept], [one.claims for one in kept], vectors)
-    rows = incidents.by_request([one.request for one in kept], [one.verified for one in kept])
+    is_verified = [one.verified for one in kept]
+    verified = [one for one in kept if one.verified]
+    vectors = _vectors(verified) if matcher.needs_vectors else None
+    found = matcher.measure([one.text for one in verified], [one.claims for one in verified], vectors)
+    scores = np.full((len(kept), found.shape[1]), NOTHING)
+    scores[is_verified] = found
+    rows = incidents.by_request([one.request for one in kept], is_verified)
     last: dict[str, int] = {}
     for one in kept:
         last[one.request] = max(last.get(one.request, 0), one.position)
@@ -187,7 +191,7 @@ def measure(
         requests=len(rows),
         requests_left_out=left_out,
         readings=len(kept),
-        verified_readings=sum(one.verified for one in kept),
+        verified_readings=len(verified),
         verified_positions=_quantiles([len(places) for places in rows.values()]),
         last_position=_quantiles(list(last.values())),
     )

@@ -16,7 +16,16 @@ from sqlalchemy.orm import Session
 from service.prevalence.retained import MinuteRows
 from service.prevalence.statement import RequestGroup
 from service.store.read.names import is_same_capture
-from service.store.tables import ConceptMatch, CoverageMinute, Decoder, Explanation, Flag, Model, Sample
+from service.store.tables import (
+    ConceptMatch,
+    CoverageMinute,
+    Decoder,
+    Explanation,
+    Flag,
+    FlagStatus,
+    Model,
+    Sample,
+)
 from subtext_sidecar.contract.counters import (
     LossKind,
     PluginCounter,
@@ -74,12 +83,14 @@ def count_uncalibrated(session: Session, window: Window, concept: str) -> int:
     return session.execute(query).scalar_one()
 
 
-def list_groups(session: Session, window: Window, concept: str | None = None) -> list[RequestGroup]:
+def list_groups(
+    session: Session, window: Window, concept: str | None = None, status: FlagStatus | None = None
+) -> list[RequestGroup]:
     """Return the requests with at least one row of the random baseline, alike ones as one group.
 
-    ``concept`` leaves out flags of any other.
+    ``concept`` and ``status`` leave out flags of any other.
     """
-    judged, flagged = _judged(window), _flagged(window, concept)
+    judged, flagged = _judged(window), _flagged(window, concept, status)
     start = func.date_trunc("minute", judged.c.first, "UTC").label("start")
     keys = (judged.c.decoder_id, judged.c.layer, start, judged.c.stratum, judged.c.probability)
     concepts = func.coalesce(flagged.c.concepts, cast([], ARRAY(Text))).label("found")
@@ -174,12 +185,14 @@ def _judged(window: Window) -> Subquery:
     )
 
 
-def _flagged(window: Window, concept: str | None) -> Subquery:
+def _flagged(window: Window, concept: str | None, status: FlagStatus | None) -> Subquery:
     """Return one row a flagged request, decoder and layer, with its concepts."""
     unit = (Flag.decoder_id, Flag.layer, Flag.capture_id, Flag.request_id)
     names = func.array_agg(aggregate_order_by(Flag.concept, Flag.concept)).label("concepts")
     query = select(*unit, names).where(*_of_window(window)).group_by(*unit)
-    return (query if concept is None else query.where(Flag.concept == concept)).subquery()
+    if concept is not None:
+        query = query.where(Flag.concept == concept)
+    return (query if status is None else query.where(Flag.status == status)).subquery()
 
 
 def _of_window(window: Window) -> tuple[ColumnElement[bool], ...]:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.metrics import Metrics
 from service.prevalence.assumptions import CODES
 from service.prevalence_watch import PrevalenceWatch, WatchPlan
+from service.store.tables import FlagStatus
 from tests.integration.service import seed
 
 Headers = dict[str, str]
@@ -20,7 +21,13 @@ MINUTE = dt.timedelta(minutes=1)
 
 
 def read_requests(
-    session: Session, audited: seed.Audited, count: int, *, flagged: int = 0, **facts: Any
+    session: Session,
+    audited: seed.Audited,
+    count: int,
+    *,
+    flagged: int = 0,
+    calibrated: bool = False,
+    **facts: Any,
 ) -> None:
     """Store requests of two rows each, of which the first are flagged with deception."""
     start = facts.pop("captured_at", seed.START)
@@ -37,7 +44,11 @@ def read_requests(
                 **facts,
             )
         if number < flagged:
-            seed.add_flag(session, audited, request_id=request_id, captured_at=start)
+            flag = seed.add_flag(session, audited, request_id=request_id, captured_at=start)
+            if calibrated:
+                flag.status = FlagStatus.CALIBRATED
+                flag.false_positive_rate, flag.false_positive_rate_upper = 0.002, 0.009
+                flag.calibration_requests, flag.calibration_digest = 500, "c" * 64
 
 
 def ask(client: TestClient, headers: Headers, concept: str = "deception", **changes: str) -> dict[str, Any]:
@@ -206,7 +217,7 @@ def shown(metrics: Metrics) -> dict[tuple[str, str], float]:
         (sample.name, sample.labels.get("concept", "")): sample.value
         for family in text_string_to_metric_families(metrics.render().decode())
         for sample in family.samples
-        if sample.name.startswith("subtext_concept_prevalence")
+        if sample.name.startswith(("subtext_concept_prevalence", "subtext_concept_calibrated_prevalence"))
     }
 
 
@@ -214,6 +225,7 @@ def test_the_metrics_show_flagged_and_watched_concepts(sessions: Sessions) -> No
     with sessions.begin() as session:
         audited = seed.add_model(session)
         read_requests(session, audited, 40, flagged=20, baseline_probability=0.5)
+        read_requests(session, audited, 40, flagged=20, calibrated=True, baseline_probability=0.5)
     metrics = Metrics(CollectorRegistry(auto_describe=True))
     metrics.set_prevalence_thresholds({"weapons": 0.01})
     watch = PrevalenceWatch(sessions, metrics, WatchPlan(24, 60.0, {"weapons": 0.01}))
@@ -228,9 +240,12 @@ def test_the_metrics_show_flagged_and_watched_concepts(sessions: Sessions) -> No
     found = shown(metrics)
     assert found["subtext_concept_prevalence_ratio", "deception"] == 0.5
     assert 0.2 < found["subtext_concept_prevalence_lower_ratio", "deception"] < 0.5
-    assert found["subtext_concept_prevalence_requests", "deception"] == 40
+    # Leads do not count.
+    assert 0.05 < found["subtext_concept_calibrated_prevalence_lower_ratio", "deception"] < 0.25
+    assert found["subtext_concept_prevalence_requests", "deception"] == 80
     assert found["subtext_concept_prevalence_ratio", "weapons"] == 0
-    assert found["subtext_concept_prevalence_requests", "weapons"] == 40
+    assert found["subtext_concept_calibrated_prevalence_lower_ratio", "weapons"] == 0
+    assert found["subtext_concept_prevalence_requests", "weapons"] == 80
     assert found["subtext_concept_prevalence_refreshed_timestamp_seconds", ""] == now.timestamp()
 
     watch.refresh(now + dt.timedelta(days=3))

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deploy.demo import commands
 from deploy.demo.prompts import by_turns, load_prompts
-from deploy.demo.readback import Reading
+from deploy.demo.readback import Reading, flag_label
 from deploy.demo.table import VISITOR, Screen, fragment, line, readings_table
 from deploy.demo.watch import Arrivals
 from deploy.local import launch, prepare
@@ -260,3 +260,8 @@ def test_on_a_terminal_steps_then_the_table_then_steps_again_share_the_screen() 
         "✓ stopping",
     ):
         assert part in written
+
+
+def test_a_lead_is_not_shown_without_its_label() -> None:
+    assert flag_label({"concept": "medical", "calibrated": False}) == "medical (lead)"
+    assert flag_label({"concept": "medical", "calibrated": True}) == "medical"
