@@ -122,3 +122,15 @@ class Decoder(Protocol):
     def close(self) -> None:
         """Release all resources."""
         ...
+
+
+def applied(measured: Mapping[PositionClass, float]) -> dict[PositionClass, float]:
+    """Return the thresholds that readings are verified by, from those that were measured.
+
+    The template's is no higher than the prompt's: a client can end his words with one of its tokens, and
+    must not come out of the verified readings by that.
+    """
+    thresholds = dict(measured)
+    if "template" in measured and "prompt" in measured:
+        thresholds["template"] = min(measured["template"], measured["prompt"])
+    return thresholds

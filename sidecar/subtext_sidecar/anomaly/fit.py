@@ -2,7 +2,8 @@
 
 Half of the requests fit the subspace; the other half yields the calibration scores behind the p-values of
 rows, and the p-values of its own rows, behind those of requests. The split is by request because positions
-of one request are correlated: a split by row would make p-values too small.
+of one request are correlated: a split by row would make p-values too small. So are the beams, completions
+and halves that one client's request becomes, each of which is a capture: they lie on one side together.
 """
 
 import math
@@ -17,6 +18,8 @@ from subtext_sidecar.anomaly.score import (
     ANSWER,
     CLASSES,
     NO_TEMPLATE,
+    PROMPT,
+    TEMPLATE,
     Floats,
     Places,
     Probe,
@@ -38,6 +41,7 @@ REQUEST_ROWS: Final = 16
 """Largest number of rows that a request is judged by."""
 _SAME: Final = 1e-6  # distance at which float32 cannot distinguish two unit vectors
 _LEAST_DOCUMENTS: Final = 20
+_DEVIATIONS: Final = 4.0  # rows of a request resemble each other, so there are fewer than they seem
 _LEAST_ROWS: Final = 200  # of a class, for two of them to lie beyond its 99th percentile
 
 Matrix = npt.NDArray[np.float64]
@@ -78,10 +82,15 @@ def fit(
     directions: Sequence[Direction] = (),
     places: Places | None = None,
     template: Template = NO_TEMPLATE,
+    captures: npt.NDArray[np.integer[Any]] | None = None,
 ) -> ReferenceFit:
     """Fit on raw activations (n, d_model); ``documents`` (n,) numbers each row's request.
 
-    Without ``places`` all position classes are judged by the rows of all of them.
+    ``captures`` (n,) numbers what is judged as one request, where a client's request became several.
+
+    Without ``places`` all position classes are judged by the rows of all of them. Neither is the template
+    a class where its rows would be ranked more leniently than others of the prompt, because clients can end
+    theirs with one of its tokens.
 
     Raises AnomalyError for non-finite or zero rows, for rows without spread, and for too few rows or
     requests at this p-value.
@@ -94,10 +103,11 @@ def fit(
         raise AnomalyError("vectors must be finite and not zero")
     norm_limit = NORM_FACTOR * float(np.median(norms))
     usual = norms <= norm_limit
-    units, documents = (wide / norms[:, None])[usual], np.asarray(documents)[usual]
+    units, of_client = (wide / norms[:, None])[usual], np.asarray(documents)[usual]
+    judged = of_client if captures is None else np.asarray(captures)[usual]
     classes = _classes(places, template, len(wide))[usual]
-    held_out = _held_out(documents)
-    _check_size(int(held_out.sum()), len(np.unique(documents)), p_value)
+    held_out = _held_out(of_client)
+    _check_size(int(held_out.sum()), len(np.unique(of_client)), p_value)
     fitting = units[~held_out]
     subspace = _subspace(fitting, components)
     scaling = _scaling(_distances(fitting, subspace), classes[~held_out])
@@ -112,6 +122,18 @@ def fit(
         np.sort(scores if is_pooled[number] else scores[of_held_out == number])
         for number in range(len(CLASSES))
     )
+    if template != NO_TEMPLATE and _is_lenient(TEMPLATE, PROMPT, ranked, scaling):
+        return fit(
+            vectors,
+            documents,
+            model=model,
+            layer=layer,
+            p_value=p_value,
+            components=components,
+            directions=directions,
+            places=places,
+            captures=captures,
+        )
     reference = Reference(
         model=model,
         layer=layer,
@@ -125,7 +147,7 @@ def fit(
         first_position=0 if places is None else int(places.positions[usual].min()),
         template=template,
         calibration_scores=ranked,
-        request_p_values=_request_p_values(scores, of_held_out, documents[held_out], ranked),
+        request_p_values=_request_p_values(scores, of_held_out, judged[held_out], ranked),
         probes=tuple(_probe(one, subspace.mean, units[held_out], p_value) for one in directions),
     )
     return ReferenceFit(
@@ -159,7 +181,7 @@ def _scaling(distances: Floats, classes: npt.NDArray[np.int64]) -> _Scaling:
 def _request_p_values(
     scores: Floats,
     classes: npt.NDArray[np.int64],
-    documents: npt.NDArray[np.integer[Any]],
+    captures: npt.NDArray[np.integer[Any]],
     ranked: tuple[Floats, ...],
 ) -> Floats:
     """Return up to REQUEST_ROWS p-values of every request in random order, (requests, REQUEST_ROWS).
@@ -170,14 +192,30 @@ def _request_p_values(
     numbers = np.array([len(of_class) for of_class in ranked])[classes]
     p_values = Ranking(ranked).p_values(scores, classes) - 1.0 / (1.0 + numbers)
     order = np.random.default_rng(0).permutation(len(scores))
-    order = order[np.argsort(documents[order], kind="stable")]
-    _, firsts, counts = np.unique(documents[order], return_index=True, return_counts=True)
+    order = order[np.argsort(captures[order], kind="stable")]
+    _, firsts, counts = np.unique(captures[order], return_index=True, return_counts=True)
     place = np.arange(len(order)) - np.repeat(firsts, counts)
     row = np.repeat(np.arange(len(firsts)), counts)
     is_kept = place < REQUEST_ROWS
     table = np.zeros((len(firsts), min(REQUEST_ROWS, int(counts.max()))), np.float32)
     table[row[is_kept], place[is_kept]] = p_values[order][is_kept]
     return table
+
+
+def _is_lenient(one: int, other: int, ranked: tuple[Floats, ...], scaling: _Scaling) -> bool:
+    """Tell whether some distance has a larger p-value in class ``one``, by more than chance explains."""
+    of_one, of_other = (
+        scaling.location[number] + scaling.scale[number] * ranked[number] for number in (one, other)
+    )
+    at = np.concatenate([of_one, of_other])
+    share, other_share = (_share_at_least(among, at) for among in (of_one, of_other))
+    variance = other_share * (1.0 - other_share) * (1.0 / len(of_one) + 1.0 / len(of_other))
+    return bool((share - other_share > _DEVIATIONS * np.sqrt(variance) + 1.0 / len(of_one)).any())
+
+
+def _share_at_least(ascending: Floats, at: Floats) -> npt.NDArray[np.float64]:
+    below = np.searchsorted(ascending, at, side="left")
+    return np.asarray(1.0 - below / len(ascending), np.float64)
 
 
 class _Subspace(NamedTuple):

@@ -23,10 +23,11 @@ _WAIT_MILLISECONDS: Final = 500
 
 
 class Activations(NamedTuple):
-    """Raw activations, a number for each row's request, and what else is known of the rows."""
+    """Raw activations, what numbers each row's request, and what else is known of the rows."""
 
     vectors: npt.NDArray[np.float32]  # (n, d_model)
-    documents: npt.NDArray[np.int64]  # (n,)
+    documents: npt.NDArray[np.int64]  # (n,); by the client's id: beams and halves of a request are one
+    captures: npt.NDArray[np.int64]  # (n,); by our own
     places: Places | None  # None: a file of before, which does not tell
 
 
@@ -37,7 +38,9 @@ def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float
     """
     vectors: list[npt.NDArray[np.float32]] = []
     documents: list[int] = []
-    numbers: dict[str, int] = {}
+    captures: list[int] = []
+    of_clients: dict[str, int] = {}
+    of_captures: dict[str, int] = {}
     headers: list[Header] = []
     try:
         with Redis.from_url(redis_url) as client:
@@ -49,15 +52,21 @@ def collect(redis_url: str, *, model: str, layer: int, rows: int, seconds: float
                     continue
                 vectors.append(record.values())
                 headers.append(header)
-                capture = header.request.capture_id or header.request.request_id
-                documents.append(numbers.setdefault(capture, len(numbers)))
+                name = header.request.request_id
+                documents.append(of_clients.setdefault(name, len(of_clients)))
+                captures.append(of_captures.setdefault(header.request.capture_id or name, len(of_captures)))
                 if len(vectors) == rows:
                     break
     except RedisError as error:
         raise AnomalyError(f"{type(error).__name__}: {error}") from error
     if not vectors:
         raise AnomalyError(f"no row of {model} at layer {layer} came in {seconds:.0f} s")
-    return Activations(np.stack(vectors), np.array(documents, np.int64), Places.of(headers))
+    return Activations(
+        np.stack(vectors),
+        np.array(documents, np.int64),
+        np.array(captures, np.int64),
+        Places.of(headers),
+    )
 
 
 def _records(client: Redis, stream: str, deadline: float) -> Iterator[Record]:

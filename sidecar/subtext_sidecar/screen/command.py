@@ -61,7 +61,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         required=True,
         nargs="+",
         help="safetensors with `vectors` (n, d_model) and `documents` (n,), which request each came"
-        " from; and for classes `positions`, `tokens` and `phases` (n,), 0 for prefill and 1 for decode",
+        " from; `captures` (n,) where a request has several; and for classes `positions`, `tokens` and"
+        " `phases` (n,), 0 for prefill and 1 for decode",
     )
     for part in (gather, fit):
         part.add_argument("--model", required=True, help="served model name, as on the records")
@@ -122,6 +123,7 @@ def _collect(arguments: argparse.Namespace) -> dict[str, Any]:
     tensors: dict[str, npt.NDArray[Any]] = {
         "vectors": activations.vectors,
         "documents": activations.documents,
+        "captures": activations.captures,
     }
     if (places := activations.places) is not None:
         tensors |= {"positions": places.positions, "tokens": places.token_ids}
@@ -142,6 +144,7 @@ def _fit(arguments: argparse.Namespace) -> dict[str, Any]:
     fitted = anomaly_fit.fit(
         activations.vectors,
         activations.documents,
+        captures=activations.captures,
         model=arguments.model,
         layer=arguments.layer,
         p_value=arguments.p_value,
@@ -178,8 +181,9 @@ def _summary(reference: Reference) -> dict[str, Any]:
 def _activations(paths: Sequence[Path]) -> Activations:
     vectors: list[npt.NDArray[np.float32]] = []
     documents: list[npt.NDArray[np.int64]] = []
+    captures: list[npt.NDArray[np.int64]] = []
     places: list[Places | None] = []
-    first = 0
+    first = first_capture = 0
     for path in paths:
         one = _read_activations(path)
         if vectors and one.vectors.shape[1] != vectors[0].shape[1]:
@@ -190,9 +194,12 @@ def _activations(paths: Sequence[Path]) -> Activations:
         places.append(one.places)
         documents.append(numbers + first)
         first += len(names)
+        names, numbers = np.unique(one.captures, return_inverse=True)
+        captures.append(numbers + first_capture)
+        first_capture += len(names)
     known = [one for one in places if one is not None]
     joined = Places(*map(np.concatenate, zip(*known, strict=True))) if len(known) == len(places) else None
-    return Activations(np.concatenate(vectors), np.concatenate(documents), joined)
+    return Activations(np.concatenate(vectors), np.concatenate(documents), np.concatenate(captures), joined)
 
 
 def _read_activations(path: Path) -> Activations:
@@ -204,14 +211,17 @@ def _read_activations(path: Path) -> Activations:
             raise AnomalyError(
                 f"{path}: {name} has shape {tensors[name].shape}, expected {dimensions} axes"
             )
+    tensors.setdefault("captures", tensors["documents"])
     given = [name for name in _GIVEN if name in tensors]
-    if len({len(tensors[name]) for name in ("vectors", "documents", *given)}) != 1:
-        raise AnomalyError(f"{path}: {', '.join(('vectors', 'documents', *given))} differ in length")
+    columns = ("vectors", "documents", "captures", *given)
+    if len({len(tensors[name]) for name in columns}) != 1:
+        raise AnomalyError(f"{path}: {', '.join(columns)} differ in length")
     places = None
     if len(given) == len(_GIVEN):
         positions, tokens, phases = (tensors[name].astype(np.int64) for name in _GIVEN)
         places = Places(positions, tokens, phases == 0)
-    return Activations(tensors["vectors"].astype(np.float32), tensors["documents"].astype(np.int64), places)
+    documents, captures = (tensors[name].astype(np.int64) for name in ("documents", "captures"))
+    return Activations(tensors["vectors"].astype(np.float32), documents, captures, places)
 
 
 def _direction(name: str, path: Path) -> Direction:

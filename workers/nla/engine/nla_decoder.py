@@ -18,7 +18,7 @@ from workers.nla.candidates import Choice, RoundTrip, agreement, choose
 from workers.nla.checkpoint.assemble import pair_digest
 from workers.nla.checkpoint.pair import Pair, load_pair
 from workers.nla.checkpoint.scale import check_scale
-from workers.nla.decoder import Claims, DecoderIdentity, GivenFacts, PositionClass, Reading
+from workers.nla.decoder import Claims, DecoderIdentity, GivenFacts, PositionClass, Reading, applied
 from workers.nla.engine.reconstructor import Reconstructor
 from workers.nla.engine.verbalizer import EngineSettings, Explanation, Verbalizer
 from workers.nla.errors import CalibrationError, MetaError, PromptError
@@ -240,7 +240,7 @@ def identify(
         fve_baseline=figures.fve_baseline if figures else 1.0,
         shuffled_fve_p95=figures.shuffled_fve_p95 if figures else 1.0,
         calibration_n=figures.n if figures else 0,
-        verified_above=figures.verified_above if figures else {},
+        verified_above=applied(figures.verified_above) if figures else {},
         candidates=figures.candidates if figures else candidates,
         card=card,
     )

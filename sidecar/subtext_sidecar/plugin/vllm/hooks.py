@@ -106,7 +106,8 @@ class WorkerHooks:
         self._shutdown = worker.shutdown
         self._ledger = Ledger(source=new_source(Hop.PLUGIN), hop=Hop.PLUGIN)
         self._handover: Handover = Handover()
-        self._policy = share(settings.policy(), self._engines)
+        self._whole_policy = settings.policy()  # of all engines together
+        self._policy = share(self._whole_policy, self._engines)
         self._policy_version = START_VERSION
         self._clock = clock
         self._lock = threading.Lock()  # of the breaker and of which step methods the worker has
@@ -341,10 +342,25 @@ class WorkerHooks:
         """Follow the sidecar's policy; without one, that of the engine's own configuration."""
         if self._capture is not None:
             with self._lock:
-                self._policy = share(update.capture or self._settings.policy(), self._engines)
-                self._capture.set_policy(self._policy)
+                self._whole_policy = update.capture or self._settings.policy()
+                self._share_policy()
                 self._policy_version = update.version
             logging.getLogger(LOGGER).info("subtext: policy %r is in force", update.version)
+
+    def _share_policy(self) -> None:
+        """Decide by this engine's part of the policy. The lock is held."""
+        self._policy = share(self._whole_policy, self._engines)
+        if self._capture is not None:
+            self._capture.set_policy(self._policy)
+
+    def _follow_engines(self) -> None:
+        """Take another part of the budget when elastic scaling has changed the number of ranks."""
+        engines = engines_of(self._vllm_config, self._settings)
+        if engines != self._engines:
+            with self._lock:
+                self._engines = engines
+                self._share_policy()
+            logging.getLogger(LOGGER).info("subtext: %d engines share the budget now", engines)
 
     def _close(self) -> None:
         if self._sender is not None:
@@ -381,6 +397,7 @@ class WorkerHooks:
 
     def _status(self) -> CaptureStatus:
         self._raise_fault("sender")
+        self._follow_engines()
         capture = self._capture
         # The next step is captured again, and no request has come since that was due.
         is_due = self._breaker.is_due(self._clock()) and not self._state.is_final

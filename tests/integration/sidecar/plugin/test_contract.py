@@ -132,6 +132,15 @@ CODE: list[tuple[str, str, tuple[str, ...]]] = [
         "ActiveKVConnector.post_forward",
         ("output.finished_recving = transfer_results.finished_recving",),
     ),
+    # Elastic scaling tells each worker that stays how many ranks there are now.
+    (
+        "distributed/elastic_ep/elastic_execute.py",
+        "ElasticEPScalingExecutor.switch_and_prepare",
+        (
+            "parallel_config = self.worker.vllm_config.parallel_config",
+            "parallel_config.data_parallel_size = new_dp_size",
+        ),
+    ),
     # What a beam is called: by the whole request, without the number of its prompt.
     (
         "entrypoints/generate/beam_search/online.py",

@@ -114,15 +114,15 @@ class Plugin:
             dtype=torch.float32,
             max_model_len=100,
         )
-        parallel_config = SimpleNamespace(
-            data_parallel_size=1, enable_elastic_ep=False, elastic_ep_max_dp_size=1
+        self.parallel_config = SimpleNamespace(
+            data_parallel_size=1, enable_elastic_ep=True, elastic_ep_max_dp_size=8
         )
         config = SimpleNamespace(
             model_config=model_config,
             kv_transfer_config=SimpleNamespace(
                 is_kv_producer=kv_role == "kv_producer", is_kv_consumer=kv_role == "kv_consumer"
             ),
-            parallel_config=parallel_config,
+            parallel_config=self.parallel_config,
         )
         made: Any = self.worker
         hook = WorkerHooks(made, config, settings, self.state, clock=lambda: self.now)
@@ -323,6 +323,25 @@ def test_an_error_of_the_sender_while_capture_begins_anew_is_not_forgotten(
     assert plugin.is_hooked() == ON
     assert plugin.state.enabled
     plugin.wait_for("the counts", lambda: plugin.total("unobservable_capture_off") == 3)
+
+
+def test_an_engine_takes_its_part_of_the_budget_when_ranks_come_and_go(
+    make_plugin: Callable[..., Plugin],
+) -> None:
+    """vLLM's elastic scaling changes the number in the configuration of each worker that stays."""
+    plugin = make_plugin(rows_per_second=10, engines=None)
+    plugin.step(new=50)
+    plugin.wait_for("a rate", lambda: plugin.statuses and plugin.statuses[-1].sampling_probability < 1)
+    alone = plugin.statuses[-1].sampling_probability
+
+    def is_shared_by(ranks: int) -> bool:
+        return plugin.statuses[-1].sampling_probability == pytest.approx(alone / ranks)
+
+    # No request comes meanwhile, so nothing else changes the rate.
+    plugin.parallel_config.data_parallel_size = 4
+    plugin.wait_for("four ranks", lambda: is_shared_by(4))
+    plugin.parallel_config.data_parallel_size = 2
+    plugin.wait_for("two ranks", lambda: is_shared_by(2))
 
 
 def test_an_error_that_stays_trips_again_after_ever_longer_pauses(

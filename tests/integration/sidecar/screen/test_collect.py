@@ -20,7 +20,9 @@ def arguments(redis_url: str, output: Path, *more: str) -> list[str]:
 
 
 def append(client: Any, number: int, **changes: Any) -> None:
-    header, vector = frames(seed=number, request_id=f"r{number // 2}", **changes)
+    # Two beams of each request.
+    name = f"r{number // 2}"
+    header, vector = frames(seed=number, request_id=name, capture_id=f"{number:032x}", **changes)
     client.xadd(STREAM, {"h": header, "a": vector})
 
 
@@ -58,6 +60,7 @@ def test_baseline_rows_of_the_model_and_layer_are_saved_with_their_requests(
     assert all(np.array_equal(saved["vectors"][row], vector(first + row)) for row in range(40))
     same = np.diff(saved["documents"]) == 0
     assert same.tolist() == [(first + row) % 2 == 0 for row in range(39)]
+    assert len(set(saved["captures"].tolist())) == 40
 
 
 def vector(seed: int) -> Any:

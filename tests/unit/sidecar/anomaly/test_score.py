@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 from subtext_sidecar.anomaly import fit as anomaly_fit
 from subtext_sidecar.anomaly.fit import Direction
 from subtext_sidecar.anomaly.reference import AnomalyError
-from subtext_sidecar.anomaly.score import ANSWER, PROMPT, Detector, Measurement, Places, Reference, Template
+from subtext_sidecar.anomaly.score import (
+    ANSWER,
+    NO_TEMPLATE,
+    PROMPT,
+    Detector,
+    Measurement,
+    Places,
+    Reference,
+    Template,
+)
 from tests.support.screens import answers, benign, reference
 
 
@@ -106,6 +115,45 @@ def test_the_template_is_known_by_its_tokens_and_a_class_of_few_rows_is_pooled()
     places = Places(np.arange(4), np.array([1, 1, 7, 7]), np.array([True, False, True, False]))
 
     assert template.classify(places).tolist() == [0, 0, 0, 2]
+
+
+def of_template(rows: int, seed: int, spread: float) -> tuple[np.ndarray, Places]:
+    """Rows of prompts, every other of which has the template's token and varies by so much more."""
+    is_template = np.arange(rows) % 2 == 0
+    vectors = benign(rows, seed=seed).astype(np.float64)
+    usual = benign(2000).mean(axis=0)
+    vectors[is_template] = usual + spread * (vectors[is_template] - usual)
+    return vectors, Places(np.arange(rows) + 30, np.where(is_template, 7, 5), np.ones(rows, np.bool_))
+
+
+@pytest.mark.parametrize(("spread", "is_class"), [(0.5, True), (1.0, True), (2.0, False)])
+def test_no_token_of_the_template_makes_a_row_of_a_prompt_less_unusual(
+    spread: float,
+    is_class: bool,  # noqa: FBT001
+) -> None:
+    """A client can end his words with one, so a class that would be ranked more leniently is none."""
+    vectors, places = of_template(8000, 1, spread)
+    fitted = anomaly_fit.fit(
+        vectors, np.arange(8000) // 8, model="m", layer=1, places=places, template=Template(words=(7,))
+    )
+
+    assert (fitted.reference.template != NO_TEMPLATE) is is_class
+    assert ("template" in fitted.pooled_classes) is not is_class
+    strange = benign(500, seed=9) * np.linspace(0.2, 3.0, 16)
+    written = Places(np.full(500, 60), np.full(500, 5), np.ones(500, np.bool_))
+    ended = written._replace(token_ids=np.full(500, 7))
+    detector = Detector(fitted.reference)
+    assert (detector.score(strange, ended).p_values <= 2 * detector.score(strange, written).p_values).all()
+
+
+def test_what_one_request_became_is_on_one_side_and_is_judged_apart() -> None:
+    vectors, captures = benign(), np.arange(4000) // 4
+    whole = anomaly_fit.fit(vectors, captures // 5, model="m", layer=1)
+    apart = anomaly_fit.fit(vectors, captures // 5, captures=captures, model="m", layer=1)
+
+    assert np.array_equal(apart.reference.calibration_scores[0], whole.reference.calibration_scores[0])
+    assert whole.reference.request_p_values.shape == (100, anomaly_fit.REQUEST_ROWS)
+    assert apart.reference.request_p_values.shape == (500, 4)
 
 
 def test_a_row_before_the_first_position_of_the_reference_is_no_anomaly() -> None:

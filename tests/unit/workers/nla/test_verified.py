@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from workers.nla.decoder import applied
 from workers.nla.fake import fake_identity
 
 
@@ -22,3 +23,14 @@ def test_no_pair_verifies_below_predicting_the_mean() -> None:
 
     assert weak.threshold("answer") == 0.0
     assert dataclasses.replace(weak, verified_above={"answer": -0.1}).threshold("answer") == 0.0
+
+
+def test_a_template_token_at_the_end_of_a_prompt_verifies_no_less() -> None:
+    """The class goes by the token, and a client can write each of them."""
+    assert applied({"template": 0.5, "prompt": 0.2, "answer": 0.3}) == {
+        "template": 0.2,
+        "prompt": 0.2,
+        "answer": 0.3,
+    }
+    assert applied({"template": 0.1, "prompt": 0.2, "answer": 0.3})["template"] == 0.1
+    assert applied({}) == {}
