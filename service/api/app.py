@@ -12,6 +12,7 @@ from service.api.http.middleware import Observe
 from service.api.http.responses import ALWAYS, problems
 from service.api.routes import (
     coverage,
+    discoveries,
     explanations,
     flags,
     health,
@@ -52,7 +53,17 @@ def create_app(resources: Resources) -> FastAPI:
     api = APIRouter(
         prefix="/v1", responses=problems(*ALWAYS), dependencies=[Depends(refuse_repeated_parameters)]
     )
-    for routes in (explanations, requests, flags, incidents, precision, coverage, prevalence, models):
+    for routes in (
+        explanations,
+        requests,
+        flags,
+        discoveries,
+        incidents,
+        precision,
+        coverage,
+        prevalence,
+        models,
+    ):
         api.include_router(routes.router)
     app.include_router(api)
     app.include_router(health.router)

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.api.parameters import Name
 from service.api.schemas.answer import Answer
+from service.api.schemas.discovery import RequestTest, request_test
 from service.api.schemas.explanation import DecoderReference, Explanation, explanation
 from service.api.schemas.flag import Flag, flag
 from service.api.vocabulary import IncidentEventKind, IncidentReason, IncidentState
@@ -128,8 +129,8 @@ class PositionCounts(Answer):
     read: int = Field(examples=[16])
     verified: int = Field(description="With a verified explanation.", examples=[14])
     evidence: int = Field(
-        description="Those that matched one of its concepts or are anomalous; `evidence` lists the first "
-        "1,000.",
+        description="Those that matched one of its concepts, are anomalous, or that its discovery was "
+        "tested by; `evidence` lists the first 1,000.",
         examples=[3],
     )
     anomalous: int = Field(
@@ -157,7 +158,8 @@ class IncidentEvent(Answer):
     labels: dict[str, bool] = Field(description="What it said of each concept.")
     findings: list[dict[str, Any]] = Field(
         description="New findings with their figures as they were then: `kind`, `concept`, `severity` and, "
-        "of flags, positions, digest of the concepts and `false_positive_rate`, null when not calibrated."
+        "of flags, positions, digest of the concepts and `false_positive_rate`, null when not calibrated; "
+        "of an anomaly, p-values, window, denominator and false discovery rate."
     )
 
 
@@ -184,6 +186,9 @@ class IncidentReport(Incident):
     anomaly_p_value: float | None = Field(
         description="Positions with a p-value at or below it belong to the evidence; null: none does.",
         examples=[0.01],
+    )
+    discovery: RequestTest | None = Field(
+        description="Its finding of kind `anomaly`; null when only flags opened it."
     )
     positions: PositionCounts
     evidence: list[EvidencePosition] = Field(description="In the order of their positions.")
@@ -230,6 +235,7 @@ def report(
     return IncidentReport(
         **dict(incident(detail.view)),
         anomaly_p_value=row.anomaly_p_value,
+        discovery=None if detail.discovery is None else request_test(detail.discovery),
         positions=PositionCounts(**detail.positions._asdict()),
         evidence=[
             EvidencePosition(

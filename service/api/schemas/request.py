@@ -11,6 +11,7 @@ from pydantic import Field
 from service import readings
 from service.api.schemas.answer import Answer, Ratio
 from service.api.schemas.blind_spot import BlindSpot
+from service.api.schemas.discovery import RequestTest, request_test
 from service.api.schemas.explanation import ROLE, Explanation, SampleFields, explanation, sample_fields
 from service.api.schemas.flag import Flag, flag
 from service.coverage import blind_spots
@@ -118,6 +119,10 @@ class Capture(Answer):
     samples: list[Sample] = Field(description="By layer and position.")
     explanations: list[Explanation] = Field(description="Of the listed samples, by layer and position.")
     flags: list[Flag] = Field(description="By concept. None does not mean clean: see `coverage`.")
+    anomaly_tests: list[RequestTest] = Field(
+        description="Whether it is an anomaly, by layer; empty while it is not tested. It is tested once, "
+        "when it is complete, and only by positions of the random baseline."
+    )
 
 
 class RequestReport(Answer):
@@ -193,6 +198,7 @@ def _capture(view: requests.CaptureView, *, with_text: bool) -> Capture:
         ],
         explanations=[explanation(found, with_text=with_text) for found in view.explanations],
         flags=[flag(found) for found in view.flags],
+        anomaly_tests=[request_test(found) for found in view.tests],
     )
 
 

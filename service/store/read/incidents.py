@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, false, func, or_, se
 from sqlalchemy.orm import Session, defer
 
 from service.incidents.lifecycle import CLOSED, State
-from service.store.read import explanations, names
+from service.store.read import discoveries, explanations, names
 from service.store.read.page import Page, Position, older_than
 from service.store.tables import (
     ConceptMatch,
@@ -58,7 +58,7 @@ class Positions(NamedTuple):
     read: int
     verified: int
     evidence: int
-    """Those that matched a flagged concept, verified or not, or are anomalous."""
+    """Those that matched a flagged concept, verified or not, are anomalous, or that it was tested by."""
     anomalous: int
 
 
@@ -71,6 +71,7 @@ class Detail(NamedTuple):
     """The first `LISTED_POSITIONS` in their order."""
     events: Sequence[IncidentEvent]
     deliveries: Sequence[WebhookDelivery]
+    discovery: discoveries.View | None
 
 
 class Undecided(NamedTuple):
@@ -131,12 +132,16 @@ def get_incident(session: Session, identity: uuid.UUID) -> Detail | None:
         .where(of_incident)
         .order_by(IncidentEvent.version, WebhookDelivery.destination)
     )
+    discovery = discoveries.find_of_incident(session, view.incident)
+    is_evidence = _is_evidence(view, discovery)
+    samples = _evidence(session, view, is_evidence)
     return Detail(
         view,
-        _count_positions(session, view),
-        explanations.list_of_samples(session, _evidence(session, view), view.incident.decoder_id),
+        _count_positions(session, view, is_evidence),
+        explanations.list_of_samples(session, samples, view.incident.decoder_id),
         session.scalars(select(IncidentEvent).where(of_incident).order_by(IncidentEvent.version)).all(),
         session.scalars(deliveries).all(),
+        discovery,
     )
 
 
@@ -216,21 +221,22 @@ def _is_anomalous(incident: Incident) -> ColumnElement[bool]:
     return Explanation.anomaly_p_value <= incident.anomaly_p_value
 
 
-def _is_evidence(view: View) -> ColumnElement[bool]:
+def _is_evidence(view: View, discovery: discoveries.View | None) -> ColumnElement[bool]:
     concepts = [flag.concept for flag in view.flags]
     matched = exists().where(
         ConceptMatch.explanation_id == Explanation.id, ConceptMatch.concept.in_(concepts)
     )
-    return or_(matched, _is_anomalous(view.incident))
+    tested = [] if discovery is None else discovery.test.positions
+    return or_(matched, _is_anomalous(view.incident), Sample.position.in_(tested))
 
 
-def _count_positions(session: Session, view: View) -> Positions:
+def _count_positions(session: Session, view: View, is_evidence: ColumnElement[bool]) -> Positions:
     count = func.count(Sample.position.distinct())
     query = (
         select(
             count,
             count.filter(Explanation.verified),
-            count.filter(_is_evidence(view)),
+            count.filter(is_evidence),
             count.filter(_is_anomalous(view.incident)),
         )
         .join(Explanation, Explanation.sample_id == Sample.id)
@@ -239,11 +245,11 @@ def _count_positions(session: Session, view: View) -> Positions:
     return Positions(*session.execute(query).one())
 
 
-def _evidence(session: Session, view: View) -> list[uuid.UUID]:
+def _evidence(session: Session, view: View, is_evidence: ColumnElement[bool]) -> list[uuid.UUID]:
     query = (
         select(Sample.id)
         .join(Explanation, Explanation.sample_id == Sample.id)
-        .where(*_of_subject(view.incident), _is_evidence(view))
+        .where(*_of_subject(view.incident), is_evidence)
         .order_by(Sample.position, Sample.id)
         .limit(LISTED_POSITIONS)
     )

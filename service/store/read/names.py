@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, func, select, union, 
 from sqlalchemy.orm import Session, aliased
 
 from service.store.read.page import Position, older_than
-from service.store.tables import Flag, Incident, RequestName, Sample
+from service.store.tables import Flag, Incident, RequestName, RequestTest, Sample
 from subtext_sidecar.contract.request_id import bounded
 
 _NO_CAPTURE: Final = uuid.UUID(int=0)
@@ -44,7 +44,7 @@ def list_captures(
 
 
 def is_of_request(
-    owner: type[Sample] | type[Flag] | type[Incident], request_id: str
+    owner: type[Sample] | type[Flag] | type[Incident] | type[RequestTest], request_id: str
 ) -> ColumnElement[bool]:
     """Return the condition for rows of captures that have the id among their names."""
     names = names_of(request_id)
@@ -55,8 +55,10 @@ def is_of_request(
     return owner.id.in_(union(captured, before_captures))
 
 
-def is_of_capture(owner: type[Sample] | type[Flag], named: RequestName) -> tuple[ColumnElement[Any], ...]:
-    """Return the conditions for samples or flags of the capture that has this name."""
+def is_of_capture(
+    owner: type[Sample] | type[Flag] | type[RequestTest], named: RequestName
+) -> tuple[ColumnElement[Any], ...]:
+    """Return the conditions for samples, flags or tests of the capture that has this name."""
     if named.capture_id is not None:
         return (owner.capture_id == named.capture_id, owner.model_id == named.model_id)
     of_before = (owner.request_id == named.request_id, owner.capture_id.is_(None))

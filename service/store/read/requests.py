@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
-from service.store.read import explanations, flags, names
+from service.store.read import discoveries, explanations, flags, names
 from service.store.read.page import Page, Position
 from service.store.tables import Model, RequestName, Sample
 
@@ -41,6 +41,7 @@ class CaptureView(NamedTuple):
     samples: Sequence[SampleView]
     explanations: Sequence[explanations.View]
     flags: Sequence[flags.View]
+    tests: Sequence[discoveries.View]
 
 
 class View(NamedTuple):
@@ -172,4 +173,5 @@ def _get_capture(session: Session, name: RequestName, model: str, limit: int) ->
         samples,
         explanations.list_of_samples(session, [view.sample.id for view in samples]),
         flags.list_of_capture(session, name),
+        discoveries.list_of_capture(session, name),
     )

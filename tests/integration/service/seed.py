@@ -18,9 +18,10 @@ from service.store.tables import (
     Model,
     Sample,
 )
-from service.store.write import incidents, names
+from service.store.write import discoveries, incidents, names
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
+from service.store.write.window import NewTest, NewWindow, Untested
 
 START = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.UTC)
 SECRET_TEXT = "THE-SECRET-READING"
@@ -213,6 +214,50 @@ def add_incident(session: Session, *flags: Flag, anomaly_p_value: float | None =
     ]
     [change] = incidents.record_findings(session, subject, findings, anomaly_p_value=anomaly_p_value)
     return session.get_one(Incident, change.id, populate_existing=True)
+
+
+def add_window(
+    session: Session,
+    audited: Audited,
+    discoveries_of: Sequence[str] = ("chat-1",),
+    others: Sequence[str] = (),
+    *,
+    captured_at: dt.datetime = START,
+    positions: Sequence[int] = (3, 4),
+) -> None:
+    """Store a window with the tests of these requests, and the incidents of its discoveries."""
+    requests = [*discoveries_of, *others]
+    tests = [
+        NewTest(
+            request=Untested(
+                capture_of(audited, request_id),
+                request_id,
+                audited.decoder.layer,
+                positions,
+                [0.004] * len(positions),
+                captured_at,
+                captured_at + dt.timedelta(seconds=2),
+            ),
+            p_value=0.0004 if request_id in discoveries_of else 0.5,
+            q_value=min(1.0, 0.0004 * len(requests)) if request_id in discoveries_of else 0.5,
+            rank=number + 1,
+            calibration_n=4851,
+            positions=positions,
+            row_p_values=[0.004] * len(positions),
+            is_discovery=request_id in discoveries_of,
+        )
+        for number, request_id in enumerate(requests)
+    ]
+    for test in tests:
+        unsaved = Sample(
+            request_id=test.request.request_id,
+            capture_id=test.request.capture_id,
+            captured_at=captured_at,
+        )
+        names.add_names(session, [names.NamedSample(unsaved, ())], audited.model.id)
+    window = NewWindow("ab" * 32, 0.1, 0.0004 if discoveries_of else None, captured_at, tests)
+    reader = discoveries.Reader(audited.model.id, audited.decoder.id)
+    discoveries.store_windows(session, reader, [window], anomaly_p_value=0.001)
 
 
 def add_coverage(

@@ -44,6 +44,7 @@ LABELS: Final = (
     frozenset({"label", "status", "unlabelled", "precision"}),  # a concept's precision
     frozenset({"calibrated", "confidence", "estimates", "assumptions"}),  # how common a concept is
     frozenset({"p_value", "p_value_floor", "calibration_n"}),  # an anomaly
+    frozenset({"hypothesis", "label", "q_value", "window"}),  # the test of a request
     frozenset({"hypothesis", "label", "readings"}),  # what readings say together
 )
 """What a verdict must carry: all fields of at least one set."""
@@ -53,6 +54,7 @@ EXEMPT: Final = {
     "ConceptMatch": "within an explanation, and says that a match is no flag",
     "EvidencePosition": "wraps an explanation, which carries its label",
     "IncidentEvent": "history of an incident: what was said and done, with each finding's rate",
+    "TestedPosition": "within the test of a request",
     "PooledKind": "within a summary of readings",
 }
 """Parts of labelled schemas; `test_a_part_is_only_shown_within_a_label` holds them to that."""
@@ -160,6 +162,7 @@ def test_unverified_and_uncalibrated_verdicts_say_so_in_what_is_really_answered(
         audited = seed.add_model(session)
         seed.add_explanation(session, audited, verified=False, concept="deception", claims=seed.CLAIMS)
         incident = seed.add_incident(session, seed.add_flag(session, audited))
+        seed.add_window(session, audited, ["chat-1"], ["chat-2"])
     paths = [
         path.replace("{incident_id}", str(incident.id)).replace("{request_id}", "chat-1")
         for operation in ANSWERS
@@ -179,10 +182,15 @@ def test_unverified_and_uncalibrated_verdicts_say_so_in_what_is_really_answered(
             if "state" in found and "severity" in found:
                 seen.add("incident")
                 assert (found["hypothesis"], found["status"]) == (True, "lead")
+            if "q_value" in found and "window" in found:
+                seen.add("test of a request")
+                assert "under reference abababababab" in found["label"]
+                assert "over the 2 requests of its window" in found["label"]
+                assert (found["hypothesis"], found["window"]["requests"]) == (True, 2)
             if "unlabelled" in found:
                 seen.add("precision")
                 assert (found["status"], found["precision"]) == ("lead", None)
-    assert seen == {"explanation", "flag", "incident", "precision"}
+    assert seen == {"explanation", "flag", "incident", "precision", "test of a request"}
 
 
 def objects(document: Any) -> Iterator[dict[str, Any]]:
