@@ -47,6 +47,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "webhook_messages": ["SELECT", "INSERT"],
         "webhook_deliveries": [],
         "coverage_minutes": ["SELECT", "INSERT", "UPDATE (count)"],
+        "canary_readings": ["SELECT", "INSERT"],
+        "canary_flags": ["SELECT", "INSERT"],
         "api_keys": [],
     },
     READER: {
@@ -77,6 +79,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "UPDATE (state, attempts, next_attempt_at, last_error, settled_at)",
         ],
         "coverage_minutes": ["SELECT"],
+        "canary_readings": ["SELECT"],
+        "canary_flags": ["SELECT"],
         # Keys are made, rotated and revoked by an owner: whoever takes the service over must not make one.
         "api_keys": ["SELECT", "UPDATE (last_used_at)"],
     },

@@ -453,6 +453,41 @@ class CoverageMinute(Base):
     count: Mapped[int] = mapped_column(BigInteger)
 
 
+class CanaryReading(Base):
+    """What one decoder said about one sample of a canary: evidence of the pipeline, never of traffic."""
+
+    __tablename__ = "canary_readings"
+
+    sample_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # as of `Sample`, which has no such row
+    decoder_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("decoders.id"), primary_key=True)
+    model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
+    nonce: Mapped[str] = mapped_column(index=True)  # by which its runner knows it
+    capture_id: Mapped[uuid.UUID] = mapped_column(index=True)
+    layer: Mapped[int]
+    position: Mapped[int]
+    captured_at: Mapped[dt.datetime]
+    text: Mapped[str]
+    fve: Mapped[float]
+    verified: Mapped[bool]
+    concepts: Mapped[list[str]] = mapped_column(ARRAY(Text))  # that the text matches
+    stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class CanaryFlag(Base):
+    """A concept that the rule of flags found on a canary. It is no flag: nobody is told of it."""
+
+    __tablename__ = "canary_flags"
+
+    capture_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    layer: Mapped[int] = mapped_column(primary_key=True)
+    decoder_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("decoders.id"), primary_key=True)
+    concept: Mapped[str] = mapped_column(primary_key=True)
+    nonce: Mapped[str] = mapped_column(index=True)
+    positions_matched: Mapped[int]  # when it was found first
+    positions_required: Mapped[int]
+    stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
 class ApiKey(Base):
     """An API key: only its SHA-256 is kept, the secret is shown once."""
 

@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import identity
-from service.store.write import coverage, readings
+from service.store.write import canaries, coverage, readings
 from subtext_sidecar.anomaly.score import Places
 from subtext_sidecar.contract.counters import (
     DEAD_LETTERED,
@@ -183,10 +183,15 @@ class WorkerLoop:
         return pipeline.worn_out(suspects, known, max_deliveries=limit)
 
     def _known(self, works: Sequence[pipeline.Work]) -> dict[uuid.UUID, dt.datetime]:
+        decoder_id = self._target.decoder_id
+        of_canaries = [work.sample_id for work in works if work.is_canary]
         with self._sessions() as session:
-            return readings.list_known_explanations(
-                session, [work.sample_id for work in works], self._target.decoder_id
+            known = readings.list_known_explanations(
+                session, [work.sample_id for work in works], decoder_id
             )
+            if of_canaries:
+                known |= canaries.list_known_readings(session, of_canaries, decoder_id)
+        return known
 
     def _attempt(self, works: Sequence[pipeline.Work]) -> None:
         """Process; when it fails as a whole, one by one, so that one entry cannot stop the others."""
@@ -253,7 +258,7 @@ class WorkerLoop:
         self._reached("decoded")
         stored = self._store(fresh, rows, pipeline.split_repeated(works, known))
         self._reached("committed")
-        self._observe(rows, stored)
+        self._observe(pipeline.divide(fresh, rows)[0], stored)
         self._metrics.duplicates.inc(len(works) - len(stored.explanation_ids))
         lost = self._queue.settle([work.entry.id for work in works])
         self._reached("settled")
@@ -293,14 +298,13 @@ class WorkerLoop:
         repeated: pipeline.Repetitions,
     ) -> readings.StoredBatch:
         """Commit rows and their counts together, so that the coverage tables cannot disagree with them."""
+        traffic, of_canaries = pipeline.divide(fresh, rows)
+        verdicts, target = self._judge.verdicts(), self._target
+        of_target = {"model_id": target.model_id, "decoder_id": target.decoder_id}
         with self._sessions() as session:
-            stored = readings.store_batch(
-                session,
-                rows,
-                model_id=self._target.model_id,
-                decoder_id=self._target.decoder_id,
-                verdicts=self._judge.verdicts(),
-            )
+            stored = readings.store_batch(session, traffic, **of_target, verdicts=verdicts)
+            found = canaries.store_batch(session, of_canaries, **of_target, verdicts=verdicts)
+            stored = stored._replace(explanation_ids=stored.explanation_ids | found)
             new = [work for work in fresh if self._is_new(work.sample_id, stored)]
             late = [work for work in fresh if not self._is_new(work.sample_id, stored)]
             if late:  # another worker stored them between our look and our insert

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.store.tables import Sample
+from service.store.write.canaries import NewCanaryReading
 from service.store.write.readings import NewMatch, NewReading
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason, Stratum
@@ -26,7 +27,7 @@ _MAX_REQUEST_ID_BYTES = 1024
 _MAX_INTEGER = 2**31 - 1
 # What a sample takes from its record as it is: all that both know by the same name and in the same unit.
 _CARRIED = sorted((record.FIELDS & set(Sample.__table__.columns.keys())) - {"captured_at", "capture_id"})
-_SAMPLED_STRATA = (Stratum.UNIFORM, Stratum.OPT_IN)
+_SAMPLED_STRATA = (Stratum.UNIFORM, Stratum.OPT_IN, Stratum.CANARY)
 
 
 class Work(NamedTuple):
@@ -40,6 +41,11 @@ class Work(NamedTuple):
     def captured_at(self) -> dt.datetime:
         """When the plugin took the activation, UTC."""
         return dt.datetime.fromtimestamp(self.record.header.captured_at, dt.UTC)
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether it is of the operator's own control prompts, and no traffic."""
+        return self.record.header.request.stratum == Stratum.CANARY
 
 
 class Rejection(NamedTuple):
@@ -124,6 +130,9 @@ def _check_storable(header: record.Header) -> None:
             RejectReason.BAD_FIELD,
             f"stratum: {header.request.stratum!r} is not one of {', '.join(_SAMPLED_STRATA)}",
         )
+    request = header.request
+    if request.stratum == Stratum.CANARY and (request.canary is None or request.capture_id is None):
+        raise PermanentError(RejectReason.BAD_FIELD, "canary: it has no nonce or no capture_id")
     for field, value in (("position", header.position), ("token_id", header.token_id)):
         if value > _MAX_INTEGER:
             raise PermanentError(RejectReason.BAD_FIELD, f"{field}: {value} does not fit the store")
@@ -210,6 +219,20 @@ def to_rows(
         )
         for work, reading, verdict in zip(works, readings, verdicts, strict=True)
     ]
+
+
+def divide(
+    works: Sequence[Work], rows: Sequence[NewReading]
+) -> tuple[list[NewReading], list[NewCanaryReading]]:
+    """Return the rows of the traffic, and those of canaries."""
+    traffic, canaries = [], []
+    for work, row in zip(works, rows, strict=True):
+        nonce = work.record.header.request.canary
+        if work.is_canary and nonce is not None:
+            canaries.append(NewCanaryReading(nonce, row))
+        else:
+            traffic.append(row)
+    return traffic, canaries
 
 
 def _sample(work: Work, token_text: Callable[[int], str]) -> Sample:

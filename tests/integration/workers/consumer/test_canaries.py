@@ -1,0 +1,197 @@
+"""A canary goes the whole way and is in nothing that tells of traffic."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, select
+
+from service.store.read import canaries
+from service.store.tables import (
+    Base,
+    CanaryFlag,
+    CanaryReading,
+    ConceptMatch,
+    CoverageMinute,
+    Explanation,
+    Flag,
+    Incident,
+    IncidentEvent,
+    RequestName,
+    Sample,
+    WebhookMessage,
+)
+from tests.support.worker import Bench, drain_together, make_record
+from workers.consumer.decoder_health import FEWEST, WINDOW
+from workers.nla.fake import FakeDecoder
+
+NONCE = "0f" * 16
+CAPTURE = "5eed" * 8
+CANARY = {"stratum": "canary", "canary": NONCE, "capture_id": CAPTURE, "request_id": "canary"}
+OF_TRAFFIC = (
+    *(Sample, RequestName, Explanation, ConceptMatch, Flag, Incident, IncidentEvent, WebhookMessage),
+)
+
+
+def bombs(_: NDArray[np.float32]) -> str:
+    return "talks of a bomb"
+
+
+def add_canary(bench: Bench, positions: range = range(3), **changes: Any) -> None:
+    for position in positions:
+        bench.add(*make_record(position=position, **(CANARY | changes)))
+
+
+def count(bench: Bench, table: type[Base]) -> int:
+    with bench.sessions() as session:
+        return session.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def coverage(bench: Bench, stratum: str) -> dict[str, int]:
+    query = select(CoverageMinute.counter, func.sum(CoverageMinute.count))
+    with bench.sessions() as session:
+        rows = session.execute(
+            query.where(CoverageMinute.stratum == stratum).group_by(CoverageMinute.counter)
+        )
+        return {counter: int(total) for counter, total in rows}
+
+
+def found(bench: Bench, nonce: str = NONCE) -> canaries.Found:
+    with bench.sessions() as session:
+        return canaries.find(session, nonce)
+
+
+def test_a_canary_is_read_and_judged_and_nobody_is_told(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    add_canary(bench)
+
+    bench.drain()
+
+    assert found(bench) == canaries.Found(3, 3, frozenset({"bombs"}))
+    assert {table.__name__: count(bench, table) for table in OF_TRAFFIC} == dict.fromkeys(
+        (table.__name__ for table in OF_TRAFFIC), 0
+    )
+    assert coverage(bench, "canary") == {"rows_consumed": 3, "rows_decoded": 3}
+    assert coverage(bench, "uniform") == {}
+    shown = [
+        sample
+        for family in bench.parts.metrics.registry.collect()
+        for sample in family.samples
+        if sample.value
+        and sample.name.startswith(
+            (
+                "subtext_explanation",
+                "subtext_concept_flags",
+                "subtext_incident",
+                "subtext_anomaly",
+                "subtext_pipeline",
+            )
+        )
+        and not sample.name.endswith("_created")
+    ]
+    assert shown == []
+
+
+def test_a_canary_without_the_concept_is_not_flagged_with_it(bench: Bench) -> None:
+    add_canary(bench)
+
+    bench.drain()
+
+    assert found(bench) == canaries.Found(3, 3, frozenset())
+
+
+def test_one_position_alone_flags_no_canary_either(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    add_canary(bench, range(1))
+    bench.drain()
+    assert found(bench).concepts == frozenset()
+
+    add_canary(bench, range(1, 2))
+    bench.drain()
+    assert found(bench).concepts == {"bombs"}
+
+
+def test_positions_of_two_captures_do_not_add_up(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    add_canary(bench, range(1))
+    add_canary(bench, range(1, 2), capture_id="beef" * 8)
+
+    bench.drain()
+
+    assert found(bench) == canaries.Found(2, 2, frozenset())
+
+
+def test_two_workers_at_once_flag_a_canary(make_bench: Callable[..., Bench]) -> None:
+    benches = [make_bench(FakeDecoder(text=bombs)) for _ in range(2)]
+    for number in range(8):
+        add_canary(benches[0], range(2), canary=f"{number:032x}", capture_id=f"{number:032x}")
+
+    drain_together(benches)
+
+    for number in range(8):
+        assert found(benches[0], f"{number:032x}").concepts == {"bombs"}
+
+
+def test_a_canary_delivered_again_changes_nothing(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    for _ in range(2):
+        add_canary(bench, captured_at=1.8e9)
+        bench.drain()
+
+    assert count(bench, CanaryReading) == 3
+    assert count(bench, CanaryFlag) == 1
+    assert coverage(bench, "canary") == {"rows_consumed": 3, "rows_decoded": 3, "rows_redelivered": 3}
+
+
+def test_canaries_and_traffic_of_one_batch_part(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    for position in range(2):
+        add_canary(bench, range(position, position + 1))
+        bench.add(*make_record(position=position, request_id="traffic"))
+
+    bench.drain()
+
+    assert found(bench) == canaries.Found(2, 2, frozenset({"bombs"}))
+    with bench.sessions() as session:
+        assert session.scalars(select(Flag.request_id)).all() == ["traffic"]
+        assert set(session.scalars(select(Sample.stratum))) == {"uniform"}
+    assert coverage(bench, "uniform") == {"rows_consumed": 2, "rows_decoded": 2}
+
+
+def test_canaries_that_all_read_alike_do_not_break_trust_in_the_decoder(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    for number in range(max(FEWEST, WINDOW)):
+        add_canary(bench, range(1), canary=f"{number:032x}", capture_id=f"{number:032x}")
+    bench.drain()
+
+    add_canary(bench)
+    bench.drain()
+
+    assert found(bench).verified == 3
+
+
+def test_a_canary_without_its_nonce_or_capture_is_set_aside(bench: Bench) -> None:
+    add_canary(bench, range(1), canary=None)
+    add_canary(bench, range(1, 2), capture_id=None)
+
+    bench.drain()
+
+    assert {letter[b"reason"] for letter in bench.dead_letters()} == {b"bad_field"}
+    assert coverage(bench, "canary") == {"rows_consumed": 2, "dead_lettered_bad_field": 2}
+
+
+def test_how_far_canaries_came_is_counted_by_hop(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    add_canary(bench, captured_at=1.8e9)
+    bench.add(*make_record(position=7, captured_at=1.8e9))
+    bench.drain()
+
+    with bench.sessions() as session:
+        model = bench.parts.settings.served_model or "fake-model"
+        since = session.execute(select(func.min(CoverageMinute.minute))).scalar_one()
+        counted = canaries.count_hops(session, model, since)
+
+    assert counted == {("worker", "rows_consumed"): 3, ("worker", "rows_decoded"): 3}
