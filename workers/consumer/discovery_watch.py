@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.write import discoveries
 from service.store.write.discoveries import Reader, Span
-from service.store.write.incidents import IncidentChange
+from service.store.write.incident_repair import Recorded
 from service.store.write.window import NewWindow
 from workers.consumer.metrics import WorkerMetrics
 from workers.judge.windows import Readiness, RequestTester, WindowPlan
@@ -71,26 +71,26 @@ class DiscoveryWatch:
             return
         try:
             with self._sessions.begin() as session:
-                windows, changes = self._close(session, self._tester, now)
+                windows, recorded = self._close(session, self._tester, now)
         except SQLAlchemyError as error:
             self._metrics.failures.labels(type(error).__name__).inc()
             log.warning("requests_not_tested_now", error=repr(error))
             return
-        self._tell(windows, changes)
+        self._tell(windows, recorded)
 
     def _close(
         self, session: Session, tester: RequestTester, now: dt.datetime
-    ) -> tuple[list[NewWindow], list[IncidentChange]]:
+    ) -> tuple[list[NewWindow], list[Recorded]]:
         if not discoveries.try_own(session, self._reader):
             return [], []
         last = discoveries.last_closed_at(session, self._reader)
         if last is not None and now - last < self._plan.length:
             return [], []
         windows = tester.close(discoveries.list_untested(session, self._reader, self._span(now, last)), now)
-        changes = discoveries.store_windows(
+        recorded = discoveries.store_windows(
             session, self._reader, windows, anomaly_p_value=self._anomaly_p_value
         )
-        return windows, changes
+        return windows, recorded
 
     def _span(self, now: dt.datetime, last: dt.datetime | None) -> Span:
         """Return where untested requests may lie: what is older was tested, or came too late for it."""
@@ -99,11 +99,14 @@ class DiscoveryWatch:
         since_last = oldest if last is None else last - plan.settle - plan.late
         return Span(max(oldest, since_last), now - plan.settle)
 
-    def _tell(self, windows: Sequence[NewWindow], changes: Sequence[IncidentChange]) -> None:
+    def _tell(self, windows: Sequence[NewWindow], recorded: Sequence[Recorded]) -> None:
         for window in windows:
             found = sum(test.is_discovery for test in window.tests)
             self._metrics.requests_tested.labels(*self._labels).inc(len(window.tests))
             self._metrics.request_discoveries.labels(*self._labels).inc(found)
             log.info("anomaly_window_closed", requests=len(window.tests), discoveries=found)
-        for change in changes:
-            self._metrics.incident_events.labels(self._labels[0], change.kind, change.severity).inc()
+        changes = [change for one in recorded for change in one.changes]
+        errors = [one.error for one in recorded if one.error is not None]
+        self._metrics.observe_incidents(self._labels[0], changes, errors)
+        for error in errors:
+            log.error("incident_not_written", error_type=error)

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from service.incidents.lifecycle import ANOMALY_SEVERITY, FindingKind
 from service.store import identity
 from service.store.tables import AnomalyWindow, Explanation, RequestTest, Sample
-from service.store.write import incidents
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
+from service.store.write.incident_repair import Recorded, try_to_record
 from service.store.write.readings import lock_captures
 from service.store.write.window import NewTest, NewWindow, Untested
 
@@ -94,9 +94,10 @@ def _in_order(column: Any) -> Any:
 
 def store_windows(
     session: Session, reader: Reader, windows: Sequence[NewWindow], *, anomaly_p_value: float | None
-) -> list[incidents.IncidentChange]:
+) -> list[Recorded]:
     """Insert the windows with their tests, and open an incident for each discovery or add to it.
 
+    An incident that cannot be written costs no test: its discovery is listed without it.
     ``anomaly_p_value`` says which positions belong to an incident's evidence, see `Incident`.
     """
     found = []
@@ -110,10 +111,10 @@ def store_windows(
             if one.is_discovery
         ]
     lock_captures(session, [subject for subject, _ in found])
-    changes = []
-    for subject, finding in found:
-        changes += incidents.record_findings(session, subject, [finding], anomaly_p_value=anomaly_p_value)
-    return changes
+    return [
+        try_to_record(session, subject, [finding], anomaly_p_value=anomaly_p_value)
+        for subject, finding in found
+    ]
 
 
 def _subject(request: Untested, reader: Reader) -> Subject:
