@@ -242,6 +242,7 @@ class WorkerMetrics:
         self.requests_tested.labels(model, layer)
         self.request_discoveries.labels(model, layer)
         self.request_tests_ready.labels(model, layer, readiness).set(readiness == Readiness.READY)
+
     def observe_incidents(
         self, model: str, changes: Sequence[IncidentChange], errors: Sequence[str]
     ) -> None:

@@ -96,16 +96,22 @@ def _values(new: NewCanaryReading) -> dict[str, object]:
 
 
 def _evidence(session: Session, subject: _Subject, decoder_id: uuid.UUID) -> Evidence:
-    query = select(CanaryReading.concepts, CanaryReading.position, CanaryReading.captured_at).where(
+    query = select(
+        CanaryReading.concepts, CanaryReading.position, CanaryReading.captured_at, CanaryReading.verified
+    ).where(
         CanaryReading.capture_id == subject.capture_id,
         CanaryReading.layer == subject.layer,
         CanaryReading.decoder_id == decoder_id,
-        CanaryReading.verified,
     )
     found = session.execute(query).all()
+    verified = [row for row in found if row.verified]
     return Evidence(
-        [Sighting(concept, row.position, row.captured_at) for row in found for concept in row.concepts],
-        len({row.position for row in found}),
+        sightings=[
+            Sighting(concept, row.position, row.captured_at) for row in verified for concept in row.concepts
+        ],
+        # Their order tells calibrated flags from leads, which a canary's flags are not divided into.
+        positions_read=sorted({row.position for row in found}),
+        positions_verified=len({row.position for row in verified}),
     )
 
 

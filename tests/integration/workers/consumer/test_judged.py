@@ -8,7 +8,15 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from service.store.tables import ConceptMatch, ConceptVersion, Explanation, Flag, Model, ModelConcept, Sample
+from service.store.tables import (
+    ConceptMatch,
+    ConceptVersion,
+    Explanation,
+    Flag,
+    Model,
+    ModelConcept,
+    Sample,
+)
 from service.store.write.concepts import ChangedConceptError
 from subtext_sidecar.anomaly import fit
 from subtext_sidecar.anomaly.score import Detector, Places, Reference

@@ -181,7 +181,17 @@ def test_a_sample_has_every_column_and_every_field_of_its_record_has_a_place() -
 
     assert set(values_of(row.sample)) == columns - {"model_id", "stored_at"}
     # Stored elsewhere or otherwise, said by the model or the vector, or by nobody once it was checked.
-    beside = {"probability", "scores", "model", "dtype", "shape", "v", "checksum", "request_names", "canary"}
+    beside = {
+        "probability",
+        "scores",
+        "model",
+        "dtype",
+        "shape",
+        "v",
+        "checksum",
+        "request_names",
+        "canary",
+    }
     assert record.FIELDS - columns == beside
 
 
