@@ -18,12 +18,14 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest  # type: ignore[import-untyped]  # no types upstream
 
 from bench import anomaly_read, anomaly_traffic
 from bench.anomaly_read import Traffic
 from bench.live_chats_prompts import held_out, to_ask
 from subtext_sidecar.anomaly.reference import digest, load_reference
 from subtext_sidecar.anomaly.score import PROMPT, Detector, Places
+from workers.judge.request_anomalies import JudgedRow, RequestNull
 from workers.training.config import Activations
 from workers.training.data import positions
 from workers.training.data.lines import read_lines
@@ -69,12 +71,24 @@ def main(argv: Sequence[str]) -> int:
     for name, score in (("mean vector", pool), ("nearest neighbour", nearest)):
         table[name] = {kind: area(score(traffic[kind]), score(traffic["benign"])) for kind in kinds}
     found = {str(level): share(judged["benign"], level) for level in LEVELS}
+    null = RequestNull(reference.request_p_values)
+    requests = {
+        f"{level}, {window}": {
+            name: requests_found(one, null, positions, level) for name, one in judged.items()
+        }
+        for level in LEVELS
+        for window, positions in WINDOWS.items()
+    }
     _print(kinds, table, found)
+    _print_requests(requests)
     document = {
         "bench": "anomaly",
         "reference": digest(reference),
         "auroc": {name: {kind: one._asdict() for kind, one in row.items()} for name, row in table.items()},
         "benign_rows_found": {level: one._asdict() for level, one in found.items()},
+        "requests_found": {
+            name: {kind: one._asdict() for kind, one in row.items()} for name, row in requests.items()
+        },
     }
     print(json.dumps(document))
     return 0
@@ -206,6 +220,29 @@ def share(judged: Judged, level: float) -> Figure:
         drawn.append(float(found[chosen].sum() / rows[chosen].sum()))
     lower, upper = np.percentile(drawn, (2.5, 97.5))
     return Figure(float(found.sum() / rows.sum()), float(lower), float(upper), len(rows))
+
+
+def requests_found(judged: Judged, null: RequestNull, window: int, level: float) -> Figure:
+    """Return the share of requests with a p-value at or below a level, by their last ``window`` rows."""
+    is_used = judged.to_end < window
+    found = []
+    for document in np.unique(judged.documents):
+        of_request = is_used & (judged.documents == document)
+        rows = [
+            JudgedRow(int(place), float(p_value), is_baseline=True)
+            for place, p_value in zip(judged.to_end[of_request], judged.p_values[of_request], strict=True)
+        ]
+        test = null.judge(str(document), rows)
+        found.append(test is not None and test.p_value <= level)
+    limits = binomtest(sum(found), len(found)).proportion_ci(method="exact")
+    return Figure(float(np.mean(found)), float(limits.low), float(limits.high), len(found))
+
+
+def _print_requests(requests: dict[str, dict[str, Figure]]) -> None:
+    print("Requests with a p-value at or below a level, by at most ten of their last rows")
+    for name, row in requests.items():
+        cells = [f"{kind} {_shown(one)} of {one.requests}" for kind, one in row.items()]
+        print(f"  {name:14} {'; '.join(cells)}")
 
 
 def _places(traffic: Traffic) -> Places:

@@ -51,7 +51,7 @@ class WorkerSettings(BaseSettings):
         default=3600.0, gt=0.0, description="between two windows in which requests are tested together"
     )
     anomaly_window_requests: int = Field(
-        default=100, ge=1, description="least of a window, unless one of them waits for a day"
+        default=20, ge=1, description="least of a window, unless one of them waits for a day"
     )
     anomaly_settle_seconds: float = Field(
         default=900.0, ge=0.0, description="without a new row until a request is complete"

@@ -24,7 +24,7 @@ class RequestTest(NamedTuple):
     p_value: float
     """Conformal, of the whole request; in (0, 1]."""
     calibration_n: int
-    """Number of benign requests that it was ranked among; no p-value is below 1 / (calibration_n + 1)."""
+    """Number of benign requests that it was ranked among; they set how small a p-value can be."""
     rows: int
     """Number of the request's rows that it was told from."""
 
@@ -79,10 +79,10 @@ def q_values(p_values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.minimum(found, 1.0)
 
 
-def least_discoveries(requests: int, calibration_n: int, *, fdr: float = FDR) -> int:
+def least_discoveries(requests: int, floor: float, *, fdr: float = FDR) -> int:
     """Return how many requests of a window must be extreme before any of them can be a discovery.
 
-    No p-value is below 1 / (calibration_n + 1), and k discoveries among the window's requests need p-values
-    of at most fdr * k / requests.
+    No p-value is below ``floor``, and k discoveries among the window's requests need p-values of at most
+    fdr * k / requests.
     """
-    return max(1, math.ceil(requests / (fdr * (calibration_n + 1)) - 1e-9))
+    return max(1, math.ceil(requests * floor / fdr - 1e-9))

@@ -4,7 +4,7 @@ Rows of one request depend on each other, so the smallest of ten p-values is no 
 one row each are not one request of ten. The statistic of a request is the mean of its rows' -log p, as in
 Fisher's method; but its distribution is that of benign requests with as many rows, so nothing is assumed
 about how rows depend on each other. The p-value is super-uniform where benign requests, and the choice of
-their rows, are exchangeable with those of the reference.
+their rows, are exchangeable with those of the reference; see `workers.judge.conformal`.
 
 Rows that only the screen chose were chosen for being unusual and are left out. A request with more rows
 than the reference knows is judged by as many of them as it knows, drawn by a hash of their positions.
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subtext_sidecar.anomaly.score import Floats
+from workers.judge import conformal
 from workers.judge.discoveries import RequestTest
 
 LEAST_REQUESTS: Final = 100
@@ -47,10 +48,12 @@ class RequestNull:
         evidence = np.where(is_row, -np.log(np.where(is_row, row_p_values, 1.0).astype(np.float64)), 0.0)
         counts, sums = is_row.sum(axis=1), evidence.cumsum(axis=1)
         self._ranked: dict[int, NDArray[np.float64]] = {}
+        self._p_values: dict[int, NDArray[np.float64]] = {}
         for rows in range(1, row_p_values.shape[1] + 1):
             statistics = sums[counts >= rows, rows - 1] / rows
             if len(statistics) >= least_requests:
                 self._ranked[rows] = np.sort(statistics)
+                self._p_values[rows] = conformal.p_values(len(statistics))
 
     @property
     def most_rows(self) -> int:
@@ -58,9 +61,9 @@ class RequestNull:
         return max(self._ranked, default=0)
 
     @property
-    def least_n(self) -> int:
-        """The fewest benign requests that a request is ranked among; 0 when there are too few."""
-        return min((len(ranked) for ranked in self._ranked.values()), default=0)
+    def floor(self) -> float:
+        """A p-value that every number of rows can reach; 1 with too few requests."""
+        return max((float(found[0]) for found in self._p_values.values()), default=1.0)
 
     def choose(self, capture_id: str, rows: Sequence[JudgedRow]) -> list[JudgedRow]:
         """Return the rows that a request is judged by; none when it has none of the baseline."""
@@ -82,7 +85,8 @@ class RequestNull:
         statistic = float(-np.log(np.asarray(p_values, np.float64)).mean())
         # A hair less, because the same mean may be rounded to another number here than in the reference.
         as_extreme = len(ranked) - int(np.searchsorted(ranked, statistic * (1.0 - 1e-6), side="left"))
-        return RequestTest(capture_id, (1 + as_extreme) / (1 + len(ranked)), len(ranked), len(p_values))
+        p_value = float(self._p_values[len(p_values)][as_extreme])
+        return RequestTest(capture_id, p_value, len(ranked), len(p_values))
 
 
 def _draw(capture_id: str, position: int) -> bytes:

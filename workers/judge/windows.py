@@ -2,10 +2,10 @@
 
 A window is the denominator of its discoveries: the rate holds among all requests of it, so each request is
 tested in one window only. A window without any anomaly has a false discovery with at most the probability
-`fdr`; so windows must not be small and many. But a conformal p-value never falls below 1 / (n + 1), so a
-request that stands alone can only be found among at most fdr * (n + 1) others. Windows have more requests
-than the first of these numbers and not more than the second; a reference that allows no such window finds
-nothing, and says so.
+`fdr`; so windows must not be small and many. But a p-value never falls below a floor that the number of
+benign requests sets, so a request that stands alone can only be found among at most fdr / floor. Windows
+have enough requests for the first and not too many for the second; a reference that allows no such window
+finds nothing, and says so.
 """
 
 import datetime as dt
@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from service.store.write.window import NewTest, NewWindow, Untested
+from workers.judge import conformal
 from workers.judge.discoveries import FDR, bh_threshold, q_values
 from workers.judge.request_anomalies import JudgedRow, RequestNull
 
@@ -38,7 +39,7 @@ class WindowPlan:
     fdr: float = FDR
     length: dt.timedelta = dt.timedelta(hours=1)
     """From one window's close to the next one's, at least."""
-    least_requests: int = 100
+    least_requests: int = 20
     """A window with fewer waits for more."""
     longest: dt.timedelta = dt.timedelta(days=1)
     """No request waits for longer: then its window may have fewer."""
@@ -50,7 +51,7 @@ class WindowPlan:
     @property
     def reference_requests(self) -> int:
         """The least number of benign requests that a reference must rank a request among."""
-        return math.ceil(self.least_requests / self.fdr - 1e-9) - 1
+        return conformal.requests_needed(self.fdr / self.least_requests)
 
 
 class RequestTester:
@@ -70,7 +71,7 @@ class RequestTester:
     @property
     def most_requests(self) -> int:
         """The largest window in which one request alone can be a discovery."""
-        return math.floor(self._plan.fdr * (self._null.least_n + 1) + 1e-9)
+        return math.floor(self._plan.fdr / self._null.floor + 1e-9)
 
     def close(self, untested: Sequence[Untested], now: dt.datetime) -> list[NewWindow]:
         """Return the windows that are closed now, of requests in the order of their first capture.

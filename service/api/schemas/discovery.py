@@ -60,11 +60,10 @@ class RequestTest(Answer):
     )
     is_discovery: bool = Field(description="Whether it is an anomaly at the window's false discovery rate.")
     p_value: float = Field(
-        description="Conformal, of the whole request: its rank among benign requests with as many rows.",
-        examples=[0.0004],
-    )
-    p_value_floor: float = Field(
-        description="No p-value can be smaller: 1 / (`calibration_n` + 1).", examples=[0.000206]
+        description="Conformal, of the whole request: its rank among benign requests with as many rows, so"
+        " adjusted that it holds for this reference with 90% confidence, and not on average over"
+        " references. Never below 1 - 0.1^(2 / `calibration_n`).",
+        examples=[0.00095],
     )
     calibration_n: int = Field(
         description="Benign requests of the reference that it was ranked among.", examples=[4851]
@@ -107,7 +106,6 @@ def request_test(view: discoveries.View) -> RequestTest:
         **{name: getattr(row, name) for name in _COPIED},
         model=view.model,
         label=_label(view),
-        p_value_floor=1 / (row.calibration_n + 1),
         window=AnomalyWindow(**{name: getattr(window, name) for name in AnomalyWindow.model_fields}),
         reference_digest=window.reference_digest,
         positions=[TestedPosition(position=position, p_value=p_value) for position, p_value in rows],

@@ -6,9 +6,10 @@ import random
 import numpy as np
 import pytest
 
-from bench.anomaly import Judged, area, share
+from bench.anomaly import Judged, area, requests_found, share
 from bench.anomaly_read import Traffic, join
 from bench.anomaly_traffic import shuffle_characters, shuffle_words, strange_requests
+from workers.judge.request_anomalies import RequestNull
 
 TEXTS = [f"Please explain number {number} of the list to me" for number in range(40)]
 
@@ -48,6 +49,17 @@ def test_a_window_takes_the_last_rows_of_each_request() -> None:
     assert judged.scores(1).tolist() == [0.0, 0.0]
     assert judged.scores(2)[0] == pytest.approx(-np.log(0.01) / 2)
     assert share(judged, 0.05).value == pytest.approx(0.25)
+
+
+def test_a_request_is_found_by_its_own_p_value_among_benign_requests() -> None:
+    null = RequestNull(np.random.default_rng(0).uniform(0.01, 1, (400, 2)).astype(np.float32))
+    judged = Judged(np.array([0.001, 0.001, 0.9, 0.03]), np.array([0, 0, 1, 1]), np.array([1, 0, 0, 1]))
+
+    last, both = (requests_found(judged, null, window, 0.05) for window in (1, 2))
+
+    assert (last.value, last.requests) == (0.5, 2)
+    assert both.value == 0.5  # the mean of both rows of the second is usual
+    assert last.lower < last.value < last.upper
 
 
 def test_requests_of_several_parts_stay_distinct() -> None:

@@ -27,8 +27,8 @@ LABELS = {"model": MODEL, "layer": "1"}
 def reference() -> Reference:
     """Benign requests with three rows each."""
     rng = np.random.default_rng(0)
-    rows = 0.01 * rng.standard_normal((6000, D_MODEL)) + np.eye(D_MODEL)[0]
-    return fit.fit(rows, np.repeat(np.arange(2000), 3), model=MODEL, layer=1).reference
+    rows = 0.01 * rng.standard_normal((12_000, D_MODEL)) + np.eye(D_MODEL)[0]
+    return fit.fit(rows, np.repeat(np.arange(4000), 3), model=MODEL, layer=1).reference
 
 
 @pytest.fixture

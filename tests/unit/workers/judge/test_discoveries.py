@@ -70,8 +70,8 @@ def test_nothing_is_found_in_nothing() -> None:
 
 
 def test_a_calibration_too_small_for_a_window_is_told() -> None:
-    # 1 / 1000 is the floor: among 500 requests k discoveries need p-values of at most 0.1 k / 500.
-    assert least_discoveries(500, 999) == 5
+    # Among 500 requests k discoveries need p-values of at most 0.1 k / 500.
+    assert least_discoveries(500, 1 / 1000) == 5
     p_values = np.full(500, 0.9)
     p_values[:4] = 1 / 1000
     assert discover(named(p_values)) == []
