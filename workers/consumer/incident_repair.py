@@ -1,4 +1,4 @@
-"""Writes the incidents that could not be written with their flags, once what stood in the way is gone."""
+"""Writes the incidents that could not be written with what opens them, once the cause is gone."""
 
 import datetime as dt
 import itertools
@@ -8,7 +8,8 @@ from typing import Final
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.store.write import incident_repair, readings
+from service.store.write import discoveries, incident_repair, readings
+from service.store.write.discoveries import Reader
 from service.store.write.incident_repair import Unrecorded
 from workers.consumer.loop import Target
 from workers.consumer.metrics import WorkerMetrics
@@ -23,7 +24,7 @@ _WHOLE_EVERY: Final = 12
 
 
 class IncidentRepair:
-    """Looks for flags that no incident tells, on a thread of its own; any number of workers may."""
+    """Looks on a thread of its own for flags and discoveries that no incident tells; many workers may."""
 
     def __init__(
         self,
@@ -51,11 +52,11 @@ class IncidentRepair:
             stop.wait(_EVERY_SECONDS)
 
     def step(self, within: dt.timedelta = incident_repair.REPAIRED_WITHIN) -> int:
-        """Look once at flags that were raised within the time; return how many incidents were written."""
+        """Look once at what was found within the time; return how many incidents were written."""
+        reader = Reader(self._target.model_id, self._target.decoder_id)
         with self._sessions() as session:
-            found = incident_repair.list_unrecorded(
-                session, self._target.model_id, self._target.decoder_id, within
-            )
+            found = incident_repair.list_unrecorded(session, *reader, within)
+            found += discoveries.list_unrecorded(session, reader, within)
         return sum(self._is_repaired(one) for one in found)
 
     def _is_repaired(self, unrecorded: Unrecorded) -> bool:

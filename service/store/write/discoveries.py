@@ -14,14 +14,23 @@ from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import ANOMALY_SEVERITY, FindingKind
 from service.store import identity
-from service.store.tables import AnomalyWindow, Explanation, RequestTest, Sample
+from service.store.tables import (
+    AnomalyWindow,
+    Base,
+    Explanation,
+    Incident,
+    IncidentEvent,
+    RequestTest,
+    Sample,
+)
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
-from service.store.write.incident_repair import Recorded, try_to_record
+from service.store.write.incident_repair import Recorded, Unrecorded, try_to_record
 from service.store.write.readings import lock_captures
 from service.store.write.window import NewTest, NewWindow, Untested
 
 _LOCK_BITS: Final = 2**63 - 1
+_AT_ONCE: Final = 200
 
 
 class Reader(NamedTuple):
@@ -97,17 +106,18 @@ def store_windows(
 ) -> list[Recorded]:
     """Insert the windows with their tests, and open an incident for each discovery or add to it.
 
-    An incident that cannot be written costs no test: its discovery is listed without it.
+    An incident that cannot be written costs no test; see `list_unrecorded`.
     ``anomaly_p_value`` says which positions belong to an incident's evidence, see `Incident`.
     """
     found = []
     for window in windows:
         row = _window_row(window, reader)
         session.execute(insert(AnomalyWindow).values(row))
-        session.execute(insert(RequestTest), [_test_row(one, reader, row["id"]) for one in window.tests])
+        tests = [_test_row(one, reader, row["id"]) for one in window.tests]
+        session.execute(insert(RequestTest), tests)
         found += [
-            (_subject(one.request, reader), _finding(one, window, row))
-            for one in window.tests
+            (_subject(one.request, reader), _finding(test, row))
+            for one, test in zip(window.tests, tests, strict=True)
             if one.is_discovery
         ]
     lock_captures(session, [subject for subject, _ in found])
@@ -160,25 +170,57 @@ def _test_row(test: NewTest, reader: Reader, window_id: uuid.UUID) -> dict[str, 
     }
 
 
-def _finding(test: NewTest, window: NewWindow, row: Mapping[str, Any]) -> Finding:
-    rows = zip(test.positions, test.row_p_values, strict=True)
+def _finding(test: Mapping[str, Any], window: Mapping[str, Any]) -> Finding:
+    rows = zip(test["positions"], test["row_p_values"], strict=True)
     return Finding(
         kind=FindingKind.ANOMALY,
         concept=None,
         severity=ANOMALY_SEVERITY,
-        first_captured_at=test.request.first_captured_at,
-        last_captured_at=test.request.last_captured_at,
+        first_captured_at=test["first_captured_at"],
+        last_captured_at=test["last_captured_at"],
         figures={
-            "p_value": test.p_value,
-            "q_value": test.q_value,
-            "rank": test.rank,
-            "calibration_n": test.calibration_n,
-            "fdr": window.fdr,
-            "requests": row["requests"],
-            "reference_digest": window.reference_digest,
-            "window_id": str(row["id"]),
-            "window_started_at": row["started_at"].isoformat(),
-            "window_ended_at": row["ended_at"].isoformat(),
+            **{name: test[name] for name in ("p_value", "q_value", "rank", "calibration_n")},
+            **{name: window[name] for name in ("fdr", "requests", "reference_digest")},
+            "window_id": str(window["id"]),
+            "window_started_at": window["started_at"].isoformat(),
+            "window_ended_at": window["ended_at"].isoformat(),
             "rows": [{"position": position, "p_value": p_value} for position, p_value in rows],
         },
     )
+
+
+def list_unrecorded(session: Session, reader: Reader, within: dt.timedelta) -> list[Unrecorded]:
+    """Return discoveries that were made within the time and that no incident tells, the newest 200."""
+    told = exists().where(
+        Incident.capture_id == RequestTest.capture_id,
+        Incident.request_id == RequestTest.request_id,
+        Incident.model_id == RequestTest.model_id,
+        Incident.decoder_id == RequestTest.decoder_id,
+        Incident.layer == RequestTest.layer,
+        IncidentEvent.incident_id == Incident.id,
+        IncidentEvent.findings.contains([{"kind": FindingKind.ANOMALY.value}]),
+    )
+    query = (
+        select(RequestTest, AnomalyWindow)
+        .join(AnomalyWindow, AnomalyWindow.id == RequestTest.window_id)
+        .where(
+            RequestTest.model_id == reader.model_id,
+            RequestTest.decoder_id == reader.decoder_id,
+            RequestTest.is_discovery,
+            RequestTest.tested_at > func.now() - within,
+            ~told,
+        )
+        .order_by(RequestTest.tested_at.desc(), RequestTest.id)
+        .limit(_AT_ONCE)
+    )
+    return [
+        Unrecorded(
+            Subject(test.model_id, test.decoder_id, test.capture_id, test.request_id, test.layer),
+            [_finding(_values(test), _values(window))],
+        )
+        for test, window in session.execute(query)
+    ]
+
+
+def _values(row: Base) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__table__.columns.keys()}  # noqa: SIM118 - no mapping

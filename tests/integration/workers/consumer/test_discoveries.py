@@ -184,16 +184,36 @@ def test_a_look_that_fails_leaves_nothing_behind_and_the_next_one_finds_everythi
 ) -> None:
     store(bench, [STRANGE] + [USUAL] * (REQUESTS - 1), database_url)
     with psycopg.connect(database_url) as owner:
-        owner.execute("ALTER TABLE incident_events RENAME TO away")
+        owner.execute("ALTER TABLE request_tests RENAME TO away")
     bench.parts.discoveries.look(later())
-    assert list_tests(bench) == []
     assert bench.metric("subtext_anomaly_requests_tested_total", **LABELS) == 0
     with psycopg.connect(database_url) as owner:
-        owner.execute("ALTER TABLE away RENAME TO incident_events")
+        owner.execute("ALTER TABLE away RENAME TO request_tests")
+    assert list_tests(bench) == []
 
     bench.parts.discoveries.look(later())
 
     assert len(list_tests(bench)) == REQUESTS
+    with bench.sessions() as session:
+        assert session.scalars(select(Incident.capture_id)).all() == [capture("r0")]
+
+
+def test_an_incident_that_cannot_be_written_costs_no_test_and_is_written_later(
+    bench: Bench, database_url: str
+) -> None:
+    store(bench, [STRANGE] + [USUAL] * (REQUESTS - 1), database_url)
+    with psycopg.connect(database_url) as owner:
+        owner.execute("ALTER TABLE incident_events RENAME TO away")
+    bench.parts.discoveries.look(later())
+    assert len(list_tests(bench)) == REQUESTS
+    with psycopg.connect(database_url) as owner:
+        owner.execute("ALTER TABLE away RENAME TO incident_events")
+    with bench.sessions() as session:
+        assert session.scalars(select(Incident.capture_id)).all() == []
+
+    assert bench.parts.incident_repair.step() == 1
+    assert bench.parts.incident_repair.step() == 0
+
     with bench.sessions() as session:
         assert session.scalars(select(Incident.capture_id)).all() == [capture("r0")]
 

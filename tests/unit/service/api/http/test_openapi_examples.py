@@ -70,6 +70,7 @@ FREE = {
     "expects",
     "field",
     "key_name",
+    "label",
     "location",  # its schema lists them
     "model",
     "name",
