@@ -79,14 +79,14 @@ def _resolve(destination: Destination, host: str, port: int) -> list[str]:
         raise DeliveryError("the host's name does not resolve") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for address in addresses:
-        if not mayreach(destination, host, address):
+        if not may_reach(destination, host, address):
             raise DeliveryError(
                 f"{host} leads to {address}, which is private; allow_private would allow it"
             )
     return addresses[:_MAX_ADDRESSES]
 
 
-def mayreach(destination: Destination, host: str, address: str) -> bool:
+def may_reach(destination: Destination, host: str, address: str) -> bool:
     """Tell whether this address of the host may be talked to: a public one, or what the file allows."""
     reached = _embedded(ipaddress.ip_address(address.partition("%")[0]))
     if reached.is_loopback:
