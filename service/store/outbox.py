@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, case, cast, exists, func, literal, null, or_, select, update
+from sqlalchemy import ColumnElement, Subquery, case, cast, exists, func, literal, null, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONPATH, insert
 from sqlalchemy.orm import Session, aliased
 
@@ -72,30 +72,22 @@ def route(
     message. Each destination is routed by itself, so that services with different ones, as during a
     restart, lose nothing to each other.
     """
-    created = WebhookMessage.created_at
-    is_young = created > func.now() - ROUTED_WITHIN
+    owed = _owed(destination, within, before)
+    is_young = owed.c.created_at > func.now() - ROUTED_WITHIN
     query = (
         select(
-            WebhookMessage.event_id,
+            owed.c.event_id,
             literal(destination),
             case((is_young, "pending"), else_="failed"),
             literal(0),
             _priority(),
-            created,
+            owed.c.created_at,
             case((is_young, null()), else_=_EXPIRED),
             case((is_young, null()), else_=func.now()),
         )
-        .join(IncidentEvent, IncidentEvent.id == WebhookMessage.event_id)
-        .where(
-            created > func.now() - within,
-            or_(is_young, created > _known_since(destination)),
-            ~_is_routed(destination),
-        )
-        .order_by(created.desc(), WebhookMessage.event_id)  # one order for all services: no deadlock
-        .limit(ROUTED_AT_ONCE)
+        .join(IncidentEvent, IncidentEvent.id == owed.c.event_id)
+        .order_by(owed.c.created_at.desc(), owed.c.event_id)  # one order for all services: no deadlock
     )
-    if before is not None:
-        query = query.where(created <= before)
     columns = ("event_id", "destination", "state", "attempts", "priority", "next_attempt_at")
     statement = (
         insert(WebhookDelivery)
@@ -106,6 +98,20 @@ def route(
     new = session.execute(statement).all()
     expired = sum(state == "failed" for state, _ in new)
     return Routed(len(new) - expired, expired, min((created_at for _, created_at in new), default=None))
+
+
+def _owed(destination: str, within: dt.timedelta, before: dt.datetime | None) -> Subquery:
+    """Return the messages to route, by themselves: no priority is worked out for what is left over."""
+    created = WebhookMessage.created_at
+    query = select(WebhookMessage.event_id, created).where(
+        created > func.now() - within, ~_is_routed(destination)
+    )
+    if within > ROUTED_WITHIN:
+        is_young = created > func.now() - ROUTED_WITHIN
+        query = query.where(or_(is_young, created > _known_since(destination)))
+    if before is not None:
+        query = query.where(created <= before)
+    return query.order_by(created.desc(), WebhookMessage.event_id).limit(ROUTED_AT_ONCE).subquery()
 
 
 def _priority() -> ColumnElement[int]:
