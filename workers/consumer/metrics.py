@@ -29,6 +29,12 @@ class WorkerMetrics:
             ["model", "layer", "status", "selection", "position_class"],
             registry=registry,
         )
+        self.canary_readings = Counter(
+            "subtext_canary_readings_stored",
+            "Readings of canaries committed, which no other metric of readings counts",
+            ["model"],
+            registry=registry,
+        )
         self.fve = Histogram(
             "subtext_explanation_fve_ratio",
             "Fraction of variance explained by each stored explanation; below 0 counts in the first bucket",
@@ -208,6 +214,10 @@ class WorkerMetrics:
         """Show the dead letters of a stream from before the first one."""
         for reason in dead_letters.REASONS:
             self.dead_letters.labels(stream, reason)
+
+    def start_readings(self, model: str) -> None:
+        """Show the readings of a model's canaries from before the first one."""
+        self.canary_readings.labels(model)
 
     def start_flags(self, model: str, concept: str, severity: str) -> None:
         """Show the flags of a concept from before the first one."""

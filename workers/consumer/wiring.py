@@ -136,6 +136,7 @@ class Parts:
         for names in (own, old):
             self.gauges.add(names, StreamQueue(self.redis, names))
         self.metrics.start_dead_letters(own.stream)
+        self.metrics.start_readings(model)
 
     def close(self) -> None:
         """Let go of everything."""
