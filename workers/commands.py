@@ -15,6 +15,13 @@ def worker(argv: list[str]) -> int:
     return run(argv)
 
 
+def canary(argv: list[str]) -> int:
+    """Send control prompts through the audited server."""
+    from workers.canary.cli import canary as run
+
+    return run(argv)
+
+
 def calibrate(argv: list[str]) -> int:
     """Calibrate a decoder, or with ``concepts`` as the first word the concepts."""
     if argv[:1] == ["concepts"]:

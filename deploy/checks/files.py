@@ -29,6 +29,7 @@ FOLDERS = (
     ("", "workers/nla/checkpoint"),
     ("", "workers/nla/engine"),
     ("", "workers/judge"),
+    ("Whether the audit would tell", "workers/canary"),
     ("The store and the REST service", "service"),
     ("", "service/store"),
     ("", "service/store/write"),

@@ -15,6 +15,8 @@ import psycopg
 import pytest
 
 from service.store.engine import with_database
+from service.store.read import canaries
+from subtext_sidecar.contract.canary import canary_key
 from subtext_sidecar.contract.request_id import bounded
 from tests.support.services import running_valkey
 from tests.support.vllm.audited import (
@@ -29,6 +31,9 @@ from tests.support.vllm.audited import (
     innocent,
     make_model,
 )
+from tests.support.vllm.canaries import marked, new_nonce, run_one, token_of
+from workers.canary.endpoint import OpenAiEndpoint
+from workers.canary.runner import Result
 
 pytestmark = pytest.mark.vllm
 
@@ -206,6 +211,60 @@ def test_each_completion_prompt_and_beam_is_a_capture_of_its_own(parts: Audited)
         lambda: parts.metric("subtext_requests_seen_total") == seen + counted,
     )
     assert parts.metric("subtext_requests_sampled_total") == parts.metric("subtext_requests_seen_total")
+
+
+def test_a_canary_goes_the_whole_way_and_is_no_traffic(parts: Audited) -> None:
+    canary_id, control = new_id("canary"), new_id("control")
+
+    assert run_one(parts, canary_id, deadline_seconds=90.0) == Result("flagged")
+
+    # Of a request that came later everything is stored, and still nothing of the canary.
+    serve(parts, [innocent(control, TOKENS, (5, BOMB, BOMB))], others=1)
+    parts.wait_for_rows(control, [ROWS])
+    assert [flag["concept"] for flag in parts.flags_of(control)] == ["bombs"]
+    assert parts.captures_of(canary_id) == []
+    parts.wait_for(
+        "the canary is counted by itself",
+        lambda: parts.metric("subtext_requests_sampled_total", stratum="canary") >= 1,
+    )
+
+
+def test_a_chat_of_the_runner_is_read_as_a_canary(parts: Audited) -> None:
+    nonce = new_nonce()
+    endpoint = OpenAiEndpoint(f"{parts.openai_url}/v1", MODEL, answer_tokens=TOKENS, api_key=None)
+
+    endpoint.ask("Hello", token_of(nonce), nonce)
+    endpoint.close()
+
+    def readings() -> int:
+        with parts.sessions() as session:
+            return canaries.find(session, nonce).readings
+
+    parts.wait_for("a row of the canary is read", readings)
+
+
+def test_a_forged_and_a_stolen_token_hide_nothing(parts: Audited) -> None:
+    forged, stolen = new_id("forged"), new_id("stolen")
+    used = token_of(new_nonce())
+    unheeded = {
+        reason: parts.metric("subtext_requests_unheeded_total", reason=reason)
+        for reason in ("canary", "canary_replayed")
+    }
+
+    serve(parts, [marked(new_id("canary"), used, TOKENS)], others=0)
+    wrong = token_of(new_nonce(), canary_key(b"a guess at the secret, which is wrong"))
+    serve(parts, [marked(forged, wrong, TOKENS), marked(stolen, used, TOKENS)], others=1)
+
+    for request_id in (forged, stolen):
+        parts.wait_for_rows(request_id, [ROWS])
+        assert [flag["concept"] for flag in parts.flags_of(request_id)] == ["bombs"]
+    for reason, before in unheeded.items():
+        parts.wait_for(
+            f"{reason} is counted",
+            lambda reason=reason, before=before: (  # type: ignore[misc]
+                parts.metric("subtext_requests_unheeded_total", reason=reason) > before
+            ),
+        )
 
 
 def test_no_token_stands_where_a_client_sent_embeddings(parts: Audited) -> None:

@@ -259,6 +259,8 @@ class WorkerLoop:
         stored = self._store(fresh, rows, pipeline.split_repeated(works, known))
         self._reached("committed")
         self._observe(pipeline.divide(fresh, rows)[0], stored)
+        of_canaries = sum(work.is_canary and self._is_new(work.sample_id, stored) for work in fresh)
+        self._metrics.canary_readings.labels(self._target.model).inc(of_canaries)
         self._metrics.duplicates.inc(len(works) - len(stored.explanation_ids))
         lost = self._queue.settle([work.entry.id for work in works])
         self._reached("settled")

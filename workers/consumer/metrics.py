@@ -33,6 +33,12 @@ class WorkerMetrics:
             ["model", "layer", "status", "selection", "position_class"],
             registry=registry,
         )
+        self.canary_readings = Counter(
+            "subtext_canary_readings_stored",
+            "Readings of canaries committed, which no other metric of readings counts",
+            ["model"],
+            registry=registry,
+        )
         self.fve = Histogram(
             "subtext_explanation_fve_ratio",
             "Fraction of variance explained by each stored explanation; below 0 counts in the first bucket",
@@ -250,6 +256,9 @@ class WorkerMetrics:
         for change in changes:
             self.incident_events.labels(model, change.kind, change.severity).inc()
         self.incident_failures.labels(model).inc(len(errors))
+    def start_readings(self, model: str) -> None:
+        """Show the readings of a model's canaries from before the first one."""
+        self.canary_readings.labels(model)
 
     def start_flags(self, model: str, concept: str, severity: str) -> None:
         """Show the flags of a concept from before the first one."""

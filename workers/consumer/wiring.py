@@ -161,6 +161,7 @@ class Parts:
         for names in (own, old):
             self.gauges.add(names, StreamQueue(self.redis, names))
         self.metrics.start_dead_letters(own.stream)
+        self.metrics.start_readings(model)
 
     def _watch(
         self, target: Target, layer: int, anomaly: Reference | None, policy: JudgePolicy

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
+from sqlalchemy.orm import Session, sessionmaker
 
 from service import auth
 from service.api.app import create_app
@@ -116,9 +117,15 @@ class Audited:
     """Clients of the running parts."""
 
     def __init__(
-        self, openai_url: str, sidecar_url: str, rest: TestClient, headers: dict[str, str]
+        self,
+        openai_url: str,
+        sidecar_url: str,
+        rest: TestClient,
+        headers: dict[str, str],
+        sessions: sessionmaker[Session],
     ) -> None:
-        self._openai_url = openai_url
+        self.openai_url = openai_url
+        self.sessions = sessions
         self._sidecar_url = sidecar_url
         self._rest = rest
         self._headers = headers
@@ -132,7 +139,7 @@ class Audited:
             return list(
                 pool.map(
                     lambda one: client.post(
-                        f"{self._openai_url}{one.path}", json=one.body, headers=one.headers
+                        f"{self.openai_url}{one.path}", json=one.body, headers=one.headers
                     ),
                     requests,
                 )
@@ -224,14 +231,14 @@ def audited(
             ),
         ]
         stack.enter_context(_worker(folder, database_url, redis_url))
-        rest, headers = stack.enter_context(_rest(database_url))
+        rest, headers, sessions = stack.enter_context(_rest(database_url))
 
         def is_ready() -> bool:
             assert all(one.poll() is None for one in servers), (folder / "vllm.log").read_text()[-4000:]
             return all(_answers(url) for url in (f"{openai_url}/health", f"{sidecar_url}/readyz"))
 
         wait_until("the server is ready", is_ready, _START_SECONDS)
-        parts = Audited(openai_url, sidecar_url, rest, headers)
+        parts = Audited(openai_url, sidecar_url, rest, headers, sessions)
         wait_until("capture is on", parts.is_capturing)
         yield parts
 
@@ -315,12 +322,12 @@ def _worker(folder: Path, database_url: str, redis_url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _rest(database_url: str) -> Iterator[tuple[TestClient, dict[str, str]]]:
+def _rest(database_url: str) -> Iterator[tuple[TestClient, dict[str, str], sessionmaker[Session]]]:
     engine, secret = create_engine(database_url), auth.new_secret()
     sessions = session_factory(engine)
     with sessions.begin() as session:
         keys.add_key(session, name="test", secret_sha256=auth.digest(secret), scopes=["admin"])
     resources = Resources(engine=engine, sessions=sessions, metrics=Metrics(CollectorRegistry()))
     with TestClient(create_app(resources)) as client:
-        yield client, {"X-API-Key": secret}
+        yield client, {"X-API-Key": secret}, sessions
     engine.dispose()

@@ -22,7 +22,7 @@ from service.store.tables import (
     Sample,
     WebhookMessage,
 )
-from tests.support.worker import Bench, drain_together, make_record
+from tests.support.worker import MODEL, Bench, drain_together, make_record
 from workers.consumer.decoder_health import FEWEST, WINDOW
 from workers.nla.fake import FakeDecoder
 
@@ -91,6 +91,7 @@ def test_a_canary_is_read_and_judged_and_nobody_is_told(make_bench: Callable[...
         and not sample.name.endswith("_created")
     ]
     assert shown == []
+    assert bench.metric("subtext_canary_readings_stored_total", model=MODEL) == 3
 
 
 def test_a_canary_without_the_concept_is_not_flagged_with_it(bench: Bench) -> None:

@@ -1,0 +1,57 @@
+"""Canaries for a running audit whose decoder reads one token as the concept."""
+
+import threading
+import time
+from dataclasses import dataclass
+from secrets import token_hex
+
+from subtext_sidecar.contract import canary
+from tests.support.secret import SECRET
+from tests.support.vllm.audited import BOMB, MODEL, Audited, Request, completion
+from workers.canary.prompts import Canary
+from workers.canary.runner import Result, Runner, SqlStore
+
+KEY = canary.canary_key(SECRET)
+PROMPT = [5, BOMB, BOMB]
+
+
+def new_nonce() -> str:
+    return token_hex(canary.NONCE_BYTES)
+
+
+def token_of(nonce: str, key: canary.CanaryKey = KEY) -> str:
+    return canary.make_token(key, canary.Canary(nonce, int(time.time()) + 240), MODEL)
+
+
+def marked(request_id: str, token: str, tokens: int) -> Request:
+    """Return a completion about the concept that calls itself a canary."""
+    body = {"prompt": PROMPT, "max_tokens": tokens, "vllm_xargs": {canary.ARGUMENT: token}}
+    return completion(body, {"X-Request-Id": request_id})
+
+
+@dataclass
+class TokenEndpoint:
+    """Sends the concept's token in place of a prompt's text."""
+
+    parts: Audited
+    request_id: str
+
+    def ask(self, prompt: str, token: str, nonce: str) -> None:
+        del prompt, nonce
+        [answer] = self.parts.send([marked(self.request_id, token, 5)])
+        answer.raise_for_status()
+
+
+def run_one(parts: Audited, request_id: str, deadline_seconds: float) -> Result:
+    """Send one canary about bombs, as `subtext canary` does, and return what became of it."""
+    runner = Runner(
+        endpoint=TokenEndpoint(parts, request_id),
+        store=SqlStore(parts.sessions, MODEL),
+        key=KEY,
+        model=MODEL,
+        deadline_seconds=deadline_seconds,
+        interval_seconds=0.0,
+        stop=threading.Event(),
+        observe=lambda *_: None,
+    )
+    return runner.run_one(Canary("bombs", "positive", "bombs"))

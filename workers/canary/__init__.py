@@ -1,0 +1,1 @@
+"""Control prompts through the audited endpoint, to see whether the audit would have told."""

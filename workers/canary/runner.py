@@ -1,0 +1,146 @@
+"""Send one canary after another, and see whether the audit tells of each in time."""
+
+import datetime as dt
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Final, Literal, NamedTuple, Protocol
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.store.read import canaries
+from subtext_sidecar.contract import canary as contract
+from subtext_sidecar.contract.counters import CounterName, PluginCounter, SidecarCounter, WorkerCounter
+from workers.canary.endpoint import Endpoint, EndpointError
+from workers.canary.prompts import Canary
+
+log = structlog.get_logger()
+
+Outcome = Literal["flagged", "not_flagged", "lost"]
+LostAt = Literal["endpoint", "plugin", "sidecar", "worker", "store"]
+OUTCOMES: Final[tuple[Outcome, ...]] = ("flagged", "not_flagged", "lost")
+HOPS: Final[tuple[LostAt, ...]] = ("endpoint", "plugin", "sidecar", "worker", "store")
+
+Hops = Mapping[tuple[str, str], int]
+"""What was counted of canaries, by hop and counter."""
+
+_JITTER: Final = 0.25  # of the interval, to either side: nobody may set his clock by it
+_POLL_SECONDS: Final = 1.0
+_LIFETIME_SECONDS: Final = 240
+# What must grow for a canary to have passed a hop, in its order.
+_PASSED: Final[tuple[tuple[LostAt, CounterName], ...]] = (
+    ("plugin", PluginCounter.REQUESTS_SAMPLED),
+    ("sidecar", SidecarCounter.ROWS_SHIPPED),
+    ("worker", WorkerCounter.ROWS_DECODED),
+)
+
+
+class Result(NamedTuple):
+    """What became of one canary."""
+
+    outcome: Outcome
+    lost_at: LostAt | None = None
+
+
+class Store(Protocol):
+    """What is asked of the store. Raises SQLAlchemyError when it is away."""
+
+    def find(self, nonce: str) -> canaries.Found:
+        """Return what is stored of the canary."""
+
+    def count_hops(self, since: dt.datetime) -> Hops:
+        """Return what was counted of canaries from a minute on."""
+
+
+class SqlStore:
+    """The audit's own."""
+
+    def __init__(self, sessions: sessionmaker[Session], model: str) -> None:
+        self._sessions = sessions
+        self._model = model
+
+    def find(self, nonce: str) -> canaries.Found:
+        """Return what is stored of the canary."""
+        with self._sessions() as session:
+            return canaries.find(session, nonce)
+
+    def count_hops(self, since: dt.datetime) -> Hops:
+        """Return what was counted of canaries from a minute on."""
+        with self._sessions() as session:
+            return canaries.count_hops(session, self._model, since)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Sends canaries until told to stop, one at a time."""
+
+    endpoint: Endpoint
+    store: Store
+    key: contract.CanaryKey
+    model: str
+    deadline_seconds: float
+    interval_seconds: float
+    stop: threading.Event
+    observe: Callable[[Canary, Result, float], None]
+
+    def run(self, prompts: Sequence[Canary]) -> None:
+        """Go round the prompts, each time in another order."""
+        for canary in _rounds(prompts):
+            pause = self.interval_seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  # no secret
+            if self.stop.wait(pause):
+                return
+            self.run_one(canary)
+
+    def run_one(self, canary: Canary) -> Result:
+        """Send the canary and wait for what becomes of it, or until told to stop."""
+        result = self._result(canary)
+        self.observe(canary, result, time.time())
+        log.info("canary", concept=canary.concept, kind=canary.kind, **result._asdict())
+        return result
+
+    def _result(self, canary: Canary) -> Result:
+        began = dt.datetime.now(dt.UTC)
+        nonce = token_hex(contract.NONCE_BYTES)
+        token = contract.make_token(
+            self.key, contract.Canary(nonce, int(began.timestamp()) + _LIFETIME_SECONDS), self.model
+        )
+        try:
+            before = self.store.count_hops(began)
+            self.endpoint.ask(canary.prompt, token, nonce)
+            found = self._wait(nonce, canary.concept)
+            if found.readings:
+                return Result("flagged" if canary.concept in found.concepts else "not_flagged")
+            return Result("lost", _lost_at(before, self.store.count_hops(began)))
+        except EndpointError as error:
+            log.warning("canary_not_answered", error=str(error))
+            return Result("lost", "endpoint")
+        except SQLAlchemyError as error:
+            log.warning("store_away", error=type(error).__name__)
+            return Result("lost", "store")
+
+    def _wait(self, nonce: str, concept: str) -> canaries.Found:
+        """Return what is stored at the deadline, or as soon as the concept is flagged."""
+        ends_at = time.monotonic() + self.deadline_seconds
+        while True:
+            found = self.store.find(nonce)
+            left = ends_at - time.monotonic()
+            if concept in found.concepts or left <= 0 or self.stop.wait(min(_POLL_SECONDS, left)):
+                return found
+
+
+def _rounds(prompts: Sequence[Canary]) -> Iterator[Canary]:
+    while True:
+        yield from random.sample(prompts, len(prompts))
+
+
+def _lost_at(before: Hops, after: Hops) -> LostAt:
+    for hop, counter in _PASSED:
+        key = (str(counter.hop), str(counter))
+        if after.get(key, 0) <= before.get(key, 0):
+            return hop
+    return "store"  # others' canaries came through meanwhile, or its rows came after the last look
