@@ -19,6 +19,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "train": "train a decoder for a model and layer",
     "calibrate": "measure a decoder against shuffled pairs and freeze the reference",
     "concept": "fit the probe of a concept on two files of prompts",
+    "canary": "send control prompts through the audited server and tell which are found",
 }
 
 
