@@ -256,6 +256,7 @@ class WorkerMetrics:
         for change in changes:
             self.incident_events.labels(model, change.kind, change.severity).inc()
         self.incident_failures.labels(model).inc(len(errors))
+
     def start_readings(self, model: str) -> None:
         """Show the readings of a model's canaries from before the first one."""
         self.canary_readings.labels(model)
