@@ -39,6 +39,9 @@ def _fit(arguments: argparse.Namespace) -> list[str]:
         raise ProbeError(f"name: {arguments.name!r} must be 1 to 63 of a-z, 0-9, - and _ after a letter")
     prompts = load_prompts(arguments.positive, arguments.negative)
 
+    from workers.nla.engine.verbalizer import prepare_environment
+
+    prepare_environment()
     import transformers
 
     from workers.calibrate.measure import load_vectors

@@ -46,6 +46,7 @@ class VllmWriter:
         """Start the engine."""
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # stdout is for reports
         from vllm import LLM
 
         self._engine = LLM(model=model, dtype="float32", enforce_eager=True, max_model_len=1024)
