@@ -10,6 +10,7 @@ import math
 import uuid
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -120,15 +121,30 @@ def encode_scores(names: Sequence[str], values: npt.NDArray[np.float64]) -> list
 
     All rows at once, because the same keys again and again would cost more than all else in a header.
     """
-    one = _encoder.encode(dict.fromkeys(names, 0.0))
-    rows = np.tile(np.frombuffer(one, np.uint8), (len(values), 1))
-    numbers = values.astype(">f8").view(np.uint8).reshape(len(values), len(names), _DOUBLE_BYTES)
-    stop = len(one)
-    for column in reversed(range(len(names))):
-        rows[:, stop - _DOUBLE_BYTES : stop] = numbers[:, column]
-        stop -= len(_encoder.encode({names[column]: 0.0})) - 1  # its map has a head of one byte
-    content, size = rows.tobytes(), len(one)
+    layout = _layout_of_scores(tuple(names))
+    rows = np.empty((len(values), len(layout.zeros)), np.uint8)
+    rows[:] = layout.zeros
+    rows[:, layout.places] = values.astype(">f8").view(np.uint8)
+    content, size = rows.tobytes(), len(layout.zeros)
     return [msgspec.Raw(content[at : at + size]) for at in range(0, len(content), size)]
+
+
+class _ScoresLayout(NamedTuple):
+    zeros: npt.NDArray[np.uint8]  # the msgpack of scores that are all 0
+    places: npt.NDArray[np.int64]  # in it, of all numbers' bytes
+
+
+@lru_cache(maxsize=16)
+def _layout_of_scores(names: tuple[str, ...]) -> _ScoresLayout:
+    """Return what is the same for all rows of a reference: working it out costs more than a small block."""
+    zeros = _encoder.encode(dict.fromkeys(names, 0.0))
+    stops = [len(zeros)]
+    for name in reversed(names[1:]):
+        stops.append(stops[-1] - (len(_encoder.encode({name: 0.0})) - 1))  # its map has a head of one byte
+    starts = np.array(stops[::-1][: len(names)], np.int64) - _DOUBLE_BYTES
+    return _ScoresLayout(
+        np.frombuffer(zeros, np.uint8), (starts[:, None] + np.arange(_DOUBLE_BYTES)).reshape(-1)
+    )
 
 
 def checksum(vector: bytes | memoryview) -> int:
