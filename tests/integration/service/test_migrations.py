@@ -229,8 +229,10 @@ NAMELESS = """
     SELECT count(*) FROM samples WHERE NOT EXISTS (
         SELECT FROM request_names
         WHERE name = samples.request_id AND request_id = samples.request_id AND model_id = samples.model_id
-        AND capture_id IS NOT DISTINCT FROM samples.capture_id AND captured_at <= samples.captured_at)
+        AND coalesce(CAST(capture_id AS text), '') = coalesce(CAST(samples.capture_id AS text), '')
+        AND captured_at <= samples.captured_at)
 """
+"""An equality of both, without nulls: PostgreSQL hashes that, and compares nothing pair by pair."""
 DOUBLE = """
     SELECT count(*) - count(DISTINCT (model_id, capture_id, request_id)) FROM request_names
 """
