@@ -62,12 +62,16 @@ ALWAYS: Final = tuple(BlindSpot(code=code, detail=detail, count=None) for code, 
 
 
 def blind_spots(counts: Iterable[Count]) -> list[BlindSpot]:
-    """Return the blind spots: silent hops, then counted ones, then those that always apply."""
+    """Return the blind spots: silent hops, then counted ones, then those that always apply.
+
+    Canaries are no traffic: a hop that counted one is heard, and nothing else of them is told.
+    """
     heard: set[str] = set()
     totals: Counter[str] = Counter()
     for count in counts:
         heard.add(count.hop)
-        if code := _code(count):
+        code = None if count.stratum == Stratum.CANARY else _code(count)
+        if code is not None:
             totals[code] += count.value
     silent = [hop for hop in Hop if hop not in heard]
     return [

@@ -131,3 +131,20 @@ def test_blind_spots_are_counted_where_they_can_be() -> None:
     assert "something_new" in spots["something_new"].detail
     assert Counter(spot.code for spot in blind_spots(counts)).most_common(1)[0][1] == 1
     assert {"silent_worker", "not_sampled", "unsent_counts"} <= spots.keys()
+
+
+def test_canaries_are_no_blind_spot_and_their_hop_is_no_silent_one() -> None:
+    canaries = [
+        count("plugin", "unobservable_prefix_cached", 4, stratum="canary"),
+        count("plugin", "unobservable_interrupted", 1, stratum="canary"),
+        count("plugin", "requests_adapted", 2, stratum="canary"),
+        count("sidecar", "thinned", 3, stratum="canary"),
+    ]
+    traffic = [
+        count("plugin", "unobservable_prefix_cached", 5),
+        count("sidecar", "rows_received", 5),
+    ]
+
+    assert blind_spots([*traffic, *canaries]) == blind_spots(traffic)
+    silent = {spot.code for spot in blind_spots(canaries) if spot.code.startswith("silent_")}
+    assert silent.isdisjoint({"silent_plugin", "silent_sidecar"})
