@@ -150,7 +150,7 @@ class WorkerHooks:
                 or self._gap is None
                 or self._is_receiving
             ):
-                self._pass_by(scheduler_output, result)
+                self._pass_by(scheduler_output, result, hook="execute_model")
         except Exception as error:  # noqa: BLE001  # boundary of the hook
             self._interrupt("execute_model", error, scheduler_output, result)
         return result
@@ -170,7 +170,7 @@ class WorkerHooks:
     def sample_tokens_while_off(self, *args: Any, **kwargs: Any) -> Any:
         """Sample, then remember whose prompts came."""
         result = self._sample_tokens(*args, **kwargs)
-        self._pass_by(None, result)
+        self._pass_by(None, result, hook="sample_tokens")
         return result
 
     def shutdown(self, *args: Any, **kwargs: Any) -> Any:
@@ -189,7 +189,8 @@ class WorkerHooks:
         with self._lock:
             self._state.fail(hook, error)
             self._hook_steps()
-        self._state.report(hook, error)
+        with contextlib.suppress(Exception):  # as in _interrupt
+            self._state.report(hook, error)
 
     def _fail(self, hook: str, error: Exception) -> None:
         """Turn capture off for a while; also called from the sender's thread."""
@@ -207,19 +208,29 @@ class WorkerHooks:
             self._fail(hook, error)
         self._pass_by(scheduled, result)
 
-    def _pass_by(self, scheduled: Any, result: Any) -> None:
+    def _pass_by(self, scheduled: Any, result: Any, *, hook: str | None = None) -> None:
         """Give up what was begun, unless that is done, and count who comes in this step.
 
-        ``result`` is what vLLM's method returned.
+        ``result`` is what vLLM's method returned. An error in reading it is counted as one of ``hook``, or
+        without one not at all.
         """
         try:
             if self._capture is not None:
-                self._capture.note_received(result)
+                self._note_received(self._capture, result, hook)
                 self._gap = self._gap or self._capture.abandon()
             if self._gap is not None and scheduled is not None:
                 self._gap.note(scheduled)
         except Exception as error:  # noqa: BLE001  # boundary of the hook: this code would fail in every step
             self._give_up("execute_model", error)
+
+    def _note_received(self, capture: Capture, result: Any, hook: str | None) -> None:
+        """Remember whose prompts came. What cannot be read is forgotten, and no reason to end capture."""
+        try:
+            capture.note_received(result)
+        except Exception as error:  # noqa: BLE001  # boundary of the hook: another step's may be readable
+            if hook is not None:
+                with contextlib.suppress(Exception):  # as in _interrupt
+                    self._fail(hook, error)
 
     def _resume(self, scheduled: Any, result: Any) -> None:
         """Begin anew with this step: with another capture, in the memory of the one before."""

@@ -1,5 +1,6 @@
 """The hooks around a worker that computes nothing: what they do after an error."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,11 +20,13 @@ from subtext_sidecar.plugin.step import Step
 from subtext_sidecar.plugin.transfer.ring import Ring
 from subtext_sidecar.plugin.transfer.sender import Sender as RealSender
 from subtext_sidecar.plugin.vllm import hooks
+from subtext_sidecar.plugin.vllm.activation import LOGGER
 from subtext_sidecar.plugin.vllm.hooks import WorkerHooks
 from tests.support.secret import write_secret
 from tests.support.waiting import wait_until
 
 PROMPT = 3
+UNREADABLE = ("unreadable",)
 
 
 class Runner:
@@ -41,6 +44,8 @@ class Runner:
         return self._runner.scheduled
 
     def received(self, result: Any) -> tuple[str, ...]:
+        if result == UNREADABLE:
+            raise RuntimeError("no output that we know")
         return result if isinstance(result, tuple) else ()
 
     def step(self, executed: Any, rows: int) -> Step:
@@ -289,6 +294,33 @@ def test_whose_prompts_came_is_known_after_a_pause(make_plugin: Callable[..., Pl
     plugin.wait_for("all counts", lambda: {name: plugin.total(name) for name in wanted} == wanted)
 
 
+@pytest.mark.parametrize(
+    ("method", "hook"), [("brought", "execute_model"), ("brought_late", "sample_tokens")]
+)
+def test_what_a_connector_brought_and_cannot_be_read_trips_the_breaker_and_is_not_final(
+    make_plugin: Callable[..., Plugin], method: str, hook: str
+) -> None:
+    plugin = make_plugin(kv_role="kv_consumer")
+    plugin.step()
+    setattr(plugin.worker, method, UNREADABLE)
+    plugin.step()
+    assert plugin.is_hooked() == ("execute_model_while_off", "sample_tokens_while_off")
+    assert not plugin.state.is_final
+    assert plugin.state.errors == {hook: 1}
+
+    plugin.step()  # while off, another one: counted, and the pause stays as long as it was
+    assert not plugin.state.is_final
+    assert plugin.state.errors == {hook: 2}
+    setattr(plugin.worker, method, ())
+    plugin.wait_for("the rows of before", lambda: plugin.total("rows_handed_over") >= 2)
+    plugin.now += 30.0
+    plugin.step()
+    assert plugin.is_hooked() == ON
+    assert plugin.state.enabled
+    # Who came in those steps was counted.
+    plugin.wait_for("the counts", lambda: plugin.total("unobservable_capture_off") == 2)
+
+
 def test_an_error_of_the_sender_while_capture_begins_anew_is_not_forgotten(
     make_plugin: Callable[..., Plugin], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +444,25 @@ def test_what_cannot_even_be_counted_is_for_good(make_plugin: Callable[..., Plug
     plugin.step()
     assert plugin.is_hooked() == ()
     assert not plugin.state.enabled
+
+
+def test_a_filter_of_the_operators_logging_that_raises_does_not_reach_vllm(
+    make_plugin: Callable[..., Plugin],
+) -> None:
+    plugin = make_plugin()
+
+    def refuse(_: logging.LogRecord) -> bool:
+        raise RuntimeError("a filter of the operator's")
+
+    logging.getLogger(LOGGER).addFilter(refuse)
+    try:
+        plugin.worker.execute_model(SimpleNamespace())  # no SchedulerOutput that we know
+        plugin.worker.sample_tokens()
+    finally:
+        logging.getLogger(LOGGER).removeFilter(refuse)
+
+    assert plugin.is_hooked() == ()
+    assert plugin.state.is_final
 
 
 def test_while_off_a_step_costs_next_to_nothing(make_plugin: Callable[..., Plugin]) -> None:
