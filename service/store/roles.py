@@ -64,11 +64,12 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "flags": ["SELECT"],
         # Triage and webhooks: whoever takes the service over changes no evidence and no event.
         "incidents": ["SELECT", "UPDATE (state, version, labels, updated_at)"],
-        # Without findings, which only workers have, and without a time of its own choice.
+        # Without a time of its own choice. The service writes no findings: it may for this release only, as
+        # the service of before names the column in each triage and works until it is replaced.
         "incident_events": [
             "SELECT",
             "INSERT (id, incident_id, version, kind, key_id, key_name, from_state, to_state)",
-            "INSERT (severity, reason, note, labels)",
+            "INSERT (severity, reason, note, labels, findings)",
         ],
         "webhook_messages": ["SELECT", "INSERT (event_id)"],
         "anomaly_windows": ["SELECT"],

@@ -62,8 +62,8 @@ class IncidentRepair:
     def _is_repaired(self, unrecorded: Unrecorded) -> bool:
         with self._sessions.begin() as session:
             readings.lock_captures(session, [unrecorded.subject])
-            recorded = incident_repair.try_to_record(
-                session, *unrecorded, anomaly_p_value=self._anomaly_p_value
+            [recorded] = incident_repair.try_to_record(
+                session, [unrecorded], anomaly_p_value=self._anomaly_p_value
             )
         errors = [] if recorded.error is None else [recorded.error]
         self._metrics.observe_incidents(self._target.model, recorded.changes, errors)

@@ -23,9 +23,10 @@ from service.store.tables import (
     RequestTest,
     Sample,
 )
+from service.store.write import incident_repair
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
-from service.store.write.incident_repair import Recorded, Unrecorded, try_to_record
+from service.store.write.incident_repair import Recorded, Unrecorded
 from service.store.write.readings import lock_captures
 from service.store.write.window import NewTest, NewWindow, Untested
 
@@ -116,15 +117,12 @@ def store_windows(
         tests = [_test_row(one, reader, row["id"]) for one in window.tests]
         session.execute(insert(RequestTest), tests)
         found += [
-            (_subject(one.request, reader), _finding(test, row))
+            Unrecorded(_subject(one.request, reader), [_finding(test, row)])
             for one, test in zip(window.tests, tests, strict=True)
             if one.is_discovery
         ]
     lock_captures(session, [subject for subject, _ in found])
-    return [
-        try_to_record(session, subject, [finding], anomaly_p_value=anomaly_p_value)
-        for subject, finding in found
-    ]
+    return incident_repair.try_to_record(session, found, anomaly_p_value=anomaly_p_value)
 
 
 def _subject(request: Untested, reader: Reader) -> Subject:

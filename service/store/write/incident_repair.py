@@ -6,7 +6,7 @@ explanation and no flag.
 
 import datetime as dt
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -23,6 +23,9 @@ from service.store.write.incidents import IncidentChange, record_findings
 REPAIRED_WITHIN: Final = dt.timedelta(days=1)
 """Of flags that were raised earlier, an incident is not looked for any more."""
 _AT_ONCE: Final = 200
+_LOCK_TIMEOUT: Final = "500ms"
+"""Far longer than a triage holds an incident, far shorter than a batch may take."""
+_LOCKED: Final = frozenset({"55P03", "57014"})  # SQLSTATE lock_not_available, query_canceled
 
 
 class Recorded(NamedTuple):
@@ -33,28 +36,57 @@ class Recorded(NamedTuple):
     """The type of what kept them from being written, None when they are."""
 
 
-def try_to_record(
-    session: Session, subject: Subject, findings: Sequence[Finding], *, anomaly_p_value: float | None
-) -> Recorded:
-    """Record the findings as `record_findings` does, in a savepoint: when that fails, nothing else is lost.
-
-    Raises what ends the connection, for then the transaction is lost as a whole.
-    """
-    try:
-        with session.begin_nested():
-            changes = record_findings(session, subject, findings, anomaly_p_value=anomaly_p_value)
-    except Exception as error:
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            raise
-        return Recorded([], type(error).__name__)
-    return Recorded(changes, None)
-
-
 class Unrecorded(NamedTuple):
-    """Flags of one capture that no event of an incident tells."""
+    """Findings on one capture that no event of an incident tells."""
 
     subject: Subject
     findings: list[Finding]
+
+
+def try_to_record(
+    session: Session, found: Iterable[Unrecorded], *, anomaly_p_value: float | None
+) -> list[Recorded]:
+    """Record each as `record_findings` does, in a savepoint: when that fails, nothing else is lost.
+
+    Incidents that somebody has locked are waited for once and not long, for the caller holds the locks of
+    captures meanwhile: what is left of them then fails untried, and is there to be repaired.
+    Raises what ends the connection, for then the transaction is lost as a whole.
+    """
+    recorded = []
+    locked_by = None
+    for subject, findings in found:
+        if locked_by is not None and findings:
+            recorded.append(Recorded([], locked_by))
+            continue
+        try:
+            changes = _record(session, subject, findings, anomaly_p_value)
+        except Exception as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                raise
+            recorded.append(Recorded([], type(error).__name__))
+            if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _LOCKED:
+                locked_by = type(error).__name__
+        else:
+            recorded.append(Recorded(changes, None))
+    return recorded
+
+
+def _record(
+    session: Session, subject: Subject, findings: Sequence[Finding], anomaly_p_value: float | None
+) -> list[IncidentChange]:
+    if not findings:
+        return []
+    with session.begin_nested():
+        timeout = session.execute(select(func.current_setting("lock_timeout"))).scalar_one()
+        _set_lock_timeout(session, _LOCK_TIMEOUT)
+        changes = record_findings(session, subject, findings, anomaly_p_value=anomaly_p_value)
+        # A savepoint that fails takes the setting back; one that is released would keep it.
+        _set_lock_timeout(session, timeout)
+    return changes
+
+
+def _set_lock_timeout(session: Session, timeout: str) -> None:
+    session.execute(select(func.set_config("lock_timeout", timeout, True)))  # noqa: FBT003
 
 
 def list_unrecorded(

@@ -105,12 +105,12 @@ def store_batch(
     new_ids = _insert_explanations(session, readings, decoder_id)
     _insert_matches(session, readings, decoder_id, new_ids)
     stored = StoredBatch(new_ids, [], [], [])
+    found = []
     for subject in subjects:
         raised, findings = refresh_flags(session, subject, verdicts)
         stored.flags.extend(raised)
-        recorded = incident_repair.try_to_record(
-            session, subject, findings, anomaly_p_value=verdicts.anomaly_p_value
-        )
+        found.append(incident_repair.Unrecorded(subject, findings))
+    for recorded in incident_repair.try_to_record(session, found, anomaly_p_value=verdicts.anomaly_p_value):
         stored.incidents.extend(recorded.changes)
         if recorded.error is not None:
             stored.incident_errors.append(recorded.error)

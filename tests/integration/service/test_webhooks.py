@@ -323,8 +323,8 @@ def test_each_destination_gets_each_message_and_one_that_is_away_delays_no_other
     assert (shown.get_sample_value("subtext_incident_oldest_open_age_seconds", ages) or 0) > 0
 
 
-LATER = Limits()
-"""Whose pauses no test waits for."""
+LATER = Limits(first_pause=dt.timedelta(hours=1))
+"""Whose pauses no test outlasts."""
 ALL = Limits(whole_look_seconds=0.0)
 """Every look but the first one is at everything."""
 

@@ -1,19 +1,21 @@
 """What a worker finds opens one incident a capture, whoever finds it and however often it is delivered."""
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import ANOMALY_SEVERITY, EventKind, FindingKind, State
 from service.store.tables import Explanation, Flag, Incident, IncidentEvent, WebhookMessage
-from service.store.write import incidents
+from service.store.write import incident_repair, incidents
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
+from service.store.write.incident_repair import Unrecorded
 from tests.support.worker import MODEL, Bench, drain_together, make_record
 from workers.nla.fake import FakeDecoder
 
@@ -225,3 +227,48 @@ def test_a_flag_that_an_incident_cannot_take_is_told_once_it_can(
     with bench.sessions() as session:
         told = [found["concept"] for event in events_of(session) for found in event.findings]
     assert told == ["bombs", "poisons"]
+
+
+def at_captures(session: Session, count: int) -> list[Unrecorded]:
+    subject, finding = anomaly(session)
+    return [Unrecorded(subject._replace(capture_id=uuid.uuid4()), [finding]) for _ in range(count)]
+
+
+def test_locked_incidents_are_waited_for_once_in_a_transaction_and_not_long(
+    make_bench: Callable[..., Bench], database_url: str
+) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    bench.add_samples(2, request_id="r")
+    bench.drain()
+
+    with psycopg.connect(database_url) as owner, bench.sessions.begin() as session:
+        found = at_captures(session, 16)
+        # Whoever waited as long as that would see no end: the owner holds the lock meanwhile.
+        session.execute(text("SET LOCAL lock_timeout = '1h'"))
+        session.execute(text("SET LOCAL statement_timeout = '2h'"))
+        owner.execute("LOCK TABLE incidents IN ACCESS EXCLUSIVE MODE")
+        tried: list[str] = []
+        event.listen(session.connection(), "before_cursor_execute", lambda *args: tried.append(args[2]))
+        recorded = incident_repair.try_to_record(session, found, anomaly_p_value=0.01)
+        timeout = session.execute(text("SHOW lock_timeout")).scalar_one()
+
+    assert {(tuple(one.changes), one.error) for one in recorded} == {((), "OperationalError")}
+    assert len(recorded) == 16
+    assert len([statement for statement in tried if "INSERT INTO incidents" in statement]) == 1
+    assert timeout == "1h"
+
+
+def test_incidents_that_are_written_leave_the_transaction_the_lock_timeout_that_it_had(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    bench.add_samples(2, request_id="r")
+    bench.drain()
+
+    with bench.sessions.begin() as session:
+        before = session.execute(text("SHOW lock_timeout")).scalar_one()
+        recorded = incident_repair.try_to_record(session, at_captures(session, 2), anomaly_p_value=0.01)
+        after = session.execute(text("SHOW lock_timeout")).scalar_one()
+
+    assert [one.error for one in recorded] == [None, None]
+    assert after == before
