@@ -26,7 +26,8 @@ class Evidence(NamedTuple):
     sightings: Sequence[Sighting]
     """The verified matches, in any order."""
     positions_read: Sequence[int]
-    """Every position with an explanation, verified or not, in the order in which they were stored."""
+    """Positions with an explanation, verified or not, in the order in which they were stored, up to the
+    first that only the screen chose."""
     positions_verified: int
     """Number of positions with a verified explanation, matched or not."""
 
