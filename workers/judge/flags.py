@@ -63,4 +63,5 @@ def _flag(concept: str, rule: FlagRule, sightings: list[Sighting], evidence: Evi
         first_captured_at=min(captured),
         last_captured_at=max(captured),
         calibrated=rule.calibrated if len(judged) >= rule.positions_required else None,
+        rule_is_calibrated=rule.calibrated is not None,
     )

@@ -65,6 +65,8 @@ class Decision(NamedTuple):
     last_captured_at: dt.datetime
     calibrated: Rate | None = None
     """The rule's false-positive rate; None for a lead."""
+    rule_is_calibrated: bool = False
+    """Whether the rule has a rate, though this flag may be a lead."""
 
 
 class Finding(NamedTuple):

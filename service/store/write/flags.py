@@ -105,6 +105,7 @@ def _values_of(decided: Decision, verdicts: Verdicts) -> dict[str, Any]:
     """Return the columns that a decision fills; a lead names no calibration and no rate."""
     values = decided._asdict()
     rate = values.pop("calibrated")
+    del values["rule_is_calibrated"]
     version = verdicts.concept_versions.get(decided.concept)
     return values | {
         "concepts_digest": verdicts.concepts_digest,
