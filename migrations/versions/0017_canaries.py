@@ -49,10 +49,13 @@ def upgrade() -> None:
         sa.Column("nonce", sa.Text(), nullable=False),
         sa.Column("positions_matched", sa.Integer(), nullable=False),
         sa.Column("positions_required", sa.Integer(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("rule_is_calibrated", sa.Boolean(), nullable=False),
         sa.Column("stored_at", sa.DateTime(timezone=True), server_default=now, nullable=False),
         sa.ForeignKeyConstraint(
             ["decoder_id"], ["decoders.id"], name=op.f("fk_canary_flags_decoder_id_decoders")
         ),
+        sa.CheckConstraint("status IN ('lead', 'calibrated')", name=op.f("ck_canary_flags_status")),
         sa.PrimaryKeyConstraint(
             "capture_id", "layer", "decoder_id", "concept", name=op.f("pk_canary_flags")
         ),

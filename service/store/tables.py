@@ -477,6 +477,7 @@ class CanaryFlag(Base):
     """A concept that the rule of flags found on a canary. It is no flag: nobody is told of it."""
 
     __tablename__ = "canary_flags"
+    __table_args__ = (CheckConstraint("status IN ('lead', 'calibrated')", name="status"),)
 
     capture_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     layer: Mapped[int] = mapped_column(primary_key=True)
@@ -485,6 +486,8 @@ class CanaryFlag(Base):
     nonce: Mapped[str] = mapped_column(index=True)
     positions_matched: Mapped[int]  # when it was found first
     positions_required: Mapped[int]
+    status: Mapped[str]  # a FlagStatus: what a flag of traffic would be
+    rule_is_calibrated: Mapped[bool]  # the concept's rule had a rate, though this may be a lead
     stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 

@@ -7,8 +7,9 @@ nor redelivery changes the result.
 A flag is calibrated when the false-positive rate of its rule was measured on benign requests. More
 positions give a request more chances to be flagged, so the calibrated rule looks at as many positions as
 the calibration did: those that were read first, whether they were verified or not. Which these are is fixed
-before anybody knows what they say. However long the request is and however its positions were batched, the
-rule sees the same ones, and sees them once. A flag that needs any other position is a lead.
+before anybody knows what they say. So a position that only the screen chose is none of them, as the screen
+knows its row. However long the request is and however its positions were batched, the rule sees the same
+ones, and sees them once. A flag that needs any other position is a lead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,4 +63,5 @@ def _flag(concept: str, rule: FlagRule, sightings: list[Sighting], evidence: Evi
         first_captured_at=min(captured),
         last_captured_at=max(captured),
         calibrated=rule.calibrated if len(judged) >= rule.positions_required else None,
+        rule_is_calibrated=rule.calibrated is not None,
     )

@@ -25,7 +25,9 @@ def find(session: Session, nonce: str) -> Found:
     read = select(func.count(), func.count().filter(CanaryReading.verified)).where(
         CanaryReading.nonce == nonce
     )
-    flagged = select(CanaryFlag.concept).where(CanaryFlag.nonce == nonce)
+    # A lead pages nobody once the rule has a rate, so it is not what a canary is waited for.
+    counts = (CanaryFlag.status == "calibrated") | ~CanaryFlag.rule_is_calibrated
+    flagged = select(CanaryFlag.concept).where(CanaryFlag.nonce == nonce, counts)
     readings, verified = session.execute(read).one()
     return Found(readings, verified, frozenset(session.scalars(flagged)))
 

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.store import identity
-from service.store.tables import CanaryFlag, CanaryReading
+from service.store.tables import CanaryFlag, CanaryReading, FlagStatus
 from service.store.write.evidence import Decision, Evidence, Sighting, Verdicts
 from service.store.write.readings import NewReading
 
@@ -54,15 +54,26 @@ def store_batch(
 ) -> frozenset[uuid.UUID]:
     """Insert the readings, and the flags that they raise; return the ids of what is new as explanations.
 
-    A redelivery inserts nothing. Each canary's capture is locked first, as `readings.store_batch` does, and
-    after it where one transaction calls both.
+    A redelivery inserts nothing. What is stored later of a capture has a later `stored_at`, also within a
+    batch: as for traffic, calibrated flags look at the positions that were read first. Each capture is
+    locked first, as `readings.store_batch` does, and after it where one transaction calls both.
     """
     if not new:
         return frozenset()
     subjects = sorted({_subject(one) for one in new})
     for key in sorted({subject.capture_id.int & (2**63 - 1) for subject in subjects}):
         session.execute(select(func.pg_advisory_xact_lock(key)))
-    rows = [_values(one) | {"model_id": model_id, "decoder_id": decoder_id} for one in new]
+    # The transaction's own time is from before it held the lock, and the same for all rows.
+    now = session.execute(select(func.clock_timestamp())).scalar_one()
+    rows = [
+        _values(one)
+        | {
+            "model_id": model_id,
+            "decoder_id": decoder_id,
+            "stored_at": now + place * dt.timedelta(microseconds=1),
+        }
+        for place, one in enumerate(new)
+    ]
     statement = insert(CanaryReading).on_conflict_do_nothing().returning(CanaryReading.sample_id)
     stored = session.execute(statement, rows).scalars()
     ids = frozenset(identity.explanation_id(sample, decoder_id) for sample in stored)
@@ -96,12 +107,19 @@ def _values(new: NewCanaryReading) -> dict[str, object]:
 
 
 def _evidence(session: Session, subject: _Subject, decoder_id: uuid.UUID) -> Evidence:
-    query = select(
-        CanaryReading.concepts, CanaryReading.position, CanaryReading.captured_at, CanaryReading.verified
-    ).where(
-        CanaryReading.capture_id == subject.capture_id,
-        CanaryReading.layer == subject.layer,
-        CanaryReading.decoder_id == decoder_id,
+    query = (
+        select(
+            CanaryReading.concepts,
+            CanaryReading.position,
+            CanaryReading.captured_at,
+            CanaryReading.verified,
+        )
+        .where(
+            CanaryReading.capture_id == subject.capture_id,
+            CanaryReading.layer == subject.layer,
+            CanaryReading.decoder_id == decoder_id,
+        )
+        .order_by(CanaryReading.stored_at, CanaryReading.position)
     )
     found = session.execute(query).all()
     verified = [row for row in found if row.verified]
@@ -109,8 +127,8 @@ def _evidence(session: Session, subject: _Subject, decoder_id: uuid.UUID) -> Evi
         sightings=[
             Sighting(concept, row.position, row.captured_at) for row in verified for concept in row.concepts
         ],
-        # Their order tells calibrated flags from leads, which a canary's flags are not divided into.
-        positions_read=sorted({row.position for row in found}),
+        # The screen has no say in a canary's rows, so all of them count.
+        positions_read=[row.position for row in found],
         positions_verified=len({row.position for row in verified}),
     )
 
@@ -125,9 +143,12 @@ def _store_flags(
             "concept": decided.concept,
             "positions_matched": decided.positions_matched,
             "positions_required": decided.positions_required,
+            "status": FlagStatus.LEAD if decided.calibrated is None else FlagStatus.CALIBRATED,
+            "rule_is_calibrated": decided.rule_is_calibrated,
         }
         for decided in decisions
     ]
     if rows:
-        # The first time counts: whoever waits for a flag has it then.
+        # The first time counts: whoever waits for a flag has it then. No lead would become calibrated, as
+        # for traffic.
         session.execute(insert(CanaryFlag).on_conflict_do_nothing(), rows)

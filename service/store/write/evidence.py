@@ -26,7 +26,8 @@ class Evidence(NamedTuple):
     sightings: Sequence[Sighting]
     """The verified matches, in any order."""
     positions_read: Sequence[int]
-    """Every position with an explanation, verified or not, in the order in which they were stored."""
+    """Positions with an explanation, verified or not, in the order in which they were stored, up to the
+    first that only the screen chose."""
     positions_verified: int
     """Number of positions with a verified explanation, matched or not."""
 
@@ -64,6 +65,8 @@ class Decision(NamedTuple):
     last_captured_at: dt.datetime
     calibrated: Rate | None = None
     """The rule's false-positive rate; None for a lead."""
+    rule_is_calibrated: bool = False
+    """Whether the rule has a rate, though this flag may be a lead."""
 
 
 class Finding(NamedTuple):

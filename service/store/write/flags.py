@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import func, select, update
@@ -70,8 +71,10 @@ def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> Ref
     read = _list_read(session, subject)
     evidence = Evidence(
         sightings=_list_sightings(session, subject),
-        positions_read=[position for position, _ in read],
-        positions_verified=sum(is_verified for _, is_verified in read),
+        # What only the screen chose closes the list: a row of the baseline that comes after it could make
+        # a lead calibrated.
+        positions_read=[row.position for row in takewhile(lambda row: row.is_baseline, read)],
+        positions_verified=sum(row.is_verified for row in read),
     )
     for decided in verdicts.decide(evidence):
         row = {
@@ -102,6 +105,7 @@ def _values_of(decided: Decision, verdicts: Verdicts) -> dict[str, Any]:
     """Return the columns that a decision fills; a lead names no calibration and no rate."""
     values = decided._asdict()
     rate = values.pop("calibrated")
+    del values["rule_is_calibrated"]
     version = verdicts.concept_versions.get(decided.concept)
     return values | {
         "concepts_digest": verdicts.concepts_digest,
@@ -115,18 +119,27 @@ def _values_of(decided: Decision, verdicts: Verdicts) -> dict[str, Any]:
     }
 
 
-def _list_read(session: Session, subject: Subject) -> list[tuple[int, bool]]:
-    """Return every position that was read and whether verified, in the order in which they were stored.
+class _Read(NamedTuple):
+    """A position that was read."""
+
+    position: int
+    is_verified: bool
+    is_baseline: bool
+    """Whether chance chose it; the screen chooses rows for what is in them."""
+
+
+def _list_read(session: Session, subject: Subject) -> list[_Read]:
+    """Return every position that was read, in the order in which they were stored.
 
     That order is fixed: `service.store.write.readings` gives later explanations of a capture later times.
     """
     query = (
-        select(Sample.position, Explanation.verified)
+        select(Sample.position, Explanation.verified, Sample.baseline_probability > 0)
         .join(Explanation, Explanation.sample_id == Sample.id)
         .where(*_read_of(subject))
         .order_by(Explanation.created_at, Sample.position)
     )
-    return [(row.position, row.verified) for row in session.execute(query)]
+    return [_Read(*row) for row in session.execute(query)]
 
 
 def _list_sightings(session: Session, subject: Subject) -> list[Sighting]:

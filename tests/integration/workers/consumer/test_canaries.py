@@ -1,9 +1,11 @@
 """A canary goes the whole way and is in nothing that tells of traffic."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 
@@ -22,8 +24,11 @@ from service.store.tables import (
     Sample,
     WebhookMessage,
 )
+from tests.support.calibrations import calibration_of
 from tests.support.worker import MODEL, Bench, drain_together, make_record
 from workers.consumer.decoder_health import FEWEST, WINDOW
+from workers.judge import calibration
+from workers.judge.concepts import load_concepts
 from workers.nla.fake import FakeDecoder
 
 NONCE = "0f" * 16
@@ -100,6 +105,46 @@ def test_a_canary_without_the_concept_is_not_flagged_with_it(bench: Bench) -> No
     bench.drain()
 
     assert found(bench) == canaries.Found(3, 3, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("judged", "order", "status"),
+    [
+        (None, [2, 0, 1], "lead"),
+        (3, [2, 0, 1], "calibrated"),
+        (2, [2, 0, 1], "lead"),  # position 2 says nothing, and only one of the others is judged
+        (2, [1, 0, 2], "calibrated"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3])
+def test_once_a_rule_has_a_rate_a_canary_is_found_by_a_calibrated_flag_alone(
+    make_bench: Callable[..., Bench],
+    concepts_file: Path,
+    tmp_path: Path,
+    *,
+    judged: int | None,
+    order: list[int],
+    status: str,
+    size: int,
+) -> None:
+    decoder = FakeDecoder(text=lambda vector: "talks of a " + ("cake" if vector[1] == 3 else "bomb"))
+    path = None
+    if judged is not None:
+        path = tmp_path / "calibration.json"
+        made = calibration_of(load_concepts(concepts_file), decoder.identity, positions_judged=judged)
+        calibration.save(made, path)
+    bench = make_bench(decoder, concept_calibration_file=path)
+
+    for start in range(0, 3, size):
+        for position in order[start : start + size]:
+            add_canary(bench, range(position, position + 1))
+        bench.drain()
+
+    with bench.sessions() as session:
+        flag = session.scalars(select(CanaryFlag)).one()
+    assert (flag.concept, flag.status, flag.rule_is_calibrated) == ("bombs", status, judged is not None)
+    is_found = judged is None or status == "calibrated"
+    assert found(bench) == canaries.Found(3, 3, frozenset({"bombs"} if is_found else ()))
 
 
 def test_one_position_alone_flags_no_canary_either(make_bench: Callable[..., Bench]) -> None:

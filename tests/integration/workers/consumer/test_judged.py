@@ -13,6 +13,7 @@ from service.store.tables import (
     ConceptVersion,
     Explanation,
     Flag,
+    IncidentEvent,
     Model,
     ModelConcept,
     Sample,
@@ -202,6 +203,49 @@ def test_a_flag_is_calibrated_by_the_positions_that_were_read_first_however_they
     assert (flag.positions_matched, flag.positions_verified) == (3 if first == "bomb" else 13, 16)
     labels = {"model": MODEL, "concept": "bombs", "severity": "critical"}
     assert bench.metric("subtext_concept_flags_total", **labels, status=flag.status) == 1
+
+
+@pytest.mark.parametrize(
+    ("chosen", "status"),
+    [
+        ("sss", "lead"),
+        ("ssb", "lead"),
+        ("sbb", "lead"),  # as a lead was raised before what could calibrate it, it stays one
+        ("bss", "lead"),
+        ("bbs", "calibrated"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_flag_is_not_calibrated_by_what_only_the_screen_chose(
+    make_bench: Callable[..., Bench],
+    concepts_file: Path,
+    tmp_path: Path,
+    *,
+    chosen: str,
+    status: str,
+    size: int,
+) -> None:
+    """The rule requires two positions; chance chose those of ``b``, the screen those of ``s``."""
+    concepts_file.write_text(VERSIONED)
+    decoder, path = FakeDecoder(text=bombs), tmp_path / "calibration.json"
+    made = calibration_of(load_concepts(concepts_file), decoder.identity, positions_judged=3)
+    calibration.save(made, path)
+    bench = make_bench(decoder, concept_calibration_file=path)
+
+    for start in range(0, 3, size):
+        for position in range(start, start + size):
+            screened = {"baseline_probability": 0.0, "reason": "screen_probe"}
+            bench.add(*make_record(position=position, **(screened if chosen[position] == "s" else {})))
+        bench.drain()
+
+    with bench.sessions() as session:
+        flag = session.scalars(select(Flag)).one()
+        events = session.scalars(select(IncidentEvent).order_by(IncidentEvent.version)).all()
+    assert (flag.status, flag.positions_matched, flag.positions_verified) == (status, 3, 3)
+    assert (flag.false_positive_rate is None) == (status == "lead")
+    assert {finding["status"] for event in events for finding in event.findings} == {status}
+    labels = {"model": MODEL, "concept": "bombs", "severity": "critical"}
+    assert bench.metric("subtext_concept_flags_total", **labels, status=status) == 1
 
 
 def test_a_version_that_was_used_with_another_definition_is_refused(

@@ -73,6 +73,7 @@ def test_a_flag_is_calibrated_when_the_positions_that_were_read_first_suffice(
     [flag] = decide(CALIBRATED, evidence_of(matches, read))
 
     assert flag.calibrated == status
+    assert flag.rule_is_calibrated
 
 
 def test_one_position_that_matched_twice_counts_once() -> None:
