@@ -22,12 +22,12 @@ from workers.canary.prompts import Canary
 log = structlog.get_logger()
 
 Outcome = Literal["flagged", "not_flagged", "lost"]
-LostAt = Literal["endpoint", "plugin", "sidecar", "worker", "store"]
+LostAt = Literal["endpoint", "replayed", "plugin", "sidecar", "worker", "store"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("flagged", "not_flagged", "lost")
-HOPS: Final[tuple[LostAt, ...]] = ("endpoint", "plugin", "sidecar", "worker", "store")
+HOPS: Final[tuple[LostAt, ...]] = ("endpoint", "replayed", "plugin", "sidecar", "worker", "store")
 
 Hops = Mapping[tuple[str, str], int]
-"""What was counted of canaries, by hop and counter."""
+"""What was counted of canaries and of used tokens, by hop and counter."""
 
 _JITTER: Final = 0.25  # of the interval, to either side: nobody may set his clock by it
 _POLL_SECONDS: Final = 1.0
@@ -54,7 +54,7 @@ class Store(Protocol):
         """Return what is stored of the canary."""
 
     def count_hops(self, since: dt.datetime) -> Hops:
-        """Return what was counted of canaries from a minute on."""
+        """Return what was counted of canaries and of used tokens from a minute on."""
 
 
 class SqlStore:
@@ -70,7 +70,7 @@ class SqlStore:
             return canaries.find(session, nonce)
 
     def count_hops(self, since: dt.datetime) -> Hops:
-        """Return what was counted of canaries from a minute on."""
+        """Return what was counted of canaries and of used tokens from a minute on."""
         with self._sessions() as session:
             return canaries.count_hops(session, self._model, since)
 
@@ -113,9 +113,13 @@ class Runner:
             before = self.store.count_hops(began)
             self.endpoint.ask(canary.prompt, token, nonce)
             found = self._wait(nonce, canary.concept)
+            after = self.store.count_hops(began)
+            # What was read under the nonce may be another's prompt, so it says nothing about recall.
+            if found.is_replayed or _grew(PluginCounter.IGNORED_CANARY_REPLAYED, before, after):
+                return Result("lost", "replayed")
             if found.readings:
                 return Result("flagged" if canary.concept in found.concepts else "not_flagged")
-            return Result("lost", _lost_at(before, self.store.count_hops(began)))
+            return Result("lost", _lost_at(before, after))
         except EndpointError as error:
             log.warning("canary_not_answered", error=str(error))
             return Result("lost", "endpoint")
@@ -140,7 +144,11 @@ def _rounds(prompts: Sequence[Canary]) -> Iterator[Canary]:
 
 def _lost_at(before: Hops, after: Hops) -> LostAt:
     for hop, counter in _PASSED:
-        key = (str(counter.hop), str(counter))
-        if after.get(key, 0) <= before.get(key, 0):
+        if not _grew(counter, before, after):
             return hop
     return "store"  # others' canaries came through meanwhile, or its rows came after the last look
+
+
+def _grew(counter: CounterName, before: Hops, after: Hops) -> bool:
+    key = (str(counter.hop), str(counter))
+    return after.get(key, 0) > before.get(key, 0)

@@ -1,5 +1,6 @@
 """A canary goes the whole way and is in nothing that tells of traffic."""
 
+import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,28 @@ def test_positions_of_two_captures_do_not_add_up(make_bench: Callable[..., Bench
 
     bench.drain()
 
+    # Two positions of two captures that do not overlap may be of a prompt and its answer.
     assert found(bench) == canaries.Found(2, 2, frozenset())
+
+
+def test_a_nonce_of_two_requests_is_replayed(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    add_canary(bench)
+    add_canary(bench, capture_id="beef" * 8)
+
+    bench.drain()
+
+    assert found(bench) == canaries.Found(6, 6, frozenset({"bombs"}), is_replayed=True)
+
+
+def test_a_prompt_and_its_answer_in_two_engines_are_one_request(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(FakeDecoder(text=bombs))
+    add_canary(bench)
+    add_canary(bench, range(3, 6), capture_id="beef" * 8)
+
+    bench.drain()
+
+    assert found(bench) == canaries.Found(6, 6, frozenset({"bombs"}))
 
 
 def test_two_workers_at_once_flag_a_canary(make_bench: Callable[..., Bench]) -> None:
@@ -241,3 +263,27 @@ def test_how_far_canaries_came_is_counted_by_hop(make_bench: Callable[..., Bench
         counted = canaries.count_hops(session, model, since)
 
     assert counted == {("worker", "rows_consumed"): 3, ("worker", "rows_decoded"): 3}
+
+
+def test_used_tokens_are_counted_whatever_stratum_they_were_drawn_in(bench: Bench) -> None:
+    minute = dt.datetime(2027, 1, 15, 8, 0, tzinfo=dt.UTC)
+    counts = [("uniform", "ignored_canary_replayed", 2), ("opt_in", "ignored_canary_replayed", 1)]
+    counts += [("uniform", "requests_sampled", 9), ("canary", "requests_sampled", 4)]
+    with bench.sessions.begin() as session:
+        session.add_all(
+            CoverageMinute(
+                minute=minute,
+                source="engine",
+                hop="plugin",
+                model=MODEL,
+                stratum=stratum,
+                counter=counter,
+                count=count,
+            )
+            for stratum, counter, count in counts
+        )
+
+    with bench.sessions() as session:
+        counted = canaries.count_hops(session, MODEL, minute)
+
+    assert counted == {("plugin", "ignored_canary_replayed"): 3, ("plugin", "requests_sampled"): 4}

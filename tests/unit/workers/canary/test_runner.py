@@ -33,6 +33,7 @@ class Parts:
 
     answers: list[Found]
     after: Hops = field(default_factory=dict)
+    before: Hops = field(default_factory=dict)
     error: Exception | None = None
     tokens: list[str] = field(default_factory=list)
 
@@ -53,7 +54,7 @@ class Parts:
 
     def count_hops(self, since: dt.datetime) -> Hops:
         assert since.tzinfo is not None
-        return self.after if self.tokens else {}
+        return self.after if self.tokens else self.before
 
 
 def run(parts: Parts, deadline: float = 0.0) -> Result:
@@ -93,6 +94,30 @@ def test_a_canary_that_nobody_read_is_lost_at_the_first_hop_that_counted_none(
     after = {key: value for key, value in PASSED.items() if key[0] != missing}
 
     assert run(Parts([NOTHING], after)) == Result("lost", lost_at)  # type: ignore[arg-type]
+
+
+REPLAYED = PASSED | {("plugin", "ignored_canary_replayed"): 1}
+
+
+@pytest.mark.parametrize(
+    ("found", "after"),
+    [
+        (Found(3, 3, frozenset()), REPLAYED),
+        (Found(3, 3, frozenset({"bombs"})), REPLAYED),
+        (NOTHING, REPLAYED),
+        (Found(6, 6, frozenset(), is_replayed=True), PASSED),
+    ],
+)
+def test_a_canary_whose_token_somebody_else_used_is_lost_and_no_evidence_of_recall(
+    found: Found, after: Hops
+) -> None:
+    assert run(Parts([found], after)) == Result("lost", "replayed")
+
+
+def test_a_replay_that_was_counted_before_is_not_the_canarys() -> None:
+    parts = Parts([Found(3, 3, frozenset())], REPLAYED, before=REPLAYED)
+
+    assert run(parts) == Result("not_flagged")
 
 
 def test_an_endpoint_that_fails_loses_the_canary() -> None:
@@ -138,7 +163,7 @@ def test_every_series_is_there_before_the_first_canary() -> None:
         for outcome in ("flagged", "not_flagged", "lost"):
             assert shown("runs_total", concept="bombs", kind=kind, outcome=outcome) == 0
         assert shown("window_runs", concept="bombs", kind=kind) == 0
-    for hop in ("endpoint", "plugin", "sidecar", "worker", "store"):
+    for hop in ("endpoint", "replayed", "plugin", "sidecar", "worker", "store"):
         assert shown("lost_total", hop=hop) == 0
     assert shown("recall_upper_limit_ratio", concept="bombs") == 1.0
     assert shown("recall_required_ratio", concept="bombs") == 0.5
@@ -158,6 +183,15 @@ def test_recall_is_of_the_last_runs_that_were_read() -> None:
     assert shown("lost_total", hop="plugin") == 1
     assert shown("runs_total", concept="bombs", kind="positive", outcome="lost") == 1
     assert shown("last_run_timestamp_seconds") == 5.0
+
+
+def test_stolen_canaries_leave_recall_alone() -> None:
+    shown = Shown(window=20)
+    shown.add("positive", *[Result("lost", "replayed")] * 20)
+
+    assert shown("window_runs", concept="bombs", kind="positive") == 0
+    assert shown("recall_upper_limit_ratio", concept="bombs") == 1.0
+    assert shown("lost_total", hop="replayed") == 20
 
 
 def test_the_shipped_requirement_is_missed_after_fourteen_runs_and_not_before() -> None:
