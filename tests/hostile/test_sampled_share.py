@@ -262,7 +262,9 @@ def test_who_reads_tokens_of_canaries_hides_no_more_than_their_cap(monkeypatch: 
         )
 
     counts = path.counts()
-    hidden = REQUESTS - sum(counts[one] for one in ("ignored_canary_replayed", "ignored_canary_excess"))
+    # A token that grows old while the test runs is no canary's any more, on a slow machine.
+    ignored = ("ignored_canary", "ignored_canary_replayed", "ignored_canary_excess")
+    hidden = REQUESTS - sum(counts[one] for one in ignored)
     minutes = int((time.monotonic() - started) // 60) + 1
     assert 0 < hidden <= MAX_PER_MINUTE * minutes
     assert BAND[0] <= counts["requests_sampled"] - hidden <= BAND[1]
