@@ -235,7 +235,7 @@ class Capture:
 
     def _count_missed(self, counter: CounterName, requests: int) -> None:
         self._count(_UNIFORM, counter, requests)
-        self._memory.budget.arrive(requests)
+        self._watchlist.miss(requests)
 
     def _count(self, stratum: str, counter: CounterName, count: int) -> None:
         self._ledger.add(Cell(self._model, stratum, int(time()) // SECONDS_PER_MINUTE), counter, count)

@@ -8,10 +8,14 @@ is a drop.
 The demand is the larger of two estimates. One is what was wanted lately, each row weighted with its
 request's probability, so that it does not move when the rate does, and the two cannot chase each other.
 It is late wherever requests live long: after a start, or after a pause, nobody is followed yet. The other
-looks ahead: rows a second are requests a second times rows a request (Little's law), and how many requests
-come is known at once. Rows a request are wanted rows by ended requests, whose numerator holds those of
-running ones as well: the maximum-likelihood estimate under censoring for a constant rate of ending, and
-above the truth where lengths are alike. Until one has ended a request counts as the most that it may take.
+looks ahead: each request that comes counts the most rows that can be wanted of it, times the part of that
+most which is wanted on average. The part is wanted rows by the most of ended requests (a ratio estimate),
+whose numerator holds the rows of running ones as well: the maximum-likelihood estimate under censoring for
+a constant rate of ending, and above the truth where lengths are alike. Until one has ended the part is 1.
+
+A surge counts at once, and cuts the rate by a limited factor: it is cheap to send many requests that end at
+once, and whoever does must not choose by it how likely another request is sampled. From the next interval
+on it is part of the mean.
 """
 
 import math
@@ -23,6 +27,7 @@ INTERVAL_SECONDS: Final = 1.0  # the rate stands still in between
 MEMORY_SECONDS: Final = 10.0  # how long the demand remembers
 SIZE_MEMORY_SECONDS: Final = 120.0  # how long the rows of a request are remembered
 SURGE_DEVIATIONS: Final = 2.0  # by so many, of a Poisson count, requests must exceed what was expected
+SURGE_CUT: Final = 4.0  # a surge lowers the rate by this factor at most
 ROOM: Final = 0.8  # part of the budget that the rate aims at
 LEAST_RATE: Final = 2.0**-16  # no request gets a weight above its inverse
 OPT_IN_SHARE: Final = 0.5  # opt-in can take this part of the budget, so that it cannot starve the rest
@@ -50,11 +55,9 @@ class Budget:
         limit = policy.rows_per_second
         if not limit:
             return policy.request_rate
-        opt_in, uniform = self._demand.opt_in, self._demand.uniform(policy.max_rows_per_request)
-        if not uniform:
-            return policy.request_rate
-        room = ROOM * (limit - min(opt_in, OPT_IN_SHARE * limit))
-        return min(policy.request_rate, max(LEAST_RATE, room / uniform))
+        room = ROOM * (limit - min(self._demand.opt_in, OPT_IN_SHARE * limit))
+        usual = _rate_within(room, self._demand.uniform, policy.request_rate)
+        return max(usual / SURGE_CUT, _rate_within(room, self._demand.surge, usual))
 
     def advance(self, now: float) -> None:
         """Let time pass; fixes a new rate when the interval is over."""
@@ -64,17 +67,21 @@ class Budget:
         """Say that rows and ends are not seen until ``advance``: what is known of them is kept."""
         self._demand.pause(now)
 
-    def arrive(self, requests: int) -> None:
-        """Say how many requests came that may be sampled at random."""
-        self._demand.arrive(requests)
+    def arrive(self, most_rows: int) -> None:
+        """Say that a request came that may be sampled at random, and how many rows at most it can want."""
+        self._demand.arrive(1, most_rows)
+
+    def miss(self, requests: int, most_rows: int) -> None:
+        """Say that such requests came of which nobody knows more; ``most_rows`` is the most of any."""
+        self._demand.miss(requests, most_rows)
 
     def observe(self, uniform: float, opt_in: int) -> None:
         """Say how many rows were wanted; each uniform one counts the inverse of its request's rate."""
         self._demand.observe(uniform, opt_in)
 
-    def end(self, weight: float) -> None:
-        """Say that nothing more is wanted of a request, of this weight as in ``observe``."""
-        self._demand.end(weight)
+    def end(self, most_rows: float) -> None:
+        """Say that nothing more is wanted of a request; its most rows are weighted as in ``observe``."""
+        self._demand.end(most_rows)
 
     def admit(self, policy: CapturePolicy, *, uniform: int, opt_in: int, now: float) -> Allowance:
         """Return how many of these rows may pass."""
@@ -85,6 +92,11 @@ class Budget:
         allowed = self._all.take(passed + uniform, limit, now)
         passed = min(passed, allowed)
         return Allowance(allowed - passed, passed)
+
+
+def _rate_within(room: float, demand: float, rate: float) -> float:
+    """Return the rate, or the lower one at which this demand fits into the room."""
+    return min(rate, max(LEAST_RATE, room / demand)) if demand else rate
 
 
 class _Mean:
@@ -115,41 +127,57 @@ class _Demand:
         self._since: float | None = None
         self._is_paused = False
         self._is_new = True  # the first interval is not over
-        self._last_arrivals = 0.0  # of the last interval, a second
-        self._arrivals = _Mean(MEMORY_SECONDS)
+        self._last = (0.0, 0.0)  # requests and their most rows in the last interval, a second
+        self._requests = _Mean(MEMORY_SECONDS)
+        self._most_rows = _Mean(MEMORY_SECONDS)  # of those requests
         self._wanted = _Mean(MEMORY_SECONDS)  # at a request rate of 1, like the two after it
         self._wanted_long = _Mean(SIZE_MEMORY_SECONDS)
-        self._ends = _Mean(SIZE_MEMORY_SECONDS)
+        self._ends = _Mean(SIZE_MEMORY_SECONDS)  # in most rows of the ended
         self._opt_in = _Mean(MEMORY_SECONDS)
 
     @property
     def opt_in(self) -> float:
         return self._opt_in.per_second
 
-    def uniform(self, most_rows: int) -> float:
-        """Return rows a second at a request rate of 1; ``most_rows`` of a request can be taken."""
-        ends = self._ends.per_second
-        rows = min(most_rows, self._wanted_long.per_second / ends) if ends else most_rows
-        return max(self._wanted.per_second, self._requests_per_second() * rows)
+    @property
+    def uniform(self) -> float:
+        """Rows a second at a request rate of 1."""
+        # In the first interval there is no mean, and who came is all that is known.
+        came = self._most_rows.fresh / INTERVAL_SECONDS if self._is_new else self._most_rows.per_second
+        return max(self._wanted.per_second, came * self._part)
 
-    def _requests_per_second(self) -> float:
-        fresh = self._arrivals.fresh / INTERVAL_SECONDS
+    @property
+    def surge(self) -> float:
+        """Rows a second of those who came just now, so far as chance does not explain how many they are."""
         if self._is_new:
-            return fresh
-        # A surge counts at once, so far as chance does not explain it.
-        latest = max(fresh, self._last_arrivals)
-        return max(self._arrivals.per_second, latest - SURGE_DEVIATIONS * math.sqrt(latest))
+            return 0.0
+        fresh = (self._requests.fresh / INTERVAL_SECONDS, self._most_rows.fresh / INTERVAL_SECONDS)
+        return self._part * max(
+            most_rows * max(0.0, 1.0 - SURGE_DEVIATIONS / math.sqrt(requests)) if requests else 0.0
+            for requests, most_rows in (fresh, self._last)
+        )
 
-    def arrive(self, requests: int) -> None:
-        self._arrivals.fresh += requests
+    @property
+    def _part(self) -> float:
+        ends = self._ends.per_second
+        return min(1.0, self._wanted_long.per_second / ends) if ends else 1.0
+
+    def arrive(self, requests: int, most_rows: float) -> None:
+        self._requests.fresh += requests
+        self._most_rows.fresh += most_rows
+
+    def miss(self, requests: int, most_rows: int) -> None:
+        known = self._requests.per_second
+        mean = self._most_rows.per_second / known if known else most_rows
+        self.arrive(requests, requests * mean)
 
     def observe(self, uniform: float, opt_in: int) -> None:
         self._wanted.fresh += uniform
         self._wanted_long.fresh += uniform
         self._opt_in.fresh += opt_in
 
-    def end(self, weight: float) -> None:
-        self._ends.fresh += weight
+    def end(self, most_rows: float) -> None:
+        self._ends.fresh += most_rows
 
     def pause(self, now: float) -> None:
         if not self._is_paused:
@@ -170,8 +198,9 @@ class _Demand:
             return
         self._since = now
         self._is_new = False
-        self._last_arrivals = self._arrivals.fresh / elapsed
-        self._arrivals.take(elapsed)
+        self._last = (self._requests.fresh / elapsed, self._most_rows.fresh / elapsed)
+        self._requests.take(elapsed)
+        self._most_rows.take(elapsed)
         if not was_paused:
             for one in seen:
                 one.take(elapsed)

@@ -110,6 +110,28 @@ def choose(
     )
 
 
+def most_rows(
+    policy: CapturePolicy,
+    prompt_tokens: int,
+    max_tokens: int | None,
+    context: int,
+    *,
+    role: Role | None = None,
+) -> int:
+    """Return a bound on how many rows can be taken of a request; ``max_tokens`` is of its answer."""
+    prompt = 0 if role == "decode" else min(policy.prompt_window, prompt_tokens - policy.skip_first)
+    answer = 0
+    if role != "prefill":
+        # The last token of an answer is never computed.
+        stop = context if max_tokens is None else min(context, prompt_tokens + max_tokens - 1)
+        blocks, rest = divmod(max(0, stop - prompt_tokens), policy.decode_stride)
+        answer = min(
+            blocks * policy.window + min(rest, policy.window),
+            stop - max(prompt_tokens, policy.skip_first),
+        )
+    return min(policy.max_rows_per_request, max(0, prompt) + max(0, answer))
+
+
 def _blocks(stride: int, windows: int, start: int, stop: int) -> tuple[int, int]:
     """Divide the answer into so many blocks; return where the dense ones end and the last one begins."""
     for sparse in range(windows // 2 + 1):

@@ -93,6 +93,7 @@ class Watch:
         "due",
         "embedded",
         "internal_id",
+        "most_rows",
         "next_position",
         "number",
         "randomness",
@@ -103,7 +104,12 @@ class Watch:
     )
 
     def __init__(
-        self, internal_id: str, request: RequestFacts, randomness: int, choice: sampling.Choice
+        self,
+        internal_id: str,
+        request: RequestFacts,
+        randomness: int,
+        choice: sampling.Choice,
+        most_rows: int = 0,
     ) -> None:
         self.internal_id = internal_id
         self.request = request
@@ -111,6 +117,7 @@ class Watch:
         self.randomness = randomness
         self.choice = choice
         self.weight = 1.0 / choice.probability if stratum == _UNIFORM else 0.0
+        self.most_rows = most_rows * self.weight  # that can be taken, over all requests for which it stands
         self.next_position = sampling.next_position(choice, 0)
         self.stop = 0  # first position that was not computed yet for certain
         self.embedded: frozenset[int] = frozenset()  # wanted positions without a token
@@ -232,6 +239,10 @@ class Watchlist:
         """Decide about later requests by this policy; the budget counts at once. Any thread may call."""
         self._policy = policy
 
+    def miss(self, requests: int) -> None:
+        """Say that requests came, while capture was off, about which nothing was decided."""
+        self._budget.miss(requests, self._policy.max_rows_per_request)
+
     def abandon(self, now: float) -> dict[str, int]:
         """Follow nobody any more, and count who was; return the length of each known one's prompt."""
         self._budget.pause(now)
@@ -270,7 +281,7 @@ class Watchlist:
             watch = self.watched.pop(internal_id, None)
             if watch is not None:
                 self._wheel.remove(watch)
-                self._budget.end(watch.weight)
+                self._budget.end(watch.most_rows)
 
     def can_skip(self, new_tokens: int) -> bool:
         """Return whether a step in which no request has more new tokens than this cannot hold a wanted row.
@@ -347,9 +358,16 @@ class Watchlist:
         is_prefill = half is not None and half.role == "prefill"
         for counter in (_PREFILLED if is_prefill else _SEEN, *said.counters):
             self._count(said.stratum, counter, 1)
-        watch = None if said.stratum == _OPT_OUT else self._draw(policy, request, said, half)
+        most_rows = sampling.most_rows(
+            policy,
+            request.prompt_tokens,
+            request.max_tokens,
+            self._context,
+            role=None if half is None else half.role,
+        )
+        watch = None if said.stratum == _OPT_OUT else self._draw(policy, request, said, half, most_rows)
         if said.stratum == _UNIFORM:
-            self._budget.arrive(1)
+            self._budget.arrive(most_rows)
         if watch is None:
             return
         self._count(said.stratum, _PREFILLED_SAMPLED if is_prefill else _SAMPLED, 1)
@@ -393,7 +411,12 @@ class Watchlist:
         return shared or capture_id
 
     def _draw(
-        self, policy: CapturePolicy, request: NewRequest, said: RequestArgs, half: Half | None
+        self,
+        policy: CapturePolicy,
+        request: NewRequest,
+        said: RequestArgs,
+        half: Half | None,
+        most_rows: int,
     ) -> Watch | None:
         capture_id = self._mint(request.internal_id)
         identity = self._identity(capture_id, half, said.stratum)
@@ -414,7 +437,7 @@ class Watchlist:
         )
         ids = client_ids(request.internal_id, randomized=self._randomized_ids)
         facts = request_facts(ids, said.stratum, request.extra_args, capture_id, role, canary=said.canary)
-        watch = Watch(request.internal_id, facts, randomness, choice)
+        watch = Watch(request.internal_id, facts, randomness, choice, most_rows)
         if request.embedded:
             watch.embedded = _embedded(request, choice.first_position)
         return watch
@@ -422,7 +445,7 @@ class Watchlist:
     def _file(self, watch: Watch) -> None:
         if watch.next_position == sampling.NEVER:
             self.watched.pop(watch.internal_id, None)
-            self._budget.end(watch.weight)
+            self._budget.end(watch.most_rows)
         else:
             self._wheel.put(watch, self._wheel.now + watch.next_position - watch.bound)
 

@@ -15,6 +15,7 @@ from subtext_sidecar.plugin.sampling.budget import (
     LEAST_RATE,
     OPT_IN_SHARE,
     ROOM,
+    SURGE_CUT,
     Budget,
 )
 
@@ -182,7 +183,7 @@ class Traffic:
             rate = sampling.probability(sampling.threshold(self._budget.rate(self._policy)))
             if self._chance.random() < rate:
                 self._lives.append([rate, now + self._life(self._chance), 0])
-            self._budget.arrive(1)
+            self._budget.arrive(self._policy.max_rows_per_request)
         wanted = 0.0
         for one in self._lives:
             if one[1] > now:
@@ -192,7 +193,7 @@ class Traffic:
                 wanted += rows
                 self._budget.observe(rows / one[0], 0)
             if one[1] <= now or one[2] == self._policy.max_rows_per_request:
-                self._budget.end(1 / one[0])
+                self._budget.end(self._policy.max_rows_per_request / one[0])
                 one[1] = 0.0
         self._lives = [one for one in self._lives if one[1]]
         return int(wanted)
@@ -221,7 +222,7 @@ def test_after_a_start_and_after_a_pause_what_is_wanted_is_near_the_budget_at_on
             if now - PAUSE[0] < STEP_SECONDS / 2:
                 budget.pause(now)
                 traffic.lose()
-            budget.arrive(traffic.arrivals(60.0))
+            budget.miss(traffic.arrivals(60.0), policy.max_rows_per_request)
         else:
             wanted[int(now)] += traffic.step(now, 60.0)
 
@@ -252,7 +253,7 @@ def test_in_a_pause_time_stands_still_but_for_who_comes() -> None:
     assert budget.rate(policy) == before
 
     budget.pause(now + 600.0)
-    budget.arrive(600 * 1000)
+    budget.miss(600 * 1000, policy.max_rows_per_request)
     budget.advance(now + 1200.0)
     assert budget.rate(policy) == pytest.approx(ROOM * 100 / (1000 * policy.max_rows_per_request), rel=0.02)
 
@@ -262,11 +263,63 @@ def test_until_a_request_has_ended_each_counts_as_the_most_that_it_may_take() ->
     budget.advance(0.0)
     assert budget.rate(policy) == 1.0
 
-    budget.arrive(50)
+    for _ in range(50):
+        budget.arrive(policy.max_rows_per_request)
     assert budget.rate(policy) == pytest.approx(ROOM * 100 / (50 * policy.max_rows_per_request))
     budget.observe(50 * 4, 0)
     for _ in range(50):
-        budget.end(1.0)
+        budget.end(policy.max_rows_per_request)
     budget.advance(INTERVAL_SECONDS)
 
     assert budget.rate(policy) == pytest.approx(ROOM * 100 / (50 * 4))
+
+
+def settled(budget: Budget, policy: CapturePolicy) -> float:
+    """Let a request a second come that can want 60 rows and wants 40; returns the time at the end."""
+    now = 0.0
+    while now < 100.0:
+        now += 1.0
+        budget.advance(now)
+        budget.arrive(60)
+        budget.observe(40.0, 0)
+        budget.end(60.0)
+    assert budget.rate(policy) == pytest.approx(0.5, rel=0.02)
+    return now
+
+
+@pytest.mark.parametrize("requests", [10, 100, 1000])
+def test_a_flood_that_can_want_nothing_lowers_no_rate(requests: int) -> None:
+    budget, policy = Budget(), policy_of(25.0)
+    now = settled(budget, policy)
+    before = budget.rate(policy)
+
+    for _ in range(requests):
+        budget.arrive(0)
+        budget.end(0.0)
+    assert budget.rate(policy) == before
+    budget.advance(now + 1.0)
+    assert budget.rate(policy) == pytest.approx(before)
+
+
+@pytest.mark.parametrize("requests", [100, 1000, 100_000])
+def test_a_flood_lowers_the_rate_of_its_own_step_by_a_limited_factor(requests: int) -> None:
+    budget, policy = Budget(), policy_of(25.0)
+    settled(budget, policy)
+    before = budget.rate(policy)
+
+    for _ in range(requests):
+        budget.arrive(60)
+
+    assert budget.rate(policy) == pytest.approx(before / SURGE_CUT)
+
+
+def test_a_missed_request_counts_as_those_before() -> None:
+    budget, policy = Budget(), policy_of(25.0)
+    now = settled(budget, policy)
+    before = budget.rate(policy)
+
+    budget.pause(now)
+    budget.miss(100, policy.max_rows_per_request)
+    budget.advance(now + 100.0)
+
+    assert budget.rate(policy) == pytest.approx(before, rel=0.02)

@@ -71,6 +71,27 @@ def test_positions_are_deterministic_ordered_and_within_the_caps(
     assert all(position >= prompt - policy.prompt_window for position in positions)
 
 
+@given(policy=POLICIES, request_id=IDS, prompt=st.integers(1, 200), answer=st.integers(1, 700))
+def test_of_no_request_more_is_taken_than_its_most(
+    policy: CapturePolicy, request_id: str, prompt: int, answer: int
+) -> None:
+    computed = prompt + answer - 1  # the last token is never computed
+    rows = len(taken(policy, request_id, prompt, computed))
+
+    assert rows <= sampling.most_rows(policy, prompt, answer, CONTEXT)
+    assert rows <= sampling.most_rows(policy, prompt, None, CONTEXT)
+    assert sampling.most_rows(policy, prompt, None, CONTEXT) <= policy.max_rows_per_request
+
+
+def test_the_most_rows_are_those_of_what_the_engine_computes() -> None:
+    assert sampling.most_rows(POLICY, 1, 1, CONTEXT) == 0
+    assert sampling.most_rows(POLICY, 60, 1, CONTEXT) == 2
+    assert sampling.most_rows(POLICY, 60, 17, CONTEXT) == 2 + 4
+    assert sampling.most_rows(POLICY, 60, 17, CONTEXT, role="prefill") == 2
+    assert sampling.most_rows(POLICY, 60, 17, CONTEXT, role="decode") == 4
+    assert sampling.most_rows(POLICY, 60, None, CONTEXT) == POLICY.max_rows_per_request
+
+
 @given(policy=POLICIES, request_id=IDS, prompt=st.integers(1, 200), position=st.integers(0, 900))
 def test_the_next_position_is_the_first_taken_one(
     policy: CapturePolicy, request_id: str, prompt: int, position: int
