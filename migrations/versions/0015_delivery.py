@@ -44,6 +44,7 @@ _UNNUMBER = """
         WHERE earlier.name = later.name AND earlier.version = later.version
         AND (earlier.created_at, earlier.digest) < (later.created_at, later.digest))
 """
+_FREE_VERSIONS = "ALTER TABLE concept_versions DROP CONSTRAINT IF EXISTS uq_concept_versions_name_version"
 
 
 def upgrade() -> None:
@@ -53,7 +54,7 @@ def upgrade() -> None:
     )
     op.execute(_PRIORITIES)
     op.alter_column("incident_events", "findings", server_default=sa.text("'[]'::jsonb"))
-    op.execute("ALTER TABLE concept_versions DROP CONSTRAINT IF EXISTS uq_concept_versions_name_version")
+    op.execute(_FREE_VERSIONS)
     op.create_table(
         "model_concepts",
         sa.Column("model_id", sa.Uuid(), nullable=False),
@@ -100,6 +101,7 @@ def downgrade() -> None:
     op.alter_column("incident_events", "findings", server_default=None)
     op.drop_table("model_concepts", if_exists=True)
     op.execute(_UNNUMBER)
+    op.execute(_FREE_VERSIONS)  # a downgrade that was interrupted has made it
     op.create_unique_constraint(
         op.f("uq_concept_versions_name_version"), "concept_versions", ["name", "version"]
     )

@@ -3,6 +3,7 @@
 import datetime as dt
 import itertools
 import threading
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.write import discoveries, incident_repair, readings
 from service.store.write.discoveries import Reader
-from service.store.write.incident_repair import Unrecorded
+from service.store.write.incident_repair import Page, Place, Unrecorded
 from workers.consumer.loop import Target
 from workers.consumer.metrics import WorkerMetrics
 from workers.errors import STORE_ERRORS
@@ -46,18 +47,40 @@ class IncidentRepair:
             if stop.is_set():
                 return
             try:
-                self.step(_LATE if look % _WHOLE_EVERY else incident_repair.REPAIRED_WITHIN)
+                self.step(_LATE if look % _WHOLE_EVERY else incident_repair.REPAIRED_WITHIN, stop)
             except STORE_ERRORS as error:
                 log.warning("incident_repair_waits", error=repr(error))
             stop.wait(_EVERY_SECONDS)
 
-    def step(self, within: dt.timedelta = incident_repair.REPAIRED_WITHIN) -> int:
-        """Look once at what was found within the time; return how many incidents were written."""
+    def step(
+        self, within: dt.timedelta = incident_repair.REPAIRED_WITHIN, stop: threading.Event | None = None
+    ) -> int:
+        """Look once at what was found within the time; return how many incidents were written.
+
+        It goes on to what is older whatever fails, so that no incident keeps another from being written.
+        """
         reader = Reader(self._target.model_id, self._target.decoder_id)
-        with self._sessions() as session:
-            found = incident_repair.list_unrecorded(session, *reader, within)
-            found += discoveries.list_unrecorded(session, reader, within)
-        return sum(self._is_repaired(one) for one in found)
+        pages = itertools.chain(
+            self._pages(
+                lambda session, last: incident_repair.list_unrecorded(session, *reader, within, last)
+            ),
+            self._pages(lambda session, last: discoveries.list_unrecorded(session, reader, within, last)),
+        )
+        written = 0
+        for one in itertools.chain.from_iterable(pages):
+            if stop is not None and stop.is_set():
+                break
+            written += self._is_repaired(one)
+        return written
+
+    def _pages(self, list_page: Callable[[Session, Place | None], Page]) -> Iterator[list[Unrecorded]]:
+        last = None
+        while True:
+            with self._sessions() as session:
+                unrecorded, last = list_page(session, last)
+            yield unrecorded
+            if last is None:
+                return
 
     def _is_repaired(self, unrecorded: Unrecorded) -> bool:
         with self._sessions.begin() as session:

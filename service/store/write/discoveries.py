@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import and_, exists, func, select
+from sqlalchemy import and_, exists, func, select, tuple_
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import Session
 
@@ -26,12 +26,11 @@ from service.store.tables import (
 from service.store.write import incident_repair
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
-from service.store.write.incident_repair import Recorded, Unrecorded
+from service.store.write.incident_repair import Page, Place, Recorded, Unrecorded
 from service.store.write.readings import lock_captures
 from service.store.write.window import NewTest, NewWindow, Untested
 
 _LOCK_BITS: Final = 2**63 - 1
-_AT_ONCE: Final = 200
 
 
 class Reader(NamedTuple):
@@ -187,8 +186,13 @@ def _finding(test: Mapping[str, Any], window: Mapping[str, Any]) -> Finding:
     )
 
 
-def list_unrecorded(session: Session, reader: Reader, within: dt.timedelta) -> list[Unrecorded]:
-    """Return discoveries that were made within the time and that no incident tells, the newest 200."""
+def list_unrecorded(
+    session: Session, reader: Reader, within: dt.timedelta, before: Place | None = None
+) -> Page:
+    """Return discoveries that were made within the time and that no incident tells.
+
+    ``before`` is the last place of the page before, as in `incident_repair.list_unrecorded`.
+    """
     told = exists().where(
         Incident.capture_id == RequestTest.capture_id,
         Incident.request_id == RequestTest.request_id,
@@ -208,16 +212,20 @@ def list_unrecorded(session: Session, reader: Reader, within: dt.timedelta) -> l
             RequestTest.tested_at > func.now() - within,
             ~told,
         )
-        .order_by(RequestTest.tested_at.desc(), RequestTest.id)
-        .limit(_AT_ONCE)
+        .order_by(RequestTest.tested_at.desc(), RequestTest.id.desc())
+        .limit(incident_repair.REPAIRED_AT_ONCE)
     )
-    return [
+    if before is not None:
+        query = query.where(tuple_(RequestTest.tested_at, RequestTest.id) < tuple_(*before))
+    rows = session.execute(query).all()
+    unrecorded = [
         Unrecorded(
             Subject(test.model_id, test.decoder_id, test.capture_id, test.request_id, test.layer),
             [_finding(_values(test), _values(window))],
         )
-        for test, window in session.execute(query)
+        for test, window in rows
     ]
+    return incident_repair.page_of(unrecorded, [Place(test.tested_at, test.id) for test, _ in rows])
 
 
 def _values(row: Base) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -22,7 +22,8 @@ from service.store.write.incidents import IncidentChange, record_findings
 
 REPAIRED_WITHIN: Final = dt.timedelta(days=1)
 """Of flags that were raised earlier, an incident is not looked for any more."""
-_AT_ONCE: Final = 200
+REPAIRED_AT_ONCE: Final = 200
+"""Flags, or discoveries, on one page of a look."""
 _LOCK_TIMEOUT: Final = "500ms"
 """Far longer than a triage holds an incident, far shorter than a batch may take."""
 _LOCKED: Final = frozenset({"55P03", "57014"})  # SQLSTATE lock_not_available, query_canceled
@@ -89,12 +90,32 @@ def _set_lock_timeout(session: Session, timeout: str) -> None:
     session.execute(select(func.set_config("lock_timeout", timeout, True)))  # noqa: FBT003
 
 
-def list_unrecorded(
-    session: Session, model_id: uuid.UUID, decoder_id: uuid.UUID, within: dt.timedelta
-) -> list[Unrecorded]:
-    """Return what this decoder raised within the time and no incident tells, the newest 200 flags.
+class Place(NamedTuple):
+    """A row's place in the order of time, and within one time of its id."""
 
-    It costs two look-ups a flag that was raised within the time.
+    at: dt.datetime
+    id: uuid.UUID
+
+
+class Page(NamedTuple):
+    """What no incident tells on one page of a look, the newest first."""
+
+    unrecorded: list[Unrecorded]
+    last: Place | None
+    """Where the next page goes on; None on the last page."""
+
+
+def list_unrecorded(
+    session: Session,
+    model_id: uuid.UUID,
+    decoder_id: uuid.UUID,
+    within: dt.timedelta,
+    before: Place | None = None,
+) -> Page:
+    """Return what this decoder raised within the time and no incident tells, `REPAIRED_AT_ONCE` flags.
+
+    ``before`` is the last place of the page before. A page costs two look-ups a flag that was raised within
+    the time and before that.
     """
     query = (
         select(Flag)
@@ -107,10 +128,19 @@ def list_unrecorded(
                 and_(Flag.capture_id.is_(None), ~_is_told(Incident.capture_id.is_(None))),
             ),
         )
-        .order_by(Flag.created_at.desc(), Flag.id)
-        .limit(_AT_ONCE)
+        .order_by(Flag.created_at.desc(), Flag.id.desc())
+        .limit(REPAIRED_AT_ONCE)
     )
-    return list(_by_subject(session.scalars(query).all()))
+    if before is not None:
+        query = query.where(tuple_(Flag.created_at, Flag.id) < tuple_(*before))
+    flags = session.scalars(query).all()
+    places = [Place(flag.created_at, flag.id) for flag in flags]
+    return page_of(list(_by_subject(flags)), places)
+
+
+def page_of(unrecorded: list[Unrecorded], places: Sequence[Place]) -> Page:
+    """Return the page of rows at these places; one that is not full is the last."""
+    return Page(unrecorded, places[-1] if len(places) == REPAIRED_AT_ONCE else None)
 
 
 def _is_told(is_same_capture: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -326,6 +326,21 @@ def test_what_waits_in_the_fourteenth_revision_gets_a_priority_and_what_was_used
         migrate.upgrade(database_url)
 
 
+def test_a_downgrade_of_the_fifteenth_revision_that_was_interrupted_can_be_repeated(
+    database_url: str,
+) -> None:
+    engine = create_engine(database_url)
+    with contextlib.ExitStack() as stack:
+        stack.callback(engine.dispose)
+        migrate.downgrade(database_url, "0014")
+        _execute(engine, "UPDATE alembic_version SET version_num = '0015'")  # as after its first commit
+        migrate.downgrade(database_url, "0014")
+
+        migrate.upgrade(database_url)
+
+        assert migrate.is_at_head(engine)
+
+
 @pytest.mark.parametrize(
     ("change", "constraint"),
     [

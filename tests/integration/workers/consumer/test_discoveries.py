@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from service.incidents.lifecycle import ANOMALY_SEVERITY
 from service.store.tables import AnomalyWindow, Incident, IncidentEvent, RequestTest
+from service.store.write import incident_repair
 from subtext_sidecar.anomaly import fit
 from subtext_sidecar.anomaly.reference import digest
 from subtext_sidecar.anomaly.score import Reference
@@ -216,6 +217,25 @@ def test_an_incident_that_cannot_be_written_costs_no_test_and_is_written_later(
 
     with bench.sessions() as session:
         assert session.scalars(select(Incident.capture_id)).all() == [capture("r0")]
+
+
+def test_discoveries_without_an_incident_are_all_found_page_by_page(
+    bench: Bench, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incident_repair, "REPAIRED_AT_ONCE", 1)
+    store(bench, [STRANGE] * 3 + [USUAL] * (REQUESTS - 3), database_url)
+    with psycopg.connect(database_url) as owner:
+        owner.execute("ALTER TABLE incident_events RENAME TO away")
+    bench.parts.discoveries.look(later())
+    with psycopg.connect(database_url) as owner:
+        owner.execute("ALTER TABLE away RENAME TO incident_events")
+    discovered = [test.request_id for test in list_tests(bench) if test.is_discovery]
+    assert len(discovered) > 1
+
+    assert bench.parts.incident_repair.step() == len(discovered)
+
+    with bench.sessions() as session:
+        assert sorted(session.scalars(select(Incident.request_id))) == sorted(discovered)
 
 
 @pytest.mark.parametrize("has_reference", [True, False])

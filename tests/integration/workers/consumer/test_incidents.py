@@ -1,11 +1,13 @@
 """What a worker finds opens one incident a capture, whoever finds it and however often it is delivered."""
 
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psycopg
+import pytest
 from numpy.typing import NDArray
 from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
@@ -272,3 +274,28 @@ def test_incidents_that_are_written_leave_the_transaction_the_lock_timeout_that_
 
     assert [one.error for one in recorded] == [None, None]
     assert after == before
+
+
+def test_incidents_that_can_never_be_written_keep_no_older_one_from_being_written(
+    make_bench: Callable[..., Bench], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incident_repair, "REPAIRED_AT_ONCE", 2)
+    bench = make_bench(FakeDecoder(text=bombs))
+    with psycopg.connect(database_url) as owner:
+        owner.execute("REVOKE INSERT ON incidents FROM subtext_writer")
+    for number in range(7):
+        bench.add_samples(2, request_id=f"r{number}")
+    bench.drain()
+    with psycopg.connect(database_url) as owner:
+        owner.execute("UPDATE flags SET created_at = created_at - interval '1 min' WHERE request_id < 'r4'")
+        owner.execute("ALTER TABLE incidents ADD CHECK (request_id < 'r4')")
+        owner.execute("GRANT INSERT ON incidents TO subtext_writer")
+
+    stop = threading.Event()
+    stop.set()
+    assert bench.parts.incident_repair.step(stop=stop) == 0
+    assert bench.parts.incident_repair.step() == 4
+
+    with bench.sessions() as session:
+        written = session.scalars(select(Incident.request_id).order_by(Incident.request_id)).all()
+    assert written == ["r0", "r1", "r2", "r3"]
