@@ -375,7 +375,7 @@ class RequestTest(Base):
     capture_id: Mapped[uuid.UUID]
     request_id: Mapped[str]
     layer: Mapped[int]
-    p_value: Mapped[float]  # conformal, floor 1 / (calibration_n + 1)
+    p_value: Mapped[float]  # conformal, never below 1 - 0.1 ** (2 / calibration_n)
     q_value: Mapped[float]  # the smallest rate at which it would be a discovery of its window
     rank: Mapped[int]  # place of its p-value in the window, the smallest first; equal ones share the last
     calibration_n: Mapped[int]  # benign requests that it was ranked among

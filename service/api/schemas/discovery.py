@@ -84,7 +84,8 @@ class RequestTest(Answer):
     )
     decoder: DecoderReference
     incident_id: uuid.UUID | None = Field(
-        description="The incident that it opened or joined; null unless it is a discovery."
+        description="The incident that it opened or joined; null unless it is a discovery, and while the"
+        " incident could not be written yet."
     )
     first_captured_at: dt.datetime = Field(description="Its first capture, UTC.")
     last_captured_at: dt.datetime = Field(description="Its last capture before it was tested, UTC.")

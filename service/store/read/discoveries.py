@@ -5,10 +5,9 @@ import uuid
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, and_, select
 from sqlalchemy.orm import Session, defer
 
-from service.store import identity
 from service.store.read import names
 from service.store.read.page import Page, Position, older_than
 from service.store.tables import AnomalyWindow, Decoder, Incident, Model, RequestName, RequestTest
@@ -25,23 +24,17 @@ class Filter:
 
 
 class View(NamedTuple):
-    """One test with its window, its decoder (``card`` not loaded) and its model's name."""
+    """One test with its window, its decoder (``card`` not loaded), its model's name and its incident."""
 
     test: RequestTest
     window: AnomalyWindow
     decoder: Decoder
     model: str
-
-    @property
-    def incident_id(self) -> uuid.UUID | None:
-        """The incident that a discovery opened or joined."""
-        test = self.test
-        if not test.is_discovery:
-            return None
-        return identity.incident_id(test.model_id, test.capture_id.hex, test.layer, test.decoder_id)
+    incident_id: uuid.UUID | None
+    """Of a discovery's capture; None as long as no incident could be written."""
 
 
-_Query = Select[RequestTest, AnomalyWindow, Decoder, str]
+_Query = Select[RequestTest, AnomalyWindow, Decoder, str, uuid.UUID | None]
 
 
 def list_discoveries(session: Session, wanted: Filter, after: Position | None, limit: int) -> Page[View]:
@@ -80,10 +73,20 @@ def find_of_incident(session: Session, incident: Incident) -> View | None:
 
 def _joined() -> _Query:
     return (
-        select(RequestTest, AnomalyWindow, Decoder, Model.name)
+        select(RequestTest, AnomalyWindow, Decoder, Model.name, Incident.id)
         .join(AnomalyWindow, AnomalyWindow.id == RequestTest.window_id)
         .join(Model, Model.id == RequestTest.model_id)
         .join(Decoder, Decoder.id == RequestTest.decoder_id)
+        .outerjoin(
+            Incident,
+            and_(
+                RequestTest.is_discovery,
+                Incident.capture_id == RequestTest.capture_id,
+                Incident.model_id == RequestTest.model_id,
+                Incident.decoder_id == RequestTest.decoder_id,
+                Incident.layer == RequestTest.layer,
+            ),
+        )
         .options(defer(Decoder.card, raiseload=True))
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from tests.integration.service import seed
@@ -124,6 +125,23 @@ def test_an_incident_shows_its_discovery_and_the_positions_that_it_was_tested_by
     assert shown["positions"]["evidence"] == 2
     [event] = shown["events"]
     assert [finding["kind"] for finding in event["findings"]] == ["anomaly"]
+
+
+def test_a_discovery_whose_incident_could_not_be_written_names_none(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        session.execute(text("ALTER TABLE incident_events RENAME TO away"))
+        seed.add_window(session, audited, ["strange"])
+        session.execute(text("ALTER TABLE away RENAME TO incident_events"))
+
+    [found] = listed(client, admin)
+    [capture] = client.get("/v1/requests/strange", headers=admin).json()["captures"]
+
+    assert (found["request_id"], found["incident_id"]) == ("strange", None)
+    assert capture["anomaly_tests"] == [found]
+    assert client.get("/v1/incidents", headers=admin).json()["items"] == []
 
 
 def test_an_incident_of_flags_alone_has_no_discovery(
