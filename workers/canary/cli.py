@@ -69,7 +69,6 @@ def _run(
         answer_tokens=settings.canary_answer_tokens,
         api_key=settings.api_key,
     )
-    stack.callback(endpoint.close)
     registry = CollectorRegistry()
     metrics = CanaryMetrics(registry, settings.served_model, concepts, settings.canary_window)
     runner = Runner(
