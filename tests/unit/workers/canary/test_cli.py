@@ -41,6 +41,7 @@ def test_the_settings_come_from_the_environment(environment: dict[str, str]) -> 
         ("SUBTEXT_SECRET_FILE", "/does/not/exist"),
         ("SUBTEXT_CANARY_API_KEY_FILE", "/does/not/exist"),
         ("SUBTEXT_CANARY_INTERVAL_SECONDS", "1"),
+        ("SUBTEXT_CANARY_INTERVAL_SECONDS", "14401"),
         ("SUBTEXT_CANARY_ANSWER_TOKENS", "65"),
     ],
 )

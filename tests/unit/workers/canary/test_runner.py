@@ -15,7 +15,7 @@ from tests.support.secret import SECRET
 from workers.canary.endpoint import EndpointError
 from workers.canary.metrics import CanaryMetrics
 from workers.canary.prompts import Canary, ConceptCanaries, Kind
-from workers.canary.runner import Hops, Result, Runner
+from workers.canary.runner import Hops, Result, Runner, longest_seconds
 
 KEY = canary_key(SECRET)
 POSITIVE = Canary("bombs", "positive", "about bombs")
@@ -146,7 +146,9 @@ CONCEPT = ConceptCanaries(
 class Shown:
     def __init__(self, window: int = 5) -> None:
         self.registry = CollectorRegistry()
-        self.metrics = CanaryMetrics(self.registry, "m", [CONCEPT], window)
+        self.metrics = CanaryMetrics(
+            self.registry, "m", [CONCEPT], window, longest_seconds=330.0, started=2.0
+        )
 
     def add(self, kind: Kind, *results: Result) -> None:
         for result in results:
@@ -167,6 +169,12 @@ def test_every_series_is_there_before_the_first_canary() -> None:
         assert shown("lost_total", hop=hop) == 0
     assert shown("recall_upper_limit_ratio", concept="bombs") == 1.0
     assert shown("recall_required_ratio", concept="bombs") == 0.5
+    assert shown("last_run_timestamp_seconds") == 2.0
+    assert shown("interval_limit_seconds") == 330.0
+
+
+def test_two_results_are_at_most_a_long_pause_an_answer_and_a_deadline_apart() -> None:
+    assert longest_seconds(120.0, 60.0) == 150.0 + 120.0 + 60.0
 
 
 def test_recall_is_of_the_last_runs_that_were_read() -> None:
