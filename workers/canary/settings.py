@@ -56,7 +56,18 @@ class CanarySettings(BaseSettings):
     @property
     def key(self) -> CanaryKey:
         """The canaries' key; ValueError when the secret's file cannot be read."""
-        return canary_key(read_secret("SUBTEXT_SECRET_FILE", self.secret_file).encode())
+        try:
+            # As the plugin does: text of another line end or encoding would be another key.
+            secret = self.secret_file.read_bytes()
+        except OSError as error:
+            raise ValueError(
+                f"SUBTEXT_SECRET_FILE is {self.secret_file}, which cannot be read: {error.strerror}"
+            ) from error
+        if not secret.rstrip(b"\r\n"):
+            raise ValueError(
+                f"SUBTEXT_SECRET_FILE is {self.secret_file}, which is empty: give the plugin's"
+            )
+        return canary_key(secret)
 
     @property
     def tls(self) -> TlsFiles | None:
