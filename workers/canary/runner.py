@@ -31,7 +31,8 @@ Hops = Mapping[tuple[str, str], int]
 
 _JITTER: Final = 0.25  # of the interval, to either side: nobody may set his clock by it
 _POLL_SECONDS: Final = 1.0
-_LIFETIME_SECONDS: Final = 240
+# Half of what the plugin takes, so that its clock may be this far off to either side.
+_LIFETIME_SECONDS: Final = contract.MAX_LIFETIME_SECONDS // 2
 # What must grow for a canary to have passed a hop, in its order.
 _PASSED: Final[tuple[tuple[LostAt, CounterName], ...]] = (
     ("plugin", PluginCounter.REQUESTS_SAMPLED),

@@ -130,6 +130,18 @@ def test_a_store_that_is_away_loses_the_canary_and_ends_nothing() -> None:
     assert run(Parts([NOTHING], error=away)) == Result("lost", "store")
 
 
+@pytest.mark.parametrize("skew_seconds", [-140.0, 0.0, 140.0])
+def test_a_token_is_good_for_an_engine_whose_clock_is_two_minutes_off(skew_seconds: float) -> None:
+    parts = Parts([Found(1, 1, frozenset())])
+    sent = time.time()
+
+    run(parts)
+
+    [token] = parts.tokens
+    # The clock of the engine when the token was made: what the test takes since then is no skew.
+    assert read_token(KEY, token, "m", sent + skew_seconds) is not None
+
+
 def test_no_token_is_made_twice() -> None:
     parts = Parts([Found(1, 1, frozenset())])
     for _ in range(20):
