@@ -234,7 +234,6 @@ def test_a_chat_of_the_runner_is_read_as_a_canary(parts: Audited) -> None:
     endpoint = OpenAiEndpoint(f"{parts.openai_url}/v1", MODEL, answer_tokens=TOKENS, api_key=None)
 
     endpoint.ask("Hello", token_of(nonce), nonce)
-    endpoint.close()
 
     def readings() -> int:
         with parts.sessions() as session:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import sys
 import threading
+import time
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -15,7 +16,7 @@ from workers import log as logging
 from workers.canary import prompts
 from workers.canary.endpoint import OpenAiEndpoint
 from workers.canary.metrics import CanaryMetrics
-from workers.canary.runner import Runner, SqlStore
+from workers.canary.runner import Runner, SqlStore, longest_seconds
 from workers.canary.settings import CanarySettings
 from workers.cli import stop_on_signals
 from workers.consumer.health import HealthServer
@@ -69,9 +70,15 @@ def _run(
         answer_tokens=settings.canary_answer_tokens,
         api_key=settings.api_key,
     )
-    stack.callback(endpoint.close)
     registry = CollectorRegistry()
-    metrics = CanaryMetrics(registry, settings.served_model, concepts, settings.canary_window)
+    metrics = CanaryMetrics(
+        registry,
+        settings.served_model,
+        concepts,
+        settings.canary_window,
+        longest_seconds=longest_seconds(settings.canary_interval_seconds, settings.canary_deadline_seconds),
+        started=time.time(),
+    )
     runner = Runner(
         endpoint=endpoint,
         store=SqlStore(store_engine.session_factory(database), settings.served_model),

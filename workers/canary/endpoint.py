@@ -1,12 +1,13 @@
 """The audited server, asked as any client asks it."""
 
+import asyncio
 from typing import Any, Final, Protocol
 
 import httpx
 
 from subtext_sidecar.contract.canary import ARGUMENT
 
-_TIMEOUT_SECONDS: Final = 120.0
+ANSWER_SECONDS: Final = 120.0
 
 
 class EndpointError(RuntimeError):
@@ -23,12 +24,20 @@ class Endpoint(Protocol):
 class OpenAiEndpoint:
     """One chat completion at a time, and a short one: canaries must not be felt by serving."""
 
-    def __init__(self, url: str, model: str, *, answer_tokens: int, api_key: str | None) -> None:
-        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._client = httpx.Client(timeout=_TIMEOUT_SECONDS, headers=headers, trust_env=False)
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        answer_tokens: int,
+        api_key: str | None,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._url = f"{url.rstrip('/')}/chat/completions"
         self._model = model
         self._answer_tokens = answer_tokens
+        self._answer_seconds = answer_seconds
 
     def ask(self, prompt: str, token: str, nonce: str) -> None:
         """Have the prompt answered, or raise EndpointError."""
@@ -42,12 +51,18 @@ class OpenAiEndpoint:
             "cache_salt": nonce,
         }
         try:
-            answer = self._client.post(self._url, json=body)
+            status = asyncio.run(self._post(body))
+        except TimeoutError as error:
+            raise EndpointError(f"no answer within {self._answer_seconds:g} s") from error
         except httpx.HTTPError as error:
             raise EndpointError(type(error).__name__) from error
-        if answer.is_error:
-            raise EndpointError(f"HTTP {answer.status_code}")
+        if status >= httpx.codes.BAD_REQUEST:
+            raise EndpointError(f"HTTP {status}")
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._client.close()
+    async def _post(self, body: dict[str, Any]) -> int:
+        # httpx limits each read, so that a server which trickles bytes would hold the runner for ever.
+        async with (
+            asyncio.timeout(self._answer_seconds),
+            httpx.AsyncClient(timeout=None, headers=self._headers, trust_env=False) as client,  # noqa: S113
+        ):
+            return (await client.post(self._url, json=body)).status_code

@@ -14,9 +14,19 @@ class CanaryMetrics:
     """Counters since the start, and gauges over each concept's last runs that were read."""
 
     def __init__(
-        self, registry: CollectorRegistry, model: str, concepts: Sequence[ConceptCanaries], window: int
+        self,
+        registry: CollectorRegistry,
+        model: str,
+        concepts: Sequence[ConceptCanaries],
+        window: int,
+        *,
+        longest_seconds: float,
+        started: float,
     ) -> None:
-        """Register everything, at 0 from the first scrape on."""
+        """Register everything, at 0 from the first scrape on.
+
+        ``longest_seconds`` is how far two results may be apart; ``started`` is in Unix seconds.
+        """
         ProcessCollector(namespace="subtext", registry=registry)
         self._model = model
         self._recent: defaultdict[tuple[str, Kind], deque[bool]] = defaultdict(lambda: deque(maxlen=window))
@@ -58,14 +68,21 @@ class CanaryMetrics:
         )
         self._last = Gauge(
             "subtext_canary_last_run_timestamp_seconds",
-            "When the last canary had a result; 0 before the first",
+            "When the last canary had a result; before the first, when the runner was started",
             ["model"],
             registry=registry,
         )
+        self._last.labels(model).set(started)
+        longest = Gauge(
+            "subtext_canary_interval_limit_seconds",
+            "How long it takes at most from one canary's result to the next, by the settings",
+            ["model"],
+            registry=registry,
+        )
+        longest.labels(model).set(longest_seconds)
         self._start(concepts)
 
     def _start(self, concepts: Iterable[ConceptCanaries]) -> None:
-        self._last.labels(self._model).set(0)
         for hop in HOPS:
             self._lost.labels(self._model, hop)
         for one in concepts:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.store.read import canaries
 from subtext_sidecar.contract import canary as contract
 from subtext_sidecar.contract.counters import CounterName, PluginCounter, SidecarCounter, WorkerCounter
-from workers.canary.endpoint import Endpoint, EndpointError
+from workers.canary.endpoint import ANSWER_SECONDS, Endpoint, EndpointError
 from workers.canary.prompts import Canary
 
 log = structlog.get_logger()
@@ -31,7 +31,8 @@ Hops = Mapping[tuple[str, str], int]
 
 _JITTER: Final = 0.25  # of the interval, to either side: nobody may set his clock by it
 _POLL_SECONDS: Final = 1.0
-_LIFETIME_SECONDS: Final = 240
+# Half of what the plugin takes, so that its clock may be this far off to either side.
+_LIFETIME_SECONDS: Final = contract.MAX_LIFETIME_SECONDS // 2
 # What must grow for a canary to have passed a hop, in its order.
 _PASSED: Final[tuple[tuple[LostAt, CounterName], ...]] = (
     ("plugin", PluginCounter.REQUESTS_SAMPLED),
@@ -135,6 +136,11 @@ class Runner:
             left = ends_at - time.monotonic()
             if concept in found.concepts or left <= 0 or self.stop.wait(min(_POLL_SECONDS, left)):
                 return found
+
+
+def longest_seconds(interval_seconds: float, deadline_seconds: float) -> float:
+    """Return how long it takes at most from one canary's result to the next."""
+    return interval_seconds * (1 + _JITTER) + ANSWER_SECONDS + deadline_seconds
 
 
 def _rounds(prompts: Sequence[Canary]) -> Iterator[Canary]:

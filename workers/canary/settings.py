@@ -24,8 +24,8 @@ class CanarySettings(BaseSettings):
     secret_file: Path = Field(description="the plugin's")
     database_url: SecretStr
     database_password_file: Path | None = Field(default=None, description="instead of one in the URL")
-    # Ten a minute are let in by an engine.
-    canary_interval_seconds: float = Field(default=120.0, ge=10.0, le=86_400.0)
+    # Ten a minute are let in by an engine, and SubtextCanaryLost needs four a day.
+    canary_interval_seconds: float = Field(default=120.0, ge=10.0, le=14_400.0)
     canary_deadline_seconds: float = Field(default=60.0, ge=1.0, le=3600.0)
     canary_answer_tokens: int = Field(default=24, ge=1, le=64)
     canary_window: int = Field(default=20, ge=5, le=1000, description="runs that a concept's recall is of")
@@ -56,7 +56,18 @@ class CanarySettings(BaseSettings):
     @property
     def key(self) -> CanaryKey:
         """The canaries' key; ValueError when the secret's file cannot be read."""
-        return canary_key(read_secret("SUBTEXT_SECRET_FILE", self.secret_file).encode())
+        try:
+            # As the plugin does: text of another line end or encoding would be another key.
+            secret = self.secret_file.read_bytes()
+        except OSError as error:
+            raise ValueError(
+                f"SUBTEXT_SECRET_FILE is {self.secret_file}, which cannot be read: {error.strerror}"
+            ) from error
+        if not secret.rstrip(b"\r\n"):
+            raise ValueError(
+                f"SUBTEXT_SECRET_FILE is {self.secret_file}, which is empty: give the plugin's"
+            )
+        return canary_key(secret)
 
     @property
     def tls(self) -> TlsFiles | None:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from subtext_sidecar.plugin.secret import read_keys
 from tests.support.secret import write_secret
 from workers.canary.cli import canary
 from workers.canary.settings import CanarySettings
@@ -34,13 +35,36 @@ def test_the_settings_come_from_the_environment(environment: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize(
+    "secret", [b"first\r\nsecond" + b"x" * 32, b"\xff\xfe" + b"x" * 32, b"x" * 32 + b"\r\n"]
+)
+def test_the_key_is_the_plugins_whatever_bytes_the_secret_has(
+    secret: bytes, environment: dict[str, str]
+) -> None:
+    file = Path(environment["SUBTEXT_SECRET_FILE"])
+    file.write_bytes(secret)
+
+    assert CanarySettings().key == read_keys(file, "secret_file").canary
+
+
+def test_an_empty_secret_refuses_to_start(
+    environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(environment["SUBTEXT_SECRET_FILE"]).write_bytes(b"\n")
+
+    assert canary([]) == 2
+    assert "SUBTEXT_SECRET_FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("SUBTEXT_CANARY_URL", "vllm"),
         ("SUBTEXT_CANARY_URL", None),
         ("SUBTEXT_SECRET_FILE", "/does/not/exist"),
+        ("SUBTEXT_SECRET_FILE", "/"),
         ("SUBTEXT_CANARY_API_KEY_FILE", "/does/not/exist"),
         ("SUBTEXT_CANARY_INTERVAL_SECONDS", "1"),
+        ("SUBTEXT_CANARY_INTERVAL_SECONDS", "14401"),
         ("SUBTEXT_CANARY_ANSWER_TOKENS", "65"),
     ],
 )

@@ -15,7 +15,7 @@ from tests.support.secret import SECRET
 from workers.canary.endpoint import EndpointError
 from workers.canary.metrics import CanaryMetrics
 from workers.canary.prompts import Canary, ConceptCanaries, Kind
-from workers.canary.runner import Hops, Result, Runner
+from workers.canary.runner import Hops, Result, Runner, longest_seconds
 
 KEY = canary_key(SECRET)
 POSITIVE = Canary("bombs", "positive", "about bombs")
@@ -130,6 +130,18 @@ def test_a_store_that_is_away_loses_the_canary_and_ends_nothing() -> None:
     assert run(Parts([NOTHING], error=away)) == Result("lost", "store")
 
 
+@pytest.mark.parametrize("skew_seconds", [-140.0, 0.0, 140.0])
+def test_a_token_is_good_for_an_engine_whose_clock_is_two_minutes_off(skew_seconds: float) -> None:
+    parts = Parts([Found(1, 1, frozenset())])
+    sent = time.time()
+
+    run(parts)
+
+    [token] = parts.tokens
+    # The clock of the engine when the token was made: what the test takes since then is no skew.
+    assert read_token(KEY, token, "m", sent + skew_seconds) is not None
+
+
 def test_no_token_is_made_twice() -> None:
     parts = Parts([Found(1, 1, frozenset())])
     for _ in range(20):
@@ -146,7 +158,9 @@ CONCEPT = ConceptCanaries(
 class Shown:
     def __init__(self, window: int = 5) -> None:
         self.registry = CollectorRegistry()
-        self.metrics = CanaryMetrics(self.registry, "m", [CONCEPT], window)
+        self.metrics = CanaryMetrics(
+            self.registry, "m", [CONCEPT], window, longest_seconds=330.0, started=2.0
+        )
 
     def add(self, kind: Kind, *results: Result) -> None:
         for result in results:
@@ -167,6 +181,12 @@ def test_every_series_is_there_before_the_first_canary() -> None:
         assert shown("lost_total", hop=hop) == 0
     assert shown("recall_upper_limit_ratio", concept="bombs") == 1.0
     assert shown("recall_required_ratio", concept="bombs") == 0.5
+    assert shown("last_run_timestamp_seconds") == 2.0
+    assert shown("interval_limit_seconds") == 330.0
+
+
+def test_two_results_are_at_most_a_long_pause_an_answer_and_a_deadline_apart() -> None:
+    assert longest_seconds(120.0, 60.0) == 150.0 + 120.0 + 60.0
 
 
 def test_recall_is_of_the_last_runs_that_were_read() -> None:
