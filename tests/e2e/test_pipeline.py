@@ -1,17 +1,22 @@
 """From a chat request to REST through real vLLM, Valkey and PostgreSQL, and what the metrics say."""
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from deploy import queries
 from deploy.local import launch
 from tests.e2e.pipeline import SERVED_MODEL, Pipeline, wait_for
+from workers.canary import prompts
+from workers.canary.metrics import CanaryMetrics
 
 pytestmark = pytest.mark.vllm
 DECODE_SECONDS = 120.0
+CANARIES = Path(__file__).resolve().parents[2] / "deploy" / "canaries.yaml"
 
 
 def test_a_chat_request_can_be_read_back_as_explanations(pipeline: Pipeline) -> None:
@@ -111,7 +116,15 @@ def test_every_query_of_rules_and_dashboards_has_its_metric(pipeline: Pipeline) 
         for port in (ports.openai, ports.plugin, ports.sidecar, ports.worker, ports.api)
     ]
 
-    assert queries.unresolved(queries.shipped_queries(), pages) == []
+    assert queries.unresolved(queries.shipped_queries(), [*pages, canary_page()]) == []
+
+
+def canary_page() -> str:
+    """Return what the canaries' runner shows before its first run; the demo starts none."""
+    registry = CollectorRegistry()
+    concepts = prompts.load(CANARIES)
+    CanaryMetrics(registry, SERVED_MODEL, concepts, 20, longest_seconds=60.0, started=0.0)
+    return generate_latest(registry).decode()
 
 
 def test_metrics_move_with_traffic(pipeline: Pipeline) -> None:
