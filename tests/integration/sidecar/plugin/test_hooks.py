@@ -14,6 +14,7 @@ import zmq
 from subtext_sidecar.contract.record import decode_coverage
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.wire import CaptureStatus
+from subtext_sidecar.plugin.sampling.budget import ROOM
 from subtext_sidecar.plugin.settings import parse_settings
 from subtext_sidecar.plugin.state import CaptureState
 from subtext_sidecar.plugin.step import Step
@@ -258,7 +259,7 @@ def test_after_an_error_in_a_step_capture_is_off_for_its_pause_and_then_on_again
 
 
 def test_after_a_pause_the_budget_knows_what_it_knew(make_plugin: Callable[..., Plugin]) -> None:
-    plugin = make_plugin(rows_per_second=10, fault="execute_model", fault_uses=[1, 2])
+    plugin = make_plugin(rows_per_second=1, fault="execute_model", fault_uses=[1, 2])
     plugin.step(new=50)
     plugin.step()
     plugin.wait_for("the rows of before", lambda: plugin.total("rows_sampled") > 0)
@@ -363,13 +364,16 @@ def test_an_engine_takes_its_part_of_the_budget_when_ranks_come_and_go(
     """vLLM's elastic scaling changes the number in the configuration of each worker that stays."""
     plugin = make_plugin(rows_per_second=10, engines=None)
     plugin.step(new=50)
-    plugin.wait_for("a rate", lambda: plugin.statuses and plugin.statuses[-1].sampling_probability < 1)
-    alone = plugin.statuses[-1].sampling_probability
+    # None has ended, so each counts as the most rows of its prompt and its 16 tokens: two of the prompt and
+    # two windows of two.
+    alone = ROOM * 10 / (50 * (2 + 2 * 2))
 
     def is_shared_by(ranks: int) -> bool:
-        return plugin.statuses[-1].sampling_probability == pytest.approx(alone / ranks)
+        seen = plugin.statuses
+        return bool(seen) and seen[-1].sampling_probability == pytest.approx(alone / ranks)
 
     # No request comes meanwhile, so nothing else changes the rate.
+    plugin.wait_for("one rank", lambda: is_shared_by(1))
     plugin.parallel_config.data_parallel_size = 4
     plugin.wait_for("four ranks", lambda: is_shared_by(4))
     plugin.parallel_config.data_parallel_size = 2
