@@ -13,12 +13,12 @@ from service import log
 from service.api.app import create_app
 from service.api.deps import Resources
 from service.incident_metrics import IncidentMetrics
-from service.incident_watch import IncidentWatch
-from service.key_watch import KeyWatch
 from service.metrics import Metrics
-from service.prevalence_watch import PrevalenceWatch, WatchPlan
 from service.settings import ServiceSettings
 from service.store.engine import create_engine, ping, session_factory
+from service.watch.incident_watch import IncidentWatch
+from service.watch.key_watch import KeyWatch
+from service.watch.prevalence_watch import PrevalenceWatch, WatchPlan
 from service.webhooks.courier import Courier
 
 

@@ -11,8 +11,9 @@ from service.store.tables import Explanation, Model, Sample
 from subtext_sidecar.contract import streams
 from tests.support.waiting import wait_until
 from tests.support.worker import MODEL, Bench, make_record
-from workers.consumer import old_stream, serving
+from workers.consumer import serving
 from workers.consumer.queue import QueueSettings, StreamQueue
+from workers.consumer.side import old_stream
 from workers.nla.fake import FakeDecoder, fake_identity
 
 ROWS = 20

@@ -20,17 +20,17 @@ from service.store.write.discoveries import Reader
 from subtext_sidecar.anomaly.reference import digest
 from subtext_sidecar.anomaly.score import Detector, Reference
 from subtext_sidecar.contract import streams
-from workers.consumer.discovery_watch import DiscoveryWatch
-from workers.consumer.gauges import Gauges
 from workers.consumer.health import HealthServer
-from workers.consumer.incident_repair import IncidentRepair
 from workers.consumer.intake import COVERAGE_QUEUE, CoverageIntake
 from workers.consumer.loop import Checkpoint, LoopSettings, Target, WorkerLoop
 from workers.consumer.metrics import WorkerMetrics
-from workers.consumer.old_stream import OldStream
 from workers.consumer.outage import known_vector
 from workers.consumer.outage.progress import Progress
 from workers.consumer.queue import QueueSettings, StreamQueue
+from workers.consumer.side.discovery_watch import DiscoveryWatch
+from workers.consumer.side.gauges import Gauges
+from workers.consumer.side.incident_repair import IncidentRepair
+from workers.consumer.side.old_stream import OldStream
 from workers.errors import STORE_ERRORS, is_outage
 from workers.judge import anomalies, probes
 from workers.judge.calibration import InForce, Loaded, RejectedReason, put_in_force

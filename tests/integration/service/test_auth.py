@@ -7,9 +7,9 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import auth
-from service.key_watch import KeyWatch
 from service.metrics import AUTHENTICATION_FAILURES, Metrics
 from service.store import keys
+from service.watch.key_watch import KeyWatch
 from tests.integration.service import seed
 
 Headers = dict[str, str]

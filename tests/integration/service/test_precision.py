@@ -5,8 +5,8 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.incident_metrics import IncidentMetrics
-from service.incident_watch import IncidentWatch
 from service.store.read.precision import WATCHED_WITHIN, Labels, Watched, count_watched
+from service.watch.incident_watch import IncidentWatch
 from tests.integration.service import seed
 
 Headers = dict[str, str]

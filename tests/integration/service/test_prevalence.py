@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.metrics import Metrics
 from service.prevalence.assumptions import CODES
-from service.prevalence_watch import PrevalenceWatch, WatchPlan
 from service.store.tables import FlagStatus
+from service.watch.prevalence_watch import PrevalenceWatch, WatchPlan
 from tests.integration.service import seed
 
 Headers = dict[str, str]

@@ -22,10 +22,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from standardwebhooks import WebhookVerificationError
 
 from service.incident_metrics import IncidentMetrics
-from service.incident_watch import IncidentWatch
 from service.store import outbox
 from service.store.engine import session_factory
 from service.store.tables import Incident, WebhookDelivery
+from service.watch.incident_watch import IncidentWatch
 from service.webhooks import transport
 from service.webhooks.courier import Courier, Limits
 from service.webhooks.destinations import Destination

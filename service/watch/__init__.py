@@ -1,0 +1,1 @@
+"""What the service looks at from time to time, for its metrics."""
