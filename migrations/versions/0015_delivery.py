@@ -2,7 +2,7 @@
 
 `webhook_messages.routed_at` goes: it said once for all destinations whom a message was for. Services of the
 revision before wait with their webhooks until they are replaced, and nothing is lost by it. Whatever can be
-done twice is written so that it can: the indexes at the end are no part of the transaction.
+done twice is written so that it can: each index commits what was done before it.
 """
 
 import sqlalchemy as sa
@@ -15,6 +15,12 @@ down_revision = "0014"
 branch_labels = None
 depends_on = None
 
+# All first and in the order in which workers take them: in another, a worker and the migrator could each
+# wait for what the other has.
+_LOCK = """
+    LOCK TABLE incident_events, webhook_messages, webhook_deliveries, concept_versions
+    IN ACCESS EXCLUSIVE MODE
+"""
 # As service.store.outbox puts them in order.
 _PRIORITIES = """
     UPDATE webhook_deliveries SET priority =
@@ -48,6 +54,7 @@ _FREE_VERSIONS = "ALTER TABLE concept_versions DROP CONSTRAINT IF EXISTS uq_conc
 
 
 def upgrade() -> None:
+    op.execute(_LOCK)
     op.execute("ALTER TABLE webhook_messages DROP COLUMN IF EXISTS routed_at")  # with its index
     op.execute(
         "ALTER TABLE webhook_deliveries ADD COLUMN IF NOT EXISTS priority smallint NOT NULL DEFAULT 0"
@@ -55,6 +62,8 @@ def upgrade() -> None:
     op.execute(_PRIORITIES)
     op.alter_column("incident_events", "findings", server_default=sa.text("'[]'::jsonb"))
     op.execute(_FREE_VERSIONS)
+    # It commits what was done so far, as the second does: nothing is locked while all flags are looked at.
+    concurrent_index.build("ix_webhook_messages_created_at", "webhook_messages", "created_at", where=None)
     op.create_table(
         "model_concepts",
         sa.Column("model_id", sa.Uuid(), nullable=False),
@@ -74,8 +83,6 @@ def upgrade() -> None:
         ),
         if_not_exists=True,
     )
-    op.execute(_USED)
-    concurrent_index.build("ix_webhook_messages_created_at", "webhook_messages", "created_at", where=None)
     concurrent_index.build(
         "ix_webhook_deliveries_destination_priority_next_attempt_at",
         "webhook_deliveries",
@@ -84,10 +91,12 @@ def upgrade() -> None:
         "next_attempt_at",
         where="state = 'pending'",
     )
+    op.execute(_USED)
     concurrent_index.drop("ix_webhook_deliveries_next_attempt_at", "webhook_deliveries")
 
 
 def downgrade() -> None:
+    op.execute(_LOCK)
     op.drop_index("ix_webhook_messages_created_at", "webhook_messages", if_exists=True)
     op.execute("ALTER TABLE webhook_messages ADD COLUMN IF NOT EXISTS routed_at timestamptz")
     # The services of before look at what is younger than a day, and send nothing twice.

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 
 import alembic.command
 import pytest
@@ -339,6 +340,74 @@ def test_a_downgrade_of_the_fifteenth_revision_that_was_interrupted_can_be_repea
         migrate.upgrade(database_url)
 
         assert migrate.is_at_head(engine)
+
+
+ONE_MORE_EVENT = """
+    INSERT INTO incident_events (id, incident_id, version, kind, to_state, severity, findings)
+    SELECT gen_random_uuid(), id, 2, 'evidence', 'open', 'critical', '[]' FROM incidents LIMIT 1
+    RETURNING id
+"""
+UPGRADE = "import sys; from service.store import migrate; migrate.upgrade(sys.argv[1], '0015')"
+WAITING = """
+    SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE application_name = 'subtext-migrate' AND datname = current_database()
+    AND relation = '{table}'::regclass AND NOT granted
+"""
+EXCLUDES_WRITERS = """
+    SELECT relation::regclass::text FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE application_name = 'subtext-migrate' AND datname = current_database() AND granted
+    AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    AND relation IN (SELECT oid FROM pg_class WHERE relkind = 'r')
+"""
+
+
+@contextlib.contextmanager
+def _upgrade_that_waits(engine: Engine, database_url: str, table: str) -> Iterator[None]:
+    """Run the migration to the fifteenth revision until it waits for the table, or has given that up."""
+    migrator = subprocess.Popen([sys.executable, "-c", UPGRADE, database_url], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(
+            "the migration waits",
+            lambda: migrator.poll() is not None or _rows(engine, WAITING.format(table=table)) != [(0,)],
+            120,
+        )
+        yield
+    finally:
+        migrator.wait(120)
+
+
+def test_the_fifteenth_revision_waits_for_a_worker_that_does_not_wait_for_it(database_url: str) -> None:
+    engine = create_engine(database_url, lock_timeout_seconds=60)
+    with contextlib.ExitStack() as stack:
+        stack.callback(engine.dispose)
+        migrate.downgrade(database_url, "0014")
+        _execute(engine, FOURTEENTH_ROWS)
+        with engine.connect() as worker:
+            event = worker.execute(text(ONE_MORE_EVENT)).scalar_one()
+            with _upgrade_that_waits(engine, database_url, "incident_events"):
+                excluded = _rows(engine, EXCLUDES_WRITERS)
+                worker.execute(text("INSERT INTO webhook_messages (event_id) VALUES (:id)"), {"id": event})
+                worker.commit()
+        assert excluded == []
+        migrate.upgrade(database_url)
+        assert migrate.is_at_head(engine)
+
+
+def test_the_fifteenth_revision_locks_nothing_while_it_looks_at_all_flags(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with contextlib.ExitStack() as stack:
+        stack.callback(engine.dispose)
+        migrate.downgrade(database_url, "0014")
+        _execute(engine, FOURTEENTH_ROWS)
+        with engine.connect() as other:
+            other.execute(text("LOCK TABLE flags IN ACCESS EXCLUSIVE MODE"))
+            with _upgrade_that_waits(engine, database_url, "flags"):
+                excluded = _rows(engine, EXCLUDES_WRITERS)
+                other.rollback()
+        assert excluded == []
+        migrate.upgrade(database_url, "0015")
+        assert _rows(engine, USED) == [("a", "d1")]
+        migrate.upgrade(database_url)
 
 
 @pytest.mark.parametrize(
