@@ -68,6 +68,7 @@ class Judge:
             decide=partial(decide, self.in_force.rules),
             concepts_digest=self.concepts.digest,
             calibration_digest=self.in_force.digest,
+            thresholds=self.in_force.thresholds,
             concept_versions={
                 concept.name: ConceptVersion(concept.version, concept.digest)
                 for concept in self.concepts.concepts

@@ -92,5 +92,8 @@ class Verdicts:
     """By concept name."""
     calibration_digest: str | None = None
     """SHA-256 of the concept calibration in force."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Its thresholds by concept name. A match with a lower score, made when another was in force, is no
+    evidence."""
     anomaly_p_value: float | None = None
     """Positions with a p-value at or below this one belong to an incident's evidence; None: no position."""

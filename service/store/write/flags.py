@@ -70,7 +70,7 @@ def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> Ref
     raised, findings = [], []
     read = _list_read(session, subject)
     evidence = Evidence(
-        sightings=_list_sightings(session, subject),
+        sightings=_list_sightings(session, subject, verdicts.thresholds),
         # What only the screen chose closes the list: a row of the baseline that comes after it could make
         # a lead calibrated.
         positions_read=[row.position for row in takewhile(lambda row: row.is_baseline, read)],
@@ -142,14 +142,19 @@ def _list_read(session: Session, subject: Subject) -> list[_Read]:
     return [_Read(*row) for row in session.execute(query)]
 
 
-def _list_sightings(session: Session, subject: Subject) -> list[Sighting]:
+def _list_sightings(session: Session, subject: Subject, thresholds: Mapping[str, float]) -> list[Sighting]:
     query = (
-        select(ConceptMatch.concept, Sample.position, Sample.captured_at)
+        select(ConceptMatch.concept, Sample.position, Sample.captured_at, ConceptMatch.score)
         .join(Explanation, Explanation.id == ConceptMatch.explanation_id)
         .join(Sample, Sample.id == Explanation.sample_id)
         .where(*_read_of(subject), Explanation.verified)
     )
-    return [Sighting(*row) for row in session.execute(query)]
+    # Matches that are certain have the highest score, which no threshold is above.
+    return [
+        Sighting(concept, position, captured_at)
+        for concept, position, captured_at, score in session.execute(query)
+        if concept not in thresholds or score >= thresholds[concept]
+    ]
 
 
 def _read_of(subject: Subject) -> tuple[Any, ...]:

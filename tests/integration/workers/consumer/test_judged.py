@@ -22,7 +22,7 @@ from service.store.write.concepts import ChangedConceptError
 from subtext_sidecar.anomaly import fit
 from subtext_sidecar.anomaly.score import Detector, Places, Reference
 from subtext_sidecar.contract import record
-from tests.support.calibrations import MEASURED, calibration_of
+from tests.support.calibrations import MEASURED, calibrated, calibration_of
 from tests.support.probes import write_probe
 from tests.support.worker import D_MODEL, MODEL, Bench, drain_together, make_record
 from workers.judge import calibration
@@ -246,6 +246,36 @@ def test_a_flag_is_not_calibrated_by_what_only_the_screen_chose(
     assert {finding["status"] for event in events for finding in event.findings} == {status}
     labels = {"model": MODEL, "concept": "bombs", "severity": "critical"}
     assert bench.metric("subtext_concept_flags_total", **labels, status=status) == 1
+
+
+def test_a_match_below_the_calibrated_threshold_counts_toward_no_flag(
+    make_bench: Callable[..., Bench], concepts_file: Path, tmp_path: Path
+) -> None:
+    """The probe scores position 0 with 0.804, 1 with 0.815 and 2 with 0.818."""
+    write_probe(concepts_file.parent, threshold=0.5)
+    concepts_file.write_text(PROBED)
+    decoder, path = FakeDecoder(text=lambda _: "talks of a cake"), tmp_path / "calibration.json"
+    before = make_bench(decoder)
+    before.add_samples(1)
+    before.drain()
+    concepts = load_concepts(concepts_file)
+    rules = {concept.name: calibrated(concept, threshold=0.81) for concept in concepts.concepts}
+    made = calibration_of(concepts, decoder.identity).model_copy(update={"concepts": rules})
+    calibration.save(made, path)
+    bench = make_bench(decoder, concept_calibration_file=path)
+
+    bench.add(*make_record(position=1))
+    bench.drain()
+
+    with bench.sessions() as session:
+        scores = session.scalars(select(ConceptMatch.score).order_by(ConceptMatch.score)).all()
+        assert scores == pytest.approx([0.804, 0.815], abs=1e-3)
+        assert session.scalars(select(Flag)).all() == []
+    bench.add(*make_record(position=2))
+    bench.drain()
+    with bench.sessions() as session:
+        flag = session.scalars(select(Flag)).one()
+    assert (flag.status, flag.positions_matched, flag.positions_verified) == ("calibrated", 2, 3)
 
 
 def test_a_version_that_was_used_with_another_definition_is_refused(
