@@ -11,14 +11,46 @@ from subtext_sidecar.contract.listening import PlainHttp, TlsFiles, check_addres
 from subtext_sidecar.contract.secret import read_secret
 
 
-class WorkerSettings(BaseSettings):
-    """Read once in the entry point and passed on."""
+class MonitoredSettings(BaseSettings):
+    """What each process needs that reads the store and shows its metrics and health."""
 
     model_config = SettingsConfigDict(env_prefix="SUBTEXT_", frozen=True)
 
     database_url: SecretStr
-    redis_url: SecretStr
     database_password_file: Path | None = Field(default=None, description="instead of one in the URL")
+    http_host: str = "127.0.0.1"
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    plain_http: PlainHttp | None = Field(default=None, description="why plain HTTP may leave this machine")
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @property
+    def database(self) -> str:
+        """The database's URL with its password; ValueError when the file of that cannot be read."""
+        url = self.database_url.get_secret_value()
+        if self.database_password_file is None:
+            return url
+        return with_password(
+            url, read_secret("SUBTEXT_DATABASE_PASSWORD_FILE", self.database_password_file)
+        )
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """What to serve metrics and health with, None for plain HTTP."""
+        return tls_files(self.tls_cert_file, self.tls_key_file)
+
+    @model_validator(mode="after")
+    def _is_usable_and_private(self) -> Self:
+        if self.database_password_file is not None:
+            _ = self.database
+        check_address(self.http_host, self.tls, self.plain_http)
+        return self
+
+
+class WorkerSettings(MonitoredSettings):
+    """Read once in the entry point and passed on."""
+
+    redis_url: SecretStr
     redis_password_file: Path | None = Field(default=None, description="instead of one in the URL")
     decoder_dir: Path
     concepts_file: Path
@@ -26,12 +58,7 @@ class WorkerSettings(BaseSettings):
         default=None, description="made by `subtext calibrate concepts`; without one every flag is a lead"
     )
     served_model: str | None = Field(default=None, min_length=1, description="default: the decoder's model")
-    http_host: str = "127.0.0.1"
     http_port: int = Field(default=8103, ge=0, le=65535)
-    tls_cert_file: Path | None = None
-    tls_key_file: Path | None = None
-    plain_http: PlainHttp | None = Field(default=None, description="why plain HTTP may leave this machine")
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     candidates: int = Field(
         default=4, ge=1, le=16, description="readings of a vector; as in the calibration"
     )
@@ -59,16 +86,6 @@ class WorkerSettings(BaseSettings):
     redis_timeout_seconds: float = Field(default=10.0, gt=1.0)
 
     @property
-    def database(self) -> str:
-        """The database's URL with its password; ValueError when the file of that cannot be read."""
-        url = self.database_url.get_secret_value()
-        if self.database_password_file is None:
-            return url
-        return with_password(
-            url, read_secret("SUBTEXT_DATABASE_PASSWORD_FILE", self.database_password_file)
-        )
-
-    @property
     def redis_password(self) -> str | None:
         """What the file of it says, None for what the URL says."""
         if self.redis_password_file is None:
@@ -76,18 +93,6 @@ class WorkerSettings(BaseSettings):
         return read_secret("SUBTEXT_REDIS_PASSWORD_FILE", self.redis_password_file)
 
     @model_validator(mode="after")
-    def _has_passwords(self) -> Self:
+    def _has_redis_password(self) -> Self:
         _ = self.redis_password
-        if self.database_password_file is not None:
-            _ = self.database
-        return self
-
-    @property
-    def tls(self) -> TlsFiles | None:
-        """What to serve metrics and health with, None for plain HTTP."""
-        return tls_files(self.tls_cert_file, self.tls_key_file)
-
-    @model_validator(mode="after")
-    def _stays_private(self) -> Self:
-        check_address(self.http_host, self.tls, self.plain_http)
         return self
