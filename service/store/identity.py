@@ -8,12 +8,20 @@ import json
 import uuid
 from typing import Final
 
+DEFAULT_TENANT: Final = "default"
+"""Whose everything is that names no tenant: of a store of before there were tenants, all of it."""
 _NAMESPACE: Final = uuid.UUID("2b1f3d52-6a0e-5c1e-8a55-0f7f1f2ad9c4")
 
 
-def model_id(name: str) -> uuid.UUID:
-    """Return the id of the model that is served under ``name``."""
-    return _derive("model", name)
+def tenant_id(name: str) -> uuid.UUID:
+    """Return the id of the tenant of this name."""
+    return _derive("tenant", name)
+
+
+def model_id(name: str, tenant: str = DEFAULT_TENANT) -> uuid.UUID:
+    """Return the id of the model that a tenant serves under ``name``; two tenants' are never the same."""
+    # Models of before tenants keep their ids.
+    return _derive("model", name) if tenant == DEFAULT_TENANT else _derive("model", name, tenant)
 
 
 def decoder_id(digest: str) -> uuid.UUID:

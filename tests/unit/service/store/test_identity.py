@@ -1,0 +1,21 @@
+"""Ids of tenants and their models."""
+
+import uuid
+
+from service.store.identity import DEFAULT_TENANT, model_id, tenant_id
+
+
+def test_two_tenants_models_of_one_name_are_two_models() -> None:
+    assert len({model_id("m"), model_id("m", "acme"), model_id("m", "bolt")}) == 3
+
+
+def test_the_default_tenants_models_keep_the_ids_of_before_tenants() -> None:
+    assert model_id("m", DEFAULT_TENANT) == model_id("m")
+    assert model_id("SmolLM2-135M-Instruct") == uuid.uuid5(
+        uuid.UUID("2b1f3d52-6a0e-5c1e-8a55-0f7f1f2ad9c4"), '["model", "SmolLM2-135M-Instruct"]'
+    )
+
+
+def test_tenant_and_name_cannot_run_into_each_other() -> None:
+    assert model_id("ab", "c") != model_id("a", "bc")
+    assert tenant_id("a") != model_id("a")
