@@ -9,6 +9,7 @@ import time
 import sqlalchemy
 from alembic import context
 
+import service.store.access.tables  # noqa: F401  # its tables belong to Base's
 from service.store.engine import create_migrator, set_in_each_transaction
 from service.store.tables import Base
 

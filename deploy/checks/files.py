@@ -36,6 +36,7 @@ FOLDERS = (
     ("", "service/store/write"),
     ("", "service/store/read"),
     ("", "service/store/tenants"),
+    ("", "service/store/access"),
     ("", "service/coverage"),
     ("", "service/incidents"),
     ("", "service/prevalence"),

@@ -51,6 +51,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "canary_readings": ["SELECT", "INSERT"],
         "canary_flags": ["SELECT", "INSERT"],
         "api_keys": [],
+        "access_log": [],
     },
     READER: {
         "alembic_version": ["SELECT"],
@@ -87,6 +88,13 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "canary_flags": ["SELECT"],
         # Keys are made, rotated and revoked by an owner: whoever takes the service over must not make one.
         "api_keys": ["SELECT", "UPDATE (last_used_at)"],
+        # Without a time, an order or a login of its own choice: the database says those.
+        "access_log": [
+            "SELECT",
+            "INSERT (id, tenant_id, key_id, key_name, action, operation, subject_kind, subject_ids)",
+            "INSERT (subjects_total, capture_ids, captures_total, details, purpose, purpose_note)",
+            "INSERT (os_user, status, result, suppressed, log_salt)",
+        ],
     },
 }
 """By role and table. An audit's rows are never changed by whom they are written, and deleted by nobody."""

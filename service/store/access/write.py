@@ -1,0 +1,73 @@
+"""Adding entries to the access log. Whoever opened the session commits."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from service.store.access.tables import MAX_SUBJECTS, AccessEntry, Action, Purpose, Result, SubjectKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subjects:
+    """What an entry is about: ids in the order of the answer, as many as there are."""
+
+    kind: SubjectKind
+    ids: Sequence[uuid.UUID]
+    captures: Sequence[uuid.UUID] = ()
+    """Captures of which a text or a token is shown, by `identity.capture_key`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What somebody did. Time, tenant, order and login are the database's to say."""
+
+    action: Action
+    operation: str
+    key_id: uuid.UUID | None = None
+    key_name: str | None = None
+    os_user: str | None = None
+    subjects: Subjects | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Codes, ids and figures: never a text, a prompt, an id that a client chose, or a secret."""
+    purpose: Purpose | None = None
+    purpose_note: str | None = None
+    status: HTTPStatus | None = None
+    result: Result = Result.DONE
+    suppressed: int = 0
+    """How many like it had no entry of their own since the one before."""
+
+
+def add_entry(session: Session, entry: Entry) -> uuid.UUID:
+    """Add an entry and return its id. It keeps the first `MAX_SUBJECTS` ids of a kind, and their total."""
+    identity = uuid.uuid4()
+    # Whoever keeps a log of hashes commits to this row here, with its salt: nothing can be changed later.
+    session.execute(insert(AccessEntry).values(id=identity, **_columns(entry)))
+    return identity
+
+
+def _columns(entry: Entry) -> dict[str, Any]:
+    same = ("action", "operation", "key_id", "key_name", "os_user", "purpose", "purpose_note")
+    about = entry.subjects
+    named = (
+        {}
+        if about is None
+        else {
+            "subject_kind": about.kind,
+            "subject_ids": list(about.ids[:MAX_SUBJECTS]),
+            "subjects_total": len(about.ids),
+            "capture_ids": list(about.captures[:MAX_SUBJECTS]),
+            "captures_total": len(about.captures),
+        }
+    )
+    return {name: getattr(entry, name) for name in same} | {
+        **named,
+        "details": dict(entry.details),
+        "status": entry.status,
+        "result": entry.result,
+        "suppressed": entry.suppressed,
+    }
