@@ -9,6 +9,7 @@ import time
 import sqlalchemy
 from alembic import context
 
+from service.store.canary import tables as _canary_tables  # noqa: F401  # its table joins the metadata
 from service.store.engine import create_migrator, set_in_each_transaction
 from service.store.tables import Base
 
