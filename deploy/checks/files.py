@@ -37,6 +37,7 @@ FOLDERS = (
     ("", "service/store/read"),
     ("", "service/store/tenants"),
     ("", "service/store/access"),
+    ("", "service/store/canary"),
     ("", "service/coverage"),
     ("", "service/incidents"),
     ("", "service/prevalence"),

@@ -21,6 +21,7 @@ from service.api.routes import (
     precision,
     prevalence,
     requests,
+    statement,
 )
 
 _DESCRIPTION: Final = """\
@@ -61,6 +62,7 @@ def create_app(resources: Resources) -> FastAPI:
         incidents,
         precision,
         coverage,
+        statement,
         prevalence,
         models,
     ):

@@ -6,10 +6,14 @@ those. To a type checker they are the enumerations.
 
 from typing import TYPE_CHECKING, Literal
 
+from service.coverage import gaps
 from service.incidents import lifecycle
 from subtext_sidecar.contract import counters, equations
 
+CanaryStatus = Literal["ran", "none_ran", "results_not_kept"]
+
 if TYPE_CHECKING:
+    GapReason = gaps.GapReason
     LossKind = counters.LossKind
     Place = equations.Place
     Stratum = counters.Stratum
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     IncidentEventKind = lifecycle.EventKind
     IncidentReason = lifecycle.Reason
 else:
+    GapReason = Literal[tuple(map(str, gaps.GapReason))]
     LossKind = Literal[tuple(map(str, counters.LossKind))]
     Place = Literal[tuple(map(str, equations.Place))]
     Stratum = Literal[tuple(map(str, counters.Stratum))]

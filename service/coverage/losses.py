@@ -87,10 +87,15 @@ def sums_by_model(counts: Iterable[Count], stratum: Stratum | None = None) -> li
         ModelSums(
             model=model,
             strata=_strata(of_model, stratum),
-            **asdict(_sums([count for count in of_model if count.stratum != Stratum.CANARY])),
+            **asdict(traffic_sums(of_model)),
         )
         for model, of_model in sorted(by_model.items())
     ]
+
+
+def traffic_sums(counts: Iterable[Count]) -> Sums:
+    """Return the sums of all strata of traffic together; canaries are none."""
+    return _sums([count for count in counts if count.stratum != Stratum.CANARY])
 
 
 def _strata(counts: Iterable[Count], stratum: Stratum | None) -> list[StratumSums]:

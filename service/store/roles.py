@@ -50,6 +50,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "coverage_minutes": ["SELECT", "INSERT", "UPDATE (count)"],
         "canary_readings": ["SELECT", "INSERT"],
         "canary_flags": ["SELECT", "INSERT"],
+        "canary_runs": ["SELECT", "INSERT"],
         "api_keys": [],
         "access_log": [],
     },
@@ -86,6 +87,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "coverage_minutes": ["SELECT"],
         "canary_readings": ["SELECT"],
         "canary_flags": ["SELECT"],
+        # The canaries' runner has this login too. Without a time of its own choice.
+        "canary_runs": ["SELECT", "INSERT (id, model, concept, kind, outcome, lost_at)"],
         # Keys are made, rotated and revoked by an owner: whoever takes the service over must not make one.
         "api_keys": ["SELECT", "UPDATE (last_used_at)"],
         # Without a time, an order or a login of its own choice: the database says those.

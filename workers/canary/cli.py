@@ -16,7 +16,8 @@ from workers import log as logging
 from workers.canary import prompts
 from workers.canary.endpoint import OpenAiEndpoint
 from workers.canary.metrics import CanaryMetrics
-from workers.canary.runner import Runner, SqlStore, longest_seconds
+from workers.canary.record import RunRecorder
+from workers.canary.runner import Result, Runner, SqlStore, longest_seconds
 from workers.canary.settings import CanarySettings
 from workers.cli import stop_on_signals
 from workers.consumer.health import HealthServer
@@ -79,15 +80,22 @@ def _run(
         longest_seconds=longest_seconds(settings.canary_interval_seconds, settings.canary_deadline_seconds),
         started=time.time(),
     )
+    sessions = store_engine.session_factory(database)
+    recorder = RunRecorder(sessions, settings.served_model, stop)
+
+    def observe(canary: prompts.Canary, result: Result, now: float) -> None:
+        metrics.add(canary, result, now)
+        recorder.add(canary, result)
+
     runner = Runner(
         endpoint=endpoint,
-        store=SqlStore(store_engine.session_factory(database), settings.served_model),
+        store=SqlStore(sessions, settings.served_model),
         key=settings.key,
         model=settings.served_model,
         deadline_seconds=settings.canary_deadline_seconds,
         interval_seconds=settings.canary_interval_seconds,
         stop=stop,
-        observe=metrics.add,
+        observe=observe,
     )
     if once:
         return _once(runner, prompts.prompts_of(concepts), stop)

@@ -21,7 +21,7 @@ from service.store.read import coverage
 router = APIRouter(tags=["coverage"])
 _DEFAULT_RANGE: Final = dt.timedelta(hours=1)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_LENGTH: Final[dict[coverage.Step, dt.timedelta]] = {
+LENGTHS: Final[dict[coverage.Step, dt.timedelta]] = {
     "minute": dt.timedelta(minutes=1),
     "hour": dt.timedelta(hours=1),
     "day": dt.timedelta(days=1),
@@ -50,23 +50,32 @@ class CoverageParameters(Parameters):
 
 def plan(parameters: CoverageParameters, now: dt.datetime) -> coverage.Range:
     """Return the range widened to whole steps; raises 422 when it is empty or too long."""
-    length = _LENGTH[parameters.step]
     end = parameters.end or now
     start = parameters.start or end - _DEFAULT_RANGE
     if start >= end:
-        raise _wrong_range("empty_range", "must be earlier than the end of the range")
-    start -= (start - _EPOCH) % length
-    end += (_EPOCH - end) % length
-    if end - start > length * _MAX_STEPS[parameters.step]:
-        most = _MAX_STEPS[parameters.step]
-        raise _wrong_range(
+        raise wrong_range("empty_range", "must be earlier than the end of the range")
+    wanted = whole_steps(start, end, parameters.step, parameters.model)
+    most = _MAX_STEPS[parameters.step]
+    if wanted.end - wanted.start > LENGTHS[parameters.step] * most:
+        raise wrong_range(
             "range_too_long",
             f"the range may span at most {most} {parameters.step}s; shorten it or enlarge step",
         )
-    return coverage.Range(start=start, end=end, model=parameters.model)
+    return wanted
 
 
-def _wrong_range(code: str, message: str) -> Exception:
+def whole_steps(
+    start: dt.datetime, end: dt.datetime, step: coverage.Step, model: str | None
+) -> coverage.Range:
+    """Return the range widened to whole steps."""
+    length = LENGTHS[step]
+    return coverage.Range(
+        start=start - (start - _EPOCH) % length, end=end + (_EPOCH - end) % length, model=model
+    )
+
+
+def wrong_range(code: str, message: str) -> Exception:
+    """Return the 422 for a range of time."""
     return invalid_input([FieldError(location="query", field="from", code=code, message=message)])
 
 

@@ -20,12 +20,19 @@ import service.store.access.tables  # noqa: F401  # its tables belong to Base's
 from service import commands
 from service.store import migrate, roles
 from service.store.base import Base
+from service.store.canary.tables import CanaryRun
 from service.store.engine import with_database, with_user
 from tests.support import ROOT
 
 TABLES = sorted(Base.metadata.tables)
-TRIAGED = {"incident_events", "webhook_messages", "webhook_deliveries", "access_log"}
-"""What the service itself adds rows to."""
+TRIAGED = {
+    "incident_events",
+    "webhook_messages",
+    "webhook_deliveries",
+    "access_log",
+    CanaryRun.__tablename__,
+}
+"""What the service's login adds rows to: itself, and the canaries' runner."""
 TRIGGER = "suppress_redundant_updates_trigger"
 LATER = "CREATE TABLE later (id integer)"
 
@@ -91,6 +98,7 @@ def test_the_reader_triages_and_changes_neither_evidence_nor_history(reader_url:
         "UPDATE incident_events SET note = ''",
         "INSERT INTO incident_events (at) VALUES (now())",
         "INSERT INTO webhook_messages (created_at) VALUES (now())",
+        "INSERT INTO canary_runs (ended_at) VALUES (now())",
         "UPDATE webhook_deliveries SET destination = ''",
     ]
     allowed = [

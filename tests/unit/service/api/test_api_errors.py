@@ -104,6 +104,7 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/incidents/{incident_id}/transitions": "change_state",
         "/v1/precision": "list_precision",
         "/v1/coverage": "get_coverage",
+        "/v1/coverage/statement": "get_coverage_statement",
         "/v1/prevalence": "get_prevalence",
         "/v1/models": "list_models",
         "/v1/decoders": "list_decoders",

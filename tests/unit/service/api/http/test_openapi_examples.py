@@ -56,10 +56,12 @@ WORDS: dict[str, set[str]] = {
     "topic": set(TAXONOMY["topics"]),
     "verified_above": set(get_args(PositionClass)),
 }
+LOSS_REASONS = {lost.reason for counter in COUNTERS if (lost := loss_of(counter))}
 WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
     ("BlindSpot", "code"): set(blind_spots.CODES),
     ("Flag", "status"): {*map(str, FlagStatus)},
-    ("Loss", "reason"): {lost.reason for counter in COUNTERS if (lost := loss_of(counter))},
+    ("Loss", "reason"): LOSS_REASONS,
+    ("StepLoss", "reason"): LOSS_REASONS,
 }
 # Names, ids, counters and prose: no vocabulary has them.
 FREE = {
@@ -84,6 +86,7 @@ FREE = {
     "token_text",
     "trace_id",
     "type",
+    "what",
 }
 
 
