@@ -35,6 +35,8 @@ FOLDERS = (
     ("", "service/store"),
     ("", "service/store/write"),
     ("", "service/store/read"),
+    ("", "service/store/evidence"),
+    ("", "service/evidence"),
     ("", "service/coverage"),
     ("", "service/incidents"),
     ("", "service/prevalence"),
