@@ -38,6 +38,8 @@ FOLDERS = (
     ("", "service/store/tenants"),
     ("", "service/store/access"),
     ("", "service/store/canary"),
+    ("", "service/store/evidence"),
+    ("", "service/evidence"),
     ("", "service/coverage"),
     ("", "service/incidents"),
     ("", "service/prevalence"),

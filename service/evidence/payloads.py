@@ -1,0 +1,115 @@
+"""Which columns of which tables the log commits to: the one place that says so. Pure.
+
+A column is in a payload, or is named here among those that may change. A change of a payload's columns is
+another VERSION, and rows of before keep theirs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from service.evidence.entry import plain
+
+VERSION: Final = 1
+NEVER: Final = frozenset({"tenant_id", "log_salt", "log_trail"})
+"""Columns of no payload: whose log it is says the tenant, and the others are the log's own."""
+
+
+class Kind(StrEnum):
+    """What an entry is about."""
+
+    EXPLANATION = "explanation"
+    FLAG = "flag"
+    INCIDENT_EVENT = "incident_event"
+    CONCEPT_VERSION = "concept_version"
+    DECODER = "decoder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The columns of one table."""
+
+    table: str
+    committed: Sequence[str]
+    may_change: Sequence[str] = ()
+
+
+SAMPLE: Final = Columns(
+    table="samples",
+    committed=(
+        "id", "model_id", "capture_id", "request_id", "layer", "position", "token_id", "token_text",
+        "phase", "norm", "stratum", "trace_id", "span_id", "role", "inclusion_probability",
+        "baseline_probability",
+        "reason", "screen_scores", "captured_at",
+    ),
+    may_change=("stored_at",),  # the store's own note; nothing is worked out from it
+)  # fmt: skip
+"""Of what was explained; part of the explanation's payload."""
+
+MATCH: Final = Columns(
+    table="concept_matches", committed=("concept", "matcher", "score"), may_change=("explanation_id",)
+)
+"""Of the concepts that an explanation matches, by name; part of its payload, whose id is in it already."""
+
+COLUMNS: Final[Mapping[Kind, Columns]] = {
+    Kind.EXPLANATION: Columns(
+        table="explanations",
+        committed=(
+            "id", "sample_id", "decoder_id", "captured_at", "text", "well_formed", "cosine", "fve",
+            "fve_beyond_token", "position_class", "verified", "claims", "candidates", "margin",
+            "anomaly_score", "anomaly_p_value", "anomaly_calibration_n", "created_at",
+        ),
+    ),
+    Kind.FLAG: Columns(
+        table="flags",
+        committed=(
+            "id", "model_id", "decoder_id", "capture_id", "request_id", "layer", "concept",
+            "concepts_digest", "concept_version", "concept_digest", "severity",
+            "positions_matched", "positions_required",
+            "positions_verified", "status", "false_positive_rate", "false_positive_rate_upper",
+            "calibration_requests", "calibration_digest", "first_captured_at", "last_captured_at",
+            "created_at",
+        ),
+        may_change=("updated_at",),  # also when nothing else did; each change has an entry with its time
+    ),
+    Kind.INCIDENT_EVENT: Columns(
+        table="incident_events",
+        committed=(
+            "id", "incident_id", "version", "kind", "at", "key_id", "key_name", "from_state", "to_state",
+            "severity", "reason", "note", "labels", "findings",
+        ),
+    ),
+    Kind.CONCEPT_VERSION: Columns(
+        table="concept_versions", committed=("digest", "name", "version", "definition", "created_at")
+    ),
+    Kind.DECODER: Columns(
+        table="decoders",
+        committed=(
+            "id", "model_id", "name", "digest", "layer", "fve_baseline", "shuffled_fve_p95",
+            "verified_above", "candidates", "calibration_n", "card", "created_at",
+        ),
+    ),
+}  # fmt: skip
+
+
+def payload_of(kind: Kind, row: Mapping[str, Any], trail: Sequence[bytes] = ()) -> dict[str, Any]:
+    """Return the payload of a row, by column; ``trail`` is its earlier commitments, the oldest first.
+
+    A row that changes has an entry for each state. The trail in its last one accounts for the others.
+    """
+    payload = _of(COLUMNS[kind], row) | {"v": VERSION, "table": COLUMNS[kind].table}
+    return payload | {"trail": [one.hex() for one in trail]} if trail else payload
+
+
+def explanation_payload(
+    row: Mapping[str, Any], sample: Mapping[str, Any], matches: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the payload of an explanation, with its sample and the concepts that it matches."""
+    found = sorted((_of(MATCH, one) for one in matches), key=lambda one: str(one["concept"]))
+    return payload_of(Kind.EXPLANATION, row) | {"sample": _of(SAMPLE, sample), "matches": found}
+
+
+def _of(columns: Columns, row: Mapping[str, Any]) -> dict[str, Any]:
+    # What is not set is stored as NULL.
+    return {name: plain(row.get(name)) for name in columns.committed}

@@ -1,0 +1,35 @@
+"""Every column of a logged table is committed to, or named among those that may change."""
+
+import pytest
+
+from service.evidence import payloads
+from service.store.tables import Base
+
+TABLES = [*payloads.COLUMNS.values(), payloads.SAMPLE, payloads.MATCH]
+
+
+@pytest.mark.parametrize("columns", TABLES, ids=lambda one: one.table)
+def test_every_column_is_in_the_payload_or_may_change(columns: payloads.Columns) -> None:
+    named = [*columns.committed, *columns.may_change]
+    real = {column.name for column in Base.metadata.tables[columns.table].columns}
+
+    assert len(named) == len(set(named))
+    assert set(named) == real - payloads.NEVER
+
+
+def test_a_trail_is_part_of_the_payload() -> None:
+    row = {"id": "one"}
+
+    without = payloads.payload_of(payloads.Kind.FLAG, row)
+    after = payloads.payload_of(payloads.Kind.FLAG, row, [b"\x01", b"\x02"])
+
+    assert "trail" not in without
+    assert after == without | {"trail": ["01", "02"]}
+
+
+def test_matches_are_in_the_order_of_their_concepts() -> None:
+    one, other = ({"concept": name, "matcher": "regex", "score": 1.0} for name in ("a", "b"))
+
+    assert payloads.explanation_payload({}, {}, [one, other]) == payloads.explanation_payload(
+        {}, {}, [other, one]
+    )
