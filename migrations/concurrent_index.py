@@ -12,10 +12,17 @@ from alembic import op
 _HAS_VALUE: Final = "has value"
 
 
-def build(name: str, table: str, column: str, *then: str, where: str | None = _HAS_VALUE) -> None:
+def build(
+    name: str,
+    table: str,
+    column: str,
+    *then: str,
+    where: str | None = _HAS_VALUE,
+    unique: bool = False,
+) -> None:
     """Index the column's values where there is one, and within equal ones the columns after it.
 
-    ``where`` is another condition, None for every row.
+    ``where`` is another condition, None for every row; ``unique``: no two rows have the same values.
     A build that was interrupted leaves an index that is not valid, so the next attempt drops that first.
     """
     condition = f"{column} IS NOT NULL" if where == _HAS_VALUE else where
@@ -25,6 +32,7 @@ def build(name: str, table: str, column: str, *then: str, where: str | None = _H
             name,
             table,
             [column, *then],
+            unique=unique,
             postgresql_concurrently=True,
             postgresql_where=None if condition is None else sa.text(condition),
         )

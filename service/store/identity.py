@@ -24,9 +24,10 @@ def model_id(name: str, tenant: str = DEFAULT_TENANT) -> uuid.UUID:
     return _derive("model", name) if tenant == DEFAULT_TENANT else _derive("model", name, tenant)
 
 
-def decoder_id(digest: str) -> uuid.UUID:
-    """Return the id of the decoder whose files and calibration have this SHA-256."""
-    return _derive("decoder", digest)
+def decoder_id(digest: str, tenant: str = DEFAULT_TENANT) -> uuid.UUID:
+    """Return the id of a tenant's decoder whose files and calibration have this SHA-256."""
+    # As for models. Whoever else reads with the same pair tells nobody that he does.
+    return _derive("decoder", digest) if tenant == DEFAULT_TENANT else _derive("decoder", digest, tenant)
 
 
 def explanation_id(sample: uuid.UUID, decoder: uuid.UUID) -> uuid.UUID:

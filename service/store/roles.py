@@ -21,6 +21,7 @@ ROLES: Final = (OWNER, WRITER, READER)
 GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     WRITER: {
         "alembic_version": ["SELECT"],
+        "tenants": ["SELECT"],
         "models": ["SELECT", "INSERT"],
         "decoders": ["SELECT", "INSERT", "UPDATE (verified_above, candidates)"],
         "samples": ["SELECT", "INSERT"],
@@ -53,6 +54,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     },
     READER: {
         "alembic_version": ["SELECT"],
+        # The service works for all and knows none by name.
+        "tenants": ["SELECT (id)"],
         "models": ["SELECT"],
         "decoders": ["SELECT"],
         "samples": ["SELECT"],

@@ -12,12 +12,10 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    DateTime,
     Double,
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     SmallInteger,
     Text,
     UniqueConstraint,
@@ -25,57 +23,41 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
+from service.store.base import Base as Base  # noqa: PLC0414  # with the tables comes what they are of
+from service.store.base import OfTenant
+from service.store.tenants.scope import COLUMN_DEFAULT
+from service.store.tenants.tables import Tenant
 from subtext_sidecar.contract.counters import Hop, WorkerCounter
-
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-class Base(DeclarativeBase):
-    """All tables; text is ``text`` and times carry their zone."""
-
-    metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy reads this as a class attribute
-        str: Text,
-        dt.datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB,
-    }
-
-
-def values_of(row: Base) -> dict[str, Any]:
-    """Return what was set or loaded of a row, by column, so that nobody else has to list its columns."""
-    names = [column.key for column in row.__table__.columns]
-    return {name: getattr(row, name) for name in names if name in row.__dict__}
 
 
 class Model(Base):
-    """An audited model, by the name that it is served under."""
+    """An audited model of one tenant, by the name that it is served under."""
 
     __tablename__ = "models"
+    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of name
-    name: Mapped[str] = mapped_column(unique=True)
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of name and tenant
+    name: Mapped[str]
     d_model: Mapped[int]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Tenant.id), server_default=COLUMN_DEFAULT)
 
 
-class Decoder(Base):
+class Decoder(OfTenant, Base):
     """An NLA pair at one version, with the calibration that its verdicts stand on."""
 
     __tablename__ = "decoders"
-    __table_args__ = (CheckConstraint("candidates >= 1", name="candidates"),)
+    __table_args__ = (
+        CheckConstraint("candidates >= 1", name="candidates"),
+        UniqueConstraint("tenant_id", "digest"),
+    )
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of digest
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of digest and tenant
     model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"), index=True)
     name: Mapped[str]
-    digest: Mapped[str] = mapped_column(unique=True)  # SHA-256 over weights, meta and calibration
+    digest: Mapped[str]  # SHA-256 over weights, meta and calibration
     layer: Mapped[int]
     fve_baseline: Mapped[float]  # mean-predictor error on unit vectors: 1 - |mean|^2
     shuffled_fve_p95: Mapped[float]  # of the FVE; without verified_above, what readings had to exceed
@@ -89,7 +71,7 @@ class Decoder(Base):
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
-class Sample(Base):
+class Sample(OfTenant, Base):
     """An activation that was chosen, with the probability that it was."""
 
     __tablename__ = "samples"
@@ -133,7 +115,7 @@ class Sample(Base):
     stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
-class RequestName(Base):
+class RequestName(OfTenant, Base):
     """A name that a capture is looked up by: its request's id, or what else its client may have sent.
 
     Clients choose names, so one may be of any number of captures. Nothing is counted or judged by them.
@@ -153,7 +135,7 @@ class RequestName(Base):
     captured_at: Mapped[dt.datetime]  # of the first sample that was stored, not of the earliest
 
 
-class Explanation(Base):
+class Explanation(OfTenant, Base):
     """What one decoder said about one sample: a hypothesis with its fidelity, never a fact."""
 
     __tablename__ = "explanations"
@@ -185,7 +167,7 @@ class Explanation(Base):
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
-class ConceptMatch(Base):
+class ConceptMatch(OfTenant, Base):
     """One explanation that matched one concept. A match alone is no flag."""
 
     __tablename__ = "concept_matches"
@@ -198,7 +180,11 @@ class ConceptMatch(Base):
 
 
 class ConceptVersion(Base):
-    """What a concept's name stood for. A definition that was used never changes."""
+    """What a concept's name stood for. A definition that was used never changes.
+
+    It belongs to no tenant: it is kept by its content, once for all, and read by whom `ModelConcept` says
+    that he uses it.
+    """
 
     __tablename__ = "concept_versions"
 
@@ -210,7 +196,7 @@ class ConceptVersion(Base):
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
-class ModelConcept(Base):
+class ModelConcept(OfTenant, Base):
     """A definition that a model was watched for: name and version are each model's own."""
 
     __tablename__ = "model_concepts"
@@ -230,7 +216,7 @@ class FlagStatus(StrEnum):
     CALIBRATED = "calibrated"
 
 
-class Flag(Base):
+class Flag(OfTenant, Base):
     """A concept found on a request at enough positions of verified explanations."""
 
     __tablename__ = "flags"
@@ -274,7 +260,7 @@ class Flag(Base):
     updated_at: Mapped[dt.datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
 
-class Incident(Base):
+class Incident(OfTenant, Base):
     """All that one decoder found on one capture at one layer, and where its triage stands.
 
     Its evidence is not listed here: flags and samples are found by their capture.
@@ -309,7 +295,7 @@ class Incident(Base):
     updated_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
-class IncidentEvent(Base):
+class IncidentEvent(OfTenant, Base):
     """What happened to an incident, one row a version; rows are only ever added."""
 
     __tablename__ = "incident_events"
@@ -332,7 +318,7 @@ class IncidentEvent(Base):
     findings: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
 
 
-class AnomalyWindow(Base):
+class AnomalyWindow(OfTenant, Base):
     """Requests that were tested together for being anomalies; the false discovery rate is theirs."""
 
     __tablename__ = "anomaly_windows"
@@ -354,7 +340,7 @@ class AnomalyWindow(Base):
     closed_at: Mapped[dt.datetime]  # when its requests were tested
 
 
-class RequestTest(Base):
+class RequestTest(OfTenant, Base):
     """Whether one capture, at one layer, is an anomaly among the requests of its window. Tested once."""
 
     __tablename__ = "request_tests"
@@ -387,7 +373,7 @@ class RequestTest(Base):
     tested_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
-class WebhookMessage(Base):
+class WebhookMessage(OfTenant, Base):
     """An incident event to tell the webhooks, stored in the transaction of the event."""
 
     __tablename__ = "webhook_messages"
@@ -397,7 +383,7 @@ class WebhookMessage(Base):
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
-class WebhookDelivery(Base):
+class WebhookDelivery(OfTenant, Base):
     """One message on its way to one destination."""
 
     __tablename__ = "webhook_deliveries"
@@ -444,6 +430,8 @@ class CoverageMinute(Base):
         ),
     )
 
+    # One source may count for several tenants. By this one first, so that its minutes lie together.
+    tenant_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=COLUMN_DEFAULT)
     minute: Mapped[dt.datetime] = mapped_column(primary_key=True)
     source: Mapped[str] = mapped_column(primary_key=True)
     hop: Mapped[str] = mapped_column(primary_key=True)  # a Hop
@@ -453,7 +441,7 @@ class CoverageMinute(Base):
     count: Mapped[int] = mapped_column(BigInteger)
 
 
-class CanaryReading(Base):
+class CanaryReading(OfTenant, Base):
     """What one decoder said about one sample of a canary: evidence of the pipeline, never of traffic."""
 
     __tablename__ = "canary_readings"
@@ -473,7 +461,7 @@ class CanaryReading(Base):
     stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
-class CanaryFlag(Base):
+class CanaryFlag(OfTenant, Base):
     """A concept that the rule of flags found on a canary. It is no flag: nobody is told of it."""
 
     __tablename__ = "canary_flags"
@@ -500,6 +488,9 @@ class ApiKey(Base):
     name: Mapped[str]
     secret_sha256: Mapped[bytes] = mapped_column(BYTEA, unique=True)
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    role: Mapped[str | None]  # service.auth.Role that gave the scopes; None: they were given one by one
+    models: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # served names; None: all of the tenant
+    tenant_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Tenant.id), server_default=COLUMN_DEFAULT)
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[dt.datetime | None]
     revoked_at: Mapped[dt.datetime | None]

@@ -7,11 +7,11 @@ from typing import Final, Literal
 from pydantic import Field
 
 from service.api.schemas.answer import Answer
+from service.store.base import values_of
 from service.store.read import explanations
 from service.store.tables import Decoder as DecoderRow
 from service.store.tables import Explanation as ExplanationRow
 from service.store.tables import Sample as SampleRow
-from service.store.tables import values_of
 
 LABEL: Final = (
     "Hypothesis: one decoder's reading of one activation. Verified means that the text rebuilds this "

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from service.store.tables import CoverageMinute
 
 _KEY: Final = ("minute", "source", "hop", "model", "stratum", "counter")
+"""Within the tenant that the transaction is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class SourceCount:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """The primary key of the count's row."""
+        """The primary key of the count's row, but for its tenant."""
         return tuple(getattr(self, name) for name in _KEY)
 
 
@@ -59,6 +60,8 @@ def _write(session: Session, counts: Iterable[SourceCount], kept: ColumnElement[
     rows = [asdict(count) for count in sorted(counts, key=lambda count: count.key)]
     if rows:
         session.execute(
-            insert(CoverageMinute).on_conflict_do_update(index_elements=list(_KEY), set_={"count": kept}),
+            insert(CoverageMinute).on_conflict_do_update(
+                index_elements=["tenant_id", *_KEY], set_={"count": kept}
+            ),
             rows,
         )

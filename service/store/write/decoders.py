@@ -11,6 +11,8 @@ from sqlalchemy.orm import Session
 
 from service.store import identity
 from service.store.tables import Decoder, Model
+from service.store.tenants import scope
+from service.store.tenants.tables import Tenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +31,20 @@ class NewDecoder:
     verified_above: Mapping[str, float] = field(default_factory=dict)
     """Threshold by position class; empty for a decoder with one threshold for all classes."""
     candidates: int = 1
+    tenant: str = identity.DEFAULT_TENANT
+    """Whose model it reads."""
 
 
 def register_decoder(session: Session, decoder: NewDecoder) -> tuple[uuid.UUID, uuid.UUID]:
     """Insert model and decoder unless they exist; return (model id, decoder id).
 
     An existing decoder's row takes over only ``verified_above`` and ``candidates``, which older workers did
-    not write. Raises ValueError when the stored model has another d_model, so is another model.
+    not write. Raises ValueError when the stored model has another d_model, so is another model, and when
+    there is no such tenant. The transaction is the tenant's from then on.
     """
-    model_id = identity.model_id(decoder.model)
-    decoder_id = identity.decoder_id(decoder.digest)
+    _name_tenant(session, decoder.tenant)
+    model_id = identity.model_id(decoder.model, decoder.tenant)
+    decoder_id = identity.decoder_id(decoder.digest, decoder.tenant)
     model_row = {"id": model_id, "name": decoder.model, "d_model": decoder.d_model}
     session.execute(insert(Model).values(model_row).on_conflict_do_nothing())
     known = session.execute(select(Model.d_model).where(Model.id == model_id)).scalar_one()
@@ -65,5 +71,12 @@ def register_decoder(session: Session, decoder: NewDecoder) -> tuple[uuid.UUID, 
         "verified_above": func.coalesce(insertion.excluded.verified_above, Decoder.verified_above),
         "candidates": insertion.excluded.candidates,
     }
-    session.execute(insertion.on_conflict_do_update(index_elements=["digest"], set_=changes))
+    session.execute(insertion.on_conflict_do_update(index_elements=["tenant_id", "digest"], set_=changes))
     return model_id, decoder_id
+
+
+def _name_tenant(session: Session, name: str) -> None:
+    tenant = identity.tenant_id(name)
+    if session.scalar(select(Tenant.id).where(Tenant.id == tenant)) is None:
+        raise ValueError(f"there is no tenant {name!r}; make it first: subtext tenant create {name}")
+    scope.set_tenant(session, tenant)

@@ -14,7 +14,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.store import identity
-from service.store.tables import ConceptMatch, Explanation, Sample, values_of
+from service.store.base import values_of
+from service.store.tables import ConceptMatch, Explanation, Sample
 from service.store.write import incident_repair, incidents, names
 from service.store.write.evidence import Verdicts
 from service.store.write.flags import RaisedFlag, Subject, refresh_flags

@@ -11,8 +11,8 @@ from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from service.store import identity, migrate
+from service.store.base import Base
 from service.store.engine import create_engine, ping, with_database
-from service.store.tables import Base
 from tests.support.waiting import wait_until
 
 

@@ -18,8 +18,8 @@ from psycopg.errors import InsufficientPrivilege
 
 from service import commands
 from service.store import migrate, roles
+from service.store.base import Base
 from service.store.engine import with_database, with_user
-from service.store.tables import Base
 from tests.support import ROOT
 
 TABLES = sorted(Base.metadata.tables)
@@ -75,7 +75,12 @@ def test_the_reader_changes_no_table(reader_url: str, table: str) -> None:
     wanted = [*insertions, *others, *schema_changes(table)]
 
     assert refused(reader_url, insertion, *others, *schema_changes(table)) == wanted
-    assert refused(reader_url, f"SELECT * FROM {table}") == []
+    readable = "id" if table == "tenants" else "*"
+    assert refused(reader_url, f"SELECT {readable} FROM {table}") == []
+
+
+def test_the_reader_learns_no_tenants_name(reader_url: str) -> None:
+    assert refused(reader_url, "SELECT name FROM tenants") != []
 
 
 def test_the_reader_triages_and_changes_neither_evidence_nor_history(reader_url: str) -> None:
@@ -116,6 +121,8 @@ def test_the_writer_adds_and_never_takes_away_or_alters(writer_url: str, table: 
     if table in {"api_keys", "webhook_deliveries"}:
         wanted = [insertion, f"SELECT * FROM {table}"]
         assert refused(writer_url, *wanted) == wanted
+    elif table == "tenants":
+        assert refused(writer_url, insertion, f"SELECT * FROM {table}") == [insertion]
     else:
         assert refused(writer_url, insertion, f"SELECT * FROM {table}") == []
 

@@ -2,7 +2,7 @@
 
 import uuid
 
-from service.store.identity import DEFAULT_TENANT, model_id, tenant_id
+from service.store.identity import DEFAULT_TENANT, decoder_id, model_id, tenant_id
 
 
 def test_two_tenants_models_of_one_name_are_two_models() -> None:
@@ -19,3 +19,8 @@ def test_the_default_tenants_models_keep_the_ids_of_before_tenants() -> None:
 def test_tenant_and_name_cannot_run_into_each_other() -> None:
     assert model_id("ab", "c") != model_id("a", "bc")
     assert tenant_id("a") != model_id("a")
+
+
+def test_a_decoder_of_before_tenants_keeps_its_id_and_two_tenants_never_share_one() -> None:
+    assert decoder_id("d") == decoder_id("d", "default")
+    assert len({decoder_id("d", tenant) for tenant in ("default", "acme", "other")}) == 3

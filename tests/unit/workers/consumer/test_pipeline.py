@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.store.tables import Sample, values_of
+from service.store.base import values_of
+from service.store.tables import Sample
 from service.store.write.readings import NewReading
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Stratum

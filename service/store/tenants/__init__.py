@@ -1,0 +1,1 @@
+"""Tenants: who they are, and whose rows a transaction is about."""
