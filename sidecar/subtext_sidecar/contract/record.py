@@ -20,6 +20,7 @@ from msgspec.structs import asdict
 
 from subtext_sidecar.contract.counters import Hop, RejectReason
 from subtext_sidecar.contract.facts import Count, Name, RequestFacts, RowFacts, has_nul
+from subtext_sidecar.contract.tenant import DEFAULT_TENANT, TenantName
 
 VERSION: Final = 1
 
@@ -49,6 +50,7 @@ class _OwnFields(RowFacts, frozen=True, kw_only=True):
     captured_at: float  # Unix seconds, fixed by the plugin
     dtype: str  # float32 | bfloat16 | float16, little endian
     shape: tuple[int, ...]  # (d_model,)
+    tenant: TenantName = DEFAULT_TENANT  # whose engine it was; a record of before names none
     # What the screen measured, by detector.
     scores: dict[str, float] = {}  # noqa: RUF012  # msgspec makes a new one each
 
@@ -64,9 +66,9 @@ FIELDS: Final = frozenset((*Header.__struct_fields__, *RequestFacts.__struct_fie
 
 
 class CoverageCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Cumulative counts of one source in one minute, for one stratum of requests.
+    """Cumulative counts of one source in one minute, for one stratum of a tenant's requests.
 
-    Counts only grow within (source, model, stratum, minute), so a reader keeps the largest value
+    Counts only grow within (source, tenant, model, stratum, minute), so a reader keeps the largest value
     it saw and a redelivered or reordered message changes nothing.
     """
 
@@ -77,6 +79,7 @@ class CoverageCount(msgspec.Struct, frozen=True, kw_only=True):
     stratum: str  # a Stratum
     minute: int  # Unix time // 60
     counts: dict[str, int]  # e.g. requests_seen, rows_sampled, rows_shipped, dropped_socket_full
+    tenant: TenantName = DEFAULT_TENANT  # whose requests; a message of before names none
 
 
 NO_SCORES: Final = msgspec.Raw(msgspec.msgpack.encode({}))
@@ -176,14 +179,22 @@ def decode(header_bytes: bytes, vector: bytes) -> Record:
 
 
 def sample_id(header: Header) -> uuid.UUID:
-    """Return the sample's identity: UUIDv5 of (model, capture, layer, position).
+    """Return the sample's identity: UUIDv5 of (model, capture, layer, position), and of its tenant.
 
     A redelivered or recomputed activation has the same identity, which makes storing idempotent. Nothing
-    that a client chooses is part of it; in a record of before captures, the request's id is.
+    that a client chooses is part of it; in a record of before captures, the request's id is. A capture that
+    another tenant's engine repeats is another sample.
     """
     # msgpack is length-prefixed, so ("a", "bc") and ("ab", "c") cannot meet in one name.
     request = header.request
-    parts = (header.model, request.capture_id or request.request_id, header.layer, header.position)
+    parts: tuple[str | int, ...] = (
+        header.model,
+        request.capture_id or request.request_id,
+        header.layer,
+        header.position,
+    )
+    if header.tenant != DEFAULT_TENANT:  # samples of before tenants keep their ids
+        parts += (header.tenant,)
     return uuid.uuid5(_NAMESPACE, _encoder.encode(parts).hex())
 
 

@@ -22,6 +22,7 @@ from subtext_sidecar.contract.record import (
     RecordError,
     to_float32,
 )
+from subtext_sidecar.contract.tenant import DEFAULT_TENANT, TenantName
 from subtext_sidecar.local import block_v1
 
 VERSION: Final = 2
@@ -43,6 +44,7 @@ class BlockHeader(msgspec.Struct, frozen=True, kw_only=True):
     requests: list[RequestFacts]  # distinct
     request: list[int]  # of each row: index into requests
     rows: list[RowFacts]  # their probability and reason are those of the plugin's policy
+    tenant: TenantName = DEFAULT_TENANT  # of the engine; a plugin of before names none
 
 
 class Block(NamedTuple):

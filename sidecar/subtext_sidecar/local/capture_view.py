@@ -28,7 +28,7 @@ from subtext_sidecar.contract.counters import (
     loss_of,
 )
 from subtext_sidecar.contract.record import CoverageCount
-from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell
+from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, cell_of
 from subtext_sidecar.local.wire import OVERHEAD_BUCKETS_SECONDS, CaptureStatus, OverheadCounts, Sampled
 
 SILENT_AFTER_SECONDS: Final = 10.0
@@ -105,7 +105,7 @@ class CaptureView(Collector):
 
     def update_coverage(self, count: CoverageCount) -> None:
         """Add what is new in a cumulative count; repeated and reordered messages change nothing."""
-        key = (count.source, Cell(count.model, count.stratum, count.minute))
+        key = (count.source, cell_of(count))
         with self._lock:
             known = self._minutes.setdefault(key, {})
             is_older = self._beginning is not None and count.minute < self._beginning.minute

@@ -1,4 +1,4 @@
-"""The coverage ledger: cumulative counts by model, stratum and minute, for one process start.
+"""The coverage ledger: cumulative counts by tenant, model, stratum and minute, for one process start.
 
 Counts of one row all go to the minute in which it was captured, so that sums reconcile minute by
 minute. A minute is handed out again after each change and, because a message may be lost on the
@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from subtext_sidecar.contract.counters import CounterName, Hop
 from subtext_sidecar.contract.record import VERSION, CoverageCount
+from subtext_sidecar.contract.tenant import DEFAULT_TENANT
 
 SECONDS_PER_MINUTE: Final = 60
 _REPEAT_MINUTES: Final = 15
@@ -29,6 +30,23 @@ class Cell(NamedTuple):
     model: str
     stratum: str  # a Stratum
     minute: int  # Unix time // 60
+    tenant: str = DEFAULT_TENANT
+
+
+class Audited(NamedTuple):
+    """Which model is audited, and whose."""
+
+    model: str
+    tenant: str
+
+    def cell(self, stratum: str, minute: int) -> Cell:
+        """Return what counts of its rows are about."""
+        return Cell(self.model, stratum, minute, self.tenant)
+
+
+def cell_of(count: CoverageCount) -> Cell:
+    """Return what a message's counts are about."""
+    return Cell(count.model, count.stratum, count.minute, count.tenant)
 
 
 class Ledger:
@@ -62,7 +80,7 @@ class Ledger:
     def put_back(self, count: CoverageCount) -> None:
         """Say that a taken count could not be sent; it is taken again."""
         with self._lock:
-            cell = Cell(count.model, count.stratum, count.minute)
+            cell = cell_of(count)
             if cell in self._minutes:
                 self._changed.add(cell)
 
@@ -84,5 +102,6 @@ class Ledger:
             model=cell.model,
             stratum=cell.stratum,
             minute=cell.minute,
+            tenant=cell.tenant,
             counts=dict(self._minutes[cell]),
         )

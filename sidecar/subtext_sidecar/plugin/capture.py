@@ -14,6 +14,7 @@ from time import perf_counter, time
 from typing import Any, Final
 
 from subtext_sidecar.contract.counters import CounterName, PluginCounter, Stratum
+from subtext_sidecar.contract.tenant import DEFAULT_TENANT
 from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.overhead import Overhead
@@ -50,6 +51,7 @@ class Capture:
         key: DrawKey,
         halves: EngineHalves,
         randomized_ids: bool,
+        tenant: str = DEFAULT_TENANT,
         canaries: CanaryGate | None = None,
         overhead: Overhead | None = None,
         memory: Memory | None = None,
@@ -59,7 +61,7 @@ class Capture:
         self.overhead = overhead or Overhead()
         self._memory = memory or Memory()
         self._runner = runner
-        self._model = model
+        self._model, self._tenant = model, tenant
         self._ledger = ledger
         self._ring = ring
         self._handover = handover
@@ -229,7 +231,7 @@ class Capture:
     def _drop(self, picked: RowSelection, captured_at: float, counter: CounterName) -> None:
         minute = int(captured_at) // SECONDS_PER_MINUTE
         for stratum, count in Counter(watch.stratum for watch, _ in picked.wanted).items():
-            cell = Cell(self._model, stratum, minute)
+            cell = Cell(self._model, stratum, minute, self._tenant)
             self._ledger.add(cell, _ROWS_SAMPLED, count)
             self._ledger.add(cell, counter, count)
 
@@ -238,4 +240,5 @@ class Capture:
         self._watchlist.miss(requests)
 
     def _count(self, stratum: str, counter: CounterName, count: int) -> None:
-        self._ledger.add(Cell(self._model, stratum, int(time()) // SECONDS_PER_MINUTE), counter, count)
+        minute = int(time()) // SECONDS_PER_MINUTE
+        self._ledger.add(Cell(self._model, stratum, minute, self._tenant), counter, count)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from subtext_sidecar.contract.tenant import DEFAULT_TENANT, is_tenant_name
 from subtext_sidecar.local.policy import CapturePolicy, PolicyError, check_capture
 from subtext_sidecar.local.policy_channel import SUFFIX
 
@@ -15,6 +16,7 @@ MAX_IPC_PATH_BYTES: Final = 107  # sun_path of a Unix socket
 _WHERE: Final = "additional_config.subtext"
 SECRET_FILE: Final = f"{_WHERE}.secret_file"
 SPLIT: Final = f"{_WHERE}.split"
+TENANT: Final = f"{_WHERE}.tenant"
 
 
 class SettingsError(ValueError):
@@ -28,6 +30,7 @@ class CaptureSettings(CapturePolicy, frozen=True, kw_only=True, forbid_unknown_f
     socket: Annotated[str, Meta(pattern="^ipc://.")]  # the sidecar binds it, the plugin connects
     secret_file: Annotated[str, Meta(min_length=1)]  # keys the draw; see secret.read_key
     model: str = ""  # name on the records; empty: the served model name
+    tenant: str = DEFAULT_TENANT  # whose traffic this engine serves
     queue_rows: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096  # rows waiting for the sender thread
     # Which halves of a prefill/decode split this engine serves; null: what its kv_role says by itself.
     split: Split | None = None
@@ -56,6 +59,11 @@ def parse_settings(value: Any) -> CaptureSettings:
         raise SettingsError(f"{_WHERE}: {error}") from error
     except PolicyError as error:
         raise SettingsError(str(error)) from error
+    if not is_tenant_name(settings.tenant):
+        raise SettingsError(
+            f"{TENANT} is {settings.tenant[:80]!r}: give 1 to 63 lower-case letters, digits and hyphens, "
+            f"with no hyphen first; left out, it is {DEFAULT_TENANT!r}"
+        )
     path = settings.socket.removeprefix("ipc://")
     most = MAX_IPC_PATH_BYTES - len(SUFFIX)
     if len(path.encode()) > most:

@@ -9,7 +9,7 @@ from subtext_sidecar.contract.counters import INVALID, CounterName, RejectReason
 from subtext_sidecar.contract.record import MAX_HEADER_BYTES, RecordError
 from subtext_sidecar.contract.streams import activations_stream
 from subtext_sidecar.local.block import Block, decode_block
-from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Cell, Ledger
+from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Audited, Cell, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.screen.screening import Screening
 from subtext_sidecar.shipper.buffer import Buffer, Entry
@@ -74,17 +74,17 @@ class Intake:
         if self._stream == _UNKNOWN_STREAM:
             self._stream = activations_stream(model, layer)
 
-    def accept(self, messages: Iterable[Frames], minute: int, model: str) -> str:
-        """Take blocks in their order; return the model that was last heard of.
+    def accept(self, messages: Iterable[Frames], minute: int, heard: Audited) -> Audited:
+        """Take blocks in their order; return whose rows came last.
 
-        ``minute`` and ``model`` are for rows that tell none themselves.
+        ``minute`` and ``heard``, whose came last before, are for rows that tell nothing themselves.
         """
         for alike, blocks in _together(
-            self._decoded(messages, Cell(model, Stratum.UNKNOWN, minute)), minute
+            self._decoded(messages, heard.cell(Stratum.UNKNOWN, minute)), minute
         ):
-            model = alike.kind.model
+            heard = Audited(alike.kind.model, alike.kind.tenant)
             self._take(measure(*blocks), alike.minute)
-        return model
+        return heard
 
     def _decoded(self, messages: Iterable[Frames], now: Cell) -> Iterator[Block]:
         for header, vectors in messages:
@@ -111,7 +111,8 @@ class Intake:
             self._metrics.screen_rows.labels(rows.kind.model, verdict).inc(count)
         if taken.verdicts["unscreened"]:
             self._tell_unfit(rows.kind)
-        cells = {stratum: Cell(rows.kind.model, stratum, minute) for stratum in received}
+        audited = Audited(rows.kind.model, rows.kind.tenant)
+        cells = {stratum: audited.cell(stratum, minute) for stratum in received}
         put = self._buffer.put
         for kept in taken.kept:
             header, vector = make_record(rows, kept)
@@ -133,8 +134,9 @@ class Intake:
         """Count the rows of a block that must not be used, as far as they can still be told."""
         lost = estimate(header)
         minute = now.minute if lost.captured_at is None else _minute_of(lost.captured_at, now.minute)
+        audited = Audited(lost.model or now.model, lost.tenant or now.tenant)
         for stratum, count in lost.strata.items():
-            cell = Cell(lost.model or now.model, stratum, minute)
+            cell = audited.cell(stratum, minute)
             self._ledger.add(cell, _RECEIVED, count)
             self._ledger.add(cell, INVALID[error.reason], count)
         self._bury(header, vectors, error)

@@ -1,9 +1,10 @@
 """The sidecar's loop: receive, check, screen, buffer, ship, report.
 
-Counts reconcile at every moment, per model, stratum and minute of capture: rows_received =
+Counts reconcile at every moment, per tenant, model, stratum and minute of capture: rows_received =
 rows_shipped + thinned + dropped_invalid_* + dropped_buffer_full + dropped_redis_error + what is in
 the buffer. dropped_trimmed counts rows that were shipped and then pushed out of the stream before a
-reader settled them; Redis does not tell which, so they are of stratum "unknown".
+reader settled them; Redis does not tell which, so they are of stratum "unknown", and of whoever was heard
+last.
 """
 
 import logging
@@ -11,9 +12,10 @@ import time
 from typing import Final
 
 from subtext_sidecar.contract.record import RecordError, decode_coverage
+from subtext_sidecar.contract.tenant import DEFAULT_TENANT
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.capture_view import CaptureView
-from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Ledger
+from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Audited, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.screen.screening import Screening
 from subtext_sidecar.shipper.buffer import Buffer
@@ -28,7 +30,7 @@ from subtext_sidecar.shipper.receiver import Receiver
 _BLOCK_FRAMES: Final = 2  # after the kind
 _BEAT_SECONDS: Final = 2.0
 _REPEAT_EVERY: Final = 15  # beats
-_UNKNOWN_MODEL: Final = "unknown"
+_UNKNOWN: Final = Audited("unknown", DEFAULT_TENANT)
 
 
 class Sidecar:
@@ -60,7 +62,7 @@ class Sidecar:
         self._intake = Intake(
             buffer=buffer, outbox=self._outbox, ledger=ledger, screening=screening, metrics=metrics
         )
-        self._model = _UNKNOWN_MODEL  # that was last heard of
+        self._heard = _UNKNOWN  # of whose rows or status came last
         self._reason = ""  # of the plugin's last status
         self._beat_at = 0.0
         self._beats = 0
@@ -77,9 +79,9 @@ class Sidecar:
                 blocks.append((frames[0], frames[1]))
             else:
                 self._accept_other(kind, frames)
-        self._model = self._intake.accept(blocks, minute, self._model)
+        self._heard = self._intake.accept(blocks, minute, self._heard)
         self._screening.adapt(time.monotonic())
-        self._outbox.ship(minute, self._model)
+        self._outbox.ship(minute, self._heard)
         self._health.turn()
         return len(messages)
 
@@ -90,7 +92,7 @@ class Sidecar:
             continue
         while len(self._buffer) and time.monotonic() < deadline:
             self.step(0.05)
-        self._outbox.give_up(_minute(), self._model)
+        self._outbox.give_up(_minute(), self._heard)
         self._beat()
 
     def _accept_other(self, kind: bytes, frames: list[bytes]) -> None:
@@ -112,7 +114,7 @@ class Sidecar:
             self._log.warning("report_invalid", extra={"fields": {"detail": str(error)}})
 
     def _hear(self, status: wire.CaptureStatus) -> None:
-        self._model = status.model
+        self._heard = Audited(status.model, status.tenant)
         self._intake.expect(status.model, status.layer)
         self._view.update_status(status, time.monotonic())
         self._metrics.show_policy(status.model, self._policies.version, status.policy_version)
@@ -133,8 +135,8 @@ class Sidecar:
             self._view.update_coverage(count)
             self._outbox.keep(count)
         self._view.tick(time.monotonic(), minute)
-        if self._model != _UNKNOWN_MODEL:
-            self._metrics.show_rates(self._model, self._screening.rates)
+        if self._heard != _UNKNOWN:
+            self._metrics.show_rates(self._heard.model, self._screening.rates)
         self._outbox.report()
 
 

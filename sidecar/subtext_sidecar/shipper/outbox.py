@@ -12,7 +12,7 @@ from redis import RedisError
 from subtext_sidecar.contract.counters import CounterName, SidecarCounter, Stratum
 from subtext_sidecar.contract.record import CoverageCount, encode_coverage
 from subtext_sidecar.contract.streams import COVERAGE_STREAM
-from subtext_sidecar.local.ledger import Cell, Ledger
+from subtext_sidecar.local.ledger import Audited, Cell, Ledger, cell_of
 from subtext_sidecar.log import NAME
 from subtext_sidecar.shipper.buffer import Buffer, Entry
 from subtext_sidecar.shipper.health import Health
@@ -59,19 +59,19 @@ class Outbox:
 
     def keep(self, count: CoverageCount) -> None:
         """Keep the newest count of each cell until it is in Redis."""
-        self._counts[count.source, Cell(count.model, count.stratum, count.minute)] = count
+        self._counts[count.source, cell_of(count)] = count
         while len(self._counts) > _MAX_WAITING_COUNTS:
             del self._counts[next(iter(self._counts))]
 
-    def ship(self, minute: int, model: str) -> None:
+    def ship(self, minute: int, heard: Audited) -> None:
         """Write what the buffer holds, for a second at most: a slow Redis must not stop the loop.
 
         The last batch is still under way on return, so that Redis works while the caller takes the
-        next rows; the next call settles it. Trimmed rows are counted for ``minute`` and ``model``.
+        next rows; the next call settles it. Trimmed rows are counted for ``minute`` and ``heard``.
         """
         started = time.monotonic()
         while self._retry_at <= time.monotonic() < started + _SHIP_SECONDS:
-            self._finish(minute, model)
+            self._finish(minute, heard)
             self._begin()
             if len(self._buffer) <= _ENTRIES_PER_BATCH:
                 return
@@ -88,7 +88,7 @@ class Outbox:
         else:
             self._under_way, self._begin_seconds = entries, time.monotonic() - started
 
-    def _finish(self, minute: int, model: str) -> None:
+    def _finish(self, minute: int, heard: Audited) -> None:
         if not self._under_way:
             return
         started = time.monotonic()
@@ -97,14 +97,13 @@ class Outbox:
         self._settle(self._under_way[: shipped.written], SidecarCounter.ROWS_SHIPPED)
         stream, self._under_way = self._under_way[0].stream, []
         if shipped.trimmed:
-            self._ledger.add(
-                Cell(model, Stratum.UNKNOWN, minute), SidecarCounter.DROPPED_TRIMMED, shipped.trimmed
-            )
+            cell = heard.cell(Stratum.UNKNOWN, minute)
+            self._ledger.add(cell, SidecarCounter.DROPPED_TRIMMED, shipped.trimmed)
         self._redis_answered(stream, shipped.error)
 
-    def give_up(self, minute: int, model: str) -> None:
+    def give_up(self, minute: int, heard: Audited) -> None:
         """Drop and count what the buffer still holds; arguments as for ``ship``."""
-        self._finish(minute, model)
+        self._finish(minute, heard)
         self._settle(self._buffer.oldest(len(self._buffer)), SidecarCounter.DROPPED_REDIS_ERROR)
 
     def report(self) -> None:

@@ -26,6 +26,7 @@ from subtext_sidecar.contract.record import (
     encode_fields,
     to_float32,
 )
+from subtext_sidecar.contract.tenant import DEFAULT_TENANT, is_tenant_name
 from subtext_sidecar.local.block import Block
 
 
@@ -36,6 +37,7 @@ class Kind(NamedTuple):
     layer: int
     dtype: str
     d_model: int
+    tenant: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,7 @@ class Estimate(NamedTuple):
     """What can still be told about the rows of a block that must not be used."""
 
     model: str | None
+    tenant: str | None
     captured_at: float | None
     strata: Counter[str]  # rows by stratum, Stratum.UNKNOWN where it does not tell
 
@@ -77,7 +80,7 @@ class Estimate(NamedTuple):
 def kind_of(block: Block) -> Kind:
     """Return what a block's rows have in common."""
     header = block.header
-    return Kind(header.model, header.layer, header.dtype, header.d_model)
+    return Kind(header.model, header.layer, header.dtype, header.d_model, header.tenant)
 
 
 def measure(*blocks: Block) -> Rows:
@@ -124,6 +127,7 @@ def make_record(rows: Rows, kept: KeptRow) -> tuple[bytes, bytes]:
         "v": VERSION,
         "model": kind.model,
         "layer": kind.layer,
+        "tenant": kind.tenant,
         "norm": norm if math.isfinite(norm) else 0.0,
         "probability": probability,
         "baseline_probability": baseline_probability,
@@ -148,6 +152,7 @@ class _Stratum(msgspec.Struct):
 
 class _Remains(msgspec.Struct):
     model: str | None = None
+    tenant: str = DEFAULT_TENANT
     captured_at: float | None = None
     requests: list[_Stratum] = []
     request: list[int] = []
@@ -166,13 +171,13 @@ def estimate(header_bytes: bytes) -> Estimate:
     try:
         found = _remains_decoder.decode(header_bytes)
     except UNDECODABLE:
-        return Estimate(None, None, _ONE_ROW)
+        return Estimate(None, None, None, _ONE_ROW)
+    tenant = found.tenant if is_tenant_name(found.tenant) else None
     if found.captured_at is not None and not math.isfinite(found.captured_at):
         found.captured_at = None
     strata, rows = [one.stratum for one in found.requests] or found.strata, found.rows or found.position
-    if not rows:
-        return Estimate(found.model, found.captured_at, _ONE_ROW)
-    return Estimate(found.model, found.captured_at, _strata(strata, found.request, rows))
+    of_rows = _strata(strata, found.request, rows) if rows else _ONE_ROW
+    return Estimate(found.model, tenant, found.captured_at, of_rows)
 
 
 def _strata(strata: list[str], request: list[int], rows: Sequence[object]) -> Counter[str]:

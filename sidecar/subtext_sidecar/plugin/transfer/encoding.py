@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from subtext_sidecar.contract.counters import PluginCounter
 from subtext_sidecar.contract.facts import RequestFacts, RowFacts
+from subtext_sidecar.contract.tenant import DEFAULT_TENANT
 from subtext_sidecar.local.block import MAX_BLOCK_HEADER_BYTES, MAX_ROWS, VERSION, BlockHeader, encode_block
 from subtext_sidecar.local.wire import MAX_FRAME_BYTES
 from subtext_sidecar.plugin.sampling.rule import Choice, probability_of, reason_of
@@ -47,6 +48,7 @@ class Identity(NamedTuple):
     model: str
     layer: int  # K
     end_token_ids: frozenset[int]
+    tenant: str = DEFAULT_TENANT
 
 
 def encode(batch: Batch, identity: Identity) -> EncodedStep:
@@ -114,6 +116,7 @@ def _part(
     header = BlockHeader(
         v=VERSION,
         model=identity.model,
+        tenant=identity.tenant,
         layer=identity.layer,
         dtype=layout.dtype_name,
         d_model=layout.d_model,

@@ -172,7 +172,7 @@ class Sender:
 
     def _count(self, minute: int, outcome: CounterName, strata: Counter[str]) -> None:
         for stratum, count in strata.items():
-            cell = Cell(self._identity.model, stratum, minute)
+            cell = Cell(self._identity.model, stratum, minute, self._identity.tenant)
             self._ledger.add(cell, _SAMPLED, count)
             self._ledger.add(cell, outcome, count)
 

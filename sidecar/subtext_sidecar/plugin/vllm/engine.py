@@ -24,6 +24,7 @@ def identify(vllm_config: Any, settings: CaptureSettings) -> Identity:
     return Identity(
         model=settings.model or served_name(model_config),
         layer=settings.layer,
+        tenant=settings.tenant,
         end_token_ids=end_token_ids(
             getattr(model_config.hf_text_config, "eos_token_id", None), generation.get("eos_token_id")
         ),

@@ -101,14 +101,17 @@ class Stage:
         self.stream.close()
 
 
-def totals(client: Any, hop: str) -> dict[tuple[str, str], int]:
-    """Coverage by stratum and counter as a reader sums it: the largest value in each minute."""
-    largest: dict[tuple[str, str, int, str, str], int] = {}
+def totals(client: Any, hop: str, tenant: str | None = None) -> dict[tuple[str, str], int]:
+    """Coverage by stratum and counter as a reader sums it: the largest value in each minute.
+
+    ``tenant`` None: of all of them together.
+    """
+    largest: dict[tuple[str, str, str, int, str, str], int] = {}
     for _, fields in client.xrange(COVERAGE_STREAM):
         count = decode_coverage(fields[b"h"])
         for counter, value in count.counts.items():
-            if count.hop == hop:
-                key = (count.source, count.model, count.minute, count.stratum, counter)
+            if count.hop == hop and tenant in {None, count.tenant}:
+                key = (count.source, count.tenant, count.model, count.minute, count.stratum, counter)
                 largest[key] = max(largest.get(key, 0), value)
     sums: dict[tuple[str, str], int] = {}
     for (*_, stratum, counter), value in largest.items():

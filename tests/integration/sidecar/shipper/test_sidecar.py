@@ -162,6 +162,27 @@ def test_a_row_that_is_not_finite_takes_no_other_row_of_its_block_with_it(start:
     assert [record.header.norm for record in shipped(client)] == pytest.approx([4.0, 4.0, 4e30])
 
 
+def test_rows_and_counts_of_two_tenants_engines_are_kept_apart(start: Any, client: Any) -> None:
+    stage = start()
+    for seed, tenant in enumerate(("acme", "default", "acme")):
+        stage.send(wire.BLOCK, *block_frames(rows=2, seed=seed, tenant=tenant))
+    stage.step_until(lambda: client.xlen(STREAM) == 6)
+    stage.send(wire.BLOCK, b"\x93garbage", b"x")  # of whoever was heard last
+    stage.step_until(lambda: len(letters(client)) == 1)
+
+    tenants = [record.header.tenant for record in shipped(client)]
+    assert tenants == ["acme", "acme", "default", "default", "acme", "acme"]
+    of_acme = {
+        (UNIFORM, "rows_received"): 4,
+        (UNIFORM, "rows_shipped"): 4,
+        (UNKNOWN, "rows_received"): 1,
+        (UNKNOWN, "dropped_invalid_bad_field"): 1,
+    }
+    of_default = {(UNIFORM, "rows_received"): 2, (UNIFORM, "rows_shipped"): 2}
+    stage.step_until(lambda: totals(client, "sidecar", "acme") == of_acme)
+    stage.step_until(lambda: totals(client, "sidecar", "default") == of_default)
+
+
 def test_messages_that_are_not_blocks_are_counted_and_stop_nothing(start: Any, client: Any) -> None:
     stage = start()
     stage.send(b"?", b"x")

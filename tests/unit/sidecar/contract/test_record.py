@@ -60,6 +60,7 @@ def test_a_header_is_one_flat_map_whose_fields_have_kept_their_names() -> None:
         "dtype": "float32",
         "shape": [16],
         "checksum": record.checksum(vector),
+        "tenant": "default",
         "scores": {"anomaly": 1.5},
     }
 

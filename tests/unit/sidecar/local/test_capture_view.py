@@ -1,3 +1,4 @@
+import msgspec
 from prometheus_client import CollectorRegistry
 
 from subtext_sidecar.contract.counters import Hop, Stratum
@@ -33,6 +34,15 @@ def enabled(registry: CollectorRegistry) -> dict[str, float]:
         for sample in family.samples
         if sample.name == "subtext_capture_enabled"
     }
+
+
+def test_counts_of_two_tenants_of_one_source_are_both_shown() -> None:
+    one, registry = view()
+    one.update_coverage(coverage(requests_seen=3))
+    one.update_coverage(msgspec.structs.replace(coverage(requests_seen=2), tenant="acme"))
+    one.update_coverage(coverage(requests_seen=4))
+
+    assert registry.get_sample_value("subtext_requests_seen_total", OF_UNIFORM) == 6
 
 
 def test_a_plugin_that_was_never_heard_is_reported_as_silent() -> None:

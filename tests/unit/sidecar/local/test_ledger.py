@@ -27,6 +27,20 @@ def test_models_and_minutes_are_kept_apart_and_come_oldest_first() -> None:
     ]
 
 
+def test_tenants_are_kept_apart_also_when_a_count_could_not_be_sent() -> None:
+    ledger = Ledger(source="s", hop=Hop.SIDECAR)
+    ledger.add(Cell("m", UNIFORM, 7), SAMPLED)
+    ledger.add(Cell("m", UNIFORM, 7, "acme"), SAMPLED, 2)
+    taken = {count.tenant: count for count in ledger.take_changed()}
+    ledger.put_back(taken["acme"])
+
+    assert {tenant: count.counts["rows_sampled"] for tenant, count in taken.items()} == {
+        "default": 1,
+        "acme": 2,
+    }
+    assert ledger.take_changed() == [taken["acme"]]
+
+
 def test_what_could_not_be_sent_is_taken_again_with_newer_counts() -> None:
     ledger = Ledger(source="s", hop=Hop.PLUGIN)
     ledger.add(Cell("m", UNIFORM, 7), SAMPLED)

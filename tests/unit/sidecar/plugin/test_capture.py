@@ -6,6 +6,7 @@ import msgspec
 import torch
 
 from subtext_sidecar.contract.counters import Hop
+from subtext_sidecar.contract.tenant import DEFAULT_TENANT
 from subtext_sidecar.local.ledger import Ledger
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.capture import Capture
@@ -72,7 +73,9 @@ class Plugin:
         rows: int = 10,
         runner: OneStepRunner | None = None,
         halves: EngineHalves = WHOLE,
+        *,
         memory: Memory | None = None,
+        tenant: str = DEFAULT_TENANT,
     ) -> None:
         self.runner = runner or OneStepRunner()
         self.handover: Handover = Handover()
@@ -88,6 +91,7 @@ class Plugin:
             key=KEY,
             halves=halves,
             randomized_ids=True,
+            tenant=tenant,
             memory=memory,
         )
 
@@ -163,6 +167,16 @@ def test_rows_without_room_are_dropped_and_counted_and_the_engine_goes_on() -> N
     assert len(plugin.handover) == 1
     counts = plugin.counts()
     assert counts["uniform", "dropped_queue_full"] == counts["uniform", "rows_sampled"] == 4
+
+
+def test_all_that_is_counted_is_of_the_engines_tenant() -> None:
+    plugin = Plugin(rows=1, tenant="acme")
+    plugin.step(scheduled({"a-00000000": 3, "b-00000000": 2}))
+
+    counts = plugin.ledger.take_changed()
+
+    assert {count.tenant for count in counts} == {"acme"}
+    assert {"requests_seen", "rows_sampled"} <= {name for count in counts for name in count.counts}
 
 
 def test_of_a_step_with_more_rows_than_the_ring_the_first_are_kept_and_the_others_counted() -> None:

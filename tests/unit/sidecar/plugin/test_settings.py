@@ -14,6 +14,11 @@ def test_three_fields_are_enough() -> None:
     assert (settings.layer, settings.request_rate, settings.queue_rows) == (20, 1.0, 4096)
 
 
+def test_an_engine_is_of_the_default_tenant_unless_it_names_another() -> None:
+    assert parse_settings(GOOD).tenant == "default"
+    assert parse_settings({**GOOD, "tenant": "acme-eu"}).tenant == "acme-eu"
+
+
 def test_the_fields_of_the_start_policy_stand_beside_the_others() -> None:
     settings = parse_settings({**GOOD, "request_rate": 0.25, "rows_per_second": 50, "honour_trace": True})
 
@@ -47,6 +52,12 @@ def test_the_socket_leaves_room_for_the_one_beside_it() -> None:
         ({"metrics_port": 70_000}, "metrics_port"),
         ({"split": "kv_both"}, "split"),
         ({"engines": 0}, "engines"),
+        ({"tenant": 5}, "tenant"),
+        ({"tenant": ""}, r"additional_config\.subtext\.tenant is ''"),
+        (
+            {"tenant": "Acme Inc"},
+            r"additional_config\.subtext\.tenant is 'Acme Inc': give 1 to 63",
+        ),
     ],
 )
 def test_a_bad_value_is_refused_by_name(changes: dict[str, object], named: str) -> None:

@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -63,6 +64,12 @@ def test_the_rows_of_several_blocks_keep_what_is_their_own() -> None:
     assert [make_record(rows, keep(row))[1] for row in range(6)] == expected
 
 
+def test_records_name_the_tenant_of_their_block() -> None:
+    rows = measure(decode_block(*block_frames(rows=2, tenant="acme")))
+
+    assert [decode(*make_record(rows, keep(row))).header.tenant for row in range(2)] == ["acme", "acme"]
+
+
 @given(st.binary(max_size=300))
 def test_garbage_counts_as_one_row_of_unknown_stratum(content: bytes) -> None:
     assert sum(estimate(content).strata.values()) >= 1
@@ -81,3 +88,14 @@ def test_a_refused_block_of_either_version_still_tells_its_strata(is_old: bool) 
     header = old_block_header(vectors, 4) if is_old else encode_block(block_header(vectors, 4))
 
     assert estimate(header).strata == {"uniform": 2, "opt_in": 2}
+
+
+def test_a_refused_block_still_tells_whose_it_is_unless_no_tenant_has_that_name() -> None:
+    header = block_header(bytes(4 * 4), 4, tenant="acme")
+    before = msgspec.msgpack.decode(encode_block(header))
+    del before["tenant"]
+
+    assert estimate(encode_block(header)).tenant == "acme"
+    assert estimate(msgspec.msgpack.encode(before)).tenant == "default"
+    assert estimate(encode_block(msgspec.structs.replace(header, tenant="No Name"))).tenant is None
+    assert estimate(b"").tenant is None

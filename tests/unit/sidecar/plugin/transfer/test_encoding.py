@@ -92,6 +92,15 @@ def test_rows_become_one_valid_block_with_their_own_values(dtype: torch.dtype) -
     ]
 
 
+def test_a_block_names_the_tenant_of_its_engine() -> None:
+    acme = IDENTITY._replace(tenant="acme")
+
+    (part,) = encode(batch([taken(3)]), acme).parts
+
+    assert decode_block(part.header, part.vectors.tobytes()).header.tenant == "acme"
+    assert blocks_of(batch([taken(3)]))[0].header.tenant == "default"
+
+
 def test_a_row_that_ran_at_another_position_is_dropped() -> None:
     encoded = encode(batch([taken(3), taken(4), taken(5)], [7, 8, 9], [3, 5, 5]), IDENTITY)
 
