@@ -1,30 +1,40 @@
-"""``make bench-trust``: verdicts on planted concepts, at a stated false-positive rate.
+"""``make bench-trust``: verdicts where the truth is known, at a stated false-positive rate.
 
-Steers the audited model along the direction of each concept while the text stays as it is, reads the
-states with the demo's decoder, and tells how often each method, ours and cheaper ones, finds the concept at
-the threshold that 1% of benign chats exceed. A second part does the same for classes of traffic that an
-auditor asks for. Finished readings are kept in SUBTEXT_HOME/bench-trust, so an interrupted run goes on.
+`planted` steers the audited model along the direction of each concept while the text stays as it is, reads
+the states with the demo's decoder, and tells how often each method, ours and cheaper ones, finds the
+concept at the threshold that 1% of benign chats exceed. `classes` does the same for classes of traffic that
+an auditor asks for, and `nulls` tells how often the worker's own rule flags vectors that say nothing of
+their request. Finished readings are kept in SUBTEXT_HOME/bench-trust, so an interrupted run goes on.
 """
 
 import argparse
+import contextlib
+import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from bench import pair
 from bench.trust import class_scores, class_traffic, planted, report, scoring, steering
+from bench.trust.nulls import flags as null_flags
+from bench.trust.nulls import run as null_run
 from bench.trust.rates import benign_needed
+from deploy.local import launch
 from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
 from workers.nla.errors import DecoderError
 
-CONCEPTS = Path(__file__).resolve().parents[2] / "deploy" / "concepts.yaml"
-PLANTED, CLASSES = "planted", "classes"
+if TYPE_CHECKING:
+    from workers.nla.engine.nla_decoder import NlaDecoder
+
 _FOR_PROBES = 200
 """Benign chats that probes are fitted on, beside those that are tried."""
+Part = tuple[dict[str, Any], list[report.BarResult], str]
+"""A part's document, its bars, and the text that people read."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,24 +43,80 @@ def main(argv: Sequence[str]) -> int:
     prepare_environment()
     bars: list[report.BarResult] = []
     document: dict[str, Any] = {"bench": "trust"}
-    try:
-        if options.part != PLANTED:
-            found = _measure_classes(options)
-            bars += class_scores.judge(found)
-            document["classes"] = class_scores.document(found, bars)
-            print(class_scores.text(found, bars))
-        if options.part != CLASSES:
-            rows, setting = _measure(options)
-            of_planted = report.judge(rows)
-            bars += of_planted
-            document["planted"] = report.document(rows, of_planted, setting)
-            print(report.text(rows, of_planted))
-    except (DecoderError, FileNotFoundError, ValueError) as error:
-        sys.stderr.write(f"bench-trust: {error}\n")
-        return 2
+    with contextlib.ExitStack() as stack:
+        opened = _Opened(options, stack)
+        try:
+            for name in _PARTS if options.part == _ALL else (options.part,):
+                part, of_part, text = _PARTS[name](opened)
+                document[name] = part
+                bars += of_part
+                print(text, flush=True)
+        except (DecoderError, FileNotFoundError, ValueError) as error:
+            sys.stderr.write(f"bench-trust: {error}\n")
+            return 2
     document["ok"] = all(bar.is_passed for bar in bars)
     print(json.dumps(document))
     return 0 if document["ok"] else 1
+
+
+class _Opened:
+    """What the parts share, opened on first use; the stack closes it."""
+
+    def __init__(self, options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
+        self.options = options
+        self._stack = stack
+
+    @functools.cached_property
+    def folder(self) -> Path:
+        """The decoder's."""
+        return self.options.decoder_dir or pair.demo_decoder()
+
+    @functools.cached_property
+    def decoder(self) -> "NlaDecoder":
+        """The decoder, with the candidates that it was calibrated with."""
+        from bench.fidelity import calibrated_candidates
+        from workers.nla.engine.nla_decoder import NlaDecoder
+
+        settings = EngineSettings(candidates=calibrated_candidates(self.folder))
+        return self._stack.enter_context(contextlib.closing(NlaDecoder.open(self.folder, settings)))
+
+    @functools.cached_property
+    def steerer(self) -> steering.Steerer:
+        """The audited model, steered at half the depth that the decoder reads."""
+        layer = self.decoder.identity.layer
+        return steering.Steerer(pair.base_model(), steered=layer // 2, read=layer)
+
+
+def _classes(opened: _Opened) -> Part:
+    found = _measure_classes(opened.options)
+    bars = class_scores.judge(found)
+    return class_scores.document(found, bars), bars, class_scores.text(found, bars)
+
+
+def _planted(opened: _Opened) -> Part:
+    rows, setting = _measure_planted(opened)
+    bars = report.judge(rows)
+    return report.document(rows, bars, setting), bars, report.text(rows, bars)
+
+
+def _nulls(opened: _Opened) -> Part:
+    options = opened.options
+    found, setting = null_run.measure(
+        opened.decoder,
+        opened.steerer,
+        null_run.Inputs(options.run, launch.CONCEPTS_FILE, launch.CONCEPT_CALIBRATION_FILE),
+        requests=options.requests,
+        kept=_kept(),
+        log=pair.log,
+    )
+    bars = null_flags.judge(found)
+    return null_flags.document(found, bars, setting), bars, null_flags.text(found, bars)
+
+
+_ALL: Final = "all"
+_PARTS: Final[Mapping[str, Callable[[_Opened], Part]]] = MappingProxyType(
+    {"classes": _classes, "planted": _planted, "nulls": _nulls}
+)
 
 
 def _measure_classes(options: argparse.Namespace) -> list[class_scores.ClassFigure]:
@@ -93,10 +159,8 @@ def _kept() -> Path:
     return kept
 
 
-def _measure(options: argparse.Namespace) -> tuple[list[report.Figure], dict[str, Any]]:
-    from bench.fidelity import calibrated_candidates
-    from workers.nla.engine.nla_decoder import NlaDecoder
-
+def _measure_planted(opened: _Opened) -> tuple[list[report.Figure], dict[str, Any]]:
+    options = opened.options
     sizes = planted.Sizes(options.benign, options.trials, options.random, tuple(options.doses))
     reference = slice(0, sizes.benign // 2)
     if reference.stop < benign_needed(report.TARGET):
@@ -104,23 +168,16 @@ def _measure(options: argparse.Namespace) -> tuple[list[report.Figure], dict[str
             f"--benign: {sizes.benign} leave {reference.stop} for thresholds, which need"
             f" {benign_needed(report.TARGET)}; give at least {2 * benign_needed(report.TARGET)}"
         )
-    folder = options.decoder_dir or pair.demo_decoder()
-    decoder = NlaDecoder.open(folder, EngineSettings(candidates=calibrated_candidates(folder)))
-    try:
-        steerer = steering.Steerer(
-            pair.base_model(), steered=decoder.identity.layer // 2, read=decoder.identity.layer
-        )
-        sentences = steering.load_planted()
-        chats = _chats(options.run, sizes.benign + sizes.trials + _FOR_PROBES)
-        pair.log("steering")
-        trials = planted.plant(steerer, sentences, chats, sizes)
-        for_probes = planted.run(steerer, chats[-_FOR_PROBES:], None)
-        negatives = np.concatenate([one.read for one in for_probes])
-        reads = planted.read_conditions(decoder, trials, _kept(), pair.log)
-        methods = _methods(steerer, sentences, planted.fit_probes(trials, negatives), folder)
-        table = scoring.score_all(methods, trials, reads, reference)
-    finally:
-        decoder.close()
+    decoder, steerer = opened.decoder, opened.steerer
+    sentences = steering.load_planted()
+    chats = _chats(options.run, sizes.benign + sizes.trials + _FOR_PROBES)
+    pair.log("steering")
+    trials = planted.plant(steerer, sentences, chats, sizes)
+    for_probes = planted.run(steerer, chats[-_FOR_PROBES:], None)
+    negatives = np.concatenate([one.read for one in for_probes])
+    reads = planted.read_conditions(decoder, trials, _kept(), pair.log)
+    methods = _methods(steerer, sentences, planted.fit_probes(trials, negatives), opened.folder)
+    table = scoring.score_all(methods, trials, reads, reference)
     rows = report.figures(table, reference, sizes.doses)
     setting = {
         "decoder": decoder.identity.name,
@@ -155,7 +212,7 @@ def _methods(
     from workers.judge.matching import ConceptMatcher
     from workers.nla.calibration import ANOMALY
 
-    concepts = load_concepts(CONCEPTS)
+    concepts = load_concepts(launch.CONCEPTS_FILE)
     detector = Detector(load_reference(folder / ANOMALY))
     return scoring.Methods(
         matcher=ConceptMatcher(
@@ -181,7 +238,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         help="training run with chats.jsonl and held_out.safetensors (default: the demo's)",
     )
     parser.add_argument(
-        "--part", choices=(PLANTED, CLASSES, "all"), default="all", help="what to measure (default: all)"
+        "--part", choices=(*_PARTS, _ALL), default=_ALL, help="what to measure (default: all)"
     )
     parser.add_argument(
         "--benign", type=pair.positive, default=1000, help="benign chats, half for thresholds"
@@ -191,6 +248,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--random", type=pair.positive, default=40, help="random directions")
     parser.add_argument("--doses", type=float, nargs="+", default=[0.5, 1.0], help="of the state's length")
+    parser.add_argument("--requests", type=pair.positive, default=300, help="requests of each null")
     return parser.parse_args(list(argv))
 
 

@@ -60,6 +60,7 @@ FOLDERS = (
     ("", "deploy/checks"),
     ("Measuring it", "bench"),
     ("", "bench/trust"),
+    ("", "bench/trust/nulls"),
 )
 """Headings with their folders; a folder without one belongs to the heading above."""
 
