@@ -3,8 +3,9 @@
 `planted` steers the audited model along the direction of each concept while the text stays as it is, reads
 the states with the demo's decoder, and tells how often each method, ours and cheaper ones, finds the
 concept at the threshold that 1% of benign chats exceed. `classes` does the same for classes of traffic that
-an auditor asks for, and `nulls` tells how often the worker's own rule flags vectors that say nothing of
-their request. Finished readings are kept in SUBTEXT_HOME/bench-trust, so an interrupted run goes on.
+an auditor asks for. `nulls` tells how often the worker's own rule flags vectors that say nothing of their
+request, and `pairs` whether a reading names what the model is about to say. Finished readings are kept in
+SUBTEXT_HOME/bench-trust, so an interrupted run goes on.
 """
 
 import argparse
@@ -23,6 +24,8 @@ from bench import pair
 from bench.trust import class_scores, class_traffic, planted, report, scoring, steering
 from bench.trust.nulls import flags as null_flags
 from bench.trust.nulls import run as null_run
+from bench.trust.pairs import figures as pair_figures
+from bench.trust.pairs import run as pair_run
 from bench.trust.rates import benign_needed
 from deploy.local import launch
 from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
@@ -113,9 +116,17 @@ def _nulls(opened: _Opened) -> Part:
     return null_flags.document(found, bars, setting), bars, null_flags.text(found, bars)
 
 
+def _pairs(opened: _Opened) -> Part:
+    found, setting = pair_run.measure(
+        opened.decoder, opened.steerer, pairs=opened.options.pairs, kept=_kept(), log=pair.log
+    )
+    text = pair_figures.text(found.tests, found.solved)
+    return pair_figures.document(found.tests, found.solved, setting), [], text
+
+
 _ALL: Final = "all"
 _PARTS: Final[Mapping[str, Callable[[_Opened], Part]]] = MappingProxyType(
-    {"classes": _classes, "planted": _planted, "nulls": _nulls}
+    {"classes": _classes, "planted": _planted, "nulls": _nulls, "pairs": _pairs}
 )
 
 
@@ -249,6 +260,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--random", type=pair.positive, default=40, help="random directions")
     parser.add_argument("--doses", type=float, nargs="+", default=[0.5, 1.0], help="of the state's length")
     parser.add_argument("--requests", type=pair.positive, default=300, help="requests of each null")
+    parser.add_argument("--pairs", type=pair.positive, default=200, help="solved indirect-object pairs")
     return parser.parse_args(list(argv))
 
 

@@ -61,6 +61,7 @@ FOLDERS = (
     ("Measuring it", "bench"),
     ("", "bench/trust"),
     ("", "bench/trust/nulls"),
+    ("", "bench/trust/pairs"),
 )
 """Headings with their folders; a folder without one belongs to the heading above."""
 
