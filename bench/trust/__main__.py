@@ -4,8 +4,9 @@
 the states with the demo's decoder, and tells how often each method, ours and cheaper ones, finds the
 concept at the threshold that 1% of benign chats exceed. `classes` does the same for classes of traffic that
 an auditor asks for. `nulls` tells how often the worker's own rule flags vectors that say nothing of their
-request, and `pairs` whether a reading names what the model is about to say. Finished readings are kept in
-SUBTEXT_HOME/bench-trust, so an interrupted run goes on.
+request, `pairs` whether a reading names what the model is about to say, and `reconstruction` whether what
+the decoder cannot rebuild is strange. Finished readings are kept in SUBTEXT_HOME/bench-trust, so an
+interrupted run goes on.
 """
 
 import argparse
@@ -27,6 +28,8 @@ from bench.trust.nulls import run as null_run
 from bench.trust.pairs import figures as pair_figures
 from bench.trust.pairs import run as pair_run
 from bench.trust.rates import benign_needed
+from bench.trust.reconstruction import run as rebuilt_run
+from bench.trust.reconstruction import scores as rebuilt_scores
 from deploy.local import launch
 from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
 from workers.nla.errors import DecoderError
@@ -124,9 +127,38 @@ def _pairs(opened: _Opened) -> Part:
     return pair_figures.document(found.tests, found.solved, setting), [], text
 
 
+def _reconstruction(opened: _Opened) -> Part:
+    from subtext_sidecar.anomaly.reference import load_reference
+    from subtext_sidecar.anomaly.score import Detector
+    from workers.nla.calibration import ANOMALY
+
+    options = opened.options
+    sizes = rebuilt_run.Sizes(options.requests, options.strange, options.positions)
+    detector = Detector(load_reference(opened.folder / ANOMALY))
+    traffic = rebuilt_run.collect(
+        model=pair.base_model(),
+        run=options.run,
+        wheels=pair.state_dir() / "wheels",
+        kept=_kept(),
+        sizes=sizes,
+        layer=detector.reference.layer,
+    )
+    found, setting = rebuilt_run.measure(
+        opened.decoder, detector, traffic, sizes, kept=_kept(), log=pair.log
+    )
+    bars = rebuilt_scores.judge(found)
+    return rebuilt_scores.document(found, bars, setting), bars, rebuilt_scores.text(found, bars)
+
+
 _ALL: Final = "all"
 _PARTS: Final[Mapping[str, Callable[[_Opened], Part]]] = MappingProxyType(
-    {"classes": _classes, "planted": _planted, "nulls": _nulls, "pairs": _pairs}
+    {
+        "classes": _classes,
+        "planted": _planted,
+        "nulls": _nulls,
+        "pairs": _pairs,
+        "reconstruction": _reconstruction,
+    }
 )
 
 
@@ -259,8 +291,15 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--random", type=pair.positive, default=40, help="random directions")
     parser.add_argument("--doses", type=float, nargs="+", default=[0.5, 1.0], help="of the state's length")
-    parser.add_argument("--requests", type=pair.positive, default=300, help="requests of each null")
+    parser.add_argument(
+        "--requests",
+        type=pair.positive,
+        default=300,
+        help="requests of each null, and benign ones of `reconstruction`",
+    )
     parser.add_argument("--pairs", type=pair.positive, default=200, help="solved indirect-object pairs")
+    parser.add_argument("--strange", type=pair.positive, default=100, help="strange requests of each kind")
+    parser.add_argument("--positions", type=pair.positive, default=4, help="read of each of these prompts")
     return parser.parse_args(list(argv))
 
 

@@ -62,6 +62,7 @@ FOLDERS = (
     ("", "bench/trust"),
     ("", "bench/trust/nulls"),
     ("", "bench/trust/pairs"),
+    ("", "bench/trust/reconstruction"),
 )
 """Headings with their folders; a folder without one belongs to the heading above."""
 
