@@ -5,8 +5,8 @@ the states with the demo's decoder, and tells how often each method, ours and ch
 concept at the threshold that 1% of benign chats exceed. `classes` does the same for classes of traffic that
 an auditor asks for. `nulls` tells how often the worker's own rule flags vectors that say nothing of their
 request, `pairs` whether a reading names what the model is about to say, and `reconstruction` whether what
-the decoder cannot rebuild is strange. Finished readings are kept in SUBTEXT_HOME/bench-trust, so an
-interrupted run goes on.
+the decoder cannot rebuild is strange; `claims` tells how often what readings name is right. Finished
+readings are kept in SUBTEXT_HOME/bench-trust, so an interrupted run goes on.
 """
 
 import argparse
@@ -23,6 +23,8 @@ import numpy as np
 
 from bench import pair
 from bench.trust import class_scores, class_traffic, planted, report, scoring, steering
+from bench.trust.claims import figures as claim_figures
+from bench.trust.claims import run as claim_run
 from bench.trust.nulls import flags as null_flags
 from bench.trust.nulls import run as null_run
 from bench.trust.pairs import figures as pair_figures
@@ -35,6 +37,8 @@ from workers.nla.engine.verbalizer import EngineSettings, prepare_environment
 from workers.nla.errors import DecoderError
 
 if TYPE_CHECKING:
+    from workers.nla.checkpoint.labels import LabelHead
+    from workers.nla.checkpoint.projector import Projector
     from workers.nla.engine.nla_decoder import NlaDecoder
 
 _FOR_PROBES = 200
@@ -87,6 +91,27 @@ class _Opened:
         return self._stack.enter_context(contextlib.closing(NlaDecoder.open(self.folder, settings)))
 
     @functools.cached_property
+    def labels(self) -> "tuple[LabelHead, Projector]":
+        """What writes the claims of readings; ValueError where the decoder has none."""
+        from workers.nla.checkpoint.labels import load_labels
+        from workers.nla.checkpoint.meta import load_meta
+        from workers.nla.checkpoint.projector import load_projector
+
+        meta = load_meta(self.folder / "av", "av")
+        part = meta.projector
+        if part is None:
+            raise ValueError(
+                f"--decoder-dir: {self.folder} has no projector, and so no label head for kinds"
+            )
+        return load_labels(self.folder / "av", d_model=meta.d_model), load_projector(
+            self.folder / "av" / part.file,
+            d_model=meta.d_model,
+            rows=part.rows,
+            scale=part.scale,
+            mean=part.mean,
+        )
+
+    @functools.cached_property
     def steerer(self) -> steering.Steerer:
         """The audited model, steered at half the depth that the decoder reads."""
         layer = self.decoder.identity.layer
@@ -94,9 +119,14 @@ class _Opened:
 
 
 def _classes(opened: _Opened) -> Part:
-    found = _measure_classes(opened.options)
+    found = _measure_classes(opened)
     bars = class_scores.judge(found)
     return class_scores.document(found, bars), bars, class_scores.text(found, bars)
+
+
+def _claims(opened: _Opened) -> Part:
+    found = claim_run.measure(*opened.labels, opened.options.run)
+    return dict(claim_figures.document(*found)), [], claim_figures.text(*found)
 
 
 def _planted(opened: _Opened) -> Part:
@@ -154,6 +184,7 @@ _ALL: Final = "all"
 _PARTS: Final[Mapping[str, Callable[[_Opened], Part]]] = MappingProxyType(
     {
         "classes": _classes,
+        "claims": _claims,
         "planted": _planted,
         "nulls": _nulls,
         "pairs": _pairs,
@@ -162,34 +193,19 @@ _PARTS: Final[Mapping[str, Callable[[_Opened], Part]]] = MappingProxyType(
 )
 
 
-def _measure_classes(options: argparse.Namespace) -> list[class_scores.ClassFigure]:
+def _measure_classes(opened: _Opened) -> list[class_scores.ClassFigure]:
     from subtext_sidecar.anomaly.reference import load_reference
     from subtext_sidecar.anomaly.score import Detector
     from workers.nla.calibration import ANOMALY
-    from workers.nla.checkpoint.labels import load_labels
-    from workers.nla.checkpoint.meta import load_meta
-    from workers.nla.checkpoint.projector import load_projector
 
-    folder = options.decoder_dir or pair.demo_decoder()
-    meta = load_meta(folder / "av", "av")
-    part = meta.projector
-    if part is None:
-        raise ValueError(f"--decoder-dir: {folder} has no projector, and so no label head for kinds")
-    reference = load_reference(folder / ANOMALY)
+    reference = load_reference(opened.folder / ANOMALY)
     pair.log("traffic classes")
     return class_traffic.measure(
         class_traffic.Material(
             steering.Steerer(pair.base_model(), steered=reference.layer // 2, read=reference.layer),
-            load_labels(folder / "av", d_model=meta.d_model),
-            load_projector(
-                folder / "av" / part.file,
-                d_model=meta.d_model,
-                rows=part.rows,
-                scale=part.scale,
-                mean=part.mean,
-            ),
+            *opened.labels,
             Detector(reference),
-            options.run,
+            opened.options.run,
             pair.state_dir() / "wheels",
         ),
         _kept(),

@@ -60,6 +60,7 @@ FOLDERS = (
     ("", "deploy/checks"),
     ("Measuring it", "bench"),
     ("", "bench/trust"),
+    ("", "bench/trust/claims"),
     ("", "bench/trust/nulls"),
     ("", "bench/trust/pairs"),
     ("", "bench/trust/reconstruction"),
