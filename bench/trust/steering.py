@@ -111,6 +111,21 @@ class Steerer:
             logits = self._model.get_output_embeddings()(normed)
             return np.asarray(torch.log_softmax(logits, dim=-1).numpy(), np.float32)
 
+    def next_logits(self, chats: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return the logits of each chat's next token, not steered, (chats, vocabulary)."""
+        torch = self._torch
+        self._added = None
+        found = []
+        for start in range(0, len(chats), _BATCH):
+            rows = [torch.tensor(list(tokens)) for tokens in chats[start : start + _BATCH]]
+            padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            last = torch.tensor([len(row) - 1 for row in rows])
+            with torch.inference_mode():
+                states = self._model.get_decoder()(padded).last_hidden_state
+                logits = self._model.get_output_embeddings()(states[torch.arange(len(rows)), last])
+            found.append(logits.numpy())
+        return np.concatenate(found)
+
     def chat_of(self, words: str) -> tuple[list[int], range]:
         """Return the tokens of a request with these words, and the positions of the words in it."""
         mark = "\u241f"

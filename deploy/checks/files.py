@@ -65,6 +65,10 @@ FOLDERS = (
     ("", "deploy/checks"),
     ("Measuring it", "bench"),
     ("", "bench/trust"),
+    ("", "bench/trust/claims"),
+    ("", "bench/trust/nulls"),
+    ("", "bench/trust/pairs"),
+    ("", "bench/trust/reconstruction"),
 )
 """Headings with their folders; a folder without one belongs to the heading above."""
 

@@ -1,0 +1,1 @@
+"""The nulls of bench-trust: what the worker's own rule flags where nothing is to be found."""

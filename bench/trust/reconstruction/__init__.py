@@ -1,0 +1,1 @@
+"""The reconstruction part of bench-trust: whether what the decoder cannot rebuild is strange."""
