@@ -9,6 +9,7 @@ import time
 import sqlalchemy
 from alembic import context
 
+from service.store.configuration import tables as _configuration  # noqa: F401  # the metadata needs it
 from service.store.engine import create_migrator, set_in_each_transaction
 from service.store.tables import Base
 

@@ -35,6 +35,7 @@ FOLDERS = (
     ("", "service/store"),
     ("", "service/store/write"),
     ("", "service/store/read"),
+    ("", "service/store/configuration"),
     ("", "service/coverage"),
     ("", "service/incidents"),
     ("", "service/prevalence"),

@@ -11,6 +11,7 @@ from service.api.http import docs_page, handlers, openapi
 from service.api.http.middleware import Observe
 from service.api.http.responses import ALWAYS, problems
 from service.api.routes import (
+    configuration,
     coverage,
     discoveries,
     explanations,
@@ -61,6 +62,7 @@ def create_app(resources: Resources) -> FastAPI:
         incidents,
         precision,
         coverage,
+        configuration,
         prevalence,
         models,
     ):

@@ -7,9 +7,11 @@ those. To a type checker they are the enumerations.
 from typing import TYPE_CHECKING, Literal
 
 from service.incidents import lifecycle
-from subtext_sidecar.contract import counters, equations
+from subtext_sidecar.contract import configuration, counters, equations
 
 if TYPE_CHECKING:
+    ConfigurationKind = configuration.Kind
+    Hop = counters.Hop
     LossKind = counters.LossKind
     Place = equations.Place
     Stratum = counters.Stratum
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     IncidentEventKind = lifecycle.EventKind
     IncidentReason = lifecycle.Reason
 else:
+    ConfigurationKind = Literal[tuple(map(str, configuration.Kind))]
+    Hop = Literal[tuple(map(str, counters.Hop))]
     LossKind = Literal[tuple(map(str, counters.LossKind))]
     Place = Literal[tuple(map(str, equations.Place))]
     Stratum = Literal[tuple(map(str, counters.Stratum))]

@@ -49,6 +49,9 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "coverage_minutes": ["SELECT", "INSERT", "UPDATE (count)"],
         "canary_readings": ["SELECT", "INSERT"],
         "canary_flags": ["SELECT", "INSERT"],
+        "configuration_versions": ["SELECT", "INSERT"],
+        "configuration_contents": ["SELECT", "INSERT"],
+        "configuration_periods": ["SELECT", "INSERT", "UPDATE (last_seen_at, ended_at)"],
         "api_keys": [],
     },
     READER: {
@@ -82,6 +85,9 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "coverage_minutes": ["SELECT"],
         "canary_readings": ["SELECT"],
         "canary_flags": ["SELECT"],
+        "configuration_versions": ["SELECT"],
+        "configuration_contents": ["SELECT"],
+        "configuration_periods": ["SELECT"],
         # Keys are made, rotated and revoked by an owner: whoever takes the service over must not make one.
         "api_keys": ["SELECT", "UPDATE (last_used_at)"],
     },

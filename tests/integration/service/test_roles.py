@@ -18,6 +18,7 @@ from psycopg.errors import InsufficientPrivilege
 
 from service import commands
 from service.store import migrate, roles
+from service.store.configuration import tables as _configuration  # noqa: F401  # the metadata needs it
 from service.store.engine import with_database, with_user
 from service.store.tables import Base
 from tests.support import ROOT
