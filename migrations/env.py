@@ -11,6 +11,7 @@ from alembic import context
 
 import service.store.access.tables  # noqa: F401  # its tables belong to Base's
 from service.store.canary import tables as _canary_tables  # noqa: F401  # its table joins the metadata
+from service.store.configuration import tables as _configuration  # noqa: F401  # the metadata needs it
 from service.store.engine import create_migrator, set_in_each_transaction
 from service.store.tables import Base
 

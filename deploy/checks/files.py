@@ -40,6 +40,7 @@ FOLDERS = (
     ("", "service/store/canary"),
     ("", "service/store/evidence"),
     ("", "service/evidence"),
+    ("", "service/store/configuration"),
     ("", "service/coverage"),
     ("", "service/incidents"),
     ("", "service/prevalence"),

@@ -11,6 +11,7 @@ from service.api.http import docs_page, handlers, openapi
 from service.api.http.middleware import Observe
 from service.api.http.responses import ALWAYS, problems
 from service.api.routes import (
+    configuration,
     coverage,
     discoveries,
     explanations,
@@ -63,6 +64,7 @@ def create_app(resources: Resources) -> FastAPI:
         precision,
         coverage,
         statement,
+        configuration,
         prevalence,
         models,
     ):

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 from service.coverage import gaps
 from service.incidents import lifecycle
-from subtext_sidecar.contract import counters, equations
+from subtext_sidecar.contract import configuration, counters, equations
 
 CanaryStatus = Literal["ran", "none_ran", "results_not_kept"]
 
 if TYPE_CHECKING:
     GapReason = gaps.GapReason
+    ConfigurationKind = configuration.Kind
+    Hop = counters.Hop
     LossKind = counters.LossKind
     Place = equations.Place
     Stratum = counters.Stratum
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     IncidentReason = lifecycle.Reason
 else:
     GapReason = Literal[tuple(map(str, gaps.GapReason))]
+    ConfigurationKind = Literal[tuple(map(str, configuration.Kind))]
+    Hop = Literal[tuple(map(str, counters.Hop))]
     LossKind = Literal[tuple(map(str, counters.LossKind))]
     Place = Literal[tuple(map(str, equations.Place))]
     Stratum = Literal[tuple(map(str, counters.Stratum))]

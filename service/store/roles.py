@@ -51,6 +51,9 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "canary_readings": ["SELECT", "INSERT"],
         "canary_flags": ["SELECT", "INSERT"],
         "canary_runs": ["SELECT", "INSERT"],
+        "configuration_versions": ["SELECT", "INSERT"],
+        "configuration_contents": ["SELECT", "INSERT"],
+        "configuration_periods": ["SELECT", "INSERT", "UPDATE (last_seen_at, ended_at)"],
         "api_keys": [],
         "access_log": [],
     },
@@ -89,6 +92,9 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "canary_flags": ["SELECT"],
         # The canaries' runner has this login too. Without a time of its own choice.
         "canary_runs": ["SELECT", "INSERT (id, model, concept, kind, outcome, lost_at)"],
+        "configuration_versions": ["SELECT"],
+        "configuration_contents": ["SELECT"],
+        "configuration_periods": ["SELECT"],
         # Keys are made, rotated and revoked by an owner: whoever takes the service over must not make one.
         "api_keys": ["SELECT", "UPDATE (last_used_at)"],
         # Without a time, an order or a login of its own choice: the database says those.

@@ -113,6 +113,8 @@ class Sample(OfTenant, Base):
     screen_scores: Mapped[dict[str, Any]]  # what the screen measured, by detector
     captured_at: Mapped[dt.datetime]
     stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    # Of the engine that took it, a ConfigurationVersion; None: it named none, as engines of before.
+    configuration_id: Mapped[int | None]
 
 
 class RequestName(OfTenant, Base):
@@ -165,6 +167,8 @@ class Explanation(OfTenant, Base):
     anomaly_p_value: Mapped[float | None]  # conformal, floor 1 / (anomaly_calibration_n + 1)
     anomaly_calibration_n: Mapped[int | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    # Of the worker that read it, a ConfigurationVersion; None: stored by a worker of before.
+    configuration_id: Mapped[int | None]
 
 
 class ConceptMatch(OfTenant, Base):

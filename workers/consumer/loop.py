@@ -71,6 +71,10 @@ class Target:
     """The served name, which records, counts and metrics carry; the decoder's own may be another."""
     model_id: uuid.UUID
     decoder_id: uuid.UUID
+    source: str
+    """Of this process start, in counts and in reports of what it runs."""
+    configuration_id: int
+    """Of the worker's configuration, which the rows name that it stores."""
 
 
 class WorkerLoop:
@@ -104,7 +108,7 @@ class WorkerLoop:
         self._progress = progress
         self._lease = Lease(queue, progress, renewal_seconds=settings.keep_alive_seconds)
         self._reached = reached
-        self._source = f"worker-{uuid.uuid4().hex}"
+        self._source = target.source
         self._health = decoder_health.DecoderHealth(
             decoder_health.expected_beyond_token(decoder.identity.card)
         )

@@ -4,7 +4,8 @@ import contextlib
 import datetime as dt
 import math
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import redis
@@ -14,12 +15,16 @@ from sqlalchemy import Engine
 
 from service.store import engine as store_engine
 from service.store import migrate
+from service.store.configuration import write as stored_configurations
 from service.store.write import concepts as stored_concepts
 from service.store.write import decoders
 from service.store.write.discoveries import Reader
 from subtext_sidecar.anomaly.reference import digest
 from subtext_sidecar.anomaly.score import Detector, Reference
 from subtext_sidecar.contract import streams
+from subtext_sidecar.contract.configuration import Configuration
+from subtext_sidecar.contract.counters import Hop
+from workers.consumer.configuration import Running, configurations
 from workers.consumer.health import HealthServer
 from workers.consumer.intake import COVERAGE_QUEUE, CoverageIntake
 from workers.consumer.loop import Checkpoint, LoopSettings, Target, WorkerLoop
@@ -27,6 +32,7 @@ from workers.consumer.metrics import WorkerMetrics
 from workers.consumer.outage import known_vector
 from workers.consumer.outage.progress import Progress
 from workers.consumer.queue import QueueSettings, StreamQueue
+from workers.consumer.side.configuration_reports import ConfigurationReports
 from workers.consumer.side.discovery_watch import DiscoveryWatch
 from workers.consumer.side.gauges import Gauges
 from workers.consumer.side.incident_repair import IncidentRepair
@@ -61,6 +67,7 @@ class Parts:
     old_stream: OldStream = field(init=False)  # from `connect` on
     discoveries: DiscoveryWatch = field(init=False)  # from `connect` on
     incident_repair: IncidentRepair = field(init=False)  # from `connect` on
+    configuration: ConfigurationReports = field(init=False)  # from `connect` on
     metrics: WorkerMetrics
     gauges: Gauges
     intake: CoverageIntake
@@ -69,6 +76,7 @@ class Parts:
     calibration: Loaded | None  # of the concepts; None without a file
     warm: threading.Event  # set while the decoder reads: from its first vector on
     progress: Progress
+    version: str  # of this program
 
     def check_stores(self) -> None:
         """Raise UnusableDatabaseError or UnusableQueueError; a store that is away tells nothing yet."""
@@ -106,7 +114,17 @@ class Parts:
             detector=None if anomaly is None else Detector(anomaly),
             policy=JudgePolicy(),
         )
-        target = self._register(decoder)
+        running = Running(
+            settings=self.settings,
+            version=self.version,
+            decoder=decoder.identity,
+            concepts=self.concepts,
+            calibration=self.calibration,
+            in_force=in_force,
+            anomaly=anomaly,
+            policy=judge.policy,
+        )
+        target = self._register(decoder, configurations(running))
         if target is None:
             return None
         self._warm_up(decoder, judge, target)
@@ -189,9 +207,17 @@ class Parts:
         self.redis.close()
         self.database.dispose()
 
-    def _register(self, decoder: Decoder) -> Target | None:
+    def _register(self, decoder: Decoder, runs: Sequence[Configuration]) -> Target | None:
+        """Register the decoder, and what is in force from now on; of ``runs`` the last is the worker's."""
         identity = decoder.identity
         served = self.settings.served_model or identity.model
+        source = f"worker-{uuid.uuid4().hex}"
+        reports = [
+            stored_configurations.Report(
+                source=source, hop=Hop.WORKER, model=served, layer=identity.layer, configuration=one
+            )
+            for one in runs
+        ]
         row = decoders.NewDecoder(
             model=served,
             d_model=identity.d_model,
@@ -212,6 +238,7 @@ class Parts:
                     stored_concepts.register_concepts(
                         session, model_id, [_stored(one) for one in self.concepts.concepts]
                     )
+                    ids = stored_configurations.note(session, reports)
                     session.commit()
             except STORE_ERRORS as error:
                 if not is_outage(error):
@@ -219,7 +246,16 @@ class Parts:
                 log.warning("store_away", error=repr(error))
                 self.stop.wait(_RETRY_SECONDS)
             else:
-                return Target(model=served, model_id=model_id, decoder_id=decoder_id)
+                self.configuration = ConfigurationReports(
+                    store_engine.session_factory(self.database), reports
+                )
+                return Target(
+                    model=served,
+                    model_id=model_id,
+                    decoder_id=decoder_id,
+                    source=source,
+                    configuration_id=ids[runs[-1].kind, runs[-1].digest],
+                )
         return None
 
     def _warm_up(self, decoder: Decoder, judge: Judge, target: Target) -> None:
@@ -298,6 +334,7 @@ def build(settings: WorkerSettings, stop: threading.Event, *, version: str) -> P
         calibration=calibration,
         warm=warm,
         progress=progress,
+        version=version,
     )
 
 

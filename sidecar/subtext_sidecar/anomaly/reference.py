@@ -56,6 +56,21 @@ def digest(reference: Reference) -> str:
     return total.hexdigest()
 
 
+def described(reference: Reference) -> dict[str, Any]:
+    """Return what tells the reference apart, without its tensors: as whoever measures by it reports it."""
+    return {
+        "digest": digest(reference),
+        "model": reference.model,
+        "layer": reference.layer,
+        "d_model": reference.d_model,
+        "calibration_n": reference.calibration_n,
+        "requests": len(reference.request_p_values),
+        "norm_limit": float(reference.norm_limit),
+        "first_position": reference.first_position,
+        "probes": {probe.name: float(probe.threshold) for probe in reference.probes},
+    }
+
+
 def _content(reference: Reference) -> tuple[dict[str, str], Tensors]:
     tensors = {name: getattr(reference, name) for name in _SHAPES}
     tensors |= {

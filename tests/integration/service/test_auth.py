@@ -28,6 +28,11 @@ OPERATIONS = {
     "/v1/precision": ["flags:read"],
     "/v1/coverage": ["coverage:read"],
     "/v1/coverage/statement?from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": ["coverage:read"],
+    "/v1/configuration": ["coverage:read"],
+    "/v1/configuration/changes": ["coverage:read"],
+    "/v1/configuration/versions/9d1c6a0f4b7e2d35889a1b0c6f3e5d7294ab60c1e8f7d2b3a4958671c0d9e8f7": [
+        "coverage:read"
+    ],
     "/v1/prevalence?model=tiny&concept=violence&from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": [
         "flags:read"
     ],

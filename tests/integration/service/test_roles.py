@@ -21,6 +21,7 @@ from service import commands
 from service.store import migrate, roles
 from service.store.base import Base
 from service.store.canary.tables import CanaryRun
+from service.store.configuration import tables as _configuration  # noqa: F401  # the metadata needs it
 from service.store.engine import with_database, with_user
 from tests.support import ROOT
 

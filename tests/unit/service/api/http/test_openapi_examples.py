@@ -15,7 +15,7 @@ from service.incidents import lifecycle
 from service.store import migrate
 from service.store.tables import FlagStatus
 from subtext_sidecar.anomaly.score import ANOMALY_SCORES
-from subtext_sidecar.contract import facts
+from subtext_sidecar.contract import configuration, facts
 from subtext_sidecar.contract.counters import COUNTERS, Hop, Stratum, loss_of
 from subtext_sidecar.plugin.sampling import rule as sampling
 from tests.support import ROOT
@@ -59,6 +59,10 @@ WORDS: dict[str, set[str]] = {
 LOSS_REASONS = {lost.reason for counter in COUNTERS if (lost := loss_of(counter))}
 WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
     ("BlindSpot", "code"): set(blind_spots.CODES),
+    **{
+        (schema, "kind"): {*map(str, configuration.Kind)}
+        for schema in ("ConfigurationChange", "ConfigurationVersion", "KindInForce", "VersionInForce")
+    },
     ("Flag", "status"): {*map(str, FlagStatus)},
     ("Loss", "reason"): LOSS_REASONS,
     ("StepLoss", "reason"): LOSS_REASONS,
@@ -69,6 +73,8 @@ FREE = {
     "counters",
     "destination",
     "detail",
+    "digest",
+    "event",  # its schema lists them
     "expects",
     "field",
     "key_name",
@@ -79,6 +85,7 @@ FREE = {
     "request_id",
     "rows_in",
     "rows_out",
+    "source",
     "span_id",
     "span_ids",
     "text",
