@@ -181,6 +181,7 @@ class ConceptMatch(OfTenant, Base):
     concept: Mapped[str] = mapped_column(primary_key=True)
     matcher: Mapped[str]  # regex | semantic | claim | probe
     score: Mapped[float]
+    concept_digest: Mapped[str | None]  # of the definition that matched; null: from before it was kept
 
 
 class ConceptVersion(Base):
@@ -462,6 +463,7 @@ class CanaryReading(OfTenant, Base):
     fve: Mapped[float]
     verified: Mapped[bool]
     concepts: Mapped[list[str]] = mapped_column(ARRAY(Text))  # that the text matches
+    positions_needed: Mapped[int | None]  # of a capture, for no flag to mean anything; null: from before
     stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
@@ -479,7 +481,7 @@ class CanaryFlag(OfTenant, Base):
     positions_matched: Mapped[int]  # when it was found first
     positions_required: Mapped[int]
     status: Mapped[str]  # a FlagStatus: what a flag of traffic would be
-    rule_is_calibrated: Mapped[bool]  # the concept's rule had a rate, though this may be a lead
+    rule_is_calibrated: Mapped[bool]  # had a rate, or a void one; this may be a lead
     stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 

@@ -1,0 +1,28 @@
+"""Keep by which definition a match was made, and how many positions of a canary must be read.
+
+Both columns are null for rows of before, and no row is written again.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0022"
+down_revision = "0017"
+branch_labels = None
+depends_on = None
+
+# Both first and in the order in which workers take them: in another, a worker and the migrator could each
+# wait for what the other has.
+_LOCK = "LOCK TABLE concept_matches, canary_readings IN ACCESS EXCLUSIVE MODE"
+
+
+def upgrade() -> None:
+    op.execute(_LOCK)
+    op.add_column("concept_matches", sa.Column("concept_digest", sa.Text(), nullable=True))
+    op.add_column("canary_readings", sa.Column("positions_needed", sa.Integer(), nullable=True))
+
+
+def downgrade() -> None:
+    op.execute(_LOCK)
+    op.drop_column("canary_readings", "positions_needed")
+    op.drop_column("concept_matches", "concept_digest")
