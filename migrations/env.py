@@ -9,11 +9,8 @@ import time
 import sqlalchemy
 from alembic import context
 
-import service.store.access.tables  # noqa: F401  # its tables belong to Base's
-from service.store.canary import tables as _canary_tables  # noqa: F401  # its table joins the metadata
-from service.store.configuration import tables as _configuration  # noqa: F401  # the metadata needs it
 from service.store.engine import create_migrator, set_in_each_transaction
-from service.store.tables import Base
+from service.store.schema import METADATA
 
 # Any constant works; it only has to differ from other users of advisory locks in this database.
 _LOCK = 5_873_146_021
@@ -59,7 +56,7 @@ def run() -> None:
         wait_for_other_migrators(guard)
         context.configure(
             connection=connection,
-            target_metadata=Base.metadata,
+            target_metadata=METADATA,
             transaction_per_migration=True,
             compare_server_default=True,
         )

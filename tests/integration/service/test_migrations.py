@@ -11,8 +11,8 @@ from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from service.store import identity, migrate
-from service.store.base import Base
 from service.store.engine import create_engine, ping, with_database
+from service.store.schema import METADATA
 from tests.support.waiting import wait_until
 
 
@@ -20,7 +20,7 @@ def test_a_migrated_database_is_at_head_and_has_every_table(database_url: str) -
     engine = create_engine(database_url)
 
     assert migrate.is_at_head(engine)
-    assert set(Base.metadata.tables) <= set(inspect(engine).get_table_names())
+    assert set(METADATA.tables) <= set(inspect(engine).get_table_names())
     engine.dispose()
 
 

