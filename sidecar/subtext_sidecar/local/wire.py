@@ -15,7 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from subtext_sidecar.contract.counters import RejectReason
-from subtext_sidecar.contract.record import UNDECODABLE, VERSION, RecordError
+from subtext_sidecar.contract.record import UNDECODABLE, VERSION, RecordError, Reports
 
 BLOCK: Final = b"b"
 COVERAGE: Final = b"c"
@@ -78,6 +78,7 @@ class CaptureStatus(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, int]  # by the hook that raised, or "sender"
     overhead: dict[Sampled, OverheadCounts]
     error_times: dict[str, float] = {}  # of the last one, in Unix seconds; a plugin of before tells none
+    configurations: Reports = ()  # what it runs; a plugin of before tells none
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -80,6 +80,7 @@ FREE = {
     "location",  # its schema lists them
     "model",
     "name",
+    "plugin",  # a digest
     "request_id",
     "rows_in",
     "rows_out",
@@ -91,6 +92,7 @@ FREE = {
     "token_text",
     "trace_id",
     "type",
+    "worker",  # a digest
 }
 
 
