@@ -1,6 +1,7 @@
-"""Coverage counts of plugin and sidecar, from their stream to the store."""
+"""Coverage counts of plugin and sidecar, and what they run, from their stream to the store."""
 
 import datetime as dt
+import json
 import threading
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,8 +11,10 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.store.configuration import write as configurations
 from service.store.write import coverage
 from subtext_sidecar.contract import record, streams
+from subtext_sidecar.contract.configuration import Configuration, Kind, digest
 from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason
 from workers.consumer.ledger import MAX_TEXT, STRATA
 from workers.consumer.metrics import WorkerMetrics
@@ -30,9 +33,13 @@ _PAUSE_SECONDS = 2.0
 _MAX_COUNTERS = 256
 
 
+_KINDS = frozenset(map(str, Kind))
+
+
 class _CoverageEntry(NamedTuple):
     entry: Entry
     counts: list[coverage.SourceCount]
+    reports: list[configurations.Report]
 
 
 class CoverageIntake:
@@ -62,11 +69,30 @@ class CoverageIntake:
         read: list[_CoverageEntry] = []
         for entry in self._queue.fetch(_BATCH, block_ms).entries:
             try:
-                read.append(_CoverageEntry(entry, _source_counts(entry)))
+                count = record.decode_coverage(entry.fields.get(streams.FIELD_HEADER, b""))
+                read.append(_CoverageEntry(entry, _source_counts(count), self._reports(entry, count)))
             except record.RecordError as error:
                 self._dead_letter(entry, error.reason, str(error))
         self._store(read)
         return sum(len(one.counts) for one in read)
+
+    def _reports(self, entry: Entry, count: record.CoverageCount) -> list[configurations.Report]:
+        """Return what the source runs, as of when the sidecar said it: a message may have waited here."""
+        if not count.configurations:
+            return []
+        age_seconds = self._queue.age_seconds(entry)
+        return [
+            configurations.Report(
+                source=count.source,
+                hop=count.hop,
+                model=count.model,
+                layer=one.layer,
+                configuration=_configuration(one),
+                age_seconds=age_seconds,
+            )
+            for one in count.configurations
+            if one.kind in _KINDS
+        ]
 
     def _store(self, read: Sequence[_CoverageEntry]) -> None:
         """Store and settle; where PostgreSQL refuses it, one by one, to dead-letter the one at fault."""
@@ -74,6 +100,7 @@ class CoverageIntake:
             return
         try:
             with self._sessions() as session:
+                configurations.note(session, [report for one in read for report in one.reports])
                 coverage.upsert_counts(session, [count for one in read for count in one.counts])
                 session.commit()
         except UNUSABLE_STORES:
@@ -96,8 +123,20 @@ class CoverageIntake:
         log.warning("count_dead_lettered", entry=entry.id.decode(), reason=reason)
 
 
-def _source_counts(entry: Entry) -> list[coverage.SourceCount]:
-    count = record.decode_coverage(entry.fields.get(streams.FIELD_HEADER, b""))
+def _configuration(report: record.ConfigurationReport) -> Configuration:
+    try:
+        is_whole = digest(report.content) == report.digest and isinstance(json.loads(report.content), dict)
+    except (ValueError, RecursionError):
+        is_whole = False
+    if not is_whole:
+        raise record.RecordError(
+            RejectReason.BAD_FIELD,
+            f"configurations: the content of {report.kind} is not what its digest says",
+        )
+    return Configuration(Kind(report.kind), report.digest, report.content)
+
+
+def _source_counts(count: record.CoverageCount) -> list[coverage.SourceCount]:
     try:
         minute = dt.datetime.fromtimestamp(count.minute * 60, dt.UTC)
     except (OverflowError, ValueError, OSError) as error:

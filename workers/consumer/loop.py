@@ -308,7 +308,13 @@ class WorkerLoop:
         verdicts, target = self._judge.verdicts(), self._target
         of_target = {"model_id": target.model_id, "decoder_id": target.decoder_id}
         with self._sessions() as session:
-            stored = readings.store_batch(session, traffic, **of_target, verdicts=verdicts)
+            stored = readings.store_batch(
+                session,
+                traffic,
+                **of_target,
+                verdicts=verdicts,
+                configuration_id=target.configuration_id,
+            )
             found = canaries.store_batch(session, of_canaries, **of_target, verdicts=verdicts)
             stored = stored._replace(explanation_ids=stored.explanation_ids | found)
             new = [work for work in fresh if self._is_new(work.sample_id, stored)]

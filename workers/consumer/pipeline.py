@@ -216,6 +216,7 @@ def to_rows(
             anomaly_p_value=verdict.anomaly_p_value,
             anomaly_calibration_n=verdict.anomaly_calibration_n,
             matches=[NewMatch(*match) for match in verdict.matches],
+            engine_configuration=work.record.header.request.configuration,
         )
         for work, reading, verdict in zip(works, readings, verdicts, strict=True)
     ]

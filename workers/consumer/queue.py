@@ -101,6 +101,10 @@ class Queue(Protocol):
         """Measure what waits."""
         ...
 
+    def age_seconds(self, entry: Entry) -> float:
+        """Return how long ago the entry was added, by the server's own clock."""
+        ...
+
     def ping(self) -> None:
         """Raise redis.RedisError when the server is away or takes no writes."""
         ...
@@ -273,6 +277,12 @@ class StreamQueue:
         oldest = self._redis.xrange(self._settings.stream, count=1)
         age = time.time() - int(oldest[0][0].split(b"-")[0]) / 1000 if oldest else 0.0
         return Backlog(entries, pending, max(age, 0.0))
+
+    def age_seconds(self, entry: Entry) -> float:
+        """See Queue."""
+        seconds, microseconds = self._redis.time()
+        added = int(entry.id.split(b"-")[0]) / 1000
+        return max(0.0, int(seconds) + int(microseconds) / 1e6 - added)
 
     def ping(self) -> None:
         """See Queue. It acknowledges an entry that never was, because a replica answers a PING as well."""

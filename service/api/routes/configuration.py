@@ -74,8 +74,9 @@ def get_configuration(
     with reading(held) as session:
         now = read.now(session)
         at = _past(parameters.at, now)
-        models = [parameters.model] if parameters.model else read.list_models(session)
-        return in_force(at, models, read.list_in_force(session, at, parameters.model))
+        found = read.list_in_force(session, at, parameters.model)
+        models = {parameters.model} if parameters.model else {*read.list_models(session)}
+        return in_force(at, sorted(models | {one.period.model for one in found}), found)
 
 
 @router.get("/configuration/changes", summary="List changes of what was in force, newest first")

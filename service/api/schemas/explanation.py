@@ -218,6 +218,21 @@ class SampleFields(Answer):
     )
 
 
+class ConfigurationReference(Answer):
+    """What it came about by: `GET /v1/configuration/versions/{digest}` tells what a digest is of."""
+
+    worker: str | None = Field(
+        description="Digest of the configuration of the worker that read it, which names decoder, concepts,"
+        " calibrations and thresholds; null when it was stored before workers said so.",
+        examples=["9d1c6a0f4b7e2d35889a1b0c6f3e5d7294ab60c1e8f7d2b3a4958671c0d9e8f7"],
+    )
+    plugin: str | None = Field(
+        description="Digest of the configuration of the engine that sampled it, which names the model's"
+        " revision and the capture policy by which its request was decided on; null when it named none.",
+        examples=["47ab0c6f3e5d72949d1c6a0f4b7e2d35889a1b60c1e8f7d2b3a4958671c0d9e8"],
+    )
+
+
 class Explanation(SampleFields):
     """What one decoder said about one sampled activation: a hypothesis with its fidelity."""
 
@@ -234,6 +249,7 @@ class Explanation(SampleFields):
     )
     well_formed: bool = Field(description="False when the decoder broke its output format.")
     fidelity: Fidelity
+    configuration: ConfigurationReference
     anomaly: Anomaly | None = Field(description="Null when the activation was not scored.")
     matches: list[ConceptMatch] = Field(description="Concepts that the text matched, by name.")
 
@@ -264,12 +280,19 @@ def explanation(view: explanations.View, *, with_text: bool) -> Explanation:
         claims=None if row.claims is None or not with_text else Claims.model_validate(row.claims),
         well_formed=row.well_formed,
         fidelity=_fidelity(row, view.decoder),
+        configuration=ConfigurationReference(
+            worker=_digest(view, row.configuration_id), plugin=_digest(view, view.sample.configuration_id)
+        ),
         anomaly=_anomaly(row),
         matches=[
             ConceptMatch(concept=match.concept, matcher=match.matcher, score=match.score)
             for match in view.matches
         ],
     )
+
+
+def _digest(view: explanations.View, version_id: int | None) -> str | None:
+    return None if version_id is None else view.digests.get(version_id)
 
 
 def _fidelity(row: ExplanationRow, decoder: DecoderRow) -> Fidelity:

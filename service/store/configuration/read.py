@@ -79,9 +79,8 @@ def now(session: Session) -> dt.datetime:
 
 
 def list_models(session: Session) -> list[str]:
-    """Return every model that anything is known of, by name."""
-    query = select(ConfigurationPeriod.model).union(select(Model.name))
-    return sorted(session.execute(query).scalars())
+    """Return every model that some worker has read, by name."""
+    return list(session.scalars(select(Model.name).order_by(Model.name)))
 
 
 def list_in_force(session: Session, at: dt.datetime, model: str | None = None) -> list[InForce]:
@@ -118,7 +117,7 @@ def list_versions(session: Session, digest: str) -> list[VersionView]:
     return [VersionView(*row) for row in session.execute(query)]
 
 
-def digests_of(session: Session, ids: Collection[int]) -> dict[int, str]:
+def digests_of(session: Session, ids: Collection[int | None]) -> dict[int, str]:
     """Return the digests of versions by id."""
     if not ids:
         return {}

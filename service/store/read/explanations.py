@@ -3,7 +3,7 @@
 import datetime as dt
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Select, case, exists, select
 from sqlalchemy.orm import Session, defer
 
+from service.store.configuration.read import digests_of
 from service.store.identity import capture_key
 from service.store.read import names
 from service.store.read.page import Page, Position, older_than
@@ -42,6 +43,8 @@ class View(NamedTuple):
     decoder: Decoder
     model: str
     matches: Sequence[ConceptMatch]
+    digests: Mapping[int, str]
+    """Of configurations, by id: among them those that the explanation and its sample name."""
 
 
 def list_explanations(session: Session, wanted: Filter, after: Position | None, limit: int) -> Page[View]:
@@ -169,4 +172,6 @@ def _load(session: Session, query: _Query) -> list[View]:
     wanted = ConceptMatch.explanation_id.in_([row[0].id for row in rows])
     for match in session.scalars(select(ConceptMatch).where(wanted).order_by(ConceptMatch.concept)):
         matches[match.explanation_id].append(match)
-    return [View(row[0], row[1], row[2], row[3], matches[row[0].id]) for row in rows]
+    named = {one.configuration_id for row in rows for one in (row[0], row[1])} - {None}
+    digests = digests_of(session, named)
+    return [View(row[0], row[1], row[2], row[3], matches[row[0].id], digests) for row in rows]

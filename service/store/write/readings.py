@@ -15,10 +15,12 @@ from sqlalchemy.orm import Session
 
 from service.store import identity
 from service.store.base import values_of
+from service.store.configuration.write import version_ids
 from service.store.tables import ConceptMatch, Explanation, Sample
 from service.store.write import incident_repair, incidents, names
 from service.store.write.evidence import Verdicts
 from service.store.write.flags import RaisedFlag, Subject, refresh_flags
+from subtext_sidecar.contract.configuration import Kind
 
 
 class NewMatch(NamedTuple):
@@ -52,6 +54,8 @@ class NewReading:
     anomaly_p_value: float | None
     anomaly_calibration_n: int | None
     matches: Sequence[NewMatch]
+    engine_configuration: str | None = None
+    """Digest of what the engine ran that took the sample; None: it did not say."""
 
 
 class StoredBatch(NamedTuple):
@@ -81,8 +85,12 @@ def store_batch(
     model_id: uuid.UUID,
     decoder_id: uuid.UUID,
     verdicts: Verdicts,
+    configuration_id: int | None = None,
 ) -> StoredBatch:
     """Insert the readings and bring the flags of their captures up to date.
+
+    ``configuration_id`` is of the version that the worker runs.
+
 
     1. Samples and the names of their captures, then explanations, then concept matches, each ON CONFLICT
        DO NOTHING. Of the explanations of one capture, what is stored later has a later `created_at`, also
@@ -98,12 +106,17 @@ def store_batch(
         return StoredBatch(frozenset(), [], [], [])
     subjects = sorted({_subject(new.sample, model_id, decoder_id) for new in readings}, key=str)
     lock_captures(session, subjects)
-    samples = [values_of(new.sample) | {"model_id": model_id} for new in readings]
+    engines = _engine_versions(session, readings)
+    samples = [
+        values_of(new.sample)
+        | {"model_id": model_id, "configuration_id": engines.get(new.engine_configuration)}
+        for new in readings
+    ]
     session.execute(insert(Sample).on_conflict_do_nothing(), samples)
     names.add_names(
         session, [names.NamedSample(new.sample, new.request_names) for new in readings], model_id
     )
-    new_ids = _insert_explanations(session, readings, decoder_id)
+    new_ids = _insert_explanations(session, readings, decoder_id, configuration_id)
     _insert_matches(session, readings, decoder_id, new_ids)
     stored = StoredBatch(new_ids, [], [], [])
     found = []
@@ -131,8 +144,18 @@ def lock_captures(session: Session, subjects: Sequence[Subject]) -> None:
         session.execute(select(func.pg_advisory_xact_lock(key)))
 
 
+def _engine_versions(session: Session, readings: Sequence[NewReading]) -> dict[str | None, int]:
+    """Return the ids of the engines' versions by digest: what they hold may be told later."""
+    digests = {new.engine_configuration for new in readings if new.engine_configuration is not None}
+    ids = version_ids(session, {(Kind.PLUGIN, digest) for digest in digests})
+    return {digest: id_ for (_, digest), id_ in ids.items()}
+
+
 def _insert_explanations(
-    session: Session, readings: Sequence[NewReading], decoder_id: uuid.UUID
+    session: Session,
+    readings: Sequence[NewReading],
+    decoder_id: uuid.UUID,
+    configuration_id: int | None,
 ) -> frozenset[uuid.UUID]:
     # The transaction's own time is from before it held the lock, and the same for all rows.
     now = session.execute(select(func.clock_timestamp())).scalar_one()
@@ -155,6 +178,7 @@ def _insert_explanations(
             "anomaly_score": new.anomaly_score,
             "anomaly_p_value": new.anomaly_p_value,
             "anomaly_calibration_n": new.anomaly_calibration_n,
+            "configuration_id": configuration_id,
             "created_at": now + place * dt.timedelta(microseconds=1),
         }
         for place, new in enumerate(readings)

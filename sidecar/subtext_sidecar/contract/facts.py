@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec.structs import astuple
 
+from subtext_sidecar.contract.configuration import DIGEST_PATTERN
 from subtext_sidecar.contract.request_id import MAX_BYTES, MAX_FORMS
 
 Phase = Literal["prefill", "decode"]
@@ -22,6 +23,7 @@ Probability = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 TraceId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 SpanId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 CaptureId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+ConfigurationDigest = Annotated[str, msgspec.Meta(pattern=DIGEST_PATTERN)]
 CanaryNonce = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 # In characters, of which an id never has more than bytes.
 RequestName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_BYTES)]
@@ -41,6 +43,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     request_names: Annotated[tuple[RequestName, ...], msgspec.Meta(max_length=MAX_FORMS)] = ()
     role: Role | None = None  # None: one engine served the whole request
     canary: CanaryNonce | None = None  # by which its runner knows it; None: it is traffic
+    # Of the version of the plugin's configuration by which it was decided on. None: a plugin of before.
+    configuration: ConfigurationDigest | None = None
 
 
 class RowFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,13 +11,14 @@ import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec.structs import asdict
 
+from subtext_sidecar.contract.configuration import DIGEST_PATTERN, MAX_REPORTED_CHARACTERS
 from subtext_sidecar.contract.counters import Hop, RejectReason
 from subtext_sidecar.contract.facts import Count, Name, RequestFacts, RowFacts, has_nul
 from subtext_sidecar.contract.tenant import DEFAULT_TENANT, TenantName
@@ -65,6 +66,19 @@ FIELDS: Final = frozenset((*Header.__struct_fields__, *RequestFacts.__struct_fie
 """Names of the fields that `fields_of` returns."""
 
 
+class ConfigurationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process runs of one kind; see `contract.configuration`."""
+
+    kind: str  # a Kind; a reader leaves those out that it does not know
+    digest: Annotated[str, msgspec.Meta(pattern=DIGEST_PATTERN)]
+    content: Annotated[str, msgspec.Meta(max_length=MAX_REPORTED_CHARACTERS)]
+    layer: Count | None = None
+
+
+MAX_REPORTS: Final = 16
+Reports = Annotated[tuple[ConfigurationReport, ...], msgspec.Meta(max_length=MAX_REPORTS)]
+
+
 class CoverageCount(msgspec.Struct, frozen=True, kw_only=True):
     """Cumulative counts of one source in one minute, for one stratum of a tenant's requests.
 
@@ -80,6 +94,9 @@ class CoverageCount(msgspec.Struct, frozen=True, kw_only=True):
     minute: int  # Unix time // 60
     counts: dict[str, int]  # e.g. requests_seen, rows_sampled, rows_shipped, dropped_socket_full
     tenant: TenantName = DEFAULT_TENANT  # whose requests; a message of before names none
+    # What the source runs as it says this, in a message of its own without counts. It is no message of
+    # another kind, because a reader of before would set that aside as damaged.
+    configurations: Reports = ()
 
 
 NO_SCORES: Final = msgspec.Raw(msgspec.msgpack.encode({}))

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from subtext_sidecar.contract.counters import RejectReason
-from subtext_sidecar.contract.record import UNDECODABLE, VERSION, RecordError
+from subtext_sidecar.contract.record import UNDECODABLE, VERSION, RecordError, Reports
 from subtext_sidecar.contract.tenant import DEFAULT_TENANT, TenantName
 
 BLOCK: Final = b"b"
@@ -80,6 +80,7 @@ class CaptureStatus(msgspec.Struct, frozen=True, kw_only=True):
     overhead: dict[Sampled, OverheadCounts]
     error_times: dict[str, float] = {}  # of the last one, in Unix seconds; a plugin of before tells none
     tenant: TenantName = DEFAULT_TENANT  # of the engine
+    configurations: Reports = ()  # what it runs; a plugin of before tells none
 
 
 _encoder = msgspec.msgpack.Encoder()

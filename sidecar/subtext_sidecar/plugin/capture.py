@@ -56,8 +56,12 @@ class Capture:
         overhead: Overhead | None = None,
         memory: Memory | None = None,
         known: dict[str, int] | None = None,
+        configuration: str | None = None,
     ) -> None:
-        """Follow who is not ``known``; ``overhead`` and ``memory`` are those of the capture before."""
+        """Follow who is not ``known``; ``overhead`` and ``memory`` are those of the capture before.
+
+        ``configuration`` is as for `set_policy`.
+        """
         self.overhead = overhead or Overhead()
         self._memory = memory or Memory()
         self._runner = runner
@@ -75,6 +79,7 @@ class Capture:
             randomized_ids=randomized_ids,
             known=known,
             memory=self._memory,
+            configuration=configuration,
         )
         self._halves = halves
         # Asked for in every step, so only where it can matter.
@@ -93,9 +98,12 @@ class Capture:
         """Return the probability with which a request of the uniform stratum is sampled now."""
         return self._watchlist.effective_request_rate
 
-    def set_policy(self, policy: CapturePolicy) -> None:
-        """Decide about later requests by this policy. Safe to call from the sender's thread."""
-        self._watchlist.set_policy(policy)
+    def set_policy(self, policy: CapturePolicy, configuration: str | None = None) -> None:
+        """Decide about later requests by this policy. Safe to call from the sender's thread.
+
+        ``configuration`` is the digest of what this engine runs then.
+        """
+        self._watchlist.set_policy(policy, configuration)
 
     def abandon(self) -> Gap:
         """Give up what was begun, after an error: count who is not followed to the end any more.

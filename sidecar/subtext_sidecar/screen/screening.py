@@ -64,6 +64,11 @@ class Screening:
         return self._state.rates
 
     @property
+    def policy(self) -> ScreenPolicy:
+        """The policy in force."""
+        return self._policy
+
+    @property
     def reference(self) -> Reference | None:
         """The reference in force, or None when rows are not screened."""
         return None if self._detector is None else self._detector.reference

@@ -19,6 +19,7 @@ from subtext_sidecar.local.ledger import SECONDS_PER_MINUTE, Audited, Ledger
 from subtext_sidecar.log import NAME
 from subtext_sidecar.screen.screening import Screening
 from subtext_sidecar.shipper.buffer import Buffer
+from subtext_sidecar.shipper.configuration import ConfigurationNews
 from subtext_sidecar.shipper.health import Health
 from subtext_sidecar.shipper.intake import Frames, Intake
 from subtext_sidecar.shipper.metrics import SidecarMetrics
@@ -62,6 +63,7 @@ class Sidecar:
         self._intake = Intake(
             buffer=buffer, outbox=self._outbox, ledger=ledger, screening=screening, metrics=metrics
         )
+        self._news = ConfigurationNews(ledger.source)
         self._heard = _UNKNOWN  # of whose rows or status came last
         self._reason = ""  # of the plugin's last status
         self._beat_at = 0.0
@@ -116,6 +118,7 @@ class Sidecar:
     def _hear(self, status: wire.CaptureStatus) -> None:
         self._heard = Audited(status.model, status.tenant)
         self._intake.expect(status.model, status.layer)
+        self._news.hear(status, time.monotonic())
         self._view.update_status(status, time.monotonic())
         self._metrics.show_policy(status.model, self._policies.version, status.policy_version)
         if status.reason != self._reason:
@@ -137,7 +140,14 @@ class Sidecar:
         self._view.tick(time.monotonic(), minute)
         if self._heard != _UNKNOWN:
             self._metrics.show_rates(self._heard.model, self._screening.rates)
+        self._tell_configurations(time.monotonic())
         self._outbox.report()
+
+    def _tell_configurations(self, now: float) -> None:
+        self._news.screen(self._screening.policy, self._screening.reference)
+        due = self._news.due(now)
+        if due and self._outbox.tell(due):
+            self._news.told(due, now)
 
 
 def _minute() -> int:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Final
 
@@ -123,6 +123,17 @@ class Outbox:
                 self._redis_answered(stream, error)
                 return
         self._redis_answered(COVERAGE_STREAM, None)
+
+    def tell(self, reports: Sequence[CoverageCount]) -> bool:
+        """Write what is run now, at once or not at all: it would not be true any more later."""
+        if time.monotonic() < self._retry_at:
+            return False
+        try:
+            self._stream.report([encode_coverage(report) for report in reports])
+        except RedisError as error:
+            self._redis_answered(COVERAGE_STREAM, error)
+            return False
+        return True
 
     def _show_backlog(self) -> None:
         for name, entries in self._stream.backlog().items():

@@ -16,8 +16,10 @@ from service.store.configuration import write
 from service.store.configuration.period import HOLDS
 from service.store.configuration.tables import ConfigurationPeriod
 from service.store.configuration.write import Report
+from service.store.tables import Sample
 from subtext_sidecar.contract.configuration import MAX_CONTENT_BYTES, Configuration, Kind, configuration
 from subtext_sidecar.contract.counters import Hop
+from tests.integration.service import seed
 
 Headers = dict[str, str]
 Sessions = sessionmaker[Session]
@@ -231,3 +233,106 @@ def test_not_even_the_owner_changes_what_was_kept(
             pytest.raises(psycopg.errors.RestrictViolation, match="never changes"),
         ):
             connection.execute(statement.encode())
+
+
+def test_an_explanation_names_the_versions_that_it_came_about_by(
+    client: TestClient, sessions: Sessions, headers_for: Callable[..., Headers]
+) -> None:
+    plugin = configuration(Kind.PLUGIN, {"layer": 20})
+    with sessions.begin() as session:
+        ids = write.version_ids(session, {(one.kind, one.digest) for one in (OLD, plugin)})
+        audited = seed.add_model(session)
+        named = seed.add_explanation(session, audited, position=0)
+        named.configuration_id = ids[OLD.kind, OLD.digest]
+        sample = session.get_one(Sample, named.sample_id)
+        sample.configuration_id = ids[plugin.kind, plugin.digest]
+        seed.add_explanation(session, audited, position=1, captured_at=seed.START - dt.timedelta(hours=1))
+
+    items = client.get("/v1/explanations", headers=headers_for("explanations:read")).json()["items"]
+
+    assert [one["configuration"] for one in items] == [
+        {"worker": OLD.digest, "plugin": plugin.digest},
+        {"worker": None, "plugin": None},
+    ]
+
+
+def events(answer: Any) -> list[tuple[str, str, str]]:
+    return [(one["event"], one["digest"], one["source"]) for one in answer["items"]]
+
+
+def test_the_timeline_tells_which_version_came_and_which_left_newest_first(
+    client: TestClient, sessions: Sessions, reads_coverage: Headers
+) -> None:
+    plant(sessions, "worker-1", OLD, *minutes(60, 40))
+    plant(sessions, "worker-2", OLD, *minutes(55, 45))  # no version comes or leaves by it
+    plant(sessions, "worker-3", NEW, *minutes(42, 20))
+
+    changes = asked(client, reads_coverage, "/changes", model="tiny")
+    every = asked(client, reads_coverage, "/changes", model="tiny", every_process="true")
+
+    assert events(changes) == [
+        ("lost", NEW.digest, "worker-3"),
+        ("lost", OLD.digest, "worker-1"),
+        ("began", NEW.digest, "worker-3"),
+        ("began", OLD.digest, "worker-1"),
+    ]
+    assert [(one["event"], one["source"], one["changes_versions"]) for one in every["items"]] == [
+        ("lost", "worker-3", True),
+        ("lost", "worker-1", True),
+        ("began", "worker-3", True),
+        ("lost", "worker-2", False),
+        ("began", "worker-2", False),
+        ("began", "worker-1", True),
+    ]
+
+
+def test_an_end_that_was_told_is_told_at_once_and_a_silence_only_once_it_is_one(
+    client: TestClient, sessions: Sessions, reads_coverage: Headers
+) -> None:
+    plant(sessions, "worker-1", OLD, MINUTE)
+    plant(sessions, "worker-2", NEW, MINUTE)
+    with sessions.begin() as session:
+        write.end(session, "worker-1")
+
+    found = asked(client, reads_coverage, "/changes")["items"]
+
+    assert [(one["event"], one["source"]) for one in found if one["event"] != "began"] == [
+        ("ended", "worker-1")
+    ]
+
+
+def test_pages_meet_every_change_once_also_those_of_one_moment(
+    client: TestClient, sessions: Sessions, reads_coverage: Headers
+) -> None:
+    for number in range(4):
+        # Each began and was lost with one report.
+        plant(sessions, f"worker-{number}", OLD, HOUR, model=f"tiny-{number}")
+    found: list[tuple[str, str]] = []
+    cursor: str | None = None
+    for _ in range(4):
+        parameters = {"limit": "3"} | ({} if cursor is None else {"cursor": cursor})
+        page = asked(client, reads_coverage, "/changes", **parameters)
+        found += [(one["event"], one["model"]) for one in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+
+    assert sorted(found) == sorted((event, f"tiny-{n}") for n in range(4) for event in ("began", "lost"))
+
+
+def test_each_filter_of_the_timeline_keeps_what_it_names(
+    client: TestClient, sessions: Sessions, reads_coverage: Headers
+) -> None:
+    policy = configuration(Kind.CAPTURE_POLICY, {"request_rate": 0.5})
+    plant(sessions, "worker-1", OLD, *minutes(60, 58))
+    plant(sessions, "plugin-1", policy, *minutes(30, 28), model="another")
+
+    for parameters, sources in (
+        ({"model": "another"}, {"plugin-1"}),
+        ({"kind": "worker"}, {"worker-1"}),
+        ({"from": ago(sessions, 45 * MINUTE)}, {"plugin-1"}),
+        ({"to": ago(sessions, 45 * MINUTE)}, {"worker-1"}),
+        ({"model": "nobody"}, set()),
+    ):
+        found = asked(client, reads_coverage, "/changes", **parameters)["items"]
+        assert {one["source"] for one in found} == sources, parameters

@@ -61,6 +61,7 @@ def request_facts(
     role: Role | None = None,
     *,
     canary: str | None = None,
+    configuration: str | None = None,
 ) -> RequestFacts:
     """Return what the rows of a sampled request carry on about it; ``client_ids`` has the likeliest first.
 
@@ -76,6 +77,7 @@ def request_facts(
         span_id=None if parent is None else parent.span_id,
         role=role,
         canary=canary,
+        configuration=configuration,
     )
 
 

@@ -200,6 +200,7 @@ class Watchlist:
         unix_time: Callable[[], float] = time.time,
         known: dict[str, int] | None = None,
         memory: Memory | None = None,
+        configuration: str | None = None,
     ) -> None:
         """Follow requests of at most ``context`` positions, prompt and answer together.
 
@@ -208,9 +209,10 @@ class Watchlist:
         ``mint`` returns the identity of the request with this internal id; only simulations that must come
         out alike again have one of their own. ``known`` are live requests, by the lengths of their prompts,
         about which nothing is to be decided. ``memory`` is what was learned before; ``unix_time`` is then
-        that of it.
+        that of it. ``configuration`` is as for `set_policy`.
         """
         self._policy = policy
+        self._decided_by = (policy, configuration)
         self._context = context
         self._key = key
         self._halves = halves
@@ -235,9 +237,13 @@ class Watchlist:
         """Return the request rate that the policy and its budget give now."""
         return self._budget.rate(self._policy)
 
-    def set_policy(self, policy: CapturePolicy) -> None:
-        """Decide about later requests by this policy; the budget counts at once. Any thread may call."""
+    def set_policy(self, policy: CapturePolicy, configuration: str | None = None) -> None:
+        """Decide about later requests by this policy; the budget counts at once. Any thread may call.
+
+        ``configuration`` is the digest by which their rows name what they were decided by.
+        """
         self._policy = policy
+        self._decided_by = (policy, configuration)  # both at once: another thread reads them
 
     def miss(self, requests: int) -> None:
         """Say that requests came, while capture was off, about which nothing was decided."""
@@ -256,7 +262,7 @@ class Watchlist:
 
         One that comes again with a longer prompt is the next input of its session: a request of its own.
         """
-        policy = self._policy
+        decided_by = self._decided_by
         self._budget.advance(now)
         for request in requests:
             known = self._known.get(request.internal_id)
@@ -268,7 +274,7 @@ class Watchlist:
             if len(self._known) > MAX_KNOWN_REQUESTS:
                 self.forget([next(iter(self._known))])
             try:
-                self._decide(policy, request, continues=known is not None)
+                self._decide(*decided_by, request, continues=known is not None)
             except Exception:  # noqa: BLE001  # what one client sends must not end the audit of the others
                 self._count(_UNIFORM, PluginCounter.UNOBSERVABLE_UNREADABLE, 1)
 
@@ -347,7 +353,9 @@ class Watchlist:
             self._wheel.put(watch, watch.due)
         self._longest, self._due = None, []
 
-    def _decide(self, policy: CapturePolicy, request: NewRequest, *, continues: bool) -> None:
+    def _decide(
+        self, policy: CapturePolicy, configuration: str | None, request: NewRequest, *, continues: bool
+    ) -> None:
         said = read_request_args(policy, request.extra_args)
         if request.extra_args and CANARY in request.extra_args:
             said = self._canary_args(
@@ -365,7 +373,9 @@ class Watchlist:
             self._context,
             role=None if half is None else half.role,
         )
-        watch = None if said.stratum == _OPT_OUT else self._draw(policy, request, said, half, most_rows)
+        watch = None
+        if said.stratum != _OPT_OUT:
+            watch = self._draw(policy, request, said, half, most_rows, configuration=configuration)
         if said.stratum == _UNIFORM:
             self._budget.arrive(most_rows)
         if watch is None:
@@ -417,6 +427,8 @@ class Watchlist:
         said: RequestArgs,
         half: Half | None,
         most_rows: int,
+        *,
+        configuration: str | None,
     ) -> Watch | None:
         capture_id = self._mint(request.internal_id)
         identity = self._identity(capture_id, half, said.stratum)
@@ -436,7 +448,15 @@ class Watchlist:
             role=role,
         )
         ids = client_ids(request.internal_id, randomized=self._randomized_ids)
-        facts = request_facts(ids, said.stratum, request.extra_args, capture_id, role, canary=said.canary)
+        facts = request_facts(
+            ids,
+            said.stratum,
+            request.extra_args,
+            capture_id,
+            role,
+            canary=said.canary,
+            configuration=configuration,
+        )
         watch = Watch(request.internal_id, facts, randomness, choice, most_rows)
         if request.embedded:
             watch.embedded = _embedded(request, choice.first_position)

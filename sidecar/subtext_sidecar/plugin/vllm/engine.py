@@ -1,6 +1,8 @@
 """What capture needs to know about the engine it runs in, read from vLLM's configuration."""
 
 import logging
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from subtext_sidecar.plugin.sampling.split import WHOLE, EngineHalves
@@ -82,6 +84,19 @@ def served_name(model_config: Any) -> str:
     """Return the first served model name, which is what clients know the model by."""
     names = model_config.served_model_name or model_config.model
     return str(names if isinstance(names, str) else names[0])
+
+
+def program_versions() -> dict[str, str | None]:
+    """Return the versions of vLLM and of the plugin, None where they do not tell."""
+    # vLLM's package has another name on other devices; its module runs already.
+    return {"vllm": getattr(sys.modules.get("vllm"), "__version__", None), "subtext": _own_version()}
+
+
+def _own_version() -> str | None:
+    try:
+        return version("subtext")
+    except PackageNotFoundError:
+        return None
 
 
 def is_emitting_rank() -> bool:

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, start_http_server
 
+from subtext_sidecar.contract.configuration import Configuration, Kind, configuration
 from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.record import VERSION
 from subtext_sidecar.local.capture_view import CaptureView
@@ -36,6 +37,7 @@ from subtext_sidecar.local.policy import START_VERSION, PolicyUpdate, share
 from subtext_sidecar.local.wire import CaptureStatus
 from subtext_sidecar.plugin.breaker import Breaker
 from subtext_sidecar.plugin.capture import Capture
+from subtext_sidecar.plugin.configuration import Followed, followed
 from subtext_sidecar.plugin.overhead import Overhead
 from subtext_sidecar.plugin.sampling.canary import CanaryGate
 from subtext_sidecar.plugin.sampling.gap import Gap
@@ -60,9 +62,11 @@ from subtext_sidecar.plugin.vllm.engine import (
     engines_of,
     identify,
     is_emitting_rank,
+    program_versions,
     randomizes_request_ids,
     row_layout,
 )
+from subtext_sidecar.plugin.vllm.model_revision import describe_model
 from subtext_sidecar.plugin.vllm.refusal import Refusal, refuse_config, refuse_model, refuse_runner
 from subtext_sidecar.plugin.vllm.runner_v1 import RunnerV1
 from subtext_sidecar.plugin.vllm.runner_v2 import RunnerV2
@@ -109,6 +113,9 @@ class WorkerHooks:
         self._whole_policy = settings.policy()  # of all engines together
         self._policy = share(self._whole_policy, self._engines)
         self._policy_version = START_VERSION
+        self._model: Configuration | None = None  # its revision; None: not looked at, or not to be told
+        self._versions: dict[str, str | None] = {}  # of the programs
+        self._followed: Followed | None = None
         self._clock = clock
         self._lock = threading.Lock()  # of the breaker and of which step methods the worker has
         self._breaker = Breaker()
@@ -240,13 +247,19 @@ class WorkerHooks:
         self._gap = gap = self._gap or before.abandon()
         if not before.ring.is_empty:
             raise CaptureError("rows of before the error are not sent yet, so their memory cannot be used")
-        capture = begin(policy=self._policy, ring=before.ring.renewed(), known=gap.known)
+        capture = begin(
+            policy=self._policy,
+            configuration=self._digest,
+            ring=before.ring.renewed(),
+            known=gap.known,
+        )
         with self._lock:
             # The sender may have failed since the clock was looked at: then this is no time to begin.
             is_due = self._breaker.is_due(self._clock())
             if is_due:
                 self._capture = capture
-                capture.set_policy(self._policy)  # the sender may have brought another meanwhile
+                # The sender may have brought another meanwhile.
+                capture.set_policy(self._policy, self._digest)
                 self._breaker.close()
                 self._state.resume()
                 self._hook_steps()
@@ -258,6 +271,8 @@ class WorkerHooks:
 
     def _set_up(self) -> None:
         is_emitting = is_emitting_rank()
+        if is_emitting:
+            self._look_at_model()
         try:
             runner = self._enable()
             if is_emitting and runner is not None:
@@ -328,8 +343,37 @@ class WorkerHooks:
             memory=Memory(),
         )
         self._capture = self._begin(
-            policy=self._policy, ring=open_ring(layout, self._worker.model_runner.device)
+            policy=self._policy,
+            configuration=self._digest,
+            ring=open_ring(layout, self._worker.model_runner.device),
         )
+
+    def _look_at_model(self) -> None:
+        """Learn what is told of the model. Capture goes on without, if that fails."""
+        try:
+            self._versions = program_versions()
+            self._model = configuration(Kind.MODEL, describe_model(self._vllm_config))
+            self._follow()
+        except Exception:
+            logging.getLogger(LOGGER).exception("subtext: the model's revision cannot be told")
+
+    def _follow(self) -> None:
+        """Work out what this engine runs now, where the model is known."""
+        if self._model is not None:
+            self._followed = followed(
+                self._model, self._settings, self._versions, self._whole_policy, self._engines
+            )
+
+    @property
+    def _digest(self) -> str | None:
+        """Of what this engine runs, which rows name."""
+        return None if self._followed is None else self._followed.digest
+
+    def _running(self) -> Followed | None:
+        """Return what to tell: no policy is in force at an engine that captures nothing any more."""
+        if self._model is None or not (self._capture is None or self._state.is_final):
+            return self._followed
+        return followed(self._model, self._settings, self._versions, None, self._engines)
 
     def _start_sending(self) -> None:
         settings = self._settings
@@ -362,8 +406,9 @@ class WorkerHooks:
     def _share_policy(self) -> None:
         """Decide by this engine's part of the policy. The lock is held."""
         self._policy = share(self._whole_policy, self._engines)
+        self._follow()
         if self._capture is not None:
-            self._capture.set_policy(self._policy)
+            self._capture.set_policy(self._policy, self._digest)
 
     def _follow_engines(self) -> None:
         """Take another part of the budget when elastic scaling has changed the number of ranks."""
@@ -413,6 +458,7 @@ class WorkerHooks:
         capture = self._capture
         # The next step is captured again, and no request has come since that was due.
         is_due = self._breaker.is_due(self._clock()) and not self._state.is_final
+        running = self._running()
         return CaptureStatus(
             v=VERSION,
             source=self._ledger.source,
@@ -427,6 +473,7 @@ class WorkerHooks:
             errors=dict(self._state.errors),
             error_times=dict(self._state.error_times),
             overhead=self._overhead.read(),
+            configurations=() if running is None else running.reports,
         )
 
 

@@ -1,5 +1,6 @@
 """The hooks around a worker that computes nothing: what they do after an error."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +12,12 @@ import pytest
 import torch
 import zmq
 
+from subtext_sidecar.contract.configuration import Kind
 from subtext_sidecar.contract.record import decode_coverage
 from subtext_sidecar.local import wire
+from subtext_sidecar.local.block import Block, decode_block
+from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
+from subtext_sidecar.local.policy_channel import PolicyPublisher
 from subtext_sidecar.local.wire import CaptureStatus
 from subtext_sidecar.plugin.sampling.budget import ROOM
 from subtext_sidecar.plugin.settings import parse_settings
@@ -23,6 +28,7 @@ from subtext_sidecar.plugin.transfer.sender import Sender as RealSender
 from subtext_sidecar.plugin.vllm import hooks
 from subtext_sidecar.plugin.vllm.activation import LOGGER
 from subtext_sidecar.plugin.vllm.hooks import WorkerHooks
+from subtext_sidecar.plugin.vllm.refusal import Refusal
 from tests.support.secret import write_secret
 from tests.support.waiting import wait_until
 
@@ -100,6 +106,7 @@ class Plugin:
         self.counts: dict[tuple[str, int], dict[str, int]] = {}
         self.statuses: list[CaptureStatus] = []
         self.rows = 0
+        self.blocks: list[Block] = []
         self._socket = socket
         self._number = 0
         settings = parse_settings(
@@ -188,6 +195,7 @@ class Plugin:
                 self.statuses.append(wire.decode_status(frames[0]))
             else:
                 self.rows += 1
+                self.blocks.append(decode_block(*frames))
 
     def wait_for(self, what: str, probe: Callable[[], object]) -> None:
         def is_seen() -> object:
@@ -478,3 +486,86 @@ def test_while_off_a_step_costs_next_to_nothing(make_plugin: Callable[..., Plugi
     for _ in range(10_000):
         plugin.worker.execute_model(idle)
     assert (time.perf_counter() - started) / 10_000 < 20e-6
+
+
+POLICY = CapturePolicy(request_rate=0.5, skip_first=0)
+
+
+def told(status: CaptureStatus) -> dict[str, Any]:
+    """Return what a heartbeat says that the engine runs, by kind."""
+    return {one.kind: json.loads(one.content) for one in status.configurations}
+
+
+def digest_of(status: CaptureStatus, kind: Kind) -> str:
+    [found] = [one.digest for one in status.configurations if one.kind == kind]
+    return found
+
+
+def test_an_engine_tells_what_it_runs_and_its_rows_name_it(make_plugin: Callable[..., Plugin]) -> None:
+    plugin = make_plugin()
+    plugin.step()
+    plugin.wait_for("rows and a heartbeat", lambda: plugin.blocks and plugin.tells("ok"))
+
+    [status] = {one.configurations: one for one in plugin.statuses}.values()
+    assert [*told(status)] == [Kind.MODEL, Kind.CAPTURE_POLICY, Kind.PLUGIN]
+    assert told(status)[Kind.PLUGIN]["capture_policy"] == digest_of(status, Kind.CAPTURE_POLICY)
+    [request] = plugin.blocks[0].header.requests
+    assert request.configuration == digest_of(status, Kind.PLUGIN)
+
+
+def test_the_policy_that_is_told_is_the_one_that_is_followed(
+    make_plugin: Callable[..., Plugin], tmp_path: Path
+) -> None:
+    plugin = make_plugin()
+    plugin.step()
+    with zmq.Context() as context, PolicyPublisher(context, f"ipc://{tmp_path}/s") as publisher:
+
+        def publish(update: PolicyUpdate) -> None:
+            publisher.publish(update)
+            plugin.receive()
+
+        followed = PolicyUpdate(version="followed", capture=POLICY)
+        wait_until(
+            "the policy is followed",
+            lambda: plugin.statuses and plugin.statuses[-1].policy_version == "followed",
+            30,
+            meanwhile=lambda: publish(followed),
+        )
+        assert told(plugin.statuses[-1])[Kind.CAPTURE_POLICY]["request_rate"] == 0.5
+
+        # One that the engine cannot use: its window is longer than its stride.
+        refused = PolicyUpdate(version="refused", capture=CapturePolicy(window=9, decode_stride=1))
+        heard = len(plugin.statuses)
+        wait_until(
+            "two heartbeats",
+            lambda: len(plugin.statuses) > heard + 1,
+            30,
+            meanwhile=lambda: publish(refused),
+        )
+    assert told(plugin.statuses[-1])[Kind.CAPTURE_POLICY]["request_rate"] == 0.5
+
+
+def test_an_engine_that_was_refused_follows_no_policy(
+    make_plugin: Callable[..., Plugin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "refuse_model", lambda _: Refusal("no_reason", "a test"))
+    plugin = make_plugin()
+    plugin.wait_for("the refusal", lambda: plugin.tells("no_reason"))
+
+    assert [*told(plugin.statuses[-1])] == [Kind.MODEL, Kind.PLUGIN]
+    assert told(plugin.statuses[-1])[Kind.PLUGIN]["capture_policy"] is None
+
+
+def test_a_model_whose_revision_cannot_be_told_is_captured_all_the_same(
+    make_plugin: Callable[..., Plugin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> Any:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(hooks, "describe_model", fail)
+    plugin = make_plugin()
+    plugin.step()
+    plugin.wait_for("rows and a heartbeat", lambda: plugin.blocks and plugin.tells("ok"))
+
+    assert plugin.statuses[-1].configurations == ()
+    assert plugin.blocks[0].header.requests[0].configuration is None

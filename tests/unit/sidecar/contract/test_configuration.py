@@ -4,10 +4,28 @@ import hashlib
 import json
 import math
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtext_sidecar.contract.configuration import Kind, canonical, configuration, digest
+from subtext_sidecar.contract.configuration import (
+    MAX_REPORTED_CHARACTERS,
+    Kind,
+    canonical,
+    configuration,
+    digest,
+)
+from subtext_sidecar.contract.counters import Hop
+from subtext_sidecar.contract.record import (
+    MAX_REPORTS,
+    VERSION,
+    ConfigurationReport,
+    CoverageCount,
+    RecordError,
+    decode_coverage,
+    encode_coverage,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -33,3 +51,49 @@ def test_reading_and_writing_a_content_once_more_changes_no_byte(content: dict[s
 
     assert canonical(json.loads(written)) == written
     assert digest(written) == digest(canonical(json.loads(written)))
+
+
+class CountOfBefore(msgspec.Struct, frozen=True, kw_only=True):
+    v: int
+    source: str
+    hop: str
+    model: str
+    stratum: str
+    minute: int
+    counts: dict[str, int]
+
+
+MESSAGE = CoverageCount(
+    v=VERSION, source="s", hop=Hop.PLUGIN, model="m", stratum="uniform", minute=0, counts={}
+)
+REPORT = ConfigurationReport(kind="worker", digest=digest("{}"), content="{}")
+
+
+def test_a_reader_of_before_reads_a_report_as_counts_of_nothing() -> None:
+    told = encode_coverage(msgspec.structs.replace(MESSAGE, configurations=(REPORT,)))
+
+    assert msgspec.msgpack.decode(told, type=CountOfBefore).counts == {}
+    assert decode_coverage(told).configurations == (REPORT,)
+
+
+def test_counts_of_before_report_nothing() -> None:
+    old = CountOfBefore(
+        v=VERSION, source="s", hop="plugin", model="m", stratum="uniform", minute=1, counts={}
+    )
+
+    assert decode_coverage(msgspec.msgpack.encode(old)).configurations == ()
+
+
+@pytest.mark.parametrize(
+    "reports",
+    [
+        (msgspec.structs.replace(REPORT, digest="of my own"),),
+        (msgspec.structs.replace(REPORT, content="x" * (MAX_REPORTED_CHARACTERS + 1)),),
+        (REPORT,) * (MAX_REPORTS + 1),
+    ],
+)
+def test_reports_are_bounded(reports: tuple[ConfigurationReport, ...]) -> None:
+    told = encode_coverage(msgspec.structs.replace(MESSAGE, configurations=reports))
+
+    with pytest.raises(RecordError):
+        decode_coverage(told)

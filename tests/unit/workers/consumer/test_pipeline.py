@@ -180,7 +180,7 @@ def test_a_sample_has_every_column_and_every_field_of_its_record_has_a_place() -
     columns = set(Sample.__table__.columns.keys())
     (row,) = rows_of()
 
-    assert set(values_of(row.sample)) == columns - {"model_id", "stored_at"}
+    assert set(values_of(row.sample)) == columns - {"model_id", "configuration_id", "stored_at"}
     # Stored elsewhere or otherwise, said by the model or the vector, or by nobody once it was checked.
     beside = {
         "probability",
@@ -192,6 +192,7 @@ def test_a_sample_has_every_column_and_every_field_of_its_record_has_a_place() -
         "checksum",
         "request_names",
         "canary",
+        "configuration",
     }
     assert record.FIELDS - columns == beside
 

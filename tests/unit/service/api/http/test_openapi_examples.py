@@ -82,6 +82,7 @@ FREE = {
     "location",  # its schema lists them
     "model",
     "name",
+    "plugin",  # a digest
     "request_id",
     "rows_in",
     "rows_out",
@@ -94,6 +95,7 @@ FREE = {
     "trace_id",
     "type",
     "what",
+    "worker",  # a digest
 }
 
 
