@@ -6,6 +6,7 @@ those. To a type checker they are the enumerations.
 
 from typing import TYPE_CHECKING, Literal
 
+from service.api.access import disclosure
 from service.incidents import lifecycle
 from subtext_sidecar.contract import counters, equations
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     IncidentState = lifecycle.State
     IncidentEventKind = lifecycle.EventKind
     IncidentReason = lifecycle.Reason
+    Withholding = disclosure.Withholding
 else:
     LossKind = Literal[tuple(map(str, counters.LossKind))]
     Place = Literal[tuple(map(str, equations.Place))]
@@ -23,3 +25,4 @@ else:
     IncidentState = Literal[tuple(map(str, lifecycle.State))]
     IncidentEventKind = Literal[tuple(map(str, lifecycle.EventKind))]
     IncidentReason = Literal[tuple(map(str, lifecycle.Reason))]
+    Withholding = Literal[tuple(map(str, disclosure.Withholding))]
