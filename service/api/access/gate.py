@@ -15,7 +15,7 @@ from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from service.api.access.disclosure import Disclosure, Withholding, capture_of
 from service.api.access.purpose import DESCRIPTION, HEADER, PATTERN, PurposeError, StatedPurpose, parse
-from service.api.deps import Caller, Held, Resources
+from service.api.deps import Caller, Held, Resources, operation_of
 from service.api.parameters import Absent
 from service.errors import FieldError, ProblemError, invalid_input
 from service.store.access.tables import Action, SubjectKind
@@ -111,11 +111,6 @@ def gate(
 
 
 Gated = Annotated[Gate, Depends(gate)]
-
-
-def operation_of(request: Request) -> str:
-    """Return the operation's id in the OpenAPI document."""
-    return str(request.scope["route"].name)
 
 
 def one(kind: SubjectKind, identity: uuid.UUID) -> Subjects:

@@ -138,6 +138,19 @@ def test_text_that_is_shown_has_one_entry_with_its_ids_and_every_write_has_one(
     assert shows == SHOWING_TEXT
 
 
+def test_what_a_key_lacks_a_scope_for_has_one_entry(
+    app: FastAPI, send: Send, headers_for: Callable[..., Headers], entries: Entries
+) -> None:
+    nothing = headers_for()
+    for operation in operations(app):
+        codes = {send(operation, nothing).status_code for _ in range(3)}
+
+        [entry] = entries()
+        assert codes == {403}
+        assert (entry.action, entry.operation, entry.key_name) == (Action.DENY, operation.id, "test")
+        assert (entry.status, entry.result, entry.subject_ids) == (403, "missing_scope", [])
+
+
 def is_attributed(entry: AccessEntry, operation: Operation) -> bool:
     return (entry.operation, entry.key_name, entry.status) == (operation.id, "test", 200)
 
