@@ -2,9 +2,12 @@
 
 import argparse
 import datetime as dt
+import os
+import pwd
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -12,7 +15,16 @@ from sqlalchemy.orm import Session
 from service import auth
 from service.settings import KeySettings
 from service.store import engine, keys
+from service.store.access.tables import Action, SubjectKind
+from service.store.access.write import Entry, Subjects, add_entry
 from service.store.tables import ApiKey
+
+
+class NewKey(NamedTuple):
+    """A key that was just made."""
+
+    id: uuid.UUID
+    secret: str
 
 
 def run(settings: KeySettings, arguments: argparse.Namespace) -> int:
@@ -50,7 +62,9 @@ def _act(
     expires_at = None if lifetime is None else now + lifetime
     match arguments.action:
         case "create":
-            return 0, _create(session, arguments.name, sorted(set(arguments.scope)), expires_at)
+            made = _create(session, arguments.name, sorted(set(arguments.scope)), expires_at)
+            _log_change(session, "key create", [made.id], _granted(arguments.scope, expires_at))
+            return 0, f"{made.secret}\n"
         case "rotate":
             until = now + dt.timedelta(days=arguments.overlap_days)
             return _rotate(session, arguments.id, expires_at, until, now)
@@ -60,7 +74,7 @@ def _act(
             return 0, "".join(_line(key, now) for key in keys.list_keys(session))
 
 
-def _create(session: Session, name: str, scopes: Sequence[str], expires_at: dt.datetime | None) -> str:
+def _create(session: Session, name: str, scopes: Sequence[str], expires_at: dt.datetime | None) -> NewKey:
     secret = auth.new_secret()
     key = keys.add_key(
         session, name=name, secret_sha256=auth.digest(secret), scopes=scopes, expires_at=expires_at
@@ -69,7 +83,7 @@ def _create(session: Session, name: str, scopes: Sequence[str], expires_at: dt.d
         f"created key {key.id}, which expires {_shown(expires_at)};"
         " the secret on stdout is shown only now\n"
     )
-    return f"{secret}\n"
+    return NewKey(key.id, secret)
 
 
 def _rotate(
@@ -86,11 +100,12 @@ def _rotate(
     if old is None or _state(old, now) != "valid":
         sys.stderr.write(f"subtext key: there is no valid key {identity}; create one: subtext key create\n")
         return 1, ""
-    secret = _create(session, old.name, old.scopes, expires_at)
+    made = _create(session, old.name, old.scopes, expires_at)
     keys.limit_key(session, parsed, until)
+    _log_change(session, "key rotate", [parsed, made.id], _granted(old.scopes, expires_at))
     session.refresh(old)
     sys.stderr.write(f"the old key {parsed} works until {_shown(old.expires_at)}\n")
-    return 0, secret
+    return 0, f"{made.secret}\n"
 
 
 def _revoke(session: Session, identity: str, now: dt.datetime) -> tuple[int, str]:
@@ -100,7 +115,38 @@ def _revoke(session: Session, identity: str, now: dt.datetime) -> tuple[int, str
     if not keys.revoke_key(session, parsed, now):
         sys.stderr.write(f"subtext key: there is no key {identity} that could be revoked\n")
         return 1, ""
+    _log_change(session, "key revoke", [parsed], {})
     return 0, f"revoked {parsed}\n"
+
+
+def _log_change(
+    session: Session, command: str, changed: Sequence[uuid.UUID], details: Mapping[str, Any]
+) -> None:
+    """Enter the change in the access log, in its own transaction: there is none without the other."""
+    subjects = Subjects(kind=SubjectKind.API_KEY, ids=changed)
+    add_entry(
+        session,
+        Entry(
+            action=Action.KEY_CHANGE,
+            operation=command,
+            os_user=_os_user(),
+            subjects=subjects,
+            details=details,
+        ),
+    )
+
+
+def _granted(scopes: Sequence[str], expires_at: dt.datetime | None) -> Mapping[str, Any]:
+    return {"scopes": sorted(set(scopes)), "expires_at": _shown(expires_at)}
+
+
+def _os_user() -> str:
+    """Return who runs the command, by the process and not by what the environment says."""
+    user = os.getuid()
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:  # as in a container that was started under a bare number
+        return str(user)
 
 
 def _parsed(identity: str) -> uuid.UUID | None:

@@ -10,6 +10,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from service.store.access.tables import Action, Purpose
+
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 AUTHENTICATION_FAILURES: Final = (
     "missing_key",
@@ -106,6 +108,23 @@ class Metrics:
             registry=registry,
         )
 
+        self._text_reads = Counter(
+            "subtext_api_text_reads_total",
+            "Answers that showed text, by the purpose that was stated; each is in the access log.",
+            ("purpose",),
+            registry=registry,
+        )
+        for purpose in Purpose:
+            self._text_reads.labels(purpose)
+        self._access_not_logged = Counter(
+            "subtext_api_access_log_failures_total",
+            "Entries of the access log that could not be written; a read without one was not answered.",
+            ("action",),
+            registry=registry,
+        )
+        for action in Action:
+            self._access_not_logged.labels(action)
+
         self._prevalences = _Prevalences()
         registry.register(self._prevalences)
         self._prevalence_thresholds = Gauge(
@@ -133,6 +152,14 @@ class Metrics:
     def observe_authentication_failure(self, code: str) -> None:
         """Count one refused request; ``code`` is one of `AUTHENTICATION_FAILURES`."""
         self._failures.labels(code).inc()
+
+    def observe_text_read(self, purpose: Purpose) -> None:
+        """Count one answer that shows text."""
+        self._text_reads.labels(purpose).inc()
+
+    def observe_access_not_logged(self, action: Action) -> None:
+        """Count one entry of the access log that could not be written."""
+        self._access_not_logged.labels(action).inc()
 
     def set_expiring_keys(self, count: int) -> None:
         """Show how many keys in use expire soon."""

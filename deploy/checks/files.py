@@ -47,6 +47,7 @@ FOLDERS = (
     ("", "service/webhooks"),
     ("", "service/watch"),
     ("", "service/api"),
+    ("", "service/api/access"),
     ("", "service/api/http"),
     ("", "service/api/paging"),
     ("", "service/api/routes"),
@@ -97,6 +98,7 @@ QUESTIONS = (
     ("When does a match become a flag?", "workers/judge/flags.py"),
     ("Which columns does a sample have?", "service/store/tables.py"),
     ("What does an expired key get?", "service/auth.py"),
+    ("Who writes down that a text is read?", "service/api/access/gate.py"),
     ("What was not looked at?", "service/coverage/blind_spots.py"),
     ("How is the demo's vLLM started?", "deploy/local/launch.py"),
 )

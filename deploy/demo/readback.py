@@ -66,7 +66,7 @@ class Readback:
         """``base_url`` excludes /v1."""
         self._http = httpx.Client(
             base_url=f"{base_url}/v1",
-            headers={"Authorization": f"Bearer {api_key}"},
+            headers={"Authorization": f"Bearer {api_key}", "Subtext-Purpose": "debugging; make demo"},
             timeout=_TIMEOUT_SECONDS,
             trust_env=False,  # a proxy in the environment must not see the key
         )

@@ -12,15 +12,19 @@ import structlog
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import auth
+from service.api.access.denials import Denial, Denials
 from service.api.readiness import Finding, readiness
 from service.errors import FieldError, ProblemError, invalid_input
 from service.metrics import Metrics
 from service.store import keys
+from service.store.access.tables import Action, Result
+from service.store.access.write import Entry, add_entry
 from service.store.remembered import Remembered
+from service.store.tables import ApiKey
 
 _log: Final = structlog.get_logger(__name__)
 _LAST_USED_EVERY: Final = dt.timedelta(minutes=1)
@@ -53,6 +57,7 @@ class Resources:
     sessions: sessionmaker[Session]
     metrics: Metrics
     writes: Writes = field(default_factory=Writes)
+    denials: Denials = field(default_factory=Denials)
     readiness: Remembered[dict[str, Finding]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,36 +111,52 @@ _header = APIKeyHeader(
 )
 
 
+def operation_of(request: Request) -> str:
+    """Return the operation's id in the OpenAPI document."""
+    return str(request.scope["route"].name)
+
+
 def authenticate(
     held: Held,
+    request: Request,
     required: SecurityScopes,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     header: Annotated[str | None, Depends(_header)],
 ) -> Caller:
-    """Return the caller, or raise the 401 or 403 that says what is missing."""
-    secret = bearer.credentials if bearer else header
+    """Return the caller, or raise the 401 or 403 that says what is missing.
+
+    What a known key is denied is in the access log; what an unknown one is, has no owner and is counted.
+    """
     now = dt.datetime.now(dt.UTC)
+    key = None
     try:
-        caller = _caller(held, secret, now)
+        secret = _secret(bearer.credentials if bearer else header)
+        with held.sessions() as session:
+            key = keys.get_key(session, auth.digest(secret))
+        caller = _caller(held, auth.living(key, secret, now), now)
         auth.check_scopes(caller.scopes, required.scopes)
     except auth.AuthenticationError as error:
         held.metrics.observe_authentication_failure(error.code)
+        _log_denial(held, request, key, error.code, now)
         raise _unauthorized(error) from error
     except auth.ScopeError as error:
         held.metrics.observe_authentication_failure("missing_scope")
+        _log_denial(held, request, key, "missing_scope", now)
         raise _forbidden(error) from error
     return caller
 
 
-def _caller(held: Resources, secret: str | None, now: dt.datetime) -> Caller:
-    if not secret:
+def _secret(given: str | None) -> str:
+    if not given:
         raise auth.AuthenticationError(
             "missing_key", "send an API key as Authorization: Bearer KEY or as X-API-Key: KEY"
         )
-    if len(secret) > _MAX_SECRET_LENGTH:
+    if len(given) > _MAX_SECRET_LENGTH:
         raise auth.AuthenticationError("unknown_key", "this is longer than any API key")
-    with held.sessions() as session:
-        key = auth.living(keys.get_key(session, auth.digest(secret)), secret, now)
+    return given
+
+
+def _caller(held: Resources, key: ApiKey, now: dt.datetime) -> Caller:
     if key.last_used_at is None or key.last_used_at < now - _LAST_USED_EVERY:
         _mark_used(held, key.id, now)
     return Caller(scopes=frozenset(key.scopes), key_id=key.id, key_name=key.name)
@@ -151,6 +172,36 @@ def _mark_used(held: Resources, key: uuid.UUID, now: dt.datetime) -> None:
     except DBAPIError as error:
         held.writes.failed(now)
         _log.warning("key_use_not_recorded", error_type=type(error).__name__)
+
+
+def _log_denial(held: Resources, request: Request, key: ApiKey | None, code: str, now: dt.datetime) -> None:
+    """Enter what a known key was denied, where the database takes it: it is denied all the same."""
+    if key is None:
+        return
+    denial = Denial(key.id, operation_of(request), Result(code))
+    suppressed = held.denials.begin(denial, now)
+    if suppressed is None:
+        return
+    is_living = denial.result is Result.MISSING_SCOPE
+    entry = Entry(
+        action=Action.DENY,
+        operation=denial.operation,
+        key_id=denial.key_id,
+        key_name=key.name,
+        status=HTTPStatus.FORBIDDEN if is_living else HTTPStatus.UNAUTHORIZED,
+        result=denial.result,
+        suppressed=suppressed,
+    )
+    try:
+        if held.writes.may_try(now):
+            with held.sessions.begin() as session:
+                add_entry(session, entry)
+            return
+    except SQLAlchemyError as error:
+        held.writes.failed(now)
+        _log.warning("denial_not_logged", error_type=type(error).__name__)
+    held.denials.undo(denial, suppressed)
+    held.metrics.observe_access_not_logged(Action.DENY)
 
 
 def _unauthorized(error: auth.AuthenticationError) -> ProblemError:

@@ -6,6 +6,7 @@ those. To a type checker they are the enumerations.
 
 from typing import TYPE_CHECKING, Literal
 
+from service.api.access import disclosure
 from service.coverage import gaps
 from service.incidents import lifecycle
 from subtext_sidecar.contract import configuration, counters, equations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     IncidentState = lifecycle.State
     IncidentEventKind = lifecycle.EventKind
     IncidentReason = lifecycle.Reason
+    Withholding = disclosure.Withholding
 else:
     GapReason = Literal[tuple(map(str, gaps.GapReason))]
     ConfigurationKind = Literal[tuple(map(str, configuration.Kind))]
@@ -32,3 +34,4 @@ else:
     IncidentState = Literal[tuple(map(str, lifecycle.State))]
     IncidentEventKind = Literal[tuple(map(str, lifecycle.EventKind))]
     IncidentReason = Literal[tuple(map(str, lifecycle.Reason))]
+    Withholding = Literal[tuple(map(str, disclosure.Withholding))]

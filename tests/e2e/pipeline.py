@@ -118,7 +118,7 @@ class Pipeline:
         response = httpx.get(
             f"{self.api_url}{path}",
             params=params,
-            headers={"Authorization": f"Bearer {self.api_key}"},
+            headers={"Authorization": f"Bearer {self.api_key}", "Subtext-Purpose": "debugging"},
             timeout=20,
             trust_env=False,
         )

@@ -10,7 +10,8 @@ _MEANING: Final = {
     HTTPStatus.FORBIDDEN: "The key lacks a scope; `detail` names it.",
     HTTPStatus.NOT_FOUND: "Not stored. Never evidence that there was nothing to find.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "A parameter is wrong, unknown, repeated, or the cursor does not fit.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The database is away, busy, took too long, or is not migrated.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The database is away, busy, took too long, or is not migrated; or the "
+    "access log cannot be written, and text would have been shown.",
 }
 
 Responses = dict[int | str, dict[str, Any]]

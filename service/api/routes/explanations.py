@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
+from service.api.access.gate import Gated
 from service.api.deps import Held, ReadsExplanations, reading
 from service.api.http.responses import problems
 from service.api.paging import link
@@ -49,8 +50,10 @@ class ExplanationParameters(PageParameters):
 
 @router.get("/explanations", summary="List explanations, newest capture first")
 def list_explanations(
+    *,
     held: Held,
     caller: ReadsExplanations,
+    gate: Gated,
     parameters: Annotated[ExplanationParameters, Query()],
     request: Request,
     response: Response,
@@ -62,13 +65,14 @@ def list_explanations(
 
     Each carries its fidelity, its inclusion probability and its calibration size. Following
     `next_cursor` meets every explanation that was stored when the first page was read exactly once.
-    Text and tokens are withheld without the scope `explanations:read_text`.
+    Text and tokens are withheld without the scope `explanations:read_text` and a stated purpose.
     """
     after = link.position(parameters, _LISTING)
     with reading(held) as session:
         page = explanations.list_explanations(session, parameters.filter(), after, parameters.limit)
+    disclosure = gate.disclose(caller, page.items)
     return ExplanationPage(
-        items=[explanation(view, with_text=caller.may_read_text) for view in page.items],
+        items=[explanation(view, disclosure) for view in page.items],
         next_cursor=link.link_next(request, response, parameters, _LISTING, page.next),
     )
 
@@ -81,14 +85,18 @@ def list_explanations(
 def get_explanation(
     held: Held,
     caller: ReadsExplanations,
+    gate: Gated,
     explanation_id: uuid.UUID,
     _parameters: Annotated[NoParameters, Query()],
 ) -> Explanation:
-    """Return one explanation with its fidelity; text is withheld without `explanations:read_text`."""
+    """Return one explanation with its fidelity.
+
+    Text is withheld without `explanations:read_text` and a stated purpose.
+    """
     with reading(held) as session:
         view = explanations.get_explanation(session, explanation_id)
     if view is None:
         raise ProblemError(
             HTTPStatus.NOT_FOUND, "unknown_explanation", f"no explanation {explanation_id} is stored"
         )
-    return explanation(view, with_text=caller.may_read_text)
+    return explanation(view, gate.disclose(caller, [view]))

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
+from service.api.access.gate import Gated, one
 from service.api.deps import Held, ReadsFlags, ReadsRequests, Triages, reading
 from service.api.http.responses import problems
 from service.api.paging import link
@@ -26,6 +27,8 @@ from service.api.vocabulary import IncidentState
 from service.errors import FieldError, ProblemError, invalid_input, problem
 from service.incidents.lifecycle import TRANSITIONS, Reason, State, labels
 from service.store import triage
+from service.store.access.tables import Action, SubjectKind
+from service.store.access.write import add_entry
 from service.store.read import incidents
 from service.store.tables import Incident as IncidentRow
 
@@ -88,19 +91,21 @@ def list_incidents(
 def get_incident(
     held: Held,
     caller: ReadsRequests,
+    gate: Gated,
     incident_id: uuid.UUID,
     _parameters: Annotated[NoParameters, Query()],
 ) -> IncidentReport:
     """Return the incident with the readings it stands on, its history and what may follow its state.
 
-    Text and tokens are withheld without `explanations:read_text`. A position that matched and is not
-    verified is listed and counts for nothing.
+    Text and tokens are withheld without `explanations:read_text` and a stated purpose. A position that
+    matched and is not verified is listed and counts for nothing.
     """
     with reading(held) as session:
         detail = incidents.get_incident(session, incident_id)
     if detail is None:
         raise _unknown()
-    return report(detail, _allowed(detail.view.incident.state), with_text=caller.may_read_text)
+    disclosure = gate.disclose(caller, detail.evidence)
+    return report(detail, _allowed(detail.view.incident.state), disclosure)
 
 
 @router.post(
@@ -117,6 +122,7 @@ def get_incident(
 def change_state(
     held: Held,
     caller: Triages,
+    gate: Gated,
     incident_id: uuid.UUID,
     _parameters: Annotated[NoParameters, Query()],
     transition: Transition,
@@ -133,6 +139,7 @@ def change_state(
             raise _unknown()
         change = _checked(row, transition, triage.list_concepts(session, row))
         triage.apply(session, row, change, triage.Actor(caller.key_id, caller.key_name))
+        add_entry(session, gate.entry(caller, Action.WRITE, one(SubjectKind.INCIDENT, incident_id)))
         session.expire_all()
         view = incidents.get_view(session, incident_id)
     if view is None:

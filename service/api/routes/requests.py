@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 from starlette.convertors import PathConvertor, register_url_convertor
 
+from service.api.access.gate import Gated
 from service.api.deps import Held, ReadsRequests, reading
 from service.api.http.responses import problems
 from service.api.paging import link
@@ -71,6 +72,7 @@ def get_request(
     *,
     held: Held,
     caller: ReadsRequests,
+    gate: Gated,
     request_id: RequestIdInPath,
     parameters: Annotated[CaptureParameters, Query()],
     request: Request,
@@ -83,7 +85,7 @@ def get_request(
     each; following `next_cursor` meets every capture that was stored when the first page was read.
     404 means that no sample of it is stored: it was not sampled, not audited, or is not decoded
     yet. It never means that the request was clean. Text and tokens are withheld without
-    `explanations:read_text`.
+    `explanations:read_text` and a stated purpose.
     """
     listing = f"{_LISTING} of {request_id}"
     after = link.position(parameters, listing)
@@ -98,4 +100,10 @@ def get_request(
             "this does not say that it was clean",
         )
     next_cursor = link.link_next(request, response, parameters, listing, view.captures.next)
-    return report(view, next_cursor, with_text=caller.may_read_text)
+    captures = view.captures.items
+    disclosure = gate.disclose(
+        caller,
+        [found for capture in captures for found in capture.explanations],
+        [found.sample for capture in captures for found in capture.samples],
+    )
+    return report(view, next_cursor, disclosure)

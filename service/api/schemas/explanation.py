@@ -6,7 +6,9 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from service.api.access.disclosure import HOW_TO_READ, Disclosure
 from service.api.schemas.answer import Answer
+from service.api.vocabulary import Withholding
 from service.store.base import values_of
 from service.store.read import explanations
 from service.store.tables import Decoder as DecoderRow
@@ -145,6 +147,13 @@ class ConceptMatch(Answer):
     score: float = Field(description="1 for a regex; the similarity for a semantic match.", examples=[0.72])
 
 
+class WithheldText(Answer):
+    """Why texts and tokens are not shown."""
+
+    code: Withholding = Field(description="Stable name of the reason.", examples=["missing_purpose"])
+    detail: str = Field(description="What to do about it.")
+
+
 class SampleFields(Answer):
     """What is known about a sampled activation besides its reading."""
 
@@ -164,15 +173,16 @@ class SampleFields(Answer):
         description="`prefill` for prompt tokens, `decode` for generated ones.", examples=["decode"]
     )
     token_id: int | None = Field(
-        description="The token at the position; null without `explanations:read_text`."
+        description="The token at the position; null where it is withheld, see `withheld`."
     )
     token_text: str | None = Field(
-        description="Its text; null without `explanations:read_text`.", examples=[" sum"]
+        description="Its text; null where it is withheld, see `withheld`.", examples=[" sum"]
     )
     text_withheld: bool = Field(
-        description="True when the key lacks `explanations:read_text`: text and tokens are as personal as "
-        "the prompt."
+        description="True when the key lacks `explanations:read_text` or no purpose was stated: text and "
+        "tokens are as personal as the prompt."
     )
+    withheld: WithheldText | None = Field(description="Why, and how to read it; null where text is shown.")
     norm: float = Field(description="L2 norm of the activation.", examples=[241.3])
     captured_at: dt.datetime = Field(description="When the activation was sampled, UTC.")
     stored_at: dt.datetime = Field(description="When it was stored, UTC.")
@@ -241,11 +251,11 @@ class Explanation(SampleFields):
     hypothesis: Literal[True] = Field(default=True, description="Always true.")
     label: str = Field(default=LABEL, description="What to show beside the text.")
     text: str | None = Field(
-        description="The explanation; null without the scope `explanations:read_text`."
+        description="The explanation; null without the scope `explanations:read_text` and a stated purpose."
     )
     claims: Claims | None = Field(
-        description="The same in parts; null without the scope `explanations:read_text`, and for a decoder "
-        "that does not tell parts apart."
+        description="The same in parts; null where text is withheld, and for a decoder that does not tell "
+        "parts apart."
     )
     well_formed: bool = Field(description="False when the decoder broke its output format.")
     fidelity: Fidelity
@@ -261,19 +271,26 @@ class ExplanationPage(Answer):
     next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
 
 
-def sample_fields(row: SampleRow, model: str, *, with_text: bool) -> SampleFields:
-    """Return the answer's sample part, tokens withheld unless ``with_text``."""
+def sample_fields(row: SampleRow, model: str, disclosure: Disclosure) -> SampleFields:
+    """Return the answer's sample part, with tokens only where the disclosure shows them."""
+    is_shown = disclosure.shows_token(row)
     # The id gives the token away as surely as its text: tokenizers are public.
-    withheld = {} if with_text else dict.fromkeys(("token_id", "token_text"))
-    beside = {"model": model, "text_withheld": not with_text}
-    return SampleFields.model_validate(values_of(row) | withheld | beside)
+    tokens = {} if is_shown else dict.fromkeys(("token_id", "token_text"))
+    beside = {"model": model, "text_withheld": not is_shown, "withheld": _withheld(disclosure)}
+    return SampleFields.model_validate(values_of(row) | tokens | beside)
 
 
-def explanation(view: explanations.View, *, with_text: bool) -> Explanation:
-    """Return the answer for one explanation, text and tokens withheld unless ``with_text``."""
+def _withheld(disclosure: Disclosure) -> WithheldText | None:
+    code = disclosure.withholding
+    return None if code is None else WithheldText(code=code, detail=HOW_TO_READ[code])
+
+
+def explanation(view: explanations.View, disclosure: Disclosure) -> Explanation:
+    """Return the answer for one explanation, with text and tokens only where the disclosure shows them."""
     row = view.explanation
+    with_text = disclosure.shows_text(row.id)
     return Explanation(
-        **sample_fields(view.sample, view.model, with_text=with_text).model_dump(),
+        **sample_fields(view.sample, view.model, disclosure).model_dump(),
         id=row.id,
         sample_id=row.sample_id,
         text=row.text if with_text else None,

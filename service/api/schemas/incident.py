@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from service.api.access.disclosure import Disclosure
 from service.api.parameters import Name
 from service.api.schemas.answer import Answer
 from service.api.schemas.discovery import RequestTest, request_test
@@ -226,9 +227,9 @@ _COPIED: Final = (
 
 
 def report(
-    detail: incidents.Detail, allowed: Sequence[AllowedTransition], *, with_text: bool
+    detail: incidents.Detail, allowed: Sequence[AllowedTransition], disclosure: Disclosure
 ) -> IncidentReport:
-    """Return the answer for one incident with its evidence, texts and tokens only ``with_text``."""
+    """Return the answer for one incident with its evidence, and of that the text that may be shown."""
     row = detail.view.incident
     concepts = {found.concept for found in detail.view.flags}
     versions = {event.id: event.version for event in detail.events}
@@ -241,7 +242,7 @@ def report(
             EvidencePosition(
                 concepts=[match.concept for match in view.matches if match.concept in concepts],
                 is_anomalous=_is_at_most(view.explanation.anomaly_p_value, row.anomaly_p_value),
-                explanation=explanation(view, with_text=with_text),
+                explanation=explanation(view, disclosure),
             )
             for view in detail.evidence
         ],

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from service import readings
+from service.api.access.disclosure import Disclosure
 from service.api.schemas.answer import Answer, Ratio
 from service.api.schemas.blind_spot import BlindSpot
 from service.api.schemas.discovery import RequestTest, request_test
@@ -112,8 +113,8 @@ class Capture(Answer):
     role: str | None = Field(description=ROLE, examples=["decode"])
     first_captured_at: dt.datetime = Field(description="Its first sample, UTC.")
     summary: RequestSummary | None = Field(
-        description="What the listed readings say together; null without the scope "
-        "`explanations:read_text`, and when no reading carries claims."
+        description="What the listed readings say together; null where text is withheld, and when no "
+        "reading carries claims."
     )
     coverage: RequestCoverage
     samples: list[Sample] = Field(description="By layer and position.")
@@ -170,33 +171,33 @@ class TracedRequests(Answer):
     )
 
 
-def report(view: requests.View, next_cursor: str | None, *, with_text: bool) -> RequestReport:
-    """Return the answer for one request id, text and tokens withheld unless ``with_text``."""
+def report(view: requests.View, next_cursor: str | None, disclosure: Disclosure) -> RequestReport:
+    """Return the answer for one request id, with texts and tokens only where the disclosure shows them."""
     return RequestReport(
         request_id=view.request_id,
         captures_total=view.captures_total,
-        captures=[_capture(capture, with_text=with_text) for capture in view.captures.items],
+        captures=[_capture(capture, disclosure) for capture in view.captures.items],
         next_cursor=next_cursor,
     )
 
 
-def _capture(view: requests.CaptureView, *, with_text: bool) -> Capture:
+def _capture(view: requests.CaptureView, disclosure: Disclosure) -> Capture:
     return Capture(
         capture_id=view.capture.capture_id,
         request_id=view.capture.request_id,
         model=view.capture.model,
         role=view.capture.role,
         first_captured_at=view.capture.first_captured_at,
-        summary=_summary(view) if with_text else None,
+        summary=_summary(view) if disclosure.withholding is None else None,
         coverage=_coverage(view),
         samples=[
             Sample(
-                **sample_fields(sample.sample, sample.model, with_text=with_text).model_dump(),
+                **sample_fields(sample.sample, sample.model, disclosure).model_dump(),
                 id=sample.sample.id,
             )
             for sample in view.samples
         ],
-        explanations=[explanation(found, with_text=with_text) for found in view.explanations],
+        explanations=[explanation(found, disclosure) for found in view.explanations],
         flags=[flag(found) for found in view.flags],
         anomaly_tests=[request_test(found) for found in view.tests],
     )

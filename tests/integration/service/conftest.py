@@ -54,13 +54,16 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 
 @pytest.fixture
 def headers_for(sessions: sessionmaker[Session]) -> Callable[..., Headers]:
-    """Creates a key with these scopes and returns the headers that carry it."""
+    """Creates a key with these scopes; returns the headers that carry it and, for text, a purpose."""
 
     def create(*scopes: str) -> Headers:
         secret = auth.new_secret()
         with sessions.begin() as session:
             keys.add_key(session, name="test", secret_sha256=auth.digest(secret), scopes=scopes)
-        return {"Authorization": f"Bearer {secret}"}
+        purpose = (
+            {"Subtext-Purpose": "debugging"} if {"admin", "explanations:read_text"} & {*scopes} else {}
+        )
+        return {"Authorization": f"Bearer {secret}"} | purpose
 
     return create
 

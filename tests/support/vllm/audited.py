@@ -329,5 +329,5 @@ def _rest(database_url: str) -> Iterator[tuple[TestClient, dict[str, str], sessi
         keys.add_key(session, name="test", secret_sha256=auth.digest(secret), scopes=["admin"])
     resources = Resources(engine=engine, sessions=sessions, metrics=Metrics(CollectorRegistry()))
     with TestClient(create_app(resources)) as client:
-        yield client, {"X-API-Key": secret}, sessions
+        yield client, {"X-API-Key": secret, "Subtext-Purpose": "debugging"}, sessions
     engine.dispose()

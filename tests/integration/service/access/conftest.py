@@ -1,0 +1,61 @@
+"""One audited request with text, what was found on it, and how to read the log that tests cause."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.store.access.tables import AccessEntry
+from service.store.tables import Explanation, Incident
+from tests.integration.service import seed
+
+Entries = Callable[[], Sequence[AccessEntry]]
+
+
+class Stored(NamedTuple):
+    """What there is to read."""
+
+    explanations: list[Explanation]
+    incident: Incident
+
+
+@pytest.fixture
+def stored(sessions: sessionmaker[Session]) -> Stored:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        explanations = [
+            seed.add_explanation(
+                session,
+                audited,
+                position=position,
+                concept="deception",
+                claims=seed.CLAIMS,
+                trace_id="0af7651916cd43dd8448eb211c80319c",
+            )
+            for position in range(2)
+        ]
+        # Of before captures had an identity.
+        explanations.append(
+            seed.add_explanation(session, audited, request_id="old", capture_id=None, claims=seed.CLAIMS)
+        )
+        seed.add_coverage(session, hop="plugin", rows_sampled=1)
+        return Stored(explanations, seed.add_incident(session, seed.add_flag(session, audited)))
+
+
+@pytest.fixture
+def entries(sessions: sessionmaker[Session]) -> Entries:
+    """Returns what was added to the log since it was asked last, in order."""
+    seen = 0
+
+    def read() -> Sequence[AccessEntry]:
+        nonlocal seen
+        with sessions() as session:
+            found = session.scalars(
+                select(AccessEntry).where(AccessEntry.seq > seen).order_by(AccessEntry.seq)
+            ).all()
+        seen = max([seen, *(entry.seq for entry in found)])
+        return found
+
+    return read
