@@ -12,10 +12,12 @@ from service.api.http.middleware import Observe
 from service.api.http.responses import ALWAYS, problems
 from service.api.routes import (
     coverage,
+    detectors,
     discoveries,
     explanations,
     flags,
     health,
+    history,
     incidents,
     models,
     precision,
@@ -60,7 +62,9 @@ def create_app(resources: Resources) -> FastAPI:
         flags,
         discoveries,
         incidents,
+        history,
         precision,
+        detectors,
         coverage,
         statement,
         prevalence,

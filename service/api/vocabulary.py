@@ -7,13 +7,14 @@ those. To a type checker they are the enumerations.
 from typing import TYPE_CHECKING, Literal
 
 from service.coverage import gaps
-from service.incidents import lifecycle
+from service.incidents import clocks, lifecycle
 from subtext_sidecar.contract import counters, equations
 
 CanaryStatus = Literal["ran", "none_ran", "results_not_kept"]
 
 if TYPE_CHECKING:
     GapReason = gaps.GapReason
+    ReportClock = clocks.Clock
     LossKind = counters.LossKind
     Place = equations.Place
     Stratum = counters.Stratum
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     IncidentReason = lifecycle.Reason
 else:
     GapReason = Literal[tuple(map(str, gaps.GapReason))]
+    ReportClock = Literal[tuple(map(str, clocks.Clock))]
     LossKind = Literal[tuple(map(str, counters.LossKind))]
     Place = Literal[tuple(map(str, equations.Place))]
     Stratum = Literal[tuple(map(str, counters.Stratum))]

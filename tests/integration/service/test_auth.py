@@ -25,7 +25,11 @@ OPERATIONS = {
     "/v1/discoveries": ["flags:read"],
     "/v1/incidents": ["flags:read"],
     "/v1/incidents/0dc7e3b4-e191-43cc-b073-52fddcb77c21": ["explanations:read", "flags:read"],
+    "/v1/incident-events": ["flags:read"],
+    "/v1/triage?from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": ["flags:read"],
+    "/v1/reporting-clocks": ["flags:read"],
     "/v1/precision": ["flags:read"],
+    "/v1/detectors?from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": ["flags:read"],
     "/v1/coverage": ["coverage:read"],
     "/v1/coverage/statement?from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": ["coverage:read"],
     "/v1/prevalence?model=tiny&concept=violence&from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": [
