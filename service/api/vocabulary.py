@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from service.api.access import disclosure
 from service.coverage import gaps
-from service.incidents import lifecycle
+from service.incidents import clocks, lifecycle
 from subtext_sidecar.contract import configuration, counters, equations
 
 CanaryStatus = Literal["ran", "none_ran", "results_not_kept"]
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     GapReason = gaps.GapReason
     ConfigurationKind = configuration.Kind
     Hop = counters.Hop
+    ReportClock = clocks.Clock
     LossKind = counters.LossKind
     Place = equations.Place
     Stratum = counters.Stratum
@@ -28,6 +29,7 @@ else:
     GapReason = Literal[tuple(map(str, gaps.GapReason))]
     ConfigurationKind = Literal[tuple(map(str, configuration.Kind))]
     Hop = Literal[tuple(map(str, counters.Hop))]
+    ReportClock = Literal[tuple(map(str, clocks.Clock))]
     LossKind = Literal[tuple(map(str, counters.LossKind))]
     Place = Literal[tuple(map(str, equations.Place))]
     Stratum = Literal[tuple(map(str, counters.Stratum))]

@@ -7,12 +7,10 @@ with a killed process. Where several engines serve one model, each answers for i
 """
 
 import datetime as dt
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import takewhile
 from typing import Final, NamedTuple
 
 MINUTE: Final = dt.timedelta(minutes=1)
@@ -66,13 +64,24 @@ def gaps(whole: Span, traffic: Iterable[Span], lives: Iterable[Span]) -> list[Ga
     ``traffic`` are the minutes with counted traffic, ``lives`` those from the first to the last count of
     each process; both in any order, overlapping or not, inside the whole or not.
     """
-    alive = _merged(lives)
+    alive, first = _merged(lives), 0
     found: list[Gap] = []
     for idle in _rest(whole, _merged(traffic)):
-        watched = _within(idle, alive)
-        found += [Gap(*span, GapReason.NO_TRAFFIC) for span in watched]
-        found += [Gap(*span, GapReason.NOBODY_REPORTED) for span in _rest(idle, watched)]
-    return sorted(found)
+        # One walk through both: a year may have a gap every other minute.
+        while first < len(alive) and alive[first].end <= idle.start:
+            first += 1
+        at, number = idle.start, first
+        while number < len(alive) and alive[number].start < idle.end:
+            life = alive[number]
+            if at < life.start:
+                found.append(Gap(at, life.start, GapReason.NOBODY_REPORTED))
+                at = life.start
+            until = min(life.end, idle.end)
+            found.append(Gap(at, until, GapReason.NO_TRAFFIC))
+            at, number = until, number + 1
+        if at < idle.end:
+            found.append(Gap(at, idle.end, GapReason.NOBODY_REPORTED))
+    return found
 
 
 def sums_by_step(
@@ -132,22 +141,15 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def _within(whole: Span, merged: Sequence[Span]) -> list[Span]:
-    # A year may have a gap every other minute: looking at every span for each would take minutes.
-    first = bisect_right(merged, whole.start, key=lambda span: span.end)
-    inside = takewhile(lambda span: span.start < whole.end, _from(merged, first))
-    return [Span(max(span.start, whole.start), min(span.end, whole.end)) for span in inside]
-
-
 def _rest(whole: Span, merged: Sequence[Span]) -> list[Span]:
     """Return what is left of the whole without these spans, which are in order and apart."""
     left, at = [], whole.start
-    for span in _within(whole, merged):
+    for span in merged:
+        if span.end <= whole.start:
+            continue
+        if span.start >= whole.end:
+            break
         if at < span.start:
             left.append(Span(at, span.start))
-        at = span.end
+        at = max(at, span.end)
     return [*left, Span(at, whole.end)] if at < whole.end else left
-
-
-def _from(spans: Sequence[Span], first: int) -> Iterator[Span]:
-    return (spans[number] for number in range(first, len(spans)))

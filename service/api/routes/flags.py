@@ -7,7 +7,7 @@ from pydantic import Field
 
 from service.api.deps import Held, ReadsFlags, reading
 from service.api.paging import link
-from service.api.parameters import Absent, Name, PageParameters, RequestId, Time
+from service.api.parameters import Absent, Fidelity, Name, PageParameters, RequestId, Time
 from service.api.schemas.flag import FlagPage, flag
 from service.store.read import flags
 
@@ -28,6 +28,11 @@ class FlagParameters(PageParameters):
     captured_before: Time | Absent = Field(
         default=None, description="First matching capture before this time."
     )
+    min_fve: Fidelity | Absent = Field(
+        default=None,
+        description="Enough positions match with at least this FVE for the flag to stand on them alone.",
+    )
+    min_cosine: Fidelity | Absent = Field(default=None, description="As `min_fve`, of the cosine.")
 
     def filter(self) -> flags.Filter:
         """Return the store's filter."""
@@ -38,6 +43,8 @@ class FlagParameters(PageParameters):
             severity=self.severity,
             captured_after=self.captured_after,
             captured_before=self.captured_before,
+            min_fve=self.min_fve,
+            min_cosine=self.min_cosine,
         )
 
 

@@ -247,7 +247,7 @@ def report(
             for view in detail.evidence
         ],
         transitions=list(allowed),
-        events=[_event(event) for event in detail.events],
+        events=[IncidentEvent(**event_fields(event)) for event in detail.events],
         webhooks=[
             WebhookState(
                 version=versions[told.event_id],
@@ -269,12 +269,13 @@ def _is_at_most(value: float | None, threshold: float | None) -> bool:
     return value is not None and threshold is not None and value <= threshold
 
 
-def _event(row: EventRow) -> IncidentEvent:
+def event_fields(row: EventRow) -> dict[str, Any]:
+    """Return what an answer says of one event."""
     same = ("version", "kind", "at", "key_id", "key_name", "from_state", "to_state", "severity")
-    return IncidentEvent(
+    return {
         **{name: getattr(row, name) for name in same},
-        reason_code=row.reason,
-        note=row.note,
-        labels=row.labels,
-        findings=row.findings,
-    )
+        "reason_code": row.reason,
+        "note": row.note,
+        "labels": row.labels,
+        "findings": row.findings,
+    }

@@ -4,12 +4,20 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, defer
 
 from service.store.read import names
 from service.store.read.page import Page, Position, older_than
-from service.store.tables import Decoder, Flag, Model, RequestName
+from service.store.tables import (
+    ConceptMatch,
+    Decoder,
+    Explanation,
+    Flag,
+    Model,
+    RequestName,
+    Sample,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +30,8 @@ class Filter:
     severity: str | None = None
     captured_after: dt.datetime | None = None  # the span ends at or after this
     captured_before: dt.datetime | None = None  # the span begins before this
+    min_fve: float | None = None  # enough of its positions have at least this fidelity
+    min_cosine: float | None = None
 
 
 class View(NamedTuple):
@@ -78,4 +88,29 @@ def _narrowed(query: _Query, wanted: Filter) -> _Query:
         query = query.where(Flag.last_captured_at >= wanted.captured_after)
     if wanted.captured_before is not None:
         query = query.where(Flag.first_captured_at < wanted.captured_before)
+    if wanted.min_fve is not None or wanted.min_cosine is not None:
+        query = query.where(_faithful_positions(wanted) >= Flag.positions_required)
     return query
+
+
+def _faithful_positions(wanted: Filter) -> ColumnElement[int]:
+    """Return at how many positions a verified reading with this fidelity matched the flag's concept."""
+    bounds = ((Explanation.fve, wanted.min_fve), (Explanation.cosine, wanted.min_cosine))
+    return (
+        select(func.count(Sample.position.distinct()))
+        .select_from(Sample)
+        .join(Explanation, Explanation.sample_id == Sample.id)
+        .join(ConceptMatch, ConceptMatch.explanation_id == Explanation.id)
+        .where(
+            Sample.model_id == Flag.model_id,
+            Sample.layer == Flag.layer,
+            Sample.request_id == Flag.request_id,
+            names.is_same_capture(Sample.capture_id, Flag.capture_id),
+            Explanation.decoder_id == Flag.decoder_id,
+            Explanation.verified,
+            ConceptMatch.concept == Flag.concept,
+            *(column >= least for column, least in bounds if least is not None),
+        )
+        .correlate(Flag)
+        .scalar_subquery()
+    )

@@ -3,9 +3,10 @@
 import datetime as dt
 import uuid
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import CLOSED
@@ -14,6 +15,8 @@ from service.store.tables import Decoder, Flag, Incident, Model
 
 WATCHED_WITHIN: Final = dt.timedelta(days=30)
 """Of flags that were raised earlier, the metrics count no labels: traffic and concepts change."""
+
+_Query = Select[*tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +88,46 @@ def count(session: Session, wanted: Filter) -> list[Counts]:
         .group_by(*columns)
         .order_by(Model.name, Flag.layer, Flag.concept, last, Flag.severity, Flag.decoder_id)
     )
+    return [Counts._make(row) for row in session.execute(_narrowed(query, wanted))]
+
+
+class Rate(NamedTuple):
+    """How often a detector's rule flags benign requests, as its newest calibrated flag says."""
+
+    estimate: float
+    upper: float  # one-sided 95%
+    requests: int
+    calibration_digest: str
+
+
+def list_rates(session: Session, wanted: Filter) -> dict[tuple[Any, ...], Rate]:
+    """Return the rates by model, layer, concept, decoder and concepts, of those with a calibrated flag."""
+    key = (Model.name, Flag.layer, Flag.concept, Flag.decoder_id, Flag.concepts_digest)
+    query = (
+        select(
+            *key,
+            Flag.false_positive_rate,
+            Flag.false_positive_rate_upper,
+            Flag.calibration_requests,
+            Flag.calibration_digest,
+        )
+        .join(Model, Model.id == Flag.model_id)
+        .where(Flag.calibration_digest.is_not(None), Flag.false_positive_rate_upper.is_not(None))
+        .ext(distinct_on(*key))
+        .order_by(*key, Flag.created_at.desc())
+    )
+    rows = session.execute(_narrowed(query, wanted))
+    return {tuple(row[:5]): Rate._make(row[5:]) for row in rows}
+
+
+def _narrowed(query: _Query, wanted: Filter) -> _Query:
     equal = ((Model.name, wanted.model), (Flag.concept, wanted.concept))
     query = query.where(*(column == value for column, value in equal if value is not None))
     if wanted.captured_after is not None:
         query = query.where(Flag.last_captured_at >= wanted.captured_after)
     if wanted.captured_before is not None:
         query = query.where(Flag.first_captured_at < wanted.captured_before)
-    return [Counts._make(row) for row in session.execute(query)]
+    return query
 
 
 class Labels(NamedTuple):

@@ -1,0 +1,194 @@
+"""What happened to incidents and how long people took: events, decisions, and the clocks that run."""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, func, select
+from sqlalchemy.orm import Session
+
+from service.incidents.lifecycle import CLOSED, EventKind, State
+from service.store.read.page import Page, Position, older_than
+from service.store.tables import Incident, IncidentEvent, Model
+
+_Query = Select[*tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which incidents' events; None means any. Times are of the event, or of an incident's opening."""
+
+    start: dt.datetime | None = None  # inclusive
+    end: dt.datetime | None = None  # exclusive
+    model: str | None = None
+    severity: str | None = None  # of the incident
+
+
+class EventView(NamedTuple):
+    """One event with its incident and the name of that one's model."""
+
+    event: IncidentEvent
+    incident: Incident
+    model: str
+
+
+class Times(NamedTuple):
+    """How long something took for those incidents that it happened to."""
+
+    incidents: int
+    median_seconds: float | None
+    p90_seconds: float | None
+    longest_seconds: float | None
+
+
+class Summary(NamedTuple):
+    """How incidents that were opened in a period were reviewed, and what was decided in that period."""
+
+    opened: int
+    to_first_review: Times
+    to_decision: Times
+
+
+class Decisions(NamedTuple):
+    """Decisions of one kind for one reason."""
+
+    to: str
+    reason: str
+    decisions: int
+    overridden: int
+    """Those that a later decision on the same incident contradicts, in its state or in a label."""
+
+
+class Clocked(NamedTuple):
+    """One incident with when it was confirmed; None while it is not."""
+
+    incident: Incident
+    model: str
+    confirmed_at: dt.datetime | None
+
+
+def list_events(
+    session: Session, wanted: Filter, kind: str | None, after: Position | None, limit: int
+) -> Page[EventView]:
+    """Return one page of events, newest first."""
+    query = (
+        _narrowed(select(IncidentEvent, Incident, Model.name), wanted, IncidentEvent.at)
+        .join(IncidentEvent, IncidentEvent.incident_id == Incident.id)
+        .order_by(IncidentEvent.at.desc(), IncidentEvent.id.desc())
+    )
+    if kind is not None:
+        query = query.where(IncidentEvent.kind == kind)
+    if after is not None:
+        query = query.where(older_than(IncidentEvent.at, IncidentEvent.id, after))
+    views = [EventView(*row) for row in session.execute(query.limit(limit + 1))]
+    page = views[:limit]
+    last = page[-1].event if len(views) > limit else None
+    return Page(page, Position(last.at, last.id) if last else None)
+
+
+def summarize(session: Session, wanted: Filter) -> Summary:
+    """Return how long the incidents that were opened in the period waited, by now."""
+    first_review = _first_event(IncidentEvent.kind == EventKind.TRIAGED)
+    decision = _first_event(IncidentEvent.to_state.in_(CLOSED))
+    opened = _narrowed(
+        select(
+            Incident.id,
+            (func.extract("epoch", first_review - Incident.opened_at)).label("to_review"),
+            (func.extract("epoch", decision - Incident.opened_at)).label("to_decision"),
+        ),
+        wanted,
+        Incident.opened_at,
+    ).subquery()
+    query = select(func.count(), *_times(opened.c.to_review), *_times(opened.c.to_decision)).select_from(
+        opened
+    )
+    row = session.execute(query).one()
+    return Summary(row[0], Times(*row[1:5]), Times(*row[5:9]))
+
+
+def count_decisions(session: Session, wanted: Filter) -> list[Decisions]:
+    """Return the decisions of the period by state and reason, and how many were overridden since."""
+    closings = (
+        select(
+            IncidentEvent.incident_id,
+            IncidentEvent.at,
+            IncidentEvent.to_state,
+            IncidentEvent.reason,
+            IncidentEvent.labels,
+            _next(IncidentEvent.to_state).label("next_state"),
+            _next(IncidentEvent.labels).label("next_labels"),
+        )
+        .where(IncidentEvent.kind == EventKind.TRIAGED, IncidentEvent.to_state.in_(CLOSED))
+        .subquery()
+    )
+    made = closings.c
+    is_overridden = and_(
+        made.next_state.is_not(None),
+        (made.next_state != made.to_state) | (made.next_labels != made.labels),
+    )
+    query = (
+        _narrowed(
+            select(made.to_state, made.reason, func.count(), func.count().filter(is_overridden)),
+            wanted,
+            made.at,
+        )
+        .join(closings, made.incident_id == Incident.id)
+        .group_by(made.to_state, made.reason)
+        .order_by(made.to_state, made.reason)
+    )
+    return [Decisions._make(row) for row in session.execute(query)]
+
+
+def list_clocked(
+    session: Session, wanted: Filter, state: str | None, after: Position | None, limit: int
+) -> Page[Clocked]:
+    """Return one page of the incidents that are not dismissed, newest opened first."""
+    confirmed_at = (
+        select(func.max(IncidentEvent.at))
+        .where(
+            IncidentEvent.incident_id == Incident.id,
+            IncidentEvent.to_state == State.CONFIRMED,
+            IncidentEvent.from_state != State.CONFIRMED,
+            Incident.state == State.CONFIRMED,
+        )
+        .correlate(Incident)
+        .scalar_subquery()
+    )
+    query = _narrowed(select(Incident, Model.name, confirmed_at), wanted, Incident.opened_at)
+    query = query.order_by(Incident.opened_at.desc(), Incident.id.desc())
+    query = query.where(Incident.state != State.DISMISSED if state is None else Incident.state == state)
+    if after is not None:
+        query = query.where(older_than(Incident.opened_at, Incident.id, after))
+    views = [Clocked(*row) for row in session.execute(query.limit(limit + 1))]
+    page = views[:limit]
+    last = page[-1].incident if len(views) > limit else None
+    return Page(page, Position(last.opened_at, last.id) if last else None)
+
+
+def _narrowed(query: _Query, wanted: Filter, at: SQLColumnExpression[dt.datetime]) -> _Query:
+    query = query.select_from(Incident).join(Model, Model.id == Incident.model_id)
+    if wanted.start is not None:
+        query = query.where(at >= wanted.start)
+    if wanted.end is not None:
+        query = query.where(at < wanted.end)
+    equal = ((Model.name, wanted.model), (Incident.severity, wanted.severity))
+    return query.where(*(column == value for column, value in equal if value is not None))
+
+
+def _first_event(condition: ColumnElement[bool]) -> ColumnElement[Any]:
+    return (
+        select(func.min(IncidentEvent.at))
+        .where(IncidentEvent.incident_id == Incident.id, condition)
+        .correlate(Incident)
+        .scalar_subquery()
+    )
+
+
+def _times(seconds: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
+    quantiles = (func.percentile_cont(share).within_group(seconds) for share in (0.5, 0.9))
+    return (func.count(seconds), *quantiles, func.max(seconds))
+
+
+def _next(column: SQLColumnExpression[Any]) -> ColumnElement[Any]:
+    """Return the column of the next row of the same incident; NULL of its last."""
+    return func.lead(column).over(partition_by=IncidentEvent.incident_id, order_by=IncidentEvent.version)
