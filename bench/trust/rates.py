@@ -21,7 +21,7 @@ class Rate(NamedTuple):
     @property
     def found(self) -> int:
         """The numerator."""
-        return round(self.share * self.n)
+        return round(self.share * self.n) if self.n else 0
 
 
 def rate(hits: NDArray[np.bool_]) -> Rate:

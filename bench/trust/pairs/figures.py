@@ -108,11 +108,14 @@ def text(rows: Sequence[Test], solved: Rate) -> str:
         f"  {'method':26}{'question':50}{'wins of those that differ':38}{'pairs':7}{'p':10}finding"
     )
     lines += [
-        f"  {row.method:26}{row.question:50}{shown(row.wins):38}{row.pairs:<7}{row.p_value:<10.2g}"
-        f"{row.finding}"
+        f"  {row.method:26}{row.question:50}{_wins(row):38}{row.pairs:<7}{row.p_value:<10.2g}{row.finding}"
         for row in rows
     ]
     return "\n".join(lines)
+
+
+def _wins(row: Test) -> str:
+    return shown(row.wins) if row.wins.n else "none differ"
 
 
 def document(rows: Sequence[Test], solved: Rate, setting: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +123,11 @@ def document(rows: Sequence[Test], solved: Rate, setting: Mapping[str, Any]) -> 
     return {
         **setting,
         "solved": solved._asdict(),
-        "tests": [{**row._asdict(), "wins": row.wins._asdict(), "finding": row.finding} for row in rows],
+        "tests": [
+            # JSON has no word for the share of nothing.
+            {**row._asdict(), "wins": row.wins._asdict() if row.wins.n else None, "finding": row.finding}
+            for row in rows
+        ],
     }
 
 

@@ -69,6 +69,8 @@ def test_nothing_that_differs_is_not_told_from_chance() -> None:
     found = figures.sign_test("method", "question", same, same)
 
     assert (found.p_value, found.finding) == (1.0, "not told from chance")
+    assert "none differ" in figures.text([found], rate(same))
+    assert figures.document([found], rate(same), {})["tests"][0]["wins"] is None
 
 
 def test_a_rule_on_positions_is_not_told_from_chance_in_either_test() -> None:

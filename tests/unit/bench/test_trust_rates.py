@@ -17,6 +17,7 @@ def test_a_rate_has_its_exact_interval() -> None:
 
 def test_no_trial_tells_nothing() -> None:
     assert rate(np.zeros(0, bool))[1:3] == (0.0, 1.0)
+    assert rate(np.zeros(0, bool)).found == 0
 
 
 def test_a_score_above_all_benign_ones_has_the_smallest_p_value() -> None:
