@@ -66,7 +66,7 @@ class Decision(NamedTuple):
     calibrated: Rate | None = None
     """The rule's false-positive rate; None for a lead."""
     rule_is_calibrated: bool = False
-    """Whether the rule has a rate, though this flag may be a lead."""
+    """Whether the rule has a rate, or was given one that is void: this flag may be a lead all the same."""
 
 
 class Finding(NamedTuple):
@@ -97,3 +97,5 @@ class Verdicts:
     evidence."""
     anomaly_p_value: float | None = None
     """Positions with a p-value at or below this one belong to an incident's evidence; None: no position."""
+    positions_needed: int = 1
+    """How many positions must be read for no flag to mean that no rule found anything."""
