@@ -89,7 +89,7 @@ class Verdicts:
     decide: Callable[[Evidence], Sequence[Decision]]
     concepts_digest: str
     concept_versions: Mapping[str, ConceptVersion] = field(default_factory=dict)
-    """By concept name."""
+    """By concept name. A match by another definition is no evidence."""
     calibration_digest: str | None = None
     """SHA-256 of the concept calibration in force."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
