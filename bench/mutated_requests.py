@@ -53,7 +53,7 @@ _PIECES: Final = (
 )
 _PARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _STATE: Final = "ot=rv:00000000000001;th:8,other=1"
-_TOKEN: Final = f"1800000000.{'0f' * 16}.{'a5' * 32}"
+_TOKEN: Final = f"1800000000.{'0f' * 16}.{'5a' * 32}.{'a5' * 32}"
 _KEYS: Final = (
     *("subtext", "subtext_canary", "traceparent", "tracestate", "kv_transfer_params", "other", ""),
 )

@@ -15,7 +15,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.output import NewRequestData, SchedulerOutput
 from vllm.v1.request import Request
 
-from subtext_sidecar.contract.canary import Canary, canary_key, make_token
+from subtext_sidecar.contract.canary import Canary, canary_key, make_token, prompt_digest
 from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.facts import RequestFacts
 from subtext_sidecar.local.block import decode_block
@@ -41,7 +41,8 @@ _IDENTITY: Final = Identity(_MODEL, 1, frozenset())
 
 def make_canary() -> str:
     """Return the operator's token for one canary, as whoever reads his traffic would see it."""
-    return make_token(canary_key(_SECRET), Canary(token_hex(16), int(time()) + 240), _MODEL)
+    said = Canary(token_hex(16), int(time()) + 240, prompt_digest([0] * Arrival("").prompt_tokens))
+    return make_token(canary_key(_SECRET), said, _MODEL)
 
 
 class Arrival(NamedTuple):

@@ -34,6 +34,7 @@ from tests.support.vllm.audited import (
 from tests.support.vllm.canaries import marked, new_nonce, run_one, token_of
 from workers.canary.endpoint import OpenAiEndpoint
 from workers.canary.runner import Result
+from workers.canary.tokenizer import ChatTokenizer
 
 pytestmark = pytest.mark.vllm
 
@@ -229,11 +230,11 @@ def test_a_canary_goes_the_whole_way_and_is_no_traffic(parts: Audited) -> None:
     )
 
 
-def test_a_chat_of_the_runner_is_read_as_a_canary(parts: Audited) -> None:
-    nonce = new_nonce()
+def test_a_chat_of_the_runner_is_read_as_a_canary(parts: Audited, model_dir: Path) -> None:
+    nonce, prompt = new_nonce(), ChatTokenizer(model_dir)("Hello")
     endpoint = OpenAiEndpoint(f"{parts.openai_url}/v1", MODEL, answer_tokens=TOKENS, api_key=None)
 
-    endpoint.ask("Hello", token_of(nonce), nonce)
+    endpoint.ask(prompt, token_of(nonce, prompt=prompt), nonce)
 
     def readings() -> int:
         with parts.sessions() as session:
@@ -243,18 +244,20 @@ def test_a_chat_of_the_runner_is_read_as_a_canary(parts: Audited) -> None:
 
 
 def test_a_forged_and_a_stolen_token_hide_nothing(parts: Audited) -> None:
-    forged, stolen = new_id("forged"), new_id("stolen")
+    forged, stolen, altered = new_id("forged"), new_id("stolen"), new_id("altered")
     used = token_of(new_nonce())
     unheeded = {
         reason: parts.metric("subtext_requests_unheeded_total", reason=reason)
-        for reason in ("canary", "canary_replayed")
+        for reason in ("canary", "canary_replayed", "canary_altered")
     }
 
     serve(parts, [marked(new_id("canary"), used, TOKENS)], others=0)
     wrong = token_of(new_nonce(), canary_key(b"a guess at the secret, which is wrong"))
     serve(parts, [marked(forged, wrong, TOKENS), marked(stolen, used, TOKENS)], others=1)
+    anothers = token_of(new_nonce(), prompt=[5, BOMB])
+    serve(parts, [marked(altered, anothers, TOKENS)], others=1)
 
-    for request_id in (forged, stolen):
+    for request_id in (forged, stolen, altered):
         parts.wait_for_rows(request_id, [ROWS])
         assert [flag["concept"] for flag in parts.flags_of(request_id)] == ["bombs"]
     for reason, before in unheeded.items():

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats  # type: ignore[import-untyped]  # no types upstream
 
 from bench.request_path import Arrival, RequestPath, make_canary
-from subtext_sidecar.contract.canary import Canary, canary_key, make_token
+from subtext_sidecar.contract.canary import Canary, canary_key, make_token, prompt_digest
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin import capture
 from subtext_sidecar.plugin.sampling import request_id as ids
@@ -149,7 +149,8 @@ def forged_canaries(chance: Chance) -> Iterator[Arrival]:
     """He wants to be left out of every statistic."""
     guess = canary_key(b"a guess at the secret, which is wrong")
     while True:
-        forged = make_token(guess, Canary(f"{chance.getrandbits(128):032x}", int(time.time()) + 60), "m")
+        said = Canary(f"{chance.getrandbits(128):032x}", int(time.time()) + 60, prompt_digest([0] * 4))
+        forged = make_token(guess, said, "m")
         yield Arrival(f"chatcmpl-a{suffix(chance)}", extra_args={"subtext_canary": forged})
 
 
@@ -268,6 +269,29 @@ def test_who_reads_tokens_of_canaries_hides_no_more_than_their_cap(monkeypatch: 
     minutes = int((time.monotonic() - started) // 60) + 1
     assert 0 < hidden <= MAX_PER_MINUTE * minutes
     assert BAND[0] <= counts["requests_sampled"] - hidden <= BAND[1]
+
+
+def test_who_sends_his_own_prompts_under_tokens_of_canaries_hides_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """He holds every canary back, so that each token is new to the engine."""
+    seed_captures(monkeypatch, 15)
+    path = RequestPath(POLICY)
+    chance = Chance(1)
+
+    for _ in range(REQUESTS // STEP):
+        path.serve(
+            Arrival(
+                f"chatcmpl-a{suffix(chance)}",
+                prompt_tokens=5,
+                extra_args={"subtext_canary": make_canary()},
+            )
+            for _ in range(STEP)
+        )
+
+    counts = path.counts()
+    assert counts["ignored_canary_altered"] == REQUESTS
+    assert BAND[0] <= counts["requests_sampled"] <= BAND[1]
 
 
 def test_who_remembers_which_transfer_ids_were_not_sampled_gains_nothing_by_them(

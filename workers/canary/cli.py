@@ -19,6 +19,7 @@ from workers.canary.metrics import CanaryMetrics
 from workers.canary.record import RunRecorder
 from workers.canary.runner import Result, Runner, SqlStore, longest_seconds
 from workers.canary.settings import CanarySettings
+from workers.canary.tokenizer import ChatTokenizer, TokenizerError
 from workers.cli import stop_on_signals
 from workers.consumer.health import HealthServer
 
@@ -32,32 +33,35 @@ def canary(argv: list[str]) -> int:
         prog="subtext canary",
         description="Send control prompts through the audited server and see whether the audit tells of"
         " them. Settings: SUBTEXT_CANARY_URL, SUBTEXT_CANARIES_FILE, SUBTEXT_SECRET_FILE,"
-        " SUBTEXT_SERVED_MODEL, SUBTEXT_DATABASE_URL; more in docs/operations.md.",
+        " SUBTEXT_CANARY_TOKENIZER_DIR, SUBTEXT_SERVED_MODEL, SUBTEXT_DATABASE_URL; more in"
+        " docs/operations.md.",
     )
     parser.add_argument("--once", action="store_true", help="every prompt once, a line of JSON each")
     options = parser.parse_args(argv)
     try:
         settings = CanarySettings()
         concepts = prompts.load(settings.canaries_file)
+        tokenize = ChatTokenizer(settings.canary_tokenizer_dir)
     except ValidationError as error:
         # Never the input: it may hold a password.
         for problem in error.errors(include_url=False, include_context=False, include_input=False):
             name = f"SUBTEXT_{str(problem['loc'][0]).upper()}: " if problem["loc"] else ""
             sys.stderr.write(f"{name}{problem['msg'].removeprefix('Value error, ')}\n")
         return _BAD_USE
-    except prompts.CanariesError as error:
+    except (prompts.CanariesError, TokenizerError) as error:
         sys.stderr.write(f"subtext canary: {error}\n")
         return _BAD_USE
     logging.configure(settings.log_level)
     stop = threading.Event()
     stop_on_signals(stop)
     with contextlib.ExitStack() as stack:
-        return _run(settings, concepts, stop, stack, once=options.once)
+        return _run(settings, concepts, tokenize, stop, stack, once=options.once)
 
 
 def _run(
     settings: CanarySettings,
     concepts: list[prompts.ConceptCanaries],
+    tokenize: ChatTokenizer,
     stop: threading.Event,
     stack: contextlib.ExitStack,
     *,
@@ -90,6 +94,7 @@ def _run(
     runner = Runner(
         endpoint=endpoint,
         store=SqlStore(sessions, settings.served_model),
+        tokenize=tokenize,
         key=settings.key,
         model=settings.served_model,
         deadline_seconds=settings.canary_deadline_seconds,

@@ -1,6 +1,7 @@
 """The audited server, asked as any client asks it."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import httpx
@@ -17,12 +18,15 @@ class EndpointError(RuntimeError):
 class Endpoint(Protocol):
     """Where canaries are sent."""
 
-    def ask(self, prompt: str, token: str, nonce: str) -> None:
-        """Have the prompt answered, or raise EndpointError."""
+    def ask(self, prompt: Sequence[int], token: str, nonce: str) -> None:
+        """Have the prompt, as token ids, answered, or raise EndpointError."""
 
 
 class OpenAiEndpoint:
-    """One chat completion at a time, and a short one: canaries must not be felt by serving."""
+    """One completion at a time, and a short one: canaries must not be felt by serving.
+
+    It is of token ids, chat template included, so that what the server reads is what the token is bound to.
+    """
 
     def __init__(
         self,
@@ -34,16 +38,16 @@ class OpenAiEndpoint:
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._url = f"{url.rstrip('/')}/chat/completions"
+        self._url = f"{url.rstrip('/')}/completions"
         self._model = model
         self._answer_tokens = answer_tokens
         self._answer_seconds = answer_seconds
 
-    def ask(self, prompt: str, token: str, nonce: str) -> None:
-        """Have the prompt answered, or raise EndpointError."""
+    def ask(self, prompt: Sequence[int], token: str, nonce: str) -> None:
+        """Have the prompt, as token ids, answered, or raise EndpointError."""
         body: dict[str, Any] = {
             "model": self._model,
-            "messages": [{"role": "user", "content": prompt}],
+            "prompt": list(prompt),
             "max_tokens": self._answer_tokens,
             "temperature": 0.0,
             "vllm_xargs": {ARGUMENT: token},

@@ -32,13 +32,13 @@ class CanaryMetrics:
         self._recent: defaultdict[tuple[str, Kind], deque[bool]] = defaultdict(lambda: deque(maxlen=window))
         self._runs = Counter(
             "subtext_canary_runs",
-            "Canaries that were sent, by whether they were flagged with their concept, or never read",
+            "Canaries that were sent, by whether they were flagged with their concept, or not read",
             ["model", "concept", "kind", "outcome"],
             registry=registry,
         )
         self._lost = Counter(
             "subtext_canary_lost",
-            "Canaries that were never read, by the hop that they did not pass",
+            "Canaries that count for no recall, by the hop that they did not pass",
             ["model", "hop"],
             registry=registry,
         )

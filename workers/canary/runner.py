@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, get_args
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,9 +22,9 @@ from workers.canary.prompts import Canary
 log = structlog.get_logger()
 
 Outcome = Literal["flagged", "not_flagged", "lost"]
-LostAt = Literal["endpoint", "replayed", "plugin", "sidecar", "worker", "store"]
+LostAt = Literal["endpoint", "replayed", "altered", "plugin", "sidecar", "worker", "store", "half_read"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("flagged", "not_flagged", "lost")
-HOPS: Final[tuple[LostAt, ...]] = ("endpoint", "replayed", "plugin", "sidecar", "worker", "store")
+HOPS: Final[tuple[LostAt, ...]] = get_args(LostAt)
 
 Hops = Mapping[tuple[str, str], int]
 """What was counted of canaries and of used tokens, by hop and counter."""
@@ -82,6 +82,7 @@ class Runner:
 
     endpoint: Endpoint
     store: Store
+    tokenize: Callable[[str], Sequence[int]]
     key: contract.CanaryKey
     model: str
     deadline_seconds: float
@@ -107,20 +108,16 @@ class Runner:
     def _result(self, canary: Canary) -> Result:
         began = dt.datetime.now(dt.UTC)
         nonce = token_hex(contract.NONCE_BYTES)
-        token = contract.make_token(
-            self.key, contract.Canary(nonce, int(began.timestamp()) + _LIFETIME_SECONDS), self.model
-        )
+        prompt = self.tokenize(canary.prompt)
+        ends_at = int(began.timestamp()) + _LIFETIME_SECONDS
+        said = contract.Canary(nonce, ends_at, contract.prompt_digest(prompt))
+        token = contract.make_token(self.key, said, self.model)
         try:
             before = self.store.count_hops(began)
-            self.endpoint.ask(canary.prompt, token, nonce)
+            self.endpoint.ask(prompt, token, nonce)
             found = self._wait(nonce, canary.concept)
             after = self.store.count_hops(began)
-            # What was read under the nonce may be another's prompt, so it says nothing about recall.
-            if found.is_replayed or _grew(PluginCounter.IGNORED_CANARY_REPLAYED, before, after):
-                return Result("lost", "replayed")
-            if found.readings:
-                return Result("flagged" if canary.concept in found.concepts else "not_flagged")
-            return Result("lost", _lost_at(before, after))
+            return _judge(canary.concept, found, before, after)
         except EndpointError as error:
             log.warning("canary_not_answered", error=str(error))
             return Result("lost", "endpoint")
@@ -129,12 +126,13 @@ class Runner:
             return Result("lost", "store")
 
     def _wait(self, nonce: str, concept: str) -> canaries.Found:
-        """Return what is stored at the deadline, or as soon as the concept is flagged."""
+        """Return what is stored at the deadline, or as soon as it is read and the concept is flagged."""
         ends_at = time.monotonic() + self.deadline_seconds
         while True:
             found = self.store.find(nonce)
             left = ends_at - time.monotonic()
-            if concept in found.concepts or left <= 0 or self.stop.wait(min(_POLL_SECONDS, left)):
+            is_found = found.is_complete and concept in found.concepts
+            if is_found or left <= 0 or self.stop.wait(min(_POLL_SECONDS, left)):
                 return found
 
 
@@ -146,6 +144,20 @@ def longest_seconds(interval_seconds: float, deadline_seconds: float) -> float:
 def _rounds(prompts: Sequence[Canary]) -> Iterator[Canary]:
     while True:
         yield from random.sample(prompts, len(prompts))
+
+
+def _judge(concept: str, found: canaries.Found, before: Hops, after: Hops) -> Result:
+    # What was read under the nonce may be another's prompt, so it says nothing about recall.
+    if found.is_replayed or _grew(PluginCounter.IGNORED_CANARY_REPLAYED, before, after):
+        return Result("lost", "replayed")
+    if _grew(PluginCounter.IGNORED_CANARY_ALTERED, before, after):
+        return Result("lost", "altered")
+    if not found.readings:
+        return Result("lost", _lost_at(before, after))
+    # Whether it is flagged or not: those that count must not be chosen by what was found.
+    if not found.is_complete:
+        return Result("lost", "half_read")
+    return Result("flagged" if concept in found.concepts else "not_flagged")
 
 
 def _lost_at(before: Hops, after: Hops) -> LostAt:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, HttpUrl, model_validator
+from pydantic import DirectoryPath, Field, HttpUrl, model_validator
 
 from subtext_sidecar.contract.canary import CanaryKey, canary_key
 from subtext_sidecar.contract.secret import read_secret
@@ -18,6 +18,9 @@ class CanarySettings(MonitoredSettings):
     canaries_file: Path
     served_model: str = Field(min_length=1, description="as clients and the plugin's records name it")
     secret_file: Path = Field(description="the plugin's")
+    canary_tokenizer_dir: DirectoryPath = Field(
+        description="tokenizer and chat template of the audited model"
+    )
     # Ten a minute are let in by an engine, and SubtextCanaryLost needs four a day.
     canary_interval_seconds: float = Field(default=120.0, ge=10.0, le=14_400.0)
     canary_deadline_seconds: float = Field(default=60.0, ge=1.0, le=3600.0)

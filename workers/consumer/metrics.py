@@ -123,7 +123,7 @@ class WorkerMetrics:
             registry=registry,
         )
         self.anomalies = Counter(
-            "subtext_anomaly_discoveries",
+            "subtext_anomaly_activations",
             "Activations with a conformal p-value at or below the policy's threshold",
             ["model", "detector", "selection"],
             registry=registry,

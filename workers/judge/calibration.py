@@ -7,6 +7,7 @@ out with a reason, and its flags are leads.
 import datetime as dt
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -156,7 +157,8 @@ def put_in_force(concepts: ConceptSet, loaded: Loaded | None, identity: DecoderI
         return InForce(plain, {}, None, None, frozenset({RejectedReason.ABSENT}))
     calibration = loaded.calibration
     if (calibration.decoder_digest, calibration.layer) != (identity.digest, identity.layer):
-        return InForce(plain, {}, None, None, frozenset({RejectedReason.ANOTHER_DECODER}))
+        void = {name: replace(rule, is_calibration_void=True) for name, rule in plain.items()}
+        return InForce(void, {}, None, None, frozenset({RejectedReason.ANOTHER_DECODER}))
     own = {
         concept.name: calibration.concepts[concept.name]
         for concept in concepts.concepts
@@ -164,7 +166,11 @@ def put_in_force(concepts: ConceptSet, loaded: Loaded | None, identity: DecoderI
         and calibration.concepts[concept.name].digest == concept.digest
     }
     met = {name: found for name, found in own.items() if found.reason is None}
-    rules = plain | {
+    others = {
+        name: replace(rule, is_calibration_void=True) for name, rule in plain.items() if name not in own
+    }
+    rules = plain | others
+    rules |= {
         name: FlagRule(
             severity=plain[name].severity,
             positions_required=met[name].positions_required,

@@ -12,7 +12,7 @@ knows its row. However long the request is and however its positions were batche
 ones, and sees them once. A flag that needs any other position is a lead.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from service.store.write.evidence import Decision, Evidence, Rate, Sighting
@@ -26,6 +26,8 @@ class FlagRule:
     positions_required: int
     calibrated: Rate | None = None
     """The rule's false-positive rate; None until it is measured."""
+    is_calibration_void: bool = False
+    """Whether a calibration was given that is not of this rule or of the decoder, so that nothing pages."""
     positions_judged: int = 0
     """How many of a request's positions the rate is of, see `judged_positions`."""
 
@@ -33,6 +35,11 @@ class FlagRule:
 def judged_positions(read: Sequence[int], count: int) -> frozenset[int]:
     """Return the positions that a calibrated rule looks at: the first ``count`` of those read, in order."""
     return frozenset(read[:count])
+
+
+def positions_needed(rules: Iterable[FlagRule]) -> int:
+    """Return how many positions must be read for no flag to mean that no rule found anything."""
+    return max((max(rule.positions_required, rule.positions_judged) for rule in rules), default=1)
 
 
 def decide(rules: Mapping[str, FlagRule], evidence: Evidence) -> list[Decision]:
@@ -63,5 +70,5 @@ def _flag(concept: str, rule: FlagRule, sightings: list[Sighting], evidence: Evi
         first_captured_at=min(captured),
         last_captured_at=max(captured),
         calibrated=rule.calibrated if len(judged) >= rule.positions_required else None,
-        rule_is_calibrated=rule.calibrated is not None,
+        rule_is_calibrated=rule.calibrated is not None or rule.is_calibration_void,
     )

@@ -13,7 +13,7 @@ from subtext_sidecar.anomaly.score import Detector, Places
 from workers.judge import anomalies
 from workers.judge.calibration import InForce
 from workers.judge.concepts import ConceptSet
-from workers.judge.flags import decide
+from workers.judge.flags import decide, positions_needed
 from workers.judge.matching import ConceptMatcher, Match
 from workers.judge.policy import JudgePolicy
 from workers.nla.decoder import Claims
@@ -74,4 +74,5 @@ class Judge:
                 for concept in self.concepts.concepts
             },
             anomaly_p_value=self.policy.anomaly_p_value,
+            positions_needed=positions_needed(self.in_force.rules.values()),
         )

@@ -70,6 +70,7 @@ def store_batch(
         | {
             "model_id": model_id,
             "decoder_id": decoder_id,
+            "positions_needed": verdicts.positions_needed,
             "stored_at": now + place * dt.timedelta(microseconds=1),
         }
         for place, one in enumerate(new)

@@ -66,7 +66,7 @@ class Decision(NamedTuple):
     calibrated: Rate | None = None
     """The rule's false-positive rate; None for a lead."""
     rule_is_calibrated: bool = False
-    """Whether the rule has a rate, though this flag may be a lead."""
+    """Whether the rule has a rate, or was given one that is void: this flag may be a lead all the same."""
 
 
 class Finding(NamedTuple):
@@ -89,7 +89,7 @@ class Verdicts:
     decide: Callable[[Evidence], Sequence[Decision]]
     concepts_digest: str
     concept_versions: Mapping[str, ConceptVersion] = field(default_factory=dict)
-    """By concept name."""
+    """By concept name. A match by another definition is no evidence."""
     calibration_digest: str | None = None
     """SHA-256 of the concept calibration in force."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
@@ -97,3 +97,5 @@ class Verdicts:
     evidence."""
     anomaly_p_value: float | None = None
     """Positions with a p-value at or below this one belong to an incident's evidence; None: no position."""
+    positions_needed: int = 1
+    """How many positions must be read for no flag to mean that no rule found anything."""

@@ -1,5 +1,6 @@
 """Recompute a request's flags after new readings. The caller commits."""
 
+import math
 import uuid
 from collections.abc import Mapping
 from itertools import takewhile
@@ -70,7 +71,7 @@ def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> Ref
     raised, findings = [], []
     read = _list_read(session, subject)
     evidence = Evidence(
-        sightings=_list_sightings(session, subject, verdicts.thresholds),
+        sightings=_list_sightings(session, subject, verdicts),
         # What only the screen chose closes the list: a row of the baseline that comes after it could make
         # a lead calibrated.
         positions_read=[row.position for row in takewhile(lambda row: row.is_baseline, read)],
@@ -142,19 +143,34 @@ def _list_read(session: Session, subject: Subject) -> list[_Read]:
     return [_Read(*row) for row in session.execute(query)]
 
 
-def _list_sightings(session: Session, subject: Subject, thresholds: Mapping[str, float]) -> list[Sighting]:
+def _list_sightings(session: Session, subject: Subject, verdicts: Verdicts) -> list[Sighting]:
     query = (
-        select(ConceptMatch.concept, Sample.position, Sample.captured_at, ConceptMatch.score)
+        select(
+            ConceptMatch.concept,
+            Sample.position,
+            Sample.captured_at,
+            ConceptMatch.score,
+            ConceptMatch.concept_digest,
+        )
         .join(Explanation, Explanation.id == ConceptMatch.explanation_id)
         .join(Sample, Sample.id == Explanation.sample_id)
         .where(*_read_of(subject), Explanation.verified)
     )
-    # Matches that are certain have the highest score, which no threshold is above.
     return [
         Sighting(concept, position, captured_at)
-        for concept, position, captured_at, score in session.execute(query)
-        if concept not in thresholds or score >= thresholds[concept]
+        for concept, position, captured_at, score, digest in session.execute(query)
+        if _is_in_force(verdicts, concept, score, digest)
     ]
+
+
+def _is_in_force(verdicts: Verdicts, concept: str, score: float, digest: str | None) -> bool:
+    """Return whether the match is one by the definition and the threshold of now."""
+    version = verdicts.concept_versions.get(concept)
+    # Of matches from before the digest was kept nobody knows by which definition they were made.
+    if digest is not None and version is not None and digest != version.digest:
+        return False
+    # Matches that are certain have the highest score, which no threshold is above.
+    return score >= verdicts.thresholds.get(concept, -math.inf)
 
 
 def _read_of(subject: Subject) -> tuple[Any, ...]:

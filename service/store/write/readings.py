@@ -18,7 +18,7 @@ from service.store.base import values_of
 from service.store.configuration.write import version_ids
 from service.store.tables import ConceptMatch, Explanation, Sample
 from service.store.write import incident_repair, incidents, names
-from service.store.write.evidence import Verdicts
+from service.store.write.evidence import ConceptVersion, Verdicts
 from service.store.write.flags import RaisedFlag, Subject, refresh_flags
 from subtext_sidecar.contract.configuration import Kind
 
@@ -117,7 +117,7 @@ def store_batch(
         session, [names.NamedSample(new.sample, new.request_names) for new in readings], model_id
     )
     new_ids = _insert_explanations(session, readings, decoder_id, configuration_id)
-    _insert_matches(session, readings, decoder_id, new_ids)
+    _insert_matches(session, readings, decoder_id, new_ids, verdicts.concept_versions)
     stored = StoredBatch(new_ids, [], [], [])
     found = []
     for subject in subjects:
@@ -192,9 +192,15 @@ def _insert_matches(
     readings: Sequence[NewReading],
     decoder_id: uuid.UUID,
     new_ids: frozenset[uuid.UUID],
+    definitions: Mapping[str, ConceptVersion],
 ) -> None:
+    digests = {concept: version.digest for concept, version in definitions.items()}
     rows = [
-        {"explanation_id": explanation_id, **match._asdict()}
+        {
+            "explanation_id": explanation_id,
+            "concept_digest": digests.get(match.concept),
+            **match._asdict(),
+        }
         for new in readings
         for match in new.matches
         if (explanation_id := identity.explanation_id(new.sample.id, decoder_id)) in new_ids

@@ -172,6 +172,11 @@ class PluginCounter(CounterName):
         Unit.REQUESTS,
         "It is a canary too many, or longer than canaries may be; it is sampled like any other.",
     )
+    IGNORED_CANARY_ALTERED = (
+        "ignored_canary_altered",
+        Unit.REQUESTS,
+        "It carries the proof of a canary with another prompt; it is sampled like any other.",
+    )
     IGNORED_TRACEPARENT = _of_reason("ignored", Unit.REQUESTS, TraceFault.TRACEPARENT)
     IGNORED_TRACESTATE = _of_reason("ignored", Unit.REQUESTS, TraceFault.TRACESTATE)
     IGNORED_RV = _of_reason("ignored", Unit.REQUESTS, TraceFault.RV)
@@ -312,6 +317,7 @@ UNHEEDED: Final[dict[str, CounterName]] = {
     "canary": PluginCounter.IGNORED_CANARY,
     "canary_replayed": PluginCounter.IGNORED_CANARY_REPLAYED,
     "canary_excess": PluginCounter.IGNORED_CANARY_EXCESS,
+    "canary_altered": PluginCounter.IGNORED_CANARY_ALTERED,
     **{str(fault): counter for fault, counter in IGNORED.items()},
 }
 INVALID: Final = {reason: _BY_NAME[f"dropped_invalid_{reason}"] for reason in RejectReason}

@@ -194,6 +194,7 @@ class Capture:
             len(new.prompt_embeds) if new.prompt_embeds is not None else 0,
             new.prompt_is_token_ids,
             self._received is not None and self._received.take(new.req_id),
+            new.prompt_token_ids if new.prompt_embeds is None else None,
         )
 
     def _capture(self, step: Step, scheduled: Any, now: float) -> bool:

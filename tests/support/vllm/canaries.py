@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 
@@ -19,8 +20,9 @@ def new_nonce() -> str:
     return token_hex(canary.NONCE_BYTES)
 
 
-def token_of(nonce: str, key: canary.CanaryKey = KEY) -> str:
-    return canary.make_token(key, canary.Canary(nonce, int(time.time()) + 240), MODEL)
+def token_of(nonce: str, key: canary.CanaryKey = KEY, prompt: Sequence[int] = PROMPT) -> str:
+    said = canary.Canary(nonce, int(time.time()) + 240, canary.prompt_digest(prompt))
+    return canary.make_token(key, said, MODEL)
 
 
 def marked(request_id: str, token: str, tokens: int) -> Request:
@@ -31,13 +33,14 @@ def marked(request_id: str, token: str, tokens: int) -> Request:
 
 @dataclass
 class TokenEndpoint:
-    """Sends the concept's token in place of a prompt's text."""
+    """Sends the concept's token as `completion` does."""
 
     parts: Audited
     request_id: str
 
-    def ask(self, prompt: str, token: str, nonce: str) -> None:
-        del prompt, nonce
+    def ask(self, prompt: Sequence[int], token: str, nonce: str) -> None:
+        assert prompt == PROMPT
+        del nonce
         [answer] = self.parts.send([marked(self.request_id, token, 5)])
         answer.raise_for_status()
 
@@ -47,6 +50,7 @@ def run_one(parts: Audited, request_id: str, deadline_seconds: float) -> Result:
     runner = Runner(
         endpoint=TokenEndpoint(parts, request_id),
         store=SqlStore(parts.sessions, MODEL),
+        tokenize=lambda _: PROMPT,
         key=KEY,
         model=MODEL,
         deadline_seconds=deadline_seconds,

@@ -172,7 +172,7 @@ def test_no_two_panels_of_the_dashboard_overlap() -> None:
         "subtext_explanation_fve_beyond_token_ratio_bucket",
         "subtext_decoder_health_ratio",
         "subtext_concept_flags_total",
-        "subtext_anomaly_discoveries_total",
+        "subtext_anomaly_activations_total",
         "subtext_capture_overhead_seconds_bucket",
         "vllm:time_to_first_token_seconds_bucket",
         "vllm:inter_token_latency_seconds_bucket",

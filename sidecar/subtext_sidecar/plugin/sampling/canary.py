@@ -1,16 +1,16 @@
 """Which requests are canaries of the operator's: proved by his secret, once each, few and short.
 
 A canary is left out of every statistic, so whoever learns of a token must gain little by it: it is good
-once, for a short request, for minutes, and only so many are let in. What is none is drawn like any other
-request, and counted.
+once, for its own prompt and a short answer, for minutes, and only so many are let in. What is none is drawn
+like any other request, and counted.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from subtext_sidecar.contract.canary import ARGUMENT, CanaryKey, read_token
+from subtext_sidecar.contract.canary import ARGUMENT, CanaryKey, prompt_digest, read_token
 from subtext_sidecar.contract.counters import PluginCounter, Stratum
 from subtext_sidecar.plugin.sampling.request_args import RequestArgs
 
@@ -38,9 +38,12 @@ class CanaryGate:
         self._times: deque[float] = deque(maxlen=MAX_PER_MINUTE)
 
     def judge(
-        self, said: RequestArgs, token: object, prompt_tokens: int, max_tokens: int | None
+        self, said: RequestArgs, token: object, prompt: Sequence[int] | None, max_tokens: int | None
     ) -> RequestArgs:
-        """Return the arguments of a canary, or ``said`` with the counter of why it is none."""
+        """Return the arguments of a canary, or ``said`` with the counter of why it is none.
+
+        ``prompt`` is its token ids; None where embeddings stand for them, which no canary has.
+        """
         now = self._unix_time()
         canary = read_token(self._key, token, self._model, now)
         if canary is None:
@@ -48,8 +51,12 @@ class CanaryGate:
         self._used = {nonce: ends_at for nonce, ends_at in self._used.items() if now < ends_at}
         if canary.nonce in self._used:
             return _refused(said, PluginCounter.IGNORED_CANARY_REPLAYED)
-        is_long = prompt_tokens > MAX_PROMPT_TOKENS or max_tokens is None or max_tokens > MAX_ANSWER_TOKENS
-        if is_long or not self._has_room(now):
+        if max_tokens is None or max_tokens > MAX_ANSWER_TOKENS or len(prompt or ()) > MAX_PROMPT_TOKENS:
+            return _refused(said, PluginCounter.IGNORED_CANARY_EXCESS)
+        # Only a short prompt is hashed, so that no token makes the engine wait.
+        if prompt is None or prompt_digest(prompt) != canary.prompt:
+            return _refused(said, PluginCounter.IGNORED_CANARY_ALTERED)
+        if not self._has_room(now):
             return _refused(said, PluginCounter.IGNORED_CANARY_EXCESS)
         self._used[canary.nonce] = canary.ends_at
         self._times.append(now)

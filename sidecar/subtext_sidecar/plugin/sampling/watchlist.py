@@ -69,6 +69,7 @@ class NewRequest(NamedTuple):
     embedded: int = 0  # first positions of the prompt that may come as embeddings and not as tokens
     is_token: Sequence[bool] | None = None  # which of those are tokens all the same; None: none of them
     is_received: bool = False  # a KV connector brought computed tokens, as far as can be told
+    prompt: Sequence[int] | None = None  # its token ids; None: embeddings stand for them
 
 
 class Watch:
@@ -358,9 +359,8 @@ class Watchlist:
     ) -> None:
         said = read_request_args(policy, request.extra_args)
         if request.extra_args and CANARY in request.extra_args:
-            said = self._canary_args(
-                said, request.extra_args[CANARY], request.prompt_tokens, request.max_tokens
-            )
+            token = request.extra_args[CANARY]
+            said = self._canary_args(said, token, request.prompt, request.max_tokens)
         half = self._half(request, said.stratum)
         # A request that passes two engines is seen by the one that writes its answer.
         is_prefill = half is not None and half.role == "prefill"

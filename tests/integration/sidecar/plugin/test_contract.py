@@ -42,7 +42,7 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     (OUTPUT, "SchedulerOutput", "finished_req_ids scheduled_new_reqs total_num_scheduled_tokens"),
     (OUTPUT, "SchedulerOutput", "scheduled_spec_decode_tokens has_sync_kv_loads"),
     (OUTPUT, "NewRequestData", "req_id prompt_len sampling_params lora_request"),
-    (OUTPUT, "NewRequestData", "num_computed_tokens prompt_embeds prompt_is_token_ids"),
+    (OUTPUT, "NewRequestData", "num_computed_tokens prompt_embeds prompt_is_token_ids prompt_token_ids"),
     ("v1/outputs.py", "ModelRunnerOutput", "kv_connector_output"),
     ("v1/outputs.py", "KVConnectorOutput", "finished_recving"),
     ("v1/worker/gpu/async_utils.py", "AsyncOutput", "model_runner_output"),

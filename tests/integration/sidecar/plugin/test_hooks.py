@@ -159,6 +159,7 @@ class Plugin:
                     num_computed_tokens=PROMPT - 1 if transfer else 0,
                     prompt_embeds=None,
                     prompt_is_token_ids=None,
+                    prompt_token_ids=None,
                 )
                 for name in names
             ],

@@ -77,19 +77,19 @@ def server() -> Iterator[Server]:
     running.close()
 
 
-def test_a_canary_is_a_short_chat_with_its_token_and_a_salt(server: Server) -> None:
-    server.endpoint().ask("about bread", "token", "nonce")
+def test_a_canary_is_a_short_completion_with_its_token_and_a_salt(server: Server) -> None:
+    server.endpoint().ask([5, 7], "token", "nonce")
 
     [body] = server.bodies
     assert json.loads(body) == {
         "model": "m",
-        "messages": [{"role": "user", "content": "about bread"}],
+        "prompt": [5, 7],
         "max_tokens": 5,
         "temperature": 0.0,
         "vllm_xargs": {"subtext_canary": "token"},
         "cache_salt": "nonce",
     }
-    assert server.headers[0] == b"POST /v1/chat/completions HTTP/1.1"
+    assert server.headers[0] == b"POST /v1/completions HTTP/1.1"
     assert b"authorization: bearer key" in [header.lower() for header in server.headers]
 
 
@@ -97,7 +97,7 @@ def test_a_server_that_refuses_is_an_error_without_the_token(server: Server) -> 
     server.answer = write(b"HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\ntoken")
 
     with pytest.raises(EndpointError, match=r"^HTTP 503$"):
-        server.endpoint().ask("about bread", "token", "nonce")
+        server.endpoint().ask([5, 7], "token", "nonce")
 
 
 def test_a_server_that_is_away_is_an_error(server: Server) -> None:
@@ -105,7 +105,7 @@ def test_a_server_that_is_away_is_an_error(server: Server) -> None:
     server.close()
 
     with pytest.raises(EndpointError, match=r"^ConnectError$"):
-        endpoint.ask("about bread", "token", "nonce")
+        endpoint.ask([5, 7], "token", "nonce")
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_a_server_that_trickles_does_not_hold_the_runner(server: Server, start: 
     server.answer = trickle(start)
 
     with pytest.raises(EndpointError, match=r"^no answer within 1 s$"):
-        server.endpoint(answer_seconds=1.0).ask("about bread", "token", "nonce")
+        server.endpoint(answer_seconds=1.0).ask([5, 7], "token", "nonce")

@@ -167,7 +167,7 @@ def test_positions_of_two_captures_do_not_add_up(make_bench: Callable[..., Bench
     bench.drain()
 
     # Two positions of two captures that do not overlap may be of a prompt and its answer.
-    assert found(bench) == canaries.Found(2, 2, frozenset())
+    assert found(bench) == canaries.Found(2, 2, frozenset(), is_complete=False)
 
 
 def test_a_nonce_of_two_requests_is_replayed(make_bench: Callable[..., Bench]) -> None:
@@ -188,6 +188,40 @@ def test_a_prompt_and_its_answer_in_two_engines_are_one_request(make_bench: Call
     bench.drain()
 
     assert found(bench) == canaries.Found(6, 6, frozenset({"bombs"}))
+
+
+def test_a_canary_is_complete_once_the_positions_are_read_that_a_rule_looks_at(
+    make_bench: Callable[..., Bench], concepts_file: Path, tmp_path: Path
+) -> None:
+    decoder, path = FakeDecoder(text=bombs), tmp_path / "calibration.json"
+    calibration.save(
+        calibration_of(load_concepts(concepts_file), decoder.identity, positions_judged=4), path
+    )
+    bench = make_bench(decoder, concept_calibration_file=path)
+
+    add_canary(bench, range(3))
+    bench.drain()
+    assert found(bench) == canaries.Found(3, 3, frozenset({"bombs"}), is_complete=False)
+
+    add_canary(bench, range(3, 4))
+    bench.drain()
+    assert found(bench) == canaries.Found(4, 4, frozenset({"bombs"}))
+
+
+def test_no_lead_is_found_while_a_calibration_is_rejected(
+    make_bench: Callable[..., Bench], concepts_file: Path, tmp_path: Path
+) -> None:
+    decoder, path = FakeDecoder(text=bombs), tmp_path / "calibration.json"
+    made = calibration_of(load_concepts(concepts_file), decoder.identity, decoder_digest="another")
+    calibration.save(made, path)
+    bench = make_bench(decoder, concept_calibration_file=path)
+
+    add_canary(bench)
+    bench.drain()
+
+    with bench.sessions() as session:
+        assert session.scalars(select(CanaryFlag.status)).all() == ["lead"]
+    assert found(bench) == canaries.Found(3, 3, frozenset())
 
 
 def test_two_workers_at_once_flag_a_canary(make_bench: Callable[..., Bench]) -> None:

@@ -278,6 +278,32 @@ def test_a_match_below_the_calibrated_threshold_counts_toward_no_flag(
     assert (flag.status, flag.positions_matched, flag.positions_verified) == ("calibrated", 2, 3)
 
 
+def test_a_match_of_a_former_definition_counts_toward_no_flag(
+    make_bench: Callable[..., Bench], concepts_file: Path
+) -> None:
+    concepts_file.write_text(VERSIONED)
+    before = make_bench(FakeDecoder(text=bombs))
+    before.add_samples(1)
+    before.drain()
+    changed = VERSIONED.replace("version: 4", "version: 5").replace("regex: bomb", "regex: bo")
+    concepts_file.write_text(changed)
+    bench = make_bench(FakeDecoder(text=bombs))
+
+    bench.add(*make_record(position=1))
+    bench.drain()
+
+    with bench.sessions() as session:
+        digests = session.scalars(select(ConceptMatch.concept_digest)).all()
+        assert len(set(digests)) == len(digests) == 2
+        assert None not in digests
+        assert session.scalars(select(Flag)).all() == []
+    bench.add(*make_record(position=2))
+    bench.drain()
+    with bench.sessions() as session:
+        flag = session.scalars(select(Flag)).one()
+    assert (flag.positions_matched, flag.concept_version) == (2, 5)
+
+
 def test_a_version_that_was_used_with_another_definition_is_refused(
     make_bench: Callable[..., Bench], concepts_file: Path
 ) -> None:

@@ -122,6 +122,7 @@ def scheduled(new: dict[str, int], finished: set[str] | None = None, tokens: int
                 num_computed_tokens=0,
                 prompt_embeds=None,
                 prompt_is_token_ids=None,
+                prompt_token_ids=None,
             )
             for key, length in new.items()
         ],

@@ -19,6 +19,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
         "SUBTEXT_CANARIES_FILE": str(file),
         "SUBTEXT_SERVED_MODEL": "m",
         "SUBTEXT_SECRET_FILE": str(write_secret(tmp_path / "secret")),
+        "SUBTEXT_CANARY_TOKENIZER_DIR": str(tmp_path),
         "SUBTEXT_DATABASE_URL": "postgresql://nobody:hidden@127.0.0.1:1/none",
     }
     for name, value in found.items():
@@ -62,6 +63,8 @@ def test_an_empty_secret_refuses_to_start(
         ("SUBTEXT_CANARY_URL", None),
         ("SUBTEXT_SECRET_FILE", "/does/not/exist"),
         ("SUBTEXT_SECRET_FILE", "/"),
+        ("SUBTEXT_CANARY_TOKENIZER_DIR", "/does/not/exist"),
+        ("SUBTEXT_CANARY_TOKENIZER_DIR", None),
         ("SUBTEXT_CANARY_API_KEY_FILE", "/does/not/exist"),
         ("SUBTEXT_CANARY_INTERVAL_SECONDS", "1"),
         ("SUBTEXT_CANARY_INTERVAL_SECONDS", "14401"),

@@ -3,6 +3,7 @@
 import datetime as dt
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import OperationalError
 
 from service.store.read.canaries import Found
-from subtext_sidecar.contract.canary import canary_key, read_token
+from subtext_sidecar.contract.canary import canary_key, prompt_digest, read_token
 from tests.support.secret import SECRET
 from workers.canary.endpoint import EndpointError
 from workers.canary.metrics import CanaryMetrics
@@ -18,6 +19,7 @@ from workers.canary.prompts import Canary, ConceptCanaries, Kind
 from workers.canary.runner import Hops, Result, Runner, longest_seconds
 
 KEY = canary_key(SECRET)
+IDS = [1, 5, 7]
 POSITIVE = Canary("bombs", "positive", "about bombs")
 NOTHING = Found(0, 0, frozenset())
 PASSED = {
@@ -37,11 +39,11 @@ class Parts:
     error: Exception | None = None
     tokens: list[str] = field(default_factory=list)
 
-    def ask(self, prompt: str, token: str, nonce: str) -> None:
-        assert prompt
+    def ask(self, prompt: Sequence[int], token: str, nonce: str) -> None:
         said = read_token(KEY, token, "m", time.time())
         assert said is not None
         assert said.nonce == nonce
+        assert said.prompt == prompt_digest(prompt) == prompt_digest(IDS)
         self.tokens.append(token)
         if isinstance(self.error, EndpointError):
             raise self.error
@@ -62,6 +64,7 @@ def run(parts: Parts, deadline: float = 0.0) -> Result:
     runner = Runner(
         endpoint=parts,
         store=parts,
+        tokenize={POSITIVE.prompt: IDS}.__getitem__,
         key=KEY,
         model="m",
         deadline_seconds=deadline,
@@ -118,6 +121,26 @@ def test_a_replay_that_was_counted_before_is_not_the_canarys() -> None:
     parts = Parts([Found(3, 3, frozenset())], REPLAYED, before=REPLAYED)
 
     assert run(parts) == Result("not_flagged")
+
+
+def test_a_canary_whose_token_came_with_another_prompt_is_lost() -> None:
+    after = PASSED | {("plugin", "ignored_canary_altered"): 1}
+
+    assert run(Parts([NOTHING], after)) == Result("lost", "altered")
+
+
+@pytest.mark.parametrize("concepts", [frozenset[str](), frozenset({"bombs"})])
+def test_a_canary_that_is_half_read_at_the_deadline_says_nothing_of_recall(
+    concepts: frozenset[str],
+) -> None:
+    assert run(Parts([Found(2, 2, concepts, is_complete=False)])) == Result("lost", "half_read")
+
+
+def test_a_canary_that_is_flagged_early_is_waited_for_until_it_is_read() -> None:
+    flagged = frozenset({"bombs"})
+    parts = Parts([Found(2, 2, flagged, is_complete=False), Found(5, 5, flagged)])
+
+    assert run(parts, deadline=600.0) == Result("flagged")
 
 
 def test_an_endpoint_that_fails_loses_the_canary() -> None:
@@ -177,7 +200,7 @@ def test_every_series_is_there_before_the_first_canary() -> None:
         for outcome in ("flagged", "not_flagged", "lost"):
             assert shown("runs_total", concept="bombs", kind=kind, outcome=outcome) == 0
         assert shown("window_runs", concept="bombs", kind=kind) == 0
-    for hop in ("endpoint", "replayed", "plugin", "sidecar", "worker", "store"):
+    for hop in ("endpoint", "replayed", "altered", "plugin", "sidecar", "worker", "store", "half_read"):
         assert shown("lost_total", hop=hop) == 0
     assert shown("recall_upper_limit_ratio", concept="bombs") == 1.0
     assert shown("recall_required_ratio", concept="bombs") == 0.5

@@ -37,7 +37,7 @@ def test_a_calibration_of_this_decoder_and_these_concepts_is_in_force() -> None:
     assert (in_force.digest, in_force.rejected) == ("f" * 64, frozenset())
     bombs, fraud = in_force.rules["bombs"], in_force.rules["fraud"]
     assert (bombs.positions_required, bombs.calibrated, bombs.positions_judged) == (3, RATE, 8)
-    assert (fraud.positions_required, fraud.calibrated) == (2, None)
+    assert (fraud.positions_required, fraud.calibrated, fraud.is_calibration_void) == (2, None, False)
     assert in_force.thresholds == {"bombs": 0.4}
 
 
@@ -48,6 +48,7 @@ def test_a_calibration_of_another_decoder_calibrates_nothing(change: dict[str, o
     in_force = put_in_force(CONCEPTS, loaded, IDENTITY)
 
     assert in_force.rejected == {RejectedReason.ANOTHER_DECODER}
+    assert all(rule.is_calibration_void for rule in in_force.rules.values())
     assert {rule.calibrated for rule in in_force.rules.values()} == {None}
     assert (in_force.digest, in_force.thresholds) == (None, {})
 
@@ -56,6 +57,7 @@ def test_without_a_calibration_every_concept_is_a_lead() -> None:
     in_force = put_in_force(CONCEPTS, None, IDENTITY)
 
     assert in_force.rejected == {RejectedReason.ABSENT}
+    assert not any(rule.is_calibration_void for rule in in_force.rules.values())
     assert {rule.calibrated for rule in in_force.rules.values()} == {None}
 
 
@@ -67,6 +69,7 @@ def test_a_changed_concept_is_a_lead_and_the_others_stay_calibrated() -> None:
 
     assert in_force.rejected == {RejectedReason.ANOTHER_CONCEPT}
     assert in_force.rules["bombs"].calibrated is None
+    assert [in_force.rules[name].is_calibration_void for name in ("bombs", "fraud")] == [True, False]
     assert in_force.rules["fraud"].calibrated == RATE
 
 

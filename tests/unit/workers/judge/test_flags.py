@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.store.write.evidence import Decision, Evidence, Rate, Sighting
-from workers.judge.flags import FlagRule, decide
+from workers.judge.flags import FlagRule, decide, positions_needed
 
 START = dt.datetime(2026, 7, 1, tzinfo=dt.UTC)
 RULES = {
@@ -37,6 +37,20 @@ def evidence_of(sightings: Sequence[Sighting], read: Sequence[int]) -> Evidence:
 sightings = st.lists(
     st.builds(seen, st.sampled_from(["bombs", "spam", "forgotten"]), st.integers(0, 5)), max_size=24
 )
+
+
+def test_as_many_positions_must_be_read_as_any_rule_looks_at() -> None:
+    assert positions_needed(RULES.values()) == 3
+    assert positions_needed([*RULES.values(), *CALIBRATED.values()]) == JUDGED
+    assert positions_needed([]) == 1
+
+
+def test_a_lead_of_a_void_calibration_pages_nobody() -> None:
+    rule = FlagRule(severity="critical", positions_required=2, is_calibration_void=True)
+
+    [lead] = decide({"bombs": rule}, evidence_of([seen("bombs", 0), seen("bombs", 1)], range(2)))
+
+    assert (lead.calibrated, lead.rule_is_calibrated) == (None, True)
 
 
 def test_two_positions_that_agree_are_a_flag_with_its_evidence() -> None:

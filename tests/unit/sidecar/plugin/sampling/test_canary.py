@@ -1,12 +1,12 @@
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from subtext_sidecar.contract.canary import Canary, canary_key, make_token
+from subtext_sidecar.contract.canary import Canary, canary_key, make_token, prompt_digest
 from subtext_sidecar.contract.counters import PluginCounter, Stratum
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.plugin.sampling.canary import (
@@ -53,14 +53,18 @@ def gate(clock: Clock) -> CanaryGate:
 NONCES: Iterator[str] = (f"{number:032x}" for number in itertools.count())
 
 
-def token(clock: Clock, nonce: str | None = None, seconds: int = 60) -> str:
-    return make_token(CANARY_KEY, Canary(nonce or next(NONCES), int(clock.now) + seconds), "m")
+PROMPT = (7, 5, 7, 5)
+
+
+def token(clock: Clock, nonce: str | None = None, seconds: int = 60, prompt: Sequence[int] = PROMPT) -> str:
+    said = Canary(nonce or next(NONCES), int(clock.now) + seconds, prompt_digest(prompt))
+    return make_token(CANARY_KEY, said, "m")
 
 
 def judged(
-    gate: CanaryGate, said: object, prompt_tokens: int = 4, max_tokens: int | None = 8
+    gate: CanaryGate, said: object, prompt: Sequence[int] | None = PROMPT, max_tokens: int | None = 8
 ) -> RequestArgs:
-    return gate.judge(NOTHING_SAID, said, prompt_tokens, max_tokens)
+    return gate.judge(NOTHING_SAID, said, prompt, max_tokens)
 
 
 def test_a_canary_is_a_stratum_of_its_own_and_carries_its_nonce(gate: CanaryGate, clock: Clock) -> None:
@@ -70,7 +74,7 @@ def test_a_canary_is_a_stratum_of_its_own_and_carries_its_nonce(gate: CanaryGate
 def test_what_is_no_canary_keeps_what_its_client_said(gate: CanaryGate) -> None:
     said = RequestArgs(Stratum.OPT_IN, 5, (PluginCounter.REQUESTS_TRACED,))
 
-    assert gate.judge(said, "forged", 4, 8) == said._replace(
+    assert gate.judge(said, "forged", PROMPT, 8) == said._replace(
         counters=(PluginCounter.REQUESTS_TRACED, PluginCounter.IGNORED_CANARY)
     )
 
@@ -123,14 +127,26 @@ def test_a_clock_that_was_set_back_keeps_no_canary_out(gate: CanaryGate, clock: 
 def test_a_long_request_is_no_canary(
     gate: CanaryGate, clock: Clock, prompt_tokens: int, max_tokens: int | None
 ) -> None:
+    longest = (3,) * MAX_PROMPT_TOKENS
+    one = token(clock, prompt=longest)
+
+    assert judged(gate, one, (3,) * prompt_tokens, max_tokens).counters == ("ignored_canary_excess",)
+    assert judged(gate, one, longest, MAX_ANSWER_TOKENS).stratum == Stratum.CANARY
+
+
+@pytest.mark.parametrize("prompt", [(7, 5, 7), (7, 5, 7, 6), (), None])
+def test_a_token_is_good_for_its_own_prompt_alone_and_stays_so(
+    gate: CanaryGate, clock: Clock, prompt: Sequence[int] | None
+) -> None:
     one = token(clock)
 
-    assert judged(gate, one, prompt_tokens, max_tokens).counters == ("ignored_canary_excess",)
-    assert judged(gate, one, MAX_PROMPT_TOKENS, MAX_ANSWER_TOKENS).stratum == Stratum.CANARY
+    assert judged(gate, one, prompt).counters == ("ignored_canary_altered",)
+    assert judged(gate, one).stratum == Stratum.CANARY
+    assert judged(gate, one, prompt).counters == ("ignored_canary_replayed",)
 
 
 def new(internal_id: str, **extra_args: Any) -> NewRequest:
-    return NewRequest(internal_id, 4, extra_args or None, max_tokens=8)
+    return NewRequest(internal_id, 4, extra_args or None, max_tokens=8, prompt=PROMPT)
 
 
 def watchlist(gate: CanaryGate | None, policy: CapturePolicy = NEVER_DRAWN) -> tuple[Watchlist, Counts]:
