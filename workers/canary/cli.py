@@ -81,7 +81,7 @@ def _run(
     )
     runner = Runner(
         endpoint=endpoint,
-        store=SqlStore(store_engine.session_factory(database), settings.served_model),
+        store=SqlStore(store_engine.session_factory(database), settings.served_model, settings.tenant),
         key=settings.key,
         model=settings.served_model,
         deadline_seconds=settings.canary_deadline_seconds,

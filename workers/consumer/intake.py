@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.store.tenants import register
 from service.store.write import coverage
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason
@@ -32,6 +33,7 @@ _MAX_COUNTERS = 256
 
 class _CoverageEntry(NamedTuple):
     entry: Entry
+    tenant: str
     counts: list[coverage.SourceCount]
 
 
@@ -62,22 +64,26 @@ class CoverageIntake:
         read: list[_CoverageEntry] = []
         for entry in self._queue.fetch(_BATCH, block_ms).entries:
             try:
-                read.append(_CoverageEntry(entry, _source_counts(entry)))
+                count = record.decode_coverage(entry.fields.get(streams.FIELD_HEADER, b""))
+                read.append(_CoverageEntry(entry, count.tenant, _source_counts(count)))
             except record.RecordError as error:
                 self._dead_letter(entry, error.reason, str(error))
-        self._store(read)
+        for tenant in dict.fromkeys(one.tenant for one in read):
+            self._store(tenant, [one for one in read if one.tenant == tenant])
         return sum(len(one.counts) for one in read)
 
-    def _store(self, read: Sequence[_CoverageEntry]) -> None:
+    def _store(self, tenant: str, read: Sequence[_CoverageEntry]) -> None:
         """Store and settle; where PostgreSQL refuses it, one by one, to dead-letter the one at fault."""
-        if not read:
-            return
         try:
             with self._sessions() as session:
+                register.use_tenant(session, tenant)
                 coverage.upsert_counts(session, [count for one in read for count in one.counts])
                 session.commit()
         except UNUSABLE_STORES:
             raise
+        except register.TooManyTenantsError as error:
+            for one in read:
+                self._dead_letter(one.entry, DeadLetterReason.TOO_MANY_TENANTS, str(error))
         except (SQLAlchemyError, ValueError, OverflowError) as error:
             if is_outage(error):
                 raise
@@ -85,7 +91,7 @@ class CoverageIntake:
                 self._dead_letter(read[0].entry, DeadLetterReason.STORE_REFUSED, str(error))
                 return
             for one in read:
-                self._store([one])
+                self._store(tenant, [one])
         else:
             self._queue.settle([one.entry.id for one in read])
 
@@ -96,8 +102,7 @@ class CoverageIntake:
         log.warning("count_dead_lettered", entry=entry.id.decode(), reason=reason)
 
 
-def _source_counts(entry: Entry) -> list[coverage.SourceCount]:
-    count = record.decode_coverage(entry.fields.get(streams.FIELD_HEADER, b""))
+def _source_counts(count: record.CoverageCount) -> list[coverage.SourceCount]:
     try:
         minute = dt.datetime.fromtimestamp(count.minute * 60, dt.UTC)
     except (OverflowError, ValueError, OSError) as error:

@@ -16,13 +16,12 @@ from service.store import engine as store_engine
 from service.store import migrate
 from service.store.write import concepts as stored_concepts
 from service.store.write import decoders
-from service.store.write.discoveries import Reader
 from subtext_sidecar.anomaly.reference import digest
 from subtext_sidecar.anomaly.score import Detector, Reference
 from subtext_sidecar.contract import streams
 from workers.consumer.health import HealthServer
 from workers.consumer.intake import COVERAGE_QUEUE, CoverageIntake
-from workers.consumer.loop import Checkpoint, LoopSettings, Target, WorkerLoop
+from workers.consumer.loop import Checkpoint, LoopSettings, WorkerLoop
 from workers.consumer.metrics import WorkerMetrics
 from workers.consumer.outage import known_vector
 from workers.consumer.outage.progress import Progress
@@ -31,6 +30,7 @@ from workers.consumer.side.discovery_watch import DiscoveryWatch
 from workers.consumer.side.gauges import Gauges
 from workers.consumer.side.incident_repair import IncidentRepair
 from workers.consumer.side.old_stream import OldStream
+from workers.consumer.targets import Targets
 from workers.errors import STORE_ERRORS, is_outage
 from workers.judge import anomalies, probes
 from workers.judge.calibration import InForce, Loaded, RejectedReason, put_in_force
@@ -89,9 +89,9 @@ class Parts:
     ) -> WorkerLoop | None:
         """Register the decoder and return the loop; None when told to stop while the store was away.
 
-        ``anomaly`` None: no anomalies are told. Raises ValueError when the store knows the model with
-        another width, a concept's version with another definition, or the anomaly reference or a probe is
-        of other vectors.
+        ``anomaly`` None: no anomalies are told. Raises ValueError when the store knows a tenant's model
+        with another width, a concept's version with another definition, or the anomaly reference or a probe
+        is of other vectors.
         """
         if anomaly is not None:
             identity = decoder.identity
@@ -106,17 +106,18 @@ class Parts:
             detector=None if anomaly is None else Detector(anomaly),
             policy=JudgePolicy(),
         )
-        target = self._register(decoder)
-        if target is None:
+        targets = self._register(decoder)
+        if targets is None:
             return None
-        self._warm_up(decoder, judge, target)
-        self._tell_calibration(in_force, target.model, str(decoder.identity.layer))
-        self._open_queues(target.model, decoder.identity.layer)
-        self.discoveries = self._watch(target, decoder.identity.layer, anomaly, judge.policy)
+        self._warm_up(decoder, judge, targets.model)
+        self._tell_calibration(in_force, targets.model, str(decoder.identity.layer))
+        self._open_queues(targets.model, decoder.identity.layer)
+        self.discoveries = self._watch(targets, decoder.identity.layer, anomaly, judge.policy)
         self.incident_repair = IncidentRepair(
             store_engine.session_factory(self.database),
-            target,
+            targets.known,
             self.metrics,
+            model=targets.model,
             anomaly_p_value=judge.verdicts().anomaly_p_value,
         )
         return WorkerLoop(
@@ -124,7 +125,7 @@ class Parts:
             decoder=decoder,
             judge=judge,
             sessions=store_engine.session_factory(self.database),
-            target=target,
+            targets=targets,
             metrics=self.metrics,
             settings=LoopSettings(
                 batch=self.settings.batch_entries,
@@ -164,7 +165,7 @@ class Parts:
         self.metrics.start_readings(model)
 
     def _watch(
-        self, target: Target, layer: int, anomaly: Reference | None, policy: JudgePolicy
+        self, targets: Targets, layer: int, anomaly: Reference | None, policy: JudgePolicy
     ) -> DiscoveryWatch:
         settings = self.settings
         plan = WindowPlan(
@@ -175,11 +176,11 @@ class Parts:
         )
         return DiscoveryWatch(
             sessions=store_engine.session_factory(self.database),
-            reader=Reader(target.model_id, target.decoder_id),
+            targets=targets.known,
             tester=None if anomaly is None else _tester(anomaly, plan),
             plan=plan,
             metrics=self.metrics,
-            labels=(target.model, str(layer)),
+            labels=(targets.model, str(layer)),
             anomaly_p_value=policy.anomaly_p_value,
         )
 
@@ -189,7 +190,7 @@ class Parts:
         self.redis.close()
         self.database.dispose()
 
-    def _register(self, decoder: Decoder) -> Target | None:
+    def _register(self, decoder: Decoder) -> Targets | None:
         identity = decoder.identity
         served = self.settings.served_model or identity.model
         row = decoders.NewDecoder(
@@ -205,33 +206,30 @@ class Parts:
             candidates=identity.candidates,
             card=identity.card,
         )
+        watched = [_stored(one) for one in self.concepts.concepts]
+        targets = Targets(store_engine.session_factory(self.database), row, watched)
         while not self.stop.is_set():
             try:
-                with store_engine.session_factory(self.database)() as session:
-                    model_id, decoder_id = decoders.register_decoder(session, row)
-                    stored_concepts.register_concepts(
-                        session, model_id, [_stored(one) for one in self.concepts.concepts]
-                    )
-                    session.commit()
+                targets.start()
             except STORE_ERRORS as error:
                 if not is_outage(error):
                     raise
                 log.warning("store_away", error=repr(error))
                 self.stop.wait(_RETRY_SECONDS)
             else:
-                return Target(model=served, model_id=model_id, decoder_id=decoder_id)
+                return targets
         return None
 
-    def _warm_up(self, decoder: Decoder, judge: Judge, target: Target) -> None:
+    def _warm_up(self, decoder: Decoder, judge: Judge, model: str) -> None:
         """Read one vector that belongs to nobody, so that the first real one does not pay for it."""
         self.progress.beat()
         known_vector.read(decoder, judge)
         self.progress.beat()
         size = 0 if judge.detector is None else judge.detector.reference.calibration_n
-        self.metrics.anomaly_calibration.labels(target.model).set(size)
-        self.metrics.observe_incidents(target.model, [], [])  # from before the first one
+        self.metrics.anomaly_calibration.labels(model).set(size)
+        self.metrics.observe_incidents(model, [], [])  # from before the first one
         for concept in self.concepts.concepts:
-            self.metrics.start_flags(target.model, concept.name, concept.severity)
+            self.metrics.start_flags(model, concept.name, concept.severity)
         self.warm.set()
 
     def _tell_calibration(self, in_force: InForce, model: str, layer: str) -> None:

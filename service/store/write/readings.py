@@ -81,8 +81,11 @@ def store_batch(
     model_id: uuid.UUID,
     decoder_id: uuid.UUID,
     verdicts: Verdicts,
+    tenant: uuid.UUID | None = None,
 ) -> StoredBatch:
     """Insert the readings and bring the flags of their captures up to date.
+
+    ``tenant`` is the one that the transaction is about, whose are model and decoder; None: the default one.
 
     1. Samples and the names of their captures, then explanations, then concept matches, each ON CONFLICT
        DO NOTHING. Of the explanations of one capture, what is stored later has a later `created_at`, also
@@ -101,7 +104,7 @@ def store_batch(
     samples = [values_of(new.sample) | {"model_id": model_id} for new in readings]
     session.execute(insert(Sample).on_conflict_do_nothing(), samples)
     names.add_names(
-        session, [names.NamedSample(new.sample, new.request_names) for new in readings], model_id
+        session, [names.NamedSample(new.sample, new.request_names) for new in readings], model_id, tenant
     )
     new_ids = _insert_explanations(session, readings, decoder_id)
     _insert_matches(session, readings, decoder_id, new_ids)
