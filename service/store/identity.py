@@ -55,12 +55,19 @@ def request_test_id(model: uuid.UUID, capture: uuid.UUID, layer: int, decoder: u
     return _derive("request test", str(model), capture.hex, str(layer), str(decoder))
 
 
-def capture_key(capture_id: uuid.UUID | None, model: uuid.UUID, request_id: str) -> uuid.UUID:
-    """Return what tells a capture apart from all others; of before captures, from model and request id."""
-    if capture_id is not None:
+def capture_key(
+    capture_id: uuid.UUID | None, model: uuid.UUID, request_id: str, tenant: uuid.UUID | None = None
+) -> uuid.UUID:
+    """Return what tells a capture apart from all others; of before captures, from model and request id.
+
+    ``tenant`` None: the default one. A capture of another is told apart by its model too, which is his own:
+    an engine of his that repeats somebody's capture takes no name from it.
+    """
+    if capture_id is not None and tenant in {None, tenant_id(DEFAULT_TENANT)}:
         return capture_id
     # No UUIDv5, because PostgreSQL has to come to the same for what it stored before (migration 0009).
-    return uuid.UUID(bytes=hashlib.sha256(f"{model}/{request_id}".encode()).digest()[:16])
+    of_model = request_id if capture_id is None else capture_id.hex
+    return uuid.UUID(bytes=hashlib.sha256(f"{model}/{of_model}".encode()).digest()[:16])
 
 
 def _derive(*parts: str) -> uuid.UUID:

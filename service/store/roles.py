@@ -21,7 +21,8 @@ ROLES: Final = (OWNER, WRITER, READER)
 GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     WRITER: {
         "alembic_version": ["SELECT"],
-        "tenants": ["SELECT"],
+        # Engines name tenants: their operator's word, by way of the stream.
+        "tenants": ["SELECT", "INSERT (id, name)"],
         "models": ["SELECT", "INSERT"],
         "decoders": ["SELECT", "INSERT", "UPDATE (verified_above, candidates)"],
         "samples": ["SELECT", "INSERT"],

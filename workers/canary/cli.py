@@ -85,7 +85,7 @@ def _run(
         started=time.time(),
     )
     sessions = store_engine.session_factory(database)
-    recorder = RunRecorder(sessions, settings.served_model, stop)
+    recorder = RunRecorder(sessions, settings.served_model, stop, settings.tenant)
 
     def observe(canary: prompts.Canary, result: Result, now: float) -> None:
         metrics.add(canary, result, now)
@@ -93,7 +93,7 @@ def _run(
 
     runner = Runner(
         endpoint=endpoint,
-        store=SqlStore(sessions, settings.served_model),
+        store=SqlStore(sessions, settings.served_model, settings.tenant),
         tokenize=tokenize,
         key=settings.key,
         model=settings.served_model,

@@ -7,6 +7,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.canary import runs
+from service.store.identity import DEFAULT_TENANT
+from service.store.tenants.sessions import session_of
 from workers.canary.prompts import Canary
 from workers.canary.runner import Result
 
@@ -16,8 +18,16 @@ log = structlog.get_logger()
 class RunRecorder:
     """Records results; one that cannot be recorded is logged, and the next canary is sent."""
 
-    def __init__(self, sessions: sessionmaker[Session], model: str, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        sessions: sessionmaker[Session],
+        model: str,
+        stop: threading.Event,
+        tenant: str = DEFAULT_TENANT,
+    ) -> None:
+        """Record for the tenant that serves ``model``."""
         self._sessions = sessions
+        self._tenant = tenant
         self._model = model
         self._stop = stop
 
@@ -33,7 +43,8 @@ class RunRecorder:
             lost_at=result.lost_at,
         )
         try:
-            with self._sessions.begin() as session:
+            with session_of(self._sessions, self._tenant) as session:
                 runs.add(session, run)
+                session.commit()
         except SQLAlchemyError as error:
             log.warning("canary_run_not_recorded", error_type=type(error).__name__)

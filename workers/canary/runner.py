@@ -13,7 +13,9 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.store.identity import DEFAULT_TENANT
 from service.store.read import canaries
+from service.store.tenants.sessions import session_of
 from subtext_sidecar.contract import canary as contract
 from subtext_sidecar.contract.counters import CounterName, PluginCounter, SidecarCounter, WorkerCounter
 from workers.canary.endpoint import ANSWER_SECONDS, Endpoint, EndpointError
@@ -61,18 +63,20 @@ class Store(Protocol):
 class SqlStore:
     """The audit's own."""
 
-    def __init__(self, sessions: sessionmaker[Session], model: str) -> None:
+    def __init__(self, sessions: sessionmaker[Session], model: str, tenant: str = DEFAULT_TENANT) -> None:
+        """``tenant`` is the one whom the audited engines serve."""
         self._sessions = sessions
         self._model = model
+        self._tenant = tenant
 
     def find(self, nonce: str) -> canaries.Found:
         """Return what is stored of the canary."""
-        with self._sessions() as session:
+        with session_of(self._sessions, self._tenant) as session:
             return canaries.find(session, nonce)
 
     def count_hops(self, since: dt.datetime) -> Hops:
         """Return what was counted of canaries and of used tokens from a minute on."""
-        with self._sessions() as session:
+        with session_of(self._sessions, self._tenant) as session:
             return canaries.count_hops(session, self._model, since)
 
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import DirectoryPath, Field, HttpUrl, model_validator
+from pydantic import DirectoryPath, Field, HttpUrl, field_validator, model_validator
 
 from subtext_sidecar.contract.canary import CanaryKey, canary_key
 from subtext_sidecar.contract.secret import read_secret
+from subtext_sidecar.contract.tenant import DEFAULT_TENANT, NAMES, is_tenant_name
 from workers.settings import MonitoredSettings
 
 
@@ -17,6 +18,7 @@ class CanarySettings(MonitoredSettings):
     canary_api_key_file: Path | None = Field(default=None, description="what that server asks clients for")
     canaries_file: Path
     served_model: str = Field(min_length=1, description="as clients and the plugin's records name it")
+    tenant: str = Field(default=DEFAULT_TENANT, description="of that server's engines, as they name it")
     secret_file: Path = Field(description="the plugin's")
     canary_tokenizer_dir: DirectoryPath = Field(
         description="tokenizer and chat template of the audited model"
@@ -50,6 +52,13 @@ class CanarySettings(MonitoredSettings):
                 f"SUBTEXT_SECRET_FILE is {self.secret_file}, which is empty: give the plugin's"
             )
         return canary_key(secret)
+
+    @field_validator("tenant")
+    @classmethod
+    def _is_tenant_name(cls, name: str) -> str:
+        if not is_tenant_name(name):
+            raise ValueError(f"{name[:80]!r} is no tenant's name: give {NAMES}")
+        return name
 
     @model_validator(mode="after")
     def _has_secrets(self) -> Self:

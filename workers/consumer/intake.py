@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.configuration import write as configurations
+from service.store.tenants import register
 from service.store.write import coverage
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.configuration import Configuration, Kind, digest
@@ -38,6 +39,7 @@ _KINDS = frozenset(map(str, Kind))
 
 class _CoverageEntry(NamedTuple):
     entry: Entry
+    tenant: str
     counts: list[coverage.SourceCount]
     reports: list[configurations.Report]
 
@@ -70,10 +72,12 @@ class CoverageIntake:
         for entry in self._queue.fetch(_BATCH, block_ms).entries:
             try:
                 count = record.decode_coverage(entry.fields.get(streams.FIELD_HEADER, b""))
-                read.append(_CoverageEntry(entry, _source_counts(count), self._reports(entry, count)))
+                reports = self._reports(entry, count)
+                read.append(_CoverageEntry(entry, count.tenant, _source_counts(count), reports))
             except record.RecordError as error:
                 self._dead_letter(entry, error.reason, str(error))
-        self._store(read)
+        for tenant in dict.fromkeys(one.tenant for one in read):
+            self._store(tenant, [one for one in read if one.tenant == tenant])
         return sum(len(one.counts) for one in read)
 
     def _reports(self, entry: Entry, count: record.CoverageCount) -> list[configurations.Report]:
@@ -94,17 +98,19 @@ class CoverageIntake:
             if one.kind in _KINDS
         ]
 
-    def _store(self, read: Sequence[_CoverageEntry]) -> None:
+    def _store(self, tenant: str, read: Sequence[_CoverageEntry]) -> None:
         """Store and settle; where PostgreSQL refuses it, one by one, to dead-letter the one at fault."""
-        if not read:
-            return
         try:
             with self._sessions() as session:
+                register.use_tenant(session, tenant)
                 configurations.note(session, [report for one in read for report in one.reports])
                 coverage.upsert_counts(session, [count for one in read for count in one.counts])
                 session.commit()
         except UNUSABLE_STORES:
             raise
+        except register.TooManyTenantsError as error:
+            for one in read:
+                self._dead_letter(one.entry, DeadLetterReason.TOO_MANY_TENANTS, str(error))
         except (SQLAlchemyError, ValueError, OverflowError) as error:
             if is_outage(error):
                 raise
@@ -112,7 +118,7 @@ class CoverageIntake:
                 self._dead_letter(read[0].entry, DeadLetterReason.STORE_REFUSED, str(error))
                 return
             for one in read:
-                self._store([one])
+                self._store(tenant, [one])
         else:
             self._queue.settle([one.entry.id for one in read])
 

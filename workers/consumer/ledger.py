@@ -1,4 +1,4 @@
-"""What became of stream entries, counted under the model, stratum and minute that they came from.
+"""What became of stream entries, counted under the tenant, model, stratum and minute that they came from.
 
 The minute is that of the capture, as at plugin and sidecar, so that the hops' sums can be compared
 minute by minute however long an entry waited. A worker keeps no counts of its own: it adds them in
@@ -8,13 +8,14 @@ the transaction that stores what they count.
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from service.store.write.coverage import SourceCount
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import CounterName, Hop, Stratum
+from subtext_sidecar.contract.tenant import DEFAULT_TENANT, is_tenant_name
 from workers.consumer.queue import Entry
 
 STRATA: Final = frozenset(Stratum)
@@ -29,6 +30,7 @@ class Cell(NamedTuple):
     model: str
     stratum: str  # one of STRATA
     minute: int  # Unix time // 60
+    tenant: str = DEFAULT_TENANT
 
 
 Counts = Counter[tuple[Cell, CounterName]]
@@ -40,6 +42,7 @@ class _Origin(msgspec.Struct):
     model: str
     stratum: str
     captured_at: float
+    tenant: Any = DEFAULT_TENANT
 
 
 _origin_decoder = msgspec.msgpack.Decoder(_Origin)
@@ -48,8 +51,8 @@ _origin_decoder = msgspec.msgpack.Decoder(_Origin)
 def cell_of(entry: Entry, served_model: str) -> Cell:
     """Return where an entry counts, which may hold anything.
 
-    A header that tells nothing, or nothing believable, leaves the served model, the stratum
-    ``unknown`` and the minute in which the sidecar wrote the entry; the same rule there keeps both
+    A header that tells nothing, or nothing believable, leaves the served model, the default tenant, the
+    stratum ``unknown`` and the minute in which the sidecar wrote the entry; the same rule there keeps both
     in step.
     """
     shipped = shipped_minute(entry)
@@ -63,6 +66,7 @@ def cell_of(entry: Entry, served_model: str) -> Cell:
         origin.model if is_storable else served_model,
         origin.stratum if origin.stratum in STRATA else Stratum.UNKNOWN,
         captured if abs(shipped - captured) <= _PLAUSIBLE_MINUTES else shipped,
+        origin.tenant if is_tenant_name(origin.tenant) else DEFAULT_TENANT,
     )
 
 
@@ -77,7 +81,7 @@ def tally(outcomes: Mapping[CounterName, Iterable[Cell]]) -> Counts:
 
 
 def to_rows(source: str, counts: Counts) -> list[SourceCount]:
-    """Return the counts as this worker's rows."""
+    """Return the counts as this worker's rows, for a transaction that is about their one tenant."""
     return [
         SourceCount(
             minute=dt.datetime.fromtimestamp(cell.minute * _SECONDS_PER_MINUTE, dt.UTC),

@@ -12,8 +12,9 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar
 
 import redis
@@ -21,6 +22,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import identity
+from service.store.tenants.sessions import session_of
 from service.store.write import canaries, coverage, readings
 from subtext_sidecar.anomaly.score import Places
 from subtext_sidecar.contract.counters import (
@@ -37,6 +39,7 @@ from workers.consumer.outage import blame, known_vector
 from workers.consumer.outage.known_vector import DecoderOutageError
 from workers.consumer.outage.progress import Progress
 from workers.consumer.queue import Batch, Burial, Entry, Queue
+from workers.consumer.targets import Target, Targets
 from workers.errors import STORE_ERRORS, UNUSABLE_STORES, PermanentError, is_outage
 from workers.judge.judge import Judge
 from workers.nla.decoder import Decoder, GivenFacts
@@ -63,20 +66,6 @@ class LoopSettings:
     decoder_recovery_seconds: float = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """What this worker decodes for, as registered in the store."""
-
-    model: str
-    """The served name, which records, counts and metrics carry; the decoder's own may be another."""
-    model_id: uuid.UUID
-    decoder_id: uuid.UUID
-    source: str
-    """Of this process start, in counts and in reports of what it runs."""
-    configuration_id: int
-    """Of the worker's configuration, which the rows name that it stores."""
-
-
 class WorkerLoop:
     """One worker: a queue on one side, a store on the other, a decoder and a judge between."""
 
@@ -87,7 +76,7 @@ class WorkerLoop:
         decoder: Decoder,
         judge: Judge,
         sessions: sessionmaker[Session],
-        target: Target,
+        targets: Targets,
         metrics: WorkerMetrics,
         settings: LoopSettings,
         stop: threading.Event,
@@ -100,7 +89,8 @@ class WorkerLoop:
         self._decoder = decoder
         self._judge = judge
         self._sessions = sessions
-        self._target = target
+        self._targets = targets
+        self._model = targets.model
         self._metrics = metrics
         self._settings = settings
         self._stop = stop
@@ -108,7 +98,7 @@ class WorkerLoop:
         self._progress = progress
         self._lease = Lease(queue, progress, renewal_seconds=settings.keep_alive_seconds)
         self._reached = reached
-        self._source = target.source
+        self._source = targets.source
         self._health = decoder_health.DecoderHealth(
             decoder_health.expected_beyond_token(decoder.identity.card)
         )
@@ -166,15 +156,31 @@ class WorkerLoop:
 
     def _handle(self, entries: Sequence[Entry]) -> None:
         """Dead-letter what cannot be read, then take the rest through; repeats settle with the rest."""
-        sorted_ = pipeline.sort_entries(entries, self._decoder.identity, served_model=self._target.model)
-        worn = self._worn_out(sorted_.works)
-        for rejection in (*sorted_.rejections, *worn):
+        sorted_ = pipeline.sort_entries(entries, self._decoder.identity, served_model=self._model)
+        refused = self._refused(sorted_.works)
+        if refused is None:
+            return
+        works = [work for work in sorted_.works if work.tenant not in refused]
+        worn = self._worn_out(works)
+        of_refused = [rejection for rejections in refused.values() for rejection in rejections]
+        for rejection in (*sorted_.rejections, *of_refused, *worn):
             self._dead_letter(rejection)
         given_up = {rejection.entry.id for rejection in worn}
-        self._attempt([work for work in sorted_.works if work.entry.id not in given_up])
+        self._attempt([work for work in works if work.entry.id not in given_up])
         # After their first copies: had those failed, these would be the ones that are left.
         for work in sorted_.repeats:
             self._attempt([work])
+
+    def _refused(self, works: Sequence[pipeline.Work]) -> dict[str, list[pipeline.Rejection]] | None:
+        """Register the works' tenants; return those that the store refuses, None when told to stop."""
+        refused: dict[str, list[pipeline.Rejection]] = {}
+        for tenant, own in pipeline.by_tenant(works).items():
+            try:
+                if self._waiting_out(partial(self._targets.of, tenant)) is None:
+                    return None
+            except PermanentError as error:
+                refused[tenant] = [pipeline.Rejection(one.entry, error.reason, str(error)) for one in own]
+        return refused
 
     def _worn_out(self, works: Sequence[pipeline.Work]) -> list[pipeline.Rejection]:
         limit = self._settings.max_deliveries
@@ -187,14 +193,15 @@ class WorkerLoop:
         return pipeline.worn_out(suspects, known, max_deliveries=limit)
 
     def _known(self, works: Sequence[pipeline.Work]) -> dict[uuid.UUID, dt.datetime]:
-        decoder_id = self._target.decoder_id
-        of_canaries = [work.sample_id for work in works if work.is_canary]
-        with self._sessions() as session:
-            known = readings.list_known_explanations(
-                session, [work.sample_id for work in works], decoder_id
-            )
-            if of_canaries:
-                known |= canaries.list_known_readings(session, of_canaries, decoder_id)
+        known: dict[uuid.UUID, dt.datetime] = {}
+        for tenant, own in pipeline.by_tenant(works).items():
+            decoder_id = self._targets.of(tenant).decoder_id
+            of_canaries = [work.sample_id for work in own if work.is_canary]
+            with session_of(self._sessions, tenant) as session:
+                ids = [work.sample_id for work in own]
+                known |= readings.list_known_explanations(session, ids, decoder_id)
+                if of_canaries:
+                    known |= canaries.list_known_readings(session, of_canaries, decoder_id)
         return known
 
     def _attempt(self, works: Sequence[pipeline.Work]) -> None:
@@ -219,7 +226,8 @@ class WorkerLoop:
             for work in works:
                 self._attempt([work])
         else:
-            self._count_lost(lost or 0)
+            for tenant, count in (lost or {}).items():
+                self._count_lost(tenant, count)
 
     def _prove_decoder(self) -> None:
         """Return when the decoder reads: what breaks it next is the suspect."""
@@ -251,24 +259,43 @@ class WorkerLoop:
                 return
             pause = min(pause * 2, _LONGEST_BACKOFF_SECONDS)
 
-    def _process(self, works: Sequence[pipeline.Work]) -> int:
-        """Decode, judge, commit, settle; return how many entries the stream had lost meanwhile.
+    def _process(self, works: Sequence[pipeline.Work]) -> dict[str, int]:
+        """Decode, judge, commit, settle; return how many entries of each tenant the stream lost meanwhile.
 
-        May be repeated from the start after a failure anywhere.
+        Tenants are decoded together and stored apart, in a transaction each. May be repeated from the start
+        after a failure anywhere.
         """
         known = self._known(works)
         fresh = [work for work in works if work.sample_id not in known]
-        rows = self._read(fresh)
+        read = dict(zip((work.sample_id for work in fresh), self._read(fresh), strict=True))
         self._reached("decoded")
-        stored = self._store(fresh, rows, pipeline.split_repeated(works, known))
+        of_tenants = pipeline.by_tenant(works)
+        for tenant, own in of_tenants.items():
+            self._keep(self._targets.of(tenant), own, known, read)
         self._reached("committed")
-        self._observe(pipeline.divide(fresh, rows)[0], stored)
-        of_canaries = sum(work.is_canary and self._is_new(work.sample_id, stored) for work in fresh)
-        self._metrics.canary_readings.labels(self._target.model).inc(of_canaries)
-        self._metrics.duplicates.inc(len(works) - len(stored.explanation_ids))
-        lost = self._queue.settle([work.entry.id for work in works])
+        lost = {
+            tenant: self._queue.settle([work.entry.id for work in own])
+            for tenant, own in of_tenants.items()
+        }
         self._reached("settled")
         return lost
+
+    def _keep(
+        self,
+        target: Target,
+        works: Sequence[pipeline.Work],
+        known: Mapping[uuid.UUID, dt.datetime],
+        read: Mapping[uuid.UUID, readings.NewReading],
+    ) -> None:
+        """Commit what was read for one tenant, and show it; ``read`` is by sample id."""
+        fresh = [work for work in works if work.sample_id in read]
+        rows = [read[work.sample_id] for work in fresh]
+        stored = self._store(target, fresh, rows, pipeline.split_repeated(works, known))
+        new_ids = {work.sample_id for work in fresh if _is_new(work.sample_id, target, stored)}
+        self._observe([row for row in pipeline.divide(fresh, rows)[0] if row.sample.id in new_ids], stored)
+        of_canaries = sum(work.is_canary and work.sample_id in new_ids for work in fresh)
+        self._metrics.canary_readings.labels(self._model).inc(of_canaries)
+        self._metrics.duplicates.inc(len(works) - len(stored.explanation_ids))
 
     def _read(self, works: Sequence[pipeline.Work]) -> list[readings.NewReading]:
         if not works:
@@ -280,7 +307,7 @@ class WorkerLoop:
         self._progress.beat()
         started = time.monotonic()
         readings = self._decoder.read(vectors, given)
-        self._metrics.decode_seconds.labels(self._target.model).observe(time.monotonic() - started)
+        self._metrics.decode_seconds.labels(self._model).observe(time.monotonic() - started)
         self._metrics.batch_size.observe(len(works))
         verdicts = self._judge.judge(
             vectors,
@@ -290,7 +317,7 @@ class WorkerLoop:
             [reading.claims for reading in readings],
         )
         disputed = sum(verdict.is_disputed for verdict in verdicts)
-        self._metrics.disputed.labels(self._target.model).inc(disputed)
+        self._metrics.disputed.labels(self._model).inc(disputed)
         is_trusted = not self._health.failed
         rows = pipeline.to_rows(works, readings, verdicts, self._decoder.token_text, is_trusted=is_trusted)
         self._progress.beat()
@@ -299,26 +326,27 @@ class WorkerLoop:
 
     def _store(
         self,
+        target: Target,
         fresh: Sequence[pipeline.Work],
         rows: Sequence[readings.NewReading],
         repeated: pipeline.Repetitions,
     ) -> readings.StoredBatch:
         """Commit rows and their counts together, so that the coverage tables cannot disagree with them."""
         traffic, of_canaries = pipeline.divide(fresh, rows)
-        verdicts, target = self._judge.verdicts(), self._target
-        of_target = {"model_id": target.model_id, "decoder_id": target.decoder_id}
-        with self._sessions() as session:
+        verdicts, tenant = self._judge.verdicts(), identity.tenant_id(target.tenant)
+        with session_of(self._sessions, target.tenant) as session:
             stored = readings.store_batch(
                 session,
                 traffic,
-                **of_target,
+                **target.ids,
                 verdicts=verdicts,
                 configuration_id=target.configuration_id,
+                tenant=tenant,
             )
-            found = canaries.store_batch(session, of_canaries, **of_target, verdicts=verdicts)
+            found = canaries.store_batch(session, of_canaries, **target.ids, verdicts=verdicts)
             stored = stored._replace(explanation_ids=stored.explanation_ids | found)
-            new = [work for work in fresh if self._is_new(work.sample_id, stored)]
-            late = [work for work in fresh if not self._is_new(work.sample_id, stored)]
+            new = [work for work in fresh if _is_new(work.sample_id, target, stored)]
+            late = [work for work in fresh if not _is_new(work.sample_id, target, stored)]
             if late:  # another worker stored them between our look and our insert
                 others = pipeline.split_repeated(late, self._known(late))
                 repeated = pipeline.Repetitions(*map(operator.add, repeated, others))
@@ -335,24 +363,20 @@ class WorkerLoop:
             session.commit()
         return stored
 
-    def _is_new(self, sample_id: uuid.UUID, stored: readings.StoredBatch) -> bool:
-        return identity.explanation_id(sample_id, self._target.decoder_id) in stored.explanation_ids
-
     def _cells(self, works: Sequence[pipeline.Work]) -> list[ledger.Cell]:
-        return [ledger.cell_of(work.entry, self._target.model) for work in works]
+        return [ledger.cell_of(work.entry, self._model) for work in works]
 
-    def _count(self, counts: ledger.Counts) -> None:
-        with self._sessions() as session:
+    def _count(self, tenant: str, counts: ledger.Counts) -> None:
+        with session_of(self._sessions, tenant) as session:
             coverage.add_counts(session, ledger.to_rows(self._source, counts))
             session.commit()
 
-    def _count_lost(self, lost: int) -> None:
+    def _count_lost(self, tenant: str, lost: int) -> None:
         """Count rows that were read although the sidecar trimmed them, and counted them as dropped."""
         if lost:
-            cell = ledger.Cell(self._target.model, Stratum.UNKNOWN, int(time.time()) // 60)
-            self._waiting_out(
-                lambda: self._count(Counter({(cell, WorkerCounter.ROWS_TRIMMED_BUT_READ): lost}))
-            )
+            cell = ledger.Cell(self._model, Stratum.UNKNOWN, int(time.time()) // 60, tenant)
+            counts: ledger.Counts = Counter({(cell, WorkerCounter.ROWS_TRIMMED_BUT_READ): lost})
+            self._waiting_out(lambda: self._count(tenant, counts))
 
     def _dead_letter(self, rejection: pipeline.Rejection) -> None:
         burial = self._waiting_out(lambda: self._move(rejection))
@@ -362,10 +386,12 @@ class WorkerLoop:
         self._metrics.dead_letters.labels(*labels).inc()
         self._metrics.dead_letters_trimmed.labels(*labels).inc(burial.trimmed)
         log.warning("entry_dead_lettered", entry=rejection.entry.id.decode(), reason=rejection.reason)
-        cells = [ledger.cell_of(rejection.entry, self._target.model)]
-        counts = ledger.tally({WorkerCounter.ROWS_CONSUMED: cells, DEAD_LETTERED[rejection.reason]: cells})
-        self._waiting_out(lambda: self._count(counts))
-        self._count_lost(burial.lost)
+        cell = ledger.cell_of(rejection.entry, self._model)
+        counts = ledger.tally(
+            {WorkerCounter.ROWS_CONSUMED: [cell], DEAD_LETTERED[rejection.reason]: [cell]}
+        )
+        self._waiting_out(lambda: self._count(cell.tenant, counts))
+        self._count_lost(cell.tenant, burial.lost)
 
     def _move(self, rejection: pipeline.Rejection) -> Burial | None:
         """Dead-letter it; None when Redis has no room for it."""
@@ -390,10 +416,10 @@ class WorkerLoop:
             reason = DeadLetterReason.DECODE_FAILED
         self._dead_letter(pipeline.Rejection(entry, reason, "".join(traceback.format_exception(error))))
 
-    def _observe(self, rows: Sequence[readings.NewReading], stored: readings.StoredBatch) -> None:
+    def _observe(self, new: Sequence[readings.NewReading], stored: readings.StoredBatch) -> None:
+        """Show the readings that no other worker stored first."""
         now = dt.datetime.now(dt.UTC)
-        model, metrics = self._target.model, self._metrics
-        new = [row for row in rows if self._is_new(row.sample.id, stored)]  # else another worker was first
+        model, metrics = self._model, self._metrics
         self._judge_decoder([row for row in new if row.sample.baseline_probability > 0])
         for row in new:
             sample = row.sample
@@ -433,7 +459,7 @@ class WorkerLoop:
         self._tell_health()
 
     def _tell_health(self) -> None:
-        labels = (self._target.model, str(self._decoder.identity.layer))
+        labels = (self._model, str(self._decoder.identity.layer))
         failed = self._health.failed
         for name in decoder_health.NAMES:
             self._metrics.decoder_health_failed.labels(*labels, name).set(name in failed)
@@ -459,3 +485,7 @@ class WorkerLoop:
             if self._stop.wait(pause):
                 return None
             pause = min(pause * 2, _LONGEST_BACKOFF_SECONDS)
+
+
+def _is_new(sample_id: uuid.UUID, target: Target, stored: readings.StoredBatch) -> bool:
+    return identity.explanation_id(sample_id, target.decoder_id) in stored.explanation_ids

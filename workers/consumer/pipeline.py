@@ -38,6 +38,11 @@ class Work(NamedTuple):
     sample_id: uuid.UUID
 
     @property
+    def tenant(self) -> str:
+        """Whose engine it was."""
+        return self.record.header.tenant
+
+    @property
     def captured_at(self) -> dt.datetime:
         """When the plugin took the activation, UTC."""
         return dt.datetime.fromtimestamp(self.record.header.captured_at, dt.UTC)
@@ -142,6 +147,14 @@ def _check_storable(header: record.Header) -> None:
         raise PermanentError(
             RejectReason.BAD_FIELD, f"captured_at: {header.captured_at} is no time"
         ) from error
+
+
+def by_tenant(works: Iterable[Work]) -> dict[str, list[Work]]:
+    """Return the works by tenant, each in their order."""
+    found: dict[str, list[Work]] = {}
+    for work in works:
+        found.setdefault(work.tenant, []).append(work)
+    return found
 
 
 class Repetitions(NamedTuple):

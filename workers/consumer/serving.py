@@ -28,7 +28,7 @@ def serve(parts: Parts, loop: WorkerLoop, *, grace_seconds: float = 30.0) -> int
         SideTask("old_stream", lambda: parts.old_stream.run(stop), stop),
         SideTask("discoveries", lambda: parts.discoveries.run(stop), stop),
         SideTask("incident_repair", lambda: parts.incident_repair.run(stop), stop),
-        SideTask("configuration", lambda: parts.configuration.run(stop), stop),
+        SideTask("configuration", parts.report_configuration, stop),
         SideTask("gauges", lambda: parts.gauges.run(stop), stop),
     ]
     watchdog = Watchdog(parts.progress, loop.hand_back, grace_seconds=grace_seconds)

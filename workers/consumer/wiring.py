@@ -18,7 +18,6 @@ from service.store import migrate
 from service.store.configuration import write as stored_configurations
 from service.store.write import concepts as stored_concepts
 from service.store.write import decoders
-from service.store.write.discoveries import Reader
 from subtext_sidecar.anomaly.reference import digest
 from subtext_sidecar.anomaly.score import Detector, Reference
 from subtext_sidecar.contract import streams
@@ -27,7 +26,7 @@ from subtext_sidecar.contract.counters import Hop
 from workers.consumer.configuration import Running, configurations
 from workers.consumer.health import HealthServer
 from workers.consumer.intake import COVERAGE_QUEUE, CoverageIntake
-from workers.consumer.loop import Checkpoint, LoopSettings, Target, WorkerLoop
+from workers.consumer.loop import Checkpoint, LoopSettings, WorkerLoop
 from workers.consumer.metrics import WorkerMetrics
 from workers.consumer.outage import known_vector
 from workers.consumer.outage.progress import Progress
@@ -37,6 +36,7 @@ from workers.consumer.side.discovery_watch import DiscoveryWatch
 from workers.consumer.side.gauges import Gauges
 from workers.consumer.side.incident_repair import IncidentRepair
 from workers.consumer.side.old_stream import OldStream
+from workers.consumer.targets import Targets
 from workers.errors import STORE_ERRORS, is_outage
 from workers.judge import anomalies, probes
 from workers.judge.calibration import InForce, Loaded, RejectedReason, put_in_force
@@ -68,6 +68,7 @@ class Parts:
     discoveries: DiscoveryWatch = field(init=False)  # from `connect` on
     incident_repair: IncidentRepair = field(init=False)  # from `connect` on
     configuration: ConfigurationReports = field(init=False)  # from `connect` on
+    targets: Targets = field(init=False)  # likewise
     metrics: WorkerMetrics
     gauges: Gauges
     intake: CoverageIntake
@@ -97,9 +98,9 @@ class Parts:
     ) -> WorkerLoop | None:
         """Register the decoder and return the loop; None when told to stop while the store was away.
 
-        ``anomaly`` None: no anomalies are told. Raises ValueError when the store knows the model with
-        another width, a concept's version with another definition, or the anomaly reference or a probe is
-        of other vectors.
+        ``anomaly`` None: no anomalies are told. Raises ValueError when the store knows a tenant's model
+        with another width, a concept's version with another definition, or the anomaly reference or a probe
+        is of other vectors.
         """
         if anomaly is not None:
             identity = decoder.identity
@@ -124,17 +125,18 @@ class Parts:
             anomaly=anomaly,
             policy=judge.policy,
         )
-        target = self._register(decoder, configurations(running))
-        if target is None:
+        targets = self._register(decoder, configurations(running))
+        if targets is None:
             return None
-        self._warm_up(decoder, judge, target)
-        self._tell_calibration(in_force, target.model, str(decoder.identity.layer))
-        self._open_queues(target.model, decoder.identity.layer)
-        self.discoveries = self._watch(target, decoder.identity.layer, anomaly, judge.policy)
+        self._warm_up(decoder, judge, targets.model)
+        self._tell_calibration(in_force, targets.model, str(decoder.identity.layer))
+        self._open_queues(targets.model, decoder.identity.layer)
+        self.discoveries = self._watch(targets, decoder.identity.layer, anomaly, judge.policy)
         self.incident_repair = IncidentRepair(
             store_engine.session_factory(self.database),
-            target,
+            targets.known,
             self.metrics,
+            model=targets.model,
             anomaly_p_value=judge.verdicts().anomaly_p_value,
         )
         return WorkerLoop(
@@ -142,7 +144,7 @@ class Parts:
             decoder=decoder,
             judge=judge,
             sessions=store_engine.session_factory(self.database),
-            target=target,
+            targets=targets,
             metrics=self.metrics,
             settings=LoopSettings(
                 batch=self.settings.batch_entries,
@@ -182,7 +184,7 @@ class Parts:
         self.metrics.start_readings(model)
 
     def _watch(
-        self, target: Target, layer: int, anomaly: Reference | None, policy: JudgePolicy
+        self, targets: Targets, layer: int, anomaly: Reference | None, policy: JudgePolicy
     ) -> DiscoveryWatch:
         settings = self.settings
         plan = WindowPlan(
@@ -193,12 +195,20 @@ class Parts:
         )
         return DiscoveryWatch(
             sessions=store_engine.session_factory(self.database),
-            reader=Reader(target.model_id, target.decoder_id),
+            targets=targets.known,
             tester=None if anomaly is None else _tester(anomaly, plan),
             plan=plan,
             metrics=self.metrics,
-            labels=(target.model, str(layer)),
+            labels=(targets.model, str(layer)),
             anomaly_p_value=policy.anomaly_p_value,
+        )
+
+    def report_configuration(self) -> None:
+        """Tell every tenant that is known what this worker runs, until told to stop."""
+        self.configuration.run(
+            self.stop,
+            store_engine.session_factory(self.database),
+            lambda: [target.tenant for target in self.targets.known()],
         )
 
     def close(self) -> None:
@@ -207,7 +217,7 @@ class Parts:
         self.redis.close()
         self.database.dispose()
 
-    def _register(self, decoder: Decoder, runs: Sequence[Configuration]) -> Target | None:
+    def _register(self, decoder: Decoder, runs: Sequence[Configuration]) -> Targets | None:
         """Register the decoder, and what is in force from now on; of ``runs`` the last is the worker's."""
         identity = decoder.identity
         served = self.settings.served_model or identity.model
@@ -231,43 +241,33 @@ class Parts:
             candidates=identity.candidates,
             card=identity.card,
         )
+        watched = [_stored(one) for one in self.concepts.concepts]
+        self.configuration = ConfigurationReports(reports)
+        sessions = store_engine.session_factory(self.database)
+        targets = Targets(sessions, row, watched, source=source, reports=self.configuration)
         while not self.stop.is_set():
             try:
-                with store_engine.session_factory(self.database)() as session:
-                    model_id, decoder_id = decoders.register_decoder(session, row)
-                    stored_concepts.register_concepts(
-                        session, model_id, [_stored(one) for one in self.concepts.concepts]
-                    )
-                    ids = stored_configurations.note(session, reports)
-                    session.commit()
+                targets.start()
             except STORE_ERRORS as error:
                 if not is_outage(error):
                     raise
                 log.warning("store_away", error=repr(error))
                 self.stop.wait(_RETRY_SECONDS)
             else:
-                self.configuration = ConfigurationReports(
-                    store_engine.session_factory(self.database), reports
-                )
-                return Target(
-                    model=served,
-                    model_id=model_id,
-                    decoder_id=decoder_id,
-                    source=source,
-                    configuration_id=ids[runs[-1].kind, runs[-1].digest],
-                )
+                self.targets = targets
+                return targets
         return None
 
-    def _warm_up(self, decoder: Decoder, judge: Judge, target: Target) -> None:
+    def _warm_up(self, decoder: Decoder, judge: Judge, model: str) -> None:
         """Read one vector that belongs to nobody, so that the first real one does not pay for it."""
         self.progress.beat()
         known_vector.read(decoder, judge)
         self.progress.beat()
         size = 0 if judge.detector is None else judge.detector.reference.calibration_n
-        self.metrics.anomaly_calibration.labels(target.model).set(size)
-        self.metrics.observe_incidents(target.model, [], [])  # from before the first one
+        self.metrics.anomaly_calibration.labels(model).set(size)
+        self.metrics.observe_incidents(model, [], [])  # from before the first one
         for concept in self.concepts.concepts:
-            self.metrics.start_flags(target.model, concept.name, concept.severity)
+            self.metrics.start_flags(model, concept.name, concept.severity)
         self.warm.set()
 
     def _tell_calibration(self, in_force: InForce, model: str, layer: str) -> None:

@@ -12,15 +12,10 @@ from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, SmallIntege
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.store.identity import DEFAULT_TENANT, tenant_id
-from service.store.tables import Base
+from service.store.base import Base, OfTenant
 
 MAX_SUBJECTS: Final = 200
 """Ids of one kind that an entry names: as many as the largest page lists."""
-TENANT_OF_TRANSACTION: Final = (
-    f"COALESCE(NULLIF(current_setting('subtext.tenant'::text, true), ''::text)::uuid,"
-    f" '{tenant_id(DEFAULT_TENANT)}'::uuid)"
-)
 
 
 class Action(StrEnum):
@@ -70,7 +65,7 @@ def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
-class AccessEntry(Base):
+class AccessEntry(OfTenant, Base):
     """One thing that somebody did. A trigger refuses every change, to the table's owner too.
 
     No foreign key leads out of it: an entry stays whatever becomes of what it names.
@@ -91,7 +86,6 @@ class AccessEntry(Base):
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # random: an entry happens once
-    tenant_id: Mapped[uuid.UUID] = mapped_column(Uuid, server_default=text(TENANT_OF_TRANSACTION))
     seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
     at: Mapped[dt.datetime] = mapped_column(server_default=text("clock_timestamp()"))
     # Who: a key of the service, or for a command the login that the database saw and the system's user.

@@ -2,22 +2,14 @@
 
 import datetime as dt
 import uuid
-from typing import Final
 
-from sqlalchemy import CheckConstraint, Index, func, text
+from sqlalchemy import CheckConstraint, Index, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.store.identity import DEFAULT_TENANT, tenant_id
-from service.store.tables import Base
-
-_DEFAULT: Final = tenant_id(DEFAULT_TENANT)
-TENANT_IN_FORCE: Final = (
-    f"COALESCE(NULLIF(current_setting('subtext.tenant', true), '')::uuid, '{_DEFAULT}'::uuid)"
-)
-"""The tenant of the transaction; without one, that of a store of before there were tenants."""
+from service.store.base import Base, OfTenant
 
 
-class CanaryRun(Base):
+class CanaryRun(OfTenant, Base):
     """One canary with its result, as its runner saw it: evidence of the pipeline, never of traffic.
 
     Who may insert here can make a recall look better than it is; `CanaryReading` and `CanaryFlag`, which
@@ -33,7 +25,6 @@ class CanaryRun(Base):
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # drawn by the runner: it records a run once
-    tenant_id: Mapped[uuid.UUID] = mapped_column(server_default=text(TENANT_IN_FORCE))
     model: Mapped[str]  # by its served name: one that no decoder read yet has no row of its own
     concept: Mapped[str]  # that the prompt is for
     kind: Mapped[str]  # positive: must be flagged; negative: must not

@@ -5,24 +5,17 @@ Versions and contents never change and are never deleted; a trigger of revision 
 
 import datetime as dt
 import uuid
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, Integer, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.store.identity import DEFAULT_TENANT, tenant_id
-from service.store.tables import Base
+from service.store.base import Base, OfTenant
 from subtext_sidecar.contract.configuration import MAX_CONTENT_BYTES
 
-TENANT: Final = text(
-    "COALESCE(NULLIF(current_setting('subtext.tenant'::text, true), ''::text)::uuid,"
-    f" '{tenant_id(DEFAULT_TENANT)}'::uuid)"
-)
-"""The transaction's tenant, or the one whose everything is that names none."""
 
-
-class ConfigurationVersion(Base):
+class ConfigurationVersion(OfTenant, Base):
     """A name for a content: what rows and periods refer to, also before anybody told what it holds."""
 
     __tablename__ = "configuration_versions"
@@ -30,26 +23,24 @@ class ConfigurationVersion(Base):
 
     # Four bytes in each sample and explanation; a digest there would be 64, of 155 million rows 10 GB.
     id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
-    tenant_id: Mapped[uuid.UUID] = mapped_column(server_default=TENANT)
     kind: Mapped[str]  # a contract.configuration.Kind
     digest: Mapped[str]  # SHA-256 of the content
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
-class ConfigurationContent(Base):
+class ConfigurationContent(OfTenant, Base):
     """What a version holds; there is none of a version that was only named, or is too long."""
 
     __tablename__ = "configuration_contents"
     __table_args__ = (CheckConstraint(f"octet_length(content::text) <= {MAX_CONTENT_BYTES}", name="size"),)
 
     version_id: Mapped[int] = mapped_column(ForeignKey("configuration_versions.id"), primary_key=True)
-    tenant_id: Mapped[uuid.UUID] = mapped_column(server_default=TENANT)
     # Not jsonb, which writes numbers its own way: the digest is that of this very text.
     content: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
-class ConfigurationPeriod(Base):
+class ConfigurationPeriod(OfTenant, Base):
     """How long one process said that a version was in force for a model. Times are the database's."""
 
     __tablename__ = "configuration_periods"
@@ -65,7 +56,6 @@ class ConfigurationPeriod(Base):
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
-    tenant_id: Mapped[uuid.UUID] = mapped_column(server_default=TENANT)
     version_id: Mapped[int] = mapped_column(ForeignKey("configuration_versions.id"), index=True)
     kind: Mapped[str]  # the version's
     model: Mapped[str]  # by its served name, as in CoverageMinute

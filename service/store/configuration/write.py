@@ -20,6 +20,7 @@ from service.store.configuration.tables import (
     ConfigurationPeriod,
     ConfigurationVersion,
 )
+from service.store.tenants.scope import COLUMN_DEFAULT
 from subtext_sidecar.contract.configuration import MAX_CONTENT_BYTES, Configuration, Kind, digest
 from subtext_sidecar.contract.counters import Hop
 
@@ -63,6 +64,7 @@ def end(session: Session, source: str) -> None:
     session.execute(
         update(ConfigurationPeriod)
         .where(
+            ConfigurationPeriod.tenant_id == COLUMN_DEFAULT,
             ConfigurationPeriod.source == source,
             ConfigurationPeriod.ended_at.is_(None),
             ConfigurationPeriod.last_seen_at >= now - period.HOLDS,
@@ -87,7 +89,9 @@ def _find(session: Session, named: Collection[tuple[Kind, str]]) -> dict[tuple[K
         return {}
     columns = (ConfigurationVersion.kind, ConfigurationVersion.digest)
     query = select(*columns, ConfigurationVersion.id).where(
-        tuple_(*columns).in_([(str(kind), one) for kind, one in named])
+        # A writer sees every tenant's.
+        ConfigurationVersion.tenant_id == COLUMN_DEFAULT,
+        tuple_(*columns).in_([(str(kind), one) for kind, one in named]),
     )
     return {(Kind(kind), one): id_ for kind, one, id_ in session.execute(query)}
 
@@ -122,6 +126,7 @@ def _follow(session: Session, report: Report, version_id: int, at: dt.datetime) 
     query = (
         select(row.id, row.version_id, row.last_seen_at, row.ended_at)
         .where(
+            row.tenant_id == COLUMN_DEFAULT,
             row.source == report.source,
             row.kind == report.configuration.kind,
             row.model == report.model,

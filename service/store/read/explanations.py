@@ -149,7 +149,7 @@ def _capture_at(session: Session, request_id: str, position: Position) -> Reques
     sample = session.scalar(query.where(Explanation.id == position.id))
     if sample is None:
         return None
-    capture = capture_key(sample.capture_id, sample.model_id, sample.request_id)
+    capture = capture_key(sample.capture_id, sample.model_id, sample.request_id, sample.tenant_id)
     named = (RequestName.name.in_(names.names_of(request_id)), RequestName.capture == capture)
     return session.scalar(select(RequestName).where(*named))
 

@@ -18,15 +18,21 @@ class NamedSample(NamedTuple):
     names: Sequence[str]
 
 
-def add_names(session: Session, samples: Iterable[NamedSample], model_id: uuid.UUID) -> None:
+def add_names(
+    session: Session,
+    samples: Iterable[NamedSample],
+    model_id: uuid.UUID,
+    tenant: uuid.UUID | None = None,
+) -> None:
     """Name the samples' captures unless they are named already.
 
     The first sample that is stored of a capture gives its place in time, which never changes: pages
-    follow it. The caller holds the captures' locks, so that no other worker names the same.
+    follow it. The caller holds the captures' locks, so that no other worker names the same. ``tenant`` is
+    the one that the transaction is about; None: the default one.
     """
     rows: dict[tuple[str, uuid.UUID], dict[str, Any]] = {}
     for sample, names in sorted(samples, key=lambda one: one.sample.captured_at):
-        capture = identity.capture_key(sample.capture_id, model_id, sample.request_id)
+        capture = identity.capture_key(sample.capture_id, model_id, sample.request_id, tenant)
         for name in (sample.request_id, *names):
             row = {
                 "name": name,

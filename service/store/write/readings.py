@@ -86,10 +86,12 @@ def store_batch(
     decoder_id: uuid.UUID,
     verdicts: Verdicts,
     configuration_id: int | None = None,
+    tenant: uuid.UUID | None = None,
 ) -> StoredBatch:
     """Insert the readings and bring the flags of their captures up to date.
 
-    ``configuration_id`` is of the version that the worker runs.
+    ``configuration_id`` is of the version that the worker runs. ``tenant`` is the one that the transaction
+    is about, whose are model and decoder; None: the default one.
 
 
     1. Samples and the names of their captures, then explanations, then concept matches, each ON CONFLICT
@@ -114,7 +116,7 @@ def store_batch(
     ]
     session.execute(insert(Sample).on_conflict_do_nothing(), samples)
     names.add_names(
-        session, [names.NamedSample(new.sample, new.request_names) for new in readings], model_id
+        session, [names.NamedSample(new.sample, new.request_names) for new in readings], model_id, tenant
     )
     new_ids = _insert_explanations(session, readings, decoder_id, configuration_id)
     _insert_matches(session, readings, decoder_id, new_ids, verdicts.concept_versions)

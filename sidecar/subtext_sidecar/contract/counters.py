@@ -82,6 +82,7 @@ class DeadLetterReason(_ExplainedName):
     DECODE_FAILED = "decode_failed", "The worker failed on this entry at every delivery."
     STORE_REFUSED = "store_refused", "PostgreSQL refuses what is in it."
     TOO_MANY_DELIVERIES = "too_many_deliveries", "Workers took the entry and said nothing more."
+    TOO_MANY_TENANTS = "too_many_tenants", "Its tenant is new, and the store takes no more of the stream."
 
 
 class TraceFault(_ExplainedName):
@@ -292,6 +293,9 @@ class WorkerCounter(CounterName):
     DEAD_LETTERED_STORE_REFUSED = _of_reason("dead_lettered", Unit.ROWS, DeadLetterReason.STORE_REFUSED)
     DEAD_LETTERED_TOO_MANY_DELIVERIES = _of_reason(
         "dead_lettered", Unit.ROWS, DeadLetterReason.TOO_MANY_DELIVERIES
+    )
+    DEAD_LETTERED_TOO_MANY_TENANTS = _of_reason(
+        "dead_lettered", Unit.ROWS, DeadLetterReason.TOO_MANY_TENANTS
     )
 
 

@@ -12,6 +12,8 @@ import msgspec
 
 DEFAULT_TENANT: Final = "default"
 """The same as `service.store.identity.DEFAULT_TENANT`, which the store owns."""
+NAMES: Final = "1 to 63 lower-case letters, digits and hyphens, with no hyphen first"
+"""What to give, for messages to people."""
 _PATTERN: Final = r"\A[a-z0-9][a-z0-9-]{0,62}\Z"
 _NAME: Final = re.compile(_PATTERN)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from subtext_sidecar.contract.tenant import DEFAULT_TENANT, is_tenant_name
+from subtext_sidecar.contract.tenant import DEFAULT_TENANT, NAMES, is_tenant_name
 from subtext_sidecar.local.policy import CapturePolicy, PolicyError, check_capture
 from subtext_sidecar.local.policy_channel import SUFFIX
 
@@ -61,8 +61,7 @@ def parse_settings(value: Any) -> CaptureSettings:
         raise SettingsError(str(error)) from error
     if not is_tenant_name(settings.tenant):
         raise SettingsError(
-            f"{TENANT} is {settings.tenant[:80]!r}: give 1 to 63 lower-case letters, digits and hyphens, "
-            f"with no hyphen first; left out, it is {DEFAULT_TENANT!r}"
+            f"{TENANT} is {settings.tenant[:80]!r}: give {NAMES}; left out, it is {DEFAULT_TENANT!r}"
         )
     path = settings.socket.removeprefix("ipc://")
     most = MAX_IPC_PATH_BYTES - len(SUFFIX)

@@ -1,7 +1,7 @@
 """Says again and again what this worker runs, so that the store knows until when it was in force."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.store.configuration import write
 from service.store.configuration.period import REPORT_SECONDS
 from service.store.configuration.write import Report
+from service.store.tenants.sessions import session_of
 from workers.errors import STORE_ERRORS
 
 log = structlog.get_logger()
@@ -17,26 +18,38 @@ log = structlog.get_logger()
 class ConfigurationReports:
     """Reports on a thread of its own. While the store is away there is a gap, which the store shows."""
 
-    def __init__(self, sessions: sessionmaker[Session], reports: Sequence[Report]) -> None:
-        """Report what the worker runs from its start to its end."""
-        self._sessions = sessions
+    def __init__(self, reports: Sequence[Report]) -> None:
+        """Report what the worker runs from its start to its end; the last one names the others."""
         self._reports = reports
 
-    def run(self, stop: threading.Event) -> None:
-        """Report until told to stop, then say that it ends."""
-        while not stop.wait(REPORT_SECONDS):
-            self.step()
-        try:
-            with self._sessions.begin() as session:
-                for source in sorted({report.source for report in self._reports}):
-                    write.end(session, source)
-        except STORE_ERRORS as error:
-            log.warning("configuration_end_not_reported", error=repr(error))
+    def note(self, session: Session) -> int:
+        """Report to the tenant of the transaction; return the id of the last one's version."""
+        ids = write.note(session, self._reports)
+        last = self._reports[-1].configuration
+        return ids[last.kind, last.digest]
 
-    def step(self) -> None:
+    def run(
+        self, stop: threading.Event, sessions: sessionmaker[Session], tenants: Callable[[], Sequence[str]]
+    ) -> None:
+        """Report to every tenant until told to stop, then say that it ends."""
+        while not stop.wait(REPORT_SECONDS):
+            self.step(sessions, tenants())
+        sources = sorted({report.source for report in self._reports})
+        for tenant in tenants():
+            try:
+                with session_of(sessions, tenant) as session:
+                    for source in sources:
+                        write.end(session, source)
+                    session.commit()
+            except STORE_ERRORS as error:
+                log.warning("configuration_end_not_reported", error=repr(error))
+
+    def step(self, sessions: sessionmaker[Session], tenants: Sequence[str]) -> None:
         """Report once."""
-        try:
-            with self._sessions.begin() as session:
-                write.note(session, self._reports)
-        except STORE_ERRORS as error:
-            log.warning("configuration_not_reported", error=repr(error))
+        for tenant in tenants:
+            try:
+                with session_of(sessions, tenant) as session:
+                    self.note(session)
+                    session.commit()
+            except STORE_ERRORS as error:
+                log.warning("configuration_not_reported", error=repr(error))

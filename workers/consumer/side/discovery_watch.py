@@ -1,23 +1,26 @@
 """Tests complete requests for being anomalies, window by window, in a thread of its own.
 
-Of several workers one at a time does it: whoever gets the lock. A window and its incidents are one
-transaction, so a crash leaves the requests to the next look.
+Of several workers one at a time does it: whoever gets the lock. A window is of one tenant's requests, and
+with its incidents one transaction, so a crash leaves the requests to the next look.
 """
 
 import datetime as dt
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.store.tenants.sessions import session_of
 from service.store.write import discoveries
 from service.store.write.discoveries import Reader, Span
 from service.store.write.incident_repair import Recorded
 from service.store.write.window import NewWindow
 from workers.consumer.metrics import WorkerMetrics
+from workers.consumer.targets import Target
+from workers.errors import is_outage
 from workers.judge.windows import Readiness, RequestTester, WindowPlan
 
 log = structlog.get_logger()
@@ -32,16 +35,19 @@ class DiscoveryWatch:
         self,
         *,
         sessions: sessionmaker[Session],
-        reader: Reader,
+        targets: Callable[[], Sequence[Target]],
         tester: RequestTester | None,
         plan: WindowPlan,
         metrics: WorkerMetrics,
         labels: tuple[str, str],
         anomaly_p_value: float | None,
     ) -> None:
-        """``tester`` None: the decoder has no anomaly reference. ``labels`` are model and layer."""
+        """``targets`` tells whose requests are tested, each time.
+
+        ``tester`` None: the decoder has no anomaly reference. ``labels`` are model and layer.
+        """
         self._sessions = sessions
-        self._reader = reader
+        self._targets = targets
         self._tester = tester
         self._plan = plan
         self._metrics = metrics
@@ -69,26 +75,30 @@ class DiscoveryWatch:
         """Close the windows that are due; a store that is away is asked again at the next look."""
         if self._tester is None:
             return
-        try:
-            with self._sessions.begin() as session:
-                windows, recorded = self._close(session, self._tester, now)
-        except SQLAlchemyError as error:
-            self._metrics.failures.labels(type(error).__name__).inc()
-            log.warning("requests_not_tested_now", error=repr(error))
-            return
-        self._tell(windows, recorded)
+        for target in self._targets():
+            try:
+                with session_of(self._sessions, target.tenant) as session:
+                    windows, recorded = self._close(session, target.reader, self._tester, now)
+                    session.commit()
+            except SQLAlchemyError as error:
+                self._metrics.failures.labels(type(error).__name__).inc()
+                log.warning("requests_not_tested_now", tenant=target.tenant, error=repr(error))
+                if is_outage(error):
+                    return
+            else:
+                self._tell(windows, recorded)
 
     def _close(
-        self, session: Session, tester: RequestTester, now: dt.datetime
+        self, session: Session, reader: Reader, tester: RequestTester, now: dt.datetime
     ) -> tuple[list[NewWindow], list[Recorded]]:
-        if not discoveries.try_own(session, self._reader):
+        if not discoveries.try_own(session, reader):
             return [], []
-        last = discoveries.last_closed_at(session, self._reader)
+        last = discoveries.last_closed_at(session, reader)
         if last is not None and now - last < self._plan.length:
             return [], []
-        windows = tester.close(discoveries.list_untested(session, self._reader, self._span(now, last)), now)
+        windows = tester.close(discoveries.list_untested(session, reader, self._span(now, last)), now)
         recorded = discoveries.store_windows(
-            session, self._reader, windows, anomaly_p_value=self._anomaly_p_value
+            session, reader, windows, anomaly_p_value=self._anomaly_p_value
         )
         return windows, recorded
 

@@ -3,17 +3,17 @@
 import datetime as dt
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.store.tenants.sessions import session_of
 from service.store.write import discoveries, incident_repair, readings
-from service.store.write.discoveries import Reader
 from service.store.write.incident_repair import Page, Place, Unrecorded
-from workers.consumer.loop import Target
 from workers.consumer.metrics import WorkerMetrics
+from workers.consumer.targets import Target
 from workers.errors import STORE_ERRORS
 
 log = structlog.get_logger()
@@ -30,14 +30,19 @@ class IncidentRepair:
     def __init__(
         self,
         sessions: sessionmaker[Session],
-        target: Target,
+        targets: Callable[[], Sequence[Target]],
         metrics: WorkerMetrics,
         *,
+        model: str,
         anomaly_p_value: float | None,
     ) -> None:
-        """``anomaly_p_value`` as in `service.store.tables.Incident`."""
+        """``targets`` tells whose incidents are looked for, each time; ``model`` is the served name of all.
+
+        ``anomaly_p_value`` as in `service.store.tables.Incident`.
+        """
         self._sessions = sessions
-        self._target = target
+        self._targets = targets
+        self._model = model
         self._metrics = metrics
         self._anomaly_p_value = anomaly_p_value
 
@@ -59,37 +64,47 @@ class IncidentRepair:
 
         It goes on to what is older whatever fails, so that no incident keeps another from being written.
         """
-        reader = Reader(self._target.model_id, self._target.decoder_id)
-        pages = itertools.chain(
-            self._pages(
-                lambda session, last: incident_repair.list_unrecorded(session, *reader, within, last)
-            ),
-            self._pages(lambda session, last: discoveries.list_unrecorded(session, reader, within, last)),
-        )
         written = 0
-        for one in itertools.chain.from_iterable(pages):
-            if stop is not None and stop.is_set():
-                break
-            written += self._is_repaired(one)
+        for target in self._targets():
+            for one in self._unrecorded(target, within):
+                if stop is not None and stop.is_set():
+                    return written
+                written += self._is_repaired(target, one)
         return written
 
-    def _pages(self, list_page: Callable[[Session, Place | None], Page]) -> Iterator[list[Unrecorded]]:
+    def _unrecorded(self, target: Target, within: dt.timedelta) -> Iterator[Unrecorded]:
+        reader = target.reader
+        pages = itertools.chain(
+            self._pages(
+                target,
+                lambda session, last: incident_repair.list_unrecorded(session, *reader, within, last),
+            ),
+            self._pages(
+                target, lambda session, last: discoveries.list_unrecorded(session, reader, within, last)
+            ),
+        )
+        return itertools.chain.from_iterable(pages)
+
+    def _pages(
+        self, target: Target, list_page: Callable[[Session, Place | None], Page]
+    ) -> Iterator[list[Unrecorded]]:
         last = None
         while True:
-            with self._sessions() as session:
+            with session_of(self._sessions, target.tenant) as session:
                 unrecorded, last = list_page(session, last)
             yield unrecorded
             if last is None:
                 return
 
-    def _is_repaired(self, unrecorded: Unrecorded) -> bool:
-        with self._sessions.begin() as session:
+    def _is_repaired(self, target: Target, unrecorded: Unrecorded) -> bool:
+        with session_of(self._sessions, target.tenant) as session:
             readings.lock_captures(session, [unrecorded.subject])
             [recorded] = incident_repair.try_to_record(
                 session, [unrecorded], anomaly_p_value=self._anomaly_p_value
             )
+            session.commit()
         errors = [] if recorded.error is None else [recorded.error]
-        self._metrics.observe_incidents(self._target.model, recorded.changes, errors)
+        self._metrics.observe_incidents(self._model, recorded.changes, errors)
         for error in errors:
             log.error("incident_not_written", error_type=error)
         return bool(recorded.changes)

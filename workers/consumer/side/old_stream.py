@@ -15,6 +15,7 @@ import redis
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.store.tenants.sessions import session_of
 from service.store.write import coverage
 from subtext_sidecar.contract import record, streams
 from subtext_sidecar.contract.counters import Stratum, WorkerCounter
@@ -115,6 +116,8 @@ class OldStream:
     def _count_lost(self) -> None:
         cell = ledger.Cell(self._model, Stratum.UNKNOWN, int(time.time()) // 60)
         counts: ledger.Counts = Counter({(cell, WorkerCounter.ROWS_TRIMMED_BUT_READ): self._lost})
-        with self._sessions.begin() as session:
+        # Sidecars that write to this stream know no tenants.
+        with session_of(self._sessions, cell.tenant) as session:
             coverage.add_counts(session, ledger.to_rows(self._source, counts))
+            session.commit()
         self._lost = 0

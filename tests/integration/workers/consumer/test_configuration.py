@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from service.store.configuration import read
 from service.store.configuration.tables import ConfigurationPeriod, ConfigurationVersion
+from service.store.identity import DEFAULT_TENANT
 from service.store.tables import Explanation, Sample
 from subtext_sidecar.contract import streams
 from subtext_sidecar.contract.configuration import Configuration, Kind, configuration
@@ -24,10 +25,10 @@ def periods(bench: Bench) -> list[ConfigurationPeriod]:
 
 def test_what_a_worker_runs_is_in_force_from_its_registration_until_it_stops(bench: Bench) -> None:
     began = periods(bench)
-    bench.parts.configuration.step()
+    bench.parts.configuration.step(bench.sessions, [DEFAULT_TENANT])
     reported = periods(bench)
     bench.stop.set()
-    bench.parts.configuration.run(bench.stop)
+    bench.parts.report_configuration()
     ended = periods(bench)
 
     assert [one.kind for one in began] == ["concepts", "decoder", "worker"]

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select
 
 from service.incidents.lifecycle import ANOMALY_SEVERITY
+from service.store.identity import tenant_id
 from service.store.tables import AnomalyWindow, Incident, IncidentEvent, RequestTest
 from service.store.write import incident_repair
 from subtext_sidecar.anomaly import fit
@@ -52,7 +53,7 @@ def store(
     owner_url: str,
     *,
     prefix: str = "r",
-    baseline: float = 0.5,
+    **changes: object,
 ) -> None:
     """Have the worker store two rows of a request for each p-value, and set it as theirs."""
     for number, _ in enumerate(p_values):
@@ -62,7 +63,7 @@ def store(
                     position=position,
                     request_id=f"{prefix}{number}",
                     capture_id=capture(f"{prefix}{number}").hex,
-                    baseline_probability=baseline,
+                    **changes,
                 )
             )
     bench.drain()
@@ -131,6 +132,23 @@ def test_a_request_is_tested_once_however_often_somebody_looks(bench: Bench, dat
         assert session.scalars(select(AnomalyWindow.requests)).all() == [REQUESTS, REQUESTS]
 
 
+def test_a_window_is_of_one_tenants_requests(bench: Bench, database_url: str) -> None:
+    store(bench, [USUAL] * 10, database_url, prefix="a", tenant="acme")
+    store(bench, [USUAL] * 10, database_url)
+    bench.parts.discoveries.look(later())
+    assert list_tests(bench) == []  # each has too few, though both together have enough
+
+    store(bench, [STRANGE] + [USUAL] * 9, database_url, prefix="b", tenant="acme")
+    bench.parts.discoveries.look(later(20))
+
+    assert {test.request_id[0] for test in list_tests(bench)} == {"a", "b"}
+    with bench.sessions() as session:
+        windows = session.scalars(select(AnomalyWindow)).all()
+        [incident] = session.scalars(select(Incident)).all()
+    assert [(one.tenant_id, one.requests) for one in windows] == [(tenant_id("acme"), 20)]
+    assert (incident.tenant_id, incident.request_id) == (tenant_id("acme"), "b0")
+
+
 def test_a_request_that_may_still_grow_and_a_window_that_is_too_small_wait(
     bench: Bench, database_url: str
 ) -> None:
@@ -149,7 +167,7 @@ def test_a_request_that_may_still_grow_and_a_window_that_is_too_small_wait(
 
 def test_what_only_the_screen_chose_is_not_tested(bench: Bench, database_url: str) -> None:
     store(bench, [USUAL] * REQUESTS, database_url)
-    store(bench, [STRANGE] * 3, database_url, prefix="screened", baseline=0.0)
+    store(bench, [STRANGE] * 3, database_url, prefix="screened", baseline_probability=0.0)
 
     bench.parts.discoveries.look(later())
 

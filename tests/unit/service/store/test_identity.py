@@ -2,7 +2,7 @@
 
 import uuid
 
-from service.store.identity import DEFAULT_TENANT, decoder_id, model_id, tenant_id
+from service.store.identity import DEFAULT_TENANT, capture_key, decoder_id, model_id, tenant_id
 
 
 def test_two_tenants_models_of_one_name_are_two_models() -> None:
@@ -24,3 +24,17 @@ def test_tenant_and_name_cannot_run_into_each_other() -> None:
 def test_a_decoder_of_before_tenants_keeps_its_id_and_two_tenants_never_share_one() -> None:
     assert decoder_id("d") == decoder_id("d", "default")
     assert len({decoder_id("d", tenant) for tenant in ("default", "acme", "other")}) == 3
+
+
+def test_a_capture_that_another_tenant_repeats_has_a_key_of_its_own() -> None:
+    capture = uuid.UUID(int=7)
+    keys = {
+        capture_key(capture, model_id("m", tenant), "r", tenant_id(tenant))
+        for tenant in (DEFAULT_TENANT, "acme", "bolt")
+    }
+
+    assert len(keys) == 3
+    assert capture in keys  # as before tenants
+    assert capture_key(None, model_id("m"), "r") == capture_key(
+        None, model_id("m"), "r", tenant_id(DEFAULT_TENANT)
+    )

@@ -37,6 +37,7 @@ NAMES = {
         dead_lettered_oversized dead_lettered_bad_length dead_lettered_bad_checksum dead_lettered_not_finite
         dead_lettered_missing_field dead_lettered_zero_vector dead_lettered_wrong_decoder
         dead_lettered_decode_failed dead_lettered_store_refused dead_lettered_too_many_deliveries
+        dead_lettered_too_many_tenants
     """,
 }
 EQUATIONS = {

@@ -32,6 +32,7 @@ def test_the_settings_come_from_the_environment(environment: dict[str, str]) -> 
 
     assert str(settings.canary_url) == environment["SUBTEXT_CANARY_URL"]
     assert settings.api_key is None
+    assert settings.tenant == "default"
     assert len(settings.key) == 32
 
 
@@ -69,6 +70,7 @@ def test_an_empty_secret_refuses_to_start(
         ("SUBTEXT_CANARY_INTERVAL_SECONDS", "1"),
         ("SUBTEXT_CANARY_INTERVAL_SECONDS", "14401"),
         ("SUBTEXT_CANARY_ANSWER_TOKENS", "65"),
+        ("SUBTEXT_TENANT", "Acme Inc"),
     ],
 )
 @pytest.mark.usefixtures("environment")

@@ -39,6 +39,9 @@ def test_an_entry_counts_in_the_minute_of_its_capture_however_late_it_is_read() 
         ({"model": ""}, Cell("served", "opt_in", MINUTE - 90)),
         ({"model": "a\x00"}, Cell("served", "opt_in", MINUTE - 90)),
         ({"model": "m" * 257}, Cell("served", "opt_in", MINUTE - 90)),
+        ({"tenant": "acme"}, Cell("m", "opt_in", MINUTE - 90, "acme")),
+        ({"tenant": "No Name"}, Cell("m", "opt_in", MINUTE - 90)),
+        ({"tenant": 5}, Cell("m", "opt_in", MINUTE - 90)),
     ],
 )
 def test_what_a_header_does_not_tell_believably_is_not_believed(

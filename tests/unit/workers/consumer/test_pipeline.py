@@ -108,6 +108,15 @@ def test_only_what_was_delivered_too_often_without_an_outcome_is_worn_out() -> N
     assert worn[0].reason == "too_many_deliveries"
 
 
+def test_works_are_told_apart_by_tenant_and_a_repeated_capture_is_work_of_both() -> None:
+    sorted_ = sort(entry(1, tenant="acme"), entry(1), entry(1, tenant="acme"), entry(2, tenant="acme"))
+
+    found = pipeline.by_tenant(sorted_.works)
+
+    assert [(tenant, len(works)) for tenant, works in found.items()] == [("acme", 2), ("default", 1)]
+    assert [work.tenant for work in sorted_.repeats] == ["acme"]
+
+
 def test_a_repetition_and_another_capture_of_one_sample_are_told_apart() -> None:
     fresh, again, another = sort(entry(1), entry(2), entry(3)).works
     known = {
@@ -180,7 +189,12 @@ def test_a_sample_has_every_column_and_every_field_of_its_record_has_a_place() -
     columns = set(Sample.__table__.columns.keys())
     (row,) = rows_of()
 
-    assert set(values_of(row.sample)) == columns - {"model_id", "configuration_id", "stored_at"}
+    assert set(values_of(row.sample)) == columns - {
+        "model_id",
+        "configuration_id",
+        "stored_at",
+        "tenant_id",
+    }
     # Stored elsewhere or otherwise, said by the model or the vector, or by nobody once it was checked.
     beside = {
         "probability",
@@ -193,6 +207,7 @@ def test_a_sample_has_every_column_and_every_field_of_its_record_has_a_place() -
         "request_names",
         "canary",
         "configuration",
+        "tenant",  # as an id, and by the transaction
     }
     assert record.FIELDS - columns == beside
 
