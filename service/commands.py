@@ -1,7 +1,9 @@
-"""The commands ``service``, ``migrate`` and ``key``: parse, build settings, hand over."""
+"""The commands ``service``, ``migrate``, ``key`` and ``report``: parse, build settings, hand over."""
 
 import argparse
+import datetime as dt
 import sys
+from pathlib import Path
 from typing import Final
 
 from service.auth import Scope
@@ -94,6 +96,38 @@ def key(argv: list[str]) -> int:
     except SettingsError as error:
         return _refuse("key", error)
     return key_admin.run(settings, arguments)
+
+
+def report(argv: list[str]) -> int:
+    """Write the post-market-monitoring report of a period as JSON and PDF."""
+    parser = argparse.ArgumentParser(
+        prog="subtext report",
+        description="Write report.json and report.pdf of a period of at most 366 days, from the store at"
+        " SUBTEXT_DATABASE_URL; the service's login is enough. Times are UTC unless they say another zone.",
+    )
+    parser.add_argument("--from", dest="start", type=_time, required=True, help="e.g. 2026-11-01")
+    parser.add_argument("--to", dest="end", type=_time, required=True, help="exclusive, e.g. 2026-12-01")
+    parser.add_argument("--model", help="served model name; default: all")
+    parser.add_argument("--out", type=Path, required=True, help="folder for both files")
+    arguments = parser.parse_args(argv)
+
+    from service.report import command
+    from service.report.period import Period
+    from service.settings import SettingsError, store_settings
+
+    try:
+        settings = store_settings()
+    except SettingsError as error:
+        return _refuse("report", error)
+    return command.run(settings, Period(arguments.start, arguments.end, arguments.model), arguments.out)
+
+
+def _time(text: str) -> dt.datetime:
+    try:
+        time = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day or time such as 2026-11-01") from None
+    return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
 
 
 def _key_parser() -> argparse.ArgumentParser:

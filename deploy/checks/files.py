@@ -44,6 +44,7 @@ FOLDERS = (
     ("", "service/coverage"),
     ("", "service/incidents"),
     ("", "service/prevalence"),
+    ("", "service/report"),
     ("", "service/webhooks"),
     ("", "service/watch"),
     ("", "service/api"),

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 from pydantic import Field
+from sqlalchemy.orm import Session
 
 from service.api.deps import Held, ReadsFlags, reading
 from service.api.http.responses import problems
@@ -58,22 +59,27 @@ def get_prevalence(
     was lost in their stratum and minute. `assumptions` says what the figures take for granted, and what of
     it does not hold in this range.
     """
-    parameters.check()
     with reading(held) as session:
-        model = prevalence.find_model(session, parameters.model)
-        if model is None:
-            raise ProblemError(
-                HTTPStatus.NOT_FOUND,
-                "unknown_model",
-                "no decoder has read this model yet; `GET /v1/models` lists those that are known",
-            )
-        window = prevalence.Window(model=model, start=parameters.start, end=parameters.end)
-        groups = prevalence.list_groups(session, window, parameters.concept)
-        minutes = prevalence.list_minutes(session, window)
-        seen = prevalence.count_seen(session, window)
-        decoders = prevalence.list_decoders(session, window)
-        uncalibrated = prevalence.count_uncalibrated(session, window, parameters.concept)
-        is_known = prevalence.is_known(session, window, parameters.concept)
+        return estimate_share(session, parameters)
+
+
+def estimate_share(session: Session, parameters: PrevalenceParameters) -> PrevalenceReport:
+    """Return the estimate; raises 404 for an unknown model and 422 for a wrong range."""
+    parameters.check()
+    model = prevalence.find_model(session, parameters.model)
+    if model is None:
+        raise ProblemError(
+            HTTPStatus.NOT_FOUND,
+            "unknown_model",
+            "no decoder has read this model yet; `GET /v1/models` lists those that are known",
+        )
+    window = prevalence.Window(model=model, start=parameters.start, end=parameters.end)
+    groups = prevalence.list_groups(session, window, parameters.concept)
+    minutes = prevalence.list_minutes(session, window)
+    seen = prevalence.count_seen(session, window)
+    decoders = prevalence.list_decoders(session, window)
+    uncalibrated = prevalence.count_uncalibrated(session, window, parameters.concept)
+    is_known = prevalence.is_known(session, window, parameters.concept)
     found = concept_prevalences(groups, retained_by_cell(minutes), [parameters.concept])
     is_flagged = any(one.requests_flagged for one in found)
     return PrevalenceReport(

@@ -48,6 +48,9 @@ class StatementParameters(Parameters):
     start: Time = Field(alias="from", description="Start of the range; widened to a whole hour or day.")
     end: Time = Field(alias="to", description="End of the range, at most 366 days after its start.")
     model: Name | Absent = Field(default=None, description="Served model name; default: all.")
+    resolution: Literal["hour", "day"] | Absent = Field(
+        default=None, description="Default: hours up to 31 days; a longer range is always told by day."
+    )
 
 
 @router.get("/coverage/statement", summary="State by hour what was looked at, and what was not")
@@ -95,7 +98,7 @@ def _resolution(parameters: StatementParameters) -> _Resolution:
         raise wrong_range("empty_range", "must be earlier than the end of the range")
     if length > _LONGEST:
         raise wrong_range("range_too_long", "the range may span at most 366 days; shorten it")
-    return "hour" if length <= _HOURS_UP_TO else "day"
+    return "day" if parameters.resolution == "day" or length > _HOURS_UP_TO else "hour"
 
 
 class _Facts(NamedTuple):
