@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from service.api.access import disclosure
 from service.incidents import lifecycle
+from service.store.access import tables as access
 from subtext_sidecar.contract import counters, equations
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     IncidentEventKind = lifecycle.EventKind
     IncidentReason = lifecycle.Reason
     Withholding = disclosure.Withholding
+    AccessAction = access.Action
+    AccessPurpose = access.Purpose
+    AccessResult = access.Result
+    AccessSubjectKind = access.SubjectKind
 else:
     LossKind = Literal[tuple(map(str, counters.LossKind))]
     Place = Literal[tuple(map(str, equations.Place))]
@@ -26,3 +31,7 @@ else:
     IncidentEventKind = Literal[tuple(map(str, lifecycle.EventKind))]
     IncidentReason = Literal[tuple(map(str, lifecycle.Reason))]
     Withholding = Literal[tuple(map(str, disclosure.Withholding))]
+    AccessAction = Literal[tuple(map(str, access.Action))]
+    AccessPurpose = Literal[tuple(map(str, access.Purpose))]
+    AccessResult = Literal[tuple(map(str, access.Result))]
+    AccessSubjectKind = Literal[tuple(map(str, access.SubjectKind))]
