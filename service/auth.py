@@ -6,7 +6,7 @@ import hmac
 import secrets
 from collections.abc import Collection, Sequence
 from enum import StrEnum
-from typing import Final, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
 PREFIX: Final = "subtext_"  # lets secret scanners find a leaked key
 _SECRET_BYTES: Final = 32
@@ -20,6 +20,7 @@ class Scope(StrEnum):
     FLAGS_READ = "flags:read"
     INCIDENTS_TRIAGE = "incidents:triage"
     COVERAGE_READ = "coverage:read"
+    AUDIT_READ = "audit:read"  # who read what, and what every key may do
     ADMIN = "admin"
 
 
@@ -87,6 +88,13 @@ def living(key: K | None, secret: str, now: dt.datetime) -> K:
     if key.expires_at is not None and key.expires_at <= now:
         raise AuthenticationError("expired_key", f"this API key expired at {key.expires_at.isoformat()}")
     return key
+
+
+def state_of(key: KeyState, now: dt.datetime) -> Literal["valid", "revoked", "expired"]:
+    """Return whether a key works at ``now``, and if not, why."""
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else "valid"
 
 
 def allows(granted: Collection[str], scope: Scope) -> bool:

@@ -97,7 +97,7 @@ def _rotate(
     if parsed is None:
         return 2, ""
     old = keys.get_key_by_id(session, parsed)
-    if old is None or _state(old, now) != "valid":
+    if old is None or auth.state_of(old, now) != "valid":
         sys.stderr.write(f"subtext key: there is no valid key {identity}; create one: subtext key create\n")
         return 1, ""
     made = _create(session, old.name, old.scopes, expires_at)
@@ -157,18 +157,12 @@ def _parsed(identity: str) -> uuid.UUID | None:
         return None
 
 
-def _state(key: ApiKey, now: dt.datetime) -> str:
-    if key.revoked_at is not None:
-        return "revoked"
-    return "expired" if key.expires_at is not None and key.expires_at <= now else "valid"
-
-
 def _shown(moment: dt.datetime | None) -> str:
     return "never" if moment is None else moment.isoformat(timespec="seconds")
 
 
 def _line(key: ApiKey, now: dt.datetime) -> str:
     return (
-        f"{key.id}  {_state(key, now):<7}  expires {_shown(key.expires_at)}"
+        f"{key.id}  {auth.state_of(key, now):<7}  expires {_shown(key.expires_at)}"
         f"  used {_shown(key.last_used_at)}  {','.join(key.scopes)}  {key.name!r}\n"
     )

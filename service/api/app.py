@@ -11,6 +11,7 @@ from service.api.http import docs_page, handlers, openapi
 from service.api.http.middleware import Observe
 from service.api.http.responses import ALWAYS, problems
 from service.api.routes import (
+    access,
     configuration,
     coverage,
     detectors,
@@ -71,6 +72,7 @@ def create_app(resources: Resources) -> FastAPI:
         configuration,
         prevalence,
         models,
+        access,
     ):
         api.include_router(routes.router)
     app.include_router(api)

@@ -239,6 +239,7 @@ Triages = Annotated[
     # What a transition answers is the whole incident, with its flags.
     Caller, Security(authenticate, scopes=[auth.Scope.FLAGS_READ, auth.Scope.INCIDENTS_TRIAGE])
 ]
+ReadsAccess = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.AUDIT_READ])]
 ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
 ReadsRequests = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])

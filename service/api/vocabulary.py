@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from service.api.access import disclosure
 from service.coverage import gaps
 from service.incidents import clocks, lifecycle
+from service.store.access import tables as access
 from subtext_sidecar.contract import configuration, counters, equations
 
 CanaryStatus = Literal["ran", "none_ran", "results_not_kept"]
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     IncidentEventKind = lifecycle.EventKind
     IncidentReason = lifecycle.Reason
     Withholding = disclosure.Withholding
+    AccessAction = access.Action
+    AccessPurpose = access.Purpose
+    AccessResult = access.Result
+    AccessSubjectKind = access.SubjectKind
 else:
     GapReason = Literal[tuple(map(str, gaps.GapReason))]
     ConfigurationKind = Literal[tuple(map(str, configuration.Kind))]
@@ -37,3 +42,7 @@ else:
     IncidentEventKind = Literal[tuple(map(str, lifecycle.EventKind))]
     IncidentReason = Literal[tuple(map(str, lifecycle.Reason))]
     Withholding = Literal[tuple(map(str, disclosure.Withholding))]
+    AccessAction = Literal[tuple(map(str, access.Action))]
+    AccessPurpose = Literal[tuple(map(str, access.Purpose))]
+    AccessResult = Literal[tuple(map(str, access.Result))]
+    AccessSubjectKind = Literal[tuple(map(str, access.SubjectKind))]

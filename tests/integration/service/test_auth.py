@@ -42,6 +42,8 @@ OPERATIONS = {
     ],
     "/v1/models": ["explanations:read"],
     "/v1/decoders": ["explanations:read"],
+    "/v1/access-log": ["audit:read"],
+    "/v1/access-rights": ["audit:read"],
 }
 
 

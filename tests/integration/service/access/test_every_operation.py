@@ -48,7 +48,10 @@ CALLS = {
     "get_prevalence": Call(f"/v1/prevalence?model=tiny&concept=deception&{RANGE}"),
     "list_models": Call(),
     "list_decoders": Call(),
+    "list_access_log": Call(),
+    "list_access_rights": Call(),
 }
+SHOWING_ACCESS = {"list_access_log", "list_access_rights"}
 SHOWING_TEXT = {"list_explanations", "get_explanation", "get_request", "get_incident"}
 
 
@@ -133,6 +136,9 @@ def test_text_that_is_shown_has_one_entry_with_its_ids_and_every_write_has_one(
             assert reads == [], operation
         writes = [entry for entry in added if entry.action in WRITES]
         assert len(writes) == (operation.method != "GET"), operation
+        log_reads = [entry for entry in added if entry.action == Action.LOG_READ]
+        assert len(log_reads) == (operation.id in SHOWING_ACCESS), operation
+        assert len(added) == len(reads) + len(writes) + len(log_reads)
         assert all(is_attributed(entry, operation) for entry in added)
         assert not [entry for entry in added if says_too_much(entry)]
     assert shows == SHOWING_TEXT
@@ -179,7 +185,7 @@ def test_without_a_purpose_no_operation_shows_text_and_each_says_how_to_get_it(
     assert [entry for entry in entries() if entry.action == Action.READ_TEXT] == []
 
 
-def test_while_the_log_cannot_be_written_text_and_writes_fail_and_nothing_else(
+def test_while_the_log_cannot_be_written_text_log_and_writes_fail_and_nothing_else(
     app: FastAPI, send: Send, headers_for: Callable[..., Headers], database_url: str, client: TestClient
 ) -> None:
     explained = headers_for("admin") | {"Subtext-Purpose": "audit"}
@@ -196,7 +202,7 @@ def test_while_the_log_cannot_be_written_text_and_writes_fail_and_nothing_else(
             assert (answer.status_code, answer.json()["code"]) == (503, "access_not_logged")
             assert answer.headers["retry-after"] == "5"
 
-    assert failed == SHOWING_TEXT | {"change_state"}
+    assert failed == SHOWING_TEXT | SHOWING_ACCESS | {"change_state"}
     assert 'subtext_api_access_log_failures_total{action="read_text"} 4.0' in client.get("/metrics").text
 
 

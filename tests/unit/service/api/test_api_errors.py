@@ -115,6 +115,8 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/prevalence": "get_prevalence",
         "/v1/models": "list_models",
         "/v1/decoders": "list_decoders",
+        "/v1/access-log": "list_access_log",
+        "/v1/access-rights": "list_access_rights",
         "/healthz": "get_health",
         "/readyz": "get_readiness",
         "/metrics": "get_metrics",

@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 from service.api.http import openapi
+from service.auth import Scope
 from service.coverage import blind_spots
 from service.incidents import lifecycle
 from service.store import migrate
+from service.store.access.tables import Action, Purpose, Result
 from service.store.tables import FlagStatus
 from subtext_sidecar.anomaly.score import ANOMALY_SCORES
 from subtext_sidecar.contract import configuration, facts
@@ -29,10 +31,16 @@ CONCEPTS = yaml.safe_load((ROOT / "deploy/concepts.yaml").read_text())["concepts
 AREAS = set(TAXONOMY["areas"])
 KINDS = {kind["name"] for kind in TAXONOMY["kinds"]}
 REASONS = {*get_args(sampling.Reason), "screen_anomaly"}
+OPERATION_IDS = [
+    described["operationId"]
+    for methods in json.loads(openapi.document())["paths"].values()
+    for described in methods.values()
+]
 CONCEPT_NAMES = {concept["name"] for concept in CONCEPTS}
 
 # By field, every value that the code can answer with; of a mapping, its keys; of a list, its entries.
 WORDS: dict[str, set[str]] = {
+    "action": {*map(str, Action)},
     "area": AREAS,
     "areas": AREAS,
     "concept": CONCEPT_NAMES,
@@ -43,12 +51,16 @@ WORDS: dict[str, set[str]] = {
     "kinds": KINDS,
     "labels": CONCEPT_NAMES,
     "matcher": set(get_args(MatcherKind)),
+    "operation": set(OPERATION_IDS),
     "phase": set(get_args(facts.Phase)),
     "position_class": set(get_args(PositionClass)),
+    "purpose": {*map(str, Purpose)},
     "reason": REASONS,
+    "result": {*map(str, Result)},
     "role": set(get_args(facts.Role)),
     "reason_code": {*map(str, lifecycle.Reason)},
     "register": {QUESTION, ANSWER, *(register["name"] for register in TAXONOMY["registers"])},
+    "scopes": {*map(str, Scope)},
     "screen_scores": set(ANOMALY_SCORES),
     "severity": set(get_args(Concept.model_fields["severity"].annotation)),
     "stratum": {*map(str, Stratum)},
