@@ -50,6 +50,8 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     (MODEL, "ModelConfig", "runner_type get_total_num_hidden_layers get_hidden_size dtype"),
     (MODEL, "ModelConfig", "served_model_name model hf_text_config try_get_generation_config"),
     (MODEL, "ModelConfig", "max_model_len"),
+    # Read by their names, and told as null where they are gone.
+    (MODEL, "ModelConfig", "hf_config revision tokenizer_revision quantization"),
     (PARALLEL, "ParallelConfig", "worker_extension_cls pipeline_parallel_size data_parallel_size"),
     (PARALLEL, "ParallelConfig", "enable_elastic_ep elastic_ep_max_dp_size"),
     (PARALLEL, "ParallelConfig", "prefill_context_parallel_size use_ubatching"),

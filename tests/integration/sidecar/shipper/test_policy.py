@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from subtext_sidecar.anomaly.score import Detector
+from subtext_sidecar.contract.configuration import Kind
+from subtext_sidecar.contract.record import decode_coverage
+from subtext_sidecar.contract.streams import COVERAGE_STREAM
 from subtext_sidecar.local import wire
 from subtext_sidecar.local.policy import CapturePolicy, PolicyUpdate
 from subtext_sidecar.local.policy_channel import PolicySubscriber
@@ -109,3 +112,36 @@ def test_the_metric_tells_whether_the_plugin_follows(start: Any, tmp_path: Path)
     stage.step_until(lambda: stage.value("subtext_policy_applied", model="m") == 1)
     stage.send(wire.STATUS, wire.encode_status(status(policy_version="")))
     stage.step_until(lambda: stage.value("subtext_policy_applied", model="m") == 0)
+
+
+def told_screen_policies(client: Any) -> list[float]:
+    """The baseline's rates that the sidecar said it screens by, in their order, each once."""
+    counts = [decode_coverage(fields[b"h"]) for _, fields in client.xrange(COVERAGE_STREAM)]
+    rates = [
+        json.loads(one.content)["baseline_rate"]
+        for count in counts
+        for one in count.configurations
+        if one.kind == Kind.SCREEN_POLICY
+    ]
+    return list(dict.fromkeys(rates))
+
+
+def test_the_screen_policy_that_is_told_is_the_one_that_is_followed(
+    start: Any, client: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps({"screen": {"baseline_rate": 0.5}}))
+    stage = start(policy_file=file)
+
+    def is_told(rate: float) -> bool:
+        # A plugin that is silent for long is nobody to tell anything of.
+        stage.send(wire.STATUS, wire.encode_status(status()))
+        return rate in told_screen_policies(client)
+
+    stage.step_until(lambda: is_told(0.5))
+    file.write_text(json.dumps({"screen": {"baseline_rate": 2.0}}))  # no share
+    stage.step_until(lambda: stage.value("subtext_policy_errors_total") == 1)
+    file.write_text(json.dumps({"screen": {"baseline_rate": 0.25}}))
+    stage.step_until(lambda: is_told(0.25))
+
+    assert told_screen_policies(client) == [0.5, 0.25]
