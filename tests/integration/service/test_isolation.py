@@ -92,14 +92,13 @@ def key_of(sessions: Sessions, tenant: uuid.UUID, models: list[str] | None = Non
 
 def test_no_table_with_a_tenant_is_without_row_level_security(engine: Engine) -> None:
     with engine.connect() as connection:
-        tables = dict(
-            connection.execute(
-                text(
-                    "SELECT relname, relrowsecurity AND relforcerowsecurity FROM pg_class"
-                    " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
-                )
-            ).all()
+        found = connection.execute(
+            text(
+                "SELECT relname, relrowsecurity AND relforcerowsecurity FROM pg_class"
+                " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+            )
         )
+        tables: dict[str, bool] = dict(map(tuple, found))
         policies = connection.execute(text("SELECT tablename, unnest(roles)::text FROM pg_policies")).all()
         is_open = row_security.list_open(connection)
 
