@@ -17,6 +17,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "migrate": "bring the database to the newest schema",
     "key": "create, list, rotate and revoke API keys",
     "report": "write the monitoring report of a period as JSON and PDF",
+    "tenant": "create and list tenants",
     "train": "train a decoder for a model and layer",
     "calibrate": "measure a decoder against shuffled pairs and freeze the reference",
     "concept": "fit the probe of a concept on two files of prompts",

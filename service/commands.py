@@ -1,4 +1,4 @@
-"""The commands ``service``, ``migrate``, ``key`` and ``report``: parse, build settings, hand over."""
+"""The service's commands: parse, build settings, hand over."""
 
 import argparse
 import datetime as dt
@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from service.auth import Scope
+from service.auth import Role, Scope
+from service.store.identity import DEFAULT_TENANT
 
 _BAD_USE: Final = 2
 
@@ -108,6 +109,7 @@ def report(argv: list[str]) -> int:
     parser.add_argument("--from", dest="start", type=_time, required=True, help="e.g. 2026-11-01")
     parser.add_argument("--to", dest="end", type=_time, required=True, help="exclusive, e.g. 2026-12-01")
     parser.add_argument("--model", help="served model name; default: all")
+    parser.add_argument("--tenant", default=DEFAULT_TENANT, help="default: %(default)s")
     parser.add_argument("--out", type=Path, required=True, help="folder for both files")
     arguments = parser.parse_args(argv)
 
@@ -119,7 +121,8 @@ def report(argv: list[str]) -> int:
         settings = store_settings()
     except SettingsError as error:
         return _refuse("report", error)
-    return command.run(settings, Period(arguments.start, arguments.end, arguments.model), arguments.out)
+    period = Period(arguments.start, arguments.end, arguments.model)
+    return command.run(settings, period, arguments.out, tenant=arguments.tenant)
 
 
 def _time(text: str) -> dt.datetime:
@@ -139,17 +142,23 @@ def _key_parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", required=True)
     create = actions.add_parser("create", help="create a key; its secret is printed once, on stdout")
     create.add_argument("--name", required=True, help="who or what will use it")
+    rights = create.add_mutually_exclusive_group(required=True)
+    rights.add_argument("--role", choices=[str(role) for role in Role], help="the scopes of this work")
+    rights.add_argument(
+        "--scope", action="append", choices=[str(scope) for scope in Scope], help="repeat for more"
+    )
     create.add_argument(
-        "--scope",
+        "--tenant", default=DEFAULT_TENANT, help="whose rows it reads; default: %(default)s"
+    )
+    create.add_argument(
+        "--model",
         action="append",
-        required=True,
-        choices=[str(scope) for scope in Scope],
-        help="repeat for more",
+        help="served name of a model; it then reads of this one alone; repeat for more",
     )
     _add_lifetime(create)
     actions.add_parser("list", help="list keys, without secrets")
     rotate = actions.add_parser(
-        "rotate", help="create a key with the same name and scopes, and let the old one work a while longer"
+        "rotate", help="create a key that may do the same, and let the old one work a while longer"
     )
     rotate.add_argument("id", help="the old key's id")
     rotate.add_argument(
@@ -159,6 +168,28 @@ def _key_parser() -> argparse.ArgumentParser:
     revoke = actions.add_parser("revoke", help="revoke a key at once")
     revoke.add_argument("id", help="the id that create and list show")
     return parser
+
+
+def tenant(argv: list[str]) -> int:
+    """Create or list tenants."""
+    parser = argparse.ArgumentParser(
+        prog="subtext tenant",
+        description="Tenants in SUBTEXT_DATABASE_URL, whose login must own the store.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    create = actions.add_parser("create", help="create a tenant; nothing of it is read by another's key")
+    create.add_argument("name", help="1 to 63 of a-z, 0-9 and -, not with - at its start")
+    actions.add_parser("list", help="list tenants by name")
+    arguments = parser.parse_args(argv)
+
+    from service import tenant_admin
+    from service.settings import SettingsError, key_settings
+
+    try:
+        settings = key_settings()
+    except SettingsError as error:
+        return _refuse("tenant", error)
+    return tenant_admin.run(settings.database, arguments)
 
 
 def _add_lifetime(action: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from service.api.access.disclosure import Disclosure, Withholding, capture_of
 from service.api.access.purpose import DESCRIPTION, HEADER, PATTERN, PurposeError, StatedPurpose, parse
-from service.api.deps import Caller, Held, Resources, operation_of
+from service.api.deps import Caller, Held, Resources, operation_of, writing
 from service.api.parameters import Absent
 from service.errors import FieldError, ProblemError, invalid_input
 from service.store.access.tables import Action, SubjectKind
@@ -66,7 +66,7 @@ class Gate:
         captures = list(dict.fromkeys(map(capture_of, shown)))
         if captures:
             subjects = Subjects(kind=SubjectKind.EXPLANATION, ids=ids, captures=captures)
-            self.record(self.entry(caller, Action.READ_TEXT, subjects))
+            self.record(caller, self.entry(caller, Action.READ_TEXT, subjects))
             self.held.metrics.observe_text_read(self.purpose.code)
         return Disclosure(explanations=frozenset(ids), captures=frozenset(captures), withholding=None)
 
@@ -90,10 +90,10 @@ class Gate:
             status=HTTPStatus.OK,
         )
 
-    def record(self, entry: Entry) -> None:
+    def record(self, caller: Caller, entry: Entry) -> None:
         """Commit the entry of a read, alone; raises the 503 when it cannot be written."""
         try:
-            with self.held.sessions.begin() as session:
+            with writing(self.held, caller) as session:
                 add_entry(session, entry)
         except SQLAlchemyError as error:
             self.held.metrics.observe_access_not_logged(entry.action)

@@ -69,13 +69,13 @@ def list_access_log(
     `subject` with an explanation's id tells who read its text, when and why. Entries never change. This
     reading is entered as `log_read` before it is answered, so it is on the next first page.
     """
-    after = link.position(parameters, _LOG)
-    with reading(held) as session:
+    after = link.position(parameters, caller.listing(_LOG))
+    with reading(held, caller) as session:
         page = read.list_entries(session, parameters.filter(), after, parameters.limit)
     _log_reading(gate, caller, parameters)
     return AccessLogPage(
         items=[AccessLogEntry.model_validate(entry) for entry in page.items],
-        next_cursor=link.link_next(request, response, parameters, _LOG, page.next),
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_LOG), page.next),
     )
 
 
@@ -111,15 +111,15 @@ def list_access_rights(
         raise invalid_input(
             [FieldError(location="query", field="from", code="empty_range", message=message)]
         )
-    after = link.position(parameters, _RIGHTS)
-    with reading(held) as session:
+    after = link.position(parameters, caller.listing(_RIGHTS))
+    with reading(held, caller) as session:
         page = read.list_rights(session, start, end, after, parameters.limit)
     _log_reading(gate, caller, parameters)
     return AccessRightPage(
         start=start,
         end=end,
         items=[access_right(right, now) for right in page.items],
-        next_cursor=link.link_next(request, response, parameters, _RIGHTS, page.next),
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_RIGHTS), page.next),
     )
 
 
@@ -127,4 +127,4 @@ def _log_reading(gate: Gated, caller: Caller, parameters: PageParameters) -> Non
     """Enter what was asked for: ids, codes and times, which is all that these parameters can be."""
     asked: dict[str, Any] = parameters.model_dump(mode="json", by_alias=True, exclude_none=True)
     asked.pop("cursor", None)
-    gate.record(gate.entry(caller, Action.LOG_READ, details=asked))
+    gate.record(caller, gate.entry(caller, Action.LOG_READ, details=asked))

@@ -63,7 +63,7 @@ class ChangeParameters(PageParameters):
 
 @router.get("/configuration", summary="Tell what was in force at a time")
 def get_configuration(
-    held: Held, _caller: ReadsCoverage, parameters: Annotated[ConfigurationParameters, Query()]
+    held: Held, caller: ReadsCoverage, parameters: Annotated[ConfigurationParameters, Query()]
 ) -> ConfigurationInForce:
     """Return every version that some process ran at that time, whole, by model and kind.
 
@@ -71,7 +71,7 @@ def get_configuration(
     report stands for five minutes; where none does, the kind is not known. While processes are replaced
     one after the other, several versions are in force, and all are listed.
     """
-    with reading(held) as session:
+    with reading(held, caller) as session:
         now = read.now(session)
         at = _past(parameters.at, now)
         found = read.list_in_force(session, at, parameters.model)
@@ -82,7 +82,7 @@ def get_configuration(
 @router.get("/configuration/changes", summary="List changes of what was in force, newest first")
 def list_configuration_changes(
     held: Held,
-    _caller: ReadsCoverage,
+    caller: ReadsCoverage,
     parameters: Annotated[ChangeParameters, Query()],
     request: Request,
     response: Response,
@@ -91,12 +91,12 @@ def list_configuration_changes(
 
     The end of a process that never said so appears five minutes after its last report, at the time of that.
     """
-    after = link.position(parameters, _LISTING)
-    with reading(held) as session:
+    after = link.position(parameters, caller.listing(_LISTING))
+    with reading(held, caller) as session:
         page = read.list_changes(session, parameters.filter(), after, parameters.limit)
     return ConfigurationChangePage(
         items=[change(one) for one in page.items],
-        next_cursor=link.link_next(request, response, parameters, _LISTING, page.next),
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_LISTING), page.next),
     )
 
 
@@ -106,10 +106,10 @@ def list_configuration_changes(
     responses=problems(HTTPStatus.NOT_FOUND),
 )
 def get_configuration_version(
-    held: Held, _caller: ReadsCoverage, digest: Digest, _parameters: Annotated[NoParameters, Query()]
+    held: Held, caller: ReadsCoverage, digest: Digest, _parameters: Annotated[NoParameters, Query()]
 ) -> ConfigurationVersionList:
     """Return the version that a sample, an explanation or another version names, at whatever time."""
-    with reading(held) as session:
+    with reading(held, caller) as session:
         found = read.list_versions(session, digest)
     if not found:
         raise ProblemError(

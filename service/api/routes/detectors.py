@@ -32,7 +32,7 @@ class DetectorParameters(Parameters):
 
 @router.get("/detectors", summary="Get how each detector performed")
 def list_detectors(
-    held: Held, _caller: ReadsFlags, parameters: Annotated[DetectorParameters, Query()]
+    held: Held, caller: ReadsFlags, parameters: Annotated[DetectorParameters, Query()]
 ) -> DetectorList:
     """Return each detector's labelled precision, calibrated false-positive rate and canary recall.
 
@@ -40,7 +40,7 @@ def list_detectors(
     false-positive rate of the benign requests of the calibration, and recall of the operator's own
     prompts: none of them is the rate on all traffic.
     """
-    with reading(held) as session:
+    with reading(held, caller) as session:
         return performance(session, parameters)
 
 

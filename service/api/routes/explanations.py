@@ -67,13 +67,13 @@ def list_explanations(
     `next_cursor` meets every explanation that was stored when the first page was read exactly once.
     Text and tokens are withheld without the scope `explanations:read_text` and a stated purpose.
     """
-    after = link.position(parameters, _LISTING)
-    with reading(held) as session:
+    after = link.position(parameters, caller.listing(_LISTING))
+    with reading(held, caller) as session:
         page = explanations.list_explanations(session, parameters.filter(), after, parameters.limit)
     disclosure = gate.disclose(caller, page.items)
     return ExplanationPage(
         items=[explanation(view, disclosure) for view in page.items],
-        next_cursor=link.link_next(request, response, parameters, _LISTING, page.next),
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_LISTING), page.next),
     )
 
 
@@ -93,7 +93,7 @@ def get_explanation(
 
     Text is withheld without `explanations:read_text` and a stated purpose.
     """
-    with reading(held) as session:
+    with reading(held, caller) as session:
         view = explanations.get_explanation(session, explanation_id)
     if view is None:
         raise ProblemError(

@@ -48,7 +48,7 @@ class HistoryParameters(PageParameters):
 @router.get("/incident-events", summary="List what happened to incidents, newest first")
 def list_incident_events(
     held: Held,
-    _caller: ReadsFlags,
+    caller: ReadsFlags,
     parameters: Annotated[HistoryParameters, Query()],
     request: Request,
     response: Response,
@@ -58,18 +58,18 @@ def list_incident_events(
     This is the history of what this store told and people answered. What Alertmanager sent, silenced and
     resolved is in its own history, not here.
     """
-    after = link.position(parameters, _EVENTS)
+    after = link.position(parameters, caller.listing(_EVENTS))
     wanted = history.Filter(
         start=parameters.start, end=parameters.end, model=parameters.model, severity=parameters.severity
     )
-    with reading(held) as session:
+    with reading(held, caller) as session:
         page = history.list_events(session, wanted, parameters.kind, after, parameters.limit)
     return HistoryPage(
         items=[
             HistoryEvent(**event_fields(view.event), incident_id=view.incident.id, model=view.model)
             for view in page.items
         ],
-        next_cursor=link.link_next(request, response, parameters, _EVENTS, page.next),
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_EVENTS), page.next),
     )
 
 
@@ -84,7 +84,7 @@ class TriageParameters(Parameters):
 
 @router.get("/triage", summary="Get decisions, times to review and overrides of a period")
 def get_triage(
-    held: Held, _caller: ReadsFlags, parameters: Annotated[TriageParameters, Query()]
+    held: Held, caller: ReadsFlags, parameters: Annotated[TriageParameters, Query()]
 ) -> TriageSummary:
     """Return how long incidents waited, what was decided and how much of it was overridden later.
 
@@ -92,7 +92,7 @@ def get_triage(
     are counted beside them, and make the real times longer. `GET /v1/incident-events?kind=triaged` lists
     each decision with who made it.
     """
-    with reading(held) as session:
+    with reading(held, caller) as session:
         return summarize(session, parameters)
 
 
@@ -141,7 +141,7 @@ class ClockParameters(PageParameters):
 @router.get("/reporting-clocks", summary="List incidents with the terms of AI Act, Article 73")
 def list_reporting_clocks(
     held: Held,
-    _caller: ReadsFlags,
+    caller: ReadsFlags,
     parameters: Annotated[ClockParameters, Query()],
     request: Request,
     response: Response,
@@ -151,17 +151,17 @@ def list_reporting_clocks(
     Whether an incident is a serious one and of which class is for people to say: the store does not know,
     and tells the term of each class.
     """
-    after = link.position(parameters, _CLOCKS)
+    after = link.position(parameters, caller.listing(_CLOCKS))
     now = dt.datetime.now(dt.UTC)
     wanted = history.Filter(
         start=parameters.start, end=parameters.end, model=parameters.model, severity=parameters.severity
     )
-    with reading(held) as session:
+    with reading(held, caller) as session:
         page = history.list_clocked(session, wanted, parameters.state, after, parameters.limit)
     return ClockedPage(
         as_of=now,
         items=[clocked(view, now) for view in page.items],
-        next_cursor=link.link_next(request, response, parameters, _CLOCKS, page.next),
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_CLOCKS), page.next),
     )
 
 

@@ -51,7 +51,7 @@ def _wrong_range(code: str, message: str) -> Exception:
     responses=problems(HTTPStatus.NOT_FOUND),
 )
 def get_prevalence(
-    held: Held, _caller: ReadsFlags, parameters: Annotated[PrevalenceParameters, Query()]
+    held: Held, caller: ReadsFlags, parameters: Annotated[PrevalenceParameters, Query()]
 ) -> PrevalenceReport:
     """Return the share of requests with the concept, with its interval, by layer and decoder.
 
@@ -59,7 +59,7 @@ def get_prevalence(
     was lost in their stratum and minute. `assumptions` says what the figures take for granted, and what of
     it does not hold in this range.
     """
-    with reading(held) as session:
+    with reading(held, caller) as session:
         return estimate_share(session, parameters)
 
 

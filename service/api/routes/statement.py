@@ -55,7 +55,7 @@ class StatementParameters(Parameters):
 
 @router.get("/coverage/statement", summary="State by hour what was looked at, and what was not")
 def get_coverage_statement(
-    held: Held, _caller: ReadsCoverage, parameters: Annotated[StatementParameters, Query()]
+    held: Held, caller: ReadsCoverage, parameters: Annotated[StatementParameters, Query()]
 ) -> CoverageStatement:
     """Return what was seen, sampled, lost and decoded by hour, with every denominator.
 
@@ -63,7 +63,7 @@ def get_coverage_statement(
     what came into each hop came out of it. Recall is that of the operator's canaries. What this version
     cannot tell is in `not_available`, and is not zero. A range of more than 31 days is told by day.
     """
-    with reading(held) as session:
+    with reading(held, caller) as session:
         return state(session, parameters, dt.datetime.now(dt.UTC))
 
 
