@@ -87,6 +87,8 @@ class Decoder(Base):
     calibration_n: Mapped[int]  # readings that the calibration stands on
     card: Mapped[dict[str, Any]]  # measured figures, as in the model card
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
+    log_trail: Mapped[list[bytes] | None] = mapped_column(ARRAY(BYTEA))  # its earlier entries' commitments
 
 
 class Sample(Base):
@@ -183,6 +185,7 @@ class Explanation(Base):
     anomaly_p_value: Mapped[float | None]  # conformal, floor 1 / (anomaly_calibration_n + 1)
     anomaly_calibration_n: Mapped[int | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 
 
 class ConceptMatch(Base):
@@ -208,6 +211,7 @@ class ConceptVersion(Base):
     version: Mapped[int | None]
     definition: Mapped[dict[str, Any]]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 
 
 class ModelConcept(Base):
@@ -272,6 +276,8 @@ class Flag(Base):
     last_captured_at: Mapped[dt.datetime]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[dt.datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
+    log_trail: Mapped[list[bytes] | None] = mapped_column(ARRAY(BYTEA))  # its earlier entries' commitments
 
 
 class Incident(Base):
@@ -330,6 +336,7 @@ class IncidentEvent(Base):
     labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))  # given with it
     # New ones, with their figures at that moment; of the system's events alone.
     findings: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 
 
 class AnomalyWindow(Base):

@@ -19,11 +19,12 @@ from psycopg.errors import InsufficientPrivilege
 from service import commands
 from service.store import migrate, roles
 from service.store.engine import with_database, with_user
+from service.store.evidence.tables import LogPending
 from service.store.tables import Base
 from tests.support import ROOT
 
 TABLES = sorted(Base.metadata.tables)
-TRIAGED = {"incident_events", "webhook_messages", "webhook_deliveries"}
+TRIAGED = {"incident_events", "webhook_messages", "webhook_deliveries", LogPending.__tablename__}
 """What the service itself adds rows to."""
 TRIGGER = "suppress_redundant_updates_trigger"
 LATER = "CREATE TABLE later (id integer)"
@@ -113,11 +114,38 @@ def test_the_writer_adds_and_never_takes_away_or_alters(writer_url: str, table: 
     insertion, *others = changes(table)
 
     assert refused(writer_url, *others, *schema_changes(table)) == [*others, *schema_changes(table)]
-    if table in {"api_keys", "webhook_deliveries"}:
+    if table == LogPending.__tablename__:
+        assert refused(writer_url, insertion) == []
+    elif table in {"api_keys", "webhook_deliveries"} or table.startswith("log_"):
         wanted = [insertion, f"SELECT * FROM {table}"]
         assert refused(writer_url, *wanted) == wanted
     else:
         assert refused(writer_url, insertion, f"SELECT * FROM {table}") == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_sequencer_reads_commitments_and_nothing_else(sequencer_url: str, table: str) -> None:
+    reading = f"SELECT * FROM {table}"
+    insertion, update, deletion, emptying = changes(table)
+    allowed = {
+        "log_pending": {reading, deletion},
+        "log_leaves": {reading, insertion},
+        "log_nodes": {reading, insertion},
+        "log_checkpoints": {reading, insertion},
+    }
+    tried = [reading, insertion, update, deletion, emptying, *schema_changes(table)]
+
+    assert set(tried) - set(refused(sequencer_url, *tried)) == allowed.get(table, set())
+
+
+def test_nobody_says_when_or_for_whom_a_commitment_was_made(writer_url: str, reader_url: str) -> None:
+    wanted = [
+        "INSERT INTO log_pending (at) VALUES (now())",
+        "INSERT INTO log_pending (tenant_id) VALUES (gen_random_uuid())",
+    ]
+
+    assert refused(writer_url, *wanted) == wanted
+    assert refused(reader_url, *wanted) == wanted
 
 
 def test_the_writer_rewrites_no_reading(writer_url: str) -> None:
