@@ -9,6 +9,7 @@ import time
 import sqlalchemy
 from alembic import context
 
+import service.store.evidence.tables  # noqa: F401  # its tables are part of the metadata
 from service.store.engine import create_migrator, set_in_each_transaction
 from service.store.schema import METADATA
 

@@ -107,6 +107,15 @@ def reader_url(database_url: str) -> str:
     return with_user(database_url, SERVICE_LOGIN)
 
 
+@pytest.fixture
+def sequencer_url(database_url: str) -> str:
+    """The same database with the login of the log's sequencer."""
+    from deploy.local.stores import LOG_LOGIN
+    from service.store.engine import with_user
+
+    return with_user(database_url, LOG_LOGIN)
+
+
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Valkey; yields its redis:// URL."""

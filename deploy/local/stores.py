@@ -18,7 +18,8 @@ from service.store.engine import with_database
 DATABASE = "subtext"
 WORKER_LOGIN = "subtext_worker"
 SERVICE_LOGIN = "subtext_service"
-_LOGINS = {WORKER_LOGIN: roles.WRITER, SERVICE_LOGIN: roles.READER}
+LOG_LOGIN = "subtext_log"
+_LOGINS = {WORKER_LOGIN: roles.WRITER, SERVICE_LOGIN: roles.READER, LOG_LOGIN: roles.SEQUENCER}
 
 
 def hold_postgres(data_dir: Path, url_file: Path) -> None:
@@ -46,7 +47,7 @@ def _ensure_database(url: str) -> None:
 
 
 def ensure_logins(url: str) -> None:
-    """Create the logins of worker and service unless they are there, each in its role.
+    """Create the logins of worker, service and sequencer unless they are there, each in its role.
 
     They need no password: whoever reaches the socket is let in as whom he says. They keep a process to
     what its role is granted, no more.

@@ -81,6 +81,8 @@ def plain(value: Any) -> Any:  # noqa: PLR0911  # one a type
             return {str(key): plain(one) for key, one in value.items()}
         case list() | tuple():
             return [plain(one) for one in value]
+        case _ if hasattr(value, "item"):  # a number of NumPy
+            return plain(value.item())
         case _:
             raise TypeError(f"a {type(value).__name__} has no place in the log's payloads")
 

@@ -3,7 +3,7 @@
 A perfect subtree of height h with number i covers the leaves from i * 2**h on; hashes are 32 bytes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Final, Protocol
 
@@ -47,6 +47,7 @@ class Frontier:
         """Go on from a tree of this size; ``peaks`` from the largest subtree to the smallest."""
         self._size = size
         self._peaks = list(peaks)
+        self._trail: list[bytes] = []  # of the last leaf: the subtrees that end with it, the lowest first
         if len(self._peaks) != size.bit_count():
             raise ValueError(
                 f"a tree of {size} leaves has {size.bit_count()} peaks, not {len(self._peaks)}"
@@ -65,15 +66,26 @@ class Frontier:
     def add(self, leaf: bytes) -> None:
         """Append a leaf by its hash."""
         size, carried = self._size, leaf
+        self._trail = [leaf]
         while size & 1:
             carried = node_hash(self._peaks.pop(), carried)
+            self._trail.append(carried)
             size >>= 1
         self._peaks.append(carried)
         self._size += 1
 
-    def smallest_peak(self) -> bytes:
-        """Return the hash of the perfect subtree that ends with the last leaf, the largest such."""
-        return self._peaks[-1]
+    def completed(self, tile_height: int) -> Iterator[tuple[int, int, bytes]]:
+        """Yield level, number and hash of each node at a tile's boundary that the last leaf completed."""
+        whole = self._size & -self._size if self._size else 0  # leaves of the smallest peak
+        level = 1
+        while 1 << (tile_height * level) <= whole:
+            height = tile_height * level
+            yield level, (self._size >> height) - 1, self._at(height)
+            level += 1
+
+    def _at(self, height: int) -> bytes:
+        """Return the hash of the subtree of this height that ends with the last leaf."""
+        return self._trail[height]
 
     def root(self) -> bytes:
         """Return the root of the tree as it is now."""

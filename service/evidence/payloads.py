@@ -41,14 +41,16 @@ SAMPLE: Final = Columns(
         "id", "model_id", "capture_id", "request_id", "layer", "position", "token_id", "token_text",
         "phase", "norm", "stratum", "trace_id", "span_id", "role", "inclusion_probability",
         "baseline_probability",
-        "reason", "screen_scores", "captured_at",
+        "reason", "screen_scores", "captured_at", "configuration_id",
     ),
     may_change=("stored_at",),  # the store's own note; nothing is worked out from it
 )  # fmt: skip
 """Of what was explained; part of the explanation's payload."""
 
 MATCH: Final = Columns(
-    table="concept_matches", committed=("concept", "matcher", "score"), may_change=("explanation_id",)
+    table="concept_matches",
+    committed=("concept", "concept_digest", "matcher", "score"),
+    may_change=("explanation_id",),
 )
 """Of the concepts that an explanation matches, by name; part of its payload, whose id is in it already."""
 
@@ -58,7 +60,7 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
         committed=(
             "id", "sample_id", "decoder_id", "captured_at", "text", "well_formed", "cosine", "fve",
             "fve_beyond_token", "position_class", "verified", "claims", "candidates", "margin",
-            "anomaly_score", "anomaly_p_value", "anomaly_calibration_n", "created_at",
+            "anomaly_score", "anomaly_p_value", "anomaly_calibration_n", "configuration_id", "created_at",
         ),
     ),
     Kind.FLAG: Columns(

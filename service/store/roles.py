@@ -1,6 +1,7 @@
-"""Who may do what in the store: three group roles, and what each is granted.
+"""Who may do what in the store: four group roles, and what each is granted.
 
-Logins are the operator's: a migration belongs to `OWNER`, each worker to `WRITER`, the service to `READER`.
+Logins are the operator's: a migration belongs to `OWNER`, each worker to `WRITER`, the service to `READER`,
+and whoever gives the log's entries their places to `SEQUENCER`.
 A role belongs to the whole server, a grant to one database.
 """
 
@@ -17,7 +18,8 @@ from service.store.tenants import row_security, scope
 OWNER: Final = "subtext_owner"
 WRITER: Final = "subtext_writer"
 READER: Final = scope.READER
-ROLES: Final = (OWNER, WRITER, READER)
+SEQUENCER: Final = "subtext_sequencer"
+ROLES: Final = (OWNER, WRITER, READER, SEQUENCER)
 
 GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     WRITER: {
@@ -25,7 +27,12 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         # Engines name tenants: their operator's word, by way of the stream.
         "tenants": ["SELECT", "INSERT (id, name)"],
         "models": ["SELECT", "INSERT"],
-        "decoders": ["SELECT", "INSERT", "UPDATE (verified_above, candidates)"],
+        "decoders": [
+            "SELECT",
+            "INSERT",
+            "UPDATE (verified_above, candidates)",
+            "UPDATE (log_salt, log_trail)",
+        ],
         "samples": ["SELECT", "INSERT"],
         "request_names": ["SELECT", "INSERT"],
         "explanations": ["SELECT", "INSERT"],
@@ -37,6 +44,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT",
             "UPDATE (positions_matched, positions_verified)",
             "UPDATE (first_captured_at, last_captured_at, updated_at)",
+            "UPDATE (log_salt, log_trail)",
         ],
         "incidents": [
             "SELECT",
@@ -58,6 +66,11 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "configuration_periods": ["SELECT", "INSERT", "UPDATE (last_seen_at, ended_at)"],
         "api_keys": [],
         "access_log": [],
+        # Neither a time nor a place of its own choice.
+        "log_pending": ["INSERT (kind, commitments)"],
+        "log_leaves": [],
+        "log_nodes": [],
+        "log_checkpoints": [],
     },
     READER: {
         "alembic_version": ["SELECT"],
@@ -79,6 +92,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "SELECT",
             "INSERT (id, incident_id, version, kind, key_id, key_name, from_state, to_state)",
             "INSERT (severity, reason, note, labels)",
+            "INSERT (log_salt)",
         ],
         "webhook_messages": ["SELECT", "INSERT (event_id)"],
         "anomaly_windows": ["SELECT"],
@@ -105,9 +119,22 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (subjects_total, capture_ids, captures_total, details, purpose, purpose_note)",
             "INSERT (os_user, status, result, suppressed, log_salt)",
         ],
+        "log_pending": ["SELECT", "INSERT (kind, commitments)"],
+        "log_leaves": ["SELECT"],
+        "log_nodes": ["SELECT"],
+        "log_checkpoints": ["SELECT"],
     },
 }
 """By role and table. An audit's rows are never changed by whom they are written, and deleted by nobody."""
+
+SEQUENCER_GRANTS: Final[Mapping[str, Sequence[str]]] = {
+    "alembic_version": ["SELECT"],
+    "log_pending": ["SELECT", "DELETE"],
+    "log_leaves": ["SELECT", "INSERT"],
+    "log_nodes": ["SELECT", "INSERT"],
+    "log_checkpoints": ["SELECT", "INSERT"],
+}
+"""By table: it reads nothing but commitments, and has nothing of any other table."""
 
 _DEFAULTS: Final = {WRITER: "SELECT, INSERT", READER: "SELECT"}
 """Of tables that a later version adds: enough to begin with, until `apply` grants what they need."""
@@ -154,9 +181,13 @@ def apply(url: str) -> Advice | None:
         if getattr(error.orig, "sqlstate", None) != _NOT_ALLOWED:
             raise
         return _advice(engine, str(error.orig))
+    else:
+        # A store of before has the others, and an upgrade must not take from them what they need by now.
+        with engine.connect() as connection:
+            is_known = _is_known(connection, SEQUENCER)
+        return None if is_known else _advice(engine, f"this login may not create {SEQUENCER}")
     finally:
         engine.dispose()
-    return None
 
 
 class _NotAllowedError(Exception):
@@ -180,26 +211,31 @@ def _apply_when_unlocked(engine: Engine) -> None:
 def _apply(connection: Connection) -> None:
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
     schema = _quoted(connection, connection.execute(text("SELECT current_schema()")).scalar_one())
-    for role in ROLES:
+    for role in (OWNER, WRITER, READER):
         _create(connection, role)
+    roles = ROLES if _can_create(connection, SEQUENCER) else (OWNER, WRITER, READER)
     # A login that made a role may hand it on, and still does not have what it has.
     if not _is(connection, f"pg_has_role('{OWNER}', 'USAGE')"):
         connection.execute(text(f"GRANT {OWNER} TO CURRENT_USER"))
     database = _quoted(connection, connection.execute(text("SELECT current_database()")).scalar_one())
-    connection.execute(text(f"GRANT CONNECT ON DATABASE {database} TO {', '.join(ROLES)}"))
+    connection.execute(text(f"GRANT CONNECT ON DATABASE {database} TO {', '.join(roles)}"))
     connection.execute(text(f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC"))
     connection.execute(text(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {OWNER}"))
-    connection.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO {WRITER}, {READER}"))
+    connection.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO {', '.join(roles[1:])}"))
     # PostgreSQL only warns about a grant that it did not give.
     if not _is(connection, f"has_schema_privilege('{OWNER}', current_schema(), 'CREATE')"):
         raise _NotAllowedError(f"only the owner of schema {schema} can let {OWNER} have tables in it")
     tables = _tables(connection)
     _move_tables(connection, schema, {table: owner for table, owner in tables.items() if owner != OWNER})
-    for role, default in _DEFAULTS.items():
+    columns = _columns(connection)
+    for role in roles[1:]:
         for table in tables:
             connection.execute(text(f"REVOKE ALL ON {schema}.{table} FROM {role}"))
-            for privilege in GRANTS[role][table]:
+            for privilege in GRANTS.get(role, SEQUENCER_GRANTS).get(table, ()):
+                if not _named(privilege) <= columns[table]:
+                    continue  # the database is at an older version
                 connection.execute(text(f"GRANT {privilege} ON {schema}.{table} TO {role}"))
+    for role, default in _DEFAULTS.items():
         for creator in ("CURRENT_USER", OWNER):
             connection.execute(
                 text(
@@ -207,7 +243,8 @@ def _apply(connection: Connection) -> None:
                     f" GRANT {default} ON TABLES TO {role}"
                 )
             )
-    row_security.put_on(connection, list(tables), row_security.Roles(OWNER, WRITER, READER))
+    sequencer = SEQUENCER if SEQUENCER in roles else None
+    row_security.put_on(connection, list(tables), row_security.Roles(OWNER, WRITER, READER, sequencer))
 
 
 def _move_tables(connection: Connection, schema: str, owners: Mapping[str, str]) -> None:
@@ -237,12 +274,42 @@ def _create(connection: Connection, role: str) -> None:
     )
 
 
+def _can_create(connection: Connection, role: str) -> bool:
+    """Create the role if this login may, and tell whether it is there."""
+    try:
+        with connection.begin_nested():
+            _create(connection, role)
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) != _NOT_ALLOWED:
+            raise
+    return _is_known(connection, role)
+
+
 def _tables(connection: Connection) -> dict[str, str]:
     """Return the owners of those tables of ours that are there: a database may be at an older version."""
     found = connection.execute(
         text("SELECT tablename, tableowner FROM pg_tables WHERE schemaname = current_schema()")
     )
     return {table: owner for table, owner in found if table in GRANTS[READER]}
+
+
+def _columns(connection: Connection) -> dict[str, set[str]]:
+    """Return the columns that there are, by table."""
+    found = connection.execute(
+        text(
+            "SELECT relname, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
+            " WHERE relnamespace = current_schema()::regnamespace AND attnum > 0 AND NOT attisdropped"
+        )
+    )
+    columns: dict[str, set[str]] = {}
+    for table, column in found:
+        columns.setdefault(table, set()).add(column)
+    return columns
+
+
+def _named(privilege: str) -> set[str]:
+    """Return the columns that a privilege is for; none when it is for the whole table."""
+    return set(privilege.partition("(")[2].rstrip(")").replace(" ", "").split(",")) - {""}
 
 
 def _advice(engine: Engine, problem: str) -> Advice:
@@ -254,7 +321,7 @@ def _advice(engine: Engine, problem: str) -> Advice:
         *(f"CREATE ROLE {role} NOLOGIN;" for role in missing),
         f"GRANT {OWNER} TO {login};",
         f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {OWNER};",
-        f"GRANT USAGE ON SCHEMA {schema} TO {WRITER}, {READER};",
+        f"GRANT USAGE ON SCHEMA {schema} TO {', '.join(ROLES[1:])};",
     ]
     return Advice(problem, "\n".join(f"  {statement}" for statement in statements))
 

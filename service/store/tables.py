@@ -69,6 +69,8 @@ class Decoder(OfTenant, Base):
     calibration_n: Mapped[int]  # readings that the calibration stands on
     card: Mapped[dict[str, Any]]  # measured figures, as in the model card
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
+    log_trail: Mapped[list[bytes] | None] = mapped_column(ARRAY(BYTEA))  # its earlier entries' commitments
 
 
 class Sample(OfTenant, Base):
@@ -169,6 +171,7 @@ class Explanation(OfTenant, Base):
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     # Of the worker that read it, a ConfigurationVersion; None: stored by a worker of before.
     configuration_id: Mapped[int | None]
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 
 
 class ConceptMatch(OfTenant, Base):
@@ -199,6 +202,7 @@ class ConceptVersion(Base):
     version: Mapped[int | None]
     definition: Mapped[dict[str, Any]]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 
 
 class ModelConcept(OfTenant, Base):
@@ -263,6 +267,8 @@ class Flag(OfTenant, Base):
     last_captured_at: Mapped[dt.datetime]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[dt.datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
+    log_trail: Mapped[list[bytes] | None] = mapped_column(ARRAY(BYTEA))  # its earlier entries' commitments
 
 
 class Incident(OfTenant, Base):
@@ -321,6 +327,7 @@ class IncidentEvent(OfTenant, Base):
     labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))  # given with it
     # New ones, with their figures at that moment; of the system's events alone.
     findings: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 
 
 class AnomalyWindow(OfTenant, Base):

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import EventKind, Reason, State
 from service.store import identity
-from service.store.tables import Flag, Incident, IncidentEvent, WebhookMessage
+from service.store.evidence.events import add_event
+from service.store.tables import Flag, Incident, WebhookMessage
 
 
 class Actor(NamedTuple):
@@ -68,7 +69,7 @@ def apply(session: Session, incident: Incident, change: Change, actor: Actor) ->
         "note": change.note,
         "labels": dict(change.labels),
     }
-    session.execute(insert(IncidentEvent).values(event))
+    add_event(session, event)
     session.execute(insert(WebhookMessage).values(event_id=event["id"]))
     values = {
         "state": change.to,

@@ -4,6 +4,7 @@
 |---|---|
 | owner | every tenant's; one's in a transaction that names it, as of a service under one login for all |
 | writer | every tenant's: a worker is trusted with all of them and names the one that it stores for |
+| sequencer | every tenant's of the evidence log, and of no other table |
 | reader | those of the tenant and models that the transaction names; none where it names no tenant |
 
 It goes on behind every migration, for every table that has a `tenant_id`: no later table can be forgotten.
@@ -32,11 +33,13 @@ _IS_ASKED_FOR: Final = (
 
 
 class Roles(NamedTuple):
-    """Names of the three roles."""
+    """Names of the roles."""
 
     owner: str
     writer: str
     reader: str
+    sequencer: str | None = None
+    """None: whoever migrates may not make it."""
 
 
 class _Policy(NamedTuple):
@@ -96,6 +99,8 @@ def _policies(table: str, columns: set[str], roles: Roles) -> list[_Policy]:
         _Policy("tenant_writer", roles.writer, "true"),
         _Policy("tenant_reader", roles.reader, " AND ".join([_IS_TENANTS, *allowed])),
     ]
+    if table.startswith("log_") and roles.sequencer is not None:
+        policies.append(_Policy("tenant_sequencer", roles.sequencer, "true"))
     if table == "api_keys":
         # Before a key is known its tenant is not. Whoever has the digest of a key finds that one key.
         policies.append(_Policy("key_reader", roles.reader, _IS_ASKED_FOR, command="SELECT"))
@@ -117,7 +122,7 @@ def _allowed_models(table: str, columns: set[str]) -> list[str]:
         return [_is_allowed("id", MODELS_SETTING, "uuid[]")]
     if "model_id" in columns:
         return [_is_allowed("model_id", MODELS_SETTING, "uuid[]")]
-    if table == "coverage_minutes":
+    if "model" in columns:  # counts, canaries and configurations name it as it is served
         return [_is_allowed("model", MODEL_NAMES_SETTING, "text[]")]
     return []
 

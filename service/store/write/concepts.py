@@ -12,6 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from service.evidence import entry
+from service.evidence.payloads import Kind, payload_of
+from service.store.base import values_of
+from service.store.evidence.append import append
 from service.store.tables import ConceptVersion, ModelConcept
 
 
@@ -40,12 +44,20 @@ def register_concepts(session: Session, model_id: uuid.UUID, concepts: Sequence[
             "name": concept.name,
             "version": concept.version,
             "definition": dict(concept.definition),
+            "log_salt": entry.new_salt(),
         }
         for concept in sorted(concepts, key=lambda one: one.name)  # one order for all workers: no deadlock
     ]
     if not rows:
         return
-    session.execute(insert(ConceptVersion).on_conflict_do_nothing(), rows)
+    insertion = insert(ConceptVersion).on_conflict_do_nothing().returning(ConceptVersion)
+    new = [values_of(one) for one in session.scalars(insertion, rows)]
+    append(
+        session,
+        Kind.CONCEPT_VERSION,
+        [payload_of(Kind.CONCEPT_VERSION, one) for one in new],
+        [one["log_salt"] for one in new],
+    )
     of_model = [
         {"model_id": model_id, "digest": row["digest"], "name": row["name"], "version": row["version"]}
         for row in rows

@@ -5,11 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from service.evidence import entry
+from service.evidence.payloads import Kind, payload_of
 from service.store import identity
+from service.store.base import values_of
+from service.store.evidence.append import append
 from service.store.tables import Decoder, Model
 from service.store.tenants import scope
 from service.store.tenants.tables import Tenant
@@ -66,13 +70,41 @@ def register_decoder(session: Session, decoder: NewDecoder) -> tuple[uuid.UUID, 
         "verified_above": dict(decoder.verified_above) or None,
         "candidates": decoder.candidates,
     }
-    insertion = insert(Decoder).values(row)
+    before = _stored(session, decoder_id)
+    salt = entry.new_salt()
+    insertion = insert(Decoder).values(row | {"log_salt": salt})
     changes = {
         "verified_above": func.coalesce(insertion.excluded.verified_above, Decoder.verified_above),
         "candidates": insertion.excluded.candidates,
     }
     session.execute(insertion.on_conflict_do_update(index_elements=["tenant_id", "digest"], set_=changes))
+    _log(session, before, _stored(session, decoder_id) or {}, salt)
     return model_id, decoder_id
+
+
+def _stored(session: Session, decoder_id: uuid.UUID) -> dict[str, Any] | None:
+    query = select(Decoder).where(Decoder.id == decoder_id).with_for_update()
+    found = session.scalar(query.execution_options(populate_existing=True))
+    return None if found is None else values_of(found)
+
+
+def _log(
+    session: Session, before: Mapping[str, Any] | None, stored: Mapping[str, Any], salt: bytes
+) -> None:
+    """Commit to a decoder that is new, in no log yet, or has changed."""
+    if stored["log_salt"] == salt:
+        append(session, Kind.DECODER, [payload_of(Kind.DECODER, stored)], [salt])
+        return
+    trail = list(stored["log_trail"] or [])
+    if before is not None and before["log_salt"] is not None:
+        if payload_of(Kind.DECODER, before) == payload_of(Kind.DECODER, stored):
+            return
+        trail.append(entry.commit(before["log_salt"], payload_of(Kind.DECODER, before, trail)))
+    elif stored["log_salt"] is not None:
+        return  # another worker has registered it just now
+    append(session, Kind.DECODER, [payload_of(Kind.DECODER, stored, trail)], [salt])
+    values = {"log_salt": salt, "log_trail": trail}
+    session.execute(update(Decoder).where(Decoder.id == stored["id"]).values(values))
 
 
 def _name_tenant(session: Session, name: str) -> None:

@@ -10,8 +10,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from service.evidence import entry
+from service.evidence.payloads import Kind, payload_of
 from service.incidents.lifecycle import FindingKind
 from service.store import identity
+from service.store.base import values_of
 from service.store.tables import ConceptMatch, Explanation, Flag, FlagStatus, Sample
 from service.store.write.evidence import Decision, Evidence, Finding, Sighting, Verdicts
 
@@ -44,6 +47,8 @@ class RefreshedFlags(NamedTuple):
     raised: list[RaisedFlag]
     findings: list[Finding]
     """Every flag that the evidence suffices for, new or not."""
+    committed: list[bytes]
+    """What the log has to take up: a commitment to each flag that is new or has changed."""
 
 
 class Subject(NamedTuple):
@@ -68,7 +73,7 @@ def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> Ref
     The caller must hold the capture's lock: two workers that count at the same time would each miss the
     other's positions.
     """
-    raised, findings = [], []
+    refreshed = RefreshedFlags([], [], [])
     read = _list_read(session, subject)
     evidence = Evidence(
         sightings=_list_sightings(session, subject, verdicts),
@@ -85,10 +90,13 @@ def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> Ref
             **subject._asdict(),
             **_values_of(decided, verdicts),
         }
-        if _upsert_flag(session, row):
-            raised.append(RaisedFlag(decided.concept, decided.severity, row["status"]))
-        findings.append(_finding(decided, row))
-    return RefreshedFlags(raised, findings)
+        is_new, commitment = _upsert_flag(session, row)
+        if is_new:
+            refreshed.raised.append(RaisedFlag(decided.concept, decided.severity, row["status"]))
+        if commitment is not None:
+            refreshed.committed.append(commitment)
+        refreshed.findings.append(_finding(decided, row))
+    return refreshed
 
 
 def _finding(decided: Decision, row: Mapping[str, Any]) -> Finding:
@@ -183,16 +191,33 @@ def _read_of(subject: Subject) -> tuple[Any, ...]:
     )
 
 
-def _upsert_flag(session: Session, row: dict[str, Any]) -> bool:
-    """Insert or update the flag; return whether the row is new."""
-    new = insert(Flag).values(row).on_conflict_do_nothing().returning(Flag.id)
-    if session.execute(new).scalar_one_or_none() is not None:
-        return True
-    # Severity, rule, status and digests record why the flag was raised, so updates do not change them. No
-    # lead would become calibrated: the positions that decide it were all read before those that do not.
-    changes = {
-        name: row[name]
-        for name in ("positions_matched", "positions_verified", "first_captured_at", "last_captured_at")
-    }
+_CHANGES: Final = ("positions_matched", "positions_verified", "first_captured_at", "last_captured_at")
+"""Severity, rule, status and digests record why the flag was raised, so updates do not change them. No lead
+would become calibrated: the positions that decide it were all read before those that do not."""
+
+
+def _upsert_flag(session: Session, row: dict[str, Any]) -> tuple[bool, bytes | None]:
+    """Insert or update the flag; return whether it is new, and the commitment to it if it is or changed."""
+    salt = entry.new_salt()
+    new = insert(Flag).values(row | {"log_salt": salt}).on_conflict_do_nothing().returning(Flag.created_at)
+    created_at = session.execute(new).scalar_one_or_none()
+    if created_at is not None:
+        return True, entry.commit(salt, payload_of(Kind.FLAG, row | {"created_at": created_at}))
+    query = select(Flag).where(Flag.id == row["id"]).execution_options(populate_existing=True)
+    stored = values_of(session.scalars(query).one())
+    changes = {name: row[name] for name in _CHANGES if row[name] != stored[name]}
+    commitment = None
+    if changes:
+        trail = _trail(stored)
+        commitment = entry.commit(salt, payload_of(Kind.FLAG, stored | changes, trail))
+        changes |= {"log_salt": salt, "log_trail": trail}
     session.execute(update(Flag).where(Flag.id == row["id"]).values(changes | {"updated_at": func.now()}))
-    return False
+    return False, commitment
+
+
+def _trail(stored: Mapping[str, Any]) -> list[bytes]:
+    """Return the commitments to the flag's states up to this one; a flag of before the log has none."""
+    trail: list[bytes] = stored["log_trail"] or []
+    if stored["log_salt"] is None:
+        return trail
+    return [*trail, entry.commit(stored["log_salt"], payload_of(Kind.FLAG, stored, trail))]

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import EventKind, State, highest
 from service.store import identity
+from service.store.evidence.events import add_event
 from service.store.tables import Incident, IncidentEvent, WebhookMessage
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
@@ -163,7 +164,7 @@ def _add_event(
         ],
         **event,
     }
-    session.execute(insert(IncidentEvent).values(row))
+    add_event(session, row)
     session.execute(insert(WebhookMessage).values(event_id=event_id))
 
 

@@ -5,7 +5,7 @@ Every id is derived from the content that it identifies, so a redelivered batch 
 
 import datetime as dt
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,14 +13,17 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from service.evidence import entry
+from service.evidence.payloads import Kind, explanation_payload
 from service.store import identity
 from service.store.base import values_of
 from service.store.configuration.write import version_ids
+from service.store.evidence.append import add_pending, append
 from service.store.tables import ConceptMatch, Explanation, Sample
 from service.store.write import incident_repair, incidents, names
 from service.store.write.evidence import ConceptVersion, Verdicts
 from service.store.write.flags import RaisedFlag, Subject, refresh_flags
-from subtext_sidecar.contract.configuration import Kind
+from subtext_sidecar.contract.configuration import Kind as ConfigurationKind
 
 
 class NewMatch(NamedTuple):
@@ -96,7 +99,7 @@ def store_batch(
 
     1. Samples and the names of their captures, then explanations, then concept matches, each ON CONFLICT
        DO NOTHING. Of the explanations of one capture, what is stored later has a later `created_at`, also
-       within a batch: calibrated flags look at the positions that were read first.
+       within a batch: calibrated flags look at the positions that were read first. The log commits to each.
     2. For each capture of the batch, recount the verified positions and raise or update the flags.
     3. Open the capture's incident for what was found, or let it grow; in a savepoint, for nothing that is
        wrong there may cost a reading or a flag.
@@ -114,18 +117,24 @@ def store_batch(
         | {"model_id": model_id, "configuration_id": engines.get(new.engine_configuration)}
         for new in readings
     ]
-    session.execute(insert(Sample).on_conflict_do_nothing(), samples)
+    new_samples = set(
+        session.execute(insert(Sample).on_conflict_do_nothing().returning(Sample.id), samples).scalars()
+    )
     names.add_names(
         session, [names.NamedSample(new.sample, new.request_names) for new in readings], model_id, tenant
     )
-    new_ids = _insert_explanations(session, readings, decoder_id, configuration_id)
-    _insert_matches(session, readings, decoder_id, new_ids, verdicts.concept_versions)
-    stored = StoredBatch(new_ids, [], [], [])
+    rows = _insert_explanations(session, readings, decoder_id, configuration_id)
+    matches = _insert_matches(session, readings, decoder_id, rows.keys(), verdicts.concept_versions)
+    _log_explanations(session, rows, _stored_samples(session, samples, new_samples, rows), matches)
+    stored = StoredBatch(frozenset(rows), [], [], [])
     found = []
+    committed = []
     for subject in subjects:
-        raised, findings = refresh_flags(session, subject, verdicts)
-        stored.flags.extend(raised)
-        found.append(incident_repair.Unrecorded(subject, findings))
+        refreshed = refresh_flags(session, subject, verdicts)
+        stored.flags.extend(refreshed.raised)
+        committed.extend(refreshed.committed)
+        found.append(incident_repair.Unrecorded(subject, refreshed.findings))
+    add_pending(session, Kind.FLAG, committed)
     for recorded in incident_repair.try_to_record(session, found, anomaly_p_value=verdicts.anomaly_p_value):
         stored.incidents.extend(recorded.changes)
         if recorded.error is not None:
@@ -149,7 +158,7 @@ def lock_captures(session: Session, subjects: Sequence[Subject]) -> None:
 def _engine_versions(session: Session, readings: Sequence[NewReading]) -> dict[str | None, int]:
     """Return the ids of the engines' versions by digest: what they hold may be told later."""
     digests = {new.engine_configuration for new in readings if new.engine_configuration is not None}
-    ids = version_ids(session, {(Kind.PLUGIN, digest) for digest in digests})
+    ids = version_ids(session, {(ConfigurationKind.PLUGIN, digest) for digest in digests})
     return {digest: id_ for (_, digest), id_ in ids.items()}
 
 
@@ -158,7 +167,8 @@ def _insert_explanations(
     readings: Sequence[NewReading],
     decoder_id: uuid.UUID,
     configuration_id: int | None,
-) -> frozenset[uuid.UUID]:
+) -> dict[uuid.UUID, dict[str, Any]]:
+    """Insert them and return the rows of those that are new, by id."""
     # The transaction's own time is from before it held the lock, and the same for all rows.
     now = session.execute(select(func.clock_timestamp())).scalar_one()
     rows = [
@@ -182,30 +192,68 @@ def _insert_explanations(
             "anomaly_calibration_n": new.anomaly_calibration_n,
             "configuration_id": configuration_id,
             "created_at": now + place * dt.timedelta(microseconds=1),
+            "log_salt": entry.new_salt(),
         }
         for place, new in enumerate(readings)
     ]
     statement = insert(Explanation).on_conflict_do_nothing().returning(Explanation.id)
-    return frozenset(session.execute(statement, rows).scalars())
+    new = set(session.execute(statement, rows).scalars())
+    # Of one sample twice in a batch the first is stored.
+    return {row["id"]: row for row in reversed(rows) if row["id"] in new}
+
+
+def _log_explanations(
+    session: Session,
+    rows: Mapping[uuid.UUID, Mapping[str, Any]],
+    samples: Mapping[uuid.UUID, Mapping[str, Any]],
+    matches: Mapping[uuid.UUID, Sequence[Mapping[str, Any]]],
+) -> None:
+    payloads = [
+        explanation_payload(row, samples[row["sample_id"]], matches.get(key, ()))
+        for key, row in rows.items()
+    ]
+    append(session, Kind.EXPLANATION, payloads, [row["log_salt"] for row in rows.values()])
+
+
+def _stored_samples(
+    session: Session,
+    samples: Sequence[dict[str, Any]],
+    new: Collection[uuid.UUID],
+    rows: Mapping[uuid.UUID, Mapping[str, Any]],
+) -> dict[uuid.UUID, dict[str, Any]]:
+    """Return the samples as they are stored: another decoder may have had them before."""
+    stored = {sample["id"]: sample for sample in reversed(samples) if sample["id"] in new}
+    missing = {row["sample_id"] for row in rows.values()} - stored.keys()
+    if missing:
+        stored |= {
+            one.id: values_of(one) for one in session.scalars(select(Sample).where(Sample.id.in_(missing)))
+        }
+    return stored
 
 
 def _insert_matches(
     session: Session,
     readings: Sequence[NewReading],
     decoder_id: uuid.UUID,
-    new_ids: frozenset[uuid.UUID],
+    new_ids: Collection[uuid.UUID],
     definitions: Mapping[str, ConceptVersion],
-) -> None:
+) -> dict[uuid.UUID, list[dict[str, Any]]]:
+    """Insert the matches of new explanations and return them, by explanation."""
     digests = {concept: version.digest for concept, version in definitions.items()}
-    rows = [
-        {
-            "explanation_id": explanation_id,
-            "concept_digest": digests.get(match.concept),
-            **match._asdict(),
-        }
-        for new in readings
-        for match in new.matches
-        if (explanation_id := identity.explanation_id(new.sample.id, decoder_id)) in new_ids
-    ]
+    rows: dict[tuple[uuid.UUID, str], dict[str, Any]] = {}
+    for new in readings:
+        explanation_id = identity.explanation_id(new.sample.id, decoder_id)
+        if explanation_id in new_ids:
+            for match in new.matches:
+                row = {
+                    "explanation_id": explanation_id,
+                    "concept_digest": digests.get(match.concept),
+                    **match._asdict(),
+                }
+                rows.setdefault((explanation_id, match.concept), row)
     if rows:
-        session.execute(insert(ConceptMatch).on_conflict_do_nothing(), rows)
+        session.execute(insert(ConceptMatch).on_conflict_do_nothing(), list(rows.values()))
+    matches: dict[uuid.UUID, list[dict[str, Any]]] = {}
+    for row in rows.values():
+        matches.setdefault(row["explanation_id"], []).append(row)
+    return matches

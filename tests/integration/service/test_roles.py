@@ -20,6 +20,7 @@ from service import commands
 from service.store import migrate, roles
 from service.store.canary.tables import CanaryRun
 from service.store.engine import with_database, with_user
+from service.store.evidence.tables import LogPending
 from service.store.schema import METADATA
 from service.store.tenants import scope
 from tests.support import ROOT
@@ -31,6 +32,7 @@ TRIAGED = {
     "webhook_deliveries",
     "access_log",
     CanaryRun.__tablename__,
+    LogPending.__tablename__,
 }
 """What the service's login adds rows to: itself, and the canaries' runner."""
 TRIGGER = "suppress_redundant_updates_trigger"
@@ -128,13 +130,40 @@ def test_the_writer_adds_and_never_takes_away_or_alters(writer_url: str, table: 
     insertion, *others = changes(table)
 
     assert refused(writer_url, *others, *schema_changes(table)) == [*others, *schema_changes(table)]
-    if table in {"api_keys", "webhook_deliveries", "access_log"}:
+    if table == LogPending.__tablename__:
+        assert refused(writer_url, insertion) == []
+    elif table in {"api_keys", "webhook_deliveries", "access_log"} or table.startswith("log_"):
         wanted = [insertion, f"SELECT * FROM {table}"]
         assert refused(writer_url, *wanted) == wanted
     elif table == "tenants":
         assert refused(writer_url, insertion, f"SELECT * FROM {table}") == [insertion]
     else:
         assert refused(writer_url, insertion, f"SELECT * FROM {table}") == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_sequencer_reads_commitments_and_nothing_else(sequencer_url: str, table: str) -> None:
+    reading = f"SELECT * FROM {table}"
+    insertion, update, deletion, emptying = changes(table)
+    allowed = {
+        "log_pending": {reading, deletion},
+        "log_leaves": {reading, insertion},
+        "log_nodes": {reading, insertion},
+        "log_checkpoints": {reading, insertion},
+    }
+    tried = [reading, insertion, update, deletion, emptying, *schema_changes(table)]
+
+    assert set(tried) - set(refused(sequencer_url, *tried)) == allowed.get(table, set())
+
+
+def test_nobody_says_when_or_for_whom_a_commitment_was_made(writer_url: str, reader_url: str) -> None:
+    wanted = [
+        "INSERT INTO log_pending (at) VALUES (now())",
+        "INSERT INTO log_pending (tenant_id) VALUES (gen_random_uuid())",
+    ]
+
+    assert refused(writer_url, *wanted) == wanted
+    assert refused(reader_url, *wanted) == wanted
 
 
 def test_the_writer_rewrites_no_reading(writer_url: str) -> None:

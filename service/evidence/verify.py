@@ -1,0 +1,350 @@
+"""Hold rows, log and checkpoints of one tenant against each other, and name all that does not fit. Pure.
+
+Nothing is believed but the public key: leaves are hashed anew, every node and every root is recomputed, and
+every row is committed to again.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple, Protocol
+from uuid import UUID
+
+from service.evidence.entry import Leaf
+from service.evidence.merkle import Frontier
+from service.evidence.note import Checkpoint, NoteError, Verifier, read_checkpoint
+from service.evidence.payloads import Kind
+from service.evidence.row import Row
+
+TILE_HEIGHT: Final = 8
+"""A node is stored of each 2**8 leaves or nodes below it, as in C2SP tlog-tiles."""
+TRANSACTION_TIME: Final = timedelta(minutes=10)
+"""No transaction of ours lives longer, so no entry is older than its row or an earlier entry by more."""
+ROLLOUT_TIME: Final = timedelta(days=1)
+"""For how long after a log's first entry rows may still come from workers of before it."""
+_MAY_PRECEDE: Final = frozenset({Kind.FLAG, Kind.DECODER})
+"""Kinds whose row may be from before the log, as it gets an entry when it changes."""
+
+
+class What(StrEnum):
+    """What does not fit."""
+
+    CHECKPOINT_UNREADABLE = "checkpoint_unreadable"
+    CHECKPOINT_OUT_OF_ORDER = "checkpoint_out_of_order"
+    CHECKPOINT_MISSING = "checkpoint_missing"
+    LEAF_MISSING = "leaf_missing"
+    LEAVES_CHANGED = "leaves_changed"
+    NODE_CHANGED = "node_changed"
+    BACKDATED = "backdated"
+    KIND_CHANGED = "kind_changed"
+    ROW_CHANGED = "row_changed"
+    ROW_DELETED = "row_deleted"
+    ROW_NOT_IN_LOG = "row_not_in_log"
+
+
+class Finding(NamedTuple):
+    """One thing that does not fit."""
+
+    what: What
+    where: str
+    why: str
+
+
+class Node(NamedTuple):
+    """The stored root of 2 ** (TILE_HEIGHT * level) leaves."""
+
+    level: int
+    number: int
+    hash: bytes
+
+
+class Pending(NamedTuple):
+    """Commitments of one transaction that have no place yet."""
+
+    id: int
+    kind: str
+    at: datetime
+    commitments: Sequence[bytes]
+
+
+class Log(Protocol):
+    """One tenant's rows and log, all of one moment."""
+
+    def leaves(self) -> Iterable[Leaf]:
+        """Yield the leaves by their places."""
+
+    def nodes(self) -> Iterable[Node]:
+        """Yield the stored nodes."""
+
+    def find(self, commitments: Sequence[bytes]) -> Mapping[bytes, Leaf]:
+        """Return the leaves of those commitments that have one."""
+
+    def pending(self) -> Iterable[Pending]:
+        """Yield what waits."""
+
+    def rows(self) -> Iterable[Sequence[Row]]:
+        """Yield the rows, some at a time."""
+
+    def notes(self) -> Iterable[str]:
+        """Yield the database's copies of the checkpoints, the smallest first."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was looked at, and what does not fit."""
+
+    findings: list[Finding] = field(default_factory=list)
+    leaves: int = 0
+    rows: int = 0
+    """Rows that opened their entry."""
+    pending: int = 0
+    checkpoints: int = 0
+    not_in_log: dict[str, int] = field(default_factory=dict)
+    """Rows from before the log, by kind: nothing is said about them."""
+    unknown: dict[str, int] = field(default_factory=dict)
+    """Entries of kinds that this version has no rows for."""
+
+    def add(self, what: What, where: str, why: str) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(what, where, why))
+
+
+def origin_of(name: str, tenant: UUID) -> str:
+    """Return what a tenant's checkpoints call their log."""
+    return f"{name}/{tenant}"
+
+
+def verify(
+    log: Log, notes: Sequence[str], verifier: Verifier, origin: str, erased: frozenset[bytes] = frozenset()
+) -> Report:
+    """Return what does not fit, in the order in which it was found.
+
+    ``notes`` are the folder's, which no login of the database can write; ``erased`` are commitments whose
+    rows were deleted under a tombstone.
+    """
+    report = Report()
+    checkpoints = _read(notes, verifier, origin, report)
+    report.checkpoints = len(checkpoints)
+    _compare_copies(log.notes(), notes, report)
+    begun = _check_tree(log, checkpoints, report)
+    _check_rows(log, begun, erased, report)
+    return report
+
+
+def _read(notes: Iterable[str], verifier: Verifier, origin: str, report: Report) -> list[Checkpoint]:
+    """Return the checkpoints that are signed and of this log, each larger than those before it."""
+    checkpoints: list[Checkpoint] = []
+    for number, note in enumerate(notes):
+        where = f"checkpoint {number}"
+        try:
+            checkpoint = read_checkpoint(verifier.open(note))
+        except NoteError as error:
+            report.add(What.CHECKPOINT_UNREADABLE, where, str(error))
+            continue
+        if checkpoint.origin != origin:
+            report.add(What.CHECKPOINT_UNREADABLE, where, f"it is of another log, {checkpoint.origin}")
+        elif checkpoints and checkpoint.size <= checkpoints[-1].size:
+            report.add(
+                What.CHECKPOINT_OUT_OF_ORDER,
+                where,
+                f"it is of {checkpoint.size} entries and follows one of {checkpoints[-1].size}",
+            )
+        else:
+            checkpoints.append(checkpoint)
+    return checkpoints
+
+
+def _compare_copies(copies: Iterable[str], notes: Sequence[str], report: Report) -> None:
+    of_database, of_folder = list(copies), set(notes)
+    known = set(of_database)
+    for note in of_database:
+        if note not in of_folder:
+            report.add(What.CHECKPOINT_MISSING, _named(note), "the database has it and the folder has not")
+    for note in notes:
+        if note not in known:
+            report.add(What.CHECKPOINT_MISSING, _named(note), "the folder has it and the database has not")
+
+
+def _named(note: str) -> str:
+    return f"checkpoint of {note.split(chr(10))[1] if note.count(chr(10)) else '?'} entries"
+
+
+class _Leaves:
+    """The leaves one after the other: places, times and tree."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self.frontier = Frontier()
+        self.begun: datetime | None = None
+        self._latest: datetime | None = None
+        self._ahead = 0
+
+    def add(self, leaf: Leaf) -> None:
+        place = self.frontier.size + self._ahead
+        if leaf.seq != place:
+            missing = f"entry {place}" if leaf.seq <= place + 1 else f"entries {place} to {leaf.seq - 1}"
+            self._report.add(What.LEAF_MISSING, missing, f"the next one in the log is entry {leaf.seq}")
+            self._ahead = leaf.seq - self.frontier.size
+        self.begun = leaf.at if self.begun is None else self.begun
+        self._latest = leaf.at if self._latest is None else max(self._latest, leaf.at)
+        if leaf.at < self._latest - TRANSACTION_TIME:
+            self._report.add(
+                What.BACKDATED, f"entry {leaf.seq}", f"it is of {leaf.at}, after one of {self._latest}"
+            )
+        self.frontier.add(leaf.hash())
+
+
+def _check_tree(log: Log, checkpoints: Sequence[Checkpoint], report: Report) -> datetime | None:
+    """Recompute the tree; return the time of its first entry."""
+    roots = {one.size: one.root for one in checkpoints}
+    stored = {(one.level, one.number): one.hash for one in log.nodes()}
+    leaves = _Leaves(report)
+    fits = 0
+    misfits: list[int] = []
+    wrong_nodes: list[tuple[int, int]] = []
+    for leaf in log.leaves():
+        leaves.add(leaf)
+        size = leaves.frontier.size
+        wrong_nodes.extend(
+            (level, number)
+            for level, number, node in leaves.frontier.completed(TILE_HEIGHT)
+            if stored.pop((level, number), None) != node
+        )
+        if (root := roots.pop(size, None)) is not None:
+            if root != leaves.frontier.root():
+                misfits.append(size)
+            elif not misfits:
+                fits = size
+    report.leaves = leaves.frontier.size
+    if roots:
+        report.add(
+            What.LEAF_MISSING,
+            f"entries {report.leaves} to {max(roots) - 1}",
+            "they are in a signed checkpoint and not in the log",
+        )
+    if misfits:
+        report.add(
+            What.LEAVES_CHANGED,
+            f"entries {fits} to {misfits[0] - 1}{_within(wrong_nodes)}",
+            f"changed or in another order: the checkpoint of {misfits[0]} entries has another root,"
+            f" and so have {len(misfits) - 1} later ones",
+        )
+    # With other leaves every node above them is another one.
+    _add_nodes(report, [] if misfits else wrong_nodes, "the entries below give another")
+    _add_nodes(report, stored, "the log has no entries for it")
+    return leaves.begun
+
+
+def _add_nodes(report: Report, nodes: Iterable[tuple[int, int]], why: str) -> None:
+    for level, number in nodes:
+        report.add(What.NODE_CHANGED, f"node {number} of level {level}", why)
+
+
+def _within(wrong: Sequence[tuple[int, int]]) -> str:
+    lowest = [number for level, number in wrong if level == 1]
+    width = 1 << TILE_HEIGHT
+    return f", first within {lowest[0] * width} to {(lowest[0] + 1) * width - 1}" if lowest else ""
+
+
+class _Accounts:
+    """Which entries have a row, and which rows have none."""
+
+    def __init__(self, log: Log, begun: datetime | None, report: Report) -> None:
+        self._log, self._begun, self._report = log, begun, report
+        self._found = bytearray((report.leaves >> 3) + 1)  # a bit an entry
+        self.waiting: dict[bytes, Pending] = {}
+        self.strays: defaultdict[str, list[tuple[Row, int]]] = defaultdict(list)
+        """By kind, rows of which entries are missing, with how many."""
+        for batch in log.pending():
+            report.pending += len(batch.commitments)
+            self.waiting |= dict.fromkeys(batch.commitments, batch)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        leaves = self._log.find([one for row in rows for one in row.commitments])
+        for row in rows:
+            if row.salt is None:
+                self._add_without(row)
+                continue
+            missing = 0
+            for number, commitment in enumerate(row.commitments):
+                leaf, batch = leaves.get(commitment), self.waiting.pop(commitment, None)
+                if leaf is None and batch is None:
+                    missing += 1
+                    continue
+                if leaf is not None and 0 <= leaf.seq < self._report.leaves:
+                    self._found[leaf.seq >> 3] |= 1 << (leaf.seq & 7)
+                kind, at = (leaf.kind, leaf.at) if leaf is not None else (batch.kind, batch.at)  # type: ignore[union-attr]  # one is there
+                self._compare(row, kind, at, is_first=number == 0)
+            if missing:
+                self.strays[row.kind].append((row, missing))
+            else:
+                self._report.rows += 1
+
+    def _add_without(self, row: Row) -> None:
+        counts = self._report.not_in_log
+        counts[row.kind] = counts.get(row.kind, 0) + 1
+        if self._begun is not None and row.at > self._begun + ROLLOUT_TIME:
+            self._report.add(
+                What.ROW_NOT_IN_LOG,
+                f"{row.kind} {row.key}",
+                f"it is of {row.at}, when there was a log already",
+            )
+
+    def _compare(self, row: Row, kind: str, at: datetime, *, is_first: bool) -> None:
+        where = f"{row.kind} {row.key}"
+        if kind != row.kind:
+            self._report.add(What.KIND_CHANGED, where, f"its entry says that it is a {kind}")
+        is_older = self._begun is not None and row.at < self._begun and row.kind in _MAY_PRECEDE
+        if is_first and not is_older and abs(row.at - at) > TRANSACTION_TIME:
+            self._report.add(What.BACKDATED, where, f"it says {row.at}, and its entry is of {at}")
+
+    def without_row(self) -> Iterator[Leaf]:
+        """Yield the entries that no row accounts for."""
+        if all(self._is_found(seq) for seq in range(self._report.leaves)):
+            return
+        for leaf in self._log.leaves():
+            if not self._is_found(leaf.seq):
+                yield leaf
+
+    def _is_found(self, seq: int) -> bool:
+        return 0 <= seq < self._report.leaves and bool(self._found[seq >> 3] & 1 << (seq & 7))
+
+
+def _check_rows(log: Log, begun: datetime | None, erased: frozenset[bytes], report: Report) -> None:
+    accounts = _Accounts(log, begun, report)
+    for part in log.rows():
+        accounts.add(part)
+    orphans = _orphans(accounts, erased)
+    for kind, strays in accounts.strays.items():
+        for row, missing in strays:
+            _add_stray(report, row, missing, orphans.get(kind, []))
+    kinds = set(Kind)
+    for kind, entries in orphans.items():
+        if kind not in kinds:
+            report.unknown[kind] = len(entries)
+        elif len(entries) > sum(missing for _, missing in accounts.strays.get(kind, [])):
+            for where in entries:
+                report.add(What.ROW_DELETED, where, f"no {kind} fits it, and no tombstone says why")
+
+
+def _orphans(accounts: _Accounts, erased: frozenset[bytes]) -> dict[str, list[str]]:
+    """Return the entries that no row accounts for, by kind."""
+    orphans: defaultdict[str, list[str]] = defaultdict(list)
+    for leaf in accounts.without_row():
+        if leaf.commitment not in erased:
+            orphans[leaf.kind].append(f"entry {leaf.seq} of {leaf.at}")
+    for commitment, batch in accounts.waiting.items():
+        if commitment not in erased:
+            orphans[batch.kind].append(f"waiting entry {batch.id} of {batch.at}")
+    return orphans
+
+
+def _add_stray(report: Report, row: Row, missing: int, orphans: Sequence[str]) -> None:
+    where = f"{row.kind} {row.key}"
+    if orphans:
+        why = f"{missing} of its entries do not fit it; one may be {orphans[0]}"
+        report.add(What.ROW_CHANGED, where, why)
+    else:
+        report.add(What.ROW_NOT_IN_LOG, where, f"{missing} of its entries are not in the log")

@@ -1,0 +1,89 @@
+"""Read the rows that the log commits to, with their salts, one part of a table at a time."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from service.evidence.payloads import Kind, explanation_payload, payload_of
+from service.evidence.row import Row
+from service.store.base import values_of
+from service.store.identity import DEFAULT_TENANT, tenant_id
+from service.store.tables import (
+    Base,
+    ConceptMatch,
+    ConceptVersion,
+    Decoder,
+    Explanation,
+    Flag,
+    IncidentEvent,
+    Sample,
+)
+
+_AT_ONCE: Final = 1000
+_SIMPLE: Final[tuple[tuple[Kind, type[Base], str, str], ...]] = (
+    (Kind.DECODER, Decoder, "id", "created_at"),
+    (Kind.CONCEPT_VERSION, ConceptVersion, "digest", "created_at"),
+    (Kind.FLAG, Flag, "id", "created_at"),
+    (Kind.INCIDENT_EVENT, IncidentEvent, "id", "at"),
+)
+"""Kinds whose payload is of one table, with that table, its key and its time."""
+
+
+def list_rows(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
+    """Yield all rows of a tenant that have, or should have, an entry."""
+    for kind, table, key, at in _SIMPLE:
+        for part in _parts(session, select(table), table, tenant):
+            yield [_simple(kind, values_of(row), key, at) for (row,) in part]
+    query = select(Explanation, Sample).join(Sample, Sample.id == Explanation.sample_id)
+    for part in _parts(session, query, Explanation, tenant):
+        matches = _matches(session, [explanation.id for explanation, _ in part])
+        yield [
+            Row(
+                kind=Kind.EXPLANATION,
+                key=str(explanation.id),
+                at=explanation.created_at,
+                salt=explanation.log_salt,
+                payload=explanation_payload(
+                    values_of(explanation), values_of(sample), matches.get(explanation.id, ())
+                ),
+            )
+            for explanation, sample in part
+        ]
+
+
+def _simple(kind: Kind, row: dict[str, Any], key: str, at: str) -> Row:
+    trail = tuple(row.get("log_trail") or ())
+    return Row(
+        kind=kind,
+        key=str(row[key]),
+        at=row[at],
+        salt=row["log_salt"],
+        payload=payload_of(kind, row, trail),
+        trail=trail,
+    )
+
+
+def _parts(
+    session: Session, query: Select[*tuple[Any, ...]], table: type[Base], tenant: uuid.UUID
+) -> Iterator[Sequence[Any]]:
+    # A table without tenants is the default one's.
+    owner = table.__table__.columns.get("tenant_id")
+    if owner is not None:
+        query = query.where(owner == tenant)
+    elif tenant != tenant_id(DEFAULT_TENANT):
+        return
+    found = session.execute(query.execution_options(yield_per=_AT_ONCE, populate_existing=True))
+    for part in found.partitions():
+        yield part
+        session.expunge_all()  # or all rows would be kept until the end
+
+
+def _matches(session: Session, explanations: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[dict[str, Any]]]:
+    matches: dict[uuid.UUID, list[dict[str, Any]]] = {}
+    query = select(ConceptMatch).where(ConceptMatch.explanation_id.in_(explanations))
+    for match in session.scalars(query):
+        matches.setdefault(match.explanation_id, []).append(values_of(match))
+    return matches

@@ -1,0 +1,319 @@
+"""A thousand random single changes of rows, log and checkpoints: `verify` finds and names each."""
+
+import random
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from service.evidence import entry, note
+from service.evidence.entry import Leaf
+from service.evidence.merkle import Frontier
+from service.evidence.note import Checkpoint
+from service.evidence.payloads import Kind
+from service.evidence.row import Row
+from service.evidence.verify import TILE_HEIGHT, Node, Pending, Report, What, origin_of, verify
+
+START = datetime(2026, 11, 28, tzinfo=UTC)
+TENANT = uuid.UUID(int=7)
+SIGNER = note.generate("subtext.example")
+ORIGIN = origin_of(SIGNER.name, TENANT)
+CHANGES = 1000
+SIGNED, WAITING = 300, 12
+
+
+@dataclass(frozen=True)
+class Image:
+    """A store at one moment, in memory."""
+
+    rows_: tuple[Row, ...]
+    leaves_: tuple[Leaf, ...]
+    nodes_: tuple[Node, ...]
+    pending_: tuple[Pending, ...]
+    copies: tuple[str, ...]
+    folder: tuple[str, ...]
+
+    def leaves(self) -> Sequence[Leaf]:
+        return sorted(self.leaves_, key=lambda one: one.seq)
+
+    def nodes(self) -> Sequence[Node]:
+        return self.nodes_
+
+    def find(self, commitments: Sequence[bytes]) -> Mapping[bytes, Leaf]:
+        known = {one.commitment: one for one in self.leaves_}
+        return {one: known[one] for one in commitments if one in known}
+
+    def pending(self) -> Sequence[Pending]:
+        return self.pending_
+
+    def rows(self) -> Sequence[Sequence[Row]]:
+        return [self.rows_]
+
+    def notes(self) -> Sequence[str]:
+        return self.copies
+
+
+def check(image: Image) -> Report:
+    return verify(image, image.folder, SIGNER.verifier, ORIGIN)
+
+
+def row(number: int, kind: Kind, at: datetime) -> Row:
+    payload = {"id": str(number), "text": f"reading {number}", "fve": number / 7, "at": entry.moment(at)}
+    return Row(kind=kind, key=str(number), at=at, salt=entry.new_salt(), payload=payload)
+
+
+def plant() -> Image:
+    kinds = [Kind.EXPLANATION] * 8 + [Kind.INCIDENT_EVENT, Kind.CONCEPT_VERSION, Kind.DECODER]
+    rows = [
+        row(number, kinds[number % len(kinds)], START + number * timedelta(minutes=1))
+        for number in range(SIGNED - SIGNED // 15 + WAITING)
+    ]
+    frontier = Frontier()
+    leaves: list[Leaf] = []
+    nodes: list[Node] = []
+    notes: list[str] = []
+    flags: list[Row] = []
+
+    def add(kind: str, at: datetime, commitment: bytes) -> None:
+        leaves.append(Leaf(len(leaves), kind, at, commitment))
+        frontier.add(leaves[-1].hash())
+        nodes.extend(Node(*one) for one in frontier.completed(TILE_HEIGHT))
+        if len(leaves) % 25 == 0:
+            text = Checkpoint(ORIGIN, frontier.size, frontier.root()).text()
+            notes.append(SIGNER.sign(text))
+
+    for number, one in enumerate(rows[:-WAITING]):
+        add(one.kind, one.at, one.commitments[-1])
+        if number % 28 == 0:  # a flag, and one of its changes
+            first = row(10_000 + number, Kind.FLAG, one.at)
+            payload = {**first.payload, "positions_verified": 9}
+            flag = replace(first, trail=first.commitments, payload=payload)
+            flags.append(flag)
+            for commitment in flag.commitments:
+                add(Kind.FLAG, one.at, commitment)
+    waiting = [
+        Pending(number, one.kind, one.at, one.commitments) for number, one in enumerate(rows[-WAITING:])
+    ]
+    assert len(leaves) == frontier.size == SIGNED
+    return Image((*rows, *flags), tuple(leaves), tuple(nodes), tuple(waiting), tuple(notes), tuple(notes))
+
+
+@pytest.fixture(scope="module")
+def planted() -> Image:
+    return plant()
+
+
+def without(values: tuple, at: int) -> tuple:  # type: ignore[type-arg]  # of anything
+    return (*values[:at], *values[at + 1 :])
+
+
+def instead(values: tuple, at: int, new: object) -> tuple:  # type: ignore[type-arg]  # of anything
+    return (*values[:at], new, *values[at + 1 :])
+
+
+Change = Callable[[Image, random.Random], tuple[Image, set[What]]]
+
+
+def edit_row(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.randrange(len(image.rows_))
+    old = image.rows_[at]
+    name = rng.choice(sorted(old.payload))
+    value = old.payload[name] + (1 if name in {"fve", "positions_verified"} else "x")
+    return replace(
+        image, rows_=instead(image.rows_, at, replace(old, payload={**old.payload, name: value}))
+    ), {What.ROW_CHANGED}
+
+
+def edit_salt(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.randrange(len(image.rows_))
+    salt = rng.choice([entry.new_salt(), None])
+    return replace(image, rows_=instead(image.rows_, at, replace(image.rows_[at], salt=salt))), (
+        {What.ROW_DELETED} if salt is None else {What.ROW_CHANGED}
+    )
+
+
+def cut_trail(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.choice([at for at, one in enumerate(image.rows_) if one.trail])
+    return replace(image, rows_=instead(image.rows_, at, replace(image.rows_[at], trail=()))), {
+        What.ROW_DELETED
+    }
+
+
+def delete_row(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    return replace(image, rows_=without(image.rows_, rng.randrange(len(image.rows_)))), {What.ROW_DELETED}
+
+
+def insert_row(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = START + rng.uniform(2, 9) * timedelta(days=1)
+    new = row(77_777, Kind.EXPLANATION, at)
+    new = rng.choice([new, replace(new, salt=None)])
+    return replace(image, rows_=(*image.rows_, new)), {What.ROW_NOT_IN_LOG}
+
+
+def backdate_row(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Move the time of a row, as one whose time is in no payload."""
+    at = rng.randrange(len(image.rows_))
+    moved = image.rows_[at].at + rng.choice([-1, 1]) * rng.uniform(1, 99) * timedelta(hours=1)
+    old = image.rows_[at]
+    is_hidden = old.kind in {Kind.FLAG, Kind.DECODER} and moved < START
+    if is_hidden:
+        moved = old.at + timedelta(hours=2)
+    return replace(image, rows_=instead(image.rows_, at, replace(old, at=moved))), {What.BACKDATED}
+
+
+def edit_leaf(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.randrange(SIGNED)
+    old = image.leaves_[at]
+    new = rng.choice(
+        [
+            old._replace(commitment=rng.randbytes(32)),
+            old._replace(kind="canary"),
+            old._replace(at=old.at + timedelta(microseconds=rng.choice([-1, 1]))),
+        ]
+    )
+    return replace(image, leaves_=instead(image.leaves_, at, new)), {What.LEAVES_CHANGED}
+
+
+def backdate_leaf(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.randrange(1, SIGNED)
+    old = image.leaves_[at]
+    new = old._replace(at=old.at - rng.uniform(2, 99) * timedelta(hours=1))
+    return replace(image, leaves_=instead(image.leaves_, at, new)), {What.LEAVES_CHANGED, What.BACKDATED}
+
+
+def delete_leaf(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    return replace(image, leaves_=without(image.leaves_, rng.randrange(SIGNED))), {What.LEAF_MISSING}
+
+
+def insert_leaf(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    new = Leaf(SIGNED, Kind.EXPLANATION, image.leaves_[-1].at, rng.randbytes(32))
+    return replace(image, leaves_=(*image.leaves_, new)), {What.ROW_DELETED}
+
+
+def push_leaf_in(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.randrange(SIGNED)
+    new = image.leaves_[at]._replace(commitment=rng.randbytes(32))
+    moved = [one._replace(seq=one.seq + 1) for one in image.leaves_[at:]]
+    return replace(image, leaves_=(*image.leaves_[:at], new, *moved)), {What.LEAVES_CHANGED}
+
+
+def swap_leaves(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    one, other = rng.sample(range(SIGNED), 2)
+    first, second = image.leaves_[one], image.leaves_[other]
+    swapped = instead(image.leaves_, one, second._replace(seq=one))
+    return replace(image, leaves_=instead(swapped, other, first._replace(seq=other))), {What.LEAVES_CHANGED}
+
+
+def edit_node(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.randrange(len(image.nodes_))
+    nodes = rng.choice(
+        [
+            without(image.nodes_, at),
+            instead(image.nodes_, at, image.nodes_[at]._replace(hash=rng.randbytes(32))),
+            (*image.nodes_, Node(1, 9, rng.randbytes(32))),
+        ]
+    )
+    return replace(image, nodes_=nodes), {What.NODE_CHANGED}
+
+
+def edit_pending(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.randrange(WAITING)
+    old = image.pending_[at]
+    return replace(
+        image, pending_=instead(image.pending_, at, old._replace(commitments=(rng.randbytes(32),)))
+    ), {What.ROW_CHANGED}
+
+
+def delete_pending(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    return replace(image, pending_=without(image.pending_, rng.randrange(WAITING))), {What.ROW_NOT_IN_LOG}
+
+
+def insert_pending(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    new = Pending(99, Kind.EXPLANATION, START, (rng.randbytes(32),))
+    return replace(image, pending_=(*image.pending_, new)), {What.ROW_DELETED}
+
+
+def backdate_pending(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.randrange(WAITING)
+    old = image.pending_[at]
+    return replace(
+        image, pending_=instead(image.pending_, at, old._replace(at=old.at - timedelta(hours=5)))
+    ), {What.BACKDATED}
+
+
+def edit_note(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.randrange(len(image.folder))
+    old = image.folder[at]
+    place = rng.randrange(len(old) - 1)
+    new = old[:place] + ("A" if old[place] != "A" else "B") + old[place + 1 :]
+    return replace(image, folder=instead(image.folder, at, new)), {What.CHECKPOINT_UNREADABLE}
+
+
+def edit_copy(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.randrange(len(image.copies))
+    copies = rng.choice(
+        [without(image.copies, at), instead(image.copies, at, image.copies[at].replace("=", "A", 1))]
+    )
+    return replace(image, copies=copies), {What.CHECKPOINT_MISSING}
+
+
+def delete_note(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    return replace(image, folder=without(image.folder, rng.randrange(len(image.folder)))), {
+        What.CHECKPOINT_MISSING
+    }
+
+
+def insert_note(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Put in one that another key has signed."""
+    forged = note.generate(SIGNER.name).sign(Checkpoint(ORIGIN, 30, rng.randbytes(32)).text())
+    at = rng.randrange(len(image.folder))
+    return replace(image, folder=(*image.folder[:at], forged, *image.folder[at:])), {
+        What.CHECKPOINT_UNREADABLE
+    }
+
+
+def swap_notes(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    one, other = rng.sample(range(len(image.folder)), 2)
+    swapped = instead(image.folder, one, image.folder[other])
+    return replace(image, folder=instead(swapped, other, image.folder[one])), {What.CHECKPOINT_OUT_OF_ORDER}
+
+
+def fork(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Let whoever has the key sign another history."""
+    at = rng.randrange(len(image.folder))
+    forked = SIGNER.sign(Checkpoint(ORIGIN, 25 * (at + 1), rng.randbytes(32)).text())
+    return replace(
+        image, folder=instead(image.folder, at, forked), copies=instead(image.copies, at, forked)
+    ), {What.LEAVES_CHANGED}
+
+
+KINDS: Sequence[Change] = (
+    edit_row, edit_salt, cut_trail, delete_row, insert_row, backdate_row, edit_leaf, backdate_leaf,
+    delete_leaf, insert_leaf, push_leaf_in, swap_leaves, edit_node, edit_pending, delete_pending,
+    insert_pending, backdate_pending, edit_note, edit_copy, delete_note, insert_note, swap_notes, fork,
+)  # fmt: skip
+
+
+def test_nothing_is_found_on_what_nobody_changed(planted: Image) -> None:
+    report = check(planted)
+
+    assert report.findings == []
+    assert (report.leaves, report.pending) == (SIGNED, WAITING)
+    assert report.rows == len(planted.rows_)
+
+
+def test_each_of_a_thousand_changes_is_found_and_named(planted: Image) -> None:
+    rng = random.Random(17)  # noqa: S311  # the same changes each time
+    named: Counter[What] = Counter()
+
+    for number in range(CHANGES):
+        change = KINDS[number % len(KINDS)]
+        changed, expected = change(planted, rng)
+        found = {one.what for one in check(changed).findings}
+        assert expected <= found, (change.__name__, number, expected, found)
+        named.update(found)
+
+    assert set(named) >= set(What) - {What.KIND_CHANGED}
