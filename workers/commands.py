@@ -23,11 +23,15 @@ def canary(argv: list[str]) -> int:
 
 
 def calibrate(argv: list[str]) -> int:
-    """Calibrate a decoder, or with ``concepts`` as the first word the concepts."""
+    """Calibrate a decoder, or with ``concepts`` the concepts, on what ``readings`` writes."""
     if argv[:1] == ["concepts"]:
         from workers.calibrate.concepts import calibrate as run_concepts
 
         return run_concepts(argv[1:])
+    if argv[:1] == ["readings"]:
+        from workers.calibrate.readings import readings as run_readings
+
+        return run_readings(argv[1:])
     from workers.calibrate.measure import calibrate as run
 
     return run(argv)

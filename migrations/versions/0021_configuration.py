@@ -84,14 +84,14 @@ def upgrade() -> None:
     ):
         op.create_index(f"ix_configuration_periods_{name}", "configuration_periods", columns)
     op.execute(
-        "CREATE FUNCTION subtext_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        "CREATE FUNCTION subtext_refuse_configuration_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " RAISE EXCEPTION '% never changes', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';"
         " END $$"
     )
     for table in _FIXED:
         op.execute(
             f"CREATE TRIGGER fixed BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
-            " FOR EACH STATEMENT EXECUTE FUNCTION subtext_refuse_change()"
+            " FOR EACH STATEMENT EXECUTE FUNCTION subtext_refuse_configuration_change()"
         )
     for table in ("samples", "explanations"):
         op.add_column(table, sa.Column("configuration_id", sa.Integer(), nullable=True))
@@ -103,7 +103,7 @@ def downgrade() -> None:
     op.drop_table("configuration_periods")
     op.drop_table("configuration_contents")
     op.drop_table("configuration_versions")
-    op.execute("DROP FUNCTION subtext_refuse_change()")
+    op.execute("DROP FUNCTION subtext_refuse_configuration_change()")
 
 
 def _tenant() -> "sa.Column[object]":

@@ -19,7 +19,7 @@ from tests.support import ROOT
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = {"sidecar": 8102, "worker": 8103, "service": 8100}
+OURS = {"sidecar": 8102, "worker": 8103, "service": 8100, "canary": 8104}
 SECRETS = {"VLLM_API_KEY"}  # in the environment, because vLLM takes it from nowhere else
 VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?([^}]*)\}")
 
@@ -86,9 +86,9 @@ def neighbours(name: str) -> set[str]:
 
 
 def test_each_side_reaches_what_it_needs_and_nothing_else() -> None:
-    assert neighbours("vllm") == {"prometheus"}
+    assert neighbours("vllm") == {"prometheus", "canary"}
     assert neighbours("sidecar") == {"worker", "redis", "prometheus"}
-    assert neighbours("service") == {"worker", "migrate", "postgres", "prometheus"}
+    assert neighbours("service") == {"worker", "migrate", "postgres", "prometheus", "canary"}
     assert neighbours("grafana") == {"alertmanager", "prometheus"}
     assert not neighbours("postgres") & {"vllm", "sidecar", "redis", "grafana", "alertmanager"}
     for name, service in SERVICES.items():
@@ -164,12 +164,14 @@ def test_every_command_of_ours_is_an_entry_point_and_parses(name: str) -> None:
 def known_settings(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
     """The variables that the process really reads."""
     from service.settings import ServiceSettings, StoreSettings
+    from workers.canary.settings import CanarySettings
     from workers.settings import WorkerSettings
 
     classes: dict[str, type[BaseSettings]] = {
         "service": ServiceSettings,
         "migrate": StoreSettings,
         "worker": WorkerSettings,
+        "canary": CanarySettings,
     }
     if name in classes:
         return {f"SUBTEXT_{field.upper()}" for field in classes[name].model_fields}
@@ -193,8 +195,13 @@ def test_every_process_of_ours_listens_where_it_is_checked_and_scraped(name: str
     service = SERVICES[name]
     scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
     targets = [
-        target for job in scraped for static in job["static_configs"] for target in static["targets"]
+        target
+        for job in scraped
+        for static in job.get("static_configs", [])
+        for target in static["targets"]
     ]
+    found = [found for job in scraped for found in job.get("dns_sd_configs", [])]
+    targets += [f"{host}:{one['port']}" for one in found for host in one["names"]]
 
     assert service["environment"]["SUBTEXT_HTTP_PORT"] == str(port)
     assert service["environment"]["SUBTEXT_HTTP_HOST"] == "0.0.0.0"  # noqa: S104  # inside its container
@@ -207,7 +214,7 @@ def test_every_scraped_target_is_a_service_on_a_port_that_it_has() -> None:
     known = {"vllm": 8000, "prometheus": 9090, "localhost": 9090, "alertmanager": 9093} | OURS
 
     for job in config["scrape_configs"]:
-        for target in (target for static in job["static_configs"] for target in static["targets"]):
+        for target in (target for static in job.get("static_configs", []) for target in static["targets"]):
             host, port = target.split(":")
             assert known[host] == int(port)
             assert host in SERVICES or host == "localhost"
@@ -246,6 +253,15 @@ def test_everything_but_the_one_shot_migration_has_a_health_check_and_restarts()
             assert service["restart"] == "unless-stopped"
 
 
+def test_the_optional_runner_is_no_target_where_it_does_not_run() -> None:
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    fixed = json.dumps([job.get("static_configs") for job in scraped])
+
+    assert SERVICES["canary"]["profiles"] == ["canaries"]
+    assert "canary" not in fixed
+    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["canary"]
+
+
 def test_only_the_openai_endpoint_is_open_beyond_this_host() -> None:
     for name, service in SERVICES.items():
         for port in service.get("ports", []):
@@ -259,8 +275,9 @@ def test_plain_http_leaves_no_container_without_a_reason() -> None:
         "sidecar": "private-network",
         "worker": "private-network",
         "service": "behind-proxy",
+        "canary": "private-network",
     }
-    for name in ("sidecar", "worker"):
+    for name in ("sidecar", "worker", "canary"):
         assert "ports" not in SERVICES[name]
 
 

@@ -1,0 +1,104 @@
+"""`subtext calibrate readings`: stored readings of benign requests, as `calibrate concepts` takes them."""
+
+import argparse
+import datetime as dt
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from service.store import engine as store_engine
+from service.store.read import benign
+from service.store.tables import Decoder
+from workers.nla.errors import CalibrationError
+from workers.settings import MonitoredSettings
+
+_BAD_USE: Final = 2
+
+
+def readings(argv: list[str]) -> int:
+    """Write the stored readings of benign requests, a line of JSON each."""
+    parser = argparse.ArgumentParser(prog="subtext calibrate readings", description=readings.__doc__)
+    parser.add_argument("--model", required=True, help="the audited model, as its readings are stored")
+    parser.add_argument("--layer", type=int, required=True, help="the decoder's layer")
+    parser.add_argument("--after", type=_time, required=True, help="captured then or later, ISO 8601")
+    parser.add_argument("--before", type=_time, required=True, help="captured before")
+    parser.add_argument("--decoder-digest", help="of several decoders of the layer, as REST tells it")
+    parser.add_argument("--out", type=Path, required=True, help="the file; what was there is replaced")
+    arguments = parser.parse_args(argv)
+    try:
+        database = store_engine.create_engine(
+            MonitoredSettings().database, application_name="subtext-calibrate"
+        )
+        try:
+            with store_engine.session_factory(database)() as session:
+                lines = _write(session, arguments)
+        finally:
+            database.dispose()
+    except CalibrationError as error:
+        sys.stderr.write(f"subtext calibrate readings: {error}\n")
+        return _BAD_USE
+    except ValidationError as error:
+        # Never the input: it may hold a password.
+        for problem in error.errors(include_url=False, include_context=False, include_input=False):
+            sys.stderr.write(f"SUBTEXT_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}\n")
+        return _BAD_USE
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    return 0
+
+
+def _write(session: Session, arguments: argparse.Namespace) -> list[str]:
+    decoder = _choose(benign.list_decoders(session, arguments.model, arguments.layer), arguments)
+    wanted = benign.Wanted(
+        decoder_id=decoder.id, captured_after=arguments.after, captured_before=arguments.before
+    )
+    unfinished = arguments.out.with_name(f".{arguments.out.name}.unfinished")
+    captures, count = set(), 0
+    with unfinished.open("w", encoding="utf-8") as file:
+        for row in benign.iterate_readings(session, wanted):
+            file.write(json.dumps(_reading(row), ensure_ascii=False) + "\n")
+            captures.add(row.capture_id)
+            count += 1
+    if not count:
+        unfinished.unlink()
+        raise CalibrationError(
+            f"after, before: nothing of {arguments.model} was read then; give a span with traffic"
+        )
+    unfinished.replace(arguments.out)
+    return [
+        f"{arguments.out}: {count} readings of {len(captures)} requests",
+        f"decoder {decoder.name}, --decoder-digest {decoder.digest}",
+    ]
+
+
+def _reading(row: benign.ReadPosition) -> dict[str, Any]:
+    """Return what `workers.calibrate.concepts.JudgedReading` takes."""
+    return {
+        "request": row.capture_id.hex,
+        "position": row.position,
+        "text": row.text,
+        "verified": row.verified,
+        "claims": row.claims,
+        "captured_at": row.captured_at.isoformat(),
+    }
+
+
+def _choose(decoders: list[Decoder], arguments: argparse.Namespace) -> Decoder:
+    found = [one for one in decoders if arguments.decoder_digest in (None, one.digest)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(one.digest for one in decoders) or "none"
+    raise CalibrationError(
+        f"decoder-digest: {len(found)} decoders of {arguments.model}, layer {arguments.layer}, are meant;"
+        f" name one of those that the store knows: {known}"
+    )
+
+
+def _time(text: str) -> dt.datetime:
+    found = dt.datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} has no time zone; add Z or an offset")
+    return found
