@@ -4,7 +4,7 @@ import datetime as dt
 import hashlib
 import hmac
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
@@ -21,6 +21,31 @@ class Scope(StrEnum):
     INCIDENTS_TRIAGE = "incidents:triage"
     COVERAGE_READ = "coverage:read"
     ADMIN = "admin"
+
+
+class Role(StrEnum):
+    """What somebody's work needs, as scopes. A key keeps the scopes that its role had when it was made."""
+
+    READER = "reader"
+    TEXT_READER = "text-reader"
+    REVIEWER = "reviewer"
+    AUDITOR = "auditor"
+    OPERATOR = "operator"
+
+
+_METADATA: Final = (Scope.EXPLANATIONS_READ, Scope.FLAGS_READ, Scope.COVERAGE_READ)
+SCOPES: Final[Mapping[Role, Sequence[Scope]]] = {
+    # Everything but texts and tokens.
+    Role.READER: _METADATA,
+    Role.TEXT_READER: (*_METADATA, Scope.EXPLANATIONS_READ_TEXT),
+    # Judges incidents by what was read.
+    Role.REVIEWER: (*_METADATA, Scope.EXPLANATIONS_READ_TEXT, Scope.INCIDENTS_TRIAGE),
+    # Tells whether the audit was done, and needs nobody's text for it.
+    Role.AUDITOR: _METADATA,
+    # Keeps the audit running.
+    Role.OPERATOR: (Scope.COVERAGE_READ, Scope.EXPLANATIONS_READ),
+}
+"""By role. ``admin`` is of none."""
 
 
 class KeyState(Protocol):

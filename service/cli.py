@@ -16,6 +16,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "service": "serve the REST API",
     "migrate": "bring the database to the newest schema",
     "key": "create, list, rotate and revoke API keys",
+    "tenant": "create and list tenants",
     "train": "train a decoder for a model and layer",
     "calibrate": "measure a decoder against shuffled pairs and freeze the reference",
     "concept": "fit the probe of a concept on two files of prompts",

@@ -1,10 +1,11 @@
-"""The commands ``service``, ``migrate`` and ``key``: parse, build settings, hand over."""
+"""The commands ``service``, ``migrate``, ``key`` and ``tenant``: parse, build settings, hand over."""
 
 import argparse
 import sys
 from typing import Final
 
-from service.auth import Scope
+from service.auth import Role, Scope
+from service.store.identity import DEFAULT_TENANT
 
 _BAD_USE: Final = 2
 
@@ -105,17 +106,23 @@ def _key_parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", required=True)
     create = actions.add_parser("create", help="create a key; its secret is printed once, on stdout")
     create.add_argument("--name", required=True, help="who or what will use it")
+    rights = create.add_mutually_exclusive_group(required=True)
+    rights.add_argument("--role", choices=[str(role) for role in Role], help="the scopes of this work")
+    rights.add_argument(
+        "--scope", action="append", choices=[str(scope) for scope in Scope], help="repeat for more"
+    )
     create.add_argument(
-        "--scope",
+        "--tenant", default=DEFAULT_TENANT, help="whose rows it reads; default: %(default)s"
+    )
+    create.add_argument(
+        "--model",
         action="append",
-        required=True,
-        choices=[str(scope) for scope in Scope],
-        help="repeat for more",
+        help="served name of a model; it then reads of this one alone; repeat for more",
     )
     _add_lifetime(create)
     actions.add_parser("list", help="list keys, without secrets")
     rotate = actions.add_parser(
-        "rotate", help="create a key with the same name and scopes, and let the old one work a while longer"
+        "rotate", help="create a key that may do the same, and let the old one work a while longer"
     )
     rotate.add_argument("id", help="the old key's id")
     rotate.add_argument(
@@ -125,6 +132,28 @@ def _key_parser() -> argparse.ArgumentParser:
     revoke = actions.add_parser("revoke", help="revoke a key at once")
     revoke.add_argument("id", help="the id that create and list show")
     return parser
+
+
+def tenant(argv: list[str]) -> int:
+    """Create or list tenants."""
+    parser = argparse.ArgumentParser(
+        prog="subtext tenant",
+        description="Tenants in SUBTEXT_DATABASE_URL, whose login must own the store.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    create = actions.add_parser("create", help="create a tenant; nothing of it is read by another's key")
+    create.add_argument("name", help="1 to 63 of a-z, 0-9 and -, not with - at its start")
+    actions.add_parser("list", help="list tenants by name")
+    arguments = parser.parse_args(argv)
+
+    from service import tenant_admin
+    from service.settings import SettingsError, key_settings
+
+    try:
+        settings = key_settings()
+    except SettingsError as error:
+        return _refuse("tenant", error)
+    return tenant_admin.run(settings.database, arguments)
 
 
 def _add_lifetime(action: argparse.ArgumentParser) -> None:

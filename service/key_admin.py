@@ -5,6 +5,7 @@ import datetime as dt
 import sys
 import uuid
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -13,6 +14,7 @@ from service import auth
 from service.settings import KeySettings
 from service.store import engine, keys
 from service.store.tables import ApiKey
+from service.store.tenants import admin as tenants
 
 
 def run(settings: KeySettings, arguments: argparse.Namespace) -> int:
@@ -44,26 +46,61 @@ def _lifetime(arguments: argparse.Namespace, default_days: float) -> dt.timedelt
     return dt.timedelta(days=arguments.expires_in_days or default_days)
 
 
+class _Rights(NamedTuple):
+    """What a key may do, and whose rows it reads."""
+
+    scopes: Sequence[str]
+    role: str | None
+    tenant_id: uuid.UUID
+    models: Sequence[str] | None
+
+
 def _act(
     session: Session, arguments: argparse.Namespace, lifetime: dt.timedelta | None, now: dt.datetime
 ) -> tuple[int, str]:
     expires_at = None if lifetime is None else now + lifetime
     match arguments.action:
         case "create":
-            return 0, _create(session, arguments.name, sorted(set(arguments.scope)), expires_at)
+            return _create_anew(session, arguments, expires_at)
         case "rotate":
             until = now + dt.timedelta(days=arguments.overlap_days)
             return _rotate(session, arguments.id, expires_at, until, now)
         case "revoke":
             return _revoke(session, arguments.id, now)
         case _:
-            return 0, "".join(_line(key, now) for key in keys.list_keys(session))
+            names = {tenant.id: tenant.name for tenant in tenants.list_tenants(session)}
+            lines = (_line(key, names[key.tenant_id], now) for key in keys.list_keys(session))
+            return 0, "".join(lines)
 
 
-def _create(session: Session, name: str, scopes: Sequence[str], expires_at: dt.datetime | None) -> str:
+def _create_anew(
+    session: Session, arguments: argparse.Namespace, expires_at: dt.datetime | None
+) -> tuple[int, str]:
+    tenant = tenants.get_tenant(session, arguments.tenant)
+    if tenant is None:
+        name = arguments.tenant
+        sys.stderr.write(
+            f"subtext key: --tenant: there is no tenant {name!r}; create it: subtext tenant create {name}\n"
+        )
+        return 2, ""
+    scopes = arguments.scope or auth.SCOPES[auth.Role(arguments.role)]
+    rights = _Rights(
+        scopes=sorted(set(map(str, scopes))),
+        role=arguments.role,
+        tenant_id=tenant.id,
+        models=None if arguments.model is None else sorted(set(arguments.model)),
+    )
+    return 0, _create(session, arguments.name, rights, expires_at)
+
+
+def _create(session: Session, name: str, rights: _Rights, expires_at: dt.datetime | None) -> str:
     secret = auth.new_secret()
     key = keys.add_key(
-        session, name=name, secret_sha256=auth.digest(secret), scopes=scopes, expires_at=expires_at
+        session,
+        name=name,
+        secret_sha256=auth.digest(secret),
+        expires_at=expires_at,
+        **rights._asdict(),
     )
     sys.stderr.write(
         f"created key {key.id}, which expires {_shown(expires_at)};"
@@ -86,7 +123,8 @@ def _rotate(
     if old is None or _state(old, now) != "valid":
         sys.stderr.write(f"subtext key: there is no valid key {identity}; create one: subtext key create\n")
         return 1, ""
-    secret = _create(session, old.name, old.scopes, expires_at)
+    rights = _Rights(scopes=old.scopes, role=old.role, tenant_id=old.tenant_id, models=old.models)
+    secret = _create(session, old.name, rights, expires_at)
     keys.limit_key(session, parsed, until)
     session.refresh(old)
     sys.stderr.write(f"the old key {parsed} works until {_shown(old.expires_at)}\n")
@@ -121,8 +159,10 @@ def _shown(moment: dt.datetime | None) -> str:
     return "never" if moment is None else moment.isoformat(timespec="seconds")
 
 
-def _line(key: ApiKey, now: dt.datetime) -> str:
+def _line(key: ApiKey, tenant: str, now: dt.datetime) -> str:
+    models = "all models" if key.models is None else f"models {','.join(key.models)}"
+    rights = ",".join(key.scopes) if key.role is None else f"{key.role} ({','.join(key.scopes)})"
     return (
         f"{key.id}  {_state(key, now):<7}  expires {_shown(key.expires_at)}"
-        f"  used {_shown(key.last_used_at)}  {','.join(key.scopes)}  {key.name!r}\n"
+        f"  used {_shown(key.last_used_at)}  {tenant}  {models}  {rights}  {key.name!r}\n"
     )

@@ -53,7 +53,7 @@ def serve(settings: ServiceSettings) -> int:
     beside = (
         KeyWatch(sessions, metrics),
         PrevalenceWatch(sessions, metrics, plan),
-        IncidentWatch(sessions, incident_metrics, [one.name for one in webhooks]),
+        IncidentWatch(sessions, incident_metrics, {one.name: one.tenant_id for one in webhooks}),
         Courier(sessions, webhooks, incident_metrics, public_url=settings.public_url),
     )
     resources = Resources(engine=engine, sessions=sessions, metrics=metrics)

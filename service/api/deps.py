@@ -21,6 +21,8 @@ from service.errors import FieldError, ProblemError, invalid_input
 from service.metrics import Metrics
 from service.store import keys
 from service.store.remembered import Remembered
+from service.store.tables import ApiKey
+from service.store.tenants import scope
 
 _log: Final = structlog.get_logger(__name__)
 _LAST_USED_EVERY: Final = dt.timedelta(minutes=1)
@@ -67,11 +69,18 @@ class Caller:
     scopes: frozenset[str]
     key_id: uuid.UUID
     key_name: str
+    reach: scope.Reach
+    """Whose rows the key reads."""
 
     @property
     def may_read_text(self) -> bool:
         """Whether explanation text and tokens may be shown."""
         return auth.allows(self.scopes, auth.Scope.EXPLANATIONS_READ_TEXT)
+
+    def listing(self, name: str) -> str:
+        """Return the name of a listing as it is the caller's: a cursor is of no use to another tenant."""
+        tenant = self.reach.tenant
+        return name if tenant == scope.DEFAULT_ID else f"{name} of {tenant}"
 
 
 def resources(request: Request) -> Resources:
@@ -86,14 +95,23 @@ Held = Annotated[Resources, Depends(resources)]
 
 
 @contextmanager
-def reading(held: Resources) -> Iterator[Session]:
-    """Open one snapshot for all queries of one answer.
+def reading(held: Resources, caller: Caller) -> Iterator[Session]:
+    """Open one snapshot for all queries of one answer, which meets only what the caller may read.
 
     Operations open it themselves instead of depending on it: a dependency would hold its connection
     while the answer waits for a thread, and threads that wait for connections could then starve it.
     """
     with held.sessions() as session:
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        scope.enter(session, caller.reach)
+        yield session
+
+
+@contextmanager
+def writing(held: Resources, caller: Caller) -> Iterator[Session]:
+    """Open a transaction that meets only what the caller may read; commit it unless something raises."""
+    with held.sessions.begin() as session:
+        scope.enter(session, caller.reach)
         yield session
 
 
@@ -134,20 +152,24 @@ def _caller(held: Resources, secret: str | None, now: dt.datetime) -> Caller:
         )
     if len(secret) > _MAX_SECRET_LENGTH:
         raise auth.AuthenticationError("unknown_key", "this is longer than any API key")
+    digest = auth.digest(secret)
     with held.sessions() as session:
-        key = auth.living(keys.get_key(session, auth.digest(secret)), secret, now)
+        scope.look_for_key(session, digest)
+        key = auth.living(keys.get_key(session, digest), secret, now)
     if key.last_used_at is None or key.last_used_at < now - _LAST_USED_EVERY:
-        _mark_used(held, key.id, now)
-    return Caller(scopes=frozenset(key.scopes), key_id=key.id, key_name=key.name)
+        _mark_used(held, key, now)
+    reach = scope.Reach(key.tenant_id, None if key.models is None else tuple(key.models))
+    return Caller(scopes=frozenset(key.scopes), key_id=key.id, key_name=key.name, reach=reach)
 
 
-def _mark_used(held: Resources, key: uuid.UUID, now: dt.datetime) -> None:
+def _mark_used(held: Resources, key: ApiKey, now: dt.datetime) -> None:
     """Record the use of a key where the database takes it: whoever only reads must not depend on it."""
     if not held.writes.may_try(now):
         return
     try:
         with held.sessions.begin() as session:
-            keys.mark_used(session, key, now, _LAST_USED_EVERY)
+            scope.enter(session, scope.Reach(key.tenant_id))
+            keys.mark_used(session, key.id, now, _LAST_USED_EVERY)
     except DBAPIError as error:
         held.writes.failed(now)
         _log.warning("key_use_not_recorded", error_type=type(error).__name__)

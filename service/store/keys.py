@@ -8,6 +8,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.store.tables import ApiKey
+from service.store.tenants import scope
 
 
 def add_key(
@@ -17,10 +18,20 @@ def add_key(
     secret_sha256: bytes,
     scopes: Sequence[str],
     expires_at: dt.datetime | None = None,
+    tenant_id: uuid.UUID = scope.DEFAULT_ID,
+    models: Sequence[str] | None = None,
+    role: str | None = None,
 ) -> ApiKey:
-    """Add a key and return it; the caller commits."""
+    """Add a key and return it; the caller commits. ``models`` are the only ones that it reads."""
     key = ApiKey(
-        id=uuid.uuid4(), name=name, secret_sha256=secret_sha256, scopes=list(scopes), expires_at=expires_at
+        id=uuid.uuid4(),
+        name=name,
+        secret_sha256=secret_sha256,
+        scopes=list(scopes),
+        role=role,
+        models=None if models is None else list(models),
+        tenant_id=tenant_id,
+        expires_at=expires_at,
     )
     session.add(key)
     session.flush()
@@ -28,7 +39,10 @@ def add_key(
 
 
 def get_key(session: Session, secret_sha256: bytes) -> ApiKey | None:
-    """Return the key with this digest, whatever its state."""
+    """Return the key with this digest, whatever its state.
+
+    A transaction with a reader's rights meets it after `scope.look_for_key` alone.
+    """
     return session.scalar(select(ApiKey).where(ApiKey.secret_sha256 == secret_sha256))
 
 
@@ -73,6 +87,9 @@ def revoke_key(session: Session, identity: uuid.UUID, now: dt.datetime) -> bool:
 
 
 def mark_used(session: Session, identity: uuid.UUID, now: dt.datetime, stale: dt.timedelta) -> None:
-    """Record the use, unless one younger than ``stale`` is recorded; spares a write a request."""
+    """Record the use, unless one younger than ``stale`` is recorded; spares a write a request.
+
+    The transaction has entered the key's tenant.
+    """
     old = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < now - stale)
     session.execute(update(ApiKey).where(ApiKey.id == identity, old).values(last_used_at=now))

@@ -12,10 +12,11 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from service.store.engine import create_migrator, set_in_each_transaction
+from service.store.tenants import row_security, scope
 
 OWNER: Final = "subtext_owner"
 WRITER: Final = "subtext_writer"
-READER: Final = "subtext_reader"
+READER: Final = scope.READER
 ROLES: Final = (OWNER, WRITER, READER)
 
 GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
@@ -68,12 +69,11 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "flags": ["SELECT"],
         # Triage and webhooks: whoever takes the service over changes no evidence and no event.
         "incidents": ["SELECT", "UPDATE (state, version, labels, updated_at)"],
-        # Without a time of its own choice. The service writes no findings: it may for this release only, as
-        # the service of before names the column in each triage and works until it is replaced.
+        # Without a time of its own choice, and without findings, which are a worker's.
         "incident_events": [
             "SELECT",
             "INSERT (id, incident_id, version, kind, key_id, key_name, from_state, to_state)",
-            "INSERT (severity, reason, note, labels, findings)",
+            "INSERT (severity, reason, note, labels)",
         ],
         "webhook_messages": ["SELECT", "INSERT (event_id)"],
         "anomaly_windows": ["SELECT"],
@@ -122,6 +122,7 @@ def apply(url: str) -> Advice | None:
     1. Roles, and the migrating login a member of the owner.
     2. Every table of the schema belongs to the owner.
     3. Grants, where more was granted before too, and the defaults of later tables.
+    4. Row-level security, see `service.store.tenants.row_security`.
 
     It is one transaction, so that nobody at work loses a grant meanwhile, and safe to repeat. Returns what
     to do where the login is not allowed to, as on managed servers; nothing has changed then.
@@ -189,6 +190,7 @@ def _apply(connection: Connection) -> None:
                     f" GRANT {default} ON TABLES TO {role}"
                 )
             )
+    row_security.put_on(connection, list(tables), row_security.Roles(OWNER, WRITER, READER))
 
 
 def _move_tables(connection: Connection, schema: str, owners: Mapping[str, str]) -> None:

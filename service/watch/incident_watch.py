@@ -2,7 +2,9 @@
 
 import datetime as dt
 import threading
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping
+from itertools import chain
 from typing import Final
 
 import structlog
@@ -13,6 +15,8 @@ from service.incident_metrics import IncidentMetrics
 from service.store import outbox
 from service.store.engine import UnusableDatabaseError
 from service.store.read import incidents, precision
+from service.store.tenants.read import list_tenants, of_each, transaction
+from service.watch.all_tenants import sum_labels, sum_undecided
 
 _log: Final = structlog.get_logger(__name__)
 _EVERY_SECONDS: Final = 60.0
@@ -24,9 +28,12 @@ class IncidentWatch:
     """Looks once a minute in a thread of its own, at precision every ten minutes."""
 
     def __init__(
-        self, sessions: sessionmaker[Session], metrics: IncidentMetrics, destinations: Sequence[str]
+        self,
+        sessions: sessionmaker[Session],
+        metrics: IncidentMetrics,
+        destinations: Mapping[str, uuid.UUID],
     ) -> None:
-        """``destinations`` are the names of the webhooks."""
+        """``destinations`` are the tenants of the webhooks by their names."""
         self._sessions = sessions
         self._metrics = metrics
         self._destinations = destinations
@@ -47,22 +54,28 @@ class IncidentWatch:
         """Look once; while the database is away the metrics keep their last values."""
         for look in (self._look_at_webhooks, self._look_at_incidents, self._look_at_precision):
             try:
-                with self._sessions() as session:
-                    look(session, now)
+                look(now)
             except (SQLAlchemyError, UnusableDatabaseError) as error:
                 # One figure that takes too long leaves the others fresh.
                 _log.warning("incidents_not_counted", look=look.__name__, error_type=type(error).__name__)
 
-    def _look_at_webhooks(self, session: Session, now: dt.datetime) -> None:
-        waiting = outbox.list_waiting(session, self._destinations) if self._destinations else {}
-        self._metrics.set_waiting(waiting, now)
+    def _look_at_webhooks(self, now: dt.datetime) -> None:
+        if not self._destinations:
+            return
+        known = set(list_tenants(self._sessions))
+        for name, tenant in self._destinations.items():
+            if tenant not in known:
+                _log.warning("webhook_of_unknown_tenant", destination=name)
+            with transaction(self._sessions, tenant) as session:
+                self._metrics.set_waiting(outbox.list_waiting(session, [name]), now)
 
-    def _look_at_incidents(self, session: Session, now: dt.datetime) -> None:
-        self._metrics.set_undecided(incidents.count_undecided(session), now)
+    def _look_at_incidents(self, now: dt.datetime) -> None:
+        found = of_each(self._sessions, incidents.count_undecided)
+        self._metrics.set_undecided(sum_undecided(chain.from_iterable(found)), now)
 
-    def _look_at_precision(self, session: Session, now: dt.datetime) -> None:
+    def _look_at_precision(self, now: dt.datetime) -> None:
         if now >= self._next_precision:
-            self._metrics.set_precision(precision.count_watched(session))
+            self._metrics.set_precision(sum_labels(of_each(self._sessions, precision.count_watched)))
             self._next_precision = now + _PRECISION_EVERY
 
     def _run(self) -> None:

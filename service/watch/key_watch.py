@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.metrics import Metrics
 from service.store import keys
 from service.store.engine import UnusableDatabaseError
+from service.store.tenants.read import of_each
 
 _log: Final = structlog.get_logger(__name__)
 _EVERY_SECONDS: Final = 60.0
@@ -40,13 +41,15 @@ class KeyWatch:
     def count(self, now: dt.datetime) -> None:
         """Count once; while the database is away the metric keeps its last value."""
         try:
-            with self._sessions() as session:
-                used_since = now - USED_WITHIN
-                found = keys.count_expiring(session, now, within=EXPIRES_WITHIN, used_since=used_since)
+            found = sum(of_each(self._sessions, lambda session: self._count(session, now)))
         except (SQLAlchemyError, UnusableDatabaseError) as error:
             _log.debug("keys_not_counted", error_type=type(error).__name__)
             return
         self._metrics.set_expiring_keys(found)
+
+    @staticmethod
+    def _count(session: Session, now: dt.datetime) -> int:
+        return keys.count_expiring(session, now, within=EXPIRES_WITHIN, used_since=now - USED_WITHIN)
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -4,6 +4,7 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final, NamedTuple
 
 import structlog
@@ -16,6 +17,8 @@ from service.prevalence.statement import ConceptPrevalence, concept_prevalences
 from service.store.engine import UnusableDatabaseError
 from service.store.read import prevalence
 from service.store.tables import FlagStatus
+from service.store.tenants.read import of_each
+from service.watch.all_tenants import highest
 
 _log: Final = structlog.get_logger(__name__)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -52,13 +55,15 @@ class PrevalenceWatch:
     def refresh(self, now: dt.datetime) -> None:
         """Work everything out once; while the database is away the metrics keep their last values."""
         try:
-            with self._sessions() as session:
-                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-                samples = self._samples(session, now)
+            of_tenants = of_each(
+                self._sessions,
+                lambda session: self._samples(session, now),
+                isolation_level="REPEATABLE READ",
+            )
         except (SQLAlchemyError, UnusableDatabaseError) as error:
             _log.warning("prevalence_not_refreshed", error_type=type(error).__name__)
             return
-        self._metrics.set_prevalences(samples, now)
+        self._metrics.set_prevalences(highest(chain.from_iterable(of_tenants)), now)
 
     def _samples(self, session: Session, now: dt.datetime) -> list[PrevalenceSample]:
         start = window_start(now, self._plan.hours)

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.incident_metrics import IncidentMetrics
 from service.store import outbox
 from service.store.engine import UnusableDatabaseError
+from service.store.tenants.read import of_each, transaction
 from service.webhooks import message, transport
 from service.webhooks.destinations import Destination
 
@@ -114,8 +115,8 @@ class Courier:
 
     def deliver_next(self, destination: Destination) -> bool:
         """Route what is new and make one attempt; False when nothing was due."""
-        self._route(destination.name)
-        with self._sessions.begin() as session:
+        self._route(destination)
+        with transaction(self._sessions, destination.tenant_id) as session:
             claimed = outbox.claim(session, destination.name, self._limits.lease)
         if claimed is None:
             return False
@@ -124,23 +125,22 @@ class Courier:
         self._reached("marked")
         return True
 
-    def _route(self, destination: str) -> None:
+    def _route(self, destination: Destination) -> None:
         """Take on what the destination is owed; before anything is sent, so that nothing urgent waits."""
-        looks, now = self._looks[destination], time.monotonic()
+        looks, now = self._looks[destination.name], time.monotonic()
         within = looks.next_within(now)
         before: dt.datetime | None = None
         while not self._stop.is_set():
-            with self._sessions.begin() as session:
-                new = outbox.route(session, destination, within, before)
-            self._tell_expired(destination, new.expired)
+            with transaction(self._sessions, destination.tenant_id) as session:
+                new = outbox.route(session, destination.name, within, before)
+            self._tell_expired(destination.name, new.expired)
             if new.sent + new.expired < outbox.ROUTED_AT_ONCE:
                 break
             before = new.oldest
         if within == outbox.NOTED_WITHIN:
-            with self._sessions.begin() as session:
-                abandoned = outbox.expire(session)
-            for name, messages in abandoned.items():
-                self._tell_expired(name, messages)
+            for abandoned in of_each(self._sessions, outbox.expire):
+                for name, messages in abandoned.items():
+                    self._tell_expired(name, messages)
         looks.note(within, now)
 
     def _tell_expired(self, destination: str, messages: int) -> None:
@@ -152,17 +152,17 @@ class Courier:
         try:
             self._send(destination, claimed)
         except transport.DeliveryError as error:
-            self._fail(claimed, error)
+            self._fail(destination, claimed, error)
             return
         self._reached("sent")
-        with self._sessions.begin() as session:
+        with transaction(self._sessions, destination.tenant_id) as session:
             outbox.mark_delivered(session, claimed)
         self._metrics.observe_delivery(claimed.destination, "delivered")
 
     def _send(self, destination: Destination, claimed: outbox.Claim) -> None:
         if claimed.attempts > self._limits.max_attempts:  # its senders died, or broke
             raise transport.DeliveryError("no attempt came to its end", is_final=True)
-        with self._sessions() as session:
+        with transaction(self._sessions, destination.tenant_id) as session:
             told = outbox.get_telling(session, claimed.event_id)
         try:
             content = message.body(told, self._public_url)
@@ -175,9 +175,11 @@ class Courier:
         signed = message.headers(str(claimed.event_id), content, secrets, dt.datetime.now(dt.UTC))
         transport.post(destination, content, {"Content-Type": message.CONTENT_TYPE, **signed})
 
-    def _fail(self, claimed: outbox.Claim, error: transport.DeliveryError) -> None:
+    def _fail(
+        self, destination: Destination, claimed: outbox.Claim, error: transport.DeliveryError
+    ) -> None:
         is_last = error.is_final or claimed.attempts >= self._limits.max_attempts
-        with self._sessions.begin() as session:
+        with transaction(self._sessions, destination.tenant_id) as session:
             if is_last:
                 outbox.mark_failed(session, claimed, str(error))
             else:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import ipaddress
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -18,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from service.store.identity import DEFAULT_TENANT, tenant_id
+from service.store.tenants.tables import NAME_PATTERN
 from subtext_sidecar.contract.secret import read_secret
 
 MAX_DESTINATIONS: Final = 16  # each has a thread
@@ -27,7 +30,7 @@ _SECRET_BYTES: Final = range(24, 65)  # Standard Webhooks, "Signature scheme"
 
 
 class Destination(BaseModel):
-    """One receiver of every message."""
+    """One receiver of every message of a tenant."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,6 +41,8 @@ class Destination(BaseModel):
     """One secret a line, the newest first; of two, messages carry a signature by each."""
     allow_private: bool = False
     """Whether it may lie at an address that the Internet does not route."""
+    tenant: Annotated[str, Field(pattern=NAME_PATTERN)] = DEFAULT_TENANT
+    """Whose incidents it is told of, and nobody else's."""
     ca_file: Path | None = None
     """Certificates to trust instead of the machine's."""
 
@@ -65,6 +70,11 @@ class Destination(BaseModel):
     def _has_secrets(self) -> Self:
         _ = self.secrets
         return self
+
+    @property
+    def tenant_id(self) -> uuid.UUID:
+        """The tenant's id."""
+        return tenant_id(self.tenant)
 
     @property
     def parts(self) -> SplitResult:

@@ -72,7 +72,7 @@ def _wrong_range(code: str, message: str) -> Exception:
 
 @router.get("/coverage", summary="Report what was looked at, and what was not")
 def get_coverage(
-    held: Held, _caller: ReadsCoverage, parameters: Annotated[CoverageParameters, Query()]
+    held: Held, caller: ReadsCoverage, parameters: Annotated[CoverageParameters, Query()]
 ) -> CoverageReport:
     """Return the counts of every hop with their losses, ratios with their denominators, and blind spots.
 
@@ -80,7 +80,7 @@ def get_coverage(
     their capture at every hop, so any range can be balanced.
     """
     wanted = plan(parameters, dt.datetime.now(dt.UTC))
-    with reading(held) as session:
+    with reading(held, caller) as session:
         settled_before = coverage.list_settled_before(session, parameters.model)
         counts = coverage.list_counts(session, wanted, parameters.step, settled_before)
     return _report(parameters, wanted, counts, settled_before)

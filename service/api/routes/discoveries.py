@@ -36,7 +36,7 @@ class DiscoveryParameters(PageParameters):
 @router.get("/discoveries", summary="List discoveries, newest tested first")
 def list_discoveries(
     held: Held,
-    _caller: ReadsFlags,
+    caller: ReadsFlags,
     parameters: Annotated[DiscoveryParameters, Query()],
     request: Request,
     response: Response,
@@ -47,10 +47,10 @@ def list_discoveries(
     reference; that does not say that it is harmful. `GET /v1/requests/{request_id}` shows the tests of
     requests that are none.
     """
-    after = link.position(parameters, _LISTING)
-    with reading(held) as session:
+    after = link.position(parameters, caller.listing(_LISTING))
+    with reading(held, caller) as session:
         page = discoveries.list_discoveries(session, parameters.filter(), after, parameters.limit)
     return DiscoveryPage(
         items=[request_test(view) for view in page.items],
-        next_cursor=link.link_next(request, response, parameters, _LISTING, page.next),
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_LISTING), page.next),
     )

@@ -64,12 +64,12 @@ def list_explanations(
     `next_cursor` meets every explanation that was stored when the first page was read exactly once.
     Text and tokens are withheld without the scope `explanations:read_text`.
     """
-    after = link.position(parameters, _LISTING)
-    with reading(held) as session:
+    after = link.position(parameters, caller.listing(_LISTING))
+    with reading(held, caller) as session:
         page = explanations.list_explanations(session, parameters.filter(), after, parameters.limit)
     return ExplanationPage(
         items=[explanation(view, with_text=caller.may_read_text) for view in page.items],
-        next_cursor=link.link_next(request, response, parameters, _LISTING, page.next),
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_LISTING), page.next),
     )
 
 
@@ -85,7 +85,7 @@ def get_explanation(
     _parameters: Annotated[NoParameters, Query()],
 ) -> Explanation:
     """Return one explanation with its fidelity; text is withheld without `explanations:read_text`."""
-    with reading(held) as session:
+    with reading(held, caller) as session:
         view = explanations.get_explanation(session, explanation_id)
     if view is None:
         raise ProblemError(

@@ -44,7 +44,7 @@ class FlagParameters(PageParameters):
 @router.get("/flags", summary="List flags, newest raised first")
 def list_flags(
     held: Held,
-    _caller: ReadsFlags,
+    caller: ReadsFlags,
     parameters: Annotated[FlagParameters, Query()],
     request: Request,
     response: Response,
@@ -54,10 +54,10 @@ def list_flags(
     A flag says at how many of the verified positions its concept was found. Where `calibrated` is
     false, how often it is raised on benign requests is not known.
     """
-    after = link.position(parameters, _LISTING)
-    with reading(held) as session:
+    after = link.position(parameters, caller.listing(_LISTING))
+    with reading(held, caller) as session:
         page = flags.list_flags(session, parameters.filter(), after, parameters.limit)
     return FlagPage(
         items=[flag(view) for view in page.items],
-        next_cursor=link.link_next(request, response, parameters, _LISTING, page.next),
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_LISTING), page.next),
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from service.api.deps import Held, ReadsFlags, ReadsRequests, Triages, reading
+from service.api.deps import Held, ReadsFlags, ReadsRequests, Triages, reading, writing
 from service.api.http.responses import problems
 from service.api.paging import link
 from service.api.parameters import Absent, Name, NoParameters, PageParameters, RequestId, Time
@@ -60,7 +60,7 @@ class IncidentParameters(PageParameters):
 @router.get("/incidents", summary="List incidents, newest opened first")
 def list_incidents(
     held: Held,
-    _caller: ReadsFlags,
+    caller: ReadsFlags,
     parameters: Annotated[IncidentParameters, Query()],
     request: Request,
     response: Response,
@@ -71,12 +71,12 @@ def list_incidents(
     often one is opened on benign requests is not known. Flags that were raised before there were incidents
     are in `/v1/flags` alone.
     """
-    after = link.position(parameters, _LISTING)
-    with reading(held) as session:
+    after = link.position(parameters, caller.listing(_LISTING))
+    with reading(held, caller) as session:
         page = incidents.list_incidents(session, parameters.filter(), after, parameters.limit)
     return IncidentPage(
         items=[incident(view) for view in page.items],
-        next_cursor=link.link_next(request, response, parameters, _LISTING, page.next),
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_LISTING), page.next),
     )
 
 
@@ -96,7 +96,7 @@ def get_incident(
     Text and tokens are withheld without `explanations:read_text`. A position that matched and is not
     verified is listed and counts for nothing.
     """
-    with reading(held) as session:
+    with reading(held, caller) as session:
         detail = incidents.get_incident(session, incident_id)
     if detail is None:
         raise _unknown()
@@ -127,7 +127,7 @@ def change_state(
     that he has not read and a repeated call changes nothing twice. Confirming and dismissing label the
     incident's concepts: measured precision stands on that.
     """
-    with held.sessions.begin() as session:
+    with writing(held, caller) as session:
         row = triage.lock_incident(session, incident_id)
         if row is None:
             raise _unknown()

@@ -21,19 +21,19 @@ class DecoderParameters(Parameters):
 
 @router.get("/models", summary="List audited models")
 def list_models(
-    held: Held, _caller: ReadsExplanations, _parameters: Annotated[NoParameters, Query()]
+    held: Held, caller: ReadsExplanations, _parameters: Annotated[NoParameters, Query()]
 ) -> ModelList:
     """Return every audited model by name; there are as many as a deployment serves, so no pages."""
-    with reading(held) as session:
+    with reading(held, caller) as session:
         return ModelList(items=[model(view) for view in models.list_models(session)])
 
 
 @router.get("/decoders", summary="List decoders")
 def list_decoders(
-    held: Held, _caller: ReadsExplanations, parameters: Annotated[DecoderParameters, Query()]
+    held: Held, caller: ReadsExplanations, parameters: Annotated[DecoderParameters, Query()]
 ) -> DecoderList:
     """Return every decoder with its identity, its calibration and its card, newest first."""
-    with reading(held) as session:
+    with reading(held, caller) as session:
         return DecoderList(
             items=[decoder(view) for view in models.list_decoders(session, parameters.model)]
         )

@@ -28,7 +28,7 @@ class PrecisionParameters(Parameters):
 
 @router.get("/precision", summary="Get the measured precision of each concept")
 def list_precision(
-    held: Held, _caller: ReadsFlags, parameters: Annotated[PrecisionParameters, Query()]
+    held: Held, caller: ReadsFlags, parameters: Annotated[PrecisionParameters, Query()]
 ) -> PrecisionList:
     """Return, by model, layer, concept, severity, decoder and definitions, how many flags were right.
 
@@ -37,5 +37,5 @@ def list_precision(
     many rows as detectors that ever raised a flag, so no pages. Anomalies have no concept and are not here.
     """
     wanted = precision.Filter(**parameters.model_dump())
-    with reading(held) as session:
+    with reading(held, caller) as session:
         return PrecisionList(items=[concept_precision(found) for found in precision.count(session, wanted)])

@@ -50,7 +50,7 @@ def _wrong_range(code: str, message: str) -> Exception:
     responses=problems(HTTPStatus.NOT_FOUND),
 )
 def get_prevalence(
-    held: Held, _caller: ReadsFlags, parameters: Annotated[PrevalenceParameters, Query()]
+    held: Held, caller: ReadsFlags, parameters: Annotated[PrevalenceParameters, Query()]
 ) -> PrevalenceReport:
     """Return the share of requests with the concept, with its interval, by layer and decoder.
 
@@ -59,7 +59,7 @@ def get_prevalence(
     it does not hold in this range.
     """
     parameters.check()
-    with reading(held) as session:
+    with reading(held, caller) as session:
         model = prevalence.find_model(session, parameters.model)
         if model is None:
             raise ProblemError(

@@ -29,7 +29,7 @@ class RequestParameters(Parameters):
 
 @router.get("/requests", summary="Find the requests of a trace")
 def list_requests(
-    held: Held, _caller: ReadsRequests, parameters: Annotated[RequestParameters, Query()]
+    held: Held, caller: ReadsRequests, parameters: Annotated[RequestParameters, Query()]
 ) -> TracedRequests:
     """Return the first 200 requests that said they belong to a trace, by their first capture.
 
@@ -38,7 +38,7 @@ def list_requests(
     Clients choose trace ids, so this says what they said. A request is there only when a sample of it
     is stored: none means that none was sampled, audited and decoded yet, never that the trace had none.
     """
-    with reading(held) as session:
+    with reading(held, caller) as session:
         found = requests.list_of_trace(session, parameters.trace_id, MAX_LIMIT)
     return TracedRequests(
         requests=[TracedRequest.model_validate(one) for one in found.requests],
@@ -85,10 +85,10 @@ def get_request(
     yet. It never means that the request was clean. Text and tokens are withheld without
     `explanations:read_text`.
     """
-    listing = f"{_LISTING} of {request_id}"
+    listing = caller.listing(f"{_LISTING} of {request_id}")
     after = link.position(parameters, listing)
     limits = requests.Limits(captures=parameters.limit, samples=_SAMPLES)
-    with reading(held) as session:
+    with reading(held, caller) as session:
         view = requests.get_request(session, request_id, limits, after)
     if view is None:
         raise ProblemError(

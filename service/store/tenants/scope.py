@@ -1,11 +1,12 @@
-"""Whose rows a transaction is about: a run-time setting of PostgreSQL, for the length of the transaction.
+"""Whose rows a transaction is about: run-time settings of PostgreSQL, for the length of the transaction.
 
-Row-level security and the default of every `tenant_id` go by it. It is set with the transaction and gone
-with it, so it works through PgBouncer in transaction mode.
+Row-level security and the default of every `tenant_id` go by them. They are set with the transaction and
+gone with it, so it works through PgBouncer in transaction mode.
 """
 
 import uuid
-from typing import Final
+from collections.abc import Collection
+from typing import Final, NamedTuple
 
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
@@ -13,6 +14,12 @@ from sqlalchemy.orm import Session
 from service.store.identity import DEFAULT_TENANT, tenant_id
 
 SETTING: Final = "subtext.tenant"
+MODELS_SETTING: Final = "subtext.models"
+"""Ids of the only models that are met, as an array; '' for all of the tenant."""
+MODEL_NAMES_SETTING: Final = "subtext.model_names"
+"""The same by name, for what is counted by name."""
+KEY_SETTING: Final = "subtext.key"
+"""SHA-256 of an API key, in hexadecimal digits: of the key that is looked for."""
 DEFAULT_ID: Final = tenant_id(DEFAULT_TENANT)
 NAMED: Final = f"NULLIF(current_setting('{SETTING}', true), '')::uuid"
 """SQL: the id of the transaction's tenant, NULL where none was named; it becomes '' after a transaction."""
@@ -22,7 +29,51 @@ COLUMN_DEFAULT: Final = text(f"COALESCE({NAMED}, '{DEFAULT_ID}'::uuid)")
 It is stable, so a column with it is added to a table of any size without touching a row.
 """
 
+READER: Final = "subtext_reader"
+"""The role of whoever answers somebody."""
+
+# A login that is more than a reader, as where one login owns all, is a reader while it answers somebody.
+# One that may not be it, as where the roles could not be made, stays what it is.
+_STEP_DOWN: Final = text("""
+    SELECT set_config('role', COALESCE((
+        SELECT rolname FROM pg_roles WHERE rolname = :reader AND pg_has_role(oid, 'MEMBER')
+    ), 'none'), true), set_config(:setting, :value, true)
+""")
+_RESTRICT: Final = text("""
+    SELECT set_config(:ids, COALESCE(array_agg(id), '{}')::text, true),
+        set_config(:names, CAST(:models AS text[])::text, true)
+    FROM models WHERE name = ANY (CAST(:models AS text[]))
+""")
+
+
+class Reach(NamedTuple):
+    """Whose rows somebody may read."""
+
+    tenant: uuid.UUID = DEFAULT_ID
+    models: Collection[str] | None = None
+    """Served names of the only models that he may; None for all of the tenant."""
+
 
 def set_tenant(session: Session, tenant: uuid.UUID) -> None:
-    """Let the session's transaction be about this tenant, until it ends."""
+    """Let the session's transaction be about this tenant, until it ends. Rights stay as they are."""
     session.execute(select(func.set_config(SETTING, str(tenant), True)))  # noqa: FBT003  # PostgreSQL's own
+
+
+def enter(session: Session, reach: Reach) -> None:
+    """Let the session's transaction meet, with a reader's rights, what is in reach and nothing else.
+
+    One round trip, and another one where models are restricted. Call it first in the transaction.
+    """
+    _step_down(session, SETTING, str(reach.tenant))
+    if reach.models is not None:
+        models = {"ids": MODELS_SETTING, "names": MODEL_NAMES_SETTING, "models": sorted(reach.models)}
+        session.execute(_RESTRICT, models)
+
+
+def look_for_key(session: Session, secret_sha256: bytes) -> None:
+    """Let the session's transaction meet, with a reader's rights, the API key with this digest alone."""
+    _step_down(session, KEY_SETTING, secret_sha256.hex())
+
+
+def _step_down(session: Session, setting: str, value: str) -> None:
+    session.execute(_STEP_DOWN, {"reader": READER, "setting": setting, "value": value})

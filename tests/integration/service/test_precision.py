@@ -100,7 +100,7 @@ def test_each_layer_has_a_precision_of_its_own_and_what_is_old_counts_no_more(se
         Watched("org/tiny", 23, "harm"): Labels(raised=4, confirmed=3, dismissed=0),
     }
     registry = CollectorRegistry()
-    IncidentWatch(sessions, IncidentMetrics(registry), []).look(now)
+    IncidentWatch(sessions, IncidentMetrics(registry), {}).look(now)
     upper = {
         layer: registry.get_sample_value(
             "subtext_concept_precision_ratio",

@@ -25,6 +25,7 @@ from service.incident_metrics import IncidentMetrics
 from service.store import outbox
 from service.store.engine import session_factory
 from service.store.tables import Incident, WebhookDelivery
+from service.store.tenants.scope import DEFAULT_ID
 from service.watch.incident_watch import IncidentWatch
 from service.webhooks import transport
 from service.webhooks.courier import Courier, Limits
@@ -313,7 +314,8 @@ def test_each_destination_gets_each_message_and_one_that_is_away_delays_no_other
     ]
     assert len(receiver.received) == 1
     shown = CollectorRegistry()
-    IncidentWatch(sessions, IncidentMetrics(shown), ["away", "on-call"]).look(dt.datetime.now(dt.UTC))
+    tenants = dict.fromkeys(["away", "on-call"], DEFAULT_ID)
+    IncidentWatch(sessions, IncidentMetrics(shown), tenants).look(dt.datetime.now(dt.UTC))
     waiting = {
         name: shown.get_sample_value("subtext_webhook_pending_messages", {"destination": name})
         for name in ("away", "on-call")

@@ -10,7 +10,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from service import readings
-from service.auth import Scope
+from service.auth import SCOPES, Role, Scope
 from service.settings import KeySettings, ServiceSettings, StoreSettings
 from subtext_sidecar.anomaly import fit as anomaly_fit
 from subtext_sidecar.contract import dead_letters
@@ -301,3 +301,15 @@ def _spelled_out(name: str) -> list[str]:
         return [name]
     choices, _, after = rest.partition("}")
     return [f"{before}{choice}{after}" for choice in choices.split(",")]
+
+
+@pytest.mark.parametrize("role", Role)
+def test_every_role_is_listed_with_the_roles_that_it_grows_from(role: Role) -> None:
+    [row] = re.findall(rf"^\| `{role}` \| (.+) \|$", OPERATIONS, re.MULTILINE)
+
+    told = names(row)
+    listed = {name for name in told if name in set(Scope)}
+    for base in (name for name in told if name in set(Role)):
+        assert set(SCOPES[Role(base)]) <= set(SCOPES[role])
+        listed |= set(SCOPES[Role(base)])
+    assert listed == set(SCOPES[role])

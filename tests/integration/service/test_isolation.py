@@ -1,0 +1,288 @@
+"""Nobody meets a row of another tenant: by SQL as the service's role, and by every operation of the API."""
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from service import auth
+from service.store import identity, keys, roles
+from service.store.engine import session_factory
+from service.store.tables import Base, CanaryReading
+from service.store.tenants import row_security, scope
+from service.store.tenants.read import of_each
+from service.store.tenants.tables import Tenant
+from service.store.write.concepts import NewConcept, register_concepts
+from tests.integration.service import seed
+
+Sessions = sessionmaker[Session]
+ACME = identity.tenant_id("acme")
+TRACE = "a" * 32
+UNFILLED = {"webhook_deliveries", "canary_flags", "api_keys"}
+"""Tables that `plant` leaves empty."""
+
+
+class Planted(NamedTuple):
+    """Ids of what one tenant has."""
+
+    explanation: uuid.UUID
+    incident: uuid.UUID
+
+
+def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
+    """Store a tenant's rows, by names that every tenant may have."""
+    scope.set_tenant(session, tenant)
+    audited = seed.add_model(session, model)
+    explanation = seed.add_explanation(
+        session, audited, concept="deception", claims=seed.CLAIMS, trace_id=TRACE
+    )
+    incident = seed.add_incident(session, seed.add_flag(session, audited))
+    seed.add_window(session, audited)
+    seed.add_coverage(session, hop="plugin", model=model, source=str(tenant), rows_sampled=40)
+    concept = NewConcept(name="deception", version=1, digest=f"{tenant}/{model}", definition={})
+    register_concepts(session, audited.model.id, [concept])
+    session.add(
+        CanaryReading(
+            sample_id=uuid.uuid4(),
+            decoder_id=audited.decoder.id,
+            model_id=audited.model.id,
+            nonce="n",
+            capture_id=uuid.uuid4(),
+            layer=20,
+            position=1,
+            captured_at=seed.START,
+            text=seed.SECRET_TEXT,
+            fve=0.4,
+            verified=True,
+            concepts=[],
+        )
+    )
+    session.flush()
+    return Planted(explanation.id, incident.id)
+
+
+@pytest.fixture
+def planted(sessions: Sessions) -> Planted:
+    """What the default tenant has; `acme` is there and has nothing."""
+    with sessions.begin() as session:
+        session.add(Tenant(id=ACME, name="acme"))
+        session.flush()
+        return plant(session, scope.DEFAULT_ID)
+
+
+def key_of(sessions: Sessions, tenant: uuid.UUID, models: list[str] | None = None) -> dict[str, str]:
+    secret = auth.new_secret()
+    with sessions.begin() as session:
+        keys.add_key(
+            session,
+            name="test",
+            secret_sha256=auth.digest(secret),
+            scopes=["admin"],
+            tenant_id=tenant,
+            models=models,
+        )
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def test_no_table_with_a_tenant_is_without_row_level_security(engine: Engine) -> None:
+    with engine.connect() as connection:
+        found = connection.execute(
+            text(
+                "SELECT relname, relrowsecurity AND relforcerowsecurity FROM pg_class"
+                " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+            )
+        )
+        tables: dict[str, bool] = dict(map(tuple, found))
+        policies = connection.execute(text("SELECT tablename, unnest(roles)::text FROM pg_policies")).all()
+        is_open = row_security.list_open(connection)
+
+    secured = {table for table, is_secured in tables.items() if is_secured}
+    assert secured == set(tables) - row_security.WITHOUT
+    assert set(Base.metadata.tables) <= set(tables)
+    assert {tuple(row) for row in policies} == {(table, role) for table in secured for role in roles.ROLES}
+    assert is_open == []
+
+
+def counts(url: str, tenant: uuid.UUID | None, *, role: str | None = None) -> dict[str, int]:
+    """Return how many rows of each table the login meets in a transaction of this tenant."""
+    with psycopg.connect(url) as connection:
+        if role is not None:
+            connection.execute("SELECT set_config('role', %s, true)", [role])
+        if tenant is not None:
+            connection.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(tenant)])
+        found = {}
+        for table in sorted(set(Base.metadata.tables) - row_security.WITHOUT):
+            row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()  # noqa: S608
+            found[table] = 0 if row is None else row[0]
+        return found
+
+
+@pytest.mark.usefixtures("planted")
+def test_by_sql_the_reader_meets_the_rows_of_the_named_tenant_alone(
+    database_url: str, reader_url: str, sessions: Sessions
+) -> None:
+    own = counts(database_url, None)
+    nothing = dict.fromkeys(own, 0)
+
+    assert {table for table, rows in own.items() if not rows} == UNFILLED
+    # A superuser who steps down is a reader like any other.
+    for url, role in ((reader_url, None), (database_url, roles.READER)):
+        assert counts(url, None, role=role) == nothing
+        assert counts(url, ACME, role=role) == nothing
+        assert counts(url, scope.DEFAULT_ID, role=role) == own
+    with sessions.begin() as session:
+        plant(session, ACME)
+    assert counts(reader_url, scope.DEFAULT_ID) == counts(reader_url, ACME) == own
+    # Where one login owns all and cannot step down.
+    assert counts(database_url, ACME, role=roles.OWNER) == own | {"concept_versions": 2}
+    assert counts(database_url, None, role=roles.OWNER) == {table: 2 * rows for table, rows in own.items()}
+
+
+@pytest.mark.usefixtures("planted")
+def test_by_sql_the_reader_changes_and_adds_nothing_of_another_tenant(reader_url: str) -> None:
+    with psycopg.connect(reader_url) as connection:
+        connection.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(ACME)])
+
+        assert connection.execute("UPDATE incidents SET state = 'dismissed'").rowcount == 0
+        assert connection.execute("UPDATE api_keys SET last_used_at = now()").rowcount == 0
+    with psycopg.connect(reader_url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        # Without a tenant it would be the default tenant's.
+        connection.execute("INSERT INTO webhook_messages (event_id) VALUES (gen_random_uuid())")
+
+
+def test_a_key_is_found_by_its_digest_and_no_other_with_it(sessions: Sessions, reader: Engine) -> None:
+    secret = key_of(sessions, scope.DEFAULT_ID)["Authorization"].removeprefix("Bearer ")
+    key_of(sessions, scope.DEFAULT_ID)
+
+    with session_factory(reader)() as session:
+        scope.look_for_key(session, auth.digest(secret))
+        assert [key.secret_sha256 for key in keys.list_keys(session)] == [auth.digest(secret)]
+
+
+@pytest.mark.usefixtures("planted")
+def test_the_service_looks_at_each_tenant_apart(reader: Engine, sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        plant(session, ACME)
+
+    found = of_each(session_factory(reader), lambda session: session.scalars(MODELS).all())
+
+    assert found == [["tiny"], ["tiny"]]
+
+
+MODELS = text("SELECT name FROM models")
+
+# What an operation needs beyond its path.
+QUERIES: Mapping[str, Mapping[str, str]] = {
+    "list_requests": {"trace_id": TRACE},
+    "get_prevalence": {
+        "model": "tiny",
+        "concept": "deception",
+        "from": "2026-11-23T00:00:00Z",
+        "to": "2026-11-24T00:00:00Z",
+    },
+    "get_coverage": {"from": "2026-11-23T05:00:00Z", "to": "2026-11-23T05:02:00Z"},
+}
+BODIES: Mapping[str, Any] = {
+    "change_state": {"to": "acknowledged", "version": 2, "reason_code": "under_review"}
+}
+
+
+def ask_all(
+    client: TestClient, app: FastAPI, headers: dict[str, str], ids: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return status and answer of every operation that needs a key, by its name."""
+    answers = {}
+    for path, operations in app.openapi()["paths"].items():
+        if not path.startswith("/v1/"):
+            continue
+        for method, operation in operations.items():
+            name = operation["operationId"]
+            answer = client.request(
+                method,
+                path.replace(":any_text", "").format_map(ids),
+                params=QUERIES.get(name),
+                json=BODIES.get(name),
+                headers=headers,
+            )
+            answers[name] = (answer.status_code, answer.text, answer.headers.get("link"))
+    return answers
+
+
+def test_by_no_operation_is_anything_told_of_another_tenant(
+    client: TestClient, app: FastAPI, sessions: Sessions, planted: Planted
+) -> None:
+    ids = {
+        "explanation_id": str(planted.explanation),
+        "incident_id": str(planted.incident),
+        "request_id": "chat-1",
+    }
+    unknown = {
+        "explanation_id": str(uuid.uuid4()),
+        "incident_id": str(uuid.uuid4()),
+        "request_id": "chat-9",
+    }
+    own, other = key_of(sessions, scope.DEFAULT_ID), key_of(sessions, ACME)
+    elsewhere = key_of(sessions, scope.DEFAULT_ID, ["another"])
+
+    def told(headers: dict[str, str], named: Mapping[str, str]) -> dict[str, Any]:
+        """Leave out the ids that were asked for."""
+        answers = ask_all(client, app, headers, named)
+        for name, (status, body, link) in answers.items():
+            for asked in named.values():
+                body = body.replace(asked, "ID")  # noqa: PLW2901
+            answers[name] = (status, body, link)
+        return answers
+
+    for stranger in (other, elsewhere):
+        answers = told(stranger, ids)
+        assert answers == told(stranger, unknown)
+        for name, (status, body, _) in answers.items():
+            assert status in {200, 404}, (name, body)
+            for word in (seed.SECRET_TEXT, "tiny", str(planted.incident), "rows_sampled"):
+                assert word not in body or name in {"get_prevalence", "get_coverage"}, name
+    # The same requests tell their owner something: none was answered with nothing for another reason.
+    answers = ask_all(client, app, own, ids)
+    for name, (status, body, _) in answers.items():
+        assert status == 200, (name, body)
+        assert '"items":[]' not in body, name
+
+
+def test_a_key_for_some_models_reads_these_alone(
+    client: TestClient, sessions: Sessions, planted: Planted
+) -> None:
+    assert planted
+    with sessions.begin() as session:
+        plant(session, scope.DEFAULT_ID, "second")
+    headers = key_of(sessions, scope.DEFAULT_ID, ["second", "none"])
+    window = QUERIES["get_coverage"]
+
+    for path in ("explanations", "flags", "incidents", "discoveries", "precision", "decoders"):
+        items = client.get(f"/v1/{path}", headers=headers).json()["items"]
+        assert {item["model"] for item in items} == {"second"}, path
+    assert [one["name"] for one in client.get("/v1/models", headers=headers).json()["items"]] == ["second"]
+    coverage = client.get("/v1/coverage", params=window, headers=headers).json()
+    assert {one["model"] for one in coverage["models"]} == {"second"}
+
+
+def test_a_cursor_of_another_tenant_is_none(
+    client: TestClient, sessions: Sessions, planted: Planted, headers_for: Callable[..., dict[str, str]]
+) -> None:
+    assert planted
+    with sessions.begin() as session:
+        plant(session, scope.DEFAULT_ID, "second")
+        plant(session, ACME)
+        plant(session, ACME, "second")
+    own = headers_for("admin")
+    cursor = client.get("/v1/explanations", params={"limit": 1}, headers=own).json()["next_cursor"]
+    asked = {"limit": 1, "cursor": cursor}
+
+    assert client.get("/v1/explanations", params=asked, headers=own).status_code == 200
+    refused = client.get("/v1/explanations", params=asked, headers=key_of(sessions, ACME))
+
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "foreign_cursor")
