@@ -25,7 +25,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     WRITER: {
         "alembic_version": ["SELECT"],
         # Engines name tenants: their operator's word, by way of the stream.
-        "tenants": ["SELECT", "INSERT (id, name)"],
+        "tenants": ["SELECT", "INSERT"],
         "models": ["SELECT", "INSERT"],
         "decoders": [
             "SELECT",

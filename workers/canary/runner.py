@@ -13,9 +13,9 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.store.identity import DEFAULT_TENANT
+from service.store.identity import DEFAULT_TENANT, tenant_id
 from service.store.read import canaries
-from service.store.tenants.sessions import session_of
+from service.store.tenants.read import transaction
 from subtext_sidecar.contract import canary as contract
 from subtext_sidecar.contract.counters import CounterName, PluginCounter, SidecarCounter, WorkerCounter
 from workers.canary.endpoint import ANSWER_SECONDS, Endpoint, EndpointError
@@ -67,16 +67,16 @@ class SqlStore:
         """``tenant`` is the one whom the audited engines serve."""
         self._sessions = sessions
         self._model = model
-        self._tenant = tenant
+        self._tenant = tenant_id(tenant)
 
     def find(self, nonce: str) -> canaries.Found:
         """Return what is stored of the canary."""
-        with session_of(self._sessions, self._tenant) as session:
+        with transaction(self._sessions, self._tenant) as session:
             return canaries.find(session, nonce)
 
     def count_hops(self, since: dt.datetime) -> Hops:
         """Return what was counted of canaries and of used tokens from a minute on."""
-        with session_of(self._sessions, self._tenant) as session:
+        with transaction(self._sessions, self._tenant) as session:
             return canaries.count_hops(session, self._model, since)
 
 

@@ -22,7 +22,7 @@ from service.store.tables import (
     RequestName,
     Sample,
 )
-from service.store.tenants import register
+from service.store.tenants import register, row_security
 from service.store.tenants.sessions import session_of
 from service.store.tenants.tables import Tenant
 from subtext_sidecar.contract import record, streams
@@ -175,3 +175,18 @@ def test_one_tenant_too_many_is_dead_lettered_and_stops_nobody(
     assert (held(bench, "acme", Sample), held(bench, "bolt", Sample)) == (2, 0)
     with bench.sessions() as session:
         assert "bolt" not in register.list_names(session)
+
+
+def test_no_tenant_is_made_where_every_key_would_read_his_rows(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_security, "list_open", lambda _: ["samples"])
+    add(bench, "acme", range(1))
+    add(bench, "default", range(1))
+
+    bench.loop.step()
+
+    [letter] = bench.dead_letters()
+    assert letter[streams.FIELD_REASON] == b"store_refused"
+    assert b"table samples has no row-level security" in letter[streams.FIELD_ERROR]
+    assert (held(bench, "acme", Sample), held(bench, "default", Sample)) == (0, 1)
