@@ -14,7 +14,7 @@ from bench.trust.reading import Incidents, read_all
 from bench.trust.steering import Steerer
 from workers.nla.decoder import Decoder
 
-_TRIED: Final = 4
+_TRIED: Final = 2
 """Pairs that are made for each that is asked for, since the model does not solve all."""
 _ORIGINAL, _SWAPPED = "pair-original", "pair-swapped"
 
