@@ -147,7 +147,8 @@ class Explanation(OfTenant, Base):
         UniqueConstraint("sample_id", "decoder_id"),
         CheckConstraint("position_class IN ('template', 'prompt', 'answer')", name="position_class"),
         CheckConstraint("candidates >= 1", name="candidates"),
-        Index("ix_explanations_captured_at_id", "captured_at", "id"),
+        Index("ix_explanations_captured_at_id", "captured_at", "id"),  # of workers, for all tenants
+        Index("ix_explanations_tenant_id_captured_at_id", "tenant_id", "captured_at", "id"),
         Index("ix_explanations_decoder_id", "decoder_id"),
     )
 
