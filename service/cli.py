@@ -16,6 +16,8 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "service": "serve the REST API",
     "migrate": "bring the database to the newest schema",
     "key": "create, list, rotate and revoke API keys",
+    "log": "write the evidence log and sign its checkpoints",
+    "verify": "hold the store against the evidence log's checkpoints",
     "train": "train a decoder for a model and layer",
     "calibrate": "measure a decoder against shuffled pairs and freeze the reference",
     "concept": "fit the probe of a concept on two files of prompts",

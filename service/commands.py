@@ -1,4 +1,4 @@
-"""The commands ``service``, ``migrate`` and ``key``: parse, build settings, hand over."""
+"""The commands of this package: parse, build settings, hand over."""
 
 import argparse
 import sys
@@ -142,6 +142,20 @@ def _days(text: str) -> float:
     if not 0 < days <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of days above 0 and up to {most}")
     return days
+
+
+def log(argv: list[str]) -> int:
+    """Write the evidence log, or make its key."""
+    from service.sequencer.command import run
+
+    return run(argv)
+
+
+def verify(argv: list[str]) -> int:
+    """Hold the store against the evidence log's checkpoints."""
+    from service.verifying import run
+
+    return run(argv)
 
 
 def _refuse(command: str, error: Exception) -> int:

@@ -37,6 +37,7 @@ FOLDERS = (
     ("", "service/store/read"),
     ("", "service/store/evidence"),
     ("", "service/evidence"),
+    ("", "service/sequencer"),
     ("", "service/coverage"),
     ("", "service/incidents"),
     ("", "service/prevalence"),
