@@ -209,6 +209,20 @@ def _days(text: str) -> float:
     return days
 
 
+def log(argv: list[str]) -> int:
+    """Write the evidence log, or make its key."""
+    from service.sequencer.command import run
+
+    return run(argv)
+
+
+def verify(argv: list[str]) -> int:
+    """Hold the store against the evidence log's checkpoints."""
+    from service.verifying import run
+
+    return run(argv)
+
+
 def _refuse(command: str, error: Exception) -> int:
     sys.stderr.write(f"subtext {command}: {error}\n")
     return _BAD_USE

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.evidence.note import NoteError, Signer, read_signer
 from service.store.engine import driver_url, with_password
 from service.webhooks.destinations import Destination, read_destinations
 from subtext_sidecar.contract.listening import PlainHttp, TlsFiles, check_address, tls_files
@@ -56,6 +57,48 @@ class KeySettings(StoreSettings):
     key_lifetime_days: float = Field(
         default=90.0, gt=0, le=36_500, description="of a new key, unless the command says another"
     )
+
+
+class CheckpointSettings(StoreSettings):
+    """Where the evidence log's checkpoints are."""
+
+    checkpoint_folder: Path = Field(description="of the log's checkpoints; no database login may write it")
+
+    @field_validator("checkpoint_folder")
+    @classmethod
+    def _is_folder(cls, folder: Path) -> Path:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder: create it, or mount what holds the checkpoints")
+        return folder
+
+
+class LogSettings(CheckpointSettings):
+    """What ``subtext log`` needs."""
+
+    log_key_file: Path = Field(description="that `subtext log keygen` wrote")
+    checkpoint_every_seconds: float = Field(default=5.0, ge=0.1, le=3600)
+    http_host: str = Field(default="127.0.0.1", min_length=1)
+    http_port: int = Field(default=8105, ge=0, le=65535)
+    plain_http: PlainHttp | None = Field(default=None, description="why plain HTTP may leave this machine")
+
+    @property
+    def signer(self) -> Signer:
+        """The key; ValueError when its file cannot be read, may be read by others, or holds none."""
+        encoded = read_secret("SUBTEXT_LOG_KEY_FILE", self.log_key_file)
+        if self.log_key_file.stat().st_mode & 0o077:
+            raise ValueError(
+                f"SUBTEXT_LOG_KEY_FILE is {self.log_key_file}, which others may read: chmod 600"
+            )
+        try:
+            return read_signer(encoded)
+        except NoteError as error:
+            raise ValueError(f"SUBTEXT_LOG_KEY_FILE is {self.log_key_file}: {error}") from error
+
+    @model_validator(mode="after")
+    def _has_key(self) -> Self:
+        check_address(self.http_host, None, self.plain_http)
+        _ = self.signer
+        return self
 
 
 class ServiceSettings(StoreSettings):
@@ -141,6 +184,22 @@ def key_settings() -> KeySettings:
     """Read the environment; raises SettingsError."""
     try:
         return KeySettings()
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def checkpoint_settings() -> CheckpointSettings:
+    """Read the environment; raises SettingsError."""
+    try:
+        return CheckpointSettings()
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def log_settings() -> LogSettings:
+    """Read the environment; raises SettingsError."""
+    try:
+        return LogSettings()
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
 

@@ -41,6 +41,7 @@ FOLDERS = (
     ("", "service/store/evidence"),
     ("", "service/evidence"),
     ("", "service/store/configuration"),
+    ("", "service/sequencer"),
     ("", "service/coverage"),
     ("", "service/incidents"),
     ("", "service/prevalence"),

@@ -1,0 +1,1 @@
+"""`subtext log`: gives entries their places and signs the tree."""

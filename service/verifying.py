@@ -1,0 +1,105 @@
+"""`subtext verify`: hold a live store and its log against the checkpoints in a folder."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from service.evidence import folder
+from service.evidence.note import NoteError, Verifier, read_verifier
+from service.evidence.verify import Report, origin_of, verify
+from service.settings import SettingsError, store_settings
+from service.store.engine import UnusableDatabaseError, create_engine, session_factory
+from service.store.evidence import tree
+from service.store.evidence.log import StoredLog
+from service.store.identity import DEFAULT_TENANT, tenant_id
+
+_BAD_USE: Final = 2
+_COPIED_WITHIN_SECONDS: Final = 2.0
+_STATEMENT_SECONDS: Final = 3600.0
+
+
+def run(argv: list[str]) -> int:
+    """Verify every tenant; 0 when all fits, 1 when something does not."""
+    parser = argparse.ArgumentParser(
+        prog="subtext verify",
+        description="Recompute the evidence log in SUBTEXT_DATABASE_URL from its rows and entries, hold it"
+        " against the signed checkpoints, and name all that does not fit, the first thing first.",
+    )
+    parser.add_argument(
+        "--checkpoints", type=Path, required=True, help="the folder that subtext log writes"
+    )
+    parser.add_argument("--public-key", type=Path, required=True, help="file with what keygen printed")
+    options = parser.parse_args(argv)
+    try:
+        settings = store_settings()
+        verifier = read_verifier(options.public_key.read_text())
+    except (SettingsError, NoteError, OSError) as error:
+        sys.stderr.write(f"subtext verify: {error}\n")
+        return _BAD_USE
+    if not options.checkpoints.is_dir():
+        sys.stderr.write(f"subtext verify: --checkpoints: {options.checkpoints} is no folder\n")
+        return _BAD_USE
+    engine = create_engine(
+        settings.database, application_name="subtext-verify", statement_timeout_seconds=_STATEMENT_SECONDS
+    )
+    try:
+        with session_factory(engine)() as session:
+            return _verify(session, options.checkpoints, verifier)
+    except (SQLAlchemyError, UnusableDatabaseError, folder.FolderError) as error:
+        sys.stderr.write(f"subtext verify: {type(error).__name__}: {error}\n")
+        return _BAD_USE
+    finally:
+        engine.dispose()
+
+
+def _verify(session: Session, checkpoints: Path, verifier: Verifier) -> int:
+    # Before the snapshot: what is signed already must be in it.
+    before = {tenant: folder.read(checkpoints, tenant).whole for tenant in folder.tenants(checkpoints)}
+    _begin(session)
+    if any(notes and not _is_copied(session, tenant, notes[-1]) for tenant, notes in before.items()):
+        # The copy comes a moment after the file.
+        session.rollback()
+        time.sleep(_COPIED_WITHIN_SECONDS)
+        _begin(session)
+    fits = True
+    for tenant in sorted({tenant_id(DEFAULT_TENANT), *tree.list_tenants(session), *before}):
+        notes = list(before.get(tenant, ()))
+        # What was signed between the two: only that has a copy in the snapshot.
+        copies = {one.note for one in tree.list_notes(session, tenant)}
+        notes += [one for one in folder.read(checkpoints, tenant).whole[len(notes) :] if one in copies]
+        report = verify(StoredLog(session, tenant), notes, verifier, origin_of(verifier.name, tenant))
+        fits &= not report.findings
+        _tell(str(tenant), report)
+    return 0 if fits else 1
+
+
+def _begin(session: Session) -> None:
+    """Begin a transaction in which everything is of one moment: rows are written meanwhile."""
+    session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+
+
+def _is_copied(session: Session, tenant: UUID, note: str) -> bool:
+    return any(one.note == note for one in tree.list_notes(session, tenant))
+
+
+def _tell(tenant: str, report: Report) -> None:
+    for found in report.findings:
+        sys.stdout.write(f"{tenant}  {found.what}  {found.where}: {found.why}\n")
+    counts = {
+        "tenant": tenant,
+        "findings": len(report.findings),
+        "rows_verified": report.rows,
+        "rows_not_in_log": report.not_in_log,
+        "entries": report.leaves,
+        "entries_waiting": report.pending,
+        "entries_of_unknown_kind": report.unknown,
+        "checkpoints": report.checkpoints,
+    }
+    sys.stdout.write(json.dumps(counts) + "\n")
