@@ -24,6 +24,7 @@ class Kind(StrEnum):
     INCIDENT_EVENT = "incident_event"
     CONCEPT_VERSION = "concept_version"
     DECODER = "decoder"
+    ACCESS = "access"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,14 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
         committed=(
             "id", "model_id", "name", "digest", "layer", "fve_baseline", "shuffled_fve_p95",
             "verified_above", "candidates", "calibration_n", "card", "created_at",
+        ),
+    ),
+    Kind.ACCESS: Columns(
+        table="access_log",
+        committed=(
+            "id", "seq", "at", "key_id", "key_name", "database_login", "os_user", "action", "operation",
+            "subject_kind", "subject_ids", "subjects_total", "capture_ids", "captures_total", "details",
+            "purpose", "purpose_note", "status", "result", "suppressed",
         ),
     ),
 }  # fmt: skip

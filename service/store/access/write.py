@@ -9,7 +9,11 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
+from service.evidence.entry import new_salt
+from service.evidence.payloads import Kind, payload_of
 from service.store.access.tables import MAX_SUBJECTS, AccessEntry, Action, Purpose, Result, SubjectKind
+from service.store.base import values_of
+from service.store.evidence.append import append
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +21,8 @@ class Subjects:
     """What an entry is about: ids in the order of the answer, as many as there are."""
 
     kind: SubjectKind
+from service.store.base import values_of
+from service.store.evidence.append import append
     ids: Sequence[uuid.UUID]
     captures: Sequence[uuid.UUID] = ()
     """Captures of which a text or a token is shown, by `identity.capture_key`."""
@@ -43,11 +49,15 @@ class Entry:
 
 
 def add_entry(session: Session, entry: Entry) -> uuid.UUID:
-    """Add an entry and return its id. It keeps the first `MAX_SUBJECTS` ids of a kind, and their total."""
-    identity = uuid.uuid4()
-    # Whoever keeps a log of hashes commits to this row here, with its salt: nothing can be changed later.
-    session.execute(insert(AccessEntry).values(id=identity, **_columns(entry)))
-    return identity
+    """Add an entry and return its id. It keeps the first `MAX_SUBJECTS` ids of a kind, and their total.
+
+    The evidence log commits to it in the same transaction.
+    """
+    salt = new_salt()
+    insertion = insert(AccessEntry).values(id=uuid.uuid4(), log_salt=salt, **_columns(entry))
+    row = values_of(session.scalars(insertion.returning(AccessEntry)).one())
+    append(session, Kind.ACCESS, [payload_of(Kind.ACCESS, row)], [salt])
+    return uuid.UUID(str(row["id"]))
 
 
 def _columns(entry: Entry) -> dict[str, Any]:

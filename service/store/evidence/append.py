@@ -3,6 +3,7 @@
 It costs that transaction one row a kind. A place in the log comes later, from the sequencer.
 """
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,20 +15,31 @@ from service.store.evidence.tables import LogPending
 
 
 def append(
-    session: Session, kind: str, payloads: Sequence[Mapping[str, Any]], salts: Sequence[bytes] | None = None
+    session: Session,
+    kind: str,
+    payloads: Sequence[Mapping[str, Any]],
+    salts: Sequence[bytes] | None = None,
+    *,
+    tenant: uuid.UUID | None = None,
 ) -> list[bytes]:
     """Commit to each payload and return the salts, which must be stored with the rows.
 
-    ``kind`` and payloads are `service.evidence.payloads`'. Give ``salts`` where the rows have theirs.
+    ``kind`` and payloads are `service.evidence.payloads`'. Give ``salts`` where the rows have theirs, and
+    ``tenant`` where it is not the transaction's log.
     """
     used = [entry.new_salt() for _ in payloads] if salts is None else list(salts)
-    add_pending(session, kind, [entry.commit(salt, one) for salt, one in zip(used, payloads, strict=True)])
+    commitments = [entry.commit(salt, one) for salt, one in zip(used, payloads, strict=True)]
+    add_pending(session, kind, commitments, tenant=tenant)
     return used
 
 
-def add_pending(session: Session, kind: str, commitments: Sequence[bytes]) -> None:
-    """Let commitments that are made already wait for their places, in this order."""
+def add_pending(
+    session: Session, kind: str, commitments: Sequence[bytes], *, tenant: uuid.UUID | None = None
+) -> None:
+    """Let commitments that are made already wait for their places, in this order; see `append`."""
     if commitments:
-        row = {"kind": kind, "commitments": b"".join(commitments)}
+        row: dict[str, Any] = {"kind": kind, "commitments": b"".join(commitments)}
+        if tenant is not None:
+            row["tenant_id"] = tenant
         # Inline: the number of the new row would be asked back, and who writes here may not read.
         session.execute(insert(LogPending).values(row).inline())

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.evidence.payloads import Kind, explanation_payload, payload_of
 from service.evidence.row import Row
+from service.store.access.tables import AccessEntry
 from service.store.base import values_of
 from service.store.identity import DEFAULT_TENANT, tenant_id
 from service.store.tables import (
@@ -28,6 +29,7 @@ _SIMPLE: Final[tuple[tuple[Kind, type[Base], str, str], ...]] = (
     (Kind.CONCEPT_VERSION, ConceptVersion, "digest", "created_at"),
     (Kind.FLAG, Flag, "id", "created_at"),
     (Kind.INCIDENT_EVENT, IncidentEvent, "id", "at"),
+    (Kind.ACCESS, AccessEntry, "id", "at"),
 )
 """Kinds whose payload is of one table, with that table, its key and its time."""
 

@@ -17,6 +17,7 @@ from service.evidence.payloads import Kind, payload_of
 from service.store.base import values_of
 from service.store.evidence.append import append
 from service.store.tables import ConceptVersion, ModelConcept
+from service.store.tenants.scope import DEFAULT_ID
 
 
 class ChangedConceptError(ValueError):
@@ -57,6 +58,7 @@ def register_concepts(session: Session, model_id: uuid.UUID, concepts: Sequence[
         Kind.CONCEPT_VERSION,
         [payload_of(Kind.CONCEPT_VERSION, one) for one in new],
         [one["log_salt"] for one in new],
+        tenant=DEFAULT_ID,  # a definition is kept once for all tenants, so its entry is too
     )
     of_model = [
         {"model_id": model_id, "digest": row["digest"], "name": row["name"], "version": row["version"]}

@@ -3,7 +3,7 @@
 import pytest
 
 from service.evidence import payloads
-from service.store.tables import Base
+from service.store.schema import METADATA
 
 TABLES = [*payloads.COLUMNS.values(), payloads.SAMPLE, payloads.MATCH]
 
@@ -11,7 +11,7 @@ TABLES = [*payloads.COLUMNS.values(), payloads.SAMPLE, payloads.MATCH]
 @pytest.mark.parametrize("columns", TABLES, ids=lambda one: one.table)
 def test_every_column_is_in_the_payload_or_may_change(columns: payloads.Columns) -> None:
     named = [*columns.committed, *columns.may_change]
-    real = {column.name for column in Base.metadata.tables[columns.table].columns}
+    real = {column.name for column in METADATA.tables[columns.table].columns}
 
     assert len(named) == len(set(named))
     assert set(named) == real - payloads.NEVER
