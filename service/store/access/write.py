@@ -21,8 +21,6 @@ class Subjects:
     """What an entry is about: ids in the order of the answer, as many as there are."""
 
     kind: SubjectKind
-from service.store.base import values_of
-from service.store.evidence.append import append
     ids: Sequence[uuid.UUID]
     captures: Sequence[uuid.UUID] = ()
     """Captures of which a text or a token is shown, by `identity.capture_key`."""
