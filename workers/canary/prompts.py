@@ -21,8 +21,8 @@ class ConceptCanaries(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     concept: str = Field(min_length=1)
-    required_recall: float = Field(gt=0.0, le=1.0)
-    """SubtextCanaryFailing fires when the upper limit of the measured recall is below it."""
+    required_recall: float | None = Field(default=None, gt=0.0, le=1.0)
+    """SubtextCanaryFailing fires when the upper limit of the recall is below it; None: never."""
     positive: Annotated[Sequence[_Prompt], Field(min_length=1)]
     negative: Sequence[_Prompt] = ()
 

@@ -179,10 +179,10 @@ CONCEPT = ConceptCanaries(
 
 
 class Shown:
-    def __init__(self, window: int = 5) -> None:
+    def __init__(self, window: int = 5, concept: ConceptCanaries = CONCEPT) -> None:
         self.registry = CollectorRegistry()
         self.metrics = CanaryMetrics(
-            self.registry, "m", [CONCEPT], window, longest_seconds=330.0, started=2.0
+            self.registry, "m", [concept], window, longest_seconds=330.0, started=2.0
         )
 
     def add(self, kind: Kind, *results: Result) -> None:
@@ -206,6 +206,13 @@ def test_every_series_is_there_before_the_first_canary() -> None:
     assert shown("recall_required_ratio", concept="bombs") == 0.5
     assert shown("last_run_timestamp_seconds") == 2.0
     assert shown("interval_limit_seconds") == 330.0
+
+
+def test_a_concept_of_which_no_recall_is_required_has_nothing_to_fail_by() -> None:
+    shown = Shown(concept=CONCEPT.model_copy(update={"required_recall": None}))
+
+    assert shown("recall_required_ratio", concept="bombs") is None
+    assert shown("recall_upper_limit_ratio", concept="bombs") == 1.0
 
 
 def test_two_results_are_at_most_a_long_pause_an_answer_and_a_deadline_apart() -> None:
@@ -237,7 +244,7 @@ def test_stolen_canaries_leave_recall_alone() -> None:
     assert shown("lost_total", hop="replayed") == 20
 
 
-def test_the_shipped_requirement_is_missed_after_fourteen_runs_and_not_before() -> None:
+def test_a_required_fifth_is_missed_after_fourteen_runs_and_not_before() -> None:
     shown = Shown(window=20)
 
     shown.add("positive", *[Result("not_flagged")] * 13)
