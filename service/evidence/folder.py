@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from uuid import UUID
 
-_NOTE: Final = re.compile(r"[^\n]+\n[^\n]+\n[^\n]+\n\n(?:— [^\n]+\n)+")
+_NOTE: Final = re.compile(rb"[^\n]+\n[^\n]+\n[^\n]+\n\n(?:\xe2\x80\x94 [^\n]+\n)+")
 _SUFFIX: Final = ".notes"
 
 
@@ -25,7 +25,7 @@ class Notes(NamedTuple):
 
     whole: Sequence[str]
     """Complete notes, the oldest first."""
-    rest: str
+    rest: bytes
     """What stands behind the last of them, the beginning of a note when its writer was killed."""
     file: Path | None
     """The newest file."""
@@ -34,12 +34,12 @@ class Notes(NamedTuple):
 def read(folder: Path, tenant: UUID) -> Notes:
     """Return what is in a tenant's files; FolderError for text between notes that is none."""
     whole: list[str] = []
-    rest, newest = "", None
+    rest, newest = b"", None
     for file in _files(folder, tenant):
         if rest:
             raise FolderError(f"{newest}: it ends with a part of a note, and {file.name} follows")
         newest = file
-        found, rest = _split(file.read_text(encoding="utf-8", errors="replace"))
+        found, rest = _split(file.read_bytes())
         whole.extend(found)
     return Notes(whole, rest, newest)
 
@@ -52,15 +52,17 @@ def tenants(folder: Path) -> list[UUID]:
 def append(folder: Path, tenant: UUID, note: str, now: datetime) -> None:
     """Append a note to the file of the day, or complete it; it is on the disk when this returns.
 
-    Raises FolderError when the file ends with the beginning of another note.
+    The last note is not appended again: another sequencer may have been first. Raises FolderError when the
+    file ends with the beginning of another note.
     """
-    notes = read(folder, tenant)
-    if notes.rest:
-        if not note.startswith(notes.rest) or notes.file is None:
-            raise FolderError(
-                f"{notes.file}: it ends with a part of a note that was never signed; restore the file"
-            )
-        _write(notes.file, note.removeprefix(notes.rest))
+    newest = max(_files(folder, tenant), default=None)
+    whole, rest = ([], b"") if newest is None else _split(newest.read_bytes())
+    if newest is not None and rest:
+        if not note.encode().startswith(rest):
+            raise torn(newest)
+        _write(newest, note.encode()[len(rest) :])
+        return
+    if whole and whole[-1] == note:
         return
     place = folder / str(tenant)
     if not place.exists():
@@ -68,16 +70,22 @@ def append(folder: Path, tenant: UUID, note: str, now: datetime) -> None:
         _sync(folder)
     today = place / f"{now.astimezone(UTC):%Y-%m-%d}{_SUFFIX}"
     # A clock that was set back must not put it before older ones.
-    file = max(today, notes.file) if notes.file is not None else today
+    file = max(today, newest) if newest is not None else today
     is_new = not file.exists()
-    _write(file, note)
+    _write(file, note.encode())
     if is_new:
         _sync(place)
 
 
-def _write(file: Path, text: str) -> None:
-    with file.open("ab", buffering=0) as opened:
-        opened.write(text.encode())
+def torn(file: Path | None) -> FolderError:
+    """Return what to raise of a file that ends with the beginning of a note that never was."""
+    return FolderError(f"{file}: it ends with a part of a note that was never signed; restore the file")
+
+
+def _write(file: Path, note: bytes) -> None:
+    with file.open("ab") as opened:
+        opened.write(note)
+        opened.flush()  # all of it, or it raises, as on a full disk
         os.fsync(opened.fileno())
 
 
@@ -93,12 +101,12 @@ def _files(folder: Path, tenant: UUID) -> Iterator[Path]:
     yield from sorted((folder / str(tenant)).glob(f"*{_SUFFIX}"))
 
 
-def _split(text: str) -> tuple[list[str], str]:
+def _split(written: bytes) -> tuple[list[str], bytes]:
     found, at = [], 0
-    while match := _NOTE.match(text, at):
-        found.append(match.group())
+    while match := _NOTE.match(written, at):
+        found.append(match.group().decode(errors="replace"))
         at = match.end()
-    return found, text[at:]
+    return found, written[at:]
 
 
 def _is_id(name: str) -> bool:

@@ -96,7 +96,7 @@ def _serve(settings: LogSettings) -> int:
 
 
 class Writer:
-    """The loop around the sequencer; waits out a database that is away."""
+    """The loop around the sequencer; waits out a database that is away, and a folder that is full."""
 
     def __init__(
         self, sequencer: Sequencer, metrics: LogMetrics, settings: LogSettings, stop: threading.Event
@@ -113,9 +113,10 @@ class Writer:
         while not self._stop.is_set():
             try:
                 more = self.step()
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, OSError) as error:
                 self._metrics.failures.inc()
-                log.warning("store_away", error=type(error).__name__)
+                event = "folder_away" if isinstance(error, OSError) else "store_away"
+                log.warning(event, error=type(error).__name__)
                 more = False
             if not more:
                 self._stop.wait(min(_LOOK_EVERY_SECONDS, self._every))

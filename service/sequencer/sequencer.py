@@ -70,6 +70,9 @@ class Sequencer:
     def _load(self, session: Session, tenant: uuid.UUID) -> merkle.Frontier:
         size = tree.size_of(session, tenant)
         notes = folder.read(self._folder, tenant)
+        if notes.rest:
+            self._complete(session, tenant, size, notes)
+            notes = folder.read(self._folder, tenant)
         signed = 0
         if notes.whole:
             last = self._opened(tenant, notes.whole[-1])
@@ -84,6 +87,20 @@ class Sequencer:
         frontier = merkle.frontier_of(tree.Tree(session, tenant), size)
         self._frontiers[tenant], self._signed[tenant] = frontier, signed
         return frontier
+
+    def _complete(self, session: Session, tenant: uuid.UUID, size: int, notes: folder.Notes) -> None:
+        """Complete the note that a kill cut short: of the tree as it was, for it may have grown since."""
+        signed = self._opened(tenant, notes.whole[-1]).size if notes.whole else 0
+        for one in range(size, signed, -1):
+            head = f"{origin_of(self._signer.name, tenant)}\n{one}\n".encode()
+            if notes.rest.startswith(head) or head.startswith(notes.rest):
+                root = merkle.frontier_of(tree.Tree(session, tenant), one).root()
+                folder.append(self._folder, tenant, self._note(tenant, one, root), self._clock())
+                return
+        raise folder.torn(notes.file)
+
+    def _note(self, tenant: uuid.UUID, size: int, root: bytes) -> str:
+        return self._signer.sign(Checkpoint(origin_of(self._signer.name, tenant), size, root).text())
 
     def _add_copies(self, session: Session, tenant: uuid.UUID, notes: Sequence[str]) -> None:
         """Copy the newest notes that the database has none of: whoever appended them was killed before."""
@@ -161,7 +178,10 @@ class Sequencer:
         """Sign each tree that has grown and append its checkpoint; return how many were."""
         signed = 0
         try:
-            for tenant in sorted(self._frontiers):
+            # Those of another sequencer too, and after a failure, which forgets all frontiers.
+            with self._sessions.begin() as session:
+                tenants = tree.list_tenants(session)
+            for tenant in tenants:
                 with self._sessions.begin() as session:
                     _lock(session)
                     signed += self._sign(session, tenant)
@@ -174,8 +194,7 @@ class Sequencer:
         frontier = self._current(session, tenant)
         if frontier.size == self._signed.get(tenant, 0):
             return False
-        checkpoint = Checkpoint(origin_of(self._signer.name, tenant), frontier.size, frontier.root())
-        note = self._signer.sign(checkpoint.text())
+        note = self._note(tenant, frontier.size, frontier.root())
         # The file first: the copy must never be ahead of what no login of the database can write.
         folder.append(self._folder, tenant, note, self._clock())
         self._signed[tenant] = frontier.size

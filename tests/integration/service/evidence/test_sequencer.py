@@ -3,12 +3,13 @@
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import psycopg
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.evidence import folder, note, verify
+from service.evidence import folder, merkle, note, verify
 from service.sequencer.sequencer import NotAnExtensionError, Sequencer
 from service.store import identity
 from service.store.engine import create_engine, session_factory
@@ -158,6 +159,66 @@ def test_a_changed_log_is_not_signed_any_more(  # noqa: PLR0917  # fixtures
     with pytest.raises(NotAnExtensionError, match=says):
         Sequencer(sequencers, SIGNER, tmp_path).sequence()
     assert report(database_url, tmp_path).findings != []
+
+
+def test_a_tree_that_another_has_signed_already_is_not_signed_twice(
+    sequencers: sessionmaker[Session], writers: sessionmaker[Session], database_url: str, tmp_path: Path
+) -> None:
+    one, other = (Sequencer(sequencers, SIGNER, tmp_path) for _ in range(2))
+    write(writers, 3)
+    one.sequence()
+
+    other.sign()
+    one.sign()
+
+    assert report(database_url, tmp_path).findings == []
+    assert len(folder.read(tmp_path, TENANT).whole) == 1
+
+
+def test_what_a_failure_left_unsigned_is_signed_without_a_new_entry(
+    sequencers: sessionmaker[Session],
+    writers: sessionmaker[Session],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(writers, 3)
+    sequencer = Sequencer(sequencers, SIGNER, tmp_path)
+    sequencer.sequence()
+    with monkeypatch.context() as full:
+        full.setattr(folder, "append", Mock(side_effect=OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            sequencer.sign()
+
+    assert sequencer.sign() == 1
+
+
+@pytest.mark.parametrize("left", [5, 102, -1])
+def test_a_killed_append_is_completed_also_when_the_tree_has_grown_since(
+    sequencers: sessionmaker[Session],
+    writers: sessionmaker[Session],
+    tmp_path: Path,
+    left: int,
+) -> None:
+    write(writers, 5)
+    sequencer = Sequencer(sequencers, SIGNER, tmp_path)
+    sequencer.sequence()
+    with sequencers() as session:
+        root = merkle.frontier_of(tree.Tree(session, TENANT), 5).root()
+    written = SIGNER.sign(note.Checkpoint(verify.origin_of(SIGNER.name, TENANT), 5, root).text()).encode()
+    file = tmp_path / str(TENANT) / "2026-11-28.notes"
+    file.parent.mkdir()
+    file.write_bytes(written[:left])
+    write(writers, 2)
+
+    sequencer.sequence()  # of one that did not start anew
+    again = Sequencer(sequencers, SIGNER, tmp_path)
+    again.check()
+    again.sign()
+
+    notes = folder.read(tmp_path, TENANT)
+    sizes = [note.read_checkpoint(SIGNER.verifier.open(one)).size for one in notes.whole]
+    assert (sizes[-1], notes.rest) == (7, b"")
+    assert sizes == ([7] if left == 5 else [5, 7])
 
 
 def test_a_killed_append_is_completed_and_a_strange_end_is_not(
