@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -70,38 +70,32 @@ def register_decoder(session: Session, decoder: NewDecoder) -> tuple[uuid.UUID, 
         "verified_above": dict(decoder.verified_above) or None,
         "candidates": decoder.candidates,
     }
-    before = _stored(session, decoder_id)
     salt = entry.new_salt()
-    insertion = insert(Decoder).values(row | {"log_salt": salt})
-    changes = {
-        "verified_above": func.coalesce(insertion.excluded.verified_above, Decoder.verified_above),
-        "candidates": insertion.excluded.candidates,
-    }
-    session.execute(insertion.on_conflict_do_update(index_elements=["tenant_id", "digest"], set_=changes))
-    _log(session, before, _stored(session, decoder_id) or {}, salt)
+    session.execute(insert(Decoder).values(row | {"log_salt": salt}).on_conflict_do_nothing())
+    # Locked only now: of two workers with the same new decoder the second sees what the first has stored.
+    before = _stored(session, decoder_id)
+    changes = {name: row[name] for name in ("verified_above", "candidates") if row[name] is not None}
+    if any(before[name] != value for name, value in changes.items()):
+        session.execute(update(Decoder).where(Decoder.id == decoder_id).values(changes))
+    _log(session, before, _stored(session, decoder_id), salt)
     return model_id, decoder_id
 
 
-def _stored(session: Session, decoder_id: uuid.UUID) -> dict[str, Any] | None:
+def _stored(session: Session, decoder_id: uuid.UUID) -> dict[str, Any]:
     query = select(Decoder).where(Decoder.id == decoder_id).with_for_update()
-    found = session.scalar(query.execution_options(populate_existing=True))
-    return None if found is None else values_of(found)
+    return values_of(session.scalars(query.execution_options(populate_existing=True)).one())
 
 
-def _log(
-    session: Session, before: Mapping[str, Any] | None, stored: Mapping[str, Any], salt: bytes
-) -> None:
+def _log(session: Session, before: Mapping[str, Any], stored: Mapping[str, Any], salt: bytes) -> None:
     """Commit to a decoder that is new, in no log yet, or has changed."""
     if stored["log_salt"] == salt:
         append(session, Kind.DECODER, [payload_of(Kind.DECODER, stored)], [salt])
         return
     trail = list(stored["log_trail"] or [])
-    if before is not None and before["log_salt"] is not None:
+    if before["log_salt"] is not None:
         if payload_of(Kind.DECODER, before) == payload_of(Kind.DECODER, stored):
             return
         trail.append(entry.commit(before["log_salt"], payload_of(Kind.DECODER, before, trail)))
-    elif stored["log_salt"] is not None:
-        return  # another worker has registered it just now
     append(session, Kind.DECODER, [payload_of(Kind.DECODER, stored, trail)], [salt])
     values = {"log_salt": salt, "log_trail": trail}
     session.execute(update(Decoder).where(Decoder.id == stored["id"]).values(values))

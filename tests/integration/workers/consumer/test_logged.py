@@ -1,6 +1,7 @@
 """The log commits to what workers and triage store: each row as it is stored opens its entry."""
 
 import json
+import threading
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -26,11 +27,16 @@ from service.store.tables import ApiKey, Incident
 from service.store.tenants import scope
 from service.store.write.decoders import NewDecoder, register_decoder
 from tests.integration.service import seed
+from tests.support.waiting import wait_until
 from tests.support.worker import Bench, make_record
 from workers.nla.fake import FakeDecoder
 
 TENANT = identity.tenant_id(identity.DEFAULT_TENANT)
 OTHER = "acme"
+DECODER = NewDecoder(
+        model="m", d_model=8, name="m-l1", digest="d", layer=1, fve_baseline=0.5, shuffled_fve_p95=1e-7,
+        calibration_n=9, card={"a": 1e-9, "\u00e9": [1, 2.0, None]},
+)  # fmt: skip
 
 
 def rows(session: Session) -> list[Row]:
@@ -146,11 +152,7 @@ def test_a_reader_finds_nothing_wrong_with_what_two_tenants_stored(  # noqa: PLR
 
 def test_a_decoder_that_changes_has_an_entry_of_each_state(database_url: str) -> None:
     engine = create_engine(database_url)
-    decoder = NewDecoder(
-        model="m", d_model=8, name="m-l1", digest="d", layer=1, fve_baseline=0.5, shuffled_fve_p95=1e-7,
-        calibration_n=9, card={"a": 1e-9, "\u00e9": [1, 2.0, None]},
-    )  # fmt: skip
-    for one in (decoder, decoder, replace(decoder, candidates=4), replace(decoder, candidates=4)):
+    for one in (DECODER, DECODER, replace(DECODER, candidates=4), replace(DECODER, candidates=4)):
         with session_factory(engine).begin() as session:
             register_decoder(session, one)
 
@@ -160,6 +162,38 @@ def test_a_decoder_that_changes_has_an_entry_of_each_state(database_url: str) ->
 
     assert len(row.trail) == 1
     assert [(row.kind, one) for one in row.commitments] == waiting
+
+
+def test_a_decoder_that_two_workers_register_at_once_opens_its_entry(database_url: str) -> None:
+    engine = create_engine(database_url)
+    sessions = session_factory(engine)
+
+    def register(session: Session, candidates: int) -> None:
+        register_decoder(session, replace(DECODER, candidates=candidates))
+
+    def register_second() -> None:
+        with sessions.begin() as session:
+            register(session, 4)
+
+    def is_waiting() -> bool:
+        with sessions() as session:
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0"
+            return bool(session.scalar(text(f"{blocked} AND datname = current_database()")))
+
+    with sessions.begin() as session:
+        register_decoder(session, replace(DECODER, digest="before", layer=2))  # the model is there
+    second = threading.Thread(target=register_second)
+    with sessions.begin() as session:
+        register(session, 1)
+        second.start()
+        wait_until("the second waits for the first", is_waiting, 60)
+    second.join(60)
+
+    with sessions() as session:
+        found, waiting = rows(session), pending(session)
+    engine.dispose()
+    assert sorted(committed(found)) == sorted(waiting)
+    assert sorted(row.payload["candidates"] for row in found) == [1, 4]
 
 
 def test_a_row_of_before_the_log_has_no_entry(database_url: str) -> None:
