@@ -19,6 +19,8 @@ from service.store.engine import UnusableDatabaseError, create_engine, session_f
 from service.store.evidence import tree
 from service.store.evidence.log import StoredLog
 from service.store.identity import DEFAULT_TENANT, tenant_id
+from service.store.tenants.read import list_ids
+from service.store.tenants.scope import set_tenant
 
 _BAD_USE: Final = 2
 _COPIED_WITHIN_SECONDS: Final = 2.0
@@ -69,7 +71,10 @@ def _verify(session: Session, checkpoints: Path, verifier: Verifier) -> int:
         time.sleep(_COPIED_WITHIN_SECONDS)
         _begin(session)
     fits = True
-    for tenant in sorted({tenant_id(DEFAULT_TENANT), *tree.list_tenants(session), *before}):
+    # A reader meets one tenant at a time, and none before one is named.
+    tenants = {tenant_id(DEFAULT_TENANT), *tree.list_tenants(session), *list_ids(session), *before}
+    for tenant in sorted(tenants):
+        set_tenant(session, tenant)
         notes = list(before.get(tenant, ()))
         # What was signed between the two: only that has a copy in the snapshot.
         copies = {one.note for one in tree.list_notes(session, tenant)}
@@ -86,6 +91,7 @@ def _begin(session: Session) -> None:
 
 
 def _is_copied(session: Session, tenant: UUID, note: str) -> bool:
+    set_tenant(session, tenant)
     return any(one.note == note for one in tree.list_notes(session, tenant))
 
 

@@ -22,11 +22,12 @@ from service.store.tables import (
     IncidentEvent,
     Sample,
 )
+from service.store.tenants.read import list_ids
+from service.store.tenants.scope import set_tenant
 
 _AT_ONCE: Final = 1000
 _SIMPLE: Final[tuple[tuple[Kind, type[Base], str, str], ...]] = (
     (Kind.DECODER, Decoder, "id", "created_at"),
-    (Kind.CONCEPT_VERSION, ConceptVersion, "digest", "created_at"),
     (Kind.FLAG, Flag, "id", "created_at"),
     (Kind.INCIDENT_EVENT, IncidentEvent, "id", "at"),
     (Kind.ACCESS, AccessEntry, "id", "at"),
@@ -35,7 +36,9 @@ _SIMPLE: Final[tuple[tuple[Kind, type[Base], str, str], ...]] = (
 
 
 def list_rows(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
-    """Yield all rows of a tenant that have, or should have, an entry."""
+    """Yield all rows of a tenant, whom the transaction names, that have or should have an entry."""
+    if tenant == tenant_id(DEFAULT_TENANT):
+        yield _definitions(session)
     for kind, table, key, at in _SIMPLE:
         for part in _parts(session, select(table), table, tenant):
             yield [_simple(kind, values_of(row), key, at) for (row,) in part]
@@ -56,6 +59,21 @@ def list_rows(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
         ]
 
 
+def _definitions(session: Session) -> list[Row]:
+    """Return the definitions, which have no tenant: the default one's log commits to them.
+
+    A reader meets those that one tenant uses, so each is asked for his. They are few.
+    """
+    found = {}
+    for tenant in list_ids(session):
+        set_tenant(session, tenant)
+        for row in session.scalars(select(ConceptVersion)):
+            found[row.digest] = _simple(Kind.CONCEPT_VERSION, values_of(row), "digest", "created_at")
+    set_tenant(session, tenant_id(DEFAULT_TENANT))
+    session.expunge_all()
+    return list(found.values())
+
+
 def _simple(kind: Kind, row: dict[str, Any], key: str, at: str) -> Row:
     trail = tuple(row.get("log_trail") or ())
     return Row(
@@ -71,12 +89,7 @@ def _simple(kind: Kind, row: dict[str, Any], key: str, at: str) -> Row:
 def _parts(
     session: Session, query: Select[*tuple[Any, ...]], table: type[Base], tenant: uuid.UUID
 ) -> Iterator[Sequence[Any]]:
-    # A table without tenants is the default one's.
-    owner = table.__table__.columns.get("tenant_id")
-    if owner is not None:
-        query = query.where(owner == tenant)
-    elif tenant != tenant_id(DEFAULT_TENANT):
-        return
+    query = query.where(table.__table__.columns["tenant_id"] == tenant)
     found = session.execute(query.execution_options(yield_per=_AT_ONCE, populate_existing=True))
     for part in found.partitions():
         yield part
