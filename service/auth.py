@@ -42,7 +42,7 @@ SCOPES: Final[Mapping[Role, Sequence[Scope]]] = {
     # Judges incidents by what was read.
     Role.REVIEWER: (*_METADATA, Scope.EXPLANATIONS_READ_TEXT, Scope.INCIDENTS_TRIAGE),
     # Tells whether the audit was done, and needs nobody's text for it.
-    Role.AUDITOR: _METADATA,
+    Role.AUDITOR: (*_METADATA, Scope.AUDIT_READ),
     # Keeps the audit running.
     Role.OPERATOR: (Scope.COVERAGE_READ, Scope.EXPLANATIONS_READ),
 }

@@ -9,7 +9,10 @@ from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from sqlalchemy.orm import Session, sessionmaker
 
+from service import auth
 from service.api.http import openapi
+from service.store import identity, keys
+from service.store.tenants.tables import Tenant
 from tests.integration.service import seed
 
 Headers = dict[str, str]
@@ -20,6 +23,8 @@ fuzzed = openapi.unconnected_app()
 UNSAYABLE = {"broken_cursor", "foreign_cursor", "time_out_of_range", "empty_range", "range_too_long"}
 # Which reason fits which state, and which concepts an incident has.
 UNSAYABLE |= {"transition_not_allowed", "reason_not_allowed", "concepts_not_allowed", "unknown_concept"}
+MODEL = "THE-SECRET-MODEL"
+SECRET = (MODEL, seed.SECRET_TEXT, seed.SECRET_TOKEN, "rows_sampled")
 schema = schemathesis.openapi.from_asgi("/openapi.json", fuzzed)
 
 
@@ -27,17 +32,35 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", fuzzed)
 def stored(app: FastAPI, sessions: sessionmaker[Session]) -> None:
     fuzzed.state.resources = app.state.resources
     with sessions.begin() as session:
-        audited = seed.add_model(session)
+        audited = seed.add_model(session, MODEL)
         seed.add_explanation(session, audited, concept="deception")
         seed.add_incident(session, seed.add_flag(session, audited))
-        seed.add_coverage(session, hop="plugin", rows_sampled=1)
+        seed.add_coverage(session, hop="plugin", model=MODEL, rows_sampled=1)
+
+
+@pytest.fixture
+def stranger(sessions: sessionmaker[Session]) -> Headers:
+    """A key of a tenant that has nothing."""
+    secret = auth.new_secret()
+    with sessions.begin() as session:
+        tenant = Tenant(id=identity.tenant_id("acme"), name="acme")
+        session.add(tenant)
+        session.flush()
+        digest = auth.digest(secret)
+        keys.add_key(session, name="s", secret_sha256=digest, scopes=["admin"], tenant_id=tenant.id)
+    return {"Authorization": f"Bearer {secret}"}
 
 
 @pytest.mark.usefixtures("stored")
 @schema.parametrize()
 @settings(max_examples=15, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_operation_keeps_to_its_description(case: schemathesis.Case[Any], admin: Headers) -> None:
+def test_every_operation_keeps_to_its_description_and_tells_nobody_of_another_tenant(
+    case: schemathesis.Case[Any], admin: Headers, stranger: Headers
+) -> None:
     answer = case.call(headers=admin)
 
     codes = {error["code"] for error in answer.json()["errors"]} if answer.status_code == 422 else set()
     case.validate_response(answer, excluded_checks=[positive_data_acceptance] if codes & UNSAYABLE else [])
+    if case.path.startswith("/v1/"):
+        told = case.call(headers=stranger).text
+        assert not [word for word in SECRET if word in told]

@@ -56,3 +56,10 @@ def test_scopes_stand_alone_and_admin_implies_all() -> None:
 
     assert caught.value.missing == ("explanations:read", "flags:read")
     assert not auth.allows(["explanations:read"], auth.Scope.EXPLANATIONS_READ_TEXT)
+
+
+def test_an_auditor_reads_the_access_log_and_nobody_s_text() -> None:
+    granted = auth.SCOPES[auth.Role.AUDITOR]
+
+    assert auth.allows(granted, auth.Scope.AUDIT_READ)
+    assert not auth.allows(granted, auth.Scope.EXPLANATIONS_READ_TEXT)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import ANOMALY_SEVERITY, EventKind, FindingKind, State
 from service.store.tables import Explanation, Flag, Incident, IncidentEvent, WebhookMessage
+from service.store.tenants import scope
 from service.store.write import incident_repair, incidents
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
@@ -190,6 +191,7 @@ def test_rows_that_no_worker_wrote_keep_no_finding_from_its_incident(
     with psycopg.connect(database_url) as owner:
         owner.execute("UPDATE incident_events SET findings = findings || '[1, {}, [null]]'")
     with psycopg.connect(reader_url) as service:
+        service.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(scope.DEFAULT_ID)])
         service.execute(
             "INSERT INTO incident_events (id, incident_id, version, kind, to_state, severity)"
             " SELECT gen_random_uuid(), id, 2, 'triaged', 'open', 'info' FROM incidents"
