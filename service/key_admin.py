@@ -103,7 +103,7 @@ def _create_anew(
         models=None if arguments.model is None else sorted(set(arguments.model)),
     )
     made = _create(session, arguments.name, rights, expires_at)
-    _log_change(session, "key create", [made.id], _granted(rights.scopes, expires_at), tenant.id)
+    _log_change(session, "key create", [made.id], _granted(rights, expires_at), tenant.id)
     return 0, f"{made.secret}\n"
 
 
@@ -140,7 +140,7 @@ def _rotate(
     rights = _Rights(scopes=old.scopes, role=old.role, tenant_id=old.tenant_id, models=old.models)
     made = _create(session, old.name, rights, expires_at)
     keys.limit_key(session, parsed, until)
-    _log_change(session, "key rotate", [parsed, made.id], _granted(old.scopes, expires_at), old.tenant_id)
+    _log_change(session, "key rotate", [parsed, made.id], _granted(rights, expires_at), old.tenant_id)
     session.refresh(old)
     sys.stderr.write(f"the old key {parsed} works until {_shown(old.expires_at)}\n")
     return 0, f"{made.secret}\n"
@@ -181,8 +181,13 @@ def _log_change(
     )
 
 
-def _granted(scopes: Sequence[str], expires_at: dt.datetime | None) -> Mapping[str, Any]:
-    return {"scopes": sorted(set(scopes)), "expires_at": _shown(expires_at)}
+def _granted(rights: _Rights, expires_at: dt.datetime | None) -> Mapping[str, Any]:
+    return {
+        "role": rights.role,
+        "scopes": sorted(set(rights.scopes)),
+        "models": rights.models,
+        "expires_at": _shown(expires_at),
+    }
 
 
 def _os_user() -> str:
