@@ -19,7 +19,7 @@ from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.tables import ApiKey
 from service.store.tenants import admin as tenants
-from service.store.tenants import scope
+from service.store.tenants import row_security, scope
 
 
 class NewKey(NamedTuple):
@@ -93,6 +93,13 @@ def _create_anew(
         name = arguments.tenant
         sys.stderr.write(
             f"subtext key: --tenant: there is no tenant {name!r}; create it: subtext tenant create {name}\n"
+        )
+        return 2, ""
+    unprotected = row_security.list_open(session.connection()) if arguments.model else []
+    if unprotected:
+        sys.stderr.write(
+            f"subtext key: --model: table {unprotected[0]} has no row-level security, so the key would read"
+            " every model; run `subtext migrate`, and what it says that an administrator has to run\n"
         )
         return 2, ""
     scopes = arguments.scope or auth.SCOPES[auth.Role(arguments.role)]
