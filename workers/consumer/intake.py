@@ -137,8 +137,8 @@ def _configuration(report: record.ConfigurationReport) -> Configuration:
     if not is_content(report.content):
         raise record.RecordError(
             RejectReason.BAD_FIELD,
-            f"configurations: the content of {report.kind} is no object in canonical JSON, {MAX_DEPTH} levels"
-            " deep at most",
+            f"configurations: the content of {report.kind} is no object in canonical JSON that is"
+            f" {MAX_DEPTH} levels deep at most",
         )
     return Configuration(Kind(report.kind), report.digest, report.content)
 
