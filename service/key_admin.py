@@ -19,7 +19,7 @@ from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.tables import ApiKey
 from service.store.tenants import admin as tenants
-from service.store.tenants import scope
+from service.store.tenants import row_security, scope
 
 
 class NewKey(NamedTuple):
@@ -95,6 +95,13 @@ def _create_anew(
             f"subtext key: --tenant: there is no tenant {name!r}; create it: subtext tenant create {name}\n"
         )
         return 2, ""
+    unprotected = row_security.list_open(session.connection()) if arguments.model else []
+    if unprotected:
+        sys.stderr.write(
+            f"subtext key: --model: table {unprotected[0]} has no row-level security, so the key would read"
+            " every model; run `subtext migrate`, and what it says that an administrator has to run\n"
+        )
+        return 2, ""
     scopes = arguments.scope or auth.SCOPES[auth.Role(arguments.role)]
     rights = _Rights(
         scopes=sorted(set(map(str, scopes))),
@@ -103,7 +110,7 @@ def _create_anew(
         models=None if arguments.model is None else sorted(set(arguments.model)),
     )
     made = _create(session, arguments.name, rights, expires_at)
-    _log_change(session, "key create", [made.id], _granted(rights.scopes, expires_at), tenant.id)
+    _log_change(session, "key create", [made.id], _granted(rights, expires_at), tenant.id)
     return 0, f"{made.secret}\n"
 
 
@@ -140,7 +147,7 @@ def _rotate(
     rights = _Rights(scopes=old.scopes, role=old.role, tenant_id=old.tenant_id, models=old.models)
     made = _create(session, old.name, rights, expires_at)
     keys.limit_key(session, parsed, until)
-    _log_change(session, "key rotate", [parsed, made.id], _granted(old.scopes, expires_at), old.tenant_id)
+    _log_change(session, "key rotate", [parsed, made.id], _granted(rights, expires_at), old.tenant_id)
     session.refresh(old)
     sys.stderr.write(f"the old key {parsed} works until {_shown(old.expires_at)}\n")
     return 0, f"{made.secret}\n"
@@ -181,8 +188,13 @@ def _log_change(
     )
 
 
-def _granted(scopes: Sequence[str], expires_at: dt.datetime | None) -> Mapping[str, Any]:
-    return {"scopes": sorted(set(scopes)), "expires_at": _shown(expires_at)}
+def _granted(rights: _Rights, expires_at: dt.datetime | None) -> Mapping[str, Any]:
+    return {
+        "role": rights.role,
+        "scopes": sorted(set(rights.scopes)),
+        "models": rights.models,
+        "expires_at": _shown(expires_at),
+    }
 
 
 def _os_user() -> str:

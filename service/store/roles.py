@@ -217,6 +217,7 @@ def _apply(connection: Connection) -> None:
     # A login that made a role may hand it on, and still does not have what it has.
     if not _is(connection, f"pg_has_role('{OWNER}', 'USAGE')"):
         connection.execute(text(f"GRANT {OWNER} TO CURRENT_USER"))
+    _let_step_down(connection, connection.execute(text("SELECT current_user")).scalar_one())
     database = _quoted(connection, connection.execute(text("SELECT current_database()")).scalar_one())
     connection.execute(text(f"GRANT CONNECT ON DATABASE {database} TO {', '.join(roles)}"))
     connection.execute(text(f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC"))
@@ -256,6 +257,7 @@ def _move_tables(connection: Connection, schema: str, owners: Mapping[str, str])
     for login in sorted(set(owners.values())):
         if not _is(connection, "pg_has_role(:login, :role, 'USAGE')", login=login, role=OWNER):
             connection.execute(text(f"GRANT {OWNER} TO {_quoted(connection, login)}"))
+        _let_step_down(connection, login)
     if owners:
         named = ", ".join(f"{schema}.{table}" for table in sorted(owners))
         connection.execute(text(f"LOCK TABLE {named} IN ACCESS EXCLUSIVE MODE"))
@@ -283,6 +285,18 @@ def _can_create(connection: Connection, role: str) -> bool:
         if getattr(error.orig, "sqlstate", None) != _NOT_ALLOWED:
             raise
     return _is_known(connection, role)
+
+
+def _let_step_down(connection: Connection, login: str) -> None:
+    """Let a login that owns all become the reader while it answers somebody, if this login may say so."""
+    if _is(connection, f"pg_has_role(:login, :role, {scope.MAY_BECOME})", login=login, role=READER):
+        return
+    try:
+        with connection.begin_nested():
+            connection.execute(text(f"GRANT {READER} TO {_quoted(connection, login)}"))
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) != _NOT_ALLOWED:
+            raise
 
 
 def _tables(connection: Connection) -> dict[str, str]:
@@ -320,6 +334,7 @@ def _advice(engine: Engine, problem: str) -> Advice:
     statements = [
         *(f"CREATE ROLE {role} NOLOGIN;" for role in missing),
         f"GRANT {OWNER} TO {login};",
+        f"GRANT {READER} TO {login};",
         f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {OWNER};",
         f"GRANT USAGE ON SCHEMA {schema} TO {', '.join(ROLES[1:])};",
     ]

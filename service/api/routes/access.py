@@ -100,8 +100,8 @@ def list_access_rights(
 ) -> AccessRightPage:
     """Return one page of API keys, newest first, revoked and expired ones too.
 
-    Each with its scopes, its times and how often it read text, wrote and was denied in the period; never
-    its secret. This reading is entered in the access log as `log_read` before it is answered.
+    Each with its role, scopes, models and times, and how often it read text, wrote and was denied in the
+    period; never its secret. This reading is entered in the access log as `log_read` before it is answered.
     """
     now = dt.datetime.now(dt.UTC)
     end = parameters.end or now

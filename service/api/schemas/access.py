@@ -58,7 +58,15 @@ class AccessRight(Answer):
 
     key_id: uuid.UUID
     name: str
+    role: str | None = Field(
+        description="The role that gave the scopes when it was made; null: they were given one by one.",
+        examples=["reviewer"],
+    )
     scopes: list[str] = Field(description="`admin` stands for all.", examples=[["audit:read"]])
+    models: list[str] | None = Field(
+        description="Served names of the only models that it reads; null: all of its tenant.",
+        examples=[["chat"]],
+    )
     may_read_text: bool = Field(description="Whether it may read texts and tokens for a stated purpose.")
     state: Literal["valid", "revoked", "expired"]
     created_at: dt.datetime = Field(description="UTC; the listing's order.")
@@ -89,7 +97,7 @@ class AccessRightPage(Answer):
 def access_right(right: Right, now: dt.datetime) -> AccessRight:
     """Return the answer for one key, with its state at ``now``; never its secret or digest."""
     key = right.key
-    same = ("name", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
+    same = ("name", "role", "scopes", "models", "created_at", "expires_at", "last_used_at", "revoked_at")
     return AccessRight(
         key_id=key.id,
         may_read_text=auth.allows(key.scopes, auth.Scope.EXPLANATIONS_READ_TEXT),

@@ -1,10 +1,10 @@
 """A tenant's tree in the database: read subtrees, add leaves, copy checkpoints. The caller commits."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, delete, func, insert, literal, select
+from sqlalchemy import ColumnElement, delete, func, insert, literal, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
@@ -15,6 +15,18 @@ from service.store.evidence.tables import LogCheckpoint, LogLeaf, LogNode, LogPe
 
 BATCHES_AT_ONCE: Final = 500
 """Of pending commitments, whose leaves one transaction adds."""
+_UNSIGNED_AGE: Final = text("""
+    SELECT EXTRACT(EPOCH FROM clock_timestamp() - LEAST(
+        (SELECT min(at) FROM log_pending),
+        (
+            SELECT min(oldest.at)
+            FROM unnest(CAST(:tenants AS uuid[]), CAST(:sizes AS bigint[])) AS signed (tenant, size)
+            CROSS JOIN LATERAL (
+                SELECT min(at) AS at FROM log_leaves WHERE tenant_id = signed.tenant AND seq >= signed.size
+            ) AS oldest
+        )
+    ))
+""")
 
 
 class DamagedLogError(RuntimeError):
@@ -99,6 +111,16 @@ def count_pending(session: Session) -> int:
     """Return how many commitments wait."""
     total = select(func.sum(func.octet_length(LogPending.commitments)))
     return int(session.scalar(total) or 0) // COMMITMENT_BYTES
+
+
+def unsigned_age(session: Session, signed: Mapping[uuid.UUID, int]) -> float:
+    """Return the seconds since the oldest entry that no checkpoint covers was written; 0 without one.
+
+    ``signed`` tells how many leaves of each tenant are covered.
+    """
+    covered = {"tenants": list(signed), "sizes": list(signed.values())}
+    age = session.scalar(_UNSIGNED_AGE, covered)
+    return 0.0 if age is None else max(0.0, float(age))
 
 
 def list_known(session: Session, tenant: uuid.UUID, commitments: Sequence[bytes]) -> set[bytes]:

@@ -17,7 +17,12 @@ T = TypeVar("T")
 def list_tenants(sessions: sessionmaker[Session]) -> list[uuid.UUID]:
     """Return the ids of all tenants."""
     with sessions() as session:
-        return list(session.scalars(select(Tenant.id).order_by(Tenant.id)))
+        return list_ids(session)
+
+
+def list_ids(session: Session) -> list[uuid.UUID]:
+    """Return the ids of all tenants, whichever the transaction is about."""
+    return list(session.scalars(select(Tenant.id).order_by(Tenant.id)))
 
 
 @contextmanager

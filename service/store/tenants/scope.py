@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from service.store.engine import UnusableDatabaseError
 from service.store.identity import DEFAULT_TENANT, tenant_id
 
 SETTING: Final = "subtext.tenant"
@@ -34,11 +35,16 @@ READER: Final = "subtext_reader"
 
 # A login that is more than a reader, as where one login owns all, is a reader while it answers somebody.
 # One that may not be it, as where the roles could not be made, stays what it is.
-_STEP_DOWN: Final = text("""
+# From PostgreSQL 16 on whoever makes a role is its member at once and may still not become it.
+MAY_BECOME: Final = (
+    "CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END"
+)
+"""SQL: the privilege by which a login may become a role."""
+_STEP_DOWN: Final = text(f"""
     SELECT set_config('role', COALESCE((
-        SELECT rolname FROM pg_roles WHERE rolname = :reader AND pg_has_role(oid, 'MEMBER')
+        SELECT rolname FROM pg_roles WHERE rolname = :reader AND pg_has_role(oid, {MAY_BECOME})
     ), 'none'), true), set_config(:setting, :value, true)
-""")
+""")  # noqa: S608  # no input
 _RESTRICT: Final = text("""
     SELECT set_config(:ids, COALESCE(array_agg(id), '{}')::text, true),
         set_config(:names, CAST(:models AS text[])::text, true)
@@ -62,10 +68,17 @@ def set_tenant(session: Session, tenant: uuid.UUID) -> None:
 def enter(session: Session, reach: Reach) -> None:
     """Let the session's transaction meet, with a reader's rights, what is in reach and nothing else.
 
-    One round trip, and another one where models are restricted. Call it first in the transaction.
+    One round trip, and another one where models are restricted. Call it first in the transaction. Raises
+    UnusableDatabaseError where models are restricted and nothing would keep the others' rows away.
     """
-    _step_down(session, SETTING, str(reach.tenant))
+    role = _step_down(session, SETTING, str(reach.tenant))
     if reach.models is not None:
+        if role != READER:
+            raise UnusableDatabaseError(
+                f"this API key is for some models alone, and the login cannot become {READER}, which alone"
+                " is restricted to them; run `subtext migrate`, and what it says that an administrator has"
+                " to run"
+            )
         models = {"ids": MODELS_SETTING, "names": MODEL_NAMES_SETTING, "models": sorted(reach.models)}
         session.execute(_RESTRICT, models)
 
@@ -75,5 +88,7 @@ def look_for_key(session: Session, secret_sha256: bytes) -> None:
     _step_down(session, KEY_SETTING, secret_sha256.hex())
 
 
-def _step_down(session: Session, setting: str, value: str) -> None:
-    session.execute(_STEP_DOWN, {"reader": READER, "setting": setting, "value": value})
+def _step_down(session: Session, setting: str, value: str) -> str:
+    """Return the role that the transaction has now; `none` for the login itself."""
+    made = session.execute(_STEP_DOWN, {"reader": READER, "setting": setting, "value": value})
+    return str(made.one()[0])

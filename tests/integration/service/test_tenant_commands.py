@@ -60,5 +60,6 @@ def test_what_cannot_be_a_tenant_is_refused_with_the_fix(
         connection.execute("ALTER TABLE flags NO FORCE ROW LEVEL SECURITY")
 
     assert commands.tenant(["create", "acme"]) == 2
-
+    assert "subtext migrate" in capsys.readouterr().err
+    assert commands.key(["create", "--role", "reader", "--name", "ann", "--model", "m1"]) == 2
     assert "subtext migrate" in capsys.readouterr().err

@@ -49,7 +49,12 @@ def test_a_key_that_was_made_rotated_and_revoked_has_an_entry_for_each_and_for_w
     assert created.details["expires_at"] != "never"
     with sessions() as session:
         assert set(rotated.subject_ids) == {key.id for key in keys.list_keys(session)}
-    assert rotated.details == {"scopes": ["coverage:read", "flags:read"], "expires_at": "never"}
+    assert rotated.details == {
+        "role": None,
+        "scopes": ["coverage:read", "flags:read"],
+        "models": None,
+        "expires_at": "never",
+    }
     assert revoked.subject_ids == [first]
     assert {answer.status_code for answer in answers} == {401}
     assert (denied.action, denied.result, denied.status) == ("deny", "revoked_key", 401)

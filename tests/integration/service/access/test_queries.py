@@ -133,6 +133,8 @@ def test_the_review_of_access_rights_tells_what_each_key_may_do_and_did(
                 secret_sha256=auth.digest(auth.new_secret()),
                 scopes=scopes,
                 expires_at=expires_at,
+                role="text-reader" if name == "reader" else None,
+                models=["chat"] if name == "reader" else None,
             ).id
             for name, scopes, expires_at in (
                 ("reader", ["explanations:read", "explanations:read_text"], now + dt.timedelta(days=1)),
@@ -173,6 +175,8 @@ def test_the_review_of_access_rights_tells_what_each_key_may_do_and_did(
 
     counts = ("text_reads", "texts_read", "writes", "denials")
     assert told("reader", "state", "may_read_text", *counts) == ["valid", True, 2, 500, 0, 0]
+    assert told("reader", "role", "models") == ["text-reader", ["chat"]]
+    assert told("gone", "role", "models") == [None, None]
     assert told("gone", "state", "may_read_text", *counts) == ["expired", True, 0, 0, 0, 0]
     assert told("stolen", "state", "may_read_text", *counts) == [
         "revoked",

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -11,6 +12,9 @@ import pytest
 
 from service.sequencer import command
 from service.store.engine import create_engine, session_factory
+from service.store.identity import tenant_id
+from service.store.tenants.register import use_tenant
+from service.store.write.concepts import NewConcept, register_concepts
 from service.store.write.decoders import NewDecoder, register_decoder
 from service.verifying import run as verify
 from tests.support.waiting import wait_until
@@ -74,6 +78,10 @@ def test_the_process_writes_a_log_that_verifies_and_a_changed_row_is_named(  # n
             calibration_n=9, card={},
         )  # fmt: skip
         register_decoder(session, decoder)
+        # A definition that he alone uses, to which the default tenant's log commits.
+        use_tenant(session, "acme")
+        model, _ = register_decoder(session, replace(decoder, tenant="acme"))
+        register_concepts(session, model, [NewConcept(name="c", version=1, digest="e", definition={})])
     engine.dispose()
     environment = os.environ | {
         "SUBTEXT_DATABASE_URL": sequencer_url,
@@ -86,8 +94,8 @@ def test_the_process_writes_a_log_that_verifies_and_a_changed_row_is_named(  # n
     try:
         with psycopg.connect(database_url, autocommit=True) as owner:
             wait_until(
-                "the first checkpoint",
-                lambda: owner.execute("SELECT count(*) FROM log_checkpoints").fetchone() == (1,),
+                "the first checkpoints",
+                lambda: owner.execute("SELECT count(*) FROM log_checkpoints").fetchone() == (2,),
                 120.0,
             )
     finally:
@@ -97,8 +105,11 @@ def test_the_process_writes_a_log_that_verifies_and_a_changed_row_is_named(  # n
     arguments = ["--checkpoints", str(checkpoints), "--public-key", str(public)]
 
     assert verify(arguments) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["findings"], told["rows_verified"], told["checkpoints"]) == (0, 1, 1)
+    told = map(json.loads, capsys.readouterr().out.splitlines())
+    names = {str(tenant_id(name)): name for name in ("default", "acme")}
+    assert {
+        names[one["tenant"]]: (one["findings"], one["rows_verified"], one["checkpoints"]) for one in told
+    } == {"default": (0, 2, 1), "acme": (0, 1, 1)}
 
     with psycopg.connect(database_url, autocommit=True) as owner:
         owner.execute("UPDATE decoders SET fve_baseline = 0.4")

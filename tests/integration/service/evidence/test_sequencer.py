@@ -68,6 +68,25 @@ def test_entries_get_places_and_the_log_verifies_after_restarts(
     assert found.unknown == {"later": 559}
 
 
+def test_an_entry_is_behind_until_a_checkpoint_covers_it(
+    sequencers: sessionmaker[Session], writers: sessionmaker[Session], tmp_path: Path
+) -> None:
+    sequencer = Sequencer(sequencers, SIGNER, tmp_path)
+    sequencer.check()
+    assert sequencer.unsigned_age() == 0.0
+
+    write(writers, 3)
+    waiting = sequencer.unsigned_age()
+    sequencer.sequence()
+    placed = sequencer.unsigned_age()
+    sequencer.sign()
+
+    assert 0.0 < waiting < placed
+    assert sequencer.unsigned_age() == 0.0
+    write(writers, 1)
+    assert sequencer.unsigned_age() > 0.0
+
+
 def test_two_at_once_give_each_entry_one_place(
     sequencers: sessionmaker[Session], writers: sessionmaker[Session], database_url: str, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from service.api.http import openapi
-from service.auth import Scope
+from service.auth import Role, Scope
 from service.coverage import blind_spots
 from service.incidents import lifecycle
 from service.store import migrate
@@ -70,6 +70,7 @@ WORDS: dict[str, set[str]] = {
 }
 LOSS_REASONS = {lost.reason for counter in COUNTERS if (lost := loss_of(counter))}
 WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
+    ("AccessRight", "role"): {*map(str, Role)},
     ("BlindSpot", "code"): set(blind_spots.CODES),
     **{
         (schema, "kind"): {*map(str, configuration.Kind)}
@@ -92,6 +93,7 @@ FREE = {
     "key_name",
     "label",
     "location",  # its schema lists them
+    "models",
     "model",
     "name",
     "plugin",  # a digest
