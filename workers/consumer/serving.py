@@ -41,6 +41,8 @@ def serve(parts: Parts, loop: WorkerLoop, *, grace_seconds: float = 30.0) -> int
         for task in tasks:
             task.join(timeout=5)
             statuses.append(task.status)
+        # The loop has ended, so this is when its last row was stored.
+        SideTask("configuration_end", parts.end_configuration, stop).join(timeout=5)
         watchdog.close()
     log.info("worker_stopped")
     return max(statuses)

@@ -205,11 +205,14 @@ class Parts:
 
     def report_configuration(self) -> None:
         """Tell every tenant that is known what this worker runs, until told to stop."""
-        self.configuration.run(
-            self.stop,
-            store_engine.session_factory(self.database),
-            lambda: [target.tenant for target in self.targets.known()],
-        )
+        self.configuration.run(self.stop, store_engine.session_factory(self.database), self._tenants)
+
+    def end_configuration(self) -> None:
+        """Tell them that it ends, once nothing is stored any more that names it."""
+        self.configuration.end(store_engine.session_factory(self.database), self._tenants())
+
+    def _tenants(self) -> list[str]:
+        return [target.tenant for target in self.targets.known()]
 
     def close(self) -> None:
         """Let go of everything."""

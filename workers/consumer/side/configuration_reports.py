@@ -10,7 +10,7 @@ from service.store.configuration import write
 from service.store.configuration.period import REPORT_SECONDS
 from service.store.configuration.write import Report
 from service.store.tenants.sessions import session_of
-from workers.errors import STORE_ERRORS
+from workers.errors import STORE_ERRORS, is_outage
 
 log = structlog.get_logger()
 
@@ -31,11 +31,14 @@ class ConfigurationReports:
     def run(
         self, stop: threading.Event, sessions: sessionmaker[Session], tenants: Callable[[], Sequence[str]]
     ) -> None:
-        """Report to every tenant until told to stop, then say that it ends."""
+        """Report to every tenant until told to stop; the last batch is still under way then."""
         while not stop.wait(REPORT_SECONDS):
             self.step(sessions, tenants())
+
+    def end(self, sessions: sessionmaker[Session], tenants: Sequence[str]) -> None:
+        """Say to every tenant that what is run ends now; while the store is away, to none."""
         sources = sorted({report.source for report in self._reports})
-        for tenant in tenants():
+        for tenant in tenants:
             try:
                 with session_of(sessions, tenant) as session:
                     for source in sources:
@@ -43,6 +46,8 @@ class ConfigurationReports:
                     session.commit()
             except STORE_ERRORS as error:
                 log.warning("configuration_end_not_reported", error=repr(error))
+                if is_outage(error):
+                    return
 
     def step(self, sessions: sessionmaker[Session], tenants: Sequence[str]) -> None:
         """Report once."""

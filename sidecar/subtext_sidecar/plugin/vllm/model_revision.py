@@ -39,23 +39,23 @@ def describe_model(vllm_config: Any) -> dict[str, Any]:
 def files_digest(place: Path) -> str | None:
     """Return the digest of the model's files in a directory, or of its one file (GGUF).
 
-    None where there are none, or they cannot be read.
+    None where no weights are among them, as where vLLM loads those from another folder, or something cannot
+    be read.
     """
     total = hashlib.sha256()
-    found = 0
+    has_weights = False
     try:
         for path in sorted(place.iterdir())[:_MOST_FILES] if place.is_dir() else [place]:
             if path.suffix in _WEIGHTS:
                 total.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-                found += 1
+                has_weights = True
             elif path.name in _DESCRIBING or path.name.endswith(_INDEX_SUFFIX):
                 with path.open("rb") as file:
                     content = file.read(_MOST_BYTES)
                 total.update(f"{path.name}\0{hashlib.sha256(content).hexdigest()}\0".encode())
-                found += 1
     except OSError:
         return None
-    return total.hexdigest() if found else None
+    return total.hexdigest() if has_weights else None
 
 
 def _place(name: str, revision: str | None) -> Path | None:

@@ -29,6 +29,8 @@ def test_what_a_worker_runs_is_in_force_from_its_registration_until_it_stops(ben
     reported = periods(bench)
     bench.stop.set()
     bench.parts.report_configuration()
+    assert [one.ended_at for one in periods(bench)] == [None] * 3  # a batch may be under way
+    bench.parts.end_configuration()
     ended = periods(bench)
 
     assert [one.kind for one in began] == ["concepts", "decoder", "worker"]

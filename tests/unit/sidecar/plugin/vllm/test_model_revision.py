@@ -53,6 +53,12 @@ def test_another_configuration_or_size_of_weights_is_another_revision(model: Pat
     assert len({*digests}) == len(digests)
 
 
+def test_files_without_weights_tell_no_revision(model: Path) -> None:
+    (model / "model-1.safetensors").unlink()
+
+    assert files_digest(model) is None
+
+
 def test_what_is_beside_the_model_changes_nothing(model: Path) -> None:
     before = files_digest(model)
     (model / "README.md").write_text("something else")
