@@ -10,7 +10,7 @@ import yaml
 from pydantic_settings import BaseSettings
 from sqlalchemy import make_url
 
-from deploy.local.stores import SERVICE_LOGIN, WORKER_LOGIN
+from deploy.local.stores import LOG_LOGIN, SERVICE_LOGIN, WORKER_LOGIN
 from service.store import roles
 from subtext_sidecar.plugin.settings import parse_settings as parse_plugin_settings
 from subtext_sidecar.shipper.settings import parse_settings
@@ -19,7 +19,7 @@ from tests.support import ROOT
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = {"sidecar": 8102, "worker": 8103, "service": 8100, "canary": 8104}
+OURS = {"sidecar": 8102, "worker": 8103, "service": 8100, "canary": 8104, "log": 8105}
 SECRETS = {"VLLM_API_KEY"}  # in the environment, because vLLM takes it from nowhere else
 VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?([^}]*)\}")
 
@@ -88,7 +88,7 @@ def neighbours(name: str) -> set[str]:
 def test_each_side_reaches_what_it_needs_and_nothing_else() -> None:
     assert neighbours("vllm") == {"prometheus", "canary"}
     assert neighbours("sidecar") == {"worker", "redis", "prometheus"}
-    assert neighbours("service") == {"worker", "migrate", "postgres", "prometheus", "canary"}
+    assert neighbours("service") == {"worker", "migrate", "postgres", "prometheus", "canary", "log"}
     assert neighbours("grafana") == {"alertmanager", "prometheus"}
     assert not neighbours("postgres") & {"vllm", "sidecar", "redis", "grafana", "alertmanager"}
     for name, service in SERVICES.items():
@@ -101,21 +101,27 @@ def test_what_holds_activations_or_readings_has_no_way_out() -> None:
     leads_out = {name for name, network in networks if not (network or {}).get("internal")}
 
     assert leads_out == {"serving", "api", "monitoring"}
-    for name in ("sidecar", "worker", "redis", "postgres", "migrate"):
+    for name in ("sidecar", "worker", "redis", "postgres", "migrate", "log"):
         assert not leads_out & set(SERVICES[name]["networks"]), name
 
 
-def test_worker_service_and_migration_have_logins_of_their_own_which_the_store_makes() -> None:
+def test_worker_service_sequencer_and_migration_have_logins_of_their_own_which_the_store_makes() -> None:
     logins = (ROOT / "deploy/postgres/logins.sql").read_text()
     users = {
         name: make_url(interpolated(SERVICES[name]["environment"]["SUBTEXT_DATABASE_URL"])).username
-        for name in ("worker", "service", "migrate")
+        for name in ("worker", "service", "log", "migrate")
     }
 
-    assert users == {"worker": WORKER_LOGIN, "service": SERVICE_LOGIN, "migrate": "subtext"}
+    assert users == {
+        "worker": WORKER_LOGIN,
+        "service": SERVICE_LOGIN,
+        "log": LOG_LOGIN,
+        "migrate": "subtext",
+    }
     assert f"GRANT {roles.WRITER} TO {WORKER_LOGIN};" in logins
     assert f"GRANT {roles.READER} TO {SERVICE_LOGIN};" in logins
-    for secret in ("postgres_worker_password", "postgres_service_password"):
+    assert f"GRANT {roles.SEQUENCER} TO {LOG_LOGIN};" in logins
+    for secret in ("postgres_worker_password", "postgres_service_password", "postgres_log_password"):
         assert secret in SERVICES["postgres"]["secrets"]
         assert f'/{secret}"' in logins
 
@@ -163,7 +169,7 @@ def test_every_command_of_ours_is_an_entry_point_and_parses(name: str) -> None:
 
 def known_settings(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
     """The variables that the process really reads."""
-    from service.settings import ServiceSettings, StoreSettings
+    from service.settings import LogSettings, ServiceSettings, StoreSettings
     from workers.canary.settings import CanarySettings
     from workers.settings import WorkerSettings
 
@@ -172,6 +178,7 @@ def known_settings(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
         "migrate": StoreSettings,
         "worker": WorkerSettings,
         "canary": CanarySettings,
+        "log": LogSettings,
     }
     if name in classes:
         return {f"SUBTEXT_{field.upper()}" for field in classes[name].model_fields}
@@ -205,7 +212,8 @@ def test_every_process_of_ours_listens_where_it_is_checked_and_scraped(name: str
 
     assert service["environment"]["SUBTEXT_HTTP_PORT"] == str(port)
     assert service["environment"]["SUBTEXT_HTTP_HOST"] == "0.0.0.0"  # noqa: S104  # inside its container
-    assert f"127.0.0.1:{port}/readyz" in service["healthcheck"]["test"][-1]
+    path = "metrics" if name == "log" else "readyz"  # it has no other
+    assert f"127.0.0.1:{port}/{path}'" in service["healthcheck"]["test"][-1]
     assert f"{name}:{port}" in targets
 
 
@@ -237,6 +245,21 @@ def test_plugin_and_sidecar_share_the_sockets_directory() -> None:
     for image in ("vllm", "service"):
         text = (ROOT / f"deploy/docker/{image}.Dockerfile").read_text()
         assert "install -d -o 10001 -g 10001 /run/subtext" in text
+
+
+def test_the_checkpoints_are_in_a_volume_of_the_sequencer_alone() -> None:
+    mounted = {
+        name
+        for name, service in SERVICES.items()
+        if "checkpoints:" in json.dumps(service.get("volumes", []))
+    }
+    [mount] = SERVICES["log"]["volumes"]
+    folder = mount.removeprefix("checkpoints:")
+
+    assert mounted == {"log"}
+    assert SERVICES["log"]["environment"]["SUBTEXT_CHECKPOINT_FOLDER"] == folder
+    image = (ROOT / "deploy/docker/service.Dockerfile").read_text()
+    assert f"install -d -o 10001 -g 10001 -m 0755 {folder}" in image
 
 
 def test_redis_is_bounded_and_evicts_nothing() -> None:
@@ -276,8 +299,9 @@ def test_plain_http_leaves_no_container_without_a_reason() -> None:
         "worker": "private-network",
         "service": "behind-proxy",
         "canary": "private-network",
+        "log": "private-network",
     }
-    for name in ("sidecar", "worker", "canary"):
+    for name in ("sidecar", "worker", "canary", "log"):
         assert "ports" not in SERVICES[name]
 
 
