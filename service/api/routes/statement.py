@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.api.deps import Held, ReadsCoverage, reading
 from service.api.parameters import Absent, Name, Parameters, Time
-from service.api.routes.coverage import LENGTHS, whole_steps, wrong_range
+from service.api.routes.coverage import whole_steps, wrong_range
 from service.api.schemas.blind_spot import BlindSpot
 from service.api.schemas.coverage import Sums
 from service.api.schemas.statement import (
@@ -105,8 +105,7 @@ class _Facts(NamedTuple):
     models: Sequence[str]
     counts: Sequence[Count]
     settled_before: Mapping[str, dt.datetime]
-    traffic: Mapping[str, Sequence[Span]]
-    lives: Mapping[str, Sequence[Span]]
+    heard: Mapping[str, coverage.Heard]
     runs: Sequence[canary_runs.Runs]
 
 
@@ -117,8 +116,7 @@ def _gather(session: Session, wanted: coverage.Range, resolution: _Resolution) -
         [name for name in known if wanted.model in {None, name}],
         coverage.list_counts(session, wanted, resolution, settled_before),
         settled_before,
-        coverage.list_traffic(session, wanted),
-        coverage.list_lives(session, wanted),
+        coverage.list_heard(session, wanted),
         canary_runs.count(session, wanted.start, wanted.end, wanted.model),
     )
 
@@ -131,11 +129,11 @@ class _Asked(NamedTuple):
 
 def _model(name: str, counts: Sequence[Count], facts: _Facts, asked: _Asked) -> ModelStatement:
     wanted, now = asked.wanted, asked.now
-    length = LENGTHS[asked.resolution]
+    length = coverage.LENGTHS[asked.resolution]
     starts = [wanted.start + number * length for number in range((wanted.end - wanted.start) // length)]
     # The minute that is under way has not passed.
     passed = Span(wanted.start, max(wanted.start, min(wanted.end, now.replace(second=0, microsecond=0))))
-    found = gaps(passed, facts.traffic.get(name, ()), facts.lives.get(name, ()))
+    found = gaps(passed, *facts.heard.get(name, ((), ())))
     minutes = sums_by_step(passed, found, starts, length)
     by_start: defaultdict[dt.datetime, list[Count]] = defaultdict(list)
     for count in counts:

@@ -21,7 +21,7 @@ class MinuteSums(Answer):
     total: int = Field(description="Minutes of the range that have passed.", examples=[60])
     with_traffic: int = Field(description="In which a plugin counted traffic.", examples=[57])
     no_traffic: int = Field(
-        description="Without any, and a plugin process that counted before and after would have told.",
+        description="Without any, and a plugin process that counted before and after, within a day, would have told.",
         examples=[2],
     )
     nobody_reported: int = Field(
