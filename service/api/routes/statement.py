@@ -82,7 +82,8 @@ def state(session: Session, parameters: StatementParameters, now: dt.datetime) -
         resolution=resolution,
         models=[
             _model(name, of_model[name], facts, _Asked(wanted, resolution, now))
-            for name in sorted({*facts.models, *of_model})
+            # A model whose canaries all got lost may have no count and no reading.
+            for name in sorted({*facts.models, *of_model, *(run.model for run in facts.runs)})
         ],
         blind_spots=[BlindSpot.model_validate(spot) for spot in blind_spots(facts.counts)],
         not_available=list(NOT_AVAILABLE),
@@ -151,7 +152,7 @@ def _model(name: str, counts: Sequence[Count], facts: _Facts, asked: _Asked) -> 
         gaps_total=len(found),
         gaps=[Gap.model_validate(gap) for gap in sorted(longest)],
         settled_before=facts.settled_before.get(name),
-        balanced=balance is None or balance.balanced,
+        balanced=None if balance is None else balance.balanced,
         equations=_equations(balance),
         canaries=_canaries(counts, [run for run in facts.runs if run.model == name]),
     )

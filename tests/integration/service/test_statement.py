@@ -107,6 +107,10 @@ def test_recall_has_its_interval_and_lost_canaries_are_no_part_of_it(
     client: TestClient, sessions: Sessions, admin: Headers
 ) -> None:
     with sessions.begin() as session:
+        lost = runs.NewRun(
+            model="gone", concept="weapons", kind="negative", outcome="lost", lost_at="plugin"
+        )
+        runs.add(session, lost)
         seed.add_model(session)
         for outcome, lost_at, number in (
             ("flagged", None, 3),
@@ -121,8 +125,9 @@ def test_recall_has_its_interval_and_lost_canaries_are_no_part_of_it(
     now = dt.datetime.now(dt.UTC)
     range_ = {"from": (now - dt.timedelta(hours=2)).isoformat(), "to": now.isoformat()}
 
-    [model] = client.get(PATH, params=range_, headers=admin).json()["models"]
+    gone, model = client.get(PATH, params=range_, headers=admin).json()["models"]
 
+    assert [one["negative_lost"] for one in gone["canaries"]["concepts"]] == [1]
     assert model["canaries"]["status"] == "ran"
     [recall] = model["canaries"]["concepts"]
     assert (recall["read"], recall["flagged"], recall["lost"]) == (4, 3, 2)
@@ -147,6 +152,7 @@ def test_without_canaries_it_says_that_none_ran_and_no_recall(
     [model] = statement["models"]
     assert model["canaries"] == {"status": "none_ran", "requests_seen": 0, "concepts": []}
     assert model["minutes"]["nobody_reported"] == 120
+    assert (model["balanced"], model["equations"]) == (None, [])
     assert model["steps"][0]["requests_sampled"] == {"numerator": 0, "denominator": 0, "value": None}
 
 
