@@ -170,6 +170,8 @@ def _step(start: dt.datetime, counts: Sequence[Count], minutes: MinuteSums) -> S
         rows_decoded=sums.rows_decoded,
         rows_thinned=sums.rows_thinned,
         rows_duplicate=sums.rows_duplicate,
+        rows_dropped=sums.rows_dropped,
+        rows_dead_lettered=sums.rows_dead_lettered,
         rows_unsettled=sums.rows_unsettled,
         losses=[
             StepLoss(hop=hop, kind=kind, reason=reason, count=count)

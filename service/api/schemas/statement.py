@@ -52,6 +52,11 @@ class StepStatement(Answer):
     rows_decoded: Ratio = Field(description="Activations decoded and stored, of activations sampled.")
     rows_thinned: int = Field(description="Of those sampled, left out by chance with a known probability.")
     rows_duplicate: int = Field(description="Of those sampled, of a sample that was stored before.")
+    rows_dropped: int = Field(
+        description="Of those sampled. Less than the losses of kind `dropped` where a row was read while "
+        "it was trimmed."
+    )
+    rows_dead_lettered: int = Field(description="Of those sampled, set aside as unusable.")
     rows_unsettled: int = Field(description="Of those sampled, without any outcome that was counted.")
     losses: list[StepLoss]
 

@@ -66,6 +66,7 @@ def test_the_statement_has_every_hour_with_its_denominators_gaps_and_what_it_can
     first, second = model["steps"]
     assert first["requests_sampled"] == {"numerator": 20, "denominator": 200, "value": 0.1}
     assert first["rows_decoded"] == {"numerator": 60, "denominator": 80, "value": 0.75}
+    assert (first["rows_dropped"], first["rows_dead_lettered"], first["rows_unsettled"]) == (20, 0, 0)
     assert first["losses"] == [{"hop": "plugin", "kind": "dropped", "reason": "queue_full", "count": 20}]
     assert first["minutes"] == {"total": 60, "with_traffic": 20, "no_traffic": 21, "nobody_reported": 19}
     assert second["requests_sampled"]["denominator"] == 50
