@@ -1,9 +1,10 @@
 """Minutes without traffic: told apart by whether anybody was there who would have told. Pure.
 
 A plugin keeps the counts of a day and sends them again, so a process that counted something before and
-after a minute would have told what it saw in it: without a count there was no traffic. Of a minute that no
-process lived through by its counts, nobody reported: there was no traffic, no server, or counts were lost
-with a killed process. Where several engines serve one model, each answers for itself alone.
+after a minute, with no more than a day between, would have told what it saw in it: without a count there
+was no traffic. Of any other minute nobody reported: there was no traffic, no server, or counts were lost,
+with a killed process or because nobody took them for over a day. Where several engines serve one model,
+each answers for itself alone.
 """
 
 import datetime as dt
@@ -14,6 +15,8 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 MINUTE: Final = dt.timedelta(minutes=1)
+KEPT: Final = dt.timedelta(days=1)
+"""How long a process keeps counts to send them again (subtext_sidecar.local.ledger)."""
 
 
 class Span(NamedTuple):
@@ -58,13 +61,13 @@ class MinuteSums:
     nobody_reported: int
 
 
-def gaps(whole: Span, traffic: Iterable[Span], lives: Iterable[Span]) -> list[Gap]:
+def gaps(whole: Span, traffic: Iterable[Span], lived: Iterable[Span]) -> list[Gap]:
     """Return the gaps of the whole, oldest first.
 
-    ``traffic`` are the minutes with counted traffic, ``lives`` those from the first to the last count of
-    each process; both in any order, overlapping or not, inside the whole or not.
+    ``traffic`` are the minutes with counted traffic, ``lived`` those in which some process would have told;
+    both in any order, overlapping or not, inside the whole or not.
     """
-    alive, first = _merged(lives), 0
+    alive, first = _merged(lived), 0
     found: list[Gap] = []
     for idle in _rest(whole, _merged(traffic)):
         # One walk through both: a year may have a gap every other minute.
@@ -81,6 +84,20 @@ def gaps(whole: Span, traffic: Iterable[Span], lives: Iterable[Span]) -> list[Ga
             at, number = until, number + 1
         if at < idle.end:
             found.append(Gap(at, idle.end, GapReason.NOBODY_REPORTED))
+    return found
+
+
+def lives(heard: Iterable[Span]) -> list[Span]:
+    """Return when one process would have told, by the spans in which it counted, in any order.
+
+    It may have forgotten what it counted in a silence that is longer than `KEPT`.
+    """
+    found: list[Span] = []
+    for span in sorted(heard):
+        if found and span.start - found[-1].end <= KEPT:
+            found[-1] = Span(found[-1].start, max(found[-1].end, span.end))
+        else:
+            found.append(span)
     return found
 
 

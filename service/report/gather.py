@@ -128,8 +128,10 @@ def _operational(covered: CoverageStatement, call: str) -> Section:
                     ("thinned by chance", one.totals.rows_thinned),
                     ("dropped", one.totals.rows_dropped),
                     ("set aside as unusable", one.totals.rows_dead_lettered),
+                    ("of a sample that was stored before", one.totals.rows_duplicate),
                 )
             ),
+            _unsettled(one, call),
             share(
                 f"{one.model}: minutes with traffic", minutes.with_traffic, minutes.total, "minutes", call
             ),
@@ -168,6 +170,13 @@ def _operational(covered: CoverageStatement, call: str) -> Section:
         tables=[table] if violated else [],
         notes=[] if figures else ["No audited model is in the store: nothing was looked at."],
     )
+
+
+def _unsettled(one: ModelStatement, call: str) -> Figure:
+    label, count = f"{one.model}: activations without any counted outcome", one.totals.rows_unsettled
+    if count < 0:
+        return absent(label, f"not known: {-count:,} more outcomes than samples were counted", call)
+    return share(label, count, one.totals.rows_decoded.denominator, "activations sampled", call)
 
 
 def _human_factors(period: Period, found: TriageSummary) -> Section:
@@ -240,11 +249,12 @@ def _security(session: Session, period: Period, covered: CoverageStatement) -> S
     figures = [figure for one in covered.models for figure in _recalls(one, call)]
     figures += [
         share(
-            f"{tested.model}: requests that are anomalies, at a false discovery rate of {tested.fdr:g}",
+            f"{tested.model}, decoder {tested.decoder} ({tested.digest[:12]}): requests that are "
+            f"anomalies, at a false discovery rate of {tested.fdr:g}",
             tested.discoveries,
             tested.requests,
             "requests tested",
-            windows.QUERY,
+            windows.query(period.start, period.end, tested.model),
         )
         for tested in windows.count_tested(session, period.start, period.end, period.model)
     ]
@@ -277,6 +287,13 @@ def _recalls(one: ModelStatement, call: str) -> list[Figure]:
                 interval=_bounds(recall.recall),
             ),
             share(f"{name}: canaries lost", recall.lost, sent, "canaries sent", call),
+            share(
+                f"{name}: negative canaries lost",
+                recall.negative_lost,
+                recall.negative_read + recall.negative_lost,
+                "negative canaries sent",
+                call,
+            ),
             share(
                 f"{name}: false alarms on negative canaries",
                 recall.negative_flagged,

@@ -3,10 +3,9 @@
 from typing import Final
 
 from service.api.schemas.history import DetectorList
-from service.api.schemas.statement import CoverageStatement, ModelStatement, StepStatement
+from service.api.schemas.statement import CoverageStatement, ModelStatement
 from service.report.model import Section, Table
 from service.report.period import minute
-from subtext_sidecar.contract.counters import LossKind
 
 _LISTED_GAPS: Final = 40
 _HYPOTHESIS: Final = (
@@ -57,7 +56,7 @@ def _steps(one: ModelStatement, covered: CoverageStatement, call: str) -> Table:
                 minute(step.start),
                 f"{step.requests_sampled.numerator:,} of {step.requests_sampled.denominator:,}",
                 f"{step.rows_decoded.numerator:,} of {step.rows_decoded.denominator:,}",
-                f"{_lost(step):,} of {step.rows_decoded.denominator:,}",
+                f"{step.rows_dropped + step.rows_dead_lettered:,} of {step.rows_decoded.denominator:,}",
                 f"{step.minutes.no_traffic:,} of {step.minutes.total:,} min",
                 f"{step.minutes.nobody_reported:,} of {step.minutes.total:,} min",
             ]
@@ -65,10 +64,6 @@ def _steps(one: ModelStatement, covered: CoverageStatement, call: str) -> Table:
         ],
         query=call,
     )
-
-
-def _lost(step: StepStatement) -> int:
-    return sum(loss.count for loss in step.losses if loss.kind != LossKind.UNOBSERVABLE)
 
 
 def _gaps(one: ModelStatement, call: str) -> Table:

@@ -21,11 +21,6 @@ from service.store.read import coverage
 router = APIRouter(tags=["coverage"])
 _DEFAULT_RANGE: Final = dt.timedelta(hours=1)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-LENGTHS: Final[dict[coverage.Step, dt.timedelta]] = {
-    "minute": dt.timedelta(minutes=1),
-    "hour": dt.timedelta(hours=1),
-    "day": dt.timedelta(days=1),
-}
 _MAX_STEPS: Final[dict[coverage.Step, int]] = {"minute": 1440, "hour": 744, "day": 366}
 
 
@@ -56,7 +51,7 @@ def plan(parameters: CoverageParameters, now: dt.datetime) -> coverage.Range:
         raise wrong_range("empty_range", "must be earlier than the end of the range")
     wanted = whole_steps(start, end, parameters.step, parameters.model)
     most = _MAX_STEPS[parameters.step]
-    if wanted.end - wanted.start > LENGTHS[parameters.step] * most:
+    if wanted.end - wanted.start > coverage.LENGTHS[parameters.step] * most:
         raise wrong_range(
             "range_too_long",
             f"the range may span at most {most} {parameters.step}s; shorten it or enlarge step",
@@ -68,7 +63,7 @@ def whole_steps(
     start: dt.datetime, end: dt.datetime, step: coverage.Step, model: str | None
 ) -> coverage.Range:
     """Return the range widened to whole steps."""
-    length = LENGTHS[step]
+    length = coverage.LENGTHS[step]
     return coverage.Range(
         start=start - (start - _EPOCH) % length, end=end + (_EPOCH - end) % length, model=model
     )

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.api.deps import Held, ReadsCoverage, reading
 from service.api.parameters import Absent, Name, Parameters, Time
-from service.api.routes.coverage import LENGTHS, whole_steps, wrong_range
+from service.api.routes.coverage import whole_steps, wrong_range
 from service.api.schemas.blind_spot import BlindSpot
 from service.api.schemas.coverage import Sums
 from service.api.schemas.statement import (
@@ -82,7 +82,8 @@ def state(session: Session, parameters: StatementParameters, now: dt.datetime) -
         resolution=resolution,
         models=[
             _model(name, of_model[name], facts, _Asked(wanted, resolution, now))
-            for name in sorted({*facts.models, *of_model})
+            # A model whose canaries all got lost may have no count and no reading.
+            for name in sorted({*facts.models, *of_model, *(run.model for run in facts.runs)})
         ],
         blind_spots=[BlindSpot.model_validate(spot) for spot in blind_spots(facts.counts)],
         not_available=list(NOT_AVAILABLE),
@@ -105,8 +106,7 @@ class _Facts(NamedTuple):
     models: Sequence[str]
     counts: Sequence[Count]
     settled_before: Mapping[str, dt.datetime]
-    traffic: Mapping[str, Sequence[Span]]
-    lives: Mapping[str, Sequence[Span]]
+    heard: Mapping[str, coverage.Heard]
     runs: Sequence[canary_runs.Runs]
 
 
@@ -117,8 +117,7 @@ def _gather(session: Session, wanted: coverage.Range, resolution: _Resolution) -
         [name for name in known if wanted.model in {None, name}],
         coverage.list_counts(session, wanted, resolution, settled_before),
         settled_before,
-        coverage.list_traffic(session, wanted),
-        coverage.list_lives(session, wanted),
+        coverage.list_heard(session, wanted),
         canary_runs.count(session, wanted.start, wanted.end, wanted.model),
     )
 
@@ -131,11 +130,11 @@ class _Asked(NamedTuple):
 
 def _model(name: str, counts: Sequence[Count], facts: _Facts, asked: _Asked) -> ModelStatement:
     wanted, now = asked.wanted, asked.now
-    length = LENGTHS[asked.resolution]
+    length = coverage.LENGTHS[asked.resolution]
     starts = [wanted.start + number * length for number in range((wanted.end - wanted.start) // length)]
     # The minute that is under way has not passed.
     passed = Span(wanted.start, max(wanted.start, min(wanted.end, now.replace(second=0, microsecond=0))))
-    found = gaps(passed, facts.traffic.get(name, ()), facts.lives.get(name, ()))
+    found = gaps(passed, *facts.heard.get(name, ((), ())))
     minutes = sums_by_step(passed, found, starts, length)
     by_start: defaultdict[dt.datetime, list[Count]] = defaultdict(list)
     for count in counts:
@@ -153,7 +152,7 @@ def _model(name: str, counts: Sequence[Count], facts: _Facts, asked: _Asked) -> 
         gaps_total=len(found),
         gaps=[Gap.model_validate(gap) for gap in sorted(longest)],
         settled_before=facts.settled_before.get(name),
-        balanced=balance is None or balance.balanced,
+        balanced=None if balance is None else balance.balanced,
         equations=_equations(balance),
         canaries=_canaries(counts, [run for run in facts.runs if run.model == name]),
     )
@@ -171,6 +170,8 @@ def _step(start: dt.datetime, counts: Sequence[Count], minutes: MinuteSums) -> S
         rows_decoded=sums.rows_decoded,
         rows_thinned=sums.rows_thinned,
         rows_duplicate=sums.rows_duplicate,
+        rows_dropped=sums.rows_dropped,
+        rows_dead_lettered=sums.rows_dead_lettered,
         rows_unsettled=sums.rows_unsettled,
         losses=[
             StepLoss(hop=hop, kind=kind, reason=reason, count=count)

@@ -21,7 +21,8 @@ class MinuteSums(Answer):
     total: int = Field(description="Minutes of the range that have passed.", examples=[60])
     with_traffic: int = Field(description="In which a plugin counted traffic.", examples=[57])
     no_traffic: int = Field(
-        description="Without any, and a plugin process that counted before and after would have told.",
+        description="Without any, and a plugin process that counted before and after, within a day, would "
+        "have told.",
         examples=[2],
     )
     nobody_reported: int = Field(
@@ -51,6 +52,11 @@ class StepStatement(Answer):
     rows_decoded: Ratio = Field(description="Activations decoded and stored, of activations sampled.")
     rows_thinned: int = Field(description="Of those sampled, left out by chance with a known probability.")
     rows_duplicate: int = Field(description="Of those sampled, of a sample that was stored before.")
+    rows_dropped: int = Field(
+        description="Of those sampled. Less than the losses of kind `dropped` where a row was read while "
+        "it was trimmed."
+    )
+    rows_dead_lettered: int = Field(description="Of those sampled, set aside as unusable.")
     rows_unsettled: int = Field(description="Of those sampled, without any outcome that was counted.")
     losses: list[StepLoss]
 
@@ -99,9 +105,13 @@ class CanaryRecall(Answer):
         description="Positive ones that were never read: no part of the recall.", examples=[1]
     )
     recall: Interval | None = Field(
-        description="Flagged by read, Clopper-Pearson; null when none was read."
+        description="Flagged by read, Clopper-Pearson; null when none was read. Of the runner's own "
+        "prompts, which it repeats: it says nothing of how others would fare."
     )
     negative_read: int = Field(description="Negative ones that were read.", examples=[10])
+    negative_lost: int = Field(
+        description="Negative ones that were never read: no part of the false alarms.", examples=[0]
+    )
     negative_flagged: int = Field(description="Of these, flagged: false alarms.", examples=[0])
     false_alarms: Interval | None = Field(description="Flagged by read; null when none was read.")
 
@@ -137,7 +147,9 @@ class ModelStatement(Answer):
     settled_before: dt.datetime | None = Field(
         description="What was captured before should have arrived; null when no worker has read any row."
     )
-    balanced: bool = Field(description="Whether every equation holds.")
+    balanced: bool | None = Field(
+        description="Whether every equation holds; null when nothing was counted that could be checked."
+    )
     equations: list[EquationCheck]
     canaries: Canaries
 
@@ -191,5 +203,6 @@ def _recall(concept: str, positive: Runs, negative: Runs) -> CanaryRecall:
         recall=interval(positive.flagged, positive.not_flagged),
         negative_read=negative.flagged + negative.not_flagged,
         negative_flagged=negative.flagged,
+        negative_lost=negative.lost,
         false_alarms=interval(negative.flagged, negative.not_flagged),
     )

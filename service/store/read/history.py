@@ -4,8 +4,8 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, exists, func, select
+from sqlalchemy.orm import Session, aliased
 
 from service.incidents.lifecycle import CLOSED, EventKind, State
 from service.store.read.page import Page, Position, older_than
@@ -56,11 +56,11 @@ class Decisions(NamedTuple):
     reason: str
     decisions: int
     overridden: int
-    """Those that a later decision on the same incident contradicts, in its state or in a label."""
+    """Those that a later decision on the same incident contradicts, in its state or in a label of both."""
 
 
 class Clocked(NamedTuple):
-    """One incident with when it was confirmed; None while it is not."""
+    """One incident with when it was first confirmed; None while it is not."""
 
     incident: Incident
     model: str
@@ -108,33 +108,27 @@ def summarize(session: Session, wanted: Filter) -> Summary:
 
 def count_decisions(session: Session, wanted: Filter) -> list[Decisions]:
     """Return the decisions of the period by state and reason, and how many were overridden since."""
-    closings = (
-        select(
-            IncidentEvent.incident_id,
-            IncidentEvent.at,
-            IncidentEvent.to_state,
-            IncidentEvent.reason,
-            IncidentEvent.labels,
-            _next(IncidentEvent.to_state).label("next_state"),
-            _next(IncidentEvent.labels).label("next_labels"),
-        )
-        .where(IncidentEvent.kind == EventKind.TRIAGED, IncidentEvent.to_state.in_(CLOSED))
-        .subquery()
+    made, later = IncidentEvent, aliased(IncidentEvent)
+    is_decision = (made.kind == EventKind.TRIAGED, made.to_state.in_(CLOSED))
+    one, other = (func.jsonb_each(event.labels).table_valued("key", "value") for event in (made, later))
+    # A label that only one of the two gives is of a concept that came or went, and contradicts nothing.
+    labels_differ = exists().where(one.c.key == other.c.key, one.c.value != other.c.value)
+    is_overridden = exists().where(
+        later.incident_id == made.incident_id,
+        later.version > made.version,
+        later.kind == EventKind.TRIAGED,
+        later.to_state.in_(CLOSED),
+        (later.to_state != made.to_state) | labels_differ,
     )
-    made = closings.c
-    is_overridden = and_(
-        made.next_state.is_not(None),
-        (made.next_state != made.to_state) | (made.next_labels != made.labels),
+    decided = _narrowed(
+        select(made.to_state, made.reason, is_overridden.label("is_overridden")), wanted, made.at
     )
+    found = decided.join(made, made.incident_id == Incident.id).where(*is_decision).subquery().c
+    overridden = func.count().filter(found.is_overridden)
     query = (
-        _narrowed(
-            select(made.to_state, made.reason, func.count(), func.count().filter(is_overridden)),
-            wanted,
-            made.at,
-        )
-        .join(closings, made.incident_id == Incident.id)
-        .group_by(made.to_state, made.reason)
-        .order_by(made.to_state, made.reason)
+        select(found.to_state, found.reason, func.count(), overridden)
+        .group_by(found.to_state, found.reason)
+        .order_by(found.to_state, found.reason)
     )
     return [Decisions._make(row) for row in session.execute(query)]
 
@@ -144,7 +138,7 @@ def list_clocked(
 ) -> Page[Clocked]:
     """Return one page of the incidents that are not dismissed, newest opened first."""
     confirmed_at = (
-        select(func.max(IncidentEvent.at))
+        select(func.min(IncidentEvent.at))
         .where(
             IncidentEvent.incident_id == Incident.id,
             IncidentEvent.to_state == State.CONFIRMED,
@@ -187,8 +181,3 @@ def _first_event(condition: ColumnElement[bool]) -> ColumnElement[Any]:
 def _times(seconds: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
     quantiles = (func.percentile_cont(share).within_group(seconds) for share in (0.5, 0.9))
     return (func.count(seconds), *quantiles, func.max(seconds))
-
-
-def _next(column: SQLColumnExpression[Any]) -> ColumnElement[Any]:
-    """Return the column of the next row of the same incident; NULL of its last."""
-    return func.lead(column).over(partition_by=IncidentEvent.incident_id, order_by=IncidentEvent.version)

@@ -8,20 +8,30 @@ from sqlalchemy.orm import Session
 
 from service.store.tables import AnomalyWindow, Decoder, Model
 
-QUERY: Final = (
-    "SQL: SELECT sum(discoveries), sum(requests) FROM anomaly_windows JOIN decoders"
-    " ON decoders.id = decoder_id WHERE closed_at >= from AND closed_at < to GROUP BY model_id, fdr"
+_QUERY: Final = (
+    "SQL: SELECT decoders.name, digest, fdr, sum(discoveries), sum(requests) FROM anomaly_windows"
+    " JOIN decoders ON decoders.id = decoder_id JOIN models ON models.id = model_id"
+    " WHERE closed_at >= '{start}' AND closed_at < '{end}' AND models.name = '{model}' GROUP BY 1, 2, 3"
 )
-"""What `count_tested` asks, for those who ask the store themselves."""
 
 
 class Tested(NamedTuple):
-    """The requests of one model that were tested at one false discovery rate."""
+    """The requests of one model that one decoder's reference tested at one false discovery rate.
+
+    A request that is read at several layers is tested once at each, so sums over decoders count it twice.
+    """
 
     model: str
+    decoder: str
+    digest: str
     fdr: float
     requests: int
     discoveries: int
+
+
+def query(start: dt.datetime, end: dt.datetime, model: str) -> str:
+    """Return what `count_tested` asks of a model, for those who ask the store themselves."""
+    return _QUERY.format(start=start.isoformat(), end=end.isoformat(), model=model.replace("'", "''"))
 
 
 def count_tested(
@@ -31,6 +41,8 @@ def count_tested(
     query = (
         select(
             Model.name,
+            Decoder.name,
+            Decoder.digest,
             AnomalyWindow.fdr,
             cast(func.sum(AnomalyWindow.requests), BigInteger),
             cast(func.sum(AnomalyWindow.discoveries), BigInteger),
@@ -38,8 +50,8 @@ def count_tested(
         .join(Decoder, Decoder.id == AnomalyWindow.decoder_id)
         .join(Model, Model.id == Decoder.model_id)
         .where(AnomalyWindow.closed_at >= start, AnomalyWindow.closed_at < end)
-        .group_by(Model.name, AnomalyWindow.fdr)
-        .order_by(Model.name, AnomalyWindow.fdr)
+        .group_by(Model.name, Decoder.name, Decoder.digest, AnomalyWindow.fdr)
+        .order_by(Model.name, Decoder.name, Decoder.digest, AnomalyWindow.fdr)
     )
     if model is not None:
         query = query.where(Model.name == model)

@@ -129,6 +129,34 @@ def test_triage_tells_times_to_review_decisions_and_overrides(client: TestClient
     assert ask(client, admin, "triage", **DAY, model="another")["opened"] == 0
 
 
+def test_a_label_of_another_concept_overrides_nothing_and_no_second_confirmation_moves_a_clock(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    seen, wrong = "seen_in_request", "reading_wrong"
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        flags = [seed.add_flag(session, audited, request_id=name, concept="harm") for name in ("a", "b")]
+        grown, confirmed = (seed.add_incident(session, flag) for flag in flags)
+        grown.opened_at = confirmed.opened_at = seed.START
+        decide(session, grown, after=HOUR, to="dismissed", reason=wrong, harm=False)
+        # By then it had a finding of another concept.
+        decide(session, grown, after=2 * HOUR, to="dismissed", reason=wrong, harm=False, fraud=False)
+        decide(session, confirmed, after=HOUR, to="confirmed", reason=seen, harm=True)
+        decide(session, confirmed, after=2 * HOUR, to="open", reason="reconsidered")
+        decide(session, confirmed, after=3 * HOUR, to="confirmed", reason=seen, harm=True)
+
+    made = ask(client, admin, "triage", **DAY)["overridden"]
+    [clocked] = ask(client, admin, "reporting-clocks", state="confirmed")["items"]
+
+    assert made == {"numerator": 0, "denominator": 4, "value": 0.0}
+    assert clocked["confirmed_at"] == "2026-11-23T06:00:00Z"
+    with sessions.begin() as session:  # contradicts both decisions before it, though they agree
+        incident = session.get_one(Incident, grown.id)
+        decide(session, incident, after=4 * HOUR, to="confirmed", reason=seen, harm=True, fraud=False)
+    made = ask(client, admin, "triage", **DAY)["overridden"]
+    assert (made["numerator"], made["denominator"]) == (2, 5)
+
+
 @pytest.mark.usefixtures("triaged")
 def test_the_history_lists_every_event_and_who_decided(client: TestClient, admin: Headers) -> None:
     whole = ask(client, admin, "incident-events", **DAY)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pypdf import PdfReader
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import commands
@@ -116,7 +116,12 @@ def test_the_pdf_says_what_the_json_says_and_both_are_right(sessions: Sessions, 
     assert parts["tiny: minutes with traffic"] == (10, 1440)
     assert parts["tiny: hops that balance"] == (5, 5)
     assert parts["tiny, weapons: recall on canaries"] == (3, 4)
-    assert parts["tiny: requests that are anomalies, at a false discovery rate of 0.1"] == (1, 3)
+    assert parts["tiny: activations without any counted outcome"] == (10, 40)
+    [label] = [one for one in figures if "anomalies, at a false discovery rate of 0.1" in one]
+    assert parts[label] == (1, 3)
+    with sessions() as session:
+        [found] = session.execute(text(figures[label]["query"].removeprefix("SQL: ")))
+    assert (found[-2], found[-1]) == parts[label]
     precision = figures["tiny, weapons, layer 20, decoder tiny-l20: labelled precision"]
     assert (precision["value"], precision["interval"]["lower"]) == (1.0, pytest.approx(0.025))
     [share] = [one for label, one in figures.items() if "share of requests" in label]

@@ -66,6 +66,7 @@ def test_the_statement_has_every_hour_with_its_denominators_gaps_and_what_it_can
     first, second = model["steps"]
     assert first["requests_sampled"] == {"numerator": 20, "denominator": 200, "value": 0.1}
     assert first["rows_decoded"] == {"numerator": 60, "denominator": 80, "value": 0.75}
+    assert (first["rows_dropped"], first["rows_dead_lettered"], first["rows_unsettled"]) == (20, 0, 0)
     assert first["losses"] == [{"hop": "plugin", "kind": "dropped", "reason": "queue_full", "count": 20}]
     assert first["minutes"] == {"total": 60, "with_traffic": 20, "no_traffic": 21, "nobody_reported": 19}
     assert second["requests_sampled"]["denominator"] == 50
@@ -107,6 +108,10 @@ def test_recall_has_its_interval_and_lost_canaries_are_no_part_of_it(
     client: TestClient, sessions: Sessions, admin: Headers
 ) -> None:
     with sessions.begin() as session:
+        lost = runs.NewRun(
+            model="gone", concept="weapons", kind="negative", outcome="lost", lost_at="plugin"
+        )
+        runs.add(session, lost)
         seed.add_model(session)
         for outcome, lost_at, number in (
             ("flagged", None, 3),
@@ -121,8 +126,9 @@ def test_recall_has_its_interval_and_lost_canaries_are_no_part_of_it(
     now = dt.datetime.now(dt.UTC)
     range_ = {"from": (now - dt.timedelta(hours=2)).isoformat(), "to": now.isoformat()}
 
-    [model] = client.get(PATH, params=range_, headers=admin).json()["models"]
+    gone, model = client.get(PATH, params=range_, headers=admin).json()["models"]
 
+    assert [one["negative_lost"] for one in gone["canaries"]["concepts"]] == [1]
     assert model["canaries"]["status"] == "ran"
     [recall] = model["canaries"]["concepts"]
     assert (recall["read"], recall["flagged"], recall["lost"]) == (4, 3, 2)
@@ -147,6 +153,7 @@ def test_without_canaries_it_says_that_none_ran_and_no_recall(
     [model] = statement["models"]
     assert model["canaries"] == {"status": "none_ran", "requests_seen": 0, "concepts": []}
     assert model["minutes"]["nobody_reported"] == 120
+    assert (model["balanced"], model["equations"]) == (None, [])
     assert model["steps"][0]["requests_sampled"] == {"numerator": 0, "denominator": 0, "value": None}
 
 

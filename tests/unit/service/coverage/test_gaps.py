@@ -5,7 +5,7 @@ import datetime as dt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.coverage.gaps import Gap, GapReason, MinuteSums, Span, gaps, sums_by_step, total
+from service.coverage.gaps import KEPT, Gap, GapReason, MinuteSums, Span, gaps, lives, sums_by_step, total
 
 START = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
@@ -27,7 +27,7 @@ SPANS = st.lists(
 def test_a_process_that_counted_before_and_after_makes_a_gap_one_without_traffic() -> None:
     traffic = [span(0, 10), span(20, 30)]
 
-    found = gaps(span(0, 60), traffic, lives=[span(0, 30)])
+    found = gaps(span(0, 60), traffic, lived=[span(0, 30)])
 
     assert found == [
         gap(10, 20, GapReason.NO_TRAFFIC),
@@ -35,10 +35,17 @@ def test_a_process_that_counted_before_and_after_makes_a_gap_one_without_traffic
     ]
 
 
-def test_a_restart_leaves_minutes_of_which_nobody_reported() -> None:
-    lives = [span(-500, 10), span(14, 60)]
+def test_a_silence_of_more_than_a_day_is_nobodys_word_since_its_counts_may_be_forgotten() -> None:
+    day = KEPT // dt.timedelta(minutes=1)
+    within, beyond = span(10 + day, 20 + day), span(21 + 2 * day, 30 + 2 * day)
 
-    found = gaps(span(0, 60), [span(0, 10), span(20, 60)], lives)
+    assert lives([beyond, span(0, 10), within]) == [span(0, 20 + day), beyond]
+
+
+def test_a_restart_leaves_minutes_of_which_nobody_reported() -> None:
+    lived = [span(-500, 10), span(14, 60)]
+
+    found = gaps(span(0, 60), [span(0, 10), span(20, 60)], lived)
 
     assert found == [
         gap(10, 14, GapReason.NOBODY_REPORTED),
@@ -63,15 +70,15 @@ def test_a_gap_over_the_edge_of_a_step_counts_in_both() -> None:
 
 
 @given(SPANS, SPANS)
-def test_every_minute_is_of_traffic_or_of_one_gap(traffic: list[Span], lives: list[Span]) -> None:
+def test_every_minute_is_of_traffic_or_of_one_gap(traffic: list[Span], lived: list[Span]) -> None:
     whole = span(0, 120)
-    found = gaps(whole, traffic, lives)
+    found = gaps(whole, traffic, lived)
 
     minutes = [START + dt.timedelta(minutes=number) for number in range(120)]
     for minute in minutes:
         of_gaps = [one.reason for one in found if one.start <= minute < one.end]
         is_traffic = any(one.start <= minute < one.end for one in traffic)
-        is_alive = any(one.start <= minute < one.end for one in lives)
+        is_alive = any(one.start <= minute < one.end for one in lived)
         reason = GapReason.NO_TRAFFIC if is_alive else GapReason.NOBODY_REPORTED
         assert of_gaps == ([] if is_traffic else [reason])
     sums = total(sums_by_step(whole, found, [START, START + HOUR], HOUR))
