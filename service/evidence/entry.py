@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -20,7 +21,7 @@ from service.evidence import merkle
 SALT_BYTES: Final = 16
 COMMITMENT_BYTES: Final = 32
 _SAFE_INTEGER: Final = 2**53 - 1  # what JSON's numbers hold exactly
-_LEAST_PLAIN, _MOST_PLAIN = 1e-4, 1e16
+_LEAST_PLAIN, _MOST_PLAIN = 1e-4, 2.0**53
 
 
 class Leaf(NamedTuple):
@@ -68,7 +69,7 @@ def plain(value: Any) -> Any:  # noqa: PLR0911  # one a type
         case None | bool() | str():
             return value
         case int():
-            return value if -_SAFE_INTEGER <= value <= _SAFE_INTEGER else str(value)
+            return value if -_SAFE_INTEGER <= value <= _SAFE_INTEGER else _large(value)
         case float():
             return float(value) if abs(value) < float("inf") else str(float(value))
         case datetime():
@@ -85,6 +86,15 @@ def plain(value: Any) -> Any:  # noqa: PLR0911  # one a type
             return plain(value.item())
         case _:
             raise TypeError(f"a {type(value).__name__} has no place in the log's payloads")
+
+
+def _large(value: int) -> float | str:
+    """Return the float that jsonb has written as this integer, by its shortest digits; else the digits."""
+    try:
+        written = float(value)
+    except OverflowError:
+        return str(value)
+    return written if int(Decimal(repr(written))) == value else str(value)
 
 
 def canonical(value: Any) -> bytes:

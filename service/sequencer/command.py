@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 _BAD_USE: Final = 2
 _REFUSED: Final = 1
 _LOOK_EVERY_SECONDS: Final = 0.5
+_MEASURE_EVERY_SECONDS: Final = 1.0
 _NOT_SIGNED: Final = (NotAnExtensionError, DamagedLogError, FolderError, NoteError)
 """What no further try mends."""
 
@@ -107,6 +108,7 @@ class Writer:
         self._stop = stop
         self._is_checked = False
         self._signed_at = float("-inf")
+        self._measured_at = float("-inf")
 
     def run(self) -> None:
         """Write until told to stop. Raises what no further try mends."""
@@ -131,7 +133,8 @@ class Writer:
         now = time.monotonic()
         if now - self._signed_at >= self._every:
             self._metrics.checkpoints.inc(self._sequencer.sign())
-            self._metrics.pending.set(self._sequencer.count_pending())
-            self._metrics.note_checked()
             self._signed_at = now
+        if now - self._measured_at >= _MEASURE_EVERY_SECONDS:
+            self._metrics.note_look(self._sequencer.count_pending(), self._sequencer.unsigned_age())
+            self._measured_at = now
         return done.batches == tree.BATCHES_AT_ONCE

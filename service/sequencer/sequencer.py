@@ -157,6 +157,11 @@ class Sequencer:
         with self._sessions() as session:
             return tree.count_pending(session)
 
+    def unsigned_age(self) -> float:
+        """Return the seconds since the oldest entry without a signed checkpoint was written; 0 for none."""
+        with self._sessions() as session:
+            return tree.unsigned_age(session, self._signed)
+
     def sign(self) -> int:
         """Sign each tree that has grown and append its checkpoint; return how many were."""
         signed = 0

@@ -11,8 +11,11 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from service.store import engine as store_engine
+from service.store.identity import DEFAULT_TENANT, tenant_id
 from service.store.read import benign
 from service.store.tables import Decoder
+from service.store.tenants.read import transaction
+from subtext_sidecar.contract.tenant import NAMES, is_tenant_name
 from workers.nla.errors import CalibrationError
 from workers.settings import MonitoredSettings
 
@@ -24,6 +27,12 @@ def readings(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="subtext calibrate readings", description=readings.__doc__)
     parser.add_argument("--model", required=True, help="the audited model, as its readings are stored")
     parser.add_argument("--layer", type=int, required=True, help="the decoder's layer")
+    parser.add_argument(
+        "--tenant",
+        type=_tenant,
+        default=DEFAULT_TENANT,
+        help="whose engines served them, if not default",
+    )
     parser.add_argument("--after", type=_time, required=True, help="captured then or later, ISO 8601")
     parser.add_argument("--before", type=_time, required=True, help="captured before")
     parser.add_argument("--decoder-digest", help="of several decoders of the layer, as REST tells it")
@@ -34,7 +43,8 @@ def readings(argv: list[str]) -> int:
             MonitoredSettings().database, application_name="subtext-calibrate"
         )
         try:
-            with store_engine.session_factory(database)() as session:
+            sessions = store_engine.session_factory(database)
+            with transaction(sessions, tenant_id(arguments.tenant)) as session:
                 lines = _write(session, arguments)
         finally:
             database.dispose()
@@ -92,9 +102,15 @@ def _choose(decoders: list[Decoder], arguments: argparse.Namespace) -> Decoder:
         return found[0]
     known = ", ".join(one.digest for one in decoders) or "none"
     raise CalibrationError(
-        f"decoder-digest: {len(found)} decoders of {arguments.model}, layer {arguments.layer}, are meant;"
-        f" name one of those that the store knows: {known}"
+        f"decoder-digest: {len(found)} decoders of {arguments.model}, layer {arguments.layer}, of tenant"
+        f" {arguments.tenant} are meant; name one of those that the store knows: {known}"
     )
+
+
+def _tenant(text: str) -> str:
+    if not is_tenant_name(text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no tenant's name: give {NAMES}")
+    return text
 
 
 def _time(text: str) -> dt.datetime:

@@ -1,7 +1,6 @@
 """Coverage counts of plugin and sidecar, and what they run, from their stream to the store."""
 
 import datetime as dt
-import json
 import threading
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from service.store.configuration import write as configurations
 from service.store.tenants import register
 from service.store.write import coverage
 from subtext_sidecar.contract import record, streams
-from subtext_sidecar.contract.configuration import Configuration, Kind, digest
+from subtext_sidecar.contract.configuration import MAX_DEPTH, Configuration, Kind, digest, is_content
 from subtext_sidecar.contract.counters import DeadLetterReason, RejectReason
 from workers.consumer.ledger import MAX_TEXT, STRATA
 from workers.consumer.metrics import WorkerMetrics
@@ -130,14 +129,16 @@ class CoverageIntake:
 
 
 def _configuration(report: record.ConfigurationReport) -> Configuration:
-    try:
-        is_whole = digest(report.content) == report.digest and isinstance(json.loads(report.content), dict)
-    except (ValueError, RecursionError):
-        is_whole = False
-    if not is_whole:
+    if digest(report.content) != report.digest:
         raise record.RecordError(
             RejectReason.BAD_FIELD,
             f"configurations: the content of {report.kind} is not what its digest says",
+        )
+    if not is_content(report.content):
+        raise record.RecordError(
+            RejectReason.BAD_FIELD,
+            f"configurations: the content of {report.kind} is no object in canonical JSON that is"
+            f" {MAX_DEPTH} levels deep at most",
         )
     return Configuration(Kind(report.kind), report.digest, report.content)
 

@@ -22,7 +22,7 @@ from service.store.write import concepts, decoders
 from service.store.write.discoveries import Reader
 from subtext_sidecar.contract.counters import DeadLetterReason
 from workers.consumer.side.configuration_reports import ConfigurationReports
-from workers.errors import PermanentError, is_outage
+from workers.errors import UNUSABLE_STORES, PermanentError, is_outage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,8 @@ class Targets:
     def of(self, tenant: str) -> Target:
         """Return the tenant's target; raises PermanentError when the store refuses him or his model.
 
+        One of UNUSABLE_STORES is raised as it is, and so is an outage.
+
         An engine's configuration is the operator's word, so that no list of tenants has to be kept twice.
         """
         with self._lock:
@@ -102,6 +104,8 @@ class Targets:
             return target
         try:
             return self.register(tenant)
+        except UNUSABLE_STORES:  # which are ValueErrors, and no tenant is at fault
+            raise
         except TooManyTenantsError as error:
             raise PermanentError(DeadLetterReason.TOO_MANY_TENANTS, str(error)) from error
         except (ValueError, SQLAlchemyError) as error:

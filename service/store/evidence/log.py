@@ -4,8 +4,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.evidence.entry import COMMITMENT_BYTES, Leaf
@@ -42,7 +41,7 @@ class StoredLog:
         """Return the leaves of those commitments that have one."""
         query = select(*_LEAF).where(
             LogLeaf.tenant_id == self._tenant,
-            LogLeaf.commitment == func.any(postgresql.array(commitments, type_=postgresql.BYTEA)),
+            LogLeaf.commitment == tree.one_of(commitments),
         )
         return {row.commitment: Leaf(*row) for row in self._session.execute(query)} if commitments else {}
 

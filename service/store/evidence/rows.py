@@ -10,10 +10,8 @@ from sqlalchemy.orm import Session
 from service.evidence.payloads import Kind, explanation_payload, payload_of
 from service.evidence.row import Row
 from service.store.access.tables import AccessEntry
-from service.store.base import values_of
-from service.store.identity import DEFAULT_TENANT, tenant_id
+from service.store.base import OfTenant, values_of
 from service.store.tables import (
-    Base,
     ConceptMatch,
     ConceptVersion,
     Decoder,
@@ -22,11 +20,12 @@ from service.store.tables import (
     IncidentEvent,
     Sample,
 )
-from service.store.tenants.read import list_ids
-from service.store.tenants.scope import set_tenant
+from service.store.tenants import scope
+from service.store.tenants.scope import DEFAULT_ID
+from service.store.tenants.tables import Tenant
 
 _AT_ONCE: Final = 1000
-_SIMPLE: Final[tuple[tuple[Kind, type[Base], str, str], ...]] = (
+_SIMPLE: Final[tuple[tuple[Kind, type[OfTenant], str, str], ...]] = (
     (Kind.DECODER, Decoder, "id", "created_at"),
     (Kind.FLAG, Flag, "id", "created_at"),
     (Kind.INCIDENT_EVENT, IncidentEvent, "id", "at"),
@@ -36,15 +35,21 @@ _SIMPLE: Final[tuple[tuple[Kind, type[Base], str, str], ...]] = (
 
 
 def list_rows(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
-    """Yield all rows of a tenant, whom the transaction names, that have or should have an entry."""
-    if tenant == tenant_id(DEFAULT_TENANT):
-        yield _definitions(session)
+    """Yield all rows of a tenant that have, or should have, an entry.
+
+    The transaction is the tenant's, as a reader's has to be. Parts of an explanation that are not the
+    tenant's own are left out: nobody who may read it would meet them.
+    """
+    if tenant == DEFAULT_ID:
+        yield from _definitions(session)
     for kind, table, key, at in _SIMPLE:
         for part in _parts(session, select(table), table, tenant):
             yield [_simple(kind, values_of(row), key, at) for (row,) in part]
-    query = select(Explanation, Sample).join(Sample, Sample.id == Explanation.sample_id)
+    query = select(Explanation, Sample).join(
+        Sample, (Sample.id == Explanation.sample_id) & (Sample.tenant_id == Explanation.tenant_id)
+    )
     for part in _parts(session, query, Explanation, tenant):
-        matches = _matches(session, [explanation.id for explanation, _ in part])
+        matches = _matches(session, [explanation.id for explanation, _ in part], tenant)
         yield [
             Row(
                 kind=Kind.EXPLANATION,
@@ -59,19 +64,17 @@ def list_rows(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
         ]
 
 
-def _definitions(session: Session) -> list[Row]:
-    """Return the definitions, which have no tenant: the default one's log commits to them.
-
-    A reader meets those that one tenant uses, so each is asked for his. They are few.
-    """
-    found = {}
-    for tenant in list_ids(session):
-        set_tenant(session, tenant)
-        for row in session.scalars(select(ConceptVersion)):
-            found[row.digest] = _simple(Kind.CONCEPT_VERSION, values_of(row), "digest", "created_at")
-    set_tenant(session, tenant_id(DEFAULT_TENANT))
+def _definitions(session: Session) -> Iterator[Sequence[Row]]:
+    """Yield the definitions of all tenants, of which a reader meets those that the named one uses."""
+    found: dict[str, Row] = {}
+    for user in session.scalars(select(Tenant.id)).all():
+        scope.set_tenant(session, user)
+        for one in session.scalars(select(ConceptVersion).execution_options(populate_existing=True)):
+            row = _simple(Kind.CONCEPT_VERSION, values_of(one), "digest", "created_at")
+            found[row.key] = row
+    scope.set_tenant(session, DEFAULT_ID)
     session.expunge_all()
-    return list(found.values())
+    yield list(found.values())
 
 
 def _simple(kind: Kind, row: dict[str, Any], key: str, at: str) -> Row:
@@ -87,18 +90,22 @@ def _simple(kind: Kind, row: dict[str, Any], key: str, at: str) -> Row:
 
 
 def _parts(
-    session: Session, query: Select[*tuple[Any, ...]], table: type[Base], tenant: uuid.UUID
+    session: Session, query: Select[*tuple[Any, ...]], table: type[OfTenant], tenant: uuid.UUID
 ) -> Iterator[Sequence[Any]]:
-    query = query.where(table.__table__.columns["tenant_id"] == tenant)
+    query = query.where(table.tenant_id == tenant)
     found = session.execute(query.execution_options(yield_per=_AT_ONCE, populate_existing=True))
     for part in found.partitions():
         yield part
         session.expunge_all()  # or all rows would be kept until the end
 
 
-def _matches(session: Session, explanations: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[dict[str, Any]]]:
+def _matches(
+    session: Session, explanations: Sequence[uuid.UUID], tenant: uuid.UUID
+) -> dict[uuid.UUID, list[dict[str, Any]]]:
     matches: dict[uuid.UUID, list[dict[str, Any]]] = {}
-    query = select(ConceptMatch).where(ConceptMatch.explanation_id.in_(explanations))
+    query = select(ConceptMatch).where(
+        ConceptMatch.explanation_id.in_(explanations), ConceptMatch.tenant_id == tenant
+    )
     for match in session.scalars(query):
         matches.setdefault(match.explanation_id, []).append(values_of(match))
     return matches

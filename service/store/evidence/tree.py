@@ -1,10 +1,10 @@
 """A tenant's tree in the database: read subtrees, add leaves, copy checkpoints. The caller commits."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import ColumnElement, delete, func, insert, literal, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
@@ -15,6 +15,18 @@ from service.store.evidence.tables import LogCheckpoint, LogLeaf, LogNode, LogPe
 
 BATCHES_AT_ONCE: Final = 500
 """Of pending commitments, whose leaves one transaction adds."""
+_UNSIGNED_AGE: Final = text("""
+    SELECT EXTRACT(EPOCH FROM clock_timestamp() - LEAST(
+        (SELECT min(at) FROM log_pending),
+        (
+            SELECT min(oldest.at)
+            FROM unnest(CAST(:tenants AS uuid[]), CAST(:sizes AS bigint[])) AS signed (tenant, size)
+            CROSS JOIN LATERAL (
+                SELECT min(at) AS at FROM log_leaves WHERE tenant_id = signed.tenant AND seq >= signed.size
+            ) AS oldest
+        )
+    ))
+""")
 
 
 class DamagedLogError(RuntimeError):
@@ -72,10 +84,15 @@ def size_of(session: Session, tenant: uuid.UUID) -> int:
 
 
 def list_tenants(session: Session) -> list[uuid.UUID]:
-    """Return the tenants that have leaves."""
-    return list(
-        session.scalars(select(LogLeaf.tenant_id).where(LogLeaf.seq == 0).order_by(LogLeaf.tenant_id))
-    )
+    """Return the tenants that have leaves, which the transaction may read."""
+    found: list[uuid.UUID] = []
+    # From one to the next by the key: all at once would read the whole index.
+    query = select(LogLeaf.tenant_id).order_by(LogLeaf.tenant_id, LogLeaf.seq).limit(1)
+    following = query
+    while (tenant := session.scalar(following)) is not None:
+        found.append(tenant)
+        following = query.where(LogLeaf.tenant_id > tenant)
+    return found
 
 
 def take_pending(session: Session) -> list[LogPending]:
@@ -96,13 +113,27 @@ def count_pending(session: Session) -> int:
     return int(session.scalar(total) or 0) // COMMITMENT_BYTES
 
 
+def unsigned_age(session: Session, signed: Mapping[uuid.UUID, int]) -> float:
+    """Return the seconds since the oldest entry that no checkpoint covers was written; 0 without one.
+
+    ``signed`` tells how many leaves of each tenant are covered.
+    """
+    covered = {"tenants": list(signed), "sizes": list(signed.values())}
+    age = session.scalar(_UNSIGNED_AGE, covered)
+    return 0.0 if age is None else max(0.0, float(age))
+
+
 def list_known(session: Session, tenant: uuid.UUID, commitments: Sequence[bytes]) -> set[bytes]:
     """Return those of the commitments that have a place already."""
     query = select(LogLeaf.commitment).where(
-        LogLeaf.tenant_id == tenant,
-        LogLeaf.commitment == func.any(postgresql.array(commitments, type_=postgresql.BYTEA)),
+        LogLeaf.tenant_id == tenant, LogLeaf.commitment == one_of(commitments)
     )
     return set(session.scalars(query))
+
+
+def one_of(commitments: Sequence[bytes]) -> ColumnElement[bytes]:
+    """Return what one of the commitments equals: as one parameter, of which a statement has 65,535."""
+    return func.any(literal(list(commitments), postgresql.ARRAY(postgresql.BYTEA)))
 
 
 def add_leaves(

@@ -15,6 +15,8 @@ MAX_CONTENT_BYTES: Final = 256 * 1024
 """Of a content that is kept; of a longer one there is its digest alone."""
 MAX_REPORTED_CHARACTERS: Final = 64 * 1024
 """Of a content that comes over the stream."""
+MAX_DEPTH: Final = 32
+"""Of what a content that comes over the stream nests; what writes answers stops at a few hundred."""
 DIGEST_PATTERN: Final = r"\A[0-9a-f]{64}\Z"
 
 
@@ -58,6 +60,27 @@ def canonical(content: Mapping[str, Any]) -> str:
 def digest(content: str) -> str:
     """Return the SHA-256 of a content as it is written."""
     return hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
+
+
+def is_content(written: str) -> bool:
+    """Tell whether a text is a content as `canonical` writes it, nested `MAX_DEPTH` deep at most.
+
+    Other texts may be JSON and be stored, and then break whatever answers with them: a half of a surrogate
+    pair, for one, is in no UTF-8.
+    """
+    try:
+        content = json.loads(written)
+        return isinstance(content, dict) and _depth(content) <= MAX_DEPTH and canonical(content) == written
+    except (ValueError, RecursionError):
+        return False
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    return 0
 
 
 def _storable(value: Any) -> Any:

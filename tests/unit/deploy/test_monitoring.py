@@ -178,6 +178,7 @@ def test_no_two_panels_of_the_dashboard_overlap() -> None:
         "subtext_canary_recall_upper_limit_ratio",
         "subtext_canary_window_runs",
         "subtext_canary_lost_total",
+        "subtext_log_checkpoint_age_seconds",
         "subtext_capture_overhead_seconds_bucket",
         "vllm:time_to_first_token_seconds_bucket",
         "vllm:inter_token_latency_seconds_bucket",

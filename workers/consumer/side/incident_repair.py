@@ -14,7 +14,7 @@ from service.store.write import discoveries, incident_repair, readings
 from service.store.write.incident_repair import Page, Place, Unrecorded
 from workers.consumer.metrics import WorkerMetrics
 from workers.consumer.targets import Target
-from workers.errors import STORE_ERRORS
+from workers.errors import STORE_ERRORS, is_outage
 
 log = structlog.get_logger()
 
@@ -62,14 +62,23 @@ class IncidentRepair:
     ) -> int:
         """Look once at what was found within the time; return how many incidents were written.
 
-        It goes on to what is older whatever fails, so that no incident keeps another from being written.
+        It goes on to what is older, and to the next tenant, whatever fails but the store as a whole, so
+        that no incident keeps another from being written.
         """
+        stop = stop or threading.Event()
+        return sum(self._repair(target, within, stop) for target in self._targets() if not stop.is_set())
+
+    def _repair(self, target: Target, within: dt.timedelta, stop: threading.Event) -> int:
         written = 0
-        for target in self._targets():
+        try:
             for one in self._unrecorded(target, within):
-                if stop is not None and stop.is_set():
-                    return written
+                if stop.is_set():
+                    break
                 written += self._is_repaired(target, one)
+        except STORE_ERRORS as error:
+            if is_outage(error):
+                raise
+            log.warning("incident_repair_fails", tenant=target.tenant, error=repr(error))
         return written
 
     def _unrecorded(self, target: Target, within: dt.timedelta) -> Iterator[Unrecorded]:

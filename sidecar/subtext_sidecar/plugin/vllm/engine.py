@@ -94,7 +94,8 @@ def program_versions() -> dict[str, str | None]:
 
 def _own_version() -> str | None:
     try:
-        return version("subtext")
+        # By itself where vLLM runs: the distribution "subtext" is of worker and service.
+        return version("subtext-sidecar")
     except PackageNotFoundError:
         return None
 

@@ -33,7 +33,7 @@ from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.record import VERSION
 from subtext_sidecar.local.capture_view import CaptureView
 from subtext_sidecar.local.ledger import Ledger, new_source
-from subtext_sidecar.local.policy import START_VERSION, PolicyUpdate, share
+from subtext_sidecar.local.policy import START_VERSION, CapturePolicy, PolicyUpdate, share
 from subtext_sidecar.local.wire import CaptureStatus
 from subtext_sidecar.plugin.breaker import Breaker
 from subtext_sidecar.plugin.capture import Capture
@@ -353,16 +353,30 @@ class WorkerHooks:
         try:
             self._versions = program_versions()
             self._model = configuration(Kind.MODEL, describe_model(self._vllm_config))
-            self._follow()
-        except Exception:
-            logging.getLogger(LOGGER).exception("subtext: the model's revision cannot be told")
+        except Exception as error:  # noqa: BLE001  # capture does not depend on it
+            self._tell_nothing(error)
+        self._follow()
+
+    def _tell_nothing(self, error: Exception) -> None:
+        """Log the error, and tell no configuration any more. All else goes on."""
+        self._model = None
+        with contextlib.suppress(Exception):  # as in _interrupt
+            text = "subtext: what this engine runs cannot be told"
+            logging.getLogger(LOGGER).error(text, exc_info=error)
 
     def _follow(self) -> None:
         """Work out what this engine runs now, where the model is known."""
-        if self._model is not None:
-            self._followed = followed(
-                self._model, self._settings, self._versions, self._whole_policy, self._engines
-            )
+        self._followed = self._describe(self._whole_policy)
+
+    def _describe(self, policy: CapturePolicy | None) -> Followed | None:
+        """Return what an engine runs that follows this policy; None where that is not told."""
+        if self._model is None:
+            return None
+        try:
+            return followed(self._model, self._settings, self._versions, policy, self._engines)
+        except Exception as error:  # noqa: BLE001  # the sender's thread and a new policy must not fail by it
+            self._tell_nothing(error)
+            return None
 
     @property
     def _digest(self) -> str | None:
@@ -371,9 +385,8 @@ class WorkerHooks:
 
     def _running(self) -> Followed | None:
         """Return what to tell: no policy is in force at an engine that captures nothing any more."""
-        if self._model is None or not (self._capture is None or self._state.is_final):
-            return self._followed
-        return followed(self._model, self._settings, self._versions, None, self._engines)
+        is_off_for_good = self._capture is None or self._state.is_final
+        return self._describe(None) if is_off_for_good else self._followed
 
     def _start_sending(self) -> None:
         settings = self._settings

@@ -19,11 +19,11 @@ def describe_model(vllm_config: Any) -> dict[str, Any]:
 
     ``files`` is the SHA-256 over the names and sizes of the weight files and over what the configuration
     files and the weights' index hold. Weights that were changed in place without another size have the
-    same. Null where the model is in no directory that the engine's process can look at.
+    same. Null where the model is in no place that the engine's process can look at.
     """
     config = vllm_config.model_config
     name = _text(config, "model") or ""
-    directory = _directory(name, _text(config, "revision"))
+    place = _place(name, _text(config, "revision"))
     return {
         # A path says how a host is laid out, and its last part which model it is.
         "model": Path(name).name if _is_local(name) else name,
@@ -32,16 +32,19 @@ def describe_model(vllm_config: Any) -> dict[str, Any]:
         "tokenizer_revision": _text(config, "tokenizer_revision"),
         "dtype": _text(config, "dtype"),
         "quantization": _text(config, "quantization"),
-        "files": None if directory is None else files_digest(directory),
+        "files": None if place is None else files_digest(place),
     }
 
 
-def files_digest(directory: Path) -> str | None:
-    """Return the digest of the model's files; None where there are none, or they cannot be read."""
+def files_digest(place: Path) -> str | None:
+    """Return the digest of the model's files in a directory, or of its one file (GGUF).
+
+    None where there are none, or they cannot be read.
+    """
     total = hashlib.sha256()
     found = 0
     try:
-        for path in sorted(directory.iterdir())[:_MOST_FILES]:
+        for path in sorted(place.iterdir())[:_MOST_FILES] if place.is_dir() else [place]:
             if path.suffix in _WEIGHTS:
                 total.update(f"{path.name}\0{path.stat().st_size}\0".encode())
                 found += 1
@@ -55,8 +58,8 @@ def files_digest(directory: Path) -> str | None:
     return total.hexdigest() if found else None
 
 
-def _directory(name: str, revision: str | None) -> Path | None:
-    """Return where the model's files lie: the directory itself, or the snapshot in Hugging Face's cache."""
+def _place(name: str, revision: str | None) -> Path | None:
+    """Return where the model's files lie: the path itself, or the snapshot in Hugging Face's cache."""
     if _is_local(name):
         return Path(name)
     try:
@@ -69,7 +72,7 @@ def _directory(name: str, revision: str | None) -> Path | None:
 
 
 def _is_local(name: str) -> bool:
-    return name != "" and Path(name).is_dir()
+    return name != "" and Path(name).exists()
 
 
 def _text(config: Any, name: str) -> str | None:

@@ -12,6 +12,7 @@ from service.evidence import folder, note, verify
 from service.sequencer.sequencer import NotAnExtensionError, Sequencer
 from service.store import identity
 from service.store.engine import create_engine, session_factory
+from service.store.evidence import tree
 from service.store.evidence.append import append
 from service.store.evidence.log import StoredLog
 
@@ -33,7 +34,7 @@ def writers(writer_url: str) -> Iterator[sessionmaker[Session]]:
     engine.dispose()
 
 
-def write(writers: sessionmaker[Session], count: int, kind: str = "access") -> None:
+def write(writers: sessionmaker[Session], count: int, kind: str = "later") -> None:
     with writers.begin() as session:
         append(session, kind, [{"number": number} for number in range(count)])
 
@@ -63,7 +64,26 @@ def test_entries_get_places_and_the_log_verifies_after_restarts(
 
     assert found.findings == []
     assert (found.leaves, found.checkpoints, found.pending) == (559, 4, 0)
-    assert found.unknown == {"access": 559}
+    assert found.unknown == {"later": 559}
+
+
+def test_an_entry_is_behind_until_a_checkpoint_covers_it(
+    sequencers: sessionmaker[Session], writers: sessionmaker[Session], tmp_path: Path
+) -> None:
+    sequencer = Sequencer(sequencers, SIGNER, tmp_path)
+    sequencer.check()
+    assert sequencer.unsigned_age() == 0.0
+
+    write(writers, 3)
+    waiting = sequencer.unsigned_age()
+    sequencer.sequence()
+    placed = sequencer.unsigned_age()
+    sequencer.sign()
+
+    assert 0.0 < waiting < placed
+    assert sequencer.unsigned_age() == 0.0
+    write(writers, 1)
+    assert sequencer.unsigned_age() > 0.0
 
 
 def test_two_at_once_give_each_entry_one_place(
@@ -80,14 +100,24 @@ def test_two_at_once_give_each_entry_one_place(
     assert (found.findings, found.leaves, found.checkpoints) == ([], 600, 6)
 
 
+def test_a_look_up_takes_more_commitments_than_a_statement_has_parameters(
+    sequencers: sessionmaker[Session],
+) -> None:
+    commitments = [number.to_bytes(32, "big") for number in range(70_000)]
+
+    with sequencers() as session:
+        assert tree.list_known(session, TENANT, commitments) == set()
+        assert StoredLog(session, TENANT).find(commitments) == {}
+
+
 def test_a_copied_commitment_gets_no_second_place_and_stops_nothing(
     sequencers: sessionmaker[Session], writers: sessionmaker[Session], database_url: str, tmp_path: Path
 ) -> None:
     sequencer = Sequencer(sequencers, SIGNER, tmp_path)
     with psycopg.connect(database_url, autocommit=True) as owner:
         for _ in range(2):
-            owner.execute("INSERT INTO log_pending (kind, commitments) VALUES ('access', sha256('a'))")
-            owner.execute("INSERT INTO log_pending (kind, commitments) VALUES ('access', sha256('b'))")
+            owner.execute("INSERT INTO log_pending (kind, commitments) VALUES ('later', sha256('a'))")
+            owner.execute("INSERT INTO log_pending (kind, commitments) VALUES ('later', sha256('b'))")
             sequencer.sequence()
 
     assert report(database_url, tmp_path).leaves == 2
@@ -102,7 +132,7 @@ def test_another_tenant_has_a_log_of_its_own(
     write(writers, 2)
     with psycopg.connect(database_url, autocommit=True) as owner:
         owner.execute(
-            "INSERT INTO log_pending (tenant_id, kind, commitments) VALUES (%s, 'access', sha256('a'))",
+            "INSERT INTO log_pending (tenant_id, kind, commitments) VALUES (%s, 'later', sha256('a'))",
             [other],
         )
     sequencer = Sequencer(sequencers, SIGNER, tmp_path)

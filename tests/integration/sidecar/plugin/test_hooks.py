@@ -570,3 +570,28 @@ def test_a_model_whose_revision_cannot_be_told_is_captured_all_the_same(
 
     assert plugin.statuses[-1].configurations == ()
     assert plugin.blocks[0].header.requests[0].configuration is None
+
+
+def test_a_policy_that_cannot_be_told_is_followed_all_the_same(
+    make_plugin: Callable[..., Plugin], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("no such thing")
+
+    plugin = make_plugin()
+    monkeypatch.setattr(hooks, "followed", fail)
+    with zmq.Context() as context, PolicyPublisher(context, f"ipc://{tmp_path}/s") as publisher:
+
+        def publish() -> None:
+            publisher.publish(PolicyUpdate(version="followed", capture=POLICY))
+            plugin.receive()
+
+        wait_until(
+            "the policy is followed",
+            lambda: plugin.statuses and plugin.statuses[-1].policy_version == "followed",
+            30,
+            meanwhile=publish,
+        )
+    last = plugin.statuses[-1]
+    assert (last.reason, last.errors, last.configurations) == ("ok", {}, ())
+    assert last.sampling_probability == 0.5

@@ -45,6 +45,20 @@ def test_readings_are_written_as_the_flag_rule_looks_at_them(
     assert f"--decoder-digest {FakeDecoder().identity.digest}" in said
 
 
+def test_readings_of_one_tenant_are_written_with_the_login_of_a_reader(
+    bench: Bench, ask: list[str], tmp_path: Path, reader_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tenant, capture in (("default", CAPTURE), ("acme", FOUND)):
+        bench.add(*make_record(capture_id=capture, tenant=tenant, captured_at=NOON))
+    bench.drain()
+    monkeypatch.setenv("SUBTEXT_DATABASE_URL", reader_url)
+
+    for asked, capture in ((ask, CAPTURE), ([*ask, "--tenant", "acme"], FOUND)):
+        assert readings(asked) == 0
+        [found] = load_readings(tmp_path / "readings.jsonl")
+        assert found.request == capture
+
+
 def test_what_cannot_be_written_is_refused_with_the_field(
     ask: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

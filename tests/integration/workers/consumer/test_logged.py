@@ -1,26 +1,36 @@
 """The log commits to what workers and triage store: each row as it is stored opens its entry."""
 
+import json
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 
-from sqlalchemy import select
+import pytest
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from service import verifying
+from service.evidence import note
 from service.evidence.payloads import Kind
 from service.evidence.row import Row
 from service.incidents.lifecycle import Reason, State
+from service.sequencer.sequencer import Sequencer
 from service.store import identity, triage
+from service.store.access.tables import Action
+from service.store.access.write import Entry, add_entry
 from service.store.engine import create_engine, session_factory
 from service.store.evidence.rows import list_rows
 from service.store.evidence.tables import LogPending
 from service.store.tables import ApiKey, Incident
+from service.store.tenants import scope
 from service.store.write.decoders import NewDecoder, register_decoder
 from tests.integration.service import seed
 from tests.support.worker import Bench, make_record
 from workers.nla.fake import FakeDecoder
 
 TENANT = identity.tenant_id(identity.DEFAULT_TENANT)
+OTHER = "acme"
 
 
 def rows(session: Session) -> list[Row]:
@@ -40,13 +50,16 @@ def committed(found: Iterable[Row]) -> list[tuple[str, bytes]]:
     return [(row.kind, one) for row in found for one in row.commitments]
 
 
-def confirm(session: Session) -> None:
+def add_key(session: Session) -> triage.Actor:
     key = ApiKey(id=uuid.uuid4(), name="reviewer", secret_sha256=bytes(32), scopes=[])
     session.add(key)
-    session.flush()
+    return triage.Actor(key.id, key.name)
+
+
+def confirm(session: Session, actor: triage.Actor) -> None:
     incident = session.scalars(select(Incident)).one()
     change = triage.Change(1, State.CONFIRMED, Reason.SEEN_IN_REQUEST, "it is", {"bombs": True})
-    triage.apply(session, incident, change, triage.Actor(key.id, key.name))
+    triage.apply(session, incident, change, actor)
 
 
 def test_every_row_opens_its_entry_also_after_it_has_changed(
@@ -59,7 +72,9 @@ def test_every_row_opens_its_entry_also_after_it_has_changed(
     bench.drain()
     engine = create_engine(database_url)
     with session_factory(engine).begin() as session:
-        confirm(session)
+        actor = add_key(session)
+        session.flush()
+        confirm(session, actor)
 
     with session_factory(engine)() as session:
         found, waiting = rows(session), pending(session)
@@ -67,13 +82,66 @@ def test_every_row_opens_its_entry_also_after_it_has_changed(
     engine.dispose()
 
     kinds = [row.kind for row in found]
-    assert set(kinds) == set(Kind)
+    assert set(kinds) == set(Kind) - {Kind.ACCESS}  # which is the service's
     assert [kinds.count(kind) for kind in (Kind.EXPLANATION, Kind.FLAG, Kind.INCIDENT_EVENT)] == [3, 1, 2]
     assert sorted(committed(found)) == sorted(waiting)
     [flag] = [row for row in found if row.kind == Kind.FLAG]
     assert len(flag.trail) == 1
     # Of each transaction a row a kind, however much it stores.
     assert batches.count(Kind.EXPLANATION) == batches.count(Kind.FLAG) == 2
+
+
+def test_a_reader_finds_nothing_wrong_with_what_two_tenants_stored(  # noqa: PLR0917  # fixtures
+    make_bench: Callable[..., Bench],
+    database_url: str,
+    sequencer_url: str,
+    reader_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bench = make_bench(FakeDecoder(text=lambda _: "talks of a bomb"))
+    scores = {"a": 1e16, "\u00e9": 1e-7, "b": 2.0**70, "c": -0.0}
+    for tenant in (OTHER, identity.DEFAULT_TENANT):  # the definition is stored with the other's rows
+        bench.add_samples(2, request_id="r", tenant=tenant, scores=scores)
+        bench.drain()
+        bench.add(*make_record(position=9, request_id="r", tenant=tenant))
+        bench.drain()
+    engine = create_engine(database_url)
+    with session_factory(engine).begin() as session:
+        actor = add_key(session)
+    serving = create_engine(reader_url)
+    with session_factory(serving).begin() as session:
+        scope.enter(session, scope.Reach(identity.tenant_id(OTHER)))
+        confirm(session, actor)
+        add_entry(session, Entry(action=Action.EXPORT, operation="export", details={"rows": 2.0**60}))
+    serving.dispose()
+    checkpoints, public_key = tmp_path / "checkpoints", tmp_path / "key.pub"
+    checkpoints.mkdir()
+    signer = note.generate("subtext.example")
+    public_key.write_text(signer.verifier.encode())
+    sequencing = create_engine(sequencer_url)
+    sequencer = Sequencer(session_factory(sequencing), signer, checkpoints)
+    sequencer.sequence()
+    sequencer.sign()
+    sequencing.dispose()
+    monkeypatch.setenv("SUBTEXT_DATABASE_URL", reader_url)
+    arguments = ["--checkpoints", str(checkpoints), "--public-key", str(public_key)]
+
+    status = verifying.run(arguments)
+
+    told = capsys.readouterr().out.splitlines()
+    reports = [json.loads(line) for line in told if line.startswith("{")]
+    assert (status, [one["findings"] for one in reports]) == (0, [0, 0]), told
+    # Each tenant's flag has grown once.
+    assert [one["entries"] - one["rows_verified"] for one in reports] == [1, 1]
+    assert all(one["entries"] > 0 and not one["rows_not_in_log"] for one in reports)
+    for table in ("samples", "concept_matches"):  # a reader of the tenant's would not meet them any more
+        with session_factory(engine).begin() as session:
+            session.execute(text(f"UPDATE {table} SET tenant_id = '{uuid.uuid4()}'"))  # noqa: S608
+        assert verifying.run(arguments) == 1
+        assert "explanation" in capsys.readouterr().out
+    engine.dispose()
 
 
 def test_a_decoder_that_changes_has_an_entry_of_each_state(database_url: str) -> None:

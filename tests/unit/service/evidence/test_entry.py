@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import uuid
+from decimal import Decimal
 
 import pytest
 import rfc8785
@@ -69,6 +70,19 @@ def test_a_value_is_plain_json() -> None:
     }
     with pytest.raises(TypeError, match="a set has no place"):
         entry.plain({"a": {1}})
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_float_of_jsonb_comes_to_the_same_when_it_is_read_again(value: float) -> None:
+    written = Decimal(json.dumps(value))  # as jsonb holds it
+    read = json.loads(f"{written:f}")
+
+    assert entry.canonical(entry.plain(read)) == entry.canonical(entry.plain(value))
+
+
+@pytest.mark.parametrize("value", [2**53, 2**60, -(2**63), 10**400, 123456789012345678901])
+def test_two_large_integers_never_come_to_the_same(value: int) -> None:
+    assert entry.canonical(entry.plain(value)) != entry.canonical(entry.plain(value + 1))
 
 
 def test_a_commitment_takes_its_salt_and_every_value() -> None:

@@ -15,6 +15,7 @@ from subtext_sidecar.contract.configuration import (
     canonical,
     configuration,
     digest,
+    is_content,
 )
 from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.record import (
@@ -51,6 +52,26 @@ def test_reading_and_writing_a_content_once_more_changes_no_byte(content: dict[s
 
     assert canonical(json.loads(written)) == written
     assert digest(written) == digest(canonical(json.loads(written)))
+    assert is_content(written)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"a":"\\ud800"}',
+        '{"a":NaN}',
+        '{"a":1e999}',
+        '{"b":1,"a":1}',
+        '{"a":1,"a":1}',
+        '{"a": 1}',
+        "[1]",
+        "{",
+        f'{{"a":{"[" * 300}{"]" * 300}}}',
+        "[" * 60_000,
+    ],
+)
+def test_what_could_be_stored_and_not_be_answered_with_is_no_content(written: str) -> None:
+    assert not is_content(written)
 
 
 class CountOfBefore(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,6 +31,16 @@ def test_a_local_model_is_told_by_its_files_and_not_by_its_path(model: Path) -> 
     assert found["files"] == files_digest(model)
 
 
+def test_a_model_of_one_file_is_told_by_its_size_and_not_by_its_path(model: Path) -> None:
+    file = model / "tiny-q4.gguf"
+    file.write_bytes(b"1234")
+    before = described(model=str(file))
+    file.write_bytes(b"12345")
+
+    assert before["model"] == "tiny-q4.gguf"
+    assert before["files"] not in {None, described(model=str(file))["files"]}
+
+
 def test_another_configuration_or_size_of_weights_is_another_revision(model: Path) -> None:
     digests = [files_digest(model)]
     (model / "config.json").write_text(json.dumps({"hidden_size": 16}))
