@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, aliased
 
 from service.incidents.lifecycle import SEVERITIES
 from service.store.tables import Decoder, Incident, IncidentEvent, Model, WebhookDelivery, WebhookMessage
+from service.store.tenants.scope import COLUMN_DEFAULT
 
 ROUTED_WITHIN: Final = dt.timedelta(days=1)
 """A message is sent to a destination that a service has when the event is at most so old."""
@@ -26,6 +27,8 @@ ABANDONED_AFTER: Final = dt.timedelta(days=3)
 """A delivery that has been due for so long has no service that knows its destination."""
 ROUTED_AT_ONCE: Final = 500
 _EXPIRED: Final = "expired: no service with this destination ran in time"
+_IS_OF_TENANT: Final = WebhookMessage.tenant_id == COLUMN_DEFAULT
+"""Also where no row-level security says so: a destination of a tenant who is not there is told nothing."""
 _CALIBRATED: Final = cast("$[*].false_positive_rate ? (@ != null)", JSONPATH)
 
 
@@ -104,7 +107,7 @@ def _owed(destination: str, within: dt.timedelta, before: dt.datetime | None) ->
     """Return the messages to route, by themselves: no priority is worked out for what is left over."""
     created = WebhookMessage.created_at
     query = select(WebhookMessage.event_id, created).where(
-        created > func.now() - within, ~_is_routed(destination)
+        _IS_OF_TENANT, created > func.now() - within, ~_is_routed(destination)
     )
     if within > ROUTED_WITHIN:
         is_young = created > func.now() - ROUTED_WITHIN
@@ -255,7 +258,7 @@ def list_waiting(session: Session, destinations: Sequence[str]) -> dict[str, Wai
     waiting = {}
     for name in destinations:
         unrouted = select(func.count(), func.min(WebhookMessage.created_at)).where(
-            WebhookMessage.created_at > func.now() - ROUTED_WITHIN, ~_is_routed(name)
+            _IS_OF_TENANT, WebhookMessage.created_at > func.now() - ROUTED_WITHIN, ~_is_routed(name)
         )
         parts = (pending.get(name, Waiting(0, None)), Waiting(*session.execute(unrouted).one()))
         times = [part.oldest for part in parts if part.oldest is not None]

@@ -32,6 +32,7 @@ from service.store.configuration.tables import (
 )
 from service.store.read.page import Page, Position
 from service.store.tables import Model
+from service.store.tenants.scope import OF_ALL_MODELS
 
 Event = Literal["began", "ended", "lost"]
 
@@ -107,11 +108,15 @@ def list_in_force(session: Session, at: dt.datetime, model: str | None = None) -
 
 
 def list_versions(session: Session, digest: str) -> list[VersionView]:
-    """Return the versions of this digest: one, unless two kinds have the same content."""
+    """Return the versions of this digest: one, unless two kinds have the same content.
+
+    Where only some models are met, those that one of them ran.
+    """
+    ran = exists().where(ConfigurationPeriod.version_id == ConfigurationVersion.id)
     query = (
         select(ConfigurationVersion, ConfigurationContent.content)
         .outerjoin(ConfigurationContent, ConfigurationContent.version_id == ConfigurationVersion.id)
-        .where(ConfigurationVersion.digest == digest)
+        .where(ConfigurationVersion.digest == digest, or_(OF_ALL_MODELS, ran))
         .order_by(ConfigurationVersion.kind)
     )
     return [VersionView(*row) for row in session.execute(query)]

@@ -21,6 +21,8 @@ MODEL_NAMES_SETTING: Final = "subtext.model_names"
 """The same by name, for what is counted by name."""
 KEY_SETTING: Final = "subtext.key"
 """SHA-256 of an API key, in hexadecimal digits: of the key that is looked for."""
+OF_ALL_MODELS: Final = text(f"COALESCE(current_setting('{MODELS_SETTING}', true), '') = ''")
+"""Whether the transaction meets every model of its tenant: for a query of what names no model itself."""
 DEFAULT_ID: Final = tenant_id(DEFAULT_TENANT)
 NAMED: Final = f"NULLIF(current_setting('{SETTING}', true), '')::uuid"
 """SQL: the id of the transaction's tenant, NULL where none was named; it becomes '' after a transaction."""

@@ -24,8 +24,9 @@ from standardwebhooks import WebhookVerificationError
 from service.incident_metrics import IncidentMetrics
 from service.store import outbox
 from service.store.engine import session_factory
+from service.store.identity import tenant_id
 from service.store.tables import Incident, WebhookDelivery
-from service.store.tenants.scope import DEFAULT_ID
+from service.store.tenants.scope import DEFAULT_ID, set_tenant
 from service.watch.incident_watch import IncidentWatch
 from service.webhooks import transport
 from service.webhooks.courier import Courier, Limits
@@ -533,6 +534,17 @@ def test_an_event_that_no_worker_wrote_is_given_up_and_holds_up_no_other(
         ("delivered", 1, None),
         ("failed", 1, "its event cannot be told"),
     ]
+
+
+@pytest.mark.usefixtures("incident")
+def test_where_nothing_keeps_rows_apart_a_destination_of_nobodys_tenant_is_told_nothing(
+    sessions: Sessions,
+) -> None:
+    with sessions.begin() as session:  # a superuser's, for whom there is no row-level security
+        set_tenant(session, tenant_id("nobody"))
+
+        assert outbox.route(session, "on-call", outbox.ROUTED_WITHIN) == outbox.Routed(0, 0, None)
+        assert outbox.list_waiting(session, ["on-call"]) == {"on-call": outbox.Waiting(0, None)}
 
 
 @pytest.mark.usefixtures("incident")

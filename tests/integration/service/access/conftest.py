@@ -8,10 +8,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.access.tables import AccessEntry
+from service.store.configuration import write
+from service.store.configuration.write import Report
 from service.store.tables import Explanation, Incident
+from subtext_sidecar.contract.configuration import Kind, configuration
+from subtext_sidecar.contract.counters import Hop
 from tests.integration.service import seed
 
 Entries = Callable[[], Sequence[AccessEntry]]
+
+
+RUNS = configuration(Kind.WORKER, {"version": "1"})
 
 
 class Stored(NamedTuple):
@@ -41,6 +48,8 @@ def stored(sessions: sessionmaker[Session]) -> Stored:
             seed.add_explanation(session, audited, request_id="old", capture_id=None, claims=seed.CLAIMS)
         )
         seed.add_coverage(session, hop="plugin", rows_sampled=1)
+        report = Report(source="worker-1", hop=Hop.WORKER, model="tiny", layer=20, configuration=RUNS)
+        write.note(session, [report])
         return Stored(explanations, seed.add_incident(session, seed.add_flag(session, audited)))
 
 

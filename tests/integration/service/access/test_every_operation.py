@@ -13,7 +13,7 @@ from httpx2 import Response
 from service.store import identity
 from service.store.access.tables import AccessEntry, Action
 from tests.integration.service import seed
-from tests.integration.service.access.conftest import Entries, Stored
+from tests.integration.service.access.conftest import RUNS, Entries, Stored
 
 Headers = dict[str, str]
 RANGE = "from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z"
@@ -43,8 +43,16 @@ CALLS = {
         "/v1/incidents/{incident}/transitions",
         {"version": 1, "to": "dismissed", "reason_code": "duplicate", "note": "THE-NOTE"},
     ),
+    "list_incident_events": Call(),
+    "get_triage": Call(f"/v1/triage?{RANGE}"),
+    "list_reporting_clocks": Call(),
     "list_precision": Call(),
+    "list_detectors": Call(f"/v1/detectors?{RANGE}"),
     "get_coverage": Call(f"/v1/coverage?{RANGE}"),
+    "get_coverage_statement": Call(f"/v1/coverage/statement?{RANGE}"),
+    "get_configuration": Call(),
+    "list_configuration_changes": Call(),
+    "get_configuration_version": Call(f"/v1/configuration/versions/{RUNS.digest}"),
     "get_prevalence": Call(f"/v1/prevalence?model=tiny&concept=deception&{RANGE}"),
     "list_models": Call(),
     "list_decoders": Call(),
