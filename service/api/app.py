@@ -16,6 +16,7 @@ from service.api.routes import (
     coverage,
     detectors,
     discoveries,
+    evidence,
     explanations,
     flags,
     health,
@@ -73,6 +74,7 @@ def create_app(resources: Resources) -> FastAPI:
         prevalence,
         models,
         access,
+        evidence,
     ):
         api.include_router(routes.router)
     app.include_router(api)

@@ -58,6 +58,8 @@ CALLS = {
     "list_decoders": Call(),
     "list_access_log": Call(),
     "list_access_rights": Call(),
+    "get_log_checkpoint": Call(),
+    "get_log_proof": Call("/v1/log/proof?explanation_id={explanation}"),
 }
 SHOWING_ACCESS = {"list_access_log", "list_access_rights"}
 SHOWING_TEXT = {"list_explanations", "get_explanation", "get_request", "get_incident"}
