@@ -13,6 +13,7 @@ from service.store.access.tables import MAX_SUBJECTS, AccessEntry, Action, Subje
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.engine import create_engine, session_factory
 from service.store.identity import DEFAULT_TENANT, tenant_id
+from service.store.tenants.scope import set_tenant
 
 Sessions = sessionmaker[Session]
 UPSERT = (
@@ -32,6 +33,7 @@ CHANGES = (
 def written(reader_url: str) -> uuid.UUID:
     engine = create_engine(reader_url)
     with session_factory(engine).begin() as session:
+        set_tenant(session, tenant_id(DEFAULT_TENANT))  # without whom a reader may add nothing
         identity = add_entry(session, Entry(action=Action.LOG_READ, operation="list_access_log"))
     engine.dispose()
     return identity
