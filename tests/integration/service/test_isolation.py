@@ -21,6 +21,7 @@ from service.store.canary.runs import NewRun
 from service.store.configuration import write
 from service.store.configuration.write import Report
 from service.store.engine import session_factory
+from service.store.evidence import proof
 from service.store.evidence.tables import LogCheckpoint, LogLeaf, LogNode
 from service.store.tables import Base, CanaryReading
 from service.store.tenants import row_security, scope
@@ -80,12 +81,17 @@ def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
     report = Report(source=str(tenant), hop=Hop.WORKER, model=model, layer=20, configuration=RUNS)
     write.note(session, [report])
     add_entry(session, Entry(action=Action.LOG_READ, operation="test", key_name=f"key of {tenant}"))
-    for row in (
-        LogLeaf(tenant_id=tenant, seq=0, kind="flag", at=seed.START, commitment=tenant.bytes * 2),
-        LogNode(tenant_id=tenant, level=1, number=0, hash=bytes(32)),
-        LogCheckpoint(tenant_id=tenant, size=1, note="a note"),
-    ):
-        session.merge(row)  # a tenant has one log, whichever its models
+    explanation.log_salt = bytes(16)
+    session.flush()
+    if session.get(LogLeaf, (tenant, 0)) is None:  # a tenant has one log, whichever its models
+        commitment = proof.explanation_commitment(session, explanation.id)
+        session.add_all(
+            [
+                LogLeaf(tenant_id=tenant, seq=0, kind="explanation", at=seed.START, commitment=commitment),
+                LogNode(tenant_id=tenant, level=1, number=0, hash=bytes(32)),
+                LogCheckpoint(tenant_id=tenant, size=1, note="a note"),
+            ]
+        )
     session.flush()
     return Planted(explanation.id, incident.id)
 
@@ -222,6 +228,7 @@ QUERIES: Mapping[str, Mapping[str, str]] = {
     "get_coverage_statement": DAY,
     "get_triage": DAY,
     "list_detectors": DAY,
+    "get_log_proof": {"explanation_id": "{explanation_id}"},
 }
 TENANTS_OWN = {"list_access_log", "list_access_rights"}
 """What a tenant's keys did, whichever models they are for; each call adds to it."""
@@ -244,7 +251,7 @@ def ask_all(
             answer = client.request(
                 method,
                 path.replace(":any_text", "").format_map(ids),
-                params=QUERIES.get(name),
+                params={key: value.format_map(ids) for key, value in QUERIES.get(name, {}).items()},
                 json=BODIES.get(name),
                 headers=headers,
             )

@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.canary import runs
 from service.store.engine import create_engine, session_factory
+from service.store.identity import DEFAULT_TENANT
+from service.store.tenants.sessions import session_of
 from workers.canary.prompts import Canary
 from workers.canary.record import RunRecorder
 from workers.canary.runner import Result
@@ -37,7 +39,7 @@ def test_runs_are_counted_by_concept_kind_and_result(sessions: sessionmaker[Sess
         recorder.add(canary, result)
 
     now = dt.datetime.now(dt.UTC)
-    with sessions() as session:
+    with session_of(sessions, DEFAULT_TENANT) as session:
         counted = runs.count(session, now - YEAR, now + YEAR)
         of_another = runs.count(session, now - YEAR, now + YEAR, "another")
         of_later = runs.count(session, now + YEAR, now + 2 * YEAR)
@@ -55,7 +57,7 @@ def test_a_run_that_a_stop_cut_short_is_not_recorded(sessions: sessionmaker[Sess
     RunRecorder(sessions, "tiny", stop).add(POSITIVE, Result("not_flagged"))
 
     now = dt.datetime.now(dt.UTC)
-    with sessions() as session:
+    with session_of(sessions, DEFAULT_TENANT) as session:
         assert runs.count(session, now - YEAR, now + YEAR) == []
 
 
