@@ -172,6 +172,7 @@ def clocked(view: history.Clocked, now: dt.datetime) -> ClockedIncident:
         incident_id=row.id,
         model=view.model,
         request_id=row.request_id,
+        status="calibrated" if view.is_calibrated else "lead",
         severity=row.severity,
         state=State(row.state),
         labels=row.labels,

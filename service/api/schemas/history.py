@@ -2,12 +2,12 @@
 
 import datetime as dt
 import uuid
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field
 
 from service.api.schemas.answer import Answer, Ratio
-from service.api.schemas.incident import IncidentEvent
+from service.api.schemas.incident import LABEL, IncidentEvent
 from service.api.schemas.precision import ConceptPrecision
 from service.api.schemas.statement import CanaryRecall
 from service.api.vocabulary import IncidentReason, IncidentState, ReportClock
@@ -24,6 +24,8 @@ class HistoryEvent(IncidentEvent):
 
     incident_id: uuid.UUID
     model: str = Field(examples=["SmolLM2-135M-Instruct"])
+    hypothesis: Literal[True] = Field(default=True, description="Always true.")
+    label: str = Field(default=LABEL, description="What to show beside it.")
 
 
 class HistoryPage(Answer):
@@ -87,6 +89,11 @@ class ClockedIncident(Answer):
     incident_id: uuid.UUID
     model: str = Field(examples=["SmolLM2-135M-Instruct"])
     request_id: str = Field(examples=["chat-7f3a"])
+    hypothesis: Literal[True] = Field(default=True, description="Always true.")
+    label: str = Field(default=LABEL, description="What to show beside it.")
+    status: Literal["lead", "calibrated"] = Field(
+        description="`calibrated` when at least one of its flags has a measured false-positive rate."
+    )
     severity: str = Field(examples=["critical"])
     state: IncidentState
     labels: dict[str, bool] = Field(examples=[{"weapons": True}])

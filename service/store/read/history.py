@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, aliased
 
 from service.incidents.lifecycle import CLOSED, EventKind, State
 from service.store.read.page import Page, Position, older_than
-from service.store.tables import Incident, IncidentEvent, Model
+from service.store.tables import Flag, Incident, IncidentEvent, Model
 
 _Query = Select[*tuple[Any, ...]]
 
@@ -65,6 +65,8 @@ class Clocked(NamedTuple):
     incident: Incident
     model: str
     confirmed_at: dt.datetime | None
+    is_calibrated: bool
+    """At least one of its flags has a known rate."""
 
 
 def list_events(
@@ -148,7 +150,20 @@ def list_clocked(
         .correlate(Incident)
         .scalar_subquery()
     )
-    query = _narrowed(select(Incident, Model.name, confirmed_at), wanted, Incident.opened_at)
+    is_calibrated = (
+        exists()
+        .where(
+            Flag.model_id == Incident.model_id,
+            Flag.decoder_id == Incident.decoder_id,
+            Flag.layer == Incident.layer,
+            Flag.capture_id.is_not_distinct_from(Incident.capture_id),
+            Flag.request_id == Incident.request_id,
+            Flag.false_positive_rate.is_not(None),
+        )
+        .correlate(Incident)
+    )
+    columns = select(Incident, Model.name, confirmed_at, is_calibrated)
+    query = _narrowed(columns, wanted, Incident.opened_at)
     query = query.order_by(Incident.opened_at.desc(), Incident.id.desc())
     query = query.where(Incident.state != State.DISMISSED if state is None else Incident.state == state)
     if after is not None:

@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.store.access.tables import AccessEntry
 from service.store.configuration import write
 from service.store.configuration.write import Report
+from service.store.evidence import proof
+from service.store.evidence.tables import LogCheckpoint, LogLeaf
 from service.store.tables import Explanation, Incident
 from subtext_sidecar.contract.configuration import Kind, configuration
 from subtext_sidecar.contract.counters import Hop
@@ -50,6 +52,15 @@ def stored(sessions: sessionmaker[Session]) -> Stored:
         seed.add_coverage(session, hop="plugin", rows_sampled=1)
         report = Report(source="worker-1", hop=Hop.WORKER, model="tiny", layer=20, configuration=RUNS)
         write.note(session, [report])
+        explanations[0].log_salt = bytes(16)
+        session.flush()
+        commitment = proof.explanation_commitment(session, explanations[0].id)
+        session.add_all(
+            [
+                LogLeaf(seq=0, kind="explanation", at=seed.START, commitment=commitment),
+                LogCheckpoint(size=1, note="a note"),
+            ]
+        )
         return Stored(explanations, seed.add_incident(session, seed.add_flag(session, audited)))
 
 
