@@ -67,7 +67,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "api_keys": [],
         "access_log": [],
         # Neither a time nor a place of its own choice.
-        "log_pending": ["INSERT (tenant_id, kind, commitments)"],
+        "log_pending": ["INSERT (kind, commitments)"],
         "log_leaves": [],
         "log_nodes": [],
         "log_checkpoints": [],

@@ -9,7 +9,7 @@ from service.store.access.tables import Purpose
 HEADER: Final = "Subtext-Purpose"
 MAX_NOTE_LENGTH: Final = 500
 CODES: Final = ", ".join(Purpose)
-PATTERN: Final = f"^({'|'.join(Purpose)})( *;[ -~]{{0,{MAX_NOTE_LENGTH}}})?$"
+PATTERN: Final = f"^[ \\t]*({'|'.join(Purpose)})[ \\t]*(;[ -~]{{0,{MAX_NOTE_LENGTH}}}[ \\t]*)?$"
 DESCRIPTION: Final = (
     f"What text is read for: `CODE` or `CODE; note`, where the code is one of {CODES}. Without it texts "
     "and tokens are withheld, whatever the key's scopes. Code and note, of up to "
@@ -44,7 +44,7 @@ def parse(values: Sequence[str]) -> StatedPurpose | None:
         raise PurposeError("repeated", "give it once")
     written, _, note = values[0].partition(";")
     try:
-        code = Purpose(written.strip())
+        code = Purpose(written.strip(" \t"))
     except ValueError:
         raise PurposeError("unknown_purpose", f"write CODE or CODE; note with one of {CODES}") from None
     return StatedPurpose(code, _read_note(note))

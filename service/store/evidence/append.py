@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.evidence import entry
 from service.store.evidence.tables import LogPending
+from service.store.tenants import scope
 
 
 def append(
@@ -38,8 +39,11 @@ def add_pending(
 ) -> None:
     """Let commitments that are made already wait for their places, in this order; see `append`."""
     if commitments:
-        row: dict[str, Any] = {"kind": kind, "commitments": b"".join(commitments)}
-        if tenant is not None:
-            row["tenant_id"] = tenant
+        row = {"kind": kind, "commitments": b"".join(commitments)}
         # Inline: the number of the new row would be asked back, and who writes here may not read.
-        session.execute(insert(LogPending).values(row).inline())
+        statement = insert(LogPending).values(row).inline()
+        if tenant is None:
+            session.execute(statement)
+            return
+        with scope.meanwhile(session, tenant):  # nobody may write down for whom a commitment is made
+            session.execute(statement)

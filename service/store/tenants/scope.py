@@ -5,7 +5,8 @@ gone with it, so it works through PgBouncer in transaction mode.
 """
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from sqlalchemy import func, select, text
@@ -65,6 +66,15 @@ class Reach(NamedTuple):
 def set_tenant(session: Session, tenant: uuid.UUID) -> None:
     """Let the session's transaction be about this tenant, until it ends. Rights stay as they are."""
     session.execute(select(func.set_config(SETTING, str(tenant), True)))  # noqa: FBT003  # PostgreSQL's own
+
+
+@contextmanager
+def meanwhile(session: Session, tenant: uuid.UUID) -> Iterator[None]:
+    """Let the session's transaction be about another tenant until the block ends."""
+    before = session.scalar(select(func.current_setting(SETTING, True)))  # noqa: FBT003  # PostgreSQL's own
+    set_tenant(session, tenant)
+    yield  # an error ends the transaction, and the setting with it
+    session.execute(select(func.set_config(SETTING, before or "", True)))  # noqa: FBT003
 
 
 def enter(session: Session, reach: Reach) -> None:
