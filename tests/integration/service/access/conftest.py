@@ -1,7 +1,6 @@
 """One audited request with text, what was found on it, and how to read the log that tests cause."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import pytest
 from sqlalchemy import select
@@ -12,22 +11,9 @@ from service.store.configuration import write
 from service.store.configuration.write import Report
 from service.store.evidence import proof
 from service.store.evidence.tables import LogCheckpoint, LogLeaf
-from service.store.tables import Explanation, Incident
-from subtext_sidecar.contract.configuration import Kind, configuration
 from subtext_sidecar.contract.counters import Hop
 from tests.integration.service import seed
-
-Entries = Callable[[], Sequence[AccessEntry]]
-
-
-RUNS = configuration(Kind.WORKER, {"version": "1"})
-
-
-class Stored(NamedTuple):
-    """What there is to read."""
-
-    explanations: list[Explanation]
-    incident: Incident
+from tests.integration.service.access.stored import RUNS, Entries, Stored
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service import auth, commands
 from service.store import keys
-from tests.integration.service.access.conftest import Entries
+from tests.integration.service.access.stored import Entries
 
 
 def test_a_key_that_was_made_rotated_and_revoked_has_an_entry_for_each_and_for_what_it_was_denied(

@@ -13,7 +13,7 @@ from httpx2 import Response
 from service.store import identity
 from service.store.access.tables import AccessEntry, Action
 from tests.integration.service import seed
-from tests.integration.service.access.conftest import RUNS, Entries, Stored
+from tests.integration.service.access.stored import RUNS, Entries, Stored
 
 Headers = dict[str, str]
 RANGE = "from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z"

@@ -13,7 +13,7 @@ from service import auth
 from service.store import keys
 from service.store.access.tables import Action, Purpose, Result, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
-from tests.integration.service.access.conftest import Stored
+from tests.integration.service.access.stored import Stored
 
 Headers = dict[str, str]
 Sessions = sessionmaker[Session]

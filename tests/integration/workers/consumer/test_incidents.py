@@ -216,6 +216,7 @@ def test_a_flag_that_an_incident_cannot_take_is_told_once_it_can(
     bench.add_samples(2, request_id="r")
     bench.drain()
     with psycopg.connect(reader_url) as service:  # no version is above this one
+        service.execute("SELECT set_config(%s, %s, true)", (scope.SETTING, str(scope.DEFAULT_ID)))
         service.execute("UPDATE incidents SET version = 2147483647")
     bench.add_samples(4, request_id="r")
     bench.drain()

@@ -48,6 +48,7 @@ def test_a_header_is_one_flat_map_whose_fields_have_kept_their_names() -> None:
         "request_names": [],
         "role": None,
         "canary": None,
+        "configuration": None,
         "layer": 20,
         "position": 12,
         "token_id": 42,
