@@ -6,6 +6,7 @@ from typing import Any, Final
 from service.errors import Problem
 
 _MEANING: Final = {
+    HTTPStatus.BAD_REQUEST: "The body is no text that could be read.",
     HTTPStatus.UNAUTHORIZED: "No key, or one that is unknown, expired or revoked.",
     HTTPStatus.FORBIDDEN: "The key lacks a scope; `detail` names it.",
     HTTPStatus.NOT_FOUND: "Not stored. Never evidence that there was nothing to find.",

@@ -112,7 +112,7 @@ def get_incident(
     "/incidents/{incident_id}/transitions",
     summary="Change an incident's state",
     responses={
-        **problems(HTTPStatus.NOT_FOUND),
+        **problems(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND),
         int(HTTPStatus.CONFLICT): {
             "model": IncidentConflict,
             "description": "Something happened to it since you read it; read it again and decide anew.",

@@ -57,7 +57,9 @@ def stranger(sessions: sessionmaker[Session]) -> Headers:
 def test_every_operation_keeps_to_its_description_and_tells_nobody_of_another_tenant(
     case: schemathesis.Case[Any], admin: Headers, stranger: Headers
 ) -> None:
-    answer = case.call(headers=admin)
+    # A purpose that was made up goes out as it is: with another one a wrong one would seem accepted.
+    made_up = {name.lower() for name in case.headers or ()} - {"authorization"}
+    answer = case.call(headers={name: said for name, said in admin.items() if name.lower() not in made_up})
 
     codes = {error["code"] for error in answer.json()["errors"]} if answer.status_code == 422 else set()
     case.validate_response(answer, excluded_checks=[positive_data_acceptance] if codes & UNSAYABLE else [])
