@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bench.trust.classes import BASE64, CLASSES, CODE, FRAUD, GARBLED, HACKING, HARMFUL, LANGUAGE, PERSONAL
 from bench.trust.rates import Rate, Scores, agree, auroc, fuse, p_values, rate
-from bench.trust.report import TARGET, BarResult, shown
+from bench.trust.report import TARGET, BarResult, bar_lines, shown
 
 KIND, ANOMALY, WHOLE, PROBE, POOLED, CASCADE, TEXT = (
     "kind",
@@ -132,12 +132,7 @@ def text(rows: Sequence[ClassFigure], bars: Sequence[BarResult]) -> str:
         f"  {row.kind:22}{row.method:18}{shown(row.recall):38}{row.auroc:<8.3f}{shown(row.benign)}"
         for row in rows
     ]
-    lines += ["", "bars:"]
-    lines += [
-        f"  {'passed' if bar.is_passed else 'MISSED'}  {bar.name}: {bar.bar}; found {bar.found}"
-        for bar in bars
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *bar_lines(bars)])
 
 
 def document(rows: Sequence[ClassFigure], bars: Sequence[BarResult]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Bars and tables of bench-trust. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -131,12 +131,19 @@ def text(rows: list[Figure], bars: list[BarResult]) -> str:
             for row in rows
             if row.dose == dose and (row.method != ANOMALY or row.concept == rows[0].concept)
         ]
-    lines.append("\nbars:")
-    lines += [
-        f"  {'passed' if bar.is_passed else 'MISSED'}  {bar.name}: {bar.bar}; found {bar.found}"
-        for bar in bars
+    return "\n".join([*lines, *bar_lines(bars)]).lstrip("\n")
+
+
+def bar_lines(bars: Iterable[BarResult]) -> list[str]:
+    """Return the lines that tell the bars, behind an empty one."""
+    return [
+        "",
+        "bars:",
+        *(
+            f"  {'passed' if bar.is_passed else 'MISSED'}  {bar.name}: {bar.bar}; found {bar.found}"
+            for bar in bars
+        ),
     ]
-    return "\n".join(lines).lstrip("\n")
 
 
 def document(rows: list[Figure], bars: list[BarResult], setting: Mapping[str, Any]) -> dict[str, Any]:

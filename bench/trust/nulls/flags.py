@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bench.trust.nulls.vectors import BENIGN
 from bench.trust.rates import Rate, rate
 from bench.trust.reading import Incidents, Read
-from bench.trust.report import BarResult, shown
+from bench.trust.report import BarResult, bar_lines, shown
 from service.store.write.evidence import Evidence, Sighting
 from workers.calibrate.rates import upper_limit
 from workers.judge.calibration import InForce
@@ -108,12 +108,7 @@ def text(figures: Sequence[NullFigure], bars: Sequence[BarResult]) -> str:
         f"{', '.join(f'{name} {count}' for name, count in one.by_concept.items()) or '-'}"
         for one in figures
     ]
-    lines += ["", "bars:"]
-    lines += [
-        f"  {'passed' if bar.is_passed else 'MISSED'}  {bar.name}: {bar.bar}; found {bar.found}"
-        for bar in bars
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *bar_lines(bars)])
 
 
 def document(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bench.anomaly import Figure, area
 from bench.trust.rates import Scores
 from bench.trust.reading import Read
-from bench.trust.report import BarResult
+from bench.trust.report import BarResult, bar_lines
 
 ERROR, BEYOND, SAMPLED, WHOLE, FUSED_SAMPLED, FUSED_WHOLE = (
     "error",
@@ -125,12 +125,7 @@ def text(rows: Sequence[KindFigure], bars: Sequence[BarResult]) -> str:
     for kind in dict.fromkeys(row.kind for row in rows):
         cells = [f"{_shown(row.auroc):30}" for row in rows if row.kind == kind]
         lines.append(f"  {kind:24}" + "".join(cells))
-    lines += ["", "bars:"]
-    lines += [
-        f"  {'passed' if bar.is_passed else 'MISSED'}  {bar.name}: {bar.bar}; found {bar.found}"
-        for bar in bars
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *bar_lines(bars)])
 
 
 def document(
