@@ -18,7 +18,7 @@ from service.store.tables import (
     Model,
     Sample,
 )
-from service.store.write import discoveries, incidents, names
+from service.store.write import decoders, discoveries, incidents, names
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
 from service.store.write.window import NewTest, NewWindow, Untested
@@ -28,6 +28,18 @@ SECRET_TEXT = "THE-SECRET-READING"
 SECRET_TOKEN = "THE-SECRET-TOKEN"
 SECRET_TOKEN_ID = 987_654_321
 SECRET_AREA = "THE-SECRET-AREA"
+DECODER = decoders.NewDecoder(
+    model="tiny",
+    d_model=576,
+    name="tiny-l20",
+    digest="0" * 64,
+    layer=20,
+    fve_baseline=0.5,
+    shuffled_fve_p95=0.02,
+    calibration_n=512,
+    card={"centred_fve": 0.41},
+)
+"""As a worker registers it."""
 CLAIMS: dict[str, Any] = {
     "register": "an answer",
     "area": SECRET_AREA,

@@ -42,17 +42,7 @@ def test_decoders_tell_their_calibration_and_card(
 
 
 def test_a_known_decoder_learns_what_only_a_newer_worker_tells(sessions: Sessions) -> None:
-    old = decoders.NewDecoder(
-        model="tiny",
-        d_model=576,
-        name="tiny-l20",
-        digest="0" * 64,
-        layer=20,
-        fve_baseline=0.5,
-        shuffled_fve_p95=0.02,
-        calibration_n=512,
-        card={"centred_fve": 0.41},
-    )
+    old = seed.DECODER
     new = dataclasses.replace(old, verified_above={"answer": 0.1}, candidates=4, card={})
 
     with sessions.begin() as session:

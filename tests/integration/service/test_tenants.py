@@ -21,17 +21,6 @@ from tests.integration.service import seed
 ACME = identity.tenant_id("acme")
 OF_ALL = {"alembic_version", "tenants", "concept_versions"}
 """What belongs to no tenant: `concept_versions` is kept by content and read through `model_concepts`."""
-DECODER = decoders.NewDecoder(
-    model="tiny",
-    d_model=576,
-    name="tiny-l20",
-    digest="0" * 64,
-    layer=20,
-    fve_baseline=0.5,
-    shuffled_fve_p95=0.02,
-    calibration_n=512,
-    card={},
-)
 MINUTE = dt.datetime(2026, 11, 28, 5, 0, tzinfo=dt.UTC)
 
 
@@ -102,9 +91,9 @@ def test_a_tenants_name_is_a_label(sessions: sessionmaker[Session], name: str) -
 def test_two_tenants_serve_one_model_by_one_pair_and_share_no_row(
     sessions: sessionmaker[Session], acme: uuid.UUID
 ) -> None:
-    of_acme = decoders.NewDecoder(**{**vars_of(DECODER), "tenant": "acme", "d_model": 8})
+    of_acme = decoders.NewDecoder(**{**vars_of(seed.DECODER), "tenant": "acme", "d_model": 8})
     with sessions.begin() as session:
-        ids = [decoders.register_decoder(session, one) for one in (DECODER, of_acme, of_acme)]
+        ids = [decoders.register_decoder(session, one) for one in (seed.DECODER, of_acme, of_acme)]
 
     assert ids[0] != ids[1] == ids[2]
     assert ids[0] == (identity.model_id("tiny"), identity.decoder_id("0" * 64))
@@ -118,7 +107,7 @@ def vars_of(decoder: decoders.NewDecoder) -> dict[str, Any]:
 
 
 def test_no_decoder_is_registered_for_an_unknown_tenant(sessions: sessionmaker[Session]) -> None:
-    unknown = decoders.NewDecoder(**{**vars_of(DECODER), "tenant": "nobody"})
+    unknown = decoders.NewDecoder(**{**vars_of(seed.DECODER), "tenant": "nobody"})
 
     with sessions() as session, pytest.raises(ValueError, match="subtext tenant create nobody"):
         decoders.register_decoder(session, unknown)
