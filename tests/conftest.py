@@ -116,6 +116,15 @@ def sequencer_url(database_url: str) -> str:
     return with_user(database_url, LOG_LOGIN)
 
 
+@pytest.fixture
+def keeper_url(database_url: str) -> str:
+    """The same database with the login of whoever retains, erases and exports."""
+    from deploy.local.stores import KEEPER_LOGIN
+    from service.store.engine import with_user
+
+    return with_user(database_url, KEEPER_LOGIN)
+
+
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Valkey; yields its redis:// URL."""

@@ -19,7 +19,13 @@ DATABASE = "subtext"
 WORKER_LOGIN = "subtext_worker"
 SERVICE_LOGIN = "subtext_service"
 LOG_LOGIN = "subtext_log"
-_LOGINS = {WORKER_LOGIN: roles.WRITER, SERVICE_LOGIN: roles.READER, LOG_LOGIN: roles.SEQUENCER}
+KEEPER_LOGIN = "subtext_keep"
+_LOGINS = {
+    WORKER_LOGIN: roles.WRITER,
+    SERVICE_LOGIN: roles.READER,
+    LOG_LOGIN: roles.SEQUENCER,
+    KEEPER_LOGIN: roles.KEEPER,
+}
 
 
 def hold_postgres(data_dir: Path, url_file: Path) -> None:
@@ -47,7 +53,7 @@ def _ensure_database(url: str) -> None:
 
 
 def ensure_logins(url: str) -> None:
-    """Create the logins of worker, service and sequencer unless they are there, each in its role.
+    """Create the logins of worker, service, sequencer and keeper unless they are there, each in its role.
 
     They need no password: whoever reaches the socket is let in as whom he says. They keep a process to
     what its role is granted, no more.

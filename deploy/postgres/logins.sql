@@ -9,7 +9,7 @@
 
 SET log_min_error_statement = panic; -- no password may reach the server's log
 SELECT format('CREATE ROLE %I NOLOGIN', role)
-FROM unnest(ARRAY['subtext_owner', 'subtext_writer', 'subtext_reader', 'subtext_sequencer']) AS role
+FROM unnest(ARRAY['subtext_owner', 'subtext_writer', 'subtext_reader', 'subtext_sequencer', 'subtext_keeper']) AS role
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role)
 \gexec
 SELECT format('CREATE ROLE %I LOGIN', login)

@@ -1,7 +1,7 @@
-"""Who may do what in the store: four group roles, and what each is granted.
+"""Who may do what in the store: five group roles, and what each is granted.
 
 Logins are the operator's: a migration belongs to `OWNER`, each worker to `WRITER`, the service to `READER`,
-and whoever gives the log's entries their places to `SEQUENCER`.
+whoever gives the log's entries their places to `SEQUENCER`, and whoever erases and exports to `KEEPER`.
 A role belongs to the whole server, a grant to one database.
 """
 
@@ -19,7 +19,8 @@ OWNER: Final = "subtext_owner"
 WRITER: Final = "subtext_writer"
 READER: Final = scope.READER
 SEQUENCER: Final = "subtext_sequencer"
-ROLES: Final = (OWNER, WRITER, READER, SEQUENCER)
+KEEPER: Final = "subtext_keeper"
+ROLES: Final = (OWNER, WRITER, READER, SEQUENCER, KEEPER)
 
 GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     WRITER: {
@@ -136,6 +137,35 @@ SEQUENCER_GRANTS: Final[Mapping[str, Sequence[str]]] = {
 }
 """By table: it reads nothing but commitments, and has nothing of any other table."""
 
+_ERASED: Final = (
+    "samples",
+    "request_names",
+    "explanations",
+    "concept_matches",
+    "flags",
+    "incidents",
+    "incident_events",
+    "webhook_messages",
+    "webhook_deliveries",
+    "request_tests",
+    "canary_readings",
+    "canary_flags",
+)
+KEEPER_GRANTS: Final[Mapping[str, Sequence[str]]] = (
+    dict.fromkeys(GRANTS[READER], ("SELECT",))
+    | dict.fromkeys(_ERASED, ("SELECT", "DELETE"))
+    | {
+        # An export says whose keys there were; by what a key is known it never does.
+        "api_keys": [
+            "SELECT (id, name, scopes, role, models, tenant_id)",
+            "SELECT (created_at, expires_at, revoked_at, last_used_at)",
+        ],
+    }
+)
+"""By table: it reads what there is and deletes what retention and erasure end; it adds no evidence."""
+
+_OPTIONAL: Final = {SEQUENCER: SEQUENCER_GRANTS, KEEPER: KEEPER_GRANTS}
+"""Roles of later versions: a store whose migrating login may not make one works on without it."""
 _DEFAULTS: Final = {WRITER: "SELECT, INSERT", READER: "SELECT"}
 """Of tables that a later version adds: enough to begin with, until `apply` grants what they need."""
 _NOT_ALLOWED: Final = "42501"  # SQLSTATE insufficient_privilege
@@ -184,8 +214,8 @@ def apply(url: str) -> Advice | None:
     else:
         # A store of before has the others, and an upgrade must not take from them what they need by now.
         with engine.connect() as connection:
-            is_known = _is_known(connection, SEQUENCER)
-        return None if is_known else _advice(engine, f"this login may not create {SEQUENCER}")
+            missing = [role for role in _OPTIONAL if not _is_known(connection, role)]
+        return _advice(engine, f"this login may not create {' and '.join(missing)}") if missing else None
     finally:
         engine.dispose()
 
@@ -213,7 +243,8 @@ def _apply(connection: Connection) -> None:
     schema = _quoted(connection, connection.execute(text("SELECT current_schema()")).scalar_one())
     for role in (OWNER, WRITER, READER):
         _create(connection, role)
-    roles = ROLES if _can_create(connection, SEQUENCER) else (OWNER, WRITER, READER)
+    optional = [role for role in _OPTIONAL if _can_create(connection, role)]
+    roles = (OWNER, WRITER, READER, *optional)
     # A login that made a role may hand it on, and still does not have what it has.
     if not _is(connection, f"pg_has_role('{OWNER}', 'USAGE')"):
         connection.execute(text(f"GRANT {OWNER} TO CURRENT_USER"))
@@ -229,10 +260,11 @@ def _apply(connection: Connection) -> None:
     tables = _tables(connection)
     _move_tables(connection, schema, {table: owner for table, owner in tables.items() if owner != OWNER})
     columns = _columns(connection)
+    granted = {**GRANTS, **_OPTIONAL}
     for role in roles[1:]:
         for table in tables:
             connection.execute(text(f"REVOKE ALL ON {schema}.{table} FROM {role}"))
-            for privilege in GRANTS.get(role, SEQUENCER_GRANTS).get(table, ()):
+            for privilege in granted[role].get(table, ()):
                 if not _named(privilege) <= columns[table]:
                     continue  # the database is at an older version
                 connection.execute(text(f"GRANT {privilege} ON {schema}.{table} TO {role}"))
@@ -244,8 +276,9 @@ def _apply(connection: Connection) -> None:
                     f" GRANT {default} ON TABLES TO {role}"
                 )
             )
-    sequencer = SEQUENCER if SEQUENCER in roles else None
-    row_security.put_on(connection, list(tables), row_security.Roles(OWNER, WRITER, READER, sequencer))
+    there = {role: role if role in roles else None for role in _OPTIONAL}
+    met = row_security.Roles(OWNER, WRITER, READER, there[SEQUENCER], there[KEEPER])
+    row_security.put_on(connection, list(tables), met)
 
 
 def _move_tables(connection: Connection, schema: str, owners: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@
 | owner | every tenant's; one's in a transaction that names it, as of a service under one login for all |
 | writer | every tenant's: a worker is trusted with all of them and names the one that it stores for |
 | sequencer | every tenant's of the evidence log, and of no other table |
+| keeper | every tenant's; one's in a transaction that names it |
 | reader | those of the tenant and models that the transaction names; none where it names no tenant |
 
 It goes on behind every migration, for every table that has a `tenant_id`: no later table can be forgotten.
@@ -40,6 +41,7 @@ class Roles(NamedTuple):
     reader: str
     sequencer: str | None = None
     """None: whoever migrates may not make it."""
+    keeper: str | None = None
 
 
 class _Policy(NamedTuple):
@@ -89,8 +91,8 @@ def list_open(connection: Connection) -> list[str]:
 
 def _policies(table: str, columns: set[str], roles: Roles) -> list[_Policy]:
     if table == SHARED:
-        both = [_Policy(f"shared_{name}", role, "true") for name, role in _trusted(roles)]
-        return [*both, _Policy("shared_reader", roles.reader, _IS_USED)]
+        trusted = [_Policy(f"shared_{name}", role, "true") for name, role in _trusted(roles)]
+        return [*trusted, _Policy("shared_reader", roles.reader, _IS_USED)]
     if "tenant_id" not in columns or table in WITHOUT:
         return []
     allowed = _allowed_models(table, columns)
@@ -99,6 +101,8 @@ def _policies(table: str, columns: set[str], roles: Roles) -> list[_Policy]:
         _Policy("tenant_writer", roles.writer, "true"),
         _Policy("tenant_reader", roles.reader, " AND ".join([_IS_TENANTS, *allowed])),
     ]
+    if roles.keeper is not None:
+        policies.append(_Policy("tenant_keeper", roles.keeper, _CONFINED))
     if table.startswith("log_") and roles.sequencer is not None:
         policies.append(_Policy("tenant_sequencer", roles.sequencer, "true"))
     if table == "api_keys":
@@ -108,7 +112,8 @@ def _policies(table: str, columns: set[str], roles: Roles) -> list[_Policy]:
 
 
 def _trusted(roles: Roles) -> list[tuple[str, str]]:
-    return [("owner", roles.owner), ("writer", roles.writer)]
+    keeper = [] if roles.keeper is None else [("keeper", roles.keeper)]
+    return [("owner", roles.owner), ("writer", roles.writer), *keeper]
 
 
 def _allowed_models(table: str, columns: set[str]) -> list[str]:

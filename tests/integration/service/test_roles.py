@@ -161,6 +161,27 @@ def test_the_sequencer_reads_commitments_and_nothing_else(sequencer_url: str, ta
     assert set(tried) - set(refused(sequencer_url, *tried)) == allowed.get(table, set())
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_the_keeper_reads_all_and_deletes_what_retention_ends(keeper_url: str, table: str) -> None:
+    readable = "id, name" if table == "api_keys" else "*"
+    reading = f"SELECT {readable} FROM {table}"
+    insertion, update, deletion, emptying = changes(table)
+    tried = [reading, insertion, update, deletion, emptying, *schema_changes(table)]
+    allowed = {reading} | ({deletion} if "DELETE" in roles.KEEPER_GRANTS[table] else set())
+
+    assert set(tried) - set(refused(keeper_url, *tried)) == allowed
+
+
+def test_the_keeper_deletes_no_count_no_log_and_no_configuration(keeper_url: str) -> None:
+    kept = ["coverage_minutes", "log_leaves", "access_log", "configuration_versions", "decoders"]
+    wanted = [f"DELETE FROM {table}" for table in kept]
+
+    assert refused(keeper_url, *wanted, "SELECT secret_sha256 FROM api_keys") == [
+        *wanted,
+        "SELECT secret_sha256 FROM api_keys",
+    ]
+
+
 def test_nobody_says_when_or_for_whom_a_commitment_was_made(writer_url: str, reader_url: str) -> None:
     wanted = [
         "INSERT INTO log_pending (at) VALUES (now())",
