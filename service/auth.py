@@ -21,6 +21,8 @@ class Scope(StrEnum):
     INCIDENTS_TRIAGE = "incidents:triage"
     COVERAGE_READ = "coverage:read"
     AUDIT_READ = "audit:read"  # who read what, and what every key may do
+    HOLDS_READ = "holds:read"
+    HOLDS_WRITE = "holds:write"  # places legal holds, and asks or confirms to lift them
     ADMIN = "admin"
 
 
@@ -42,9 +44,9 @@ SCOPES: Final[Mapping[Role, Sequence[Scope]]] = {
     # Judges incidents by what was read.
     Role.REVIEWER: (*_METADATA, Scope.EXPLANATIONS_READ_TEXT, Scope.INCIDENTS_TRIAGE),
     # Tells whether the audit was done, and needs nobody's text for it.
-    Role.AUDITOR: (*_METADATA, Scope.AUDIT_READ),
-    # Keeps the audit running.
-    Role.OPERATOR: (Scope.COVERAGE_READ, Scope.EXPLANATIONS_READ),
+    Role.AUDITOR: (*_METADATA, Scope.AUDIT_READ, Scope.HOLDS_READ, Scope.HOLDS_WRITE),
+    # Keeps the audit running. With an auditor he has the two keys that lift a hold.
+    Role.OPERATOR: (Scope.COVERAGE_READ, Scope.EXPLANATIONS_READ, Scope.HOLDS_READ, Scope.HOLDS_WRITE),
 }
 """By role. ``admin`` is of none."""
 

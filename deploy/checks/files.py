@@ -39,6 +39,8 @@ FOLDERS = (
     ("", "service/store/access"),
     ("", "service/store/canary"),
     ("", "service/store/evidence"),
+    ("", "service/store/retention"),
+    ("", "service/retention"),
     ("", "service/evidence"),
     ("", "service/store/configuration"),
     ("", "service/sequencer"),

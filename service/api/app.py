@@ -21,6 +21,7 @@ from service.api.routes import (
     flags,
     health,
     history,
+    holds,
     incidents,
     models,
     precision,
@@ -75,6 +76,7 @@ def create_app(resources: Resources) -> FastAPI:
         models,
         access,
         evidence,
+        holds,
     ):
         api.include_router(routes.router)
     app.include_router(api)

@@ -262,6 +262,12 @@ Triages = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.FLAGS_READ, auth.Scope.INCIDENTS_TRIAGE])
 ]
 ReadsAccess = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.AUDIT_READ])]
+ReadsHolds = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.HOLDS_READ])]
+WritesHolds = Annotated[
+    # What a change answers is the whole hold.
+    Caller,
+    Security(authenticate, scopes=[auth.Scope.HOLDS_READ, auth.Scope.HOLDS_WRITE]),
+]
 ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
 ReadsRequests = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])

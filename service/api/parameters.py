@@ -14,6 +14,7 @@ from service.api.paging.cursor import MAX_LENGTH as CURSOR_LENGTH
 # An id has any length, but a URL has not: a longer one is looked up as answers show it.
 MAX_REQUEST_ID_LENGTH: Final = 16_384
 MAX_NAME_LENGTH: Final = 512
+MAX_NOTE_LENGTH: Final = 2000
 MAX_LIMIT: Final = 200
 _MAX_LAYER: Final = 10_000
 # PostgreSQL cannot store NUL, and no name of ours holds any other control character.
@@ -51,6 +52,7 @@ Absent = SkipJsonSchema[None]
 Time = Annotated[AwareDatetime, BeforeValidator(_as_written), AfterValidator(_in_utc)]
 Truth = Annotated[bool, BeforeValidator(_true_or_false)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=_PRINTABLE)]
+Note = Annotated[str, Field(min_length=1, max_length=MAX_NOTE_LENGTH, pattern=_PRINTABLE)]
 RequestId = Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID_LENGTH)]
 RequestIdInPath = Annotated[
     str,

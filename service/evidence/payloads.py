@@ -25,6 +25,8 @@ class Kind(StrEnum):
     CONCEPT_VERSION = "concept_version"
     DECODER = "decoder"
     ACCESS = "access"
+    LEGAL_HOLD = "legal_hold"
+    LEGAL_HOLD_LIFT = "legal_hold_lift"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,17 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "subject_kind", "subject_ids", "subjects_total", "capture_ids", "captures_total", "details",
             "purpose", "purpose_note", "status", "result", "suppressed",
         ),
+    ),
+    Kind.LEGAL_HOLD: Columns(
+        table="legal_holds",
+        committed=(
+            "id", "model_id", "captured_from", "captured_to", "request_names", "capture_id", "trace_id",
+            "concept", "subject", "reason", "reference", "key_id", "key_name", "placed_at",
+        ),
+    ),
+    Kind.LEGAL_HOLD_LIFT: Columns(
+        table="legal_hold_lifts",
+        committed=("id", "hold_id", "step", "step_before", "reason", "key_id", "key_name", "at"),
     ),
 }  # fmt: skip
 

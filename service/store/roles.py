@@ -67,6 +67,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "configuration_periods": ["SELECT", "INSERT", "UPDATE (last_seen_at, ended_at)"],
         "api_keys": [],
         "access_log": [],
+        "legal_holds": [],
+        "legal_hold_lifts": [],
         # Neither a time nor a place of its own choice.
         "log_pending": ["INSERT (kind, commitments)"],
         "log_leaves": [],
@@ -119,6 +121,16 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (id, tenant_id, key_id, key_name, action, operation, subject_kind, subject_ids)",
             "INSERT (subjects_total, capture_ids, captures_total, details, purpose, purpose_note)",
             "INSERT (os_user, status, result, suppressed, log_salt)",
+        ],
+        # Without a time of its own choice. The constraints see to the two keys that a lift takes.
+        "legal_holds": [
+            "SELECT",
+            "INSERT (id, model_id, captured_from, captured_to, request_names, capture_id, trace_id)",
+            "INSERT (concept, reason, reference, key_id, key_name, log_salt)",
+        ],
+        "legal_hold_lifts": [
+            "SELECT",
+            "INSERT (id, hold_id, step, step_before, reason, key_id, key_name, log_salt)",
         ],
         "log_pending": ["SELECT", "INSERT (kind, commitments)"],
         "log_leaves": ["SELECT"],

@@ -11,6 +11,7 @@ from service.evidence.payloads import Kind, explanation_payload, payload_of
 from service.evidence.row import Row
 from service.store.access.tables import AccessEntry
 from service.store.base import OfTenant, values_of
+from service.store.retention.tables import LegalHold, LegalHoldLift
 from service.store.tables import (
     ConceptMatch,
     ConceptVersion,
@@ -30,6 +31,8 @@ _SIMPLE: Final[tuple[tuple[Kind, type[OfTenant], str, str], ...]] = (
     (Kind.FLAG, Flag, "id", "created_at"),
     (Kind.INCIDENT_EVENT, IncidentEvent, "id", "at"),
     (Kind.ACCESS, AccessEntry, "id", "at"),
+    (Kind.LEGAL_HOLD, LegalHold, "id", "placed_at"),
+    (Kind.LEGAL_HOLD_LIFT, LegalHoldLift, "id", "at"),
 )
 """Kinds whose payload is of one table, with that table, its key and its time."""
 

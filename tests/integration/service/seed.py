@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import FindingKind
+from service.retention import placing
+from service.store import keys
 from service.store.tables import (
     ConceptMatch,
     CoverageMinute,
@@ -18,6 +20,8 @@ from service.store.tables import (
     Model,
     Sample,
 )
+from service.store.tenants import scope
+from service.store.triage import Actor
 from service.store.write import decoders, discoveries, incidents, names
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
@@ -50,6 +54,17 @@ CLAIMS: dict[str, Any] = {
     "areas": {SECRET_AREA: 0.8},
     "kind_scores": {"self-harm": 0.6},
 }
+
+
+def add_actor(session: Session, tenant: uuid.UUID = scope.DEFAULT_ID) -> Actor:
+    """Make a key that nobody has the secret of."""
+    key = keys.add_key(session, name="a key", secret_sha256=uuid.uuid4().bytes, scopes=[], tenant_id=tenant)
+    return Actor(key.id, key.name)
+
+
+def add_hold(session: Session, by: Actor | None = None, **criteria: Any) -> uuid.UUID:
+    """Place a legal hold; the criteria are those of `placing.Scope`."""
+    return placing.place(session, placing.Scope(**criteria), "a case", None, by or add_actor(session))
 
 
 class Audited(NamedTuple):

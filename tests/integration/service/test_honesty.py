@@ -48,6 +48,7 @@ LABELS: Final = (
     frozenset({"calibrated", "confidence", "estimates", "assumptions"}),  # how common a concept is
     frozenset({"p_value", "p_value_floor", "calibration_n"}),  # an anomaly
     frozenset({"hypothesis", "label", "q_value", "window"}),  # the test of a request
+    frozenset({"scope", "reason", "placed_at", "lifts"}),  # a hold: what to keep, whatever it is
     frozenset({"hypothesis", "label", "readings"}),  # what readings say together
 )
 """What a verdict must carry: all fields of at least one set."""
@@ -55,6 +56,7 @@ LABELS: Final = (
 EXEMPT: Final = {
     "Claims": "within an explanation or a summary",
     "ConceptMatch": "within an explanation, and says that a match is no flag",
+    "HoldScope": "within a hold: what somebody asked to keep, and nothing that was found",
     "EvidencePosition": "wraps an explanation, which carries its label",
     "IncidentEvent": "history of an incident: what was said and done, with each finding's rate",
     "TestedPosition": "within the test of a request",

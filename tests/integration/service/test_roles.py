@@ -38,10 +38,13 @@ TRIAGED = {
     "webhook_messages",
     "webhook_deliveries",
     "access_log",
+    "legal_holds",
+    "legal_hold_lifts",
     CanaryRun.__tablename__,
     LogPending.__tablename__,
 }
 """What the service's login adds rows to: itself, and the canaries' runner."""
+UNKNOWN_TO_WORKERS = {"api_keys", "webhook_deliveries", "access_log", "legal_holds", "legal_hold_lifts"}
 TRIGGER = "suppress_redundant_updates_trigger"
 LATER = "CREATE TABLE later (id integer)"
 
@@ -111,6 +114,8 @@ def test_the_reader_triages_and_changes_neither_evidence_nor_history(reader_url:
         "INSERT INTO incident_events (findings) VALUES ('[]')",
         "INSERT INTO webhook_messages (created_at) VALUES (now())",
         "INSERT INTO canary_runs (ended_at) VALUES (now())",
+        "INSERT INTO legal_holds (placed_at) VALUES (now())",
+        "INSERT INTO legal_hold_lifts (at) VALUES (now())",
         "UPDATE webhook_deliveries SET destination = ''",
     ]
     allowed = [
@@ -139,7 +144,7 @@ def test_the_writer_adds_and_never_takes_away_or_alters(writer_url: str, table: 
     assert refused(writer_url, *others, *schema_changes(table)) == [*others, *schema_changes(table)]
     if table == LogPending.__tablename__:
         assert refused(writer_url, insertion) == []
-    elif table in {"api_keys", "webhook_deliveries", "access_log"} or table.startswith("log_"):
+    elif table in UNKNOWN_TO_WORKERS or table.startswith("log_"):
         wanted = [insertion, f"SELECT * FROM {table}"]
         assert refused(writer_url, *wanted) == wanted
     else:

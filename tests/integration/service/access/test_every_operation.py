@@ -43,6 +43,9 @@ CALLS = {
         "/v1/incidents/{incident}/transitions",
         {"version": 1, "to": "dismissed", "reason_code": "duplicate", "note": "THE-NOTE"},
     ),
+    "list_legal_holds": Call(),
+    "place_legal_hold": Call(body={"scope": {"model": "tiny"}, "reason": "THE-NOTE"}),
+    "lift_legal_hold": Call("/v1/legal-holds/{hold}/lift", {"reason": "THE-NOTE"}),
     "list_incident_events": Call(),
     "get_triage": Call(f"/v1/triage?{RANGE}"),
     "list_reporting_clocks": Call(),
@@ -89,7 +92,11 @@ Send = Callable[[Operation, Headers], Response]
 def send(client: TestClient, stored: Stored) -> Send:
     def call(operation: Operation, headers: Headers) -> Response:
         how = CALLS[operation.id]
-        ids = {"explanation": stored.explanations[0].id, "incident": stored.incident.id}
+        ids = {
+            "explanation": stored.explanations[0].id,
+            "incident": stored.incident.id,
+            "hold": stored.hold,
+        }
         path = (how.path or operation.path).format(**ids)
         return client.request(operation.method, path, json=how.body, headers=headers)
 
@@ -217,7 +224,7 @@ def test_while_the_log_cannot_be_written_text_log_and_writes_fail_and_nothing_el
             assert (answer.status_code, answer.json()["code"]) == (503, "access_not_logged")
             assert answer.headers["retry-after"] == "5"
 
-    assert failed == SHOWING_TEXT | SHOWING_ACCESS | {"change_state"}
+    assert failed == SHOWING_TEXT | SHOWING_ACCESS | {"change_state", "place_legal_hold", "lift_legal_hold"}
     assert 'subtext_api_access_log_failures_total{action="read_text"} 4.0' in client.get("/metrics").text
 
 

@@ -1,0 +1,126 @@
+"""Keep legal holds, and who asked and who confirmed to lift them, in tables to which rows are only added.
+
+Two new tables, so no other is locked. Their triggers refuse every change to everybody, the owner too.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0026"
+down_revision = "0023"
+branch_labels = None
+depends_on = None
+
+# As service.store.identity derives it for the tenant "default".
+_TENANT = sa.text(
+    "COALESCE(NULLIF(current_setting('subtext.tenant'::text, true), ''::text)::uuid,"
+    " 'cc7d071b-fe4c-56b2-8970-b2fd46ba7e52'::uuid)"
+)
+_REFUSE = """
+    CREATE OR REPLACE FUNCTION retention_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'rows of % are only ever added: % is refused', TG_TABLE_NAME, TG_OP
+        USING ERRCODE = 'restrict_violation';
+    END
+    $$
+"""
+_TABLES = ("legal_holds", "legal_hold_lifts")
+
+
+def _tenant() -> sa.Column[object]:
+    return sa.Column("tenant_id", sa.Uuid(), server_default=_TENANT, nullable=False)
+
+
+def _at(name: str) -> sa.Column[object]:
+    return sa.Column(name, sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False)
+
+
+def upgrade() -> None:
+    time = sa.DateTime(timezone=True)
+    op.create_table(
+        "legal_holds",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("model_id", sa.Uuid(), nullable=True),
+        sa.Column("captured_from", time, nullable=True),
+        sa.Column("captured_to", time, nullable=True),
+        sa.Column("request_names", postgresql.ARRAY(sa.Text()), nullable=True),
+        sa.Column("capture_id", sa.Uuid(), nullable=True),
+        sa.Column("trace_id", sa.Text(), nullable=True),
+        sa.Column("concept", sa.Text(), nullable=True),
+        sa.Column("subject", sa.Text(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("reference", sa.Text(), nullable=True),
+        sa.Column("key_id", sa.Uuid(), nullable=False),
+        sa.Column("key_name", sa.Text(), nullable=False),
+        _at("placed_at"),
+        sa.Column("log_salt", postgresql.BYTEA(), nullable=True),
+        _tenant(),
+        sa.CheckConstraint(
+            "num_nonnulls(model_id, captured_from, captured_to, request_names, capture_id, trace_id,"
+            " concept, subject) > 0",
+            name=op.f("ck_legal_holds_scope"),
+        ),
+        sa.CheckConstraint("captured_from < captured_to", name=op.f("ck_legal_holds_period")),
+        sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_legal_holds_model_id_models")),
+        sa.ForeignKeyConstraint(["key_id"], ["api_keys.id"], name=op.f("fk_legal_holds_key_id_api_keys")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_legal_holds")),
+        sa.UniqueConstraint("id", "tenant_id", name=op.f("uq_legal_holds_id_tenant_id")),
+    )
+    op.create_index(
+        "ix_legal_holds_tenant_id_placed_at_id", "legal_holds", ["tenant_id", "placed_at", "id"]
+    )
+    op.create_table(
+        "legal_hold_lifts",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("hold_id", sa.Uuid(), nullable=False),
+        sa.Column("step", sa.Text(), nullable=False),
+        sa.Column("step_before", sa.Text(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("key_id", sa.Uuid(), nullable=False),
+        sa.Column("key_name", sa.Text(), nullable=False),
+        _at("at"),
+        sa.Column("log_salt", postgresql.BYTEA(), nullable=True),
+        _tenant(),
+        sa.CheckConstraint(
+            "(step = 'asked' AND step_before IS NULL)"
+            " OR (step = 'confirmed' AND step_before IS NOT DISTINCT FROM 'asked')",
+            name=op.f("ck_legal_hold_lifts_step"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["hold_id", "tenant_id"],
+            ["legal_holds.id", "legal_holds.tenant_id"],
+            name="fk_legal_hold_lifts_hold_id_legal_holds",
+        ),
+        sa.ForeignKeyConstraint(
+            ["hold_id", "step_before"],
+            ["legal_hold_lifts.hold_id", "legal_hold_lifts.step"],
+            name="fk_legal_hold_lifts_step_before_legal_hold_lifts",
+        ),
+        sa.ForeignKeyConstraint(
+            ["key_id"], ["api_keys.id"], name=op.f("fk_legal_hold_lifts_key_id_api_keys")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_legal_hold_lifts")),
+        sa.UniqueConstraint("hold_id", "step", name=op.f("uq_legal_hold_lifts_hold_id_step")),
+        sa.UniqueConstraint("hold_id", "key_id", name=op.f("uq_legal_hold_lifts_hold_id_key_id")),
+    )
+    op.create_index(
+        "ix_legal_hold_lifts_confirmed",
+        "legal_hold_lifts",
+        ["hold_id"],
+        postgresql_where=sa.text("step = 'confirmed'"),
+    )
+    op.execute(_REFUSE)
+    for table in _TABLES:
+        op.execute(
+            f"CREATE TRIGGER {table}_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION retention_refuse_change()"
+        )
+        # In replication's mode too, which an administrator can give himself.
+        op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_is_append_only")
+
+
+def downgrade() -> None:
+    for table in reversed(_TABLES):
+        op.drop_table(table)  # with its trigger
+    op.execute("DROP FUNCTION retention_refuse_change()")

@@ -1,0 +1,104 @@
+"""Legal holds. Triggers refuse every change and deletion, to the tables' owner too."""
+
+import datetime as dt
+import uuid
+from enum import StrEnum
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.store.base import Base, OfTenant
+
+
+class LiftStep(StrEnum):
+    """What somebody did to end a hold."""
+
+    ASKED = "asked"
+    CONFIRMED = "confirmed"
+
+
+class LegalHold(OfTenant, Base):
+    """What neither retention nor an erasure may remove, until two keys lift it.
+
+    It covers what fits every criterion that is set; NULL fits all. All but the period are of captures: one
+    that fits is covered whole.
+    """
+
+    __tablename__ = "legal_holds"
+    __table_args__ = (
+        CheckConstraint(
+            "num_nonnulls(model_id, captured_from, captured_to, request_names, capture_id, trace_id,"
+            " concept, subject) > 0",
+            name="scope",
+        ),
+        CheckConstraint("captured_from < captured_to", name="period"),
+        UniqueConstraint("id", "tenant_id"),  # for lifts, which are of the hold's own tenant
+        # Pages follow placed_at, which never changes.
+        Index("ix_legal_holds_tenant_id_placed_at_id", "tenant_id", "placed_at", "id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # random: a hold is placed once
+    model_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("models.id"))
+    captured_from: Mapped[dt.datetime | None]  # inclusive
+    captured_to: Mapped[dt.datetime | None]  # exclusive
+    # As RequestName has it; two where the id was stored before names were bounded.
+    request_names: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    capture_id: Mapped[uuid.UUID | None]
+    trace_id: Mapped[str | None]
+    concept: Mapped[str | None]  # of a flag or of a match
+    subject: Mapped[str | None]  # nobody can set it before samples have one
+    reason: Mapped[str]
+    reference: Mapped[str | None]  # a case's number
+    key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"))
+    key_name: Mapped[str]  # as it was then
+    placed_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
+
+
+class LegalHoldLift(OfTenant, Base):
+    """One of the two steps that end a hold: one key asks, and another one confirms.
+
+    Constraints see to both: the second step needs the first one's row, and no key takes two steps.
+    """
+
+    __tablename__ = "legal_hold_lifts"
+    __table_args__ = (
+        CheckConstraint(
+            "(step = 'asked' AND step_before IS NULL)"
+            " OR (step = 'confirmed' AND step_before IS NOT DISTINCT FROM 'asked')",
+            name="step",
+        ),
+        UniqueConstraint("hold_id", "step"),
+        UniqueConstraint("hold_id", "key_id"),
+        ForeignKeyConstraint(
+            ["hold_id", "tenant_id"],
+            ["legal_holds.id", "legal_holds.tenant_id"],
+            name="fk_legal_hold_lifts_hold_id_legal_holds",
+        ),
+        ForeignKeyConstraint(
+            ["hold_id", "step_before"],
+            ["legal_hold_lifts.hold_id", "legal_hold_lifts.step"],
+            name="fk_legal_hold_lifts_step_before_legal_hold_lifts",
+        ),
+        Index("ix_legal_hold_lifts_confirmed", "hold_id", postgresql_where=text("step = 'confirmed'")),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # random
+    hold_id: Mapped[uuid.UUID]
+    step: Mapped[str]  # a LiftStep
+    step_before: Mapped[str | None]  # of the second: that it follows the first
+    reason: Mapped[str]
+    key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"))
+    key_name: Mapped[str]  # as it was then
+    at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
