@@ -1,7 +1,8 @@
 """Which columns of which tables the log commits to: the one place that says so. Pure.
 
 A column is in a payload, or is named here among those that may change. A change of a payload's columns is
-another VERSION, and rows of before keep theirs.
+another version, and rows of before keep theirs: what a row holds says by which version it is read, so that
+a value that comes or goes is another payload.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import Any, Final
 from service.evidence.entry import plain
 
 VERSION: Final = 1
+SUBJECT_VERSION: Final = 2
+"""Of an explanation whose sample has a subject key; all others are of VERSION, like those of before."""
 NEVER: Final = frozenset({"tenant_id", "log_salt", "log_trail"})
 """Columns of no payload: whose log it is says the tenant, and the others are the log's own."""
 
@@ -35,6 +38,8 @@ class Columns:
 
     table: str
     committed: Sequence[str]
+    where_set: Sequence[str] = ()
+    """In a payload only where they are not null: those that a later version has."""
     may_change: Sequence[str] = ()
 
 
@@ -46,6 +51,7 @@ SAMPLE: Final = Columns(
         "baseline_probability",
         "reason", "screen_scores", "captured_at", "configuration_id",
     ),
+    where_set=("subject",),
     may_change=("stored_at",),  # the store's own note; nothing is worked out from it
 )  # fmt: skip
 """Of what was explained; part of the explanation's payload."""
@@ -131,9 +137,13 @@ def explanation_payload(
 ) -> dict[str, Any]:
     """Return the payload of an explanation, with its sample and the concepts that it matches."""
     found = sorted((_of(MATCH, one) for one in matches), key=lambda one: str(one["concept"]))
-    return payload_of(Kind.EXPLANATION, row) | {"sample": _of(SAMPLE, sample), "matches": found}
+    of_sample = _of(SAMPLE, sample)
+    payload = payload_of(Kind.EXPLANATION, row) | {"sample": of_sample, "matches": found}
+    return payload | {"v": SUBJECT_VERSION} if "subject" in of_sample else payload
 
 
 def _of(columns: Columns, row: Mapping[str, Any]) -> dict[str, Any]:
     # What is not set is stored as NULL.
-    return {name: plain(row.get(name)) for name in columns.committed}
+    of_every_row = {name: plain(row.get(name)) for name in columns.committed}
+    later = {name: plain(row[name]) for name in columns.where_set if row.get(name) is not None}
+    return of_every_row | later

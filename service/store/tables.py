@@ -93,6 +93,14 @@ class Sample(OfTenant, Base):
             postgresql_where=text("trace_id IS NOT NULL"),
         ),
         Index("ix_samples_captured_at_id", "captured_at", "id"),
+        Index(
+            "ix_samples_tenant_id_subject_captured_at_id",
+            "tenant_id",
+            "subject",
+            "captured_at",
+            "id",
+            postgresql_where=text("subject IS NOT NULL"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # subtext_sidecar.contract.record.sample_id
@@ -117,6 +125,8 @@ class Sample(OfTenant, Base):
     stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     # Of the engine that took it, a ConfigurationVersion; None: it named none, as engines of before.
     configuration_id: Mapped[int | None]
+    # Whose data the request is, by subtext_sidecar.contract.subject: 32 digits; None: it named nobody.
+    subject: Mapped[str | None]
 
 
 class RequestName(OfTenant, Base):

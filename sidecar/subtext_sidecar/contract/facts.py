@@ -25,6 +25,7 @@ SpanId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 CaptureId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 ConfigurationDigest = Annotated[str, msgspec.Meta(pattern=DIGEST_PATTERN)]
 CanaryNonce = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+SubjectKey = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 # In characters, of which an id never has more than bytes.
 RequestName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_BYTES)]
 
@@ -45,6 +46,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     canary: CanaryNonce | None = None  # by which its runner knows it; None: it is traffic
     # Of the version of the plugin's configuration by which it was decided on. None: a plugin of before.
     configuration: ConfigurationDigest | None = None
+    # Whose data it is, see `contract.subject`. None: nobody was named, or a plugin of before.
+    subject: SubjectKey | None = None
 
 
 class RowFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -74,7 +74,7 @@ def test_every_row_opens_its_entry_also_after_it_has_changed(
     bench = make_bench(FakeDecoder(text=lambda _: "talks of a bomb"))
     bench.add_samples(2, request_id="r")
     bench.drain()
-    bench.add(*make_record(position=9, request_id="r"))  # the flag's counts change
+    bench.add(*make_record(position=9, request_id="r", subject="5" * 32))  # the flag's counts change
     bench.drain()
     engine = create_engine(database_url)
     with session_factory(engine).begin() as session:
@@ -111,7 +111,7 @@ def test_a_reader_finds_nothing_wrong_with_what_two_tenants_stored(  # noqa: PLR
     for tenant in (OTHER, identity.DEFAULT_TENANT):  # the definition is stored with the other's rows
         bench.add_samples(2, request_id="r", tenant=tenant, scores=scores)
         bench.drain()
-        bench.add(*make_record(position=9, request_id="r", tenant=tenant))
+        bench.add(*make_record(position=9, request_id="r", tenant=tenant, subject="5" * 32))
         bench.drain()
     engine = create_engine(database_url)
     with session_factory(engine).begin() as session:

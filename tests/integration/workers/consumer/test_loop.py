@@ -102,7 +102,7 @@ def test_a_capture_is_named_once_by_every_id_that_its_client_may_have_sent(bench
         }
 
 
-def test_a_sample_keeps_its_stratum_its_probabilities_its_scores_its_trace_and_its_role(
+def test_a_sample_keeps_its_stratum_its_probabilities_its_scores_its_trace_its_role_and_its_subject(
     bench: Bench,
 ) -> None:
     bench.add(
@@ -115,6 +115,7 @@ def test_a_sample_keeps_its_stratum_its_probabilities_its_scores_its_trace_and_i
             trace_id="0af7651916cd43dd8448eb211c80319c",
             span_id="b7ad6b7169203331",
             role="decode",
+            subject="5" * 32,
         )
     )
 
@@ -128,7 +129,7 @@ def test_a_sample_keeps_its_stratum_its_probabilities_its_scores_its_trace_and_i
         {"anomaly": 31.5, "probe_deception": -0.25},
     )
     assert (sample.trace_id, sample.span_id) == ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
-    assert sample.role == "decode"
+    assert (sample.role, sample.subject) == ("decode", "5" * 32)
     stored = {"model": MODEL, "layer": "1", "status": "verified", "position_class": "answer"}
     assert bench.metric("subtext_explanations_stored_total", selection="screen", **stored) == 1
     assert bench.metric("subtext_explanations_stored_total", selection="baseline", **stored) == 0

@@ -2,15 +2,16 @@
 
 import pytest
 
-from service.evidence import payloads
+from service.evidence import entry, payloads
 from service.store.schema import METADATA
 
+COMMITMENT_OF_BEFORE = "9919bd86497e13d5131ee426e155558d4549050c3651fdec330171250523a86a"
 TABLES = [*payloads.COLUMNS.values(), payloads.SAMPLE, payloads.MATCH]
 
 
 @pytest.mark.parametrize("columns", TABLES, ids=lambda one: one.table)
 def test_every_column_is_in_the_payload_or_may_change(columns: payloads.Columns) -> None:
-    named = [*columns.committed, *columns.may_change]
+    named = [*columns.committed, *columns.where_set, *columns.may_change]
     real = {column.name for column in METADATA.tables[columns.table].columns}
 
     assert len(named) == len(set(named))
@@ -33,3 +34,22 @@ def test_matches_are_in_the_order_of_their_concepts() -> None:
     assert payloads.explanation_payload({}, {}, [one, other]) == payloads.explanation_payload(
         {}, {}, [other, one]
     )
+
+
+def test_a_subject_is_committed_to_by_a_version_of_its_own() -> None:
+    before, of_nobody, of_somebody, of_another = (
+        payloads.explanation_payload({"id": "one"}, {"id": "two"} | subject, [])
+        for subject in ({}, {"subject": None}, {"subject": "a" * 32}, {"subject": "b" * 32})
+    )
+
+    assert of_nobody == before
+    assert (before["v"], "subject" in before["sample"]) == (1, False)
+    assert (of_somebody["v"], of_somebody["sample"]["subject"]) == (2, "a" * 32)
+    assert of_somebody["sample"] == before["sample"] | {"subject": "a" * 32}
+    assert of_another != of_somebody
+
+
+def test_explanations_of_before_subjects_keep_their_commitments() -> None:
+    payload = payloads.explanation_payload({"id": "one"}, {"id": "two"}, [])
+
+    assert entry.commit(b"s" * 16, payload).hex() == COMMITMENT_OF_BEFORE

@@ -49,6 +49,7 @@ def test_a_header_is_one_flat_map_whose_fields_have_kept_their_names() -> None:
         "role": None,
         "canary": None,
         "configuration": None,
+        "subject": None,
         "layer": 20,
         "position": 12,
         "token_id": 42,
