@@ -38,6 +38,7 @@ FOLDERS = (
     ("", "service/store/tenants"),
     ("", "service/store/access"),
     ("", "service/store/canary"),
+    ("", "service/store/vectors"),
     ("", "service/store/evidence"),
     ("", "service/store/retention"),
     ("", "service/retention"),

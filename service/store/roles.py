@@ -74,6 +74,9 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "log_leaves": [],
         "log_nodes": [],
         "log_checkpoints": [],
+        # It seals what it stores, and cannot read back what it or others sealed.
+        "vector_keys": ["SELECT", "INSERT"],
+        "vectors": ["INSERT"],
     },
     READER: {
         "alembic_version": ["SELECT"],
@@ -136,6 +139,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "log_leaves": ["SELECT"],
         "log_nodes": ["SELECT"],
         "log_checkpoints": ["SELECT"],
+        "vector_keys": [],
+        "vectors": [],
     },
 }
 """By role and table. An audit's rows are never changed by whom they are written, and deleted by nobody."""

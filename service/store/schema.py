@@ -12,8 +12,9 @@ from service.store.configuration import tables as configuration
 from service.store.evidence import tables as evidence
 from service.store.retention import tables as retention
 from service.store.tenants import tables as tenants
+from service.store.vectors import tables as vectors
 
-ROOMS: Final = (tables, access, canary, configuration, evidence, retention, tenants)
+ROOMS: Final = (tables, access, canary, configuration, evidence, retention, tenants, vectors)
 """Modules with tables. Importing one is what adds its tables to the metadata."""
 
 METADATA: Final[MetaData] = Base.metadata
