@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,9 @@ _STORE_DEADLINE_SECONDS = 60.0
 _PREPARE_DEADLINE_SECONDS = 420.0
 # The audited server and the decoder's engine load and compile concurrently, so they share a deadline.
 _ENGINE_DEADLINE_SECONDS = 900.0
-KEY_SCOPES = ("explanations:read", "explanations:read_text", "flags:read", "coverage:read")
+KEY_RIGHTS = ("--role", "text-reader")
+# Whoever reads texts is not who reviews that: a key each, as in production.
+AUDITOR_RIGHTS = ("--role", "auditor")
 
 
 class KeyCreationError(RuntimeError):
@@ -76,6 +79,7 @@ def start(
     )
     stack.run(launch.migrate(plan), "migrating the database", _STORE_DEADLINE_SECONDS)
     stack.start(launch.service(plan))
+    stack.start(launch.log(plan))
     if not is_converted(home.models_dir):
         stack.run(
             _preparing("model", home.models_dir),
@@ -93,6 +97,7 @@ def start(
     stack.start(launch.worker(plan))
     stack.wait_ready({"REST service": f"{api_url(ports)}/readyz"}, _STORE_DEADLINE_SECONDS)
     readback = _open_readback(plan)
+    _ensure_auditor_key(plan)
     totals_before = readback.totals(started_at)
     compiled = "" if is_eager else ", compiled; minutes at the first start"
     stack.wait_ready(
@@ -141,15 +146,28 @@ def _open_readback(plan: launch.LaunchPlan) -> Readback:
         readback = Readback(api_url(plan.ports), key_file.read_text().strip())
         if readback.is_authorized():
             return readback
-    key = _create_key(plan)
+    return Readback(api_url(plan.ports), _make_key(plan, "demo", KEY_RIGHTS, key_file))
+
+
+def _ensure_auditor_key(plan: launch.LaunchPlan) -> None:
+    key_file = plan.home.auditor_key_file
+    if key_file.exists():
+        with Readback(api_url(plan.ports), key_file.read_text().strip()) as auditor:
+            if auditor.is_authorized():
+                return
+    _make_key(plan, "demo-auditor", AUDITOR_RIGHTS, key_file)
+
+
+def _make_key(plan: launch.LaunchPlan, name: str, rights: Sequence[str], key_file: Path) -> str:
+    key = _create_key(plan, name, rights)
     key_file.unlink(missing_ok=True)
     key_file.touch(mode=0o600)
     key_file.write_text(f"{key}\n")
-    return Readback(api_url(plan.ports), key)
+    return key
 
 
-def _create_key(plan: launch.LaunchPlan) -> str:
-    spec = launch.create_key(plan, KEY_SCOPES)
+def _create_key(plan: launch.LaunchPlan, name: str, rights: Sequence[str]) -> str:
+    spec = launch.create_key(plan, name, rights)
     done = subprocess.run(
         spec.command, env=launch.full_env(spec), capture_output=True, text=True, check=False, timeout=60
     )

@@ -10,6 +10,7 @@ from typing import Final
 import httpx
 from rich.console import Console
 
+from deploy.demo import evidence
 from deploy.demo import pipeline as pipelines
 from deploy.demo.readback import ReadbackError, Totals
 from deploy.demo.summary import Outcome, Seconds, document, statement
@@ -32,6 +33,7 @@ _FAILURES: Final = (
     ReadbackError,
     TrafficFailedError,
     pipelines.KeyCreationError,
+    evidence.EvidenceError,
     FileNotFoundError,
     httpx.TransportError,
 )
@@ -94,6 +96,9 @@ def _run(options: Options, ports: Ports, reporter: Reporter, watched: Sightings)
                 watched,
                 plan,
             )
+        with reporter.step("verifying the evidence log"):
+            watched.evidence = evidence.verify(running.plan)
+        reporter.line(evidence.statement(watched.evidence))
 
 
 def header(running: pipelines.Pipeline) -> str:
@@ -104,12 +109,16 @@ def header(running: pipelines.Pipeline) -> str:
         "plugin": ports.plugin,
         "sidecar": ports.sidecar,
         "worker": ports.worker,
+        "log": ports.log,
         "vLLM": ports.openai,
     }
     addresses = ", ".join(f"{name} {port}" for name, port in metrics.items())
     return (
         f"OpenAI endpoint  {running.openai_url}   send prompts of your own; they appear below\n"
         f"REST docs        {running.api_url}/docs   API key in {running.plan.home.api_key_file}\n"
+        f"access log       {running.api_url}/v1/access-log   who read which text; the auditor's key in"
+        f" {running.plan.home.auditor_key_file}\n"
+        f"evidence log     {evidence.instructions(running.plan)}\n"
         f"metrics          http://{HOST}:PORT/metrics   {addresses}\n"
     )
 
@@ -130,7 +139,7 @@ def _result(options: Options, ports: Ports, watched: Sightings, error: str | Non
     )
     if error is None and options.is_once and not watched.outcome.is_enough:
         error = f"not enough explanations within {options.deadline_seconds:.0f} s"
-    body = document(watched.outcome, seconds, pipelines.api_url(ports), error)
+    body = document(watched.outcome, seconds, pipelines.api_url(ports), error, watched.evidence)
     if error == "interrupted":
         return Result(status=_INTERRUPTED if options.is_once else 0, document=body)
     is_good = body["ok"] if options.is_once else error is None

@@ -66,8 +66,17 @@ def statement(outcome: Outcome) -> str:
     )
 
 
-def document(outcome: Outcome, seconds: Seconds, api: str, error: str | None = None) -> dict[str, object]:
-    """Return the JSON object that ``make demo ONCE=1`` prints last."""
+def document(
+    outcome: Outcome,
+    seconds: Seconds,
+    api: str,
+    error: str | None = None,
+    evidence: Mapping[str, int] | None = None,
+) -> dict[str, object]:
+    """Return the JSON object that ``make demo ONCE=1`` prints last.
+
+    ``evidence`` are the figures of the log's verification; None when the run did not come to it.
+    """
     fves = [reading.fve for reading in outcome.readings]
     beyond = [
         reading.fve_beyond_token for reading in outcome.readings if reading.fve_beyond_token is not None
@@ -90,6 +99,7 @@ def document(outcome: Outcome, seconds: Seconds, api: str, error: str | None = N
             else round(seconds.first_explanation, 1),
             "total": round(seconds.total, 1),
         },
+        "evidence": None if evidence is None else dict(evidence),
         "api": api,
     }
     return body | ({"error": error} if error else {})

@@ -10,7 +10,7 @@ from rich.text import Text
 from deploy.demo.readback import Reading
 from deploy.local.terminal import plain
 
-_OTHER_LINES = 14  # header, title, borders, summaries and status
+_OTHER_LINES = 18  # header, title, borders, summaries and status
 _SUMMARIES_SHOWN = 3
 _LINES_A_ROW = 2
 _PROMPT_CHARS = 34

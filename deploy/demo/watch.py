@@ -65,6 +65,7 @@ class Sightings:
     first_explanation_at: float | None = None  # Unix time
     arrivals: Arrivals = field(default_factory=Arrivals)
     summaries: dict[str, str] = field(default_factory=dict)  # by request id
+    evidence: dict[str, int] | None = None  # what verifying the log found, at the end of a run with --once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.evidence.note import generate
+
+LOG_NAME = "subtext.demo"
 # A unix socket's path has 107 usable bytes; the state directory may be deeper than that.
 _LONGEST_SOCKET_PATH = 100
 
@@ -62,6 +65,31 @@ class Home:
         return self.root / "api_key"
 
     @property
+    def auditor_key_file(self) -> Path:
+        """The demo's REST key of an auditor, who reads the access log and no text, mode 0600."""
+        return self.root / "auditor_key"
+
+    @property
+    def evidence_dir(self) -> Path:
+        """Key and checkpoints of the evidence log, mode 0700: it outlives a run, as the store does."""
+        return self.root / "evidence"
+
+    @property
+    def log_key_file(self) -> Path:
+        """The key that signs the evidence log, mode 0600."""
+        return self.evidence_dir / "log_key"
+
+    @property
+    def log_public_key_file(self) -> Path:
+        """Its public half, by which anybody verifies."""
+        return self.evidence_dir / "log_key.pub"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """The evidence log's signed checkpoints."""
+        return self.evidence_dir / "checkpoints"
+
+    @property
     def draw_secret_file(self) -> Path:
         """The secret that keys the plugin's draw, mode 0600; a new one at every start."""
         return self.run_dir / "draw_secret"
@@ -99,6 +127,7 @@ def open_home(root: Path) -> Iterator[Home]:
         shutil.rmtree(home.run_dir, ignore_errors=True)  # what a killed demo left
         home.run_dir.mkdir(mode=0o700)
         make_draw_secret(home.draw_secret_file)
+        make_log_key(home)
         try:
             yield home
         finally:
@@ -107,9 +136,24 @@ def open_home(root: Path) -> Iterator[Home]:
 
 def make_draw_secret(path: Path) -> None:
     """Write a new secret, readable by this user alone; raises FileExistsError when there is one."""
+    _write_secret(path, secrets.token_hex(32))
+
+
+def make_log_key(home: Home) -> None:
+    """Make the evidence log's folder and key unless they are there: a log is signed by one key."""
+    home.evidence_dir.mkdir(mode=0o700, exist_ok=True)
+    home.checkpoints_dir.mkdir(exist_ok=True)
+    if not home.log_key_file.exists():
+        signer = generate(LOG_NAME)
+        # The public half first: a demo that is killed between the two makes both anew.
+        home.log_public_key_file.write_text(signer.verifier.encode() + "\n")
+        _write_secret(home.log_key_file, signer.encode())
+
+
+def _write_secret(path: Path, secret: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
+        file.write(secret + "\n")
 
 
 def run_dir_of(root: Path) -> Path:

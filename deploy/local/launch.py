@@ -15,7 +15,7 @@ from deploy.local.home import Home
 from deploy.local.model import MODEL_NAME
 from deploy.local.ports import HOST, Ports
 from deploy.local.process import ProcessSpec
-from deploy.local.stores import SERVICE_LOGIN, WORKER_LOGIN
+from deploy.local.stores import LOG_LOGIN, SERVICE_LOGIN, WORKER_LOGIN
 from service.store.engine import with_user
 
 LAYER = 23
@@ -101,16 +101,37 @@ def service(plan: LaunchPlan) -> ProcessSpec:
     return _subtext(plan, "service", plan.ports.api, login=SERVICE_LOGIN)
 
 
+def log(plan: LaunchPlan) -> ProcessSpec:
+    """Return the evidence log's sequencer, with a login of its own."""
+    spec = _subtext(plan, "log", plan.ports.log, login=LOG_LOGIN)
+    settings = {
+        "SUBTEXT_LOG_KEY_FILE": str(plan.home.log_key_file),
+        "SUBTEXT_CHECKPOINT_FOLDER": str(plan.home.checkpoints_dir),
+    }
+    return dataclasses.replace(spec, env={**spec.env, **settings})
+
+
+def verify(plan: LaunchPlan) -> ProcessSpec:
+    """Return what holds the store against the signed checkpoints, with a login that only reads."""
+    spec = _subtext(plan, "verify", plan.ports.api, login=SERVICE_LOGIN)
+    options = (
+        "--checkpoints",
+        str(plan.home.checkpoints_dir),
+        "--public-key",
+        str(plan.home.log_public_key_file),
+    )
+    return dataclasses.replace(spec, command=(*spec.command, *options))
+
+
 def migrate(plan: LaunchPlan) -> ProcessSpec:
     """Return the migration to the newest schema."""
     return _subtext(plan, "migrate", plan.ports.api)
 
 
-def create_key(plan: LaunchPlan, scopes: Sequence[str]) -> ProcessSpec:
-    """Return the command that prints a new API key."""
+def create_key(plan: LaunchPlan, name: str, rights: Sequence[str]) -> ProcessSpec:
+    """Return the command that prints a new API key; ``rights`` are its options for scopes or role."""
     spec = _subtext(plan, "key", plan.ports.api)
-    wanted = [part for scope in scopes for part in ("--scope", scope)]
-    return dataclasses.replace(spec, command=(*spec.command, "create", "--name", "demo", *wanted))
+    return dataclasses.replace(spec, command=(*spec.command, "create", "--name", name, *rights))
 
 
 def full_env(spec: ProcessSpec) -> dict[str, str]:

@@ -17,6 +17,7 @@ class Ports:
     sidecar: int = 8102
     worker: int = 8103
     valkey: int = 8104
+    log: int = 8105
 
 
 def choose_ports(preferred: Ports) -> Ports:
@@ -29,6 +30,7 @@ def choose_ports(preferred: Ports) -> Ports:
             sidecar=_choose(held, preferred.sidecar),
             worker=_choose(held, preferred.worker),
             valkey=_choose(held, preferred.valkey),
+            log=_choose(held, preferred.log),
         )
 
 

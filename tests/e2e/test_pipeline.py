@@ -129,7 +129,7 @@ def canary_page() -> str:
 
 
 def log_page() -> str:
-    """Return what the evidence log's sequencer shows before its first look; the demo starts none."""
+    """Return what the evidence log's sequencer shows before its first look; this pipeline starts none."""
     registry = CollectorRegistry()
     LogMetrics(registry)
     return generate_latest(registry).decode()

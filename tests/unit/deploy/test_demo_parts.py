@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deploy.demo import commands
+from deploy.demo import commands, evidence
 from deploy.demo.prompts import by_turns, load_prompts
 from deploy.demo.readback import Reading, flag_label
 from deploy.demo.table import VISITOR, Screen, fragment, line, readings_table
@@ -19,7 +19,9 @@ from deploy.local import launch, prepare
 from deploy.local.home import Home, HomeInUseError, open_home
 from deploy.local.ports import Ports
 from deploy.local.progress import Reporter
+from deploy.local.stores import LOG_LOGIN, SERVICE_LOGIN
 from deploy.local.terminal import plain
+from service.evidence.note import read_signer
 
 READING = Reading(
     id="e1",
@@ -116,9 +118,63 @@ def test_the_audited_server_gets_the_plugins_configuration_and_production_defaul
 def test_one_home_directory_holds_no_secret_in_a_command_line(tmp_path: Path) -> None:
     with open_home(tmp_path) as home:
         made = plan(home)
-        specs = [launch.worker(made), launch.service(made), launch.sidecar(made), launch.migrate(made)]
+        specs = [
+            launch.worker(made),
+            launch.service(made),
+            launch.sidecar(made),
+            launch.migrate(made),
+            launch.log(made),
+            launch.verify(made),
+        ]
+        secret = home.log_key_file.read_text().strip()
 
+    assert not any(secret in part for spec in specs for part in [*spec.command, *spec.env.values()])
     assert all(made.database_url not in part for spec in specs for part in spec.command)
+
+
+def test_the_evidence_logs_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    with open_home(tmp_path) as home:
+        first, public = home.log_key_file.read_text(), home.log_public_key_file.read_text()
+    with open_home(tmp_path) as again:
+        assert again.log_key_file.read_text() == first
+
+    assert home.log_key_file.stat().st_mode & 0o777 == 0o600
+    assert home.evidence_dir.stat().st_mode & 0o777 == 0o700
+    assert read_signer(first).verifier.encode() == public.strip()
+
+
+def test_a_log_key_that_a_kill_left_half_made_is_made_anew(tmp_path: Path) -> None:
+    with open_home(tmp_path) as home:
+        home.log_key_file.unlink()
+    with open_home(tmp_path):
+        signer = read_signer(home.log_key_file.read_text())
+
+    assert signer.verifier.encode() == home.log_public_key_file.read_text().strip()
+
+
+def test_the_log_and_who_verifies_it_have_logins_of_their_own(tmp_path: Path) -> None:
+    with open_home(tmp_path) as home:
+        made = plan(home)
+        urls = [spec.env["SUBTEXT_DATABASE_URL"] for spec in (launch.log(made), launch.verify(made))]
+
+    assert [url.partition("@")[0].rpartition("/")[2].rstrip(":") for url in urls] == [
+        LOG_LOGIN,
+        SERVICE_LOGIN,
+    ]
+
+
+def test_the_figures_of_all_tenants_are_added_up() -> None:
+    one = {"tenant": "a", "findings": 0, "rows_verified": 2, "entries": 3, "checkpoints": 1}
+    written = f"{json.dumps(one)}\n{json.dumps(one)}\n"
+
+    assert evidence.figures(written) == {
+        "findings": 0,
+        "rows_verified": 4,
+        "entries": 6,
+        "checkpoints": 2,
+    }
+    with pytest.raises(evidence.EvidenceError, match="no figures"):
+        evidence.figures("")
 
 
 def test_a_new_version_of_the_decoder_is_assembled_anew(tmp_path: Path) -> None:

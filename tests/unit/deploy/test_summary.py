@@ -8,6 +8,7 @@ import pytest
 from deploy.demo.readback import Reading, Totals
 from deploy.demo.summary import Outcome, Seconds, best, document, statement
 
+EVIDENCE = {"findings": 0, "rows_verified": 30, "entries": 31, "checkpoints": 4}
 SECONDS = Seconds(setup=1.0, first_explanation=60.04, total=90.0)
 
 
@@ -57,7 +58,10 @@ def test_a_run_is_enough_from_twenty_explanations_of_five_requests(
 def test_the_document_has_every_field_and_is_one_json_line() -> None:
     readings = [*spread(20, 5), reading(99, fve=-1.0, is_verified=False)]
     body = document(
-        outcome(readings, {"r1": ["medical", "personal_data"]}), SECONDS, "http://127.0.0.1:8100"
+        outcome(readings, {"r1": ["medical", "personal_data"]}),
+        SECONDS,
+        "http://127.0.0.1:8100",
+        evidence=EVIDENCE,
     )
 
     assert "\n" not in json.dumps(body)
@@ -73,6 +77,7 @@ def test_the_document_has_every_field_and_is_one_json_line() -> None:
         "median_fve_beyond_token": 0.3,
         "requests": [],
         "seconds": {"setup": 1.0, "first_explanation": 60.0, "total": 90.0},
+        "evidence": EVIDENCE,
         "api": "http://127.0.0.1:8100",
     }
 
