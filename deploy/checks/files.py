@@ -40,6 +40,7 @@ FOLDERS = (
     ("", "service/store/canary"),
     ("", "service/store/evidence"),
     ("", "service/evidence"),
+    ("", "service/evidence/bundle"),
     ("", "service/store/configuration"),
     ("", "service/sequencer"),
     ("", "service/coverage"),
