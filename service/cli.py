@@ -19,7 +19,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "report": "write the monitoring report of a period as JSON and PDF",
     "tenant": "create and list tenants",
     "log": "write the evidence log and sign its checkpoints",
-    "verify": "hold the store against the evidence log's checkpoints",
+    "verify": "hold a bundle, or the store, against the evidence log's signatures",
     "train": "train a decoder for a model and layer",
     "calibrate": "measure a decoder against shuffled pairs and freeze the reference",
     "concept": "fit the probe of a concept on two files of prompts",

@@ -217,7 +217,7 @@ def log(argv: list[str]) -> int:
 
 
 def verify(argv: list[str]) -> int:
-    """Hold the store against the evidence log's checkpoints."""
+    """Hold a bundle, or the store, against the evidence log's signatures."""
     from service.verifying import run
 
     return run(argv)

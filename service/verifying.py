@@ -1,4 +1,4 @@
-"""`subtext verify`: hold a live store and its log against the checkpoints in a folder."""
+"""`subtext verify`: hold a bundle against a public key, or a live store against a folder of checkpoints."""
 
 import argparse
 import json
@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service.evidence import folder
+from service.evidence.bundle import command
 from service.evidence.note import NoteError, Verifier, read_verifier
 from service.evidence.verify import Report, origin_of, verify
 from service.settings import SettingsError, store_settings
@@ -28,24 +29,18 @@ _STATEMENT_SECONDS: Final = 3600.0
 
 
 def run(argv: list[str]) -> int:
-    """Verify every tenant; 0 when all fits, 1 when something does not."""
-    parser = argparse.ArgumentParser(
-        prog="subtext verify",
-        description="Recompute the evidence log in SUBTEXT_DATABASE_URL from its rows and entries, hold it"
-        " against the signed checkpoints, and name all that does not fit, the first thing first.",
-    )
-    parser.add_argument(
-        "--checkpoints", type=Path, required=True, help="the folder that subtext log writes"
-    )
-    parser.add_argument("--public-key", type=Path, required=True, help="file with what keygen printed")
-    options = parser.parse_args(argv)
+    """Verify a bundle, or every tenant's log; 0 when all fits, 1 when something does not, 2 for bad use."""
+    options = _parser().parse_args(argv)
     try:
-        settings = store_settings()
         verifier = read_verifier(options.public_key.read_text())
+        earlier = None if options.earlier is None else options.earlier.read_text()
+        if options.bundle is not None:
+            return command.run(options.bundle, verifier, earlier)
+        settings = store_settings()
     except (SettingsError, NoteError, OSError) as error:
         sys.stderr.write(f"subtext verify: {error}\n")
         return _BAD_USE
-    if not options.checkpoints.is_dir():
+    if options.checkpoints is None or not options.checkpoints.is_dir():
         sys.stderr.write(f"subtext verify: --checkpoints: {options.checkpoints} is no folder\n")
         return _BAD_USE
     engine = create_engine(
@@ -59,6 +54,27 @@ def run(argv: list[str]) -> int:
         return _BAD_USE
     finally:
         engine.dispose()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="subtext verify",
+        description="Hold BUNDLE, which an export made, against the log's public key; nothing else is"
+        " needed. Without BUNDLE, recompute the evidence log in SUBTEXT_DATABASE_URL from its rows and entries"
+        " and hold it against the signed checkpoints. What does not fit is named, the first thing first.",
+    )
+    parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="file that an export made")
+    parser.add_argument(
+        "--key", "--public-key", dest="public_key", type=Path, required=True,
+        help="file with what `subtext log keygen` printed",
+    )  # fmt: skip
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        help="a checkpoint that was kept: the bundle's log must have grown out of it",
+    )
+    parser.add_argument("--checkpoints", type=Path, help="the folder that `subtext log` writes")
+    return parser
 
 
 def _verify(session: Session, checkpoints: Path, verifier: Verifier) -> int:

@@ -43,6 +43,7 @@ FOLDERS = (
     ("", "service/store/retention"),
     ("", "service/retention"),
     ("", "service/evidence"),
+    ("", "service/evidence/bundle"),
     ("", "service/store/configuration"),
     ("", "service/sequencer"),
     ("", "service/coverage"),

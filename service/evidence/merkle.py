@@ -74,6 +74,18 @@ class Frontier:
         self._peaks.append(carried)
         self._size += 1
 
+    def add_subtree(self, height: int, subtree: bytes) -> None:
+        """Append a perfect subtree of 2 ** height leaves; ValueError where none may begin."""
+        if self._size & ((1 << height) - 1):
+            raise ValueError(f"no subtree of {1 << height} leaves begins at leaf {self._size}")
+        size, carried = self._size >> height, subtree
+        while size & 1:
+            carried = node_hash(self._peaks.pop(), carried)
+            size >>= 1
+        self._peaks.append(carried)
+        self._size += 1 << height
+        self._trail = []  # its leaves are not known
+
     def completed(self, tile_height: int) -> Iterator[tuple[int, int, bytes]]:
         """Yield level, number and hash of each node at a tile's boundary that the last leaf completed."""
         whole = self._size & -self._size if self._size else 0  # leaves of the smallest peak
@@ -110,6 +122,27 @@ def _peaks(tree: Subtrees, start: int, end: int) -> list[bytes]:
         found.append(tree.subtree(height, start >> height))
         start += 1 << height
     return found
+
+
+def following(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield height and number of the perfect subtrees that a range of leaves is made of, in their order."""
+    while start < end:
+        least = (start & -start).bit_length() - 1 if start else end.bit_length()
+        height = min(least, (end - start).bit_length() - 1)
+        yield height, start >> height
+        start += 1 << height
+
+
+def range_proof(tree: Subtrees, start: int, end: int, size: int) -> tuple[list[bytes], list[bytes]]:
+    """Return the hashes before and behind a range of leaves, from which with them a root follows.
+
+    They are of the perfect subtrees that the leaves before ``start``, and from ``end`` on, are made of:
+    compact ranges, as in Trillian's `merkle/compact`. Raises ProofError for a range outside of the tree.
+    """
+    if not 0 <= start < end <= size:
+        raise ProofError(f"there are no leaves {start} to {end - 1} in a tree of {size}")
+    behind = [tree.subtree(height, number) for height, number in following(end, size)]
+    return _peaks(tree, 0, start), behind
 
 
 def _range_root(tree: Subtrees, start: int, end: int) -> bytes:

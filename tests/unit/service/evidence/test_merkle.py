@@ -121,3 +121,30 @@ def test_what_no_tree_has_is_refused() -> None:
         merkle.check_consistency(3, bytes(32), 4, bytes(32), [])
     with pytest.raises(ValueError, match="peaks"):
         merkle.Frontier(3, [bytes(32)])
+
+
+@pytest.mark.parametrize("size", range(1, 34))
+def test_every_range_leads_to_the_root_with_the_hashes_on_either_side(size: int) -> None:
+    tree = Known(hashes(size))
+    for start in range(size):
+        for end in range(start + 1, size + 1):
+            before, behind = merkle.range_proof(tree, start, end, size)
+            frontier = merkle.Frontier(start, before)
+            for one in tree.hashes[start:end]:
+                frontier.add(one)
+            missing = list(merkle.following(end, size))
+            assert len(missing) == len(behind)
+            for (height, number), one in zip(missing, behind, strict=True):
+                assert number << height == frontier.size
+                frontier.add_subtree(height, one)
+            assert (frontier.size, frontier.root()) == (size, merkle.root_of(tree.hashes))
+
+
+def test_a_subtree_begins_only_where_one_of_its_height_may() -> None:
+    frontier = merkle.Frontier()
+    frontier.add(hashes(1)[0])
+
+    with pytest.raises(ValueError, match="no subtree of 2 leaves begins at leaf 1"):
+        frontier.add_subtree(1, hashes(1)[0])
+    with pytest.raises(merkle.ProofError, match="no leaves 1 to 0"):
+        merkle.range_proof(Known(hashes(2)), 1, 1, 2)
