@@ -75,7 +75,7 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("criteria", "expected"), CASES, ids=str)
+@pytest.mark.parametrize(("criteria", "expected"), CASES)
 def test_a_hold_covers_whole_captures_that_fit_all_of_its_criteria(
     session: Session, criteria: dict[str, Any], expected: set[str]
 ) -> None:
