@@ -25,6 +25,7 @@ class Kind(StrEnum):
     CONCEPT_VERSION = "concept_version"
     DECODER = "decoder"
     ACCESS = "access"
+    TOMBSTONE = "tombstone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,9 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "subject_kind", "subject_ids", "subjects_total", "capture_ids", "captures_total", "details",
             "purpose", "purpose_note", "status", "result", "suppressed",
         ),
+    ),
+    Kind.TOMBSTONE: Columns(
+        table="log_tombstones", committed=("id", "at", "reason", "authority", "leaves", "count")
     ),
 }  # fmt: skip
 

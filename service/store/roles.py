@@ -71,6 +71,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "log_leaves": [],
         "log_nodes": [],
         "log_checkpoints": [],
+        "log_tombstones": [],
     },
     READER: {
         "alembic_version": ["SELECT"],
@@ -123,6 +124,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "log_leaves": ["SELECT"],
         "log_nodes": ["SELECT"],
         "log_checkpoints": ["SELECT"],
+        "log_tombstones": ["SELECT"],
     },
 }
 """By role and table. An audit's rows are never changed by whom they are written, and deleted by nobody."""
