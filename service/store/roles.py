@@ -77,6 +77,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         # It seals what it stores, and cannot read back what it or others sealed.
         "vector_keys": ["SELECT", "INSERT"],
         "vectors": ["INSERT"],
+        "log_tombstones": [],
     },
     READER: {
         "alembic_version": ["SELECT"],
@@ -141,6 +142,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "log_checkpoints": ["SELECT"],
         "vector_keys": [],
         "vectors": [],
+        "log_tombstones": ["SELECT"],
     },
 }
 """By role and table. An audit's rows are never changed by whom they are written, and deleted by nobody."""
