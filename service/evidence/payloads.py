@@ -1,7 +1,8 @@
 """Which columns of which tables the log commits to: the one place that says so. Pure.
 
-A column is in a payload, or is named here among those that may change. A change of a payload's columns is
-another VERSION, and rows of before keep theirs.
+A column is in a payload, or is named here among those that may change. A column that came later is in the
+payload of the rows that have a value in it: rows of before keep theirs, and one that is put in or taken out
+is another payload. Any other change of a payload's columns is another VERSION.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ class Columns:
 
     table: str
     committed: Sequence[str]
+    later: Sequence[str] = ()
+    """Committed to where they are not null."""
     may_change: Sequence[str] = ()
 
 
@@ -82,6 +85,7 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "id", "incident_id", "version", "kind", "at", "key_id", "key_name", "from_state", "to_state",
             "severity", "reason", "note", "labels", "findings",
         ),
+        later=("session_id", "issuer", "person"),
     ),
     Kind.CONCEPT_VERSION: Columns(
         table="concept_versions", committed=("digest", "name", "version", "definition", "created_at")
@@ -100,6 +104,7 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "subject_kind", "subject_ids", "subjects_total", "capture_ids", "captures_total", "details",
             "purpose", "purpose_note", "status", "result", "suppressed",
         ),
+        later=("session_id", "issuer", "person"),
     ),
 }  # fmt: skip
 
@@ -123,4 +128,5 @@ def explanation_payload(
 
 def _of(columns: Columns, row: Mapping[str, Any]) -> dict[str, Any]:
     # What is not set is stored as NULL.
-    return {name: plain(row.get(name)) for name in columns.committed}
+    whole = {name: plain(row.get(name)) for name in columns.committed}
+    return whole | {name: plain(row[name]) for name in columns.later if row.get(name) is not None}

@@ -66,6 +66,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "configuration_periods": ["SELECT", "INSERT", "UPDATE (last_seen_at, ended_at)"],
         "api_keys": [],
         "access_log": [],
+        "sessions": [],
         # Neither a time nor a place of its own choice.
         "log_pending": ["INSERT (kind, commitments)"],
         "log_leaves": [],
@@ -93,6 +94,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (id, incident_id, version, kind, key_id, key_name, from_state, to_state)",
             "INSERT (severity, reason, note, labels)",
             "INSERT (log_salt)",
+            "INSERT (session_id, issuer, person)",
         ],
         "webhook_messages": ["SELECT", "INSERT (event_id)"],
         "anomaly_windows": ["SELECT"],
@@ -118,6 +120,15 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (id, tenant_id, key_id, key_name, action, operation, subject_kind, subject_ids)",
             "INSERT (subjects_total, capture_ids, captures_total, details, purpose, purpose_note)",
             "INSERT (os_user, status, result, suppressed, log_salt)",
+            "INSERT (session_id, issuer, person)",
+        ],
+        # People sign in and out here. What a session may do, and until when at most, is never changed.
+        "sessions": [
+            "SELECT",
+            "INSERT (id, token_sha256, login_sha256, issuer, person, display_name, key_id)",
+            "INSERT (roles, scopes, models, last_seen_at, idle_expires_at, expires_at)",
+            "INSERT (revoked_at, ended)",
+            "UPDATE (last_seen_at, idle_expires_at, revoked_at, ended)",
         ],
         "log_pending": ["SELECT", "INSERT (kind, commitments)"],
         "log_leaves": ["SELECT"],

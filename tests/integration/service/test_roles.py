@@ -40,6 +40,7 @@ TRIAGED = {
     "access_log",
     CanaryRun.__tablename__,
     LogPending.__tablename__,
+    "sessions",
 }
 """What the service's login adds rows to: itself, and the canaries' runner."""
 TRIGGER = "suppress_redundant_updates_trigger"
@@ -132,6 +133,23 @@ def test_the_reader_makes_no_key_and_gives_none_more_scopes_or_time(reader_url: 
     assert refused(reader_url, "UPDATE api_keys SET last_used_at = now()") == []
 
 
+def test_the_reader_gives_no_session_more_rights_or_time(reader_url: str) -> None:
+    wanted = [
+        f"UPDATE sessions SET {change}"
+        for change in (
+            "scopes = '{admin}'",
+            "models = NULL",
+            "person = 'else'",
+            "tenant_id = gen_random_uuid()",
+            "expires_at = now()",
+            "token_sha256 = ''",
+        )
+    ] + ["DELETE FROM sessions", "INSERT INTO sessions (created_at) VALUES (now())"]
+    allowed = ["UPDATE sessions SET last_seen_at = now(), idle_expires_at = now(), revoked_at = now()"]
+
+    assert refused(reader_url, *wanted, *allowed) == wanted
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_the_writer_adds_and_never_takes_away_or_alters(writer_url: str, table: str) -> None:
     insertion, *others = changes(table)
@@ -139,7 +157,7 @@ def test_the_writer_adds_and_never_takes_away_or_alters(writer_url: str, table: 
     assert refused(writer_url, *others, *schema_changes(table)) == [*others, *schema_changes(table)]
     if table == LogPending.__tablename__:
         assert refused(writer_url, insertion) == []
-    elif table in {"api_keys", "webhook_deliveries", "access_log"} or table.startswith("log_"):
+    elif table in {"api_keys", "webhook_deliveries", "access_log", "sessions"} or table.startswith("log_"):
         wanted = [insertion, f"SELECT * FROM {table}"]
         assert refused(writer_url, *wanted) == wanted
     else:
