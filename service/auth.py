@@ -1,4 +1,4 @@
-"""API keys: what a secret looks like, and whether a key may do what it asks. Pure, without I/O."""
+"""API keys and sessions: what their secrets look like, and whether one may do what it asks. Pure."""
 
 import datetime as dt
 import hashlib
@@ -71,7 +71,28 @@ class KeyState(Protocol):
         """When the key was withdrawn."""
 
 
+class SessionState(Protocol):
+    """What judging needs of a stored session."""
+
+    @property
+    def token_sha256(self) -> bytes:
+        """SHA-256 of the token in the cookie."""
+
+    @property
+    def idle_expires_at(self) -> dt.datetime:
+        """First moment at which it no longer works, unless it is used before."""
+
+    @property
+    def expires_at(self) -> dt.datetime:
+        """First moment at which it no longer works."""
+
+    @property
+    def revoked_at(self) -> dt.datetime | None:
+        """When it was ended."""
+
+
 K = TypeVar("K", bound=KeyState)
+S = TypeVar("S", bound=SessionState)
 
 
 class AuthenticationError(Exception):
@@ -83,16 +104,27 @@ class AuthenticationError(Exception):
 
 
 class ScopeError(Exception):
-    """The key is good but lacks ``missing``."""
+    """The key, or the session, is good but lacks ``missing``."""
 
-    def __init__(self, missing: Sequence[str]) -> None:
-        super().__init__(f"this key lacks the scope {' and '.join(missing)}")
+    def __init__(self, missing: Sequence[str], who: str = "key") -> None:
+        super().__init__(f"this {who} lacks the scope {' and '.join(missing)}")
         self.missing = tuple(missing)
 
 
 def new_secret() -> str:
     """Return a fresh secret: the prefix and 256 random bits in URL-safe base64."""
     return PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def _unknown_key() -> AuthenticationError:
+    return AuthenticationError(
+        "unknown_key", "this API key is not known; create one with: subtext key create"
+    )
+
+
+def new_token() -> str:
+    """Return a fresh token of a session: 256 random bits in URL-safe base64."""
+    return secrets.token_urlsafe(_SECRET_BYTES)
 
 
 def digest(secret: str) -> bytes:
@@ -107,14 +139,39 @@ def digest(secret: str) -> bytes:
 def living(key: K | None, secret: str, now: dt.datetime) -> K:
     """Return ``key``; AuthenticationError unless it belongs to ``secret`` and is valid at ``now``."""
     if key is None or not hmac.compare_digest(key.secret_sha256, digest(secret)):
-        raise AuthenticationError(
-            "unknown_key", "this API key is not known; create one with: subtext key create"
-        )
+        raise _unknown_key()
+    return check_usable(key, now)
+
+
+def check_usable(key: K | None, now: dt.datetime) -> K:
+    """Return the key; AuthenticationError unless it is there and valid at ``now``."""
+    if key is None:
+        raise _unknown_key()
     if key.revoked_at is not None:
         raise AuthenticationError("revoked_key", "this API key was revoked")
     if key.expires_at is not None and key.expires_at <= now:
         raise AuthenticationError("expired_key", f"this API key expired at {key.expires_at.isoformat()}")
     return key
+
+
+def living_session(found: S | None, token: str, now: dt.datetime) -> S:
+    """Return the session; AuthenticationError unless it belongs to ``token`` and works at ``now``."""
+    if found is None or not hmac.compare_digest(found.token_sha256, digest(token)):
+        raise AuthenticationError("unknown_session", "this session is not known; sign in")
+    match session_state_of(found, now):
+        case "revoked":
+            raise AuthenticationError("revoked_session", "this session was ended; sign in again")
+        case "expired":
+            raise AuthenticationError("expired_session", "this session is over; sign in again")
+        case "valid":
+            return found
+
+
+def session_state_of(found: SessionState, now: dt.datetime) -> Literal["valid", "revoked", "expired"]:
+    """Return whether a session works at ``now``, and if not, why. A key's own state is another question."""
+    if found.revoked_at is not None:
+        return "revoked"
+    return "expired" if min(found.idle_expires_at, found.expires_at) <= now else "valid"
 
 
 def state_of(key: KeyState, now: dt.datetime) -> Literal["valid", "revoked", "expired"]:
@@ -129,8 +186,8 @@ def allows(granted: Collection[str], scope: Scope) -> bool:
     return scope in granted or Scope.ADMIN in granted
 
 
-def check_scopes(granted: Collection[str], required: Sequence[str]) -> None:
+def check_scopes(granted: Collection[str], required: Sequence[str], who: str = "key") -> None:
     """Raise ScopeError naming every required scope that is not granted."""
     missing = [scope for scope in required if not allows(granted, Scope(scope))]
     if missing:
-        raise ScopeError(missing)
+        raise ScopeError(missing, who)

@@ -3,6 +3,7 @@
 import argparse
 import datetime as dt
 import sys
+import uuid
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,8 @@ def service(argv: list[str]) -> int:
         "SUBTEXT_HTTP_PORT, SUBTEXT_TLS_CERT_FILE, SUBTEXT_TLS_KEY_FILE, SUBTEXT_PLAIN_HTTP, "
         "SUBTEXT_ROOT_PATH, SUBTEXT_DATABASE_POOL_SIZE, SUBTEXT_QUERY_TIMEOUT_SECONDS, "
         "SUBTEXT_PREVALENCE_HOURS, SUBTEXT_PREVALENCE_EVERY_SECONDS, SUBTEXT_PREVALENCE_THRESHOLDS, "
-        "SUBTEXT_WEBHOOKS_FILE, SUBTEXT_PUBLIC_URL, SUBTEXT_LOG_LEVEL.",
+        "SUBTEXT_WEBHOOKS_FILE, SUBTEXT_PUBLIC_URL, SUBTEXT_SESSION_IDLE_MINUTES, SUBTEXT_SESSION_HOURS, "
+        "SUBTEXT_SESSION_PLAIN_HTTP, SUBTEXT_LOG_LEVEL.",
     )
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document and exit")
     if parser.parse_args(argv).openapi:
@@ -190,6 +192,41 @@ def tenant(argv: list[str]) -> int:
     except SettingsError as error:
         return _refuse("tenant", error)
     return tenant_admin.run(settings.database, arguments)
+
+
+def session(argv: list[str]) -> int:
+    """List or revoke sessions."""
+    parser = argparse.ArgumentParser(
+        prog="subtext session",
+        description="Sessions of people and keys that signed in, in SUBTEXT_DATABASE_URL, whose login must"
+        " own the store.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    shown = actions.add_parser("list", help="list the sessions that work")
+    shown.add_argument("--all", action="store_true", help="those that are over as well")
+    revoke = actions.add_parser("revoke", help="end sessions at once")
+    which = revoke.add_mutually_exclusive_group(required=True)
+    which.add_argument("id", nargs="*", default=[], type=_identity, help="ids that list shows")
+    which.add_argument("--person", help="all sessions of this person, by the issuer's sub")
+    arguments = parser.parse_args(argv)
+
+    from service import session_admin
+    from service.settings import SettingsError, key_settings
+
+    try:
+        settings = key_settings()
+    except SettingsError as error:
+        return _refuse("session", error)
+    return session_admin.run(settings.database, arguments)
+
+
+def _identity(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no session's id; see: subtext session list"
+        ) from None
 
 
 def _add_lifetime(action: argparse.ArgumentParser) -> None:

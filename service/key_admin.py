@@ -181,7 +181,7 @@ def _log_change(
         Entry(
             action=Action.KEY_CHANGE,
             operation=command,
-            os_user=_os_user(),
+            os_user=os_user(),
             subjects=subjects,
             details=details,
         ),
@@ -197,7 +197,7 @@ def _granted(rights: _Rights, expires_at: dt.datetime | None) -> Mapping[str, An
     }
 
 
-def _os_user() -> str:
+def os_user() -> str:
     """Return who runs the command, by the process and not by what the environment says."""
     user = os.getuid()
     try:

@@ -13,13 +13,9 @@ from prometheus_client.registry import Collector
 from service.store.access.tables import Action, Purpose
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
-AUTHENTICATION_FAILURES: Final = (
-    "missing_key",
-    "unknown_key",
-    "revoked_key",
-    "expired_key",
-    "missing_scope",
-)
+KEY_FAILURES: Final = ("missing_key", "unknown_key", "revoked_key", "expired_key", "missing_scope")
+SESSION_FAILURES: Final = ("unknown_session", "revoked_session", "expired_session", "cross_origin")
+AUTHENTICATION_FAILURES: Final = (*KEY_FAILURES, *SESSION_FAILURES, "failed_sign_in")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -96,7 +92,7 @@ class Metrics:
 
         self._failures = Counter(
             "subtext_api_authentication_failures_total",
-            "Requests that were refused for their API key, by the problem's code.",
+            "Requests refused for their API key or session, and failed sign-ins, by the problem's code.",
             ("code",),
             registry=registry,
         )

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.evidence.note import NoteError, Signer, read_signer
+from service.sign_in.settings import SignInSettings
 from service.store.engine import driver_url, with_password
 from service.webhooks.destinations import Destination, read_destinations
 from subtext_sidecar.contract.listening import PlainHttp, TlsFiles, check_address, tls_files
@@ -101,7 +102,7 @@ class LogSettings(CheckpointSettings):
         return self
 
 
-class ServiceSettings(StoreSettings):
+class ServiceSettings(SignInSettings, StoreSettings):
     """What ``subtext service`` needs."""
 
     http_host: str = Field(default="127.0.0.1", min_length=1)

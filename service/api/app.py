@@ -27,6 +27,7 @@ from service.api.routes import (
     precision,
     prevalence,
     requests,
+    sign_in,
     statement,
 )
 
@@ -38,7 +39,8 @@ how far each reading can be trusted.
 activation; it never says that a claim in the text is true. What was not sampled was not
 looked at: see `/v1/coverage`.
 
-Create a key with `subtext key create --name NAME --scope explanations:read`. Errors are problem documents
+Create a key with `subtext key create --name NAME --scope explanations:read`. A browser signs in for a
+session instead, which its cookie carries: at `/auth/login`, or with a key. Errors are problem documents
 (RFC 9457). Unknown query parameters are refused. Times are UTC.
 """
 
@@ -80,6 +82,7 @@ def create_app(resources: Resources) -> FastAPI:
     ):
         api.include_router(routes.router)
     app.include_router(api)
+    app.include_router(sign_in.router)
     app.include_router(health.router)
     handlers.install(app)
     app.add_middleware(Observe, metrics=resources.metrics)

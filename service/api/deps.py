@@ -2,29 +2,40 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Annotated, Final
 
 import structlog
 from fastapi import Depends, Request, Security
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from fastapi.security import (
+    APIKeyCookie,
+    APIKeyHeader,
+    HTTPAuthorizationCredentials,
+    HTTPBearer,
+    SecurityScopes,
+)
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import auth
 from service.api.access.denials import Denial, Denials
+from service.api.caller import Asker, caller_of, check_living, find_by_secret, find_by_token
+from service.api.caller import Caller as Caller  # noqa: PLC0414  # routes know it from here
 from service.api.readiness import Finding, readiness
 from service.errors import FieldError, ProblemError, invalid_input
 from service.metrics import Metrics
+from service.sign_in.cookies import SESSION_COOKIE
+from service.sign_in.origin import SAFE_METHODS, is_own, origin_of
+from service.sign_in.plan import SignInPlan
 from service.store import keys
 from service.store.access.tables import Action, Result
 from service.store.access.write import Entry, add_entry
+from service.store.people import sessions as people
 from service.store.remembered import Remembered
-from service.store.tables import ApiKey
 from service.store.tenants import scope
 
 _log: Final = structlog.get_logger(__name__)
@@ -57,6 +68,8 @@ class Resources:
     engine: Engine
     sessions: sessionmaker[Session]
     metrics: Metrics
+    plan: SignInPlan = field(default_factory=SignInPlan)
+    clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
     writes: Writes = field(default_factory=Writes)
     denials: Denials = field(default_factory=Denials)
     readiness: Remembered[dict[str, Finding]] = field(init=False)
@@ -64,27 +77,6 @@ class Resources:
     def __post_init__(self) -> None:
         """Look at what the engine leads to."""
         object.__setattr__(self, "readiness", readiness(self.engine))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who asks, and what the key grants."""
-
-    scopes: frozenset[str]
-    key_id: uuid.UUID
-    key_name: str
-    reach: scope.Reach
-    """Whose rows the key reads."""
-
-    @property
-    def may_read_text(self) -> bool:
-        """Whether explanation text and tokens may be shown."""
-        return auth.allows(self.scopes, auth.Scope.EXPLANATIONS_READ_TEXT)
-
-    def listing(self, name: str) -> str:
-        """Return the name of a listing as it is the caller's: a cursor is of no use to another tenant."""
-        tenant = self.reach.tenant
-        return name if tenant == scope.DEFAULT_ID else f"{name} of {tenant}"
 
 
 def resources(request: Request) -> Resources:
@@ -126,6 +118,12 @@ _header = APIKeyHeader(
     scheme_name="apiKey",
     description="The same secret in a header of its own.",
 )
+_session_cookie = APIKeyCookie(
+    name=SESSION_COOKIE,
+    auto_error=False,
+    scheme_name="session",
+    description="Of a browser that signed in. What changes something has to come from our own pages.",
+)
 
 
 def operation_of(request: Request) -> str:
@@ -139,91 +137,135 @@ def authenticate(
     required: SecurityScopes,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     header: Annotated[str | None, Depends(_header)],
+    _cookie: Annotated[str | None, Depends(_session_cookie)],
 ) -> Caller:
-    """Return the caller, or raise the 401 or 403 that says what is missing.
+    """Return the caller, or raise the 401 or 403 that says what is missing. A key goes before a cookie.
 
-    What a known key is denied is in the access log; what an unknown one is, has no owner and is counted.
+    What a known key or session is denied is in the access log; what an unknown one is, has no owner and is
+    counted.
     """
-    now = dt.datetime.now(dt.UTC)
-    key = None
+    now = held.clock()
+    asker = None
     try:
-        secret = _secret(bearer.credentials if bearer else header)
-        digest = auth.digest(secret)
+        secret, token = _given(held, request, bearer.credentials if bearer else header)
         with held.sessions() as session:
-            scope.look_for_key(session, digest)
-            key = keys.get_key(session, digest)
-        caller = _caller(held, auth.living(key, secret, now), now)
-        auth.check_scopes(caller.scopes, required.scopes)
+            asker = find_by_secret(session, secret) if token is None else find_by_token(session, token)
+        asker = check_living(asker, secret, token, now)
+        if token is not None:
+            _check_origin(held, request)
+        caller = _used(held, asker, now)
+        auth.check_scopes(caller.scopes, required.scopes, "key" if token is None else "session")
     except auth.AuthenticationError as error:
         held.metrics.observe_authentication_failure(error.code)
-        _log_denial(held, request, key, error.code, now)
+        _log_denial(held, request, asker, error.code, now)
         raise _unauthorized(error) from error
     except auth.ScopeError as error:
         held.metrics.observe_authentication_failure("missing_scope")
-        _log_denial(held, request, key, "missing_scope", now)
+        _log_denial(held, request, asker, "missing_scope", now)
         raise _forbidden(error) from error
+    except CrossOriginError as error:
+        held.metrics.observe_authentication_failure("cross_origin")
+        _log_denial(held, request, asker, "cross_origin", now)
+        raise ProblemError(HTTPStatus.FORBIDDEN, "cross_origin", str(error)) from error
     return caller
 
 
-def _secret(given: str | None) -> str:
-    if not given:
+def _given(held: Resources, request: Request, secret: str | None) -> tuple[str, str | None]:
+    """Return the secret of a key, and the token of a session, which is None where a key was given."""
+    cookies = held.plan.cookies
+    token = None if secret else cookies.read(request, cookies.session)
+    if not secret and not token:
         raise auth.AuthenticationError(
-            "missing_key", "send an API key as Authorization: Bearer KEY or as X-API-Key: KEY"
+            "missing_key",
+            "send an API key as Authorization: Bearer KEY or as X-API-Key: KEY, or sign in for a session",
         )
-    if len(given) > _MAX_SECRET_LENGTH:
-        raise auth.AuthenticationError("unknown_key", "this is longer than any API key")
-    return given
+    if len(secret or token or "") > _MAX_SECRET_LENGTH:
+        raise auth.AuthenticationError(
+            "unknown_key" if secret else "unknown_session", "this is longer than any API key or session"
+        )
+    return secret or "", token or None
 
 
-def _caller(held: Resources, key: ApiKey, now: dt.datetime) -> Caller:
-    if key.last_used_at is None or key.last_used_at < now - _LAST_USED_EVERY:
-        _mark_used(held, key, now)
-    reach = scope.Reach(key.tenant_id, None if key.models is None else tuple(key.models))
-    return Caller(scopes=frozenset(key.scopes), key_id=key.id, key_name=key.name, reach=reach)
+class CrossOriginError(Exception):
+    """A page that is not ours would change something with somebody's session."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "with a session, only pages of this service may change something: the request needs"
+            " Sec-Fetch-Site: same-origin, or Origin with the address of this service"
+        )
 
 
-def _mark_used(held: Resources, key: ApiKey, now: dt.datetime) -> None:
-    """Record the use of a key where the database takes it: whoever only reads must not depend on it."""
+def _check_origin(held: Resources, request: Request) -> None:
+    if request.method in SAFE_METHODS:
+        return
+    own = held.plan.origin or origin_of(str(request.base_url))
+    if not is_own(request.headers.get("sec-fetch-site"), request.headers.get("origin"), own):
+        raise CrossOriginError
+
+
+def _used(held: Resources, asker: Asker, now: dt.datetime) -> Caller:
+    """Return the caller and record the use, where the database takes it."""
+    key, found = asker.key, asker.session
+    last = found.last_seen_at if found is not None else key.last_used_at if key is not None else now
+    if last is None or last < now - _LAST_USED_EVERY:
+        _mark_used(held, asker, now)
+    return caller_of(asker)
+
+
+def _mark_used(held: Resources, asker: Asker, now: dt.datetime) -> None:
+    """Record the use of key and session: whoever only reads must not depend on it."""
     if not held.writes.may_try(now):
         return
     try:
         with held.sessions.begin() as session:
-            scope.enter(session, scope.Reach(key.tenant_id))
-            keys.mark_used(session, key.id, now, _LAST_USED_EVERY)
+            scope.enter(session, scope.Reach(asker.tenant_id))
+            if asker.session is not None:
+                idle = min(now + held.plan.idle, asker.session.expires_at)
+                people.mark_seen(
+                    session, asker.session.id, now, idle_expires_at=idle, stale=_LAST_USED_EVERY
+                )
+            if asker.key is not None:
+                keys.mark_used(session, asker.key.id, now, _LAST_USED_EVERY)
     except DBAPIError as error:
         held.writes.failed(now)
         _log.warning("key_use_not_recorded", error_type=type(error).__name__)
 
 
-def _log_denial(held: Resources, request: Request, key: ApiKey | None, code: str, now: dt.datetime) -> None:
-    """Enter what a known key was denied, where the database takes it: it is denied all the same."""
-    if key is None:
+def _log_denial(
+    held: Resources, request: Request, asker: Asker | None, code: str, now: dt.datetime
+) -> None:
+    """Enter what a known caller was denied, where the database takes it: it is denied all the same."""
+    if asker is None:
         return
-    denial = Denial(key.id, operation_of(request), Result(code))
-    suppressed = held.denials.begin(denial, now)
-    if suppressed is None:
-        return
-    is_living = denial.result is Result.MISSING_SCOPE
+    denial = Denial(asker.id, operation_of(request), Result(code))
+    is_living = denial.result in {Result.MISSING_SCOPE, Result.CROSS_ORIGIN}
     entry = Entry(
         action=Action.DENY,
         operation=denial.operation,
-        key_id=denial.key_id,
-        key_name=key.name,
         status=HTTPStatus.FORBIDDEN if is_living else HTTPStatus.UNAUTHORIZED,
         result=denial.result,
-        suppressed=suppressed,
+        **asker.names,
     )
+    log_denial(held, denial, entry, asker.tenant_id, now)
+
+
+def log_denial(held: Resources, denial: Denial, entry: Entry, tenant: uuid.UUID, now: dt.datetime) -> None:
+    """Add the entry unless one like it is of the last minute, where the database takes it."""
+    suppressed = held.denials.begin(denial, now)
+    if suppressed is None:
+        return
     try:
         if held.writes.may_try(now):
             with held.sessions.begin() as session:
-                scope.enter(session, scope.Reach(key.tenant_id))
-                add_entry(session, entry)
+                scope.enter(session, scope.Reach(tenant))
+                add_entry(session, replace(entry, suppressed=suppressed))
             return
     except SQLAlchemyError as error:
         held.writes.failed(now)
         _log.warning("denial_not_logged", error_type=type(error).__name__)
     held.denials.undo(denial, suppressed)
-    held.metrics.observe_access_not_logged(Action.DENY)
+    held.metrics.observe_access_not_logged(entry.action)
 
 
 def _unauthorized(error: auth.AuthenticationError) -> ProblemError:
@@ -255,6 +297,8 @@ def refuse_repeated_parameters(request: Request) -> None:
         )
 
 
+SignedIn = Annotated[Caller, Security(authenticate)]
+"""Whoever it is."""
 ReadsExplanations = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ])]
 ReadsFlags = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.FLAGS_READ])]
 Triages = Annotated[

@@ -53,6 +53,8 @@ Time = Annotated[AwareDatetime, BeforeValidator(_as_written), AfterValidator(_in
 Truth = Annotated[bool, BeforeValidator(_true_or_false)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=_PRINTABLE)]
 Note = Annotated[str, Field(min_length=1, max_length=MAX_NOTE_LENGTH, pattern=_PRINTABLE)]
+# OpenID Connect Core, section 2: `sub` has at most 255 ASCII characters.
+Person = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
 RequestId = Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID_LENGTH)]
 RequestIdInPath = Annotated[
     str,

@@ -91,6 +91,7 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "id", "incident_id", "version", "kind", "at", "key_id", "key_name", "from_state", "to_state",
             "severity", "reason", "note", "labels", "findings",
         ),
+        where_set=("session_id", "issuer", "person"),
     ),
     Kind.CONCEPT_VERSION: Columns(
         table="concept_versions", committed=("digest", "name", "version", "definition", "created_at")
@@ -109,6 +110,7 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "subject_kind", "subject_ids", "subjects_total", "capture_ids", "captures_total", "details",
             "purpose", "purpose_note", "status", "result", "suppressed",
         ),
+        where_set=("session_id", "issuer", "person"),
     ),
     Kind.LEGAL_HOLD: Columns(
         table="legal_holds",

@@ -69,6 +69,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "access_log": [],
         "legal_holds": [],
         "legal_hold_lifts": [],
+        "sessions": [],
         # Neither a time nor a place of its own choice.
         "log_pending": ["INSERT (kind, commitments)"],
         "log_leaves": [],
@@ -100,6 +101,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (id, incident_id, version, kind, key_id, key_name, from_state, to_state)",
             "INSERT (severity, reason, note, labels)",
             "INSERT (log_salt)",
+            "INSERT (session_id, issuer, person)",
         ],
         "webhook_messages": ["SELECT", "INSERT (event_id)"],
         "anomaly_windows": ["SELECT"],
@@ -125,6 +127,15 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (id, tenant_id, key_id, key_name, action, operation, subject_kind, subject_ids)",
             "INSERT (subjects_total, capture_ids, captures_total, details, purpose, purpose_note)",
             "INSERT (os_user, status, result, suppressed, log_salt)",
+            "INSERT (session_id, issuer, person)",
+        ],
+        # People sign in and out here. What a session may do, and until when at most, is never changed.
+        "sessions": [
+            "SELECT",
+            "INSERT (id, token_sha256, login_sha256, issuer, person, display_name, key_id)",
+            "INSERT (roles, scopes, models, last_seen_at, idle_expires_at, expires_at)",
+            "INSERT (revoked_at, ended)",
+            "UPDATE (last_seen_at, idle_expires_at, revoked_at, ended)",
         ],
         # Without a time of its own choice. The constraints see to the two keys that a lift takes.
         "legal_holds": [

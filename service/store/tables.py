@@ -330,6 +330,9 @@ class IncidentEvent(OfTenant, Base):
     at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     key_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id"))  # None: the system itself
     key_name: Mapped[str | None]  # as it was then
+    session_id: Mapped[uuid.UUID | None]  # in which it was done; None: by a key without one, or the system
+    issuer: Mapped[str | None]  # of the person
+    person: Mapped[str | None]  # who signed in, as the issuer calls him; None: a key, or the system
     from_state: Mapped[str | None]  # None: it was opened
     to_state: Mapped[str]
     severity: Mapped[str]  # of the incident after it

@@ -15,10 +15,13 @@ from service.store.tables import Flag, Incident, WebhookMessage
 
 
 class Actor(NamedTuple):
-    """The API key that acts."""
+    """Who acts: an API key, or a person in a session."""
 
-    key_id: uuid.UUID
-    name: str
+    key_id: uuid.UUID | None
+    key_name: str | None
+    session_id: uuid.UUID | None = None
+    issuer: str | None = None
+    person: str | None = None
 
 
 class Change(NamedTuple):
@@ -60,8 +63,7 @@ def apply(session: Session, incident: Incident, change: Change, actor: Actor) ->
         "incident_id": incident.id,
         "version": version,
         "kind": EventKind.TRIAGED,
-        "key_id": actor.key_id,
-        "key_name": actor.name,
+        **actor._asdict(),
         "from_state": incident.state,
         "to_state": change.to,
         "severity": incident.severity,

@@ -1,4 +1,4 @@
-"""How often a denial has an entry of its own: at most once a minute for one key, operation and reason.
+"""How often a denial has an entry of its own: at most once a minute for one caller, operation and reason.
 
 A client that is refused in a loop must not fill the log. What had no entry is counted in the next one.
 """
@@ -19,7 +19,8 @@ _MOST_KINDS: Final = 10_000
 class Denial(NamedTuple):
     """Denials that are entered together."""
 
-    key_id: uuid.UUID
+    caller_id: uuid.UUID
+    """Of the key or the session."""
     operation: str
     result: Result
 
@@ -31,7 +32,7 @@ class _Streak:
 
 
 class Denials:
-    """What one process refused lately. Of unknown keys it hears nothing: they belong to nobody."""
+    """What one process refused lately. Of unknown callers it hears nothing: they belong to nobody."""
 
     def __init__(self) -> None:
         self._streaks: OrderedDict[Denial, _Streak] = OrderedDict()

@@ -81,8 +81,7 @@ class Gate:
         return Entry(
             action=action,
             operation=self.operation,
-            key_id=caller.key_id,
-            key_name=caller.key_name,
+            **caller.names,
             subjects=subjects,
             details=details or {},
             purpose=self.purpose.code if self.purpose else None,

@@ -28,7 +28,7 @@ class Observe:
             nonlocal code
             if message["type"] == "http.response.start":
                 code = message["status"]
-                if scope["path"].removeprefix(scope.get("root_path", "")).startswith("/v1/"):
+                if scope["path"].removeprefix(scope.get("root_path", "")).startswith(("/v1/", "/auth/")):
                     MutableHeaders(scope=message)["Cache-Control"] = "no-store"
             await send(message)
 

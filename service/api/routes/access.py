@@ -10,7 +10,7 @@ from pydantic import Field
 from service.api.access.gate import Gated
 from service.api.deps import Caller, Held, ReadsAccess, reading
 from service.api.paging import link
-from service.api.parameters import Absent, PageParameters, Time
+from service.api.parameters import Absent, PageParameters, Person, Time
 from service.api.schemas.access import (
     AccessLogEntry,
     AccessLogPage,
@@ -32,6 +32,10 @@ class AccessLogParameters(PageParameters):
     """Filters of the listing; all given ones must hold."""
 
     key: uuid.UUID | Absent = Field(default=None, description="What this API key did, by its id.")
+    session: uuid.UUID | Absent = Field(default=None, description="What was done in this session.")
+    person: Person | Absent = Field(
+        default=None, description="What this person did, by the issuer's `sub`, in whichever session."
+    )
     action: AccessAction | Absent = Field(default=None, description="What was done.")
     purpose: AccessPurpose | Absent = Field(default=None, description="The purpose that was stated.")
     subject: uuid.UUID | Absent = Field(
@@ -46,6 +50,8 @@ class AccessLogParameters(PageParameters):
         """Return the store's filter."""
         return read.Filter(
             key_id=self.key,
+            session_id=self.session,
+            person=self.person,
             action=None if self.action is None else Action(self.action),
             purpose=self.purpose,
             subject=self.subject,
@@ -80,7 +86,7 @@ def list_access_log(
 
 
 class AccessRightParameters(PageParameters):
-    """In which period to count what the keys did."""
+    """In which period to count what was done."""
 
     start: Time | Absent = Field(
         default=None, alias="from", description="Start of the period, inclusive; 90 days before its end."
@@ -88,7 +94,7 @@ class AccessRightParameters(PageParameters):
     end: Time | Absent = Field(default=None, alias="to", description="End of the period, exclusive; now.")
 
 
-@router.get("/access-rights", summary="Review what each key may do and did")
+@router.get("/access-rights", summary="Review what each key and each person may do and did")
 def list_access_rights(
     *,
     held: Held,
@@ -98,10 +104,12 @@ def list_access_rights(
     request: Request,
     response: Response,
 ) -> AccessRightPage:
-    """Return one page of API keys, newest first, revoked and expired ones too.
+    """Return one page of API keys, revoked and expired ones too, and of people's sessions, newest first.
 
-    Each with its role, scopes, models and times, and how often it read text, wrote and was denied in the
-    period; never its secret. This reading is entered in the access log as `log_read` before it is answered.
+    Each with its roles, scopes, models and times, and how often it read text, wrote and was denied in the
+    period; never its secret. A session is listed when it could be used in the period; `person` and `issuer`
+    say whose it is. What was done in a session that a key signed in to, the key did. This reading is
+    entered in the access log as `log_read` before it is answered.
     """
     now = dt.datetime.now(dt.UTC)
     end = parameters.end or now
@@ -124,7 +132,7 @@ def list_access_rights(
 
 
 def _log_reading(gate: Gated, caller: Caller, parameters: PageParameters) -> None:
-    """Enter what was asked for: ids, codes and times, which is all that these parameters can be."""
+    """Enter what was asked for: ids, codes and times, and whose doings were looked at."""
     asked: dict[str, Any] = parameters.model_dump(mode="json", by_alias=True, exclude_none=True)
     asked.pop("cursor", None)
     gate.record(caller, gate.entry(caller, Action.LOG_READ, details=asked))

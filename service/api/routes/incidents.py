@@ -138,7 +138,7 @@ def change_state(
         if row is None:
             raise _unknown()
         change = _checked(row, transition, triage.list_concepts(session, row))
-        triage.apply(session, row, change, triage.Actor(caller.key_id, caller.key_name))
+        triage.apply(session, row, change, triage.Actor(**caller.names))
         add_entry(session, gate.entry(caller, Action.WRITE, one(SubjectKind.INCIDENT, incident_id)))
         session.expire_all()
         view = incidents.get_view(session, incident_id)

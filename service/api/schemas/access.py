@@ -10,6 +10,8 @@ from service import auth
 from service.api.schemas.answer import Answer
 from service.api.vocabulary import AccessAction, AccessPurpose, AccessResult, AccessSubjectKind
 from service.store.access.read import Right
+from service.store.people.tables import LoginSession
+from service.store.tables import ApiKey
 
 
 class AccessLogEntry(Answer):
@@ -19,8 +21,19 @@ class AccessLogEntry(Answer):
     seq: int = Field(description="Grows with every entry; an entry that was not committed leaves a gap.")
     tenant_id: uuid.UUID
     at: dt.datetime = Field(description="When it was entered, by the database's clock, UTC.")
-    key_id: uuid.UUID | None = Field(description="The API key that did it; null for a command.")
+    key_id: uuid.UUID | None = Field(description="The API key that did it; null for a person or a command.")
     key_name: str | None = Field(description="The key's name at that time.", examples=["night shift"])
+    session_id: uuid.UUID | None = Field(
+        description="The session in which it was done; null for a key that was sent itself, or a command."
+    )
+    issuer: str | None = Field(
+        description="Who says who the person is; null for a key or a command.",
+        examples=["https://login.example.com"],
+    )
+    person: str | None = Field(
+        description="Who signed in and did it, by the issuer's `sub`; null for a key or a command.",
+        examples=["248289761001"],
+    )
     database_login: str = Field(description="The login that the database saw.")
     os_user: str | None = Field(description="Who ran the command, by its machine; null for a key.")
     action: AccessAction = Field(description="What was done.", examples=["read_text"])
@@ -54,14 +67,23 @@ class AccessLogPage(Answer):
 
 
 class AccessRight(Answer):
-    """What one key may do, and what it did in the period."""
+    """What one key, or one person in one session, may do, and what it did in the period."""
 
-    key_id: uuid.UUID
-    name: str
+    key_id: uuid.UUID | None = Field(description="Null for a session of a person.")
+    session_id: uuid.UUID | None = Field(description="Null for a key.")
+    issuer: str | None = Field(
+        description="Who says who the person is; null for a key.", examples=["https://login.example.com"]
+    )
+    person: str | None = Field(
+        description="Whose session it is, by the issuer's `sub`; null for a key.", examples=["248289761001"]
+    )
+    name: str = Field(description="Of the key; of the person, what the issuer said at the sign-in.")
     role: str | None = Field(
-        description="The role that gave the scopes when it was made; null: they were given one by one.",
+        description="The role that gave the scopes when it was made; null: they were given one by one, or "
+        "by more than one role.",
         examples=["reviewer"],
     )
+    roles: list[str] = Field(description="All roles that gave the scopes.", examples=[["reviewer"]])
     scopes: list[str] = Field(description="`admin` stands for all.", examples=[["audit:read"]])
     models: list[str] | None = Field(
         description="Served names of the only models that it reads; null: all of its tenant.",
@@ -70,7 +92,9 @@ class AccessRight(Answer):
     may_read_text: bool = Field(description="Whether it may read texts and tokens for a stated purpose.")
     state: Literal["valid", "revoked", "expired"]
     created_at: dt.datetime = Field(description="UTC; the listing's order.")
-    expires_at: dt.datetime | None = Field(description="Null: never.")
+    expires_at: dt.datetime | None = Field(
+        description="Null: never. A session that is not used may be over before."
+    )
     last_used_at: dt.datetime | None = Field(description="To the minute; null: never.")
     revoked_at: dt.datetime | None
     text_reads: int = Field(description="Answers in the period that showed text.", examples=[12])
@@ -86,7 +110,7 @@ class AccessRight(Answer):
 
 
 class AccessRightPage(Answer):
-    """One page of keys, newest first."""
+    """One page of keys and sessions, newest first."""
 
     start: dt.datetime = Field(description="Start of the period, inclusive, UTC.")
     end: dt.datetime = Field(description="End of the period, exclusive, UTC.")
@@ -95,13 +119,40 @@ class AccessRightPage(Answer):
 
 
 def access_right(right: Right, now: dt.datetime) -> AccessRight:
-    """Return the answer for one key, with its state at ``now``; never its secret or digest."""
-    key = right.key
-    same = ("name", "role", "scopes", "models", "created_at", "expires_at", "last_used_at", "revoked_at")
+    """Return the answer for one key or session, with its state at ``now``; never its secret or digest."""
+    holder = right.holder
+    same = ("scopes", "models", "created_at", "expires_at", "revoked_at")
     return AccessRight(
-        key_id=key.id,
-        may_read_text=auth.allows(key.scopes, auth.Scope.EXPLANATIONS_READ_TEXT),
-        state=auth.state_of(key, now),
-        **{name: getattr(key, name) for name in same},
+        may_read_text=auth.allows(holder.scopes, auth.Scope.EXPLANATIONS_READ_TEXT),
+        **(_of_key(holder, now) if isinstance(holder, ApiKey) else _of_session(holder, now)),
+        **{name: getattr(holder, name) for name in same},
         **right.usage._asdict(),
     )
+
+
+def _of_key(key: ApiKey, now: dt.datetime) -> dict[str, Any]:
+    return {
+        "key_id": key.id,
+        "session_id": None,
+        "issuer": None,
+        "person": None,
+        "name": key.name,
+        "role": key.role,
+        "roles": [] if key.role is None else [key.role],
+        "state": auth.state_of(key, now),
+        "last_used_at": key.last_used_at,
+    }
+
+
+def _of_session(session: LoginSession, now: dt.datetime) -> dict[str, Any]:
+    return {
+        "key_id": None,
+        "session_id": session.id,
+        "issuer": session.issuer,
+        "person": session.person,
+        "name": session.display_name or session.person or "",
+        "role": session.roles[0] if len(session.roles) == 1 else None,
+        "roles": session.roles,
+        "state": auth.session_state_of(session, now),
+        "last_used_at": session.last_seen_at,
+    }

@@ -149,8 +149,16 @@ class IncidentEvent(Answer):
         "incident; `triaged`, a change that somebody made."
     )
     at: dt.datetime = Field(description="UTC.")
-    key_id: uuid.UUID | None = Field(description="The API key that did it; null for the system.")
+    key_id: uuid.UUID | None = Field(description="The API key that did it; null for others.")
     key_name: str | None = Field(description="The key's name at that time.", examples=["night shift"])
+    issuer: str | None = Field(
+        description="Who says who the person is; null for a key or the system.",
+        examples=["https://login.example.com"],
+    )
+    person: str | None = Field(
+        description="Who signed in and did it, by the issuer's `sub`; null for a key or the system.",
+        examples=["248289761001"],
+    )
     from_state: IncidentState | None = Field(description="Null for `opened`.")
     to_state: IncidentState
     severity: str = Field(description="The incident's after it.", examples=["critical"])
@@ -271,7 +279,8 @@ def _is_at_most(value: float | None, threshold: float | None) -> bool:
 
 def event_fields(row: EventRow) -> dict[str, Any]:
     """Return what an answer says of one event."""
-    same = ("version", "kind", "at", "key_id", "key_name", "from_state", "to_state", "severity")
+    who = ("key_id", "key_name", "issuer", "person")
+    same = ("version", "kind", "at", *who, "from_state", "to_state", "severity")
     return {
         **{name: getattr(row, name) for name in same},
         "reason_code": row.reason,

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_, union_all
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.store.access.tables import AccessEntry, Action
 from service.store.identity import capture_key
+from service.store.people.tables import LoginSession
 from service.store.read.page import Page, Position, older_than
 from service.store.tables import ApiKey, Explanation, Sample
 
@@ -20,6 +21,8 @@ class Filter:
     """Which entries to list; None means any."""
 
     key_id: uuid.UUID | None = None
+    session_id: uuid.UUID | None = None
+    person: str | None = None
     action: Action | None = None
     purpose: str | None = None
     subject: uuid.UUID | None = None  # an explanation, a capture, an incident or a key
@@ -28,7 +31,7 @@ class Filter:
 
 
 class Usage(NamedTuple):
-    """What one key did in a period."""
+    """What one key, or one session of a person, did in a period."""
 
     text_reads: int = 0
     """Answers that showed text."""
@@ -40,9 +43,9 @@ class Usage(NamedTuple):
 
 
 class Right(NamedTuple):
-    """A key and what it did."""
+    """A key, or a session of a person, and what was done by it."""
 
-    key: ApiKey
+    holder: ApiKey | LoginSession
     usage: Usage
 
 
@@ -61,21 +64,44 @@ def list_entries(session: Session, wanted: Filter, after: Position | None, limit
 def list_rights(
     session: Session, start: dt.datetime, end: dt.datetime, after: Position | None, limit: int
 ) -> Page[Right]:
-    """Return one page of keys, revoked and expired ones too, newest first; used from start up to end."""
-    query = select(ApiKey).order_by(ApiKey.created_at.desc(), ApiKey.id.desc())
+    """Return one page of keys and of people's sessions, newest first; used from start up to end.
+
+    Keys are all there are, revoked and expired ones too; sessions those that could be used in the period.
+    """
+    of_people = select(LoginSession.created_at, LoginSession.id).where(
+        LoginSession.person.is_not(None), LoginSession.created_at < end, LoginSession.expires_at >= start
+    )
+    both = union_all(select(ApiKey.created_at, ApiKey.id), of_people).subquery()
+    order = tuple_(both.c.created_at, both.c.id)
+    query = select(both).order_by(both.c.created_at.desc(), both.c.id.desc())
     if after is not None:
-        query = query.where(older_than(ApiKey.created_at, ApiKey.id, after))
-    keys = list(session.scalars(query.limit(limit + 1)))
-    page = keys[:limit]
-    used = _count_usage(session, [key.id for key in page], start, end)
-    last = page[-1] if len(keys) > limit else None
-    rights = [Right(key, used.get(key.id, Usage())) for key in page]
-    return Page(rights, Position(last.created_at, last.id) if last else None)
+        query = query.where(order < after)
+    found = [Position(*row) for row in session.execute(query.limit(limit + 1))]
+    page = found[:limit]
+    rights = _rights(session, [one.id for one in page], start, end)
+    return Page(rights, page[-1] if len(found) > limit else None)
+
+
+def _rights(
+    session: Session, ids: Sequence[uuid.UUID], start: dt.datetime, end: dt.datetime
+) -> list[Right]:
+    """Return what the keys and sessions of these ids may do and did, in this order."""
+    holders: dict[uuid.UUID, ApiKey | LoginSession] = {
+        one.id: one for one in session.scalars(select(ApiKey).where(ApiKey.id.in_(ids)))
+    }
+    holders |= {
+        one.id: one for one in session.scalars(select(LoginSession).where(LoginSession.id.in_(ids)))
+    }
+    used = _count_usage(session, AccessEntry.key_id, ids, start, end)
+    used |= _count_usage(session, AccessEntry.session_id, ids, start, end)
+    return [Right(holders[one], used.get(one, Usage())) for one in ids]
 
 
 def _narrowed(session: Session, query: Select[AccessEntry], wanted: Filter) -> Select[AccessEntry]:
     equal = (
         (AccessEntry.key_id, wanted.key_id),
+        (AccessEntry.session_id, wanted.session_id),
+        (AccessEntry.person, wanted.person),
         (AccessEntry.action, wanted.action),
         (AccessEntry.purpose, wanted.purpose),
     )
@@ -102,19 +128,23 @@ def _is_about(session: Session, subject: uuid.UUID) -> ColumnElement[bool]:
 
 
 def _count_usage(
-    session: Session, keys: Sequence[uuid.UUID], start: dt.datetime, end: dt.datetime
+    session: Session,
+    by: InstrumentedAttribute[uuid.UUID | None],
+    ids: Sequence[uuid.UUID],
+    start: dt.datetime,
+    end: dt.datetime,
 ) -> dict[uuid.UUID, Usage]:
     reads, writes = AccessEntry.action == Action.READ_TEXT, AccessEntry.action == Action.WRITE
     denials = func.sum(AccessEntry.suppressed + 1).filter(AccessEntry.action == Action.DENY)
     query = (
         select(
-            AccessEntry.key_id,
+            by,
             func.count().filter(reads),
             func.coalesce(func.sum(AccessEntry.subjects_total).filter(reads), 0),
             func.count().filter(writes),
             func.coalesce(denials, 0),
         )
-        .where(AccessEntry.key_id.in_(keys), AccessEntry.at >= start, AccessEntry.at < end)
-        .group_by(AccessEntry.key_id)
+        .where(by.in_(ids), AccessEntry.at >= start, AccessEntry.at < end)
+        .group_by(by)
     )
-    return {key: Usage(*counts) for key, *counts in session.execute(query) if key is not None}
+    return {one: Usage(*counts) for one, *counts in session.execute(query) if one is not None}

@@ -28,6 +28,9 @@ class Action(StrEnum):
     KEY_CHANGE = "key_change"
     CONFIGURATION_CHANGE = "configuration_change"
     LOG_READ = "log_read"
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
+    SESSION_CHANGE = "session_change"
 
 
 class SubjectKind(StrEnum):
@@ -39,6 +42,7 @@ class SubjectKind(StrEnum):
     EXPORT = "export"
     CONFIGURATION = "configuration"
     LEGAL_HOLD = "legal_hold"
+    SESSION = "session"
 
 
 class Result(StrEnum):
@@ -48,6 +52,10 @@ class Result(StrEnum):
     MISSING_SCOPE = "missing_scope"
     REVOKED_KEY = "revoked_key"
     EXPIRED_KEY = "expired_key"
+    REVOKED_SESSION = "revoked_session"
+    EXPIRED_SESSION = "expired_session"
+    CROSS_ORIGIN = "cross_origin"
+    FAILED = "failed"  # of a sign-in: `details` says why
 
 
 class Purpose(StrEnum):
@@ -84,6 +92,19 @@ class AccessEntry(OfTenant, Base):
         # Pages follow the time, which the database gives and nobody changes.
         Index("ix_access_log_at_id", "at", "id"),
         Index("ix_access_log_key_id_at_id", "key_id", "at", "id"),
+        Index(
+            "ix_access_log_session_id_at",
+            "session_id",
+            "at",
+            postgresql_where=text("session_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_access_log_person_at_id",
+            "person",
+            "at",
+            "id",
+            postgresql_where=text("person IS NOT NULL"),
+        ),
         Index("ix_access_log_subject_ids", "subject_ids", postgresql_using="gin"),
         Index("ix_access_log_capture_ids", "capture_ids", postgresql_using="gin"),
     )
@@ -91,9 +112,13 @@ class AccessEntry(OfTenant, Base):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # random: an entry happens once
     seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
     at: Mapped[dt.datetime] = mapped_column(server_default=text("clock_timestamp()"))
-    # Who: a key of the service, or for a command the login that the database saw and the system's user.
+    # Who: a key of the service, a person, or for a command the login that the database saw and the system's
+    # user. In a session that a key signed in to, the key.
     key_id: Mapped[uuid.UUID | None]
     key_name: Mapped[str | None]  # as it was then
+    session_id: Mapped[uuid.UUID | None]
+    issuer: Mapped[str | None]  # of the person
+    person: Mapped[str | None]  # the issuer's `sub`
     database_login: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
     os_user: Mapped[str | None]  # who ran the command, as its own machine says
     # What.

@@ -34,6 +34,9 @@ class Entry:
     operation: str
     key_id: uuid.UUID | None = None
     key_name: str | None = None
+    session_id: uuid.UUID | None = None
+    issuer: str | None = None
+    person: str | None = None
     os_user: str | None = None
     subjects: Subjects | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -59,7 +62,8 @@ def add_entry(session: Session, entry: Entry) -> uuid.UUID:
 
 
 def _columns(entry: Entry) -> dict[str, Any]:
-    same = ("action", "operation", "key_id", "key_name", "os_user", "purpose", "purpose_note")
+    who = ("key_id", "key_name", "session_id", "issuer", "person", "os_user")
+    same = ("action", "operation", *who, "purpose", "purpose_note")
     about = entry.subjects
     named = (
         {}

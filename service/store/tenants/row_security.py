@@ -16,7 +16,13 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from service.store.tenants.scope import KEY_SETTING, MODEL_NAMES_SETTING, MODELS_SETTING, NAMED
+from service.store.tenants.scope import (
+    KEY_SETTING,
+    MODEL_NAMES_SETTING,
+    MODELS_SETTING,
+    NAMED,
+    SESSION_SETTING,
+)
 
 WITHOUT: Final = frozenset({"alembic_version", "tenants"})
 """Tables whose rows are nobody's. Of `tenants` the reader may read the ids alone."""
@@ -28,9 +34,12 @@ _TENANT: Final = f"(SELECT {NAMED})"
 _IS_TENANTS: Final = f"tenant_id = {_TENANT}"
 _CONFINED: Final = f"COALESCE({_IS_TENANTS}, true)"
 _IS_USED: Final = f"EXISTS (SELECT FROM model_concepts WHERE model_concepts.digest = {SHARED}.digest)"
-_IS_ASKED_FOR: Final = (
-    f"secret_sha256 = (SELECT decode(NULLIF(current_setting('{KEY_SETTING}', true), ''), 'hex'))"
-)
+_IS_ASKED_FOR: Final = "{column} = (SELECT decode(NULLIF(current_setting('{setting}', true), ''), 'hex'))"
+_BY_DIGEST: Final = {
+    "api_keys": ("key_reader", "secret_sha256", KEY_SETTING),
+    "sessions": ("session_reader", "token_sha256", SESSION_SETTING),
+}
+"""Tables of which a row is found before its tenant is known, by whoever has its digest."""
 
 
 class Roles(NamedTuple):
@@ -105,9 +114,11 @@ def _policies(table: str, columns: set[str], roles: Roles) -> list[_Policy]:
         policies.append(_Policy("tenant_keeper", roles.keeper, _CONFINED))
     if table.startswith("log_") and roles.sequencer is not None:
         policies.append(_Policy("tenant_sequencer", roles.sequencer, "true"))
-    if table == "api_keys":
-        # Before a key is known its tenant is not. Whoever has the digest of a key finds that one key.
-        policies.append(_Policy("key_reader", roles.reader, _IS_ASKED_FOR, command="SELECT"))
+    if table in _BY_DIGEST:
+        # Before a key or a session is known its tenant is not. Whoever has its digest finds that one row.
+        name, column, setting = _BY_DIGEST[table]
+        condition = _IS_ASKED_FOR.format(column=column, setting=setting)
+        policies.append(_Policy(name, roles.reader, condition, command="SELECT"))
     return policies
 
 

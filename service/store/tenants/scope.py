@@ -22,6 +22,8 @@ MODEL_NAMES_SETTING: Final = "subtext.model_names"
 """The same by name, for what is counted by name."""
 KEY_SETTING: Final = "subtext.key"
 """SHA-256 of an API key, in hexadecimal digits: of the key that is looked for."""
+SESSION_SETTING: Final = "subtext.session"
+"""The same of a session's token."""
 OF_ALL_MODELS: Final = text(f"COALESCE(current_setting('{MODELS_SETTING}', true), '') = ''")
 """Whether the transaction meets every model of its tenant: for a query of what names no model itself."""
 DEFAULT_ID: Final = tenant_id(DEFAULT_TENANT)
@@ -103,6 +105,11 @@ def enter(session: Session, reach: Reach) -> None:
 def look_for_key(session: Session, secret_sha256: bytes) -> None:
     """Let the session's transaction meet, with a reader's rights, the API key with this digest alone."""
     _step_down(session, KEY_SETTING, secret_sha256.hex())
+
+
+def look_for_session(session: Session, token_sha256: bytes) -> None:
+    """Let the session's transaction meet, with a reader's rights, the session with this digest alone."""
+    _step_down(session, SESSION_SETTING, token_sha256.hex())
 
 
 def _step_down(session: Session, setting: str, value: str) -> str:

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import auth
-from service.metrics import AUTHENTICATION_FAILURES, Metrics
+from service.metrics import KEY_FAILURES, Metrics
 from service.store import keys
 from service.watch.key_watch import KeyWatch
 from tests.integration.service import seed
@@ -107,7 +107,7 @@ def test_unknown_expired_and_revoked_keys_each_say_so(client: TestClient, sessio
         assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
 
-def test_every_refusal_is_counted_by_its_code(
+def test_every_refusal_of_a_key_is_counted_by_its_code(
     client: TestClient, sessions: Sessions, headers_for: Callable[..., Headers]
 ) -> None:
     client.get("/v1/flags")
@@ -119,7 +119,7 @@ def test_every_refusal_is_counted_by_its_code(
 
     shown = client.get("/metrics").text
 
-    for code in AUTHENTICATION_FAILURES:
+    for code in KEY_FAILURES:
         assert f'subtext_api_authentication_failures_total{{code="{code}"}} 1.0' in shown
 
 

@@ -24,6 +24,8 @@ from service.store.configuration.write import Report
 from service.store.engine import session_factory
 from service.store.evidence import proof
 from service.store.evidence.tables import LogCheckpoint, LogLeaf, LogNode
+from service.store.people import sessions as people
+from service.store.people.sessions import NewSession
 from service.store.tables import Base, CanaryReading
 from service.store.tenants import row_security, scope
 from service.store.tenants.read import of_each
@@ -85,6 +87,7 @@ def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
     report = Report(source=str(tenant), hop=Hop.WORKER, model=model, layer=20, configuration=RUNS)
     write.note(session, [report])
     add_entry(session, Entry(action=Action.LOG_READ, operation="test", key_name=f"key of {tenant}"))
+    session_of(session, tenant, None)
     explanation.log_salt = bytes(16)
     session.flush()
     if session.get(LogLeaf, (tenant, 0)) is None:  # a tenant has one log, whichever its models
@@ -125,6 +128,24 @@ def key_of(sessions: Sessions, tenant: uuid.UUID, models: list[str] | None = Non
             models=models,
         )
     return {"Authorization": f"Bearer {secret}"}
+
+
+def session_of(session: Session, tenant: uuid.UUID, models: list[str] | None) -> dict[str, str]:
+    """Let a person sign in who may do everything; return the headers of his browser."""
+    token = auth.new_token()
+    later = seed.START.replace(year=2100)
+    new = NewSession(
+        token_sha256=auth.digest(token),
+        issuer="https://login.example",
+        person=f"person of {tenant}",
+        scopes=["admin"],
+        models=models,
+        idle_expires_at=later,
+        expires_at=later,
+    )
+    with scope.meanwhile(session, tenant):
+        people.add_session(session, new)
+    return {"Cookie": f"__Host-subtext={token}", "Sec-Fetch-Site": "same-origin"}
 
 
 def test_no_table_with_a_tenant_is_without_row_level_security(engine: Engine) -> None:
@@ -196,6 +217,7 @@ def test_by_sql_the_reader_changes_and_adds_nothing_of_another_tenant(reader_url
 
         assert connection.execute("UPDATE incidents SET state = 'dismissed'").rowcount == 0
         assert connection.execute("UPDATE api_keys SET last_used_at = now()").rowcount == 0
+        assert connection.execute("UPDATE sessions SET last_seen_at = now()").rowcount == 0
     with psycopg.connect(reader_url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         # Without a tenant it would be the default tenant's.
         connection.execute("INSERT INTO webhook_messages (event_id) VALUES (gen_random_uuid())")
@@ -208,6 +230,18 @@ def test_a_key_is_found_by_its_digest_and_no_other_with_it(sessions: Sessions, r
     with session_factory(reader)() as session:
         scope.look_for_key(session, auth.digest(secret))
         assert [key.secret_sha256 for key in keys.list_keys(session)] == [auth.digest(secret)]
+        assert people.list_sessions(session) == []
+
+
+def test_so_is_a_session(sessions: Sessions, reader: Engine) -> None:
+    with sessions.begin() as session:
+        token = session_of(session, scope.DEFAULT_ID, None)["Cookie"].removeprefix("__Host-subtext=")
+        session_of(session, scope.DEFAULT_ID, None)
+
+    with session_factory(reader)() as session:
+        scope.look_for_session(session, auth.digest(token))
+        assert [one.token_sha256 for one in people.list_sessions(session)] == [auth.digest(token)]
+        assert keys.list_keys(session) == []
 
 
 @pytest.mark.usefixtures("planted")
@@ -287,7 +321,9 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "digest": "0" * 64,
     }
     own, other = key_of(sessions, scope.DEFAULT_ID), key_of(sessions, ACME)
-    elsewhere = key_of(sessions, scope.DEFAULT_ID, ["another"])
+    with sessions.begin() as session:
+        person = session_of(session, ACME, None)
+        elsewhere = session_of(session, scope.DEFAULT_ID, ["another"])
 
     def told(headers: dict[str, str], named: Mapping[str, str]) -> dict[str, Any]:
         """Leave out the ids that were asked for, and times."""
@@ -298,7 +334,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
             answers[name] = (status, TIME.sub("TIME", body), link)
         return answers
 
-    for stranger in (other, elsewhere):
+    for stranger in (other, person, elsewhere):
         answers, as_unknown = told(stranger, ids), told(stranger, unknown)
         assert {name for name, answer in answers.items() if answer != as_unknown[name]} <= TENANTS_OWN
         for name, (status, body, _) in answers.items():

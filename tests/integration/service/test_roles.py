@@ -43,9 +43,17 @@ TRIAGED = {
     "legal_hold_lifts",
     CanaryRun.__tablename__,
     LogPending.__tablename__,
+    "sessions",
 }
 """What the service's login adds rows to: itself, and the canaries' runner."""
-UNKNOWN_TO_WORKERS = {"api_keys", "webhook_deliveries", "access_log", "legal_holds", "legal_hold_lifts"}
+UNKNOWN_TO_WORKERS = {
+    "api_keys",
+    "sessions",
+    "webhook_deliveries",
+    "access_log",
+    "legal_holds",
+    "legal_hold_lifts",
+}
 UNREAD = {"vectors", "vector_keys"}
 """What no answer of the service needs."""
 TRIGGER = "suppress_redundant_updates_trigger"
@@ -139,6 +147,23 @@ def test_the_reader_makes_no_key_and_gives_none_more_scopes_or_time(reader_url: 
         "INSERT INTO api_keys DEFAULT VALUES",
     ]
     assert refused(reader_url, "UPDATE api_keys SET last_used_at = now()") == []
+
+
+def test_the_reader_gives_no_session_more_rights_or_time(reader_url: str) -> None:
+    wanted = [
+        f"UPDATE sessions SET {change}"
+        for change in (
+            "scopes = '{admin}'",
+            "models = NULL",
+            "person = 'else'",
+            "tenant_id = gen_random_uuid()",
+            "expires_at = now()",
+            "token_sha256 = ''",
+        )
+    ] + ["DELETE FROM sessions", "INSERT INTO sessions (created_at) VALUES (now())"]
+    allowed = ["UPDATE sessions SET last_seen_at = now(), idle_expires_at = now(), revoked_at = now()"]
+
+    assert refused(reader_url, *wanted, *allowed) == wanted
 
 
 @pytest.mark.parametrize("table", TABLES)

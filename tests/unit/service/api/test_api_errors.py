@@ -70,7 +70,7 @@ def test_the_openapi_document_is_valid_and_describes_errors_as_problems() -> Non
 
     validate(document)
     assert document["openapi"].startswith("3.1")
-    assert set(document["components"]["securitySchemes"]) == {"bearer", "apiKey"}
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "apiKey", "session"}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             assert operation["summary"]
@@ -120,6 +120,9 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/log/proof": "get_log_proof",
         "/v1/legal-holds": "list_legal_holds, place_legal_hold",
         "/v1/legal-holds/{hold_id}/lift": "lift_legal_hold",
+        "/auth/session": "get_session",
+        "/auth/key": "sign_in_with_key",
+        "/auth/logout": "sign_out",
         "/healthz": "get_health",
         "/readyz": "get_readiness",
         "/metrics": "get_metrics",

@@ -18,6 +18,16 @@ def test_every_column_is_in_the_payload_or_may_change(columns: payloads.Columns)
     assert set(named) == real - payloads.NEVER
 
 
+def test_a_column_that_came_later_is_committed_to_where_it_has_a_value() -> None:
+    of_before = dict.fromkeys(payloads.COLUMNS[payloads.Kind.ACCESS].committed)
+
+    payload = payloads.payload_of(payloads.Kind.ACCESS, of_before | {"person": None})
+    with_person = payloads.payload_of(payloads.Kind.ACCESS, of_before | {"person": "anna"})
+
+    assert set(payload) == {*of_before, "v", "table"}
+    assert with_person == payload | {"person": "anna"}
+
+
 def test_a_trail_is_part_of_the_payload() -> None:
     row = {"id": "one"}
 

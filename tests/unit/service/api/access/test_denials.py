@@ -21,7 +21,7 @@ def test_a_minute_of_denials_has_one_entry_and_the_next_says_how_many_had_none()
 def test_another_key_operation_or_reason_has_an_entry_of_its_own() -> None:
     denials = Denials()
     others = [
-        DENIAL._replace(key_id=uuid.uuid4()),
+        DENIAL._replace(caller_id=uuid.uuid4()),
         DENIAL._replace(operation="list_models"),
         DENIAL._replace(result=Result.EXPIRED_KEY),
     ]
@@ -41,7 +41,7 @@ def test_an_entry_that_could_not_be_written_is_counted_in_the_next() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     denials = Denials()
     for _ in range(10_001):
-        denials.begin(DENIAL._replace(key_id=uuid.uuid4()), NOW)
+        denials.begin(DENIAL._replace(caller_id=uuid.uuid4()), NOW)
     denials.begin(DENIAL, NOW)
 
     assert denials.begin(DENIAL, NOW) is None

@@ -58,6 +58,7 @@ WORDS: dict[str, set[str]] = {
     "reason": REASONS,
     "result": {*map(str, Result)},
     "role": set(get_args(facts.Role)),
+    "roles": {*map(str, Role)},
     "reason_code": {*map(str, lifecycle.Reason)},
     "register": {QUESTION, ANSWER, *(register["name"] for register in TAXONOMY["registers"])},
     "scopes": {*map(str, Scope)},
@@ -90,12 +91,14 @@ FREE = {
     "event",  # its schema lists them
     "expects",
     "field",
+    "issuer",
     "key_name",
     "label",
     "location",  # its schema lists them
     "models",
     "model",
     "name",
+    "person",
     "plugin",  # a digest
     "request_id",
     "rows_in",

@@ -1,0 +1,1 @@
+"""People who signed in, by their sessions."""
