@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.store.engine import with_password
 from subtext_sidecar.contract.listening import PlainHttp, TlsFiles, check_address, tls_files
 from subtext_sidecar.contract.secret import read_secret
+from workers.vectors import plan
 
 
 class MonitoredSettings(BaseSettings):
@@ -84,6 +85,10 @@ class WorkerSettings(MonitoredSettings):
         default=900.0, ge=0.0, description="without a new row until a request is complete"
     )
     redis_timeout_seconds: float = Field(default=10.0, gt=1.0)
+    vectors_file: Path | None = Field(
+        default=None, description="whose vectors are kept, and for how long; without one none is"
+    )
+    vectors_key_file: Path | None = Field(default=None, description="that `subtext vectors keygen` wrote")
 
     @property
     def redis_password(self) -> str | None:
@@ -92,7 +97,19 @@ class WorkerSettings(MonitoredSettings):
             return None
         return read_secret("SUBTEXT_REDIS_PASSWORD_FILE", self.redis_password_file)
 
+    @property
+    def keeping(self) -> plan.Keeping | None:
+        """What vectors are kept, None for none; ValueError names the setting and the fix."""
+        if self.vectors_file is None:
+            return None
+        if self.vectors_key_file is None:
+            raise ValueError(
+                "SUBTEXT_VECTORS_FILE names vectors to keep, and nothing seals them:"
+                " set SUBTEXT_VECTORS_KEY_FILE to what `subtext vectors keygen` wrote"
+            )
+        return plan.load(self.vectors_file, self.vectors_key_file)
+
     @model_validator(mode="after")
-    def _has_redis_password(self) -> Self:
-        _ = self.redis_password
+    def _has_what_files_hold(self) -> Self:
+        _ = self.redis_password, self.keeping
         return self

@@ -26,6 +26,7 @@ FOLDERS = (
     ("", "workers/consumer"),
     ("", "workers/consumer/outage"),
     ("", "workers/consumer/side"),
+    ("", "workers/vectors"),
     ("", "workers/nla"),
     ("", "workers/nla/checkpoint"),
     ("", "workers/nla/engine"),

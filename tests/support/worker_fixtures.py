@@ -14,6 +14,7 @@ import redis
 from pydantic import SecretStr
 
 from service.store.engine import session_factory
+from service.store.vectors import sealing
 from subtext_sidecar.anomaly.score import Reference
 from tests.support.worker import Bench
 from workers.consumer import wiring
@@ -51,6 +52,19 @@ def worker_settings(writer_url: str, redis_url: str, concepts_file: Path, tmp_pa
         batch_entries=4,
         reclaim_idle_seconds=1.0,
     )
+
+
+@pytest.fixture
+def kept_vectors(tmp_path: Path) -> Callable[[str], dict[str, Path]]:
+    """Settings by which a worker keeps the default tenant's vectors of a model for seven days."""
+
+    def write(model: str) -> dict[str, Path]:
+        plan, key = tmp_path / "vectors.yaml", tmp_path / "vectors.key"
+        plan.write_text(f"keep: [{{tenant: default, model: {model}, days: 7}}]")
+        sealing.generate_file(key)
+        return {"vectors_file": plan, "vectors_key_file": key}
+
+    return write
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ from workers.consumer.targets import Target, Targets
 from workers.errors import STORE_ERRORS, UNUSABLE_STORES, PermanentError, is_outage
 from workers.judge.judge import Judge
 from workers.nla.decoder import Decoder, GivenFacts
+from workers.vectors.keeper import Activation, KeptBatch, VectorKeeper
 
 log = structlog.get_logger()
 
@@ -82,9 +83,13 @@ class WorkerLoop:
         stop: threading.Event,
         warm: threading.Event,
         progress: Progress,
+        vectors: VectorKeeper | None = None,
         reached: Callable[[Checkpoint], None] = lambda _: None,
     ) -> None:
-        """``warm`` is set while the decoder reads; ``reached`` is called at each Checkpoint."""
+        """``warm`` is set while the decoder reads; ``reached`` is called at each Checkpoint.
+
+        ``vectors`` None: none is kept.
+        """
         self._queue = queue
         self._decoder = decoder
         self._judge = judge
@@ -96,6 +101,7 @@ class WorkerLoop:
         self._stop = stop
         self._warm = warm
         self._progress = progress
+        self._vectors = vectors
         self._lease = Lease(queue, progress, renewal_seconds=settings.keep_alive_seconds)
         self._reached = reached
         self._source = targets.source
@@ -359,9 +365,19 @@ class WorkerLoop:
                 }
             )
             coverage.add_counts(session, ledger.to_rows(self._source, counts))
+            kept = self._keep_vectors(session, target.tenant, new)
             self._reached("stored")
             session.commit()
+        self._metrics.observe_vectors(self._model, kept)
         return stored
+
+    def _keep_vectors(self, session: Session, tenant: str, new: Sequence[pipeline.Work]) -> KeptBatch:
+        if self._vectors is None:
+            return KeptBatch()
+        samples = [
+            Activation(work.sample_id, work.captured_at, work.record) for work in new if not work.is_canary
+        ]
+        return self._vectors.keep(session, tenant, samples, dt.datetime.now(dt.UTC))
 
     def _cells(self, works: Sequence[pipeline.Work]) -> list[ledger.Cell]:
         return [ledger.cell_of(work.entry, self._model) for work in works]

@@ -8,6 +8,7 @@ from service.store.tables import FlagStatus
 from service.store.write.incidents import IncidentChange
 from subtext_sidecar.contract import dead_letters, streams
 from workers.judge.windows import Readiness
+from workers.vectors.keeper import KeptBatch, SkipReason
 
 _RATIOS = tuple(step / 20 for step in range(21))
 _SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
@@ -37,6 +38,24 @@ class WorkerMetrics:
             "subtext_canary_readings_stored",
             "Readings of canaries committed, which no other metric of readings counts",
             ["model"],
+            registry=registry,
+        )
+        self.vectors = Counter(
+            "subtext_vectors_stored",
+            "Vectors kept to be read again, sealed",
+            ["model"],
+            registry=registry,
+        )
+        self.vector_bytes = Counter(
+            "subtext_vectors_stored_bytes",
+            "Bytes of the vectors that were kept, before they were sealed",
+            ["model"],
+            registry=registry,
+        )
+        self.vectors_skipped = Counter(
+            "subtext_vectors_skipped",
+            "Vectors that were to be kept and were not, while their readings were stored",
+            ["model", "reason"],
             registry=registry,
         )
         self.fve = Histogram(
@@ -265,3 +284,18 @@ class WorkerMetrics:
         """Show the flags of a concept from before the first one."""
         for status in FlagStatus:
             self.flags.labels(model, concept, severity, status)
+
+    def start_vectors(self, model: str) -> None:
+        """Show zeros until a vector is kept; nothing of them is shown where none is to be."""
+        self.vectors.labels(model)
+        self.vector_bytes.labels(model)
+        for reason in SkipReason:
+            self.vectors_skipped.labels(model, reason)
+
+    def observe_vectors(self, model: str, kept: KeptBatch) -> None:
+        """Count what was kept of a batch, and what should have been."""
+        if kept.vectors:
+            self.vectors.labels(model).inc(kept.vectors)
+            self.vector_bytes.labels(model).inc(kept.bytes)
+        if kept.reason is not None:
+            self.vectors_skipped.labels(model, kept.reason).inc(kept.skipped)

@@ -50,6 +50,7 @@ from workers.judge.request_anomalies import RequestNull
 from workers.judge.windows import RequestTester, WindowPlan
 from workers.nla.decoder import Decoder, DecoderIdentity
 from workers.settings import WorkerSettings
+from workers.vectors.keeper import VectorKeeper
 
 log = structlog.get_logger()
 _RETRY_SECONDS = 2.0
@@ -155,8 +156,16 @@ class Parts:
             stop=self.stop,
             warm=self.warm,
             progress=self.progress,
+            vectors=self._keep_vectors(targets.model),
             reached=reached,
         )
+
+    def _keep_vectors(self, model: str) -> VectorKeeper | None:
+        keeping = self.settings.keeping
+        if keeping is None:
+            return None
+        self.metrics.start_vectors(model)
+        return VectorKeeper(keeping, model=model)
 
     def _check_probes(self, identity: DecoderIdentity) -> None:
         probes.check_fit(

@@ -1,6 +1,7 @@
 """Metrics name a model as records do, so that a query over all processes finds the same one."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,8 +44,10 @@ def families_with_a_model(metrics: WorkerMetrics) -> set[str]:
     }
 
 
-def test_every_model_label_is_the_served_name(served_name: str, make_bench: Callable[..., Bench]) -> None:
-    bench = make_bench(FakeDecoder(text=bombs), usual_traffic())
+def test_every_model_label_is_the_served_name(
+    served_name: str, make_bench: Callable[..., Bench], kept_vectors: Callable[[str], dict[str, Path]]
+) -> None:
+    bench = make_bench(FakeDecoder(text=bombs), usual_traffic(), **kept_vectors(served_name))
     assert served_name != MODEL
     for position in range(2):
         bench.add(*make_record(position=position, model=served_name))
