@@ -178,6 +178,26 @@ class PluginCounter(CounterName):
         Unit.REQUESTS,
         "It carries the proof of a canary with another prompt; it is sampled like any other.",
     )
+    REQUESTS_OF_SUBJECT = (
+        "requests_of_subject",
+        Unit.REQUESTS,
+        "It was sampled, and tells whose data it is.",
+    )
+    SUBJECT_MISSING = (
+        "subject_missing",
+        Unit.REQUESTS,
+        "It was sampled and does not tell whose data it is, where subjects are kept.",
+    )
+    SUBJECT_NOT_HONOURED = (
+        "subject_not_honoured",
+        Unit.REQUESTS,
+        "It was sampled and tells whose data it is, where no subjects are kept.",
+    )
+    IGNORED_SUBJECT = (
+        "ignored_subject",
+        Unit.REQUESTS,
+        "It was sampled, and what tells whose data it is was no such thing, or not proved.",
+    )
     IGNORED_TRACEPARENT = _of_reason("ignored", Unit.REQUESTS, TraceFault.TRACEPARENT)
     IGNORED_TRACESTATE = _of_reason("ignored", Unit.REQUESTS, TraceFault.TRACESTATE)
     IGNORED_RV = _of_reason("ignored", Unit.REQUESTS, TraceFault.RV)
@@ -322,6 +342,9 @@ UNHEEDED: Final[dict[str, CounterName]] = {
     "canary_replayed": PluginCounter.IGNORED_CANARY_REPLAYED,
     "canary_excess": PluginCounter.IGNORED_CANARY_EXCESS,
     "canary_altered": PluginCounter.IGNORED_CANARY_ALTERED,
+    "subject": PluginCounter.IGNORED_SUBJECT,
+    "subject_not_honoured": PluginCounter.SUBJECT_NOT_HONOURED,
+    "subject_missing": PluginCounter.SUBJECT_MISSING,
     **{str(fault): counter for fault, counter in IGNORED.items()},
 }
 INVALID: Final = {reason: _BY_NAME[f"dropped_invalid_{reason}"] for reason in RejectReason}

@@ -308,7 +308,7 @@ def _unobservable(plugin: dict[str, Counter[str]]) -> Metric:
 def _unheeded(plugin: dict[str, Counter[str]]) -> Metric:
     family = CounterMetricFamily(
         "subtext_requests_unheeded",
-        "Requests whose wish or trace was not heeded, by what was wrong or not allowed.",
+        "Requests whose wish, trace or data subject was not heeded, by what was wrong or not allowed.",
         labels=["model", "reason"],
     )
     for model, counts in plugin.items():

@@ -22,6 +22,7 @@ from subtext_sidecar.plugin.sampling.canary import CanaryGate
 from subtext_sidecar.plugin.sampling.gap import Gap
 from subtext_sidecar.plugin.sampling.memory import Memory
 from subtext_sidecar.plugin.sampling.split import EngineHalves
+from subtext_sidecar.plugin.sampling.subject import SubjectReader
 from subtext_sidecar.plugin.sampling.watchlist import NewRequest, RowSelection, Watchlist
 from subtext_sidecar.plugin.secret import DrawKey
 from subtext_sidecar.plugin.step import Runner, Step
@@ -57,10 +58,11 @@ class Capture:
         memory: Memory | None = None,
         known: dict[str, int] | None = None,
         configuration: str | None = None,
+        subjects: SubjectReader | None = None,
     ) -> None:
         """Follow who is not ``known``; ``overhead`` and ``memory`` are those of the capture before.
 
-        ``configuration`` is as for `set_policy`.
+        ``configuration`` is as for `set_policy`, ``subjects`` as for the watchlist.
         """
         self.overhead = overhead or Overhead()
         self._memory = memory or Memory()
@@ -80,6 +82,7 @@ class Capture:
             known=known,
             memory=self._memory,
             configuration=configuration,
+            subjects=subjects,
         )
         self._halves = halves
         # Asked for in every step, so only where it can matter.

@@ -44,6 +44,7 @@ def followed(
         "split": settings.split,
         "engines": engines,
         "queue_rows": settings.queue_rows,
+        "subjects": settings.subjects,
     }
     parts.append(configuration(Kind.PLUGIN, content))
     return Followed(

@@ -8,6 +8,7 @@ from msgspec import Meta
 from subtext_sidecar.contract.tenant import DEFAULT_TENANT, NAMES, is_tenant_name
 from subtext_sidecar.local.policy import CapturePolicy, PolicyError, check_capture
 from subtext_sidecar.local.policy_channel import SUFFIX
+from subtext_sidecar.plugin.sampling.subject import Subjects
 
 FaultPoint = Literal["load_model", "execute_model", "sample_tokens", "sender"]
 Split = Literal["none", "prefill", "decode", "both"]
@@ -15,6 +16,7 @@ Split = Literal["none", "prefill", "decode", "both"]
 MAX_IPC_PATH_BYTES: Final = 107  # sun_path of a Unix socket
 _WHERE: Final = "additional_config.subtext"
 SECRET_FILE: Final = f"{_WHERE}.secret_file"
+SUBJECT_SECRET_FILE: Final = f"{_WHERE}.subject_secret_file"
 SPLIT: Final = f"{_WHERE}.split"
 TENANT: Final = f"{_WHERE}.tenant"
 
@@ -31,6 +33,10 @@ class CaptureSettings(CapturePolicy, frozen=True, kw_only=True, forbid_unknown_f
     secret_file: Annotated[str, Meta(min_length=1)]  # keys the draw; see secret.read_key
     model: str = ""  # name on the records; empty: the served model name
     tenant: str = DEFAULT_TENANT  # whose traffic this engine serves
+    subjects: Subjects = "off"  # who may name the data subject of a request, see plugin.sampling.subject
+    subject_secret_file: Annotated[str, Meta(min_length=1)] | None = (
+        None  # makes their keys; not the draw's
+    )
     queue_rows: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096  # rows waiting for the sender thread
     # Which halves of a prefill/decode split this engine serves; null: what its kv_role says by itself.
     split: Split | None = None
@@ -62,6 +68,12 @@ def parse_settings(value: Any) -> CaptureSettings:
     if not is_tenant_name(settings.tenant):
         raise SettingsError(
             f"{TENANT} is {settings.tenant[:80]!r}: give {NAMES}; left out, it is {DEFAULT_TENANT!r}"
+        )
+    if settings.subjects != "off" and settings.subject_secret_file is None:
+        raise SettingsError(
+            f"{SUBJECT_SECRET_FILE} is missing, and {_WHERE}.subjects is {settings.subjects!r}: name a "
+            "file with the secret that subject keys are made with, which must stay the same as long as "
+            "anything that is stored; make it with `(umask 077; openssl rand -hex 32 > FILE)`"
         )
     path = settings.socket.removeprefix("ipc://")
     most = MAX_IPC_PATH_BYTES - len(SUFFIX)

@@ -73,6 +73,7 @@ def value(text: str) -> Any:
         "served name": "",
         "by `kv_role`": None,
         "data-parallel ranks": None,
+        "none": None,
     }.get(text, text)
 
 

@@ -62,6 +62,7 @@ def request_facts(
     *,
     canary: str | None = None,
     configuration: str | None = None,
+    subject: str | None = None,
 ) -> RequestFacts:
     """Return what the rows of a sampled request carry on about it; ``client_ids`` has the likeliest first.
 
@@ -78,6 +79,7 @@ def request_facts(
         role=role,
         canary=canary,
         configuration=configuration,
+        subject=subject,
     )
 
 

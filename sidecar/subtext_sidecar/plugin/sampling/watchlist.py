@@ -30,6 +30,7 @@ from subtext_sidecar.plugin.sampling.split import (
     Half,
     read_half,
 )
+from subtext_sidecar.plugin.sampling.subject import NOBODY, SubjectReader, nobody_named
 from subtext_sidecar.plugin.sampling.wheel import Wheel
 from subtext_sidecar.plugin.secret import DrawKey
 
@@ -202,11 +203,13 @@ class Watchlist:
         known: dict[str, int] | None = None,
         memory: Memory | None = None,
         configuration: str | None = None,
+        subjects: SubjectReader | None = None,
     ) -> None:
         """Follow requests of at most ``context`` positions, prompt and answer together.
 
         ``key`` is what the draws are keyed with. ``halves`` tells whether requests pass two engines.
-        ``canaries`` knows the operator's canaries; without it there are none.
+        ``canaries`` knows the operator's canaries; without it there are none. ``subjects`` reads whose data
+        a request is; without it nobody is named.
         ``mint`` returns the identity of the request with this internal id; only simulations that must come
         out alike again have one of their own. ``known`` are live requests, by the lengths of their prompts,
         about which nothing is to be decided. ``memory`` is what was learned before; ``unix_time`` is then
@@ -218,6 +221,7 @@ class Watchlist:
         self._key = key
         self._halves = halves
         self._canary_args = without_gate if canaries is None else canaries.judge
+        self._subject_of = nobody_named if subjects is None else subjects.read
         self._count = count
         self._randomized_ids = randomized_ids
         self._mint = mint
@@ -448,6 +452,9 @@ class Watchlist:
             role=role,
         )
         ids = client_ids(request.internal_id, randomized=self._randomized_ids)
+        subject = NOBODY if said.canary is not None else self._subject_of(request.extra_args)
+        if subject.counter is not None:
+            self._count(said.stratum, subject.counter, 1)
         facts = request_facts(
             ids,
             said.stratum,
@@ -456,6 +463,7 @@ class Watchlist:
             role,
             canary=said.canary,
             configuration=configuration,
+            subject=subject.key,
         )
         watch = Watch(request.internal_id, facts, randomness, choice, most_rows)
         if request.embedded:

@@ -42,7 +42,7 @@ from subtext_sidecar.plugin.overhead import Overhead
 from subtext_sidecar.plugin.sampling.canary import CanaryGate
 from subtext_sidecar.plugin.sampling.gap import Gap
 from subtext_sidecar.plugin.sampling.memory import Memory
-from subtext_sidecar.plugin.secret import SecretError, read_keys
+from subtext_sidecar.plugin.secret import SecretError, read_keys, subject_reader
 from subtext_sidecar.plugin.settings import (
     SECRET_FILE,
     CaptureSettings,
@@ -321,6 +321,7 @@ class WorkerHooks:
         """
         try:
             keys = read_keys(Path(self._settings.secret_file), SECRET_FILE)
+            subjects = subject_reader(self._settings)
         except SecretError as error:
             self._state.refuse(Refusal("bad_secret", str(error)))
             return
@@ -339,6 +340,7 @@ class WorkerHooks:
             halves=halves,
             randomized_ids=randomizes_request_ids(),
             canaries=CanaryGate(keys.canary, self._identity.model),
+            subjects=subjects,
             overhead=self._overhead,
             memory=Memory(),
         )

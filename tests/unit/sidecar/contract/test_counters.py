@@ -16,6 +16,7 @@ NAMES = {
         opt_in_not_honoured opt_out_not_honoured
         ignored_wish ignored_kv_transfer ignored_transfer_id
         ignored_canary ignored_canary_replayed ignored_canary_excess ignored_canary_altered
+        requests_of_subject subject_missing subject_not_honoured ignored_subject
         ignored_traceparent ignored_tracestate ignored_rv ignored_th ignored_inconsistent_th
         unobservable_unreadable unobservable_interrupted unobservable_capture_off
         unobservable_prefill_off

@@ -2,6 +2,10 @@
 
 import hashlib
 import hmac
+import json
+import re
+import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +14,7 @@ import pytest
 from subtext_sidecar.contract import record, subject
 from subtext_sidecar.contract.facts import RequestFacts
 from subtext_sidecar.local.block import decode_block
+from tests.support import ROOT
 from tests.support.records import block_frames, encode_header, frames, header_for, vector_bytes
 
 PLAIN = b"0123456789abcdef0123456789abcdef"
@@ -159,3 +164,24 @@ def test_what_is_no_subject_key_is_refused_everywhere(said: Any) -> None:
         with pytest.raises(record.RecordError) as caught:
             read()
         assert caught.value.reason == "bad_field"
+
+
+def test_the_gateway_of_the_documentation_names_whom_it_says_whatever_the_client_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documented = (ROOT / "docs/operations.md").read_text()
+    [program] = [
+        part for part in re.findall(r"```python\n(.*?)```", documented, re.DOTALL) if "def name_" in part
+    ]
+    (tmp_path / "subject_secret").write_bytes(PLAIN + b"\n")
+    monkeypatch.chdir(tmp_path)
+    gateway: dict[str, Any] = {}
+    exec(program, gateway)  # noqa: S102  # what operators copy
+    body = b'{"vllm_xargs": {"a": 1}, "model": "m", "vllm_xargs": {"subtext_subject": "bob", "b": 2}}'
+
+    sent = json.loads(gateway["name_subject"](body, "ada"))
+    bare = json.loads(gateway["name_subject"](b'{"vllm_xargs": null, "messages": []}', "ada"))
+
+    assert sent["vllm_xargs"].keys() == {"b", subject.ARGUMENT}
+    assert subject.read_proof(SECRET, sent["vllm_xargs"][subject.ARGUMENT], time.time()) == KEY
+    assert bare["vllm_xargs"].keys() == {subject.ARGUMENT}

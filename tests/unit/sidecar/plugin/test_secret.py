@@ -1,9 +1,13 @@
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from subtext_sidecar.plugin.secret import SecretError, key_of, read_keys
+from subtext_sidecar.contract.subject import ARGUMENT, make_proof, subject_key, tenant_secret
+from subtext_sidecar.plugin.secret import SecretError, key_of, read_keys, subject_reader
+from subtext_sidecar.plugin.settings import CaptureSettings
 from tests.support.secret import SECRET, write_secret
 
 WHERE = "additional_config.subtext.secret_file"
@@ -47,3 +51,35 @@ def test_a_file_that_cannot_be_read_is_named_with_the_fix(tmp_path: Path, name: 
 
 def test_another_secret_is_another_key() -> None:
     assert key_of(SECRET) != key_of(SECRET[:-1] + b"0")
+
+
+def settings(**changes: Any) -> CaptureSettings:
+    return CaptureSettings(layer=1, socket="ipc:///s", secret_file="-", **changes)
+
+
+def test_subjects_are_read_by_the_secret_and_tenant_of_the_engine(tmp_path: Path) -> None:
+    file = str(write_secret(tmp_path / "s", SECRET + b"\n"))
+    secret = tenant_secret(SECRET, "acme")
+    key = subject_key(secret, "ada")
+    asserted, proved = (
+        subject_reader(settings(subjects=mode, subject_secret_file=file, tenant="acme"))
+        for mode in ("asserted", "proved")
+    )
+
+    assert asserted is not None
+    assert proved is not None
+    assert asserted.read({ARGUMENT: "ada"}).key == key
+    assert proved.read({ARGUMENT: "ada"}).key is None
+    assert proved.read({ARGUMENT: make_proof(secret, key, int(time.time()) + 60)}).key == key
+
+
+def test_without_subjects_no_secret_of_theirs_is_read(tmp_path: Path) -> None:
+    assert subject_reader(settings()) is None
+    assert subject_reader(settings(subject_secret_file=str(tmp_path / "none"))) is None
+
+
+def test_subjects_without_a_usable_secret_are_refused_by_name(tmp_path: Path) -> None:
+    file = str(write_secret(tmp_path / "s", b"short"))
+
+    with pytest.raises(SecretError, match=r"additional_config\.subtext\.subject_secret_file: .*not 5"):
+        subject_reader(settings(subjects="proved", subject_secret_file=file))

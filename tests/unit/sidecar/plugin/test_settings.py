@@ -53,6 +53,13 @@ def test_the_socket_leaves_room_for_the_one_beside_it() -> None:
         ({"split": "kv_both"}, "split"),
         ({"engines": 0}, "engines"),
         ({"tenant": 5}, "tenant"),
+        ({"subjects": "claimed"}, "subjects"),
+        (
+            {"subjects": "asserted"},
+            r"additional_config\.subtext\.subject_secret_file is missing.*'asserted'",
+        ),
+        ({"subjects": "proved"}, r"subject_secret_file is missing.*openssl"),
+        ({"subjects": "proved", "subject_secret_file": ""}, "subject_secret_file"),
         ({"tenant": ""}, r"additional_config\.subtext\.tenant is ''"),
         (
             {"tenant": "Acme Inc"},
