@@ -10,8 +10,8 @@ from service.store.base import Base
 from service.store.canary import tables as canary
 from service.store.configuration import tables as configuration
 from service.store.evidence import tables as evidence
-from service.store.retention import tables as retention
 from service.store.people import tables as people
+from service.store.retention import tables as retention
 from service.store.tenants import tables as tenants
 from service.store.vectors import tables as vectors
 

@@ -12,8 +12,8 @@ from service.evidence.row import Row
 from service.evidence.tombstones import tombstone_payload
 from service.store.access.tables import AccessEntry
 from service.store.base import OfTenant, values_of
-from service.store.retention.tables import LegalHold, LegalHoldLift
 from service.store.evidence.tables import LogTombstone
+from service.store.retention.tables import LegalHold, LegalHoldLift
 from service.store.tables import (
     ConceptMatch,
     ConceptVersion,
