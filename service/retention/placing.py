@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
@@ -73,8 +73,7 @@ def place(session: Session, scope: Scope, reason: str, reference: str | None, ac
         request_names=None if request is None else names_of(request),
         reason=reason,
         reference=reference,
-        key_id=actor.key_id,
-        key_name=actor.name,
+        **_key_of(actor),
         log_salt=salt,
         **criteria,
     )
@@ -105,8 +104,7 @@ def lift(session: Session, hold: View, reason: str, actor: Actor) -> LiftStep:
         step=step,
         step_before=None if asked is None else LiftStep.ASKED,
         reason=reason,
-        key_id=actor.key_id,
-        key_name=actor.name,
+        **_key_of(actor),
         log_salt=salt,
     )
     try:
@@ -141,6 +139,12 @@ def list_holds(
     page = holds[:limit]
     last = page[-1] if len(holds) > limit else None
     return Page(_views(session, page), Position(last.placed_at, last.id) if last else None)
+
+
+def _key_of(actor: Actor) -> dict[str, Any]:
+    if actor.key_id is None or actor.key_name is None:
+        raise NotAllowedStepError("key_needed", "people in sessions place and lift no holds yet: use a key")
+    return {"key_id": actor.key_id, "key_name": actor.key_name}
 
 
 def _find_model(session: Session, name: str) -> uuid.UUID:

@@ -215,7 +215,7 @@ def test_the_database_itself_wants_two_keys_and_the_order_of_their_steps(
         seed.add_model(session)
         hold = seed.add_hold(session, one, model="tiny")
 
-    def insert(url: str, step: str, before: str | None, key: uuid.UUID, tenant: uuid.UUID) -> None:
+    def insert(url: str, step: str, before: str | None, key: uuid.UUID | None, tenant: uuid.UUID) -> None:
         with psycopg.connect(url) as connection:
             connection.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(tenant)])
             connection.execute(
