@@ -27,6 +27,7 @@ from service.api.routes import (
     precision,
     prevalence,
     requests,
+    retention,
     statement,
 )
 
@@ -77,6 +78,7 @@ def create_app(resources: Resources) -> FastAPI:
         access,
         evidence,
         holds,
+        retention,
     ):
         api.include_router(routes.router)
     app.include_router(api)

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     CONCEPT_VERSION = "concept_version"
     DECODER = "decoder"
     ACCESS = "access"
+    RETENTION_VERSION = "retention_version"
     LEGAL_HOLD = "legal_hold"
     LEGAL_HOLD_LIFT = "legal_hold_lift"
 
@@ -101,6 +102,13 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "id", "seq", "at", "key_id", "key_name", "database_login", "os_user", "action", "operation",
             "subject_kind", "subject_ids", "subjects_total", "capture_ids", "captures_total", "details",
             "purpose", "purpose_note", "status", "result", "suppressed",
+        ),
+    ),
+    Kind.RETENTION_VERSION: Columns(
+        table="retention_versions",
+        committed=(
+            "id", "model_id", "retention_class", "floor_days", "ceiling_days", "period_days",
+            "in_force_from", "reason", "key_id", "key_name", "set_at",
         ),
     ),
     Kind.LEGAL_HOLD: Columns(

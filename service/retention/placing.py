@@ -69,7 +69,7 @@ def place(session: Session, scope: Scope, reason: str, reference: str | None, ac
     salt = new_salt()
     insertion = insert(LegalHold).values(
         id=uuid.uuid4(),
-        model_id=None if model is None else _find_model(session, model),
+        model_id=None if model is None else find_model(session, model),
         request_names=None if request is None else names_of(request),
         reason=reason,
         reference=reference,
@@ -143,7 +143,8 @@ def list_holds(
     return Page(_views(session, page), Position(last.placed_at, last.id) if last else None)
 
 
-def _find_model(session: Session, name: str) -> uuid.UUID:
+def find_model(session: Session, name: str) -> uuid.UUID:
+    """Return the id of the tenant's model; raises UnknownModelError."""
     found = session.scalar(select(Model.id).where(Model.name == name))
     if found is None:
         raise UnknownModelError(name)

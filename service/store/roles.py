@@ -66,6 +66,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "configuration_periods": ["SELECT", "INSERT", "UPDATE (last_seen_at, ended_at)"],
         "api_keys": [],
         "access_log": [],
+        "retention_versions": [],
         "legal_holds": [],
         "legal_hold_lifts": [],
         # Neither a time nor a place of its own choice.
@@ -120,6 +121,12 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (id, tenant_id, key_id, key_name, action, operation, subject_kind, subject_ids)",
             "INSERT (subjects_total, capture_ids, captures_total, details, purpose, purpose_note)",
             "INSERT (os_user, status, result, suppressed, log_salt)",
+        ],
+        # Nor is a period set for the past, or outside of its class: constraints see to it.
+        "retention_versions": [
+            "SELECT",
+            "INSERT (id, model_id, retention_class, floor_days, ceiling_days, period_days, in_force_from)",
+            "INSERT (reason, key_id, key_name, log_salt)",
         ],
         # Without a time of its own choice. The constraints see to the two keys that a lift takes.
         "legal_holds": [

@@ -39,6 +39,7 @@ class SubjectKind(StrEnum):
     EXPORT = "export"
     CONFIGURATION = "configuration"
     LEGAL_HOLD = "legal_hold"
+    RETENTION_VERSION = "retention_version"
 
 
 class Result(StrEnum):

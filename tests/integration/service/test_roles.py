@@ -38,13 +38,21 @@ TRIAGED = {
     "webhook_messages",
     "webhook_deliveries",
     "access_log",
+    "retention_versions",
     "legal_holds",
     "legal_hold_lifts",
     CanaryRun.__tablename__,
     LogPending.__tablename__,
 }
 """What the service's login adds rows to: itself, and the canaries' runner."""
-UNKNOWN_TO_WORKERS = {"api_keys", "webhook_deliveries", "access_log", "legal_holds", "legal_hold_lifts"}
+UNKNOWN_TO_WORKERS = {
+    "api_keys",
+    "webhook_deliveries",
+    "access_log",
+    "retention_versions",
+    "legal_holds",
+    "legal_hold_lifts",
+}
 TRIGGER = "suppress_redundant_updates_trigger"
 LATER = "CREATE TABLE later (id integer)"
 
