@@ -23,6 +23,7 @@ class Scope(StrEnum):
     AUDIT_READ = "audit:read"  # who read what, and what every key may do
     HOLDS_READ = "holds:read"
     HOLDS_WRITE = "holds:write"  # places legal holds, and asks or confirms to lift them
+    RETENTION_WRITE = "retention:write"  # sets for how long rows are kept
     ADMIN = "admin"
 
 
@@ -46,7 +47,13 @@ SCOPES: Final[Mapping[Role, Sequence[Scope]]] = {
     # Tells whether the audit was done, and needs nobody's text for it.
     Role.AUDITOR: (*_METADATA, Scope.AUDIT_READ, Scope.HOLDS_READ, Scope.HOLDS_WRITE),
     # Keeps the audit running. With an auditor he has the two keys that lift a hold.
-    Role.OPERATOR: (Scope.COVERAGE_READ, Scope.EXPLANATIONS_READ, Scope.HOLDS_READ, Scope.HOLDS_WRITE),
+    Role.OPERATOR: (
+        Scope.COVERAGE_READ,
+        Scope.EXPLANATIONS_READ,
+        Scope.HOLDS_READ,
+        Scope.HOLDS_WRITE,
+        Scope.RETENTION_WRITE,
+    ),
 }
 """By role. ``admin`` is of none."""
 

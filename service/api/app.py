@@ -28,6 +28,7 @@ from service.api.routes import (
     prevalence,
     requests,
     sign_in,
+    retention,
     statement,
 )
 
@@ -79,6 +80,7 @@ def create_app(resources: Resources) -> FastAPI:
         access,
         evidence,
         holds,
+        retention,
     ):
         api.include_router(routes.router)
     app.include_router(api)

@@ -312,6 +312,9 @@ WritesHolds = Annotated[
     Caller,
     Security(authenticate, scopes=[auth.Scope.HOLDS_READ, auth.Scope.HOLDS_WRITE]),
 ]
+WritesRetention = Annotated[
+    Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ, auth.Scope.RETENTION_WRITE])
+]
 ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
 ReadsRequests = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from service.api.access import disclosure
 from service.coverage import gaps
 from service.incidents import clocks, lifecycle
+from service.retention import classes
 from service.store.access import tables as access
 from subtext_sidecar.contract import configuration, counters, equations
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     IncidentEventKind = lifecycle.EventKind
     IncidentReason = lifecycle.Reason
     Withholding = disclosure.Withholding
+    RetentionClass = classes.RetentionClass
     AccessAction = access.Action
     AccessPurpose = access.Purpose
     AccessResult = access.Result
@@ -42,6 +44,7 @@ else:
     IncidentEventKind = Literal[tuple(map(str, lifecycle.EventKind))]
     IncidentReason = Literal[tuple(map(str, lifecycle.Reason))]
     Withholding = Literal[tuple(map(str, disclosure.Withholding))]
+    RetentionClass = Literal[tuple(map(str, classes.RetentionClass))]
     AccessAction = Literal[tuple(map(str, access.Action))]
     AccessPurpose = Literal[tuple(map(str, access.Purpose))]
     AccessResult = Literal[tuple(map(str, access.Result))]

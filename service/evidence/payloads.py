@@ -28,6 +28,7 @@ class Kind(StrEnum):
     CONCEPT_VERSION = "concept_version"
     DECODER = "decoder"
     ACCESS = "access"
+    RETENTION_VERSION = "retention_version"
     LEGAL_HOLD = "legal_hold"
     LEGAL_HOLD_LIFT = "legal_hold_lift"
     TOMBSTONE = "tombstone"
@@ -111,6 +112,13 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "purpose", "purpose_note", "status", "result", "suppressed",
         ),
         where_set=("session_id", "issuer", "person"),
+    ),
+    Kind.RETENTION_VERSION: Columns(
+        table="retention_versions",
+        committed=(
+            "id", "model_id", "retention_class", "floor_days", "ceiling_days", "period_days",
+            "in_force_from", "reason", "key_id", "key_name", "set_at",
+        ),
     ),
     Kind.LEGAL_HOLD: Columns(
         table="legal_holds",

@@ -69,11 +69,11 @@ def place(session: Session, scope: Scope, reason: str, reference: str | None, ac
     salt = new_salt()
     insertion = insert(LegalHold).values(
         id=uuid.uuid4(),
-        model_id=None if model is None else _find_model(session, model),
+        model_id=None if model is None else find_model(session, model),
         request_names=None if request is None else names_of(request),
         reason=reason,
         reference=reference,
-        **_key_of(actor),
+        **key_of(actor),
         log_salt=salt,
         **criteria,
     )
@@ -104,7 +104,7 @@ def lift(session: Session, hold: View, reason: str, actor: Actor) -> LiftStep:
         step=step,
         step_before=None if asked is None else LiftStep.ASKED,
         reason=reason,
-        **_key_of(actor),
+        **key_of(actor),
         log_salt=salt,
     )
     try:
@@ -141,13 +141,15 @@ def list_holds(
     return Page(_views(session, page), Position(last.placed_at, last.id) if last else None)
 
 
-def _key_of(actor: Actor) -> dict[str, Any]:
+def key_of(actor: Actor) -> dict[str, Any]:
+    """Return the columns that name a key; raises NotAllowedStepError for a person in a session."""
     if actor.key_id is None or actor.key_name is None:
         raise NotAllowedStepError("key_needed", "people in sessions place and lift no holds yet: use a key")
     return {"key_id": actor.key_id, "key_name": actor.key_name}
 
 
-def _find_model(session: Session, name: str) -> uuid.UUID:
+def find_model(session: Session, name: str) -> uuid.UUID:
+    """Return the id of the tenant's model; raises UnknownModelError."""
     found = session.scalar(select(Model.id).where(Model.name == name))
     if found is None:
         raise UnknownModelError(name)

@@ -67,6 +67,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "configuration_periods": ["SELECT", "INSERT", "UPDATE (last_seen_at, ended_at)"],
         "api_keys": [],
         "access_log": [],
+        "retention_versions": [],
         "legal_holds": [],
         "legal_hold_lifts": [],
         "sessions": [],
@@ -136,6 +137,12 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (roles, scopes, models, last_seen_at, idle_expires_at, expires_at)",
             "INSERT (revoked_at, ended)",
             "UPDATE (last_seen_at, idle_expires_at, revoked_at, ended)",
+        ],
+        # Nor is a period set for the past, or outside of its class: constraints see to it.
+        "retention_versions": [
+            "SELECT",
+            "INSERT (id, model_id, retention_class, floor_days, ceiling_days, period_days, in_force_from)",
+            "INSERT (reason, key_id, key_name, log_salt)",
         ],
         # Without a time of its own choice. The constraints see to the two keys that a lift takes.
         "legal_holds": [

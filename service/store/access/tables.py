@@ -43,6 +43,7 @@ class SubjectKind(StrEnum):
     CONFIGURATION = "configuration"
     LEGAL_HOLD = "legal_hold"
     SESSION = "session"
+    RETENTION_VERSION = "retention_version"
 
 
 class Result(StrEnum):

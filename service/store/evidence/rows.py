@@ -13,7 +13,7 @@ from service.evidence.tombstones import tombstone_payload
 from service.store.access.tables import AccessEntry
 from service.store.base import OfTenant, values_of
 from service.store.evidence.tables import LogTombstone
-from service.store.retention.tables import LegalHold, LegalHoldLift
+from service.store.retention.tables import LegalHold, LegalHoldLift, RetentionVersion
 from service.store.tables import (
     ConceptMatch,
     ConceptVersion,
@@ -33,6 +33,7 @@ _SIMPLE: Final[tuple[tuple[Kind, type[OfTenant], str, str], ...]] = (
     (Kind.FLAG, Flag, "id", "created_at"),
     (Kind.INCIDENT_EVENT, IncidentEvent, "id", "at"),
     (Kind.ACCESS, AccessEntry, "id", "at"),
+    (Kind.RETENTION_VERSION, RetentionVersion, "id", "set_at"),
     (Kind.LEGAL_HOLD, LegalHold, "id", "placed_at"),
     (Kind.LEGAL_HOLD_LIFT, LegalHoldLift, "id", "at"),
 )

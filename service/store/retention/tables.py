@@ -1,4 +1,4 @@
-"""Legal holds. Triggers refuse every change and deletion, to the tables' owner too."""
+"""Periods of retention and legal holds. Triggers refuse every change and deletion, to their owner too."""
 
 import datetime as dt
 import uuid
@@ -25,6 +25,51 @@ class LiftStep(StrEnum):
 
     ASKED = "asked"
     CONFIRMED = "confirmed"
+
+
+class RetentionVersion(OfTenant, Base):
+    """For how long rows of a tenant, or of one of its models, are kept from some time on.
+
+    Of a tenant and of a model the version that came into force last counts, and a model's own before its
+    tenant's. A later one is another row.
+    """
+
+    __tablename__ = "retention_versions"
+    __table_args__ = (
+        CheckConstraint(
+            "retention_class IN ('ai_act', 'hipaa', 'minimal', 'custom')", name="retention_class"
+        ),
+        # As service.retention.classes has them: nobody sets another by SQL.
+        CheckConstraint(
+            "(retention_class <> 'ai_act' OR COALESCE(floor_days, 0) >= 183)"
+            " AND (retention_class <> 'hipaa' OR COALESCE(floor_days, 0) >= 2192)"
+            " AND (retention_class <> 'minimal' OR COALESCE(ceiling_days, 31) <= 30)",
+            name="bounds",
+        ),
+        CheckConstraint(
+            "period_days >= 1 AND period_days >= COALESCE(floor_days, 1) OR period_days IS NULL",
+            name="floor",
+        ),
+        CheckConstraint(
+            "ceiling_days IS NULL OR COALESCE(period_days <= ceiling_days, false)", name="ceiling"
+        ),
+        CheckConstraint("in_force_from >= set_at", name="in_force_from"),  # nothing is set for the past
+        # Pages follow set_at, which never changes.
+        Index("ix_retention_versions_tenant_id_set_at_id", "tenant_id", "set_at", "id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # random
+    model_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("models.id"))  # None: all of the tenant
+    retention_class: Mapped[str]  # a RetentionClass
+    floor_days: Mapped[int | None]
+    ceiling_days: Mapped[int | None]
+    period_days: Mapped[int | None]  # None: rows are kept for good
+    in_force_from: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    reason: Mapped[str]
+    key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"))
+    key_name: Mapped[str]  # as it was then
+    set_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 
 
 class LegalHold(OfTenant, Base):

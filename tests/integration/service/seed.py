@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import FindingKind
-from service.retention import placing
+from service.retention import periods, placing
+from service.retention.classes import RetentionClass
 from service.store import keys
 from service.store.tables import (
     ConceptMatch,
@@ -65,6 +66,21 @@ def add_actor(session: Session, tenant: uuid.UUID = scope.DEFAULT_ID) -> Actor:
 def add_hold(session: Session, by: Actor | None = None, **criteria: Any) -> uuid.UUID:
     """Place a legal hold; the criteria are those of `placing.Scope`."""
     return placing.place(session, placing.Scope(**criteria), "a case", None, by or add_actor(session))
+
+
+def add_period(
+    session: Session,
+    period_days: int | None,
+    *,
+    model: str | None = None,
+    retention_class: RetentionClass = RetentionClass.CUSTOM,
+    by: Actor | None = None,
+) -> uuid.UUID:
+    """Set for how long rows are kept."""
+    asked = periods.NewPeriod(
+        model=model, retention_class=retention_class, period_days=period_days, reason="a duty"
+    )
+    return periods.set_period(session, asked, by or add_actor(session)).version.id
 
 
 class Audited(NamedTuple):

@@ -39,6 +39,7 @@ TRIAGED = {
     "webhook_messages",
     "webhook_deliveries",
     "access_log",
+    "retention_versions",
     "legal_holds",
     "legal_hold_lifts",
     CanaryRun.__tablename__,
@@ -51,6 +52,7 @@ UNKNOWN_TO_WORKERS = {
     "sessions",
     "webhook_deliveries",
     "access_log",
+    "retention_versions",
     "legal_holds",
     "legal_hold_lifts",
 }

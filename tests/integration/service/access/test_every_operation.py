@@ -43,6 +43,9 @@ CALLS = {
         "/v1/incidents/{incident}/transitions",
         {"version": 1, "to": "dismissed", "reason_code": "duplicate", "note": "THE-NOTE"},
     ),
+    "get_retention": Call(),
+    "list_retention_versions": Call(),
+    "set_retention": Call(body={"retention_class": "ai_act", "period_days": 200, "reason": "THE-NOTE"}),
     "list_legal_holds": Call(),
     "place_legal_hold": Call(body={"scope": {"model": "tiny"}, "reason": "THE-NOTE"}),
     "lift_legal_hold": Call("/v1/legal-holds/{hold}/lift", {"reason": "THE-NOTE"}),
@@ -224,7 +227,12 @@ def test_while_the_log_cannot_be_written_text_log_and_writes_fail_and_nothing_el
             assert (answer.status_code, answer.json()["code"]) == (503, "access_not_logged")
             assert answer.headers["retry-after"] == "5"
 
-    assert failed == SHOWING_TEXT | SHOWING_ACCESS | {"change_state", "place_legal_hold", "lift_legal_hold"}
+    assert failed == SHOWING_TEXT | SHOWING_ACCESS | {
+        "change_state",
+        "place_legal_hold",
+        "lift_legal_hold",
+        "set_retention",
+    }
     assert 'subtext_api_access_log_failures_total{action="read_text"} 4.0' in client.get("/metrics").text
 
 

@@ -46,6 +46,14 @@ def test_every_failure_is_a_problem_document(
     assert problem.type == f"urn:subtext:problem:{code}"
 
 
+def test_a_method_that_a_path_does_not_take_is_told_those_that_it_does(app: FastAPI) -> None:
+    allowed = {
+        path: TestClient(app).put(path).headers["allow"] for path in ("/v1/flags", "/v1/legal-holds")
+    }
+
+    assert allowed == {"/v1/flags": "GET", "/v1/legal-holds": "GET, POST"}
+
+
 def test_a_bug_is_a_500_problem_that_tells_nothing_inside(app: FastAPI) -> None:
     @app.get("/bug")
     def bug() -> None:
@@ -118,6 +126,8 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/access-rights": "list_access_rights",
         "/v1/log/checkpoint": "get_log_checkpoint",
         "/v1/log/proof": "get_log_proof",
+        "/v1/retention": "get_retention, set_retention",
+        "/v1/retention/versions": "list_retention_versions",
         "/v1/legal-holds": "list_legal_holds, place_legal_hold",
         "/v1/legal-holds/{hold_id}/lift": "lift_legal_hold",
         "/auth/session": "get_session",

@@ -1,6 +1,6 @@
-"""Keep legal holds, and who asked and who confirmed to lift them, in tables to which rows are only added.
+"""Keep periods of retention, legal holds and who lifted them, in tables to which rows are only added.
 
-Two new tables, so no other is locked. Their triggers refuse every change to everybody, the owner too.
+New tables, so no other is locked. Their triggers refuse every change to everybody, the owner too.
 """
 
 import sqlalchemy as sa
@@ -25,7 +25,7 @@ _REFUSE = """
     END
     $$
 """
-_TABLES = ("legal_holds", "legal_hold_lifts")
+_TABLES = ("retention_versions", "legal_holds", "legal_hold_lifts")
 
 
 def _tenant() -> sa.Column[object]:
@@ -37,6 +37,67 @@ def _at(name: str) -> sa.Column[object]:
 
 
 def upgrade() -> None:
+    _create_versions()
+    _create_holds()
+    op.execute(_REFUSE)
+    for table in _TABLES:
+        op.execute(
+            f"CREATE TRIGGER {table}_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION retention_refuse_change()"
+        )
+        # In replication's mode too, which an administrator can give himself.
+        op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_is_append_only")
+
+
+def _create_versions() -> None:
+    op.create_table(
+        "retention_versions",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("model_id", sa.Uuid(), nullable=True),
+        sa.Column("retention_class", sa.Text(), nullable=False),
+        sa.Column("floor_days", sa.Integer(), nullable=True),
+        sa.Column("ceiling_days", sa.Integer(), nullable=True),
+        sa.Column("period_days", sa.Integer(), nullable=True),
+        _at("in_force_from"),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("key_id", sa.Uuid(), nullable=False),
+        sa.Column("key_name", sa.Text(), nullable=False),
+        _at("set_at"),
+        sa.Column("log_salt", postgresql.BYTEA(), nullable=True),
+        _tenant(),
+        sa.CheckConstraint(
+            "retention_class IN ('ai_act', 'hipaa', 'minimal', 'custom')",
+            name=op.f("ck_retention_versions_retention_class"),
+        ),
+        sa.CheckConstraint(
+            "(retention_class <> 'ai_act' OR COALESCE(floor_days, 0) >= 183)"
+            " AND (retention_class <> 'hipaa' OR COALESCE(floor_days, 0) >= 2192)"
+            " AND (retention_class <> 'minimal' OR COALESCE(ceiling_days, 31) <= 30)",
+            name=op.f("ck_retention_versions_bounds"),
+        ),
+        sa.CheckConstraint(
+            "period_days >= 1 AND period_days >= COALESCE(floor_days, 1) OR period_days IS NULL",
+            name=op.f("ck_retention_versions_floor"),
+        ),
+        sa.CheckConstraint(
+            "ceiling_days IS NULL OR COALESCE(period_days <= ceiling_days, false)",
+            name=op.f("ck_retention_versions_ceiling"),
+        ),
+        sa.CheckConstraint("in_force_from >= set_at", name=op.f("ck_retention_versions_in_force_from")),
+        sa.ForeignKeyConstraint(
+            ["model_id"], ["models.id"], name=op.f("fk_retention_versions_model_id_models")
+        ),
+        sa.ForeignKeyConstraint(
+            ["key_id"], ["api_keys.id"], name=op.f("fk_retention_versions_key_id_api_keys")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_retention_versions")),
+    )
+    op.create_index(
+        "ix_retention_versions_tenant_id_set_at_id", "retention_versions", ["tenant_id", "set_at", "id"]
+    )
+
+
+def _create_holds() -> None:
     time = sa.DateTime(timezone=True)
     op.create_table(
         "legal_holds",
@@ -110,14 +171,6 @@ def upgrade() -> None:
         ["hold_id"],
         postgresql_where=sa.text("step = 'confirmed'"),
     )
-    op.execute(_REFUSE)
-    for table in _TABLES:
-        op.execute(
-            f"CREATE TRIGGER {table}_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
-            " FOR EACH STATEMENT EXECUTE FUNCTION retention_refuse_change()"
-        )
-        # In replication's mode too, which an administrator can give himself.
-        op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_is_append_only")
 
 
 def downgrade() -> None:

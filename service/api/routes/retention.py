@@ -1,0 +1,103 @@
+"""For how long rows are kept: what is in force, what was, and setting it anew."""
+
+import datetime as dt
+from http import HTTPStatus
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+
+from service.api.access.gate import Gated, one
+from service.api.deps import Held, ReadsCoverage, WritesRetention, reading, writing
+from service.api.http.responses import problems
+from service.api.paging import link
+from service.api.parameters import Absent, NoParameters, PageParameters, Parameters, Time
+from service.api.schemas.retention import (
+    AskedPeriod,
+    RetentionInForce,
+    RetentionPage,
+    RetentionVersion,
+    retention_version,
+)
+from service.errors import FieldError, ProblemError, invalid_input
+from service.retention import periods
+from service.retention.classes import PeriodError
+from service.retention.placing import UnknownModelError
+from service.store.access.tables import Action, SubjectKind
+from service.store.access.write import add_entry
+from service.store.triage import Actor
+
+router = APIRouter(tags=["retention"])
+_LISTING: Final = "retention versions"
+
+
+class RetentionParameters(Parameters):
+    """At which time."""
+
+    at: Time | Absent = Field(default=None, description="In force at this time; default: now.")
+
+
+@router.get("/retention", summary="Get for how long rows are kept")
+def get_retention(
+    held: Held, caller: ReadsCoverage, parameters: Annotated[RetentionParameters, Query()]
+) -> RetentionInForce:
+    """Return the periods in force at a time: the tenant's, and those of models that have their own.
+
+    Without either nothing is removed. A legal hold comes before every period.
+    """
+    at = parameters.at or dt.datetime.now(dt.UTC)
+    with reading(held, caller) as session:
+        found = periods.list_in_force(session, at)
+    return RetentionInForce(as_of=at, items=[retention_version(view) for view in found])
+
+
+@router.get("/retention/versions", summary="List every period that was set, newest first")
+def list_retention_versions(
+    held: Held,
+    caller: ReadsCoverage,
+    parameters: Annotated[PageParameters, Query()],
+    request: Request,
+    response: Response,
+) -> RetentionPage:
+    """Return one page of all versions, also of those that are to come into force. None ever changes."""
+    after = link.position(parameters, caller.listing(_LISTING))
+    with reading(held, caller) as session:
+        page = periods.list_versions(session, after, parameters.limit)
+    return RetentionPage(
+        items=[retention_version(view) for view in page.items],
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_LISTING), page.next),
+    )
+
+
+@router.post(
+    "/retention", summary="Set for how long rows are kept", responses=problems(HTTPStatus.BAD_REQUEST)
+)
+def set_retention(
+    held: Held,
+    caller: WritesRetention,
+    gate: Gated,
+    _parameters: Annotated[NoParameters, Query()],
+    asked: AskedPeriod,
+) -> RetentionVersion:
+    """Add a version and return it: from then on rows older than the period are removed by retention runs.
+
+    A period below the floor or above the ceiling of its class is refused. What is removed does not come
+    back. A key that is for some models alone names one of them.
+    """
+    if caller.reach.models is not None and asked.model is None:
+        raise _wrong("model", "model_required", "name one of the models that this key is for")
+    with writing(held, caller) as session:
+        try:
+            view = periods.set_period(session, asked.stored(), Actor(caller.key_id, caller.key_name))
+        except PeriodError as error:
+            raise _wrong(error.field, error.code, str(error)) from error
+        except UnknownModelError as error:
+            message = "no model of this name is known; `GET /v1/models` lists those that are"
+            raise _wrong("model", "unknown_model", message) from error
+        subjects = one(SubjectKind.RETENTION_VERSION, view.version.id)
+        add_entry(session, gate.entry(caller, Action.CONFIGURATION_CHANGE, subjects))
+        return retention_version(view)
+
+
+def _wrong(field: str, code: str, message: str) -> ProblemError:
+    return invalid_input([FieldError(location="body", field=field, code=code, message=message)])

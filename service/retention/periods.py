@@ -1,0 +1,111 @@
+"""Setting and reading for how long rows are kept. Whoever opened the session commits."""
+
+import datetime as dt
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import Session
+
+from service.evidence.entry import new_salt
+from service.evidence.payloads import Kind, payload_of
+from service.retention.classes import Bounds, PeriodError, RetentionClass, bounds_of
+from service.retention.placing import find_model, key_of
+from service.store.base import values_of
+from service.store.evidence.append import append
+from service.store.read.page import Page, Position, older_than
+from service.store.retention.tables import RetentionVersion
+from service.store.tables import Model
+from service.store.triage import Actor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPeriod:
+    """A period that somebody sets."""
+
+    model: str | None
+    """By its served name; None: of all models of the tenant that have none of their own."""
+    retention_class: RetentionClass
+    period_days: int | None
+    """None: rows are kept for good."""
+    floor_days: int | None = None
+    ceiling_days: int | None = None
+    """Both narrower than the class's, or None."""
+    in_force_from: dt.datetime | None = None
+    """None: from now on."""
+    reason: str
+
+
+class View(NamedTuple):
+    """A version and the name of its model."""
+
+    version: RetentionVersion
+    model: str | None
+
+
+def set_period(session: Session, asked: NewPeriod, actor: Actor) -> View:
+    """Add the version and return it. Raises PeriodError and placing.UnknownModelError."""
+    bounds = bounds_of(
+        asked.retention_class, Bounds(asked.floor_days, asked.ceiling_days), asked.period_days
+    )
+    model = None if asked.model is None else find_model(session, asked.model)
+    salt = new_salt()
+    values: dict[str, Any] = {
+        "id": uuid.uuid4(),
+        "model_id": model,
+        "retention_class": asked.retention_class,
+        "floor_days": bounds.floor,
+        "ceiling_days": bounds.ceiling,
+        "period_days": asked.period_days,
+        "reason": asked.reason,
+        **key_of(actor),
+        "log_salt": salt,
+    }
+    if asked.in_force_from is not None:
+        if asked.in_force_from < session.scalars(select(func.now())).one():
+            raise PeriodError(
+                "in_force_from", "in_the_past", "give a time to come, or leave it out for now"
+            )
+        values["in_force_from"] = asked.in_force_from
+    version = session.scalars(insert(RetentionVersion).values(**values).returning(RetentionVersion)).one()
+    append(
+        session, Kind.RETENTION_VERSION, [payload_of(Kind.RETENTION_VERSION, values_of(version))], [salt]
+    )
+    return View(version, asked.model)
+
+
+def list_in_force(session: Session, at: dt.datetime) -> Sequence[View]:
+    """Return the versions in force at ``at``: the tenant's first, then those of models, by name."""
+    version = RetentionVersion
+    query = (
+        select(version, Model.name)
+        .outerjoin(Model, Model.id == version.model_id)
+        .where(version.in_force_from <= at)
+        .ext(distinct_on(version.model_id))
+        .order_by(version.model_id, version.in_force_from.desc(), version.set_at.desc(), version.id.desc())
+    )
+    found = [View(*row) for row in session.execute(query)]
+    return sorted(found, key=lambda view: (view.model is not None, view.model or ""))
+
+
+def periods_of(views: Sequence[View], models: Sequence[Model]) -> Mapping[uuid.UUID, RetentionVersion]:
+    """Return by model the version that counts for it; models without one are kept for good."""
+    own = {view.version.model_id: view.version for view in views}
+    chosen = {model.id: own.get(model.id, own.get(None)) for model in models}
+    return {model: version for model, version in chosen.items() if version is not None}
+
+
+def list_versions(session: Session, after: Position | None, limit: int) -> Page[View]:
+    """Return one page of all versions, the one that was set last first."""
+    version = RetentionVersion
+    query = select(version, Model.name).outerjoin(Model, Model.id == version.model_id)
+    if after is not None:
+        query = query.where(older_than(version.set_at, version.id, after))
+    query = query.order_by(version.set_at.desc(), version.id.desc())
+    views = [View(*row) for row in session.execute(query.limit(limit + 1))]
+    page = views[:limit]
+    last = page[-1].version if len(views) > limit else None
+    return Page(page, Position(last.set_at, last.id) if last else None)
