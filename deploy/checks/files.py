@@ -50,6 +50,7 @@ FOLDERS = (
     ("", "service/report"),
     ("", "service/webhooks"),
     ("", "service/watch"),
+    ("", "service/vectors"),
     ("", "service/api"),
     ("", "service/api/access"),
     ("", "service/api/http"),
