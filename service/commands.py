@@ -260,6 +260,13 @@ def verify(argv: list[str]) -> int:
     return run(argv)
 
 
+def vectors(argv: list[str]) -> int:
+    """Make, rotate and destroy keys of kept vectors, and delete those that expired."""
+    from service.vectors.command import run
+
+    return run(argv)
+
+
 def _refuse(command: str, error: Exception) -> int:
     sys.stderr.write(f"subtext {command}: {error}\n")
     return _BAD_USE

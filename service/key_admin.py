@@ -2,8 +2,6 @@
 
 import argparse
 import datetime as dt
-import os
-import pwd
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ from sqlalchemy.orm import Session
 from service import auth
 from service.settings import KeySettings
 from service.store import engine, keys
+from service.store.access.operator import os_user
 from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.tables import ApiKey
@@ -195,15 +194,6 @@ def _granted(rights: _Rights, expires_at: dt.datetime | None) -> Mapping[str, An
         "models": rights.models,
         "expires_at": _shown(expires_at),
     }
-
-
-def os_user() -> str:
-    """Return who runs the command, by the process and not by what the environment says."""
-    user = os.getuid()
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:  # as in a container that was started under a bare number
-        return str(user)
 
 
 def _parsed(identity: str) -> uuid.UUID | None:

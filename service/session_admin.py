@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service import auth
-from service.key_admin import os_user
 from service.store import engine, keys
+from service.store.access.operator import os_user
 from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.people import sessions as people

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.evidence.note import NoteError, Signer, read_signer
 from service.sign_in.settings import SignInSettings
 from service.store.engine import driver_url, with_password
+from service.store.vectors.sealing import WrappingKey, check_private, parse
 from service.webhooks.destinations import Destination, read_destinations
 from subtext_sidecar.contract.listening import PlainHttp, TlsFiles, check_address, tls_files
 from subtext_sidecar.contract.secret import read_secret
@@ -58,6 +59,25 @@ class KeySettings(StoreSettings):
     key_lifetime_days: float = Field(
         default=90.0, gt=0, le=36_500, description="of a new key, unless the command says another"
     )
+
+
+class VectorSettings(StoreSettings):
+    """What ``subtext vectors`` needs."""
+
+    vectors_key_file: Path | None = Field(default=None, description="that `subtext vectors keygen` wrote")
+
+    @property
+    def wrapping(self) -> WrappingKey:
+        """The key; SettingsError when there is no file, others may read it, or it holds none."""
+        name = "SUBTEXT_VECTORS_KEY_FILE"
+        if self.vectors_key_file is None:
+            raise SettingsError(f"{name} is not set; give what `subtext vectors keygen` wrote")
+        try:
+            encoded = read_secret(name, self.vectors_key_file)
+            check_private(self.vectors_key_file, named=name)
+            return parse(encoded, named=f"{name} is {self.vectors_key_file}, which")
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
 
 
 class CheckpointSettings(StoreSettings):
@@ -185,6 +205,14 @@ def key_settings() -> KeySettings:
     """Read the environment; raises SettingsError."""
     try:
         return KeySettings()
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def vector_settings() -> VectorSettings:
+    """Read the environment; raises SettingsError."""
+    try:
+        return VectorSettings()
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
 

@@ -57,6 +57,7 @@ FOLDERS = (
     ("", "service/webhooks"),
     ("", "service/sign_in"),
     ("", "service/watch"),
+    ("", "service/vectors"),
     ("", "service/api"),
     ("", "service/api/access"),
     ("", "service/api/http"),

@@ -27,8 +27,8 @@ from service.api.routes import (
     precision,
     prevalence,
     requests,
-    sign_in,
     retention,
+    sign_in,
     statement,
 )
 

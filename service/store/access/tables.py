@@ -44,6 +44,7 @@ class SubjectKind(StrEnum):
     LEGAL_HOLD = "legal_hold"
     SESSION = "session"
     RETENTION_VERSION = "retention_version"
+    VECTOR_KEY = "vector_key"
 
 
 class Result(StrEnum):
