@@ -105,5 +105,7 @@ def _tell(tenant: str, report: Report) -> None:
         "entries_waiting": report.pending,
         "entries_of_unknown_kind": report.unknown,
         "checkpoints": report.checkpoints,
+        "tombstones": report.tombstones,
+        "entries_erased": report.erased,
     }
     sys.stdout.write(json.dumps(counts) + "\n")

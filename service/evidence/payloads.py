@@ -28,6 +28,7 @@ class Kind(StrEnum):
     RETENTION_VERSION = "retention_version"
     LEGAL_HOLD = "legal_hold"
     LEGAL_HOLD_LIFT = "legal_hold_lift"
+    TOMBSTONE = "tombstone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +122,9 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
     Kind.LEGAL_HOLD_LIFT: Columns(
         table="legal_hold_lifts",
         committed=("id", "hold_id", "step", "step_before", "reason", "key_id", "key_name", "at"),
+    ),
+    Kind.TOMBSTONE: Columns(
+        table="log_tombstones", committed=("id", "at", "reason", "authority", "leaves", "count")
     ),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from service.evidence.entry import commit
+from service.evidence.payloads import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,3 +29,10 @@ class Row:
     def commitments(self) -> Sequence[bytes]:
         """Every commitment that the log should have for it, the oldest first; none without a salt."""
         return () if self.salt is None else (*self.trail, commit(self.salt, self.payload))
+
+    def accounts_for(self, number: int) -> bool:
+        """Tell whether the row accounts for its commitment of this number.
+
+        What an entry of the access log said before ids were erased from it is for a tombstone to answer.
+        """
+        return self.kind != Kind.ACCESS or number == len(self.commitments) - 1

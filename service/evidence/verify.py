@@ -17,6 +17,7 @@ from service.evidence.merkle import Frontier
 from service.evidence.note import Checkpoint, NoteError, Verifier, read_checkpoint
 from service.evidence.payloads import Kind
 from service.evidence.row import Row
+from service.evidence.tombstones import BURIABLE, Graves, Tombstone, count_of, read
 
 TILE_HEIGHT: Final = 8
 """A node is stored of each 2**8 leaves or nodes below it, as in C2SP tlog-tiles."""
@@ -42,6 +43,9 @@ class What(StrEnum):
     ROW_CHANGED = "row_changed"
     ROW_DELETED = "row_deleted"
     ROW_NOT_IN_LOG = "row_not_in_log"
+    TOMBSTONE_OVER_ROW = "tombstone_over_row"
+    TOMBSTONE_AHEAD = "tombstone_ahead"
+    TOMBSTONE_MISCOUNTED = "tombstone_miscounted"
 
 
 class Finding(NamedTuple):
@@ -101,6 +105,9 @@ class Report:
     """Rows that opened their entry."""
     pending: int = 0
     checkpoints: int = 0
+    tombstones: int = 0
+    erased: int = 0
+    """Entries whose rows were deleted under a tombstone."""
     not_in_log: dict[str, int] = field(default_factory=dict)
     """Rows from before the log, by kind: nothing is said about them."""
     unknown: dict[str, int] = field(default_factory=dict)
@@ -116,20 +123,18 @@ def origin_of(name: str, tenant: UUID) -> str:
     return f"{name}/{tenant}"
 
 
-def verify(
-    log: Log, notes: Sequence[str], verifier: Verifier, origin: str, erased: frozenset[bytes] = frozenset()
-) -> Report:
+def verify(log: Log, notes: Sequence[str], verifier: Verifier, origin: str) -> Report:
     """Return what does not fit, in the order in which it was found.
 
-    ``notes`` are the folder's, which no login of the database can write; ``erased`` are commitments whose
-    rows were deleted under a tombstone.
+    ``notes`` are the folder's, which no login of the database can write. An entry without a row fits only
+    where a tombstone that is in the log itself, and came later, covers it.
     """
     report = Report()
     checkpoints = _read(notes, verifier, origin, report)
     report.checkpoints = len(checkpoints)
     _compare_copies(log.notes(), notes, report)
     begun = _check_tree(log, checkpoints, report)
-    _check_rows(log, begun, erased, report)
+    _check_rows(log, begun, report)
     return report
 
 
@@ -257,6 +262,7 @@ class _Accounts:
         self.waiting: dict[bytes, Pending] = {}
         self.strays: defaultdict[str, list[tuple[Row, int]]] = defaultdict(list)
         """By kind, rows of which entries are missing, with how many."""
+        self.tombstones: list[Tombstone] = []
         for batch in log.pending():
             report.pending += len(batch.commitments)
             self.waiting |= dict.fromkeys(batch.commitments, batch)
@@ -268,24 +274,29 @@ class _Accounts:
                 self._add_without(row)
                 continue
             missing = 0
+            place = None
             for number, commitment in enumerate(row.commitments):
                 leaf, batch = leaves.get(commitment), self.waiting.pop(commitment, None)
                 if leaf is None and batch is None:
                     missing += 1
                     continue
-                if leaf is not None and 0 <= leaf.seq < self._report.leaves:
-                    self._found[leaf.seq >> 3] |= 1 << (leaf.seq & 7)
+                place = None if leaf is None else leaf.seq
+                if place is not None and 0 <= place < self._report.leaves and row.accounts_for(number):
+                    self._found[place >> 3] |= 1 << (place & 7)
                 kind, at = (leaf.kind, leaf.at) if leaf is not None else (batch.kind, batch.at)  # type: ignore[union-attr]  # one is there
                 self._compare(row, kind, at, is_first=number == 0)
             if missing:
                 self.strays[row.kind].append((row, missing))
             else:
                 self._report.rows += 1
+                if row.kind == Kind.TOMBSTONE:
+                    self.tombstones.append(read(row.key, row.payload, place))
 
     def _add_without(self, row: Row) -> None:
         counts = self._report.not_in_log
         counts[row.kind] = counts.get(row.kind, 0) + 1
-        if self._begun is not None and row.at > self._begun + ROLLOUT_TIME:
+        is_late = self._begun is not None and row.at > self._begun + ROLLOUT_TIME
+        if is_late or row.kind == Kind.TOMBSTONE:  # of which there were none before the log
             self._report.add(
                 What.ROW_NOT_IN_LOG,
                 f"{row.kind} {row.key}",
@@ -302,21 +313,22 @@ class _Accounts:
 
     def without_row(self) -> Iterator[Leaf]:
         """Yield the entries that no row accounts for."""
-        if all(self._is_found(seq) for seq in range(self._report.leaves)):
+        if all(self.is_found(seq) for seq in range(self._report.leaves)):
             return
         for leaf in self._log.leaves():
-            if not self._is_found(leaf.seq):
+            if not self.is_found(leaf.seq):
                 yield leaf
 
-    def _is_found(self, seq: int) -> bool:
+    def is_found(self, seq: int) -> bool:
+        """Tell whether a row accounts for an entry."""
         return 0 <= seq < self._report.leaves and bool(self._found[seq >> 3] & 1 << (seq & 7))
 
 
-def _check_rows(log: Log, begun: datetime | None, erased: frozenset[bytes], report: Report) -> None:
+def _check_rows(log: Log, begun: datetime | None, report: Report) -> None:
     accounts = _Accounts(log, begun, report)
     for part in log.rows():
         accounts.add(part)
-    orphans = _orphans(accounts, erased)
+    orphans = _orphans(accounts, _dug(accounts, report), report)
     for kind, strays in accounts.strays.items():
         for row, missing in strays:
             _add_stray(report, row, missing, orphans.get(kind, []))
@@ -329,15 +341,35 @@ def _check_rows(log: Log, begun: datetime | None, erased: frozenset[bytes], repo
                 report.add(What.ROW_DELETED, where, f"no {kind} fits it, and no tombstone says why")
 
 
-def _orphans(accounts: _Accounts, erased: frozenset[bytes]) -> dict[str, list[str]]:
-    """Return the entries that no row accounts for, by kind."""
+def _dug(accounts: _Accounts, report: Report) -> Graves:
+    """Return what lies under tombstones, and add what they should not cover."""
+    graves = Graves(report.leaves)
+    report.tombstones = len(accounts.tombstones)
+    for stone in accounts.tombstones:
+        where = f"{Kind.TOMBSTONE} {stone.key}"
+        for place in graves.add(stone):
+            report.add(What.TOMBSTONE_AHEAD, where, f"it covers entry {place}, which came after it")
+        if stone.total != count_of(stone.leaves):
+            why = f"it says {stone.total} entries and covers {count_of(stone.leaves)}"
+            report.add(What.TOMBSTONE_MISCOUNTED, where, why)
+        for first, behind in stone.leaves:
+            for place in range(max(first, 0), min(behind, report.leaves)):
+                if accounts.is_found(place):
+                    why = f"it covers entry {place}, whose row still stands"
+                    report.add(What.TOMBSTONE_OVER_ROW, where, why)
+    return graves
+
+
+def _orphans(accounts: _Accounts, graves: Graves, report: Report) -> dict[str, list[str]]:
+    """Return the entries that neither a row nor a tombstone accounts for, by kind."""
     orphans: defaultdict[str, list[str]] = defaultdict(list)
     for leaf in accounts.without_row():
-        if leaf.commitment not in erased:
+        if leaf.kind in BURIABLE and graves.covers(leaf.seq):
+            report.erased += 1
+        else:
             orphans[leaf.kind].append(f"entry {leaf.seq} of {leaf.at}")
-    for commitment, batch in accounts.waiting.items():
-        if commitment not in erased:
-            orphans[batch.kind].append(f"waiting entry {batch.id} of {batch.at}")
+    for batch in accounts.waiting.values():
+        orphans[batch.kind].append(f"waiting entry {batch.id} of {batch.at}")
     return orphans
 
 

@@ -74,6 +74,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "log_leaves": [],
         "log_nodes": [],
         "log_checkpoints": [],
+        "log_tombstones": [],
     },
     READER: {
         "alembic_version": ["SELECT"],
@@ -142,6 +143,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "log_leaves": ["SELECT"],
         "log_nodes": ["SELECT"],
         "log_checkpoints": ["SELECT"],
+        "log_tombstones": ["SELECT"],
     },
 }
 """By role and table. An audit's rows are never changed by whom they are written, and deleted by nobody."""

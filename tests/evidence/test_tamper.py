@@ -13,8 +13,9 @@ from service.evidence import entry, note
 from service.evidence.entry import Leaf
 from service.evidence.merkle import Frontier
 from service.evidence.note import Checkpoint
-from service.evidence.payloads import Kind
+from service.evidence.payloads import Kind, payload_of
 from service.evidence.row import Row
+from service.evidence.tombstones import Ranges, count_of, ranges_of, tombstone_payload
 from service.evidence.verify import TILE_HEIGHT, Node, Pending, Report, What, origin_of, verify
 
 START = datetime(2026, 11, 28, tzinfo=UTC)
@@ -23,6 +24,8 @@ SIGNER = note.generate("subtext.example")
 ORIGIN = origin_of(SIGNER.name, TENANT)
 CHANGES = 1000
 SIGNED, WAITING = 300, 12
+ERASED, BURIED_AT = range(30, 60), 150
+"""Rows whose explanations were erased, and the row after which their tombstone stands."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Image:
     pending_: tuple[Pending, ...]
     copies: tuple[str, ...]
     folder: tuple[str, ...]
+    erased: tuple[tuple[int, Row], ...]
+    """Rows that were deleted under the tombstone, with the places of their entries."""
 
     def leaves(self) -> Sequence[Leaf]:
         return sorted(self.leaves_, key=lambda one: one.seq)
@@ -65,17 +70,47 @@ def row(number: int, kind: Kind, at: datetime) -> Row:
     return Row(kind=kind, key=str(number), at=at, salt=entry.new_salt(), payload=payload)
 
 
+def tombstone(key: int, at: datetime, leaves: Ranges, count: int | None = None) -> Row:
+    values = {
+        "id": str(uuid.UUID(int=key)),
+        "at": at,
+        "reason": "erasure",
+        "authority": uuid.UUID(int=5),
+        "leaves": leaves,
+        "count": count_of(leaves) if count is None else count,
+    }
+    return Row(
+        kind=Kind.TOMBSTONE, key=str(key), at=at, salt=entry.new_salt(), payload=tombstone_payload(values)
+    )
+
+
+def access(at: datetime) -> tuple[Row, Row]:
+    """Return an entry of the access log before and after ids were erased from it."""
+    values = {"id": "access", "subject_ids": ["a", "b"]}
+    first = Row(
+        kind=Kind.ACCESS,
+        key="access",
+        at=at,
+        salt=entry.new_salt(),
+        payload=payload_of(Kind.ACCESS, values),
+    )
+    trail = first.commitments
+    payload = payload_of(Kind.ACCESS, values | {"subject_ids": ["a"]}, trail)
+    return first, replace(first, salt=entry.new_salt(), payload=payload, trail=trail)
+
+
 def plant() -> Image:
     kinds = [Kind.EXPLANATION] * 8 + [Kind.INCIDENT_EVENT, Kind.CONCEPT_VERSION, Kind.DECODER]
     rows = [
         row(number, kinds[number % len(kinds)], START + number * timedelta(minutes=1))
-        for number in range(SIGNED - SIGNED // 15 + WAITING)
+        for number in range(SIGNED - 20 - 3 + WAITING)  # with ten flags of two entries, and three more
     ]
     frontier = Frontier()
     leaves: list[Leaf] = []
     nodes: list[Node] = []
     notes: list[str] = []
-    flags: list[Row] = []
+    others: list[Row] = []
+    erased: list[tuple[int, Row]] = []
 
     def add(kind: str, at: datetime, commitment: bytes) -> None:
         leaves.append(Leaf(len(leaves), kind, at, commitment))
@@ -86,19 +121,39 @@ def plant() -> Image:
             notes.append(SIGNER.sign(text))
 
     for number, one in enumerate(rows[:-WAITING]):
+        if one.kind == Kind.EXPLANATION and number in ERASED:
+            erased.append((len(leaves), one))
         add(one.kind, one.at, one.commitments[-1])
         if number % 28 == 0:  # a flag, and one of its changes
             first = row(10_000 + number, Kind.FLAG, one.at)
             payload = {**first.payload, "positions_verified": 9}
             flag = replace(first, trail=first.commitments, payload=payload)
-            flags.append(flag)
+            others.append(flag)
             for commitment in flag.commitments:
                 add(Kind.FLAG, one.at, commitment)
+        if number == ERASED[0]:
+            before, after = access(one.at)
+            shown = len(leaves)
+            add(Kind.ACCESS, one.at, before.commitments[0])
+        if number == BURIED_AT:
+            stone = tombstone(1, one.at, ranges_of([shown, *(place for place, _ in erased)]))
+            add(Kind.ACCESS, one.at, after.commitments[1])
+            add(Kind.TOMBSTONE, one.at, stone.commitments[0])
+            others += [after, stone]
+    gone = {one.key for _, one in erased}
     waiting = [
         Pending(number, one.kind, one.at, one.commitments) for number, one in enumerate(rows[-WAITING:])
     ]
     assert len(leaves) == frontier.size == SIGNED
-    return Image((*rows, *flags), tuple(leaves), tuple(nodes), tuple(waiting), tuple(notes), tuple(notes))
+    return Image(
+        (*(one for one in rows if one.key not in gone), *others),
+        tuple(leaves),
+        tuple(nodes),
+        tuple(waiting),
+        tuple(notes),
+        tuple(notes),
+        tuple(erased),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +176,8 @@ def edit_row(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
     at = rng.randrange(len(image.rows_))
     old = image.rows_[at]
     name = rng.choice(sorted(old.payload))
-    value = old.payload[name] + (1 if name in {"fve", "positions_verified"} else "x")
+    before = old.payload[name]
+    value = before + 1 if isinstance(before, int | float) else f"{before}x"
     return replace(
         image, rows_=instead(image.rows_, at, replace(old, payload={**old.payload, name: value}))
     ), {What.ROW_CHANGED}
@@ -136,7 +192,7 @@ def edit_salt(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
 
 
 def cut_trail(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
-    at = rng.choice([at for at, one in enumerate(image.rows_) if one.trail])
+    at = rng.choice([at for at, one in enumerate(image.rows_) if one.trail and one.kind == Kind.FLAG])
     return replace(image, rows_=instead(image.rows_, at, replace(image.rows_[at], trail=()))), {
         What.ROW_DELETED
     }
@@ -290,10 +346,111 @@ def fork(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
     ), {What.LEAVES_CHANGED}
 
 
+def with_tombstone(image: Image, stone: Row) -> Image:
+    """Let whoever may bury say it: the tombstone is a row, and its entry waits for its place."""
+    waiting = Pending(900, Kind.TOMBSTONE, stone.at, stone.commitments)
+    return replace(image, rows_=(*image.rows_, stone), pending_=(*image.pending_, waiting))
+
+
+def place_of_tombstone(image: Image) -> int:
+    return next(at for at, one in enumerate(image.rows_) if one.kind == Kind.TOMBSTONE)
+
+
+def widen_tombstone(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Let it cover a row more, and delete that."""
+    at = place_of_tombstone(image)
+    victim = rng.choice([one for one in image.rows_[: SIGNED // 3] if one.kind == Kind.EXPLANATION])
+    place = image.find(victim.commitments)[victim.commitments[0]].seq
+    old = image.rows_[at]
+    leaves = ranges_of([*(one for span in old.payload["leaves"] for one in range(*span)), place])
+    payload = {**old.payload, "leaves": [list(one) for one in leaves], "count": count_of(leaves)}
+    rows = instead(image.rows_, at, replace(old, payload=payload))
+    return replace(image, rows_=tuple(one for one in rows if one is not victim)), {
+        What.ROW_CHANGED,
+        What.ROW_DELETED,
+    }
+
+
+def delete_tombstone(image: Image, _: random.Random) -> tuple[Image, set[What]]:
+    return replace(image, rows_=without(image.rows_, place_of_tombstone(image))), {What.ROW_DELETED}
+
+
+def add_tombstone_without_entry(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Delete a row, and say so in a tombstone that the log does not have."""
+    at = rng.randrange(SIGNED // 3)
+    place = image.find(image.rows_[at].commitments)[image.rows_[at].commitments[0]].seq
+    stone = tombstone(8, START + timedelta(hours=4), [(place, place + 1)])
+    stone = rng.choice([stone, replace(stone, salt=None)])
+    return replace(image, rows_=(*without(image.rows_, at), stone)), {What.ROW_NOT_IN_LOG, What.ROW_DELETED}
+
+
+def restore_row(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    _, old = rng.choice(image.erased)
+    return replace(image, rows_=(*image.rows_, old)), {What.TOMBSTONE_OVER_ROW}
+
+
+def bury_standing(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    victim = rng.choice([one for one in image.rows_[: SIGNED // 3] if one.kind == Kind.EXPLANATION])
+    place = image.find(victim.commitments)[victim.commitments[0]].seq
+    stone = tombstone(8, image.pending_[-1].at, [(place, place + 1)])
+    return with_tombstone(image, stone), {What.TOMBSTONE_OVER_ROW}
+
+
+def bury_what_is_to_come(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Cover entries that have no place yet, waiting or behind one's own, so that they can be deleted."""
+    behind = SIGNED + rng.randrange(1, 9)
+    stone = tombstone(8, image.pending_[-1].at, [(SIGNED, behind + 1)])
+    if rng.random() < 0.5:
+        return with_tombstone(image, stone), {What.TOMBSTONE_AHEAD}
+    leaves = [
+        Leaf(SIGNED, Kind.TOMBSTONE, stone.at, stone.commitments[0]),
+        *(
+            Leaf(seq, Kind.EXPLANATION, stone.at, rng.randbytes(32))
+            for seq in range(SIGNED + 1, behind + 1)
+        ),
+    ]
+    return replace(image, rows_=(*image.rows_, stone), leaves_=(*image.leaves_, *leaves)), {
+        What.TOMBSTONE_AHEAD,
+        What.ROW_DELETED,
+    }
+
+
+def bury_what_nobody_may(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Delete a decoder, a definition or a tombstone under a tombstone."""
+    kinds = {Kind.DECODER, Kind.CONCEPT_VERSION, Kind.TOMBSTONE}
+    known = image.find([one for row in image.rows_ for one in row.commitments])
+    at = rng.choice(
+        [at for at, one in enumerate(image.rows_) if one.kind in kinds and one.commitments[0] in known]
+    )
+    place = known[image.rows_[at].commitments[0]].seq
+    stone = tombstone(8, image.pending_[-1].at, [(place, place + 1)])
+    return with_tombstone(replace(image, rows_=without(image.rows_, at)), stone), {What.ROW_DELETED}
+
+
+def miscount(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    place, _ = rng.choice(image.erased)
+    stone = tombstone(8, image.pending_[-1].at, [(place, place + 1)], count=rng.randrange(2, 99))
+    return with_tombstone(image, stone), {What.TOMBSTONE_MISCOUNTED}
+
+
+def redact_without_tombstone(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Take an id out of an entry of the access log once more, and log only what is left."""
+    at = next(at for at, one in enumerate(image.rows_) if one.kind == Kind.ACCESS)
+    old = image.rows_[at]
+    payload = {**old.payload, "subject_ids": [], "suppressed": rng.randrange(99)}
+    new = replace(old, salt=entry.new_salt(), payload=payload, trail=old.commitments)
+    waiting = Pending(900, Kind.ACCESS, image.pending_[-1].at, new.commitments[-1:])
+    return replace(image, rows_=instead(image.rows_, at, new), pending_=(*image.pending_, waiting)), {
+        What.ROW_DELETED
+    }
+
+
 KINDS: Sequence[Change] = (
     edit_row, edit_salt, cut_trail, delete_row, insert_row, backdate_row, edit_leaf, backdate_leaf,
     delete_leaf, insert_leaf, push_leaf_in, swap_leaves, edit_node, edit_pending, delete_pending,
     insert_pending, backdate_pending, edit_note, edit_copy, delete_note, insert_note, swap_notes, fork,
+    widen_tombstone, delete_tombstone, add_tombstone_without_entry, restore_row, bury_standing,
+    bury_what_is_to_come, bury_what_nobody_may, miscount, redact_without_tombstone,
 )  # fmt: skip
 
 
@@ -303,6 +460,7 @@ def test_nothing_is_found_on_what_nobody_changed(planted: Image) -> None:
     assert report.findings == []
     assert (report.leaves, report.pending) == (SIGNED, WAITING)
     assert report.rows == len(planted.rows_)
+    assert (report.tombstones, report.erased) == (1, len(planted.erased) + 1)
 
 
 def test_each_of_a_thousand_changes_is_found_and_named(planted: Image) -> None:

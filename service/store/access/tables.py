@@ -68,7 +68,9 @@ def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
 
 
 class AccessEntry(OfTenant, Base):
-    """One thing that somebody did. A trigger refuses every change, to the table's owner too.
+    """One thing that somebody did. Triggers refuse every change, to the table's owner too, but one.
+
+    That one is for erasure: ids may be taken out of its lists, in a transaction that says so.
 
     No foreign key leads out of it: an entry stays whatever becomes of what it names.
     """
@@ -115,3 +117,5 @@ class AccessEntry(OfTenant, Base):
     result: Mapped[str]  # a Result
     suppressed: Mapped[int] = mapped_column(server_default=text("0"))  # like it before, without a row
     log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # of its hash in a log of hashes; None: in none
+    # Commitments to what it said before ids were erased from it; None: it is as it was written.
+    log_trail: Mapped[list[bytes] | None] = mapped_column(ARRAY(BYTEA))

@@ -1,7 +1,7 @@
 """Read the rows that the log commits to, with their salts, one part of a table at a time."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Select, select
@@ -9,9 +9,15 @@ from sqlalchemy.orm import Session
 
 from service.evidence.payloads import Kind, explanation_payload, payload_of
 from service.evidence.row import Row
+from service.evidence.tombstones import tombstone_payload
 from service.store.access.tables import AccessEntry
 from service.store.base import OfTenant, values_of
-from service.store.retention.tables import LegalHold, LegalHoldLift, RetentionVersion
+from service.store.evidence.tables import LogTombstone
+from service.store.retention.tables import (
+    LegalHold,
+    LegalHoldLift,
+    RetentionVersion,
+)
 from service.store.tables import (
     ConceptMatch,
     ConceptVersion,
@@ -39,31 +45,25 @@ _SIMPLE: Final[tuple[tuple[Kind, type[OfTenant], str, str], ...]] = (
 
 
 def list_rows(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
-    """Yield all rows of a tenant that have, or should have, an entry.
+    """Yield all rows of a tenant that have, or should have, an entry; of one that is deleted its tombstone.
 
     The transaction is the tenant's, as a reader's has to be. Parts of an explanation that are not the
     tenant's own are left out: nobody who may read it would meet them.
     """
     if tenant == DEFAULT_ID:
         yield from _definitions(session)
+    for part in _parts(session, select(LogTombstone), LogTombstone, tenant):
+        yield [_tombstone(stone) for (stone,) in part]
     for kind, table, key, at in _SIMPLE:
         for part in _parts(session, select(table), table, tenant):
-            yield [_simple(kind, values_of(row), key, at) for (row,) in part]
+            yield [row_of(kind, values_of(row), key, at) for (row,) in part]
     query = select(Explanation, Sample).join(
         Sample, (Sample.id == Explanation.sample_id) & (Sample.tenant_id == Explanation.tenant_id)
     )
     for part in _parts(session, query, Explanation, tenant):
-        matches = _matches(session, [explanation.id for explanation, _ in part], tenant)
+        matches = list_matches(session, [explanation.id for explanation, _ in part], tenant)
         yield [
-            Row(
-                kind=Kind.EXPLANATION,
-                key=str(explanation.id),
-                at=explanation.created_at,
-                salt=explanation.log_salt,
-                payload=explanation_payload(
-                    values_of(explanation), values_of(sample), matches.get(explanation.id, ())
-                ),
-            )
+            explanation_row(explanation, sample, matches.get(explanation.id, ()))
             for explanation, sample in part
         ]
 
@@ -74,21 +74,44 @@ def _definitions(session: Session) -> Iterator[Sequence[Row]]:
     for user in session.scalars(select(Tenant.id)).all():
         scope.set_tenant(session, user)
         for one in session.scalars(select(ConceptVersion).execution_options(populate_existing=True)):
-            row = _simple(Kind.CONCEPT_VERSION, values_of(one), "digest", "created_at")
+            row = row_of(Kind.CONCEPT_VERSION, values_of(one), "digest", "created_at")
             found[row.key] = row
     scope.set_tenant(session, DEFAULT_ID)
     session.expunge_all()
     yield list(found.values())
 
 
-def _simple(kind: Kind, row: dict[str, Any], key: str, at: str) -> Row:
-    trail = tuple(row.get("log_trail") or ())
+def _tombstone(stone: LogTombstone) -> Row:
+    values = values_of(stone) | {"leaves": [(one.lower, one.upper) for one in stone.leaves]}
+    return Row(
+        kind=Kind.TOMBSTONE,
+        key=str(stone.id),
+        at=stone.at,
+        salt=stone.log_salt,
+        payload=tombstone_payload(values),
+    )
+
+
+def explanation_row(explanation: Explanation, sample: Sample, matches: Sequence[Mapping[str, Any]]) -> Row:
+    """Return the row of an explanation with its sample and the concepts that it matches."""
+    return Row(
+        kind=Kind.EXPLANATION,
+        key=str(explanation.id),
+        at=explanation.created_at,
+        salt=explanation.log_salt,
+        payload=explanation_payload(values_of(explanation), values_of(sample), matches),
+    )
+
+
+def row_of(kind: Kind, values: Mapping[str, Any], key: str = "id", at: str = "created_at") -> Row:
+    """Return the row whose payload is of one table's columns; ``key`` and ``at`` name two of them."""
+    trail = tuple(values.get("log_trail") or ())
     return Row(
         kind=kind,
-        key=str(row[key]),
-        at=row[at],
-        salt=row["log_salt"],
-        payload=payload_of(kind, row, trail),
+        key=str(values[key]),
+        at=values[at],
+        salt=values["log_salt"],
+        payload=payload_of(kind, values, trail),
         trail=trail,
     )
 
@@ -103,9 +126,10 @@ def _parts(
         session.expunge_all()  # or all rows would be kept until the end
 
 
-def _matches(
+def list_matches(
     session: Session, explanations: Sequence[uuid.UUID], tenant: uuid.UUID
 ) -> dict[uuid.UUID, list[dict[str, Any]]]:
+    """Return the concepts that a tenant's explanations match, by explanation."""
     matches: dict[uuid.UUID, list[dict[str, Any]]] = {}
     query = select(ConceptMatch).where(
         ConceptMatch.explanation_id.in_(explanations), ConceptMatch.tenant_id == tenant

@@ -1,4 +1,4 @@
-"""The tables of the evidence log: what waits for a place in it, its leaves, nodes and checkpoints.
+"""The tables of the evidence log: what waits for a place in it, its tree, checkpoints and tombstones.
 
 Nothing in them is personal and nothing in them is ever changed; what waits is deleted once it is a leaf.
 """
@@ -6,8 +6,9 @@ Nothing in them is personal and nothing in them is ever changed; what waits is d
 import datetime as dt
 import uuid
 
-from sqlalchemy import BigInteger, CheckConstraint, Identity, SmallInteger, UniqueConstraint, func
-from sqlalchemy.dialects.postgresql import BYTEA
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, SmallInteger, UniqueConstraint, func
+from sqlalchemy.dialects.postgresql import BYTEA, INT8MULTIRANGE
+from sqlalchemy.dialects.postgresql.ranges import MultiRange
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.evidence.entry import COMMITMENT_BYTES
@@ -56,6 +57,25 @@ class LogNode(Base):
     level: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)  # 1: of leaves
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     hash: Mapped[bytes] = mapped_column(BYTEA)
+
+
+class LogTombstone(OfTenant, Base):
+    """Which entries lost their rows at once, and by what right. The log commits to it like to any row."""
+
+    __tablename__ = "log_tombstones"
+    __table_args__ = (
+        CheckConstraint("reason IN ('erasure', 'retention')", name="reason"),
+        CheckConstraint("count > 0 AND NOT isempty(leaves)", name="count"),
+        Index("ix_log_tombstones_authority", "authority"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    at: Mapped[dt.datetime] = mapped_column(server_default=func.now())  # when the transaction began
+    reason: Mapped[str]  # service.evidence.tombstones.Reason
+    authority: Mapped[uuid.UUID]  # the erasure request or retention run
+    leaves: Mapped[MultiRange[int]] = mapped_column(INT8MULTIRANGE)  # places of the entries
+    count: Mapped[int] = mapped_column(BigInteger)  # of those places
+    log_salt: Mapped[bytes] = mapped_column(BYTEA)  # opens the log's entry
 
 
 class LogCheckpoint(Base):

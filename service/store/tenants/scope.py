@@ -68,6 +68,11 @@ def set_tenant(session: Session, tenant: uuid.UUID) -> None:
     session.execute(select(func.set_config(SETTING, str(tenant), True)))  # noqa: FBT003  # PostgreSQL's own
 
 
+def tenant_of(session: Session) -> uuid.UUID:
+    """Return whose rows the session's transaction is about: the named tenant, else the default one."""
+    return uuid.UUID(str(session.execute(select(COLUMN_DEFAULT)).scalar_one()))
+
+
 @contextmanager
 def meanwhile(session: Session, tenant: uuid.UUID) -> Iterator[None]:
     """Let the session's transaction be about another tenant until the block ends."""

@@ -205,14 +205,23 @@ def _upsert_flag(session: Session, row: dict[str, Any]) -> tuple[bool, bytes | N
         return True, entry.commit(salt, payload_of(Kind.FLAG, row | {"created_at": created_at}))
     query = select(Flag).where(Flag.id == row["id"]).execution_options(populate_existing=True)
     stored = values_of(session.scalars(query).one())
-    changes = {name: row[name] for name in _CHANGES if row[name] != stored[name]}
+    return False, change_flag(session, stored, {name: row[name] for name in _CHANGES})
+
+
+def change_flag(session: Session, stored: Mapping[str, Any], values: Mapping[str, Any]) -> bytes | None:
+    """Give a stored flag these values; return the commitment to it if one of them is another one.
+
+    The caller must hold the capture's lock.
+    """
+    changes = {name: value for name, value in values.items() if value != stored[name]}
     commitment = None
     if changes:
-        trail = _trail(stored)
-        commitment = entry.commit(salt, payload_of(Kind.FLAG, stored | changes, trail))
+        salt, trail = entry.new_salt(), _trail(stored)
+        commitment = entry.commit(salt, payload_of(Kind.FLAG, {**stored, **changes}, trail))
         changes |= {"log_salt": salt, "log_trail": trail}
-    session.execute(update(Flag).where(Flag.id == row["id"]).values(changes | {"updated_at": func.now()}))
-    return False, commitment
+    changed = update(Flag).where(Flag.id == stored["id"])
+    session.execute(changed.values(changes | {"updated_at": func.now()}))
+    return commitment
 
 
 def _trail(stored: Mapping[str, Any]) -> list[bytes]:

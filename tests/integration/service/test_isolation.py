@@ -37,7 +37,7 @@ Sessions = sessionmaker[Session]
 ACME = identity.tenant_id("acme")
 TRACE = "a" * 32
 RUNS = configuration(Kind.WORKER, {"limit": "tiny"})
-UNFILLED = {"webhook_deliveries", "canary_flags"}
+UNFILLED = {"webhook_deliveries", "canary_flags", "log_tombstones"}
 """Tables that `plant` leaves empty."""
 
 

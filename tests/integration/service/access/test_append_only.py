@@ -54,6 +54,34 @@ def test_the_owner_and_the_servers_administrator_change_nothing(
     assert kept == [(written, None, "done")]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "subject_ids = '{}', result = 'missing_scope'",
+        "subject_ids = subject_ids || gen_random_uuid()",
+        "details = '{\"limit\": 7}'",
+        "log_salt = '\\x00'",
+    ],
+)
+def test_also_who_erases_can_only_make_an_entry_name_less(
+    database_url: str, sessions: Sessions, change: str
+) -> None:
+    subjects = Subjects(kind=SubjectKind.EXPLANATION, ids=[uuid.UUID(int=1), uuid.UUID(int=2)])
+    with sessions.begin() as session:
+        entered = Entry(action=Action.READ_TEXT, operation="x", subjects=subjects, details={"limit": 5})
+        add_entry(session, entered)
+
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SET subtext.erasing = 'on'")
+        with pytest.raises(RestrictViolation, match="only ids can be erased"):
+            connection.execute(f"UPDATE access_log SET {change}".encode())
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SET subtext.erasing = 'on'")
+        connection.execute("UPDATE access_log SET subject_ids = subject_ids[:1], details = '{}'")
+        with pytest.raises(RestrictViolation, match="only ever added"):
+            connection.execute("DELETE FROM access_log")
+
+
 def test_the_services_login_chooses_neither_time_nor_order_nor_login(
     reader_url: str, written: uuid.UUID
 ) -> None:

@@ -1,0 +1,1 @@
+"""Erasure: rows go, by request or by retention, and tombstones stay."""

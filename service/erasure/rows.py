@@ -1,0 +1,211 @@
+"""Delete explanations with all that stands on them, and bury their entries in the log. The caller commits.
+
+In one transaction are the rows, their tombstone and what it leaves of others: after a kill all of it
+happened or nothing, and the log verifies before and behind it. A row whose entry has no place in the log
+yet stays, with its whole subject, until `subtext log` has given it one.
+"""
+
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final, cast
+
+from sqlalchemy import ColumnElement, CursorResult, delete, exists, select
+from sqlalchemy.orm import Session
+
+from service.evidence.payloads import Kind
+from service.evidence.tombstones import Reason
+from service.store.erasure import access
+from service.store.erasure.bury import bury, find_places
+from service.store.erasure.standing import Span, Standing, list_subjects, of_subjects, read_standing
+from service.store.evidence.append import add_pending
+from service.store.identity import capture_key
+from service.store.tables import (
+    Base,
+    ConceptMatch,
+    Explanation,
+    Flag,
+    Incident,
+    IncidentEvent,
+    RequestName,
+    RequestTest,
+    Sample,
+    WebhookDelivery,
+    WebhookMessage,
+)
+from service.store.tenants import scope
+from service.store.write.flags import Subject, change_flag
+from service.store.write.readings import lock_captures
+
+AT_ONCE: Final = 500
+"""Explanations that one transaction should erase: workers that read the same captures wait for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """How many rows went, and what is left to do."""
+
+    explanations: int = 0
+    samples: int = 0
+    concept_matches: int = 0
+    request_names: int = 0
+    flags: int = 0
+    flags_changed: int = 0
+    """Those that other explanations still support."""
+    incidents: int = 0
+    incident_events: int = 0
+    request_tests: int = 0
+    access_entries: int = 0
+    """Entries of the access log from which ids were taken."""
+    log_entries: int = 0
+    """That tombstones cover now."""
+    waiting: int = 0
+    """Subjects that stay for now, since an entry of theirs has no place in the log yet."""
+
+    def __add__(self, other: "Erased") -> "Erased":
+        """Return both together."""
+        names = [one.name for one in fields(self)]
+        return Erased(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+def erase_explanations(
+    session: Session,
+    ids: Sequence[uuid.UUID],
+    *,
+    reason: Reason,
+    authority: uuid.UUID,
+    within: Span | None = None,
+) -> Erased:
+    """Erase these explanations of the transaction's tenant, with what stands on them alone.
+
+    ``authority`` is the erasure request or retention run, which the tombstone names. ``within`` says when
+    they were captured, where that is known. Ids that are not there are nothing to do, so it can be
+    repeated. At most `AT_ONCE` at a time keeps workers waiting briefly; the transaction must be READ
+    COMMITTED, and may call this or `erase_subjects` once.
+    """
+    tenant = scope.tenant_of(session)
+    subjects = list_subjects(session, tenant, ids, within)
+    return erase_subjects(session, subjects, ids, reason=reason, authority=authority, within=within)
+
+
+def erase_subjects(
+    session: Session,
+    subjects: Sequence[Subject],
+    ids: Sequence[uuid.UUID] = (),
+    *,
+    reason: Reason,
+    authority: uuid.UUID,
+    within: Span | None = None,
+) -> Erased:
+    """Erase these explanations of the subjects, and what of the subjects has no explanation any more."""
+    tenant = scope.tenant_of(session)
+    lock_captures(session, subjects)
+    standings = read_standing(session, tenant, subjects, ids, within)
+    naming = _list_naming(session, tenant, standings, ids, reason)
+    # All that an entry was found for: what waits keeps its whole subject, whose other rows then stay too.
+    wanted = {one for standing in standings for one in standing.commitments()}
+    wanted |= {one for entry in naming for one in entry.commitments}
+    places = find_places(session, tenant, wanted)
+    going = _without_waiting(standings, naming, places.waiting, tenant)
+    erased = Erased(waiting=len(standings) - len(going)) + _delete(session, going, within)
+    captures = _gone_captures(session, tenant, going)
+    names = _run(session, RequestName, RequestName.tenant_id == tenant, RequestName.capture.in_(captures))
+    named = {one for standing in going for one in standing.named()} | captures
+    shrinking = [entry for entry in naming if entry.names & named]
+    access.take_out(session, shrinking, named)
+    gone = [one for standing in going for one in standing.commitments()]
+    gone += [one for entry in shrinking for one in entry.commitments]
+    buried = bury(
+        session,
+        (places.known[one] for one in gone if one in places.known),
+        reason=reason,
+        authority=authority,
+    )
+    return erased + Erased(request_names=names, access_entries=len(shrinking), log_entries=buried)
+
+
+def _list_naming(
+    session: Session,
+    tenant: uuid.UUID,
+    standings: Sequence[Standing],
+    ids: Collection[uuid.UUID],
+    reason: Reason,
+) -> list[access.Naming]:
+    """Return the entries of the access log that name what may go; retention forgets nobody, so none."""
+    if reason is not Reason.ERASURE:
+        return []
+    named = {one for standing in standings for one in standing.named()} | set(ids)
+    return access.list_naming(session, tenant, named | {_key(one.subject, tenant) for one in standings})
+
+
+def _without_waiting(
+    standings: Sequence[Standing],
+    naming: Sequence[access.Naming],
+    waiting: frozenset[bytes],
+    tenant: uuid.UUID,
+) -> list[Standing]:
+    """Return those of which no entry waits, of their own or of the access log."""
+    if not waiting:
+        return list(standings)
+    named = {one for entry in naming if not waiting.isdisjoint(entry.commitments) for one in entry.names}
+    return [
+        one
+        for one in standings
+        if set(one.commitments()).isdisjoint(waiting)
+        and named.isdisjoint({*one.named(), _key(one.subject, tenant)})
+    ]
+
+
+def _delete(session: Session, going: Sequence[Standing], within: Span | None) -> Erased:
+    explanations = [row.key for one in going for row in one.explanations]
+    events = [row.key for one in going for row in one.events]
+    then = () if within is None else (Explanation.captured_at.between(*within),)
+    _run(session, WebhookDelivery, WebhookDelivery.event_id.in_(events))
+    _run(session, WebhookMessage, WebhookMessage.event_id.in_(events))
+    # By foreign keys what leads to others goes first.
+    incidents = [id_ for one in going for id_ in one.incidents]
+    erased = {
+        "incident_events": _run(session, IncidentEvent, IncidentEvent.id.in_(events)),
+        "incidents": _run(session, Incident, Incident.id.in_(incidents)),
+        "flags": _run(session, Flag, Flag.id.in_([row.key for one in going for row in one.flags])),
+        "request_tests": _run(
+            session, RequestTest, RequestTest.id.in_([id_ for one in going for id_ in one.tests])
+        ),
+        "concept_matches": _run(session, ConceptMatch, ConceptMatch.explanation_id.in_(explanations)),
+        "explanations": _run(session, Explanation, Explanation.id.in_(explanations), *then),
+        "samples": _delete_samples(session, [id_ for one in going for id_ in one.samples], within),
+    }
+    changed = [change_flag(session, *flag) for one in going for flag in one.changed_flags]
+    commitments = [one for one in changed if one is not None]
+    add_pending(session, Kind.FLAG, commitments)
+    return Erased(**erased, flags_changed=len(commitments))
+
+
+def _delete_samples(session: Session, samples: Sequence[uuid.UUID], within: Span | None) -> int:
+    """Delete the samples that no other decoder has read."""
+    then = () if within is None else (Sample.captured_at.between(*within),)
+    is_read = exists().where(Explanation.sample_id == Sample.id)
+    return _run(session, Sample, Sample.id.in_(samples), ~is_read, *then)
+
+
+def _gone_captures(session: Session, tenant: uuid.UUID, going: Sequence[Standing]) -> set[uuid.UUID]:
+    """Return the keys of the captures of which no sample is left."""
+    keys = {_key(one.subject, tenant): one.subject for one in going}
+    unit = (Sample.model_id, Sample.capture_id, Sample.request_id)
+    query = select(*unit).where(of_subjects(Sample, tenant, keys.values())).distinct()
+    left = {
+        capture_key(capture_id, model_id, request_id, tenant)
+        for model_id, capture_id, request_id in session.execute(query)
+    }
+    return keys.keys() - left
+
+
+def _key(subject: Subject, tenant: uuid.UUID) -> uuid.UUID:
+    return capture_key(subject.capture_id, subject.model_id, subject.request_id, tenant)
+
+
+def _run(session: Session, table: type[Base], *conditions: ColumnElement[bool]) -> int:
+    """Delete the rows that meet the conditions and return how many."""
+    statement = delete(table).where(*conditions)
+    result = session.execute(statement, execution_options={"synchronize_session": False})
+    return cast("CursorResult[Any]", result).rowcount

@@ -1,0 +1,86 @@
+"""Tombstones: which entries of the log lost their rows on purpose, and by what right. Pure.
+
+A tombstone is a row that the log commits to like any other. It names places of entries before its own, so
+it tells nothing of what was deleted, and hides nothing that came later.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, TypeAlias
+from uuid import UUID
+
+from service.evidence.payloads import Kind, payload_of
+
+BURIABLE: Final = frozenset({Kind.EXPLANATION, Kind.FLAG, Kind.INCIDENT_EVENT, Kind.ACCESS})
+"""Kinds whose entries may lose their rows. Definitions, decoders and tombstones are nobody's data."""
+
+Ranges: TypeAlias = Sequence[tuple[int, int]]
+"""Places of entries, as (first, behind the last), in rising order and without touching."""
+
+
+class Reason(StrEnum):
+    """Why rows were deleted."""
+
+    ERASURE = "erasure"
+    RETENTION = "retention"
+
+
+class Tombstone(NamedTuple):
+    """What a tombstone says, once the log is known to have it."""
+
+    key: str
+    authority: UUID
+    """The erasure request or retention run."""
+    leaves: Ranges
+    total: int
+    """How many entries it says that it covers."""
+    seq: int | None
+    """Its own place; None while it waits for one."""
+
+
+def ranges_of(places: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the places as ranges."""
+    found: list[tuple[int, int]] = []
+    for place in sorted(set(places)):
+        if found and found[-1][1] == place:
+            found[-1] = (found[-1][0], place + 1)
+        else:
+            found.append((place, place + 1))
+    return found
+
+
+def count_of(leaves: Ranges) -> int:
+    """Return how many places the ranges hold."""
+    return sum(behind - first for first, behind in leaves)
+
+
+def tombstone_payload(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the payload of a tombstone's row, of which ``leaves`` are `Ranges`."""
+    return payload_of(Kind.TOMBSTONE, row)
+
+
+def read(key: str, payload: Mapping[str, Any], seq: int | None) -> Tombstone:
+    """Return what the committed payload says."""
+    leaves = [(int(first), int(behind)) for first, behind in payload["leaves"]]
+    return Tombstone(key, UUID(str(payload["authority"])), leaves, int(payload["count"]), seq)
+
+
+class Graves:
+    """Which of a log's entries lie under a tombstone that is allowed to cover them."""
+
+    def __init__(self, leaves: int) -> None:
+        self._leaves = leaves
+        self._covered = bytearray((leaves >> 3) + 1)  # a bit an entry
+
+    def add(self, stone: Tombstone) -> Iterator[int]:
+        """Cover what came before the tombstone; yield each place that did not, and is not covered."""
+        limit = self._leaves if stone.seq is None else min(stone.seq, self._leaves)
+        for first, behind in stone.leaves:
+            for place in range(max(first, 0), min(behind, limit)):
+                self._covered[place >> 3] |= 1 << (place & 7)
+            if behind > limit:
+                yield max(first, limit)
+
+    def covers(self, place: int) -> bool:
+        """Tell whether an entry lies under a tombstone."""
+        return 0 <= place < self._leaves and bool(self._covered[place >> 3] & 1 << (place & 7))

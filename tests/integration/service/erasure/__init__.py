@@ -1,0 +1,1 @@
+"""Rows go, and the log accounts for them."""

@@ -1,0 +1,165 @@
+"""Erased explanations leave nothing but tombstones, and a log that verifies."""
+
+import datetime as dt
+import uuid
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.erasure.days import DayChangedError, bury_day, read_day
+from service.erasure.rows import Erased, erase_explanations
+from service.evidence.tombstones import Reason
+from service.evidence.verify import What
+from service.store.access.tables import AccessEntry, Action, SubjectKind
+from service.store.access.write import Entry, Subjects, add_entry
+from service.store.evidence.tables import LogTombstone
+from service.store.tables import Explanation, Flag, Incident, Sample
+from tests.support.erasing import START, Log, Planted, plant
+
+Sessions = sessionmaker[Session]
+AUTHORITY = uuid.UUID(int=5)
+
+
+@pytest.fixture
+def log(sessions: Sessions, tmp_path: Path) -> Log:
+    return Log(sessions, tmp_path)
+
+
+def explanations_of(session: Session, planted: Planted) -> list[uuid.UUID]:
+    query = select(Explanation.id).where(Explanation.sample_id.in_(planted.samples))
+    return list(session.scalars(query.order_by(Explanation.captured_at)))
+
+
+def read_by_somebody(session: Session, *planted: Planted) -> None:
+    """Enter that the texts were read, and that somebody asked who had read the first."""
+    ids = [one for each in planted for one in explanations_of(session, each)]
+    captures = [one.capture_id for one in planted]
+    subjects = Subjects(kind=SubjectKind.EXPLANATION, ids=ids, captures=captures)
+    add_entry(session, Entry(action=Action.READ_TEXT, operation="list_explanations", subjects=subjects))
+    asked = {"subject": str(ids[0]), "limit": 5}
+    add_entry(session, Entry(action=Action.LOG_READ, operation="list_access_log", details=asked))
+
+
+def test_a_request_goes_with_all_that_stands_on_it_and_the_log_verifies(
+    sessions: Sessions, log: Log
+) -> None:
+    with sessions.begin() as session:
+        gone, kept = plant(session, "gone"), plant(session, "kept")
+        read_by_somebody(session, gone, kept)
+        ids = explanations_of(session, gone)
+    log.sign()
+
+    with sessions.begin() as session:
+        erased = erase_explanations(session, ids, reason=Reason.ERASURE, authority=AUTHORITY)
+    assert log.report().findings == []  # also before the tombstone has its place
+    log.sign()
+
+    assert erased == Erased(
+        explanations=3, samples=3, concept_matches=3, request_names=2, flags=1, incidents=1,
+        incident_events=1, access_entries=2, log_entries=3 + 1 + 1 + 2,
+    )  # fmt: skip
+    report = log.report()
+    assert (report.findings, report.erased, report.tombstones) == ([], erased.log_entries, 1)
+    with sessions() as session:
+        assert session.scalars(select(Sample.request_id).distinct()).all() == ["kept"]
+        assert session.scalars(select(Flag.request_id)).all() == ["kept"]
+        shown, asked = session.scalars(select(AccessEntry).order_by(AccessEntry.seq))
+        assert set(shown.subject_ids) == set(explanations_of(session, kept))
+        assert (shown.subjects_total, shown.capture_ids) == (6, [kept.capture_id])
+        assert asked.details == {"limit": 5}
+        stone = session.scalars(select(LogTombstone)).one()
+        assert (stone.reason, stone.authority, stone.count) == ("erasure", AUTHORITY, erased.log_entries)
+
+    with sessions.begin() as session:
+        again = erase_explanations(session, ids, reason=Reason.ERASURE, authority=AUTHORITY)
+    assert again == Erased()
+
+
+def test_what_has_no_place_in_the_log_yet_stays_until_it_has_one(sessions: Sessions, log: Log) -> None:
+    with sessions.begin() as session:
+        early = plant(session, "early")
+    log.sign()
+    with sessions.begin() as session:
+        late = plant(session, "late")
+        ids = [*explanations_of(session, early), *explanations_of(session, late)]
+
+    with sessions.begin() as session:
+        first = erase_explanations(session, ids, reason=Reason.ERASURE, authority=AUTHORITY)
+    log.sign()
+    with sessions.begin() as session:
+        second = erase_explanations(session, ids, reason=Reason.ERASURE, authority=AUTHORITY)
+    log.sign()
+
+    assert [(one.explanations, one.waiting) for one in (first, second)] == [(3, 1), (3, 0)]
+    assert log.report().findings == []
+
+
+def test_a_flag_that_others_still_support_is_counted_again(sessions: Sessions, log: Log) -> None:
+    with sessions.begin() as session:
+        planted = plant(session, "partly", positions=4)
+        first, *others = explanations_of(session, planted)
+    log.sign()
+
+    with sessions.begin() as session:
+        erased = erase_explanations(session, [first], reason=Reason.RETENTION, authority=AUTHORITY)
+    log.sign()
+    assert (erased.flags, erased.flags_changed, erased.incidents) == (0, 1, 0)
+    with sessions() as session:
+        flag = session.scalars(select(Flag)).one()
+        assert (flag.positions_matched, flag.positions_verified) == (3, 3)
+        assert flag.first_captured_at == START + dt.timedelta(milliseconds=1)
+    assert log.report().findings == []
+
+    with sessions.begin() as session:
+        erase_explanations(session, others, reason=Reason.RETENTION, authority=AUTHORITY)
+    log.sign()
+    with sessions() as session:
+        assert session.scalar(select(func.count()).select_from(Flag)) == 0
+        assert session.scalar(select(func.count()).select_from(Incident)) == 0
+    assert log.report().findings == []
+
+
+def test_a_row_that_was_tampered_with_is_found_after_its_erasure_too(sessions: Sessions, log: Log) -> None:
+    with sessions.begin() as session:
+        ids = explanations_of(session, plant(session, "changed"))
+    log.sign()
+    with sessions.begin() as session:
+        session.execute(text("UPDATE explanations SET text = 'another'"))
+
+    with sessions.begin() as session:
+        erase_explanations(session, ids, reason=Reason.ERASURE, authority=AUTHORITY)
+    log.sign()
+
+    assert {one.what for one in log.report().findings} == {What.ROW_DELETED}
+
+
+def test_a_day_is_buried_as_it_was_read(sessions: Sessions, log: Log) -> None:
+    with sessions.begin() as session:
+        plant(session, "of the day")
+        plant(session, "of the next", at=START + dt.timedelta(days=1))
+    log.sign()
+    with sessions() as session:
+        day = read_day(session, START.date())
+    with sessions.begin() as session:
+        plant(session, "late")
+    with sessions() as session, pytest.raises(DayChangedError, match="read the day again"):
+        bury_day(session, day, authority=AUTHORITY)
+    log.sign()
+
+    with sessions() as session:
+        day = read_day(session, START.date())
+    with sessions.begin() as session:
+        buried = bury_day(session, day, authority=AUTHORITY)
+        for table in ("concept_matches", "explanations", "samples"):  # as if partitions were dropped
+            of_day = "captured_at < :behind" if table != "concept_matches" else (
+                "explanation_id IN (SELECT id FROM explanations WHERE captured_at < :behind)"
+            )  # fmt: skip
+            behind = dt.datetime.combine(START.date() + dt.timedelta(days=1), dt.time(), dt.UTC)
+            session.execute(text(f"DELETE FROM {table} WHERE {of_day}"), {"behind": behind})  # noqa: S608
+    assert log.report().findings == []
+    log.sign()
+
+    assert buried == Erased(explanations=6, log_entries=6)
+    assert log.report().findings == []
