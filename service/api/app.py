@@ -22,6 +22,7 @@ from service.api.routes import (
     health,
     history,
     incidents,
+    login,
     models,
     precision,
     prevalence,
@@ -81,6 +82,7 @@ def create_app(resources: Resources) -> FastAPI:
         api.include_router(routes.router)
     app.include_router(api)
     app.include_router(sign_in.router)
+    app.include_router(login.router)
     app.include_router(health.router)
     handlers.install(app)
     app.add_middleware(Observe, metrics=resources.metrics)
