@@ -23,6 +23,7 @@ from service.api.routes import (
     history,
     holds,
     incidents,
+    login,
     models,
     precision,
     prevalence,
@@ -85,6 +86,7 @@ def create_app(resources: Resources) -> FastAPI:
         api.include_router(routes.router)
     app.include_router(api)
     app.include_router(sign_in.router)
+    app.include_router(login.router)
     app.include_router(health.router)
     handlers.install(app)
     app.add_middleware(Observe, metrics=resources.metrics)

@@ -29,6 +29,7 @@ from service.api.readiness import Finding, readiness
 from service.errors import FieldError, ProblemError, invalid_input
 from service.metrics import Metrics
 from service.sign_in.cookies import SESSION_COOKIE
+from service.sign_in.issuer import Issuer
 from service.sign_in.origin import SAFE_METHODS, is_own, origin_of
 from service.sign_in.plan import SignInPlan
 from service.store import keys
@@ -72,10 +73,13 @@ class Resources:
     clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
     writes: Writes = field(default_factory=Writes)
     denials: Denials = field(default_factory=Denials)
+    issuer: Issuer | None = field(init=False)
     readiness: Remembered[dict[str, Finding]] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Look at what the engine leads to."""
+        """Look at what the engine leads to, and to whoever says who people are."""
+        people = self.plan.people
+        object.__setattr__(self, "issuer", None if people is None else Issuer(people.client))
         object.__setattr__(self, "readiness", readiness(self.engine))
 
 

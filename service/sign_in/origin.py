@@ -5,7 +5,6 @@ a header this need not be asked: no page of another origin can add that.
 """
 
 from typing import Final
-from urllib.parse import urlsplit
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -22,8 +21,7 @@ def is_own(fetch_site: str | None, origin: str | None, own: str) -> bool:
 
 def origin_of(url: str) -> str:
     """Return the origin of an absolute URL."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    return "/".join(url.split("/", 3)[:3])
 
 
 def _plain(origin: str) -> str:

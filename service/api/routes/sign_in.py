@@ -50,7 +50,7 @@ def sign_in_with_key(held: Held, caller: SignedIn, request: Request, response: R
             "not_a_key",
             "send the API key itself, as Authorization: Bearer KEY or as X-API-Key: KEY",
         )
-    _check_cookies(held, request)
+    check_cookies(held, request)
     now, token = held.clock(), auth.new_token()
     new = new_session(held, token, now, latest=caller.expires_at, key_id=caller.key_id)
     with held.sessions.begin() as session:
@@ -76,7 +76,8 @@ def sign_out(held: Held, caller: SignedIn, request: Request, response: Response)
         people.end_sessions(session, held.clock(), End.SIGNED_OUT, ids=[caller.session_id])
         add_entry(session, _entry(request, Action.SIGN_OUT, caller.session_id, caller))
     held.plan.cookies.drop(response, held.plan.cookies.session)
-    return SignedOut(issuer_logout_url=None)
+    at_issuer = held.issuer if caller.person is not None else None
+    return SignedOut(issuer_logout_url=at_issuer.logout_url() if at_issuer else None)
 
 
 def new_session(
@@ -125,7 +126,8 @@ def put_token(held: Resources, response: Response, token: str, asker: Asker, now
     held.plan.cookies.put(response, held.plan.cookies.session, token, max(0, int(left.total_seconds())))
 
 
-def _check_cookies(held: Resources, request: Request) -> None:
+def check_cookies(held: Resources, request: Request) -> None:
+    """Raise the 403 where a cookie may not travel."""
     if not held.plan.cookies.may_be_used(request):
         raise ProblemError(
             HTTPStatus.FORBIDDEN,

@@ -109,7 +109,7 @@ def test_unknown_expired_and_revoked_keys_each_say_so(client: TestClient, sessio
         assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
 
-def test_every_refusal_of_a_key_is_counted_by_its_code(
+def test_every_refusal_is_counted_by_its_code(
     client: TestClient, sessions: Sessions, headers_for: Callable[..., Headers]
 ) -> None:
     client.get("/v1/flags")
