@@ -37,6 +37,13 @@ def calibrate(argv: list[str]) -> int:
     return run(argv)
 
 
+def reread(argv: list[str]) -> int:
+    """Read kept vectors again and compare with what was recorded."""
+    from workers.reread.command import reread as run
+
+    return run(argv)
+
+
 def concept(argv: list[str]) -> int:
     """Fit the probe of a concept."""
     from workers.probe.command import concept as run

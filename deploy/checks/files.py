@@ -31,6 +31,7 @@ FOLDERS = (
     ("", "workers/nla/checkpoint"),
     ("", "workers/nla/engine"),
     ("", "workers/judge"),
+    ("", "workers/reread"),
     ("Whether the audit would tell", "workers/canary"),
     ("The store and the REST service", "service"),
     ("", "service/store"),

@@ -80,6 +80,7 @@ def _worker(running: Running, digests: Mapping[Kind, str]) -> dict[str, Any]:
         "concept_calibration_rejected": sorted(in_force.rejected),
         "anomaly_reference": digests.get(Kind.ANOMALY_REFERENCE),
         "candidates": settings.candidates,
+        "engine": dict(running.decoder.engine),
         "max_deliveries": settings.max_deliveries,
         "anomaly": {
             "p_value": running.policy.anomaly_p_value,

@@ -85,6 +85,8 @@ class DecoderIdentity:
     candidates: int = 1
     """Candidates per vector that the thresholds were measured with."""
     card: dict[str, Any] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """What else texts depend on: how candidates are drawn, and what the halves run on."""
 
     def threshold(self, position_class: PositionClass) -> float:
         """Return the threshold for `fve_beyond_token`, or for `fve` without token means; at least 0.

@@ -1,11 +1,12 @@
 """The decoder of one decoder directory: AV, AR and calibration."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,10 +52,7 @@ class NlaDecoder:
         without a calibration verifies no reading. `calibrating` ignores an existing calibration, so that a
         broken one can be replaced.
         """
-        pair = load_pair(folder / "av", folder / "ar")
-        digest = pair_digest(folder)
-        calibration = None if calibrating else load_calibration(folder, decoder_digest=digest)
-        anomaly = None if calibrating else load_anomaly(folder)
+        pair, digest, calibration, anomaly = _read_files(folder, calibrating=calibrating)
         check_candidates(calibration, settings)
         tokenizer, ar_tokenizer = _load_tokenizers(pair)
         # The AR loads first: its errors then appear before the slow start of the AV's engine.
@@ -63,14 +61,16 @@ class NlaDecoder:
         )
         if pair.av.meta.projector is None:
             check_scale(pair.av.meta, layer=pair.layer, typical_norm=reconstructor.typical_norm())
+        identity = identify(
+            folder, pair, digest, calibration, anomaly=anomaly, candidates=settings.candidates
+        )
+        verbalizer = Verbalizer(pair.av.folder, pair.av.meta, tokenizer, settings)
         return cls(
-            identity=identify(
-                folder, pair, digest, calibration, anomaly=anomaly, candidates=settings.candidates
-            ),
+            identity=dataclasses.replace(identity, engine=verbalizer.facts | reconstructor.facts),
             pair_digest=digest,
             calibration=calibration,
             anomaly=anomaly,
-            verbalizer=Verbalizer(pair.av.folder, pair.av.meta, tokenizer, settings),
+            verbalizer=verbalizer,
             reconstructor=reconstructor,
             tokenizer=tokenizer,
             template=template_ids(tokenizer),
@@ -125,6 +125,32 @@ class NlaDecoder:
     def close(self) -> None:
         """Release the AV's engine."""
         self.verbalizer.close()
+
+
+def identity_of(folder: Path, *, candidates: int) -> DecoderIdentity:
+    """Return the identity of a decoder directory without loading its weights; raises DecoderError.
+
+    It hashes them: seconds for a large pair.
+    """
+    pair, digest, calibration, anomaly = _read_files(folder, calibrating=False)
+    return identify(folder, pair, digest, calibration, anomaly=anomaly, candidates=candidates)
+
+
+class _Files(NamedTuple):
+    """What a decoder directory holds besides weights."""
+
+    pair: Pair
+    digest: str
+    calibration: Calibration | None
+    anomaly: Reference | None
+
+
+def _read_files(folder: Path, *, calibrating: bool) -> _Files:
+    pair = load_pair(folder / "av", folder / "ar")
+    digest = pair_digest(folder)
+    if calibrating:
+        return _Files(pair, digest, None, None)
+    return _Files(pair, digest, load_calibration(folder, decoder_digest=digest), load_anomaly(folder))
 
 
 def judge(

@@ -56,6 +56,13 @@ class Reconstructor:
         """Whether the AR's prompt contains the read token."""
         return self._prompt.takes_token
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the choice among candidates depends on besides checkpoint, vector and texts."""
+        device = self._device
+        name = self._torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+        return {"device": name, "products": "bfloat16" if self._is_halved else "float32"}
+
     def rebuild(self, explanations: Sequence[str], token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the vector rebuilt from each explanation and read token, (n, d_model).
 

@@ -156,6 +156,18 @@ class Verbalizer:
         """Default number of candidates per vector."""
         return self._settings.candidates
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a text depends on besides checkpoint, vector and token."""
+        settings = self._settings
+        return {
+            "vllm": str(self._vllm.__version__),
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "temperature": settings.temperature,
+            "seed": settings.seed,
+            "max_new_tokens": self._new_tokens,
+        }
+
     def verbalize(
         self, vectors: NDArray[np.float32], given: GivenFacts, n: int | None = None
     ) -> list[list[Explanation]]:

@@ -1,5 +1,6 @@
 """The engines against Hugging Face: nothing here depends on what a decoder has learned."""
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.support.nla import toy
 from tests.support.nla.untrained import NEW_TOKENS, SCALE, TEMPLATE, given
+from workers.nla.decoder import Decoder
 from workers.nla.engine.nla_decoder import NlaDecoder
 from workers.nla.engine.verbalizer import CLOSE
+from workers.reread.again import find_decoder, read_again
+from workers.reread.compare import DRAWN_BY, Recorded
+from workers.reread.found import Found
 
 pytestmark = pytest.mark.vllm
 
@@ -128,3 +133,48 @@ def test_vectors_that_cannot_be_read_are_refused_and_the_engine_goes_on(
 
     assert decoder.read(np.empty((0, 576), np.float32), given(0)) == []
     assert len(decoder.read(vectors[:1], given(1))) == 1
+
+
+def test_what_was_read_in_a_batch_is_read_again_alone_by_the_decoder_of_then(
+    decoder: NlaDecoder, untrained_pair: Path, vectors: NDArray[np.float32]
+) -> None:
+    facts, identity = given(len(vectors)), decoder.identity
+    readings = decoder.read(vectors, facts)
+    found = [
+        Found(
+            Recorded(
+                explanation_id=uuid.uuid4(),
+                text=reading.text,
+                cosine=reading.cosine,
+                fve=reading.fve,
+                fve_baseline=identity.fve_baseline,
+                candidates=reading.candidates,
+                decoder_digest=identity.digest,
+                engine=identity.engine,
+            ),
+            vector,
+            token_id,
+            phase,
+        )
+        for reading, vector, token_id, phase in zip(readings, vectors, *facts, strict=True)
+    ]
+
+    def opened(digest: str, candidates: int) -> Decoder:
+        assert find_decoder(untrained_pair, digest, candidates=candidates) == untrained_pair
+        return Kept(decoder)
+
+    again = read_again(found, opened, batch=1)
+
+    assert {one.status for one in again.outcomes} == {"identical"}, [one.why for one in again.outcomes]
+    assert again.changed == {}
+    assert {*DRAWN_BY, "vllm", "dtype", "device", "products"} == identity.engine.keys()
+
+
+class Kept:
+    """A decoder that stays open for the other tests."""
+
+    def __init__(self, decoder: NlaDecoder) -> None:
+        self.identity, self.read, self.token_text = decoder.identity, decoder.read, decoder.token_text
+
+    def close(self) -> None:
+        """Leave it open."""

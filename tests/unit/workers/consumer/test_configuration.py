@@ -1,5 +1,6 @@
 """What a worker says that it runs: all that its verdicts depend on, and nothing secret."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ BOMBS = Concept(
     name="bombs", version=1, description="d", severity="critical", matchers=(Matcher(regex="bomb"),)
 )
 CONCEPTS = ConceptSet((BOMBS,), "0" * 64)
-IDENTITY = fake_identity()
+IDENTITY = dataclasses.replace(fake_identity(), engine={"seed": 0, "device": "cpu"})
 CALIBRATION = Loaded(calibration_of(CONCEPTS, IDENTITY), "f" * 64)
 OF_ANOTHER = Loaded(calibration_of(CONCEPTS, fake_identity(layer=2)), "e" * 64)
 
@@ -58,6 +59,7 @@ def test_the_workers_version_names_what_it_reads_and_judges_with() -> None:
     assert worker["concept_calibration"] == digests[Kind.CONCEPT_CALIBRATION]
     assert (worker["anomaly_reference"], worker["anomaly"]["p_value"]) == (None, 0.01)
     assert worker["rules"]["bombs"]["is_calibrated"]
+    assert worker["engine"] == {"seed": 0, "device": "cpu"}
 
 
 def test_each_part_has_the_digest_by_which_flags_and_decoders_name_it() -> None:
