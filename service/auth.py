@@ -21,6 +21,7 @@ class Scope(StrEnum):
     INCIDENTS_TRIAGE = "incidents:triage"
     COVERAGE_READ = "coverage:read"
     AUDIT_READ = "audit:read"  # who read what, and what every key may do
+    EXPORTS_CREATE = "exports:create"  # bundles of what the key may read
     ADMIN = "admin"
 
 
@@ -42,7 +43,7 @@ SCOPES: Final[Mapping[Role, Sequence[Scope]]] = {
     # Judges incidents by what was read.
     Role.REVIEWER: (*_METADATA, Scope.EXPLANATIONS_READ_TEXT, Scope.INCIDENTS_TRIAGE),
     # Tells whether the audit was done, and needs nobody's text for it.
-    Role.AUDITOR: (*_METADATA, Scope.AUDIT_READ),
+    Role.AUDITOR: (*_METADATA, Scope.AUDIT_READ, Scope.EXPORTS_CREATE),
     # Keeps the audit running.
     Role.OPERATOR: (Scope.COVERAGE_READ, Scope.EXPLANATIONS_READ),
 }

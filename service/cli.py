@@ -19,6 +19,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "report": "write the monitoring report of a period as JSON and PDF",
     "tenant": "create and list tenants",
     "log": "write the evidence log and sign its checkpoints",
+    "keeper": "run the jobs of the store: exports and what is due at its time",
     "verify": "hold a bundle, or the store, against the evidence log's signatures",
     "train": "train a decoder for a model and layer",
     "calibrate": "measure a decoder against shuffled pairs and freeze the reference",

@@ -20,7 +20,7 @@ def service(argv: list[str]) -> int:
         "SUBTEXT_HTTP_PORT, SUBTEXT_TLS_CERT_FILE, SUBTEXT_TLS_KEY_FILE, SUBTEXT_PLAIN_HTTP, "
         "SUBTEXT_ROOT_PATH, SUBTEXT_DATABASE_POOL_SIZE, SUBTEXT_QUERY_TIMEOUT_SECONDS, "
         "SUBTEXT_PREVALENCE_HOURS, SUBTEXT_PREVALENCE_EVERY_SECONDS, SUBTEXT_PREVALENCE_THRESHOLDS, "
-        "SUBTEXT_WEBHOOKS_FILE, SUBTEXT_PUBLIC_URL, SUBTEXT_LOG_LEVEL.",
+        "SUBTEXT_WEBHOOKS_FILE, SUBTEXT_PUBLIC_URL, SUBTEXT_EXPORT_FOLDER, SUBTEXT_LOG_LEVEL.",
     )
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document and exit")
     if parser.parse_args(argv).openapi:
@@ -212,6 +212,13 @@ def _days(text: str) -> float:
 def log(argv: list[str]) -> int:
     """Write the evidence log, or make its key."""
     from service.sequencer.command import run
+
+    return run(argv)
+
+
+def keeper(argv: list[str]) -> int:
+    """Run the jobs of the store until a signal."""
+    from service.keeper.command import run
 
     return run(argv)
 

@@ -60,8 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="subtext verify",
         description="Hold BUNDLE, which an export made, against the log's public key; nothing else is"
-        " needed. Without BUNDLE, recompute the evidence log in SUBTEXT_DATABASE_URL from its rows and entries"
-        " and hold it against the signed checkpoints. What does not fit is named, the first thing first.",
+        " needed. Without BUNDLE, recompute the evidence log in SUBTEXT_DATABASE_URL from its rows and"
+        " entries and hold it against the signed checkpoints. What does not fit is named, the first thing"
+        " first.",
     )
     parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="file that an export made")
     parser.add_argument(

@@ -18,6 +18,7 @@ from service.api.routes import (
     discoveries,
     evidence,
     explanations,
+    exports,
     flags,
     health,
     history,
@@ -75,6 +76,7 @@ def create_app(resources: Resources) -> FastAPI:
         models,
         access,
         evidence,
+        exports,
     ):
         api.include_router(routes.router)
     app.include_router(api)

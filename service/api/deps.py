@@ -2,10 +2,11 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Final
 
 import structlog
@@ -57,6 +58,8 @@ class Resources:
     engine: Engine
     sessions: sessionmaker[Session]
     metrics: Metrics
+    exports: Path | None = None
+    """The folder of exports' files; None: there are no exports here."""
     writes: Writes = field(default_factory=Writes)
     denials: Denials = field(default_factory=Denials)
     readiness: Remembered[dict[str, Finding]] = field(init=False)
@@ -226,6 +229,14 @@ def _log_denial(held: Resources, request: Request, key: ApiKey | None, code: str
     held.metrics.observe_access_not_logged(Action.DENY)
 
 
+def require(caller: Caller, scopes: Sequence[str]) -> None:
+    """Raise the 403 unless the key grants these scopes too, which only what was asked for tells."""
+    try:
+        auth.check_scopes(caller.scopes, scopes)
+    except auth.ScopeError as error:
+        raise _forbidden(error) from error
+
+
 def _unauthorized(error: auth.AuthenticationError) -> ProblemError:
     challenge = 'Bearer realm="subtext"'
     if error.code != "missing_key":
@@ -262,6 +273,7 @@ Triages = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.FLAGS_READ, auth.Scope.INCIDENTS_TRIAGE])
 ]
 ReadsAccess = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.AUDIT_READ])]
+Exports = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.EXPORTS_CREATE])]
 ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
 ReadsRequests = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])

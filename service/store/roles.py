@@ -71,6 +71,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "log_leaves": [],
         "log_nodes": [],
         "log_checkpoints": [],
+        "exports": [],
     },
     READER: {
         "alembic_version": ["SELECT"],
@@ -123,6 +124,12 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "log_leaves": ["SELECT"],
         "log_nodes": ["SELECT"],
         "log_checkpoints": ["SELECT"],
+        # Asking for one. What becomes of it, the keeper says.
+        "exports": [
+            "SELECT",
+            "INSERT (id, kinds, of_model, models, period_start, period_end, with_text, earlier_size)",
+            "INSERT (key_id, key_name, purpose, purpose_note)",
+        ],
     },
 }
 """By role and table. An audit's rows are never changed by whom they are written, and deleted by nobody."""

@@ -10,9 +10,10 @@ from service.store.base import Base
 from service.store.canary import tables as canary
 from service.store.configuration import tables as configuration
 from service.store.evidence import tables as evidence
+from service.store.exports import tables as exports
 from service.store.tenants import tables as tenants
 
-ROOMS: Final = (tables, access, canary, configuration, evidence, tenants)
+ROOMS: Final = (tables, access, canary, configuration, evidence, exports, tenants)
 """Modules with tables. Importing one is what adds its tables to the metadata."""
 
 METADATA: Final[MetaData] = Base.metadata

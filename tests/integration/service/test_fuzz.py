@@ -23,6 +23,14 @@ fuzzed = openapi.unconnected_app()
 UNSAYABLE = {"broken_cursor", "foreign_cursor", "time_out_of_range", "empty_range", "range_too_long"}
 # Which reason fits which state, and which concepts an incident has.
 UNSAYABLE |= {"transition_not_allowed", "reason_not_allowed", "concepts_not_allowed", "unknown_concept"}
+# Which period is over, what is stored, and what goes together in an export.
+UNSAYABLE |= {
+    "period_not_over",
+    "unknown_model",
+    "unknown_checkpoint",
+    "no_text_in_kinds",
+    "purpose_required",
+}
 MODEL = "THE-SECRET-MODEL"
 SECRET = (MODEL, seed.SECRET_TEXT, seed.SECRET_TOKEN, "rows_sampled")
 schema = schemathesis.openapi.from_asgi("/openapi.json", fuzzed)
