@@ -24,6 +24,7 @@ class Scope(StrEnum):
     HOLDS_READ = "holds:read"
     HOLDS_WRITE = "holds:write"  # places legal holds, and asks or confirms to lift them
     RETENTION_WRITE = "retention:write"  # sets for how long rows are kept
+    EXPORTS_CREATE = "exports:create"  # bundles of what the key may read
     ADMIN = "admin"
 
 
@@ -45,7 +46,7 @@ SCOPES: Final[Mapping[Role, Sequence[Scope]]] = {
     # Judges incidents by what was read.
     Role.REVIEWER: (*_METADATA, Scope.EXPLANATIONS_READ_TEXT, Scope.INCIDENTS_TRIAGE),
     # Tells whether the audit was done, and needs nobody's text for it.
-    Role.AUDITOR: (*_METADATA, Scope.AUDIT_READ, Scope.HOLDS_READ, Scope.HOLDS_WRITE),
+    Role.AUDITOR: (*_METADATA, Scope.AUDIT_READ, Scope.HOLDS_READ, Scope.HOLDS_WRITE, Scope.EXPORTS_CREATE),
     # Keeps the audit running. With an auditor he has the two keys that lift a hold.
     Role.OPERATOR: (
         Scope.COVERAGE_READ,

@@ -25,7 +25,7 @@ def service(argv: list[str]) -> int:
         "SUBTEXT_SESSION_PLAIN_HTTP, SUBTEXT_OIDC_ISSUER, SUBTEXT_OIDC_CLIENT_ID, "
         "SUBTEXT_OIDC_CLIENT_SECRET_FILE, SUBTEXT_OIDC_REDIRECT_BASE_URL, SUBTEXT_OIDC_GRANTS_FILE, "
         "SUBTEXT_OIDC_GROUPS_CLAIM, SUBTEXT_OIDC_NAME_CLAIM, SUBTEXT_OIDC_SCOPES, "
-        "SUBTEXT_OIDC_TIMEOUT_SECONDS, SUBTEXT_OIDC_CA_FILE, SUBTEXT_LOG_LEVEL.",
+        "SUBTEXT_OIDC_TIMEOUT_SECONDS, SUBTEXT_OIDC_CA_FILE, SUBTEXT_EXPORT_FOLDER, SUBTEXT_LOG_LEVEL.",
     )
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document and exit")
     if parser.parse_args(argv).openapi:
@@ -252,6 +252,13 @@ def _days(text: str) -> float:
 def log(argv: list[str]) -> int:
     """Write the evidence log, or make its key."""
     from service.sequencer.command import run
+
+    return run(argv)
+
+
+def keeper(argv: list[str]) -> int:
+    """Run the jobs of the store until a signal."""
+    from service.keeper.command import run
 
     return run(argv)
 

@@ -122,6 +122,35 @@ class LogSettings(CheckpointSettings):
         return self
 
 
+class KeeperSettings(StoreSettings):
+    """What ``subtext keeper`` needs."""
+
+    export_folder: Path = Field(description="of exports' files, which the service reads")
+    export_days: float = Field(default=7.0, gt=0, le=366, description="until a file is deleted")
+    export_signed_within_seconds: float = Field(
+        default=300.0, gt=0, le=86_400, description="to wait for the log to sign an export's entry"
+    )
+    http_host: str = Field(default="127.0.0.1", min_length=1)
+    http_port: int = Field(default=8106, ge=0, le=65535)
+    plain_http: PlainHttp | None = Field(default=None, description="why plain HTTP may leave this machine")
+
+    @field_validator("export_folder")
+    @classmethod
+    def _is_folder(cls, folder: Path) -> Path:
+        return _existing(folder)
+
+    @model_validator(mode="after")
+    def _stays_private(self) -> Self:
+        check_address(self.http_host, None, self.plain_http)
+        return self
+
+
+def _existing(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: create it, or mount what holds the exports")
+    return folder
+
+
 class ServiceSettings(SignInSettings, StoreSettings):
     """What ``subtext service`` needs."""
 
@@ -141,6 +170,9 @@ class ServiceSettings(SignInSettings, StoreSettings):
         pattern=r"^(https?://[^\s/?#@]+(/[\w.~-]+)*)?$",
         description="how people reach the service, for links in webhooks",
     )
+    export_folder: Path | None = Field(
+        default=None, description="of exports' files, which `subtext keeper` writes; none: no exports"
+    )
     prevalence_hours: int = Field(
         default=24, ge=1, le=168, description="least length of the window of the prevalence metrics"
     )
@@ -150,6 +182,11 @@ class ServiceSettings(SignInSettings, StoreSettings):
     prevalence_thresholds: Annotated[dict[str, float], NoDecode] = Field(
         default_factory=dict, description="by concept, the share of requests above which it raises an alert"
     )
+
+    @field_validator("export_folder")
+    @classmethod
+    def _has_exports(cls, folder: Path | None) -> Path | None:
+        return None if folder is None else _existing(folder)
 
     @field_validator("prevalence_thresholds", mode="before")
     @classmethod
@@ -229,6 +266,14 @@ def log_settings() -> LogSettings:
     """Read the environment; raises SettingsError."""
     try:
         return LogSettings()
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def keeper_settings() -> KeeperSettings:
+    """Read the environment; raises SettingsError."""
+    try:
+        return KeeperSettings()
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
 

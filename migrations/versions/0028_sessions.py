@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 from migrations import concurrent_index, row_security
 
 revision = "0028"
-down_revision = "0026"
+down_revision = "0027"
 branch_labels = None
 depends_on = None
 

@@ -18,6 +18,7 @@ from service.api.routes import (
     discoveries,
     evidence,
     explanations,
+    exports,
     flags,
     health,
     history,
@@ -82,6 +83,7 @@ def create_app(resources: Resources) -> FastAPI:
         evidence,
         holds,
         retention,
+        exports,
     ):
         api.include_router(routes.router)
     app.include_router(api)

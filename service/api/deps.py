@@ -2,10 +2,11 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Final
 
 import structlog
@@ -71,6 +72,8 @@ class Resources:
     metrics: Metrics
     plan: SignInPlan = field(default_factory=SignInPlan)
     clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
+    exports: Path | None = None
+    """The folder of exports' files; None: there are no exports here."""
     writes: Writes = field(default_factory=Writes)
     denials: Denials = field(default_factory=Denials)
     issuer: Issuer | None = field(init=False)
@@ -272,6 +275,14 @@ def log_denial(held: Resources, denial: Denial, entry: Entry, tenant: uuid.UUID,
     held.metrics.observe_access_not_logged(entry.action)
 
 
+def require(caller: Caller, scopes: Sequence[str]) -> None:
+    """Raise the 403 unless the key grants these scopes too, which only what was asked for tells."""
+    try:
+        auth.check_scopes(caller.scopes, scopes)
+    except auth.ScopeError as error:
+        raise _forbidden(error) from error
+
+
 def _unauthorized(error: auth.AuthenticationError) -> ProblemError:
     challenge = 'Bearer realm="subtext"'
     if error.code != "missing_key":
@@ -319,6 +330,7 @@ WritesHolds = Annotated[
 WritesRetention = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ, auth.Scope.RETENTION_WRITE])
 ]
+Exports = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.EXPORTS_CREATE])]
 ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
 ReadsRequests = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from service.api.access import disclosure
 from service.coverage import gaps
+from service.exports import query as exports
 from service.incidents import clocks, lifecycle
 from service.retention import classes
 from service.store.access import tables as access
+from service.store.exports import tables as export_tables
 from subtext_sidecar.contract import configuration, counters, equations
 
 CanaryStatus = Literal["ran", "none_ran", "results_not_kept"]
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     AccessPurpose = access.Purpose
     AccessResult = access.Result
     AccessSubjectKind = access.SubjectKind
+    ExportKind = exports.ExportKind
+    ExportState = export_tables.State
 else:
     GapReason = Literal[tuple(map(str, gaps.GapReason))]
     ConfigurationKind = Literal[tuple(map(str, configuration.Kind))]
@@ -49,3 +53,5 @@ else:
     AccessPurpose = Literal[tuple(map(str, access.Purpose))]
     AccessResult = Literal[tuple(map(str, access.Result))]
     AccessSubjectKind = Literal[tuple(map(str, access.SubjectKind))]
+    ExportKind = Literal[tuple(map(str, exports.ExportKind))]
+    ExportState = Literal[tuple(map(str, export_tables.State))]

@@ -80,6 +80,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "vector_keys": ["SELECT", "INSERT"],
         "vectors": ["INSERT"],
         "log_tombstones": [],
+        "exports": [],
     },
     READER: {
         "alembic_version": ["SELECT"],
@@ -161,6 +162,12 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "vector_keys": [],
         "vectors": [],
         "log_tombstones": ["SELECT"],
+        # Asking for one. What becomes of it, the keeper says.
+        "exports": [
+            "SELECT",
+            "INSERT (id, kinds, of_model, models, period_start, period_end, with_text, earlier_size)",
+            "INSERT (key_id, key_name, purpose, purpose_note)",
+        ],
     },
 }
 """By role and table. An audit's rows are never changed by whom they are written, and deleted by nobody."""

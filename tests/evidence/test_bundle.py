@@ -18,7 +18,7 @@ from service.evidence import merkle, note
 from service.evidence.bundle.archive import written
 from service.evidence.bundle.check import check
 from service.evidence.bundle.finding import Report, What
-from service.evidence.bundle.layout import FILES, LEAVES, MANIFEST, PROOF, WITHHELD
+from service.evidence.bundle.layout import FILES, LEAVES, MANIFEST, PATHS, PROOF, WITHHELD
 from service.evidence.entry import entry_bytes, moment
 from service.evidence.note import Checkpoint
 from service.verifying import run
@@ -59,7 +59,8 @@ def joined(lines: list[bytes]) -> bytes:
 def pick(members: Mapping[str, bytes], rng: random.Random) -> tuple[str, list[bytes], int]:
     name = rng.choice(ROWS)
     lines = lines_of(members, name)
-    return name, lines, rng.randrange(len(lines))
+    # The first decoder is older than the period, which is complete without it.
+    return name, lines, rng.randrange(name == "decoders.ndjson", len(lines))
 
 
 Change = Callable[[Packed, Members, random.Random], set[What]]
@@ -315,8 +316,22 @@ def edit_earlier(packed: Packed, members: Members, rng: random.Random) -> set[Wh
     return {What.EARLIER_TREE_CHANGED}
 
 
+def edit_path(_packed: Packed, members: Members, rng: random.Random) -> set[What]:
+    [line] = lines_of(members, PATHS)
+    told = json.loads(line)
+    match rng.randrange(3):
+        case 0:
+            told["path"][rng.randrange(len(told["path"]))] = rng.randbytes(32).hex()
+        case 1:
+            told["at"] = moment(datetime.fromisoformat(told["at"]) - timedelta(hours=1))
+        case _:
+            told["entry"] += 1
+    members[PATHS] = written(told) + b"\n"
+    return {What.ROW_CHANGED}
+
+
 def delete_member(_packed: Packed, members: Members, rng: random.Random) -> set[What]:
-    del members[rng.choice([*ROWS, WITHHELD, "coverage.json", LEAVES, MANIFEST, PROOF])]
+    del members[rng.choice([*ROWS, WITHHELD, "coverage.json", LEAVES, PATHS, MANIFEST, PROOF])]
     return {What.MEMBER_UNREADABLE}
 
 
@@ -332,7 +347,7 @@ KINDS: tuple[Change, ...] = (
     edit_row, edit_salt, disown_row, delete_row, repeat_row, insert_row, swap_rows, swap_entries,
     rewrite_line, edit_leaf, backdate_leaf, delete_leaf, insert_leaf, swap_leaves, narrow, edit_hash,
     forge_checkpoint, other_checkpoint, edit_seal, forge_manifest, edit_manifest, withhold_row,
-    edit_coverage, edit_earlier, delete_member, add_member,
+    edit_coverage, edit_earlier, edit_path, delete_member, add_member,
 )  # fmt: skip
 
 
@@ -344,7 +359,7 @@ def test_nothing_is_found_in_a_bundle_that_nobody_changed(packed: Packed) -> Non
     report = verified(packed, packed.file)
 
     assert report.findings == []
-    assert (report.rows_opened, report.entries_in_period) == (33, 36)  # three flags have two entries each
+    assert (report.rows_opened, report.entries_in_period) == (34, 36)
     assert report.tree_size == len(packed.log.leaves)
 
 
@@ -401,7 +416,7 @@ def test_a_changed_row_is_named_first_by_file_line_and_id(
 
     assert run([str(packed.file), "--key", str(key)]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["findings"], told["rows_opened"], told["entries_of_period"]) == (0, 33, 36)
+    assert (told["findings"], told["rows_opened"], told["entries_of_period"]) == (0, 34, 36)
 
     assert run([str(changed), "--key", str(key)]) == 1
     first = capsys.readouterr().out.splitlines()[0]
@@ -447,7 +462,7 @@ def test_without_text_the_entries_of_explanations_stay_closed(tmp_path: Path) ->
     report = check(file, log.signer.verifier)
 
     assert report.findings == []
-    assert (report.rows_opened, report.rows_without_text) == (21, 12)
+    assert (report.rows_opened, report.rows_without_text) == (22, 12)
     assert b"reading" not in bundles.members_of(file)["explanations.ndjson"]
 
 

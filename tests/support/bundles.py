@@ -17,6 +17,7 @@ from service.evidence.bundle.layout import (
     FILES,
     LEAVES,
     MANIFEST,
+    PATHS,
     PROOF,
     SEAL_DETAIL,
     WITHHELD,
@@ -121,6 +122,10 @@ def pack(log: PlantedLog, file: Path, wish: Wish | None = None) -> Path:
     wish = wish or Wish()
     query = Query(kinds=wish.kinds, start=START, end=END, with_text=wish.with_text)
     rows = [one for one in log.rows if START <= one[1] < END and one[2].entry not in wish.without]
+    # A decoder is handed out though it is older: rows of the period stand on it.
+    older = next(one for one in log.rows if one[0] == Kind.DECODER)
+    outside = [older[2]] if Kind.DECODER in wish.kinds else []
+    rows = [older, *rows]
     with Writer(file) as bundle:
         files = {
             FILES[kind]: bundle.lines(
@@ -140,9 +145,16 @@ def pack(log: PlantedLog, file: Path, wish: Wish | None = None) -> Path:
         tree = Hashes(log.leaves[:size])
         before, behind = merkle.range_proof(tree, proven.first, end, size)
         bundle.lines(LEAVES, iter(log.leaves[proven.first : end]))
+        bundle.lines(PATHS, (written(_path(log, tree, one, size)) for one in outside))
         whole = replace(proven, before=before, behind=behind)
         bundle.whole(PROOF, written(proof.told(whole)))
     return file
+
+
+def _path(log: PlantedLog, tree: Hashes, line: Line, size: int) -> dict[str, Any]:
+    assert line.entry is not None
+    path = [one.hex() for one in merkle.inclusion_proof(tree, line.entry, size)]
+    return {"entry": line.entry, "at": moment(_at(log.leaves[line.entry])), "path": path}
 
 
 def _shown(line: Line, kind: str, query: Query) -> Line:

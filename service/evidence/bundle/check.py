@@ -21,6 +21,7 @@ from service.evidence.bundle.layout import (
     FILES,
     LEAVES,
     MANIFEST,
+    PATHS,
     PROOF,
     SEAL_DETAIL,
     WITHHELD,
@@ -29,7 +30,7 @@ from service.evidence.bundle.layout import (
     read_query,
 )
 from service.evidence.bundle.proof import Proof
-from service.evidence.bundle.rows import Accounts
+from service.evidence.bundle.rows import Accounts, Paths
 from service.evidence.entry import commit, entry_bytes
 from service.evidence.note import Checkpoint, NoteError, Verifier, read_checkpoint
 from service.evidence.payloads import Kind
@@ -76,7 +77,8 @@ def _check(archive: Archive, verifier: Verifier, earlier: str | None, report: Re
         report.add(What.MANIFEST_CHANGED, Place(MANIFEST), f"it is not of the log {checkpoint.origin}")
     _check_seal_time(proof, query, report)
     entries_of.check_period(entries, query, proof.seal.entry or 0, report)
-    _check_members(archive, manifest, Accounts(entries, checkpoint, query, report), entries, report)
+    accounts = Accounts(entries, Paths(archive, report), checkpoint, query, report)
+    _check_members(archive, manifest, accounts, entries, report)
 
 
 def _proof(archive: Archive, report: Report) -> Proof:
@@ -171,7 +173,7 @@ def _check_members(
     archive: Archive, manifest: Mapping[str, Any], accounts: Accounts, entries: Entries, report: Report
 ) -> None:
     files: Mapping[str, Any] = manifest["files"]
-    for name in sorted(archive.names - set(files) - {LEAVES, MANIFEST, PROOF}):
+    for name in sorted(archive.names - set(files) - {LEAVES, PATHS, MANIFEST, PROOF}):
         report.add(What.MEMBER_UNEXPECTED, Place(name), "the manifest does not know it")
     # Tombstones first: what is withheld refers to them.
     for name in sorted(files, key=lambda one: (one == WITHHELD, one)):

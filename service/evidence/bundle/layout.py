@@ -6,6 +6,7 @@
 | explanations.ndjson and so on | rows with the salts that open their entries | entries, manifest |
 | withheld.ndjson | entries of the period that no row in the bundle opens, with the reason | manifest |
 | coverage.json, configuration.ndjson, schemas/ | what else was asked for | manifest |
+| paths.ndjson | inclusion proofs of rows whose last entry is not among those | the signed root |
 | manifest.json | the query, the SHA-256 and count of each of these | the seal |
 | proof.json | checkpoint, range proof and seal | the public key |
 
@@ -26,6 +27,7 @@ FORMAT: Final = "subtext-bundle"
 VERSION: Final = 1
 LEAVES: Final = "leaves.ndjson"
 WITHHELD: Final = "withheld.ndjson"
+PATHS: Final = "paths.ndjson"
 MANIFEST: Final = "manifest.json"
 PROOF: Final = "proof.json"
 SEAL_DETAIL: Final = "manifest_sha256"
@@ -70,11 +72,11 @@ class Line:
     salt: bytes | None
     """What opens its entry; None: withheld with the text, or it has none."""
     at: datetime | None = None
-    """The entry's time, of one outside of the bundle's range."""
+    """The entry's time: the seal's, which is not among the bundle's entries."""
     path: Sequence[bytes] | None = None
-    """The inclusion proof of one outside of the bundle's range."""
+    """The seal's inclusion proof."""
     earlier: Sequence[int] = ()
-    """The places of its earlier states that are in the range."""
+    """The places of its earlier states that are of the period."""
 
     @property
     def key(self) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from datetime import datetime
 from typing import Final
 
 from service.evidence import merkle
@@ -10,6 +11,7 @@ from service.evidence.bundle.entries import Entries, Entry
 from service.evidence.bundle.finding import Place, Report, What
 from service.evidence.bundle.layout import (
     FILES,
+    PATHS,
     TEXT_OF_EXPLANATION,
     WITHHELD,
     Line,
@@ -17,6 +19,7 @@ from service.evidence.bundle.layout import (
     Reason,
     ShapeError,
     read_line,
+    read_moment,
 )
 from service.evidence.entry import commit, entry_bytes
 from service.evidence.note import Checkpoint
@@ -25,11 +28,47 @@ from service.evidence.payloads import Kind
 _TOMBSTONE: Final = "tombstone"
 
 
+class Paths:
+    """The inclusion proofs of rows whose last entry is not among the bundle's."""
+
+    def __init__(self, archive: Archive, report: Report) -> None:
+        """Read them; ArchiveError when the member cannot be read."""
+        self._known: dict[int, tuple[datetime, list[bytes]]] = {}
+        self._used: set[int] = set()
+        for number, line in enumerate(archive.lines(PATHS), 1):
+            try:
+                entry, at, path = _path(parsed(line[:-1]))
+                if entry in self._known:
+                    raise ShapeError(f"entry {entry} has two proofs")
+            except (ValueError, TypeError) as error:
+                report.add(What.ROW_UNREADABLE, Place(PATHS, number), str(error))
+                continue
+            self._known[entry] = at, path
+
+    def use(self, entry: int) -> tuple[datetime, list[bytes]] | None:
+        """Return time and proof of an entry."""
+        self._used.add(entry)
+        return self._known.get(entry)
+
+    def unused(self) -> list[int]:
+        """Return the entries whose proofs no row needed."""
+        return sorted(set(self._known) - self._used)
+
+
+def _path(told: object) -> tuple[int, datetime, list[bytes]]:
+    if not isinstance(told, dict) or set(told) != {"entry", "at", "path"} or type(told["entry"]) is not int:
+        raise ShapeError("the line is no proof of an entry")
+    return told["entry"], read_moment(told["at"]), [bytes.fromhex(one) for one in told["path"]]
+
+
 class Accounts:
     """Which entries have a row."""
 
-    def __init__(self, entries: Entries, checkpoint: Checkpoint, query: Query, report: Report) -> None:
+    def __init__(
+        self, entries: Entries, paths: "Paths", checkpoint: Checkpoint, query: Query, report: Report
+    ) -> None:
         self._entries, self._checkpoint, self._query = entries, checkpoint, query
+        self._paths = paths
         self._report = report
         self._met = bytearray(entries.end - entries.first)
         self._outside: set[tuple[str, int]] = set()
@@ -69,7 +108,7 @@ class Accounts:
             self._report.rows_without_text += 1
 
     def _check_open(self, row: Line, entry: int, salt: bytes, kind: str, place: Place) -> None:
-        why = self._misfit(row, entry, commit(salt, row.payload), kind)
+        why = self._misfit(entry, commit(salt, row.payload), kind)
         if why is not None:
             self._report.add(What.ROW_CHANGED, place, why)
             return
@@ -79,7 +118,7 @@ class Accounts:
         if kind == _TOMBSTONE:
             self._note_tombstone(row, entry, place)
 
-    def _misfit(self, row: Line, entry: int, commitment: bytes, kind: str) -> str | None:
+    def _misfit(self, entry: int, commitment: bytes, kind: str) -> str | None:
         """Return why a row is not what its entry was made of; None when it is."""
         if entry in self._entries:
             found = self._entries.at(entry)
@@ -88,11 +127,13 @@ class Accounts:
             if found.commitment != commitment:
                 return f"payload and salt do not give the commitment of entry {entry}"
             return None
-        if row.at is None or row.path is None:
-            return f"its entry {entry} is not in the bundle and has no proof"
-        leaf = merkle.leaf_hash(entry_bytes(kind, row.at, commitment))
+        found_path = self._paths.use(entry)
+        if found_path is None:
+            return f"its entry {entry} is not in the bundle and has no proof in {PATHS}"
+        at, path = found_path
+        leaf = merkle.leaf_hash(entry_bytes(kind, at, commitment))
         try:
-            merkle.check_inclusion(leaf, entry, self._checkpoint.size, row.path, self._checkpoint.root)
+            merkle.check_inclusion(leaf, entry, self._checkpoint.size, path, self._checkpoint.root)
         except merkle.ProofError as error:
             return str(error)
         return None
@@ -151,7 +192,9 @@ class Accounts:
             self._report.add(What.ROW_MISSING, place, f"no tombstone in the bundle is for entry {entry}")
 
     def close(self) -> None:
-        """Report the entries of the period that nothing accounts for."""
+        """Report the entries of the period that nothing accounts for, and proofs that are of no row."""
+        for entry in self._paths.unused():
+            self._report.add(What.MEMBER_UNEXPECTED, Place(PATHS), f"no row here is of entry {entry}")
         asked, others = set(self._query.kinds), Counter[str]()
         for entry, kind in self._entries.within(self._query):
             self._report.entries_in_period += 1

@@ -1,15 +1,17 @@
 """Read the rows that the log commits to, with their salts, one part of a table at a time."""
 
+import datetime as dt
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Select, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.evidence.payloads import Kind, explanation_payload, payload_of
 from service.evidence.row import Row
 from service.evidence.tombstones import tombstone_payload
+from service.evidence.verify import TRANSACTION_TIME
 from service.store.access.tables import AccessEntry
 from service.store.base import OfTenant, values_of
 from service.store.evidence.tables import LogTombstone
@@ -20,6 +22,7 @@ from service.store.tables import (
     Decoder,
     Explanation,
     Flag,
+    Incident,
     IncidentEvent,
     Sample,
 )
@@ -53,9 +56,22 @@ def list_rows(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
     for kind, table, key, at in _SIMPLE:
         for part in _parts(session, select(table), table, tenant):
             yield [row_of(kind, values_of(row), key, at) for (row,) in part]
+    yield from _explanations(session, tenant)
+
+
+def _explanations(
+    session: Session,
+    tenant: uuid.UUID,
+    condition: ColumnElement[bool] | None = None,
+    model_id: uuid.UUID | None = None,
+) -> Iterator[Sequence[Row]]:
     query = select(Explanation, Sample).join(
         Sample, (Sample.id == Explanation.sample_id) & (Sample.tenant_id == Explanation.tenant_id)
     )
+    if condition is not None:
+        query = query.where(condition)
+    if model_id is not None:
+        query = query.where(Sample.model_id == model_id)
     for part in _parts(session, query, Explanation, tenant):
         matches = list_matches(session, [explanation.id for explanation, _ in part], tenant)
         yield [
@@ -133,3 +149,58 @@ def list_matches(
     for match in session.scalars(query):
         matches.setdefault(match.explanation_id, []).append(values_of(match))
     return matches
+
+
+class Window(NamedTuple):
+    """Which rows are asked for."""
+
+    start: dt.datetime
+    end: dt.datetime
+    """Rows that were stored or changed within; some more may come."""
+    model_id: uuid.UUID | None = None
+    """The one model that they are of; None: any."""
+
+
+def list_window(session: Session, tenant: uuid.UUID, kind: Kind, window: Window) -> Iterator[Sequence[Row]]:
+    """Yield the rows of one kind that may have an entry within the window, as the reader meets them.
+
+    An entry's time is when its transaction began, and a row's the same or up to ten minutes later.
+    Decoders and definitions come whenever they are from: rows of the window stand on older ones.
+    """
+    if kind is Kind.EXPLANATION:
+        yield from _explanations(
+            session, tenant, _in_window(Explanation.created_at, window), window.model_id
+        )
+        return
+    if kind is Kind.CONCEPT_VERSION:
+        for one in session.scalars(select(ConceptVersion).where(ConceptVersion.created_at < window.end)):
+            yield [row_of(kind, values_of(one), "digest", "created_at")]
+        return
+    table, key, at = next((table, key, at) for one, table, key, at in _SIMPLE if one is kind)
+    for part in _parts(session, _of_window(kind, window), table, tenant):
+        yield [row_of(kind, values_of(row), key, at) for (row,) in part]
+
+
+def _of_window(kind: Kind, window: Window) -> Select[*tuple[Any, ...]]:
+    match kind:
+        case Kind.DECODER:
+            return select(Decoder).where(Decoder.created_at < window.end)
+        case Kind.FLAG:
+            changed = select(Flag).where(
+                Flag.created_at < window.end + TRANSACTION_TIME,
+                Flag.updated_at >= window.start - TRANSACTION_TIME,
+            )
+            return changed if window.model_id is None else changed.where(Flag.model_id == window.model_id)
+        case Kind.INCIDENT_EVENT:
+            events = select(IncidentEvent).where(_in_window(IncidentEvent.at, window))
+            if window.model_id is None:
+                # Also those of incidents that this reader does not meet are not his to read.
+                return events.where(IncidentEvent.incident_id.in_(select(Incident.id)))
+            of_model = select(Incident.id).where(Incident.model_id == window.model_id)
+            return events.where(IncidentEvent.incident_id.in_(of_model))
+        case _:
+            return select(AccessEntry).where(_in_window(AccessEntry.at, window))
+
+
+def _in_window(column: InstrumentedAttribute[dt.datetime], window: Window) -> ColumnElement[bool]:
+    return (column >= window.start - TRANSACTION_TIME) & (column < window.end + TRANSACTION_TIME)

@@ -1,6 +1,7 @@
 """The application over a real database, as its own login sees it, and keys for it."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -41,9 +42,18 @@ def reader(reader_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def app(reader: Engine) -> FastAPI:
+def exports_folder(tmp_path: Path) -> Path:
+    """Where exports' files are."""
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def app(reader: Engine, exports_folder: Path) -> FastAPI:
     sessions = session_factory(reader)
-    return create_app(Resources(engine=reader, sessions=sessions, metrics=Metrics(CollectorRegistry())))
+    metrics = Metrics(CollectorRegistry())
+    return create_app(Resources(engine=reader, sessions=sessions, metrics=metrics, exports=exports_folder))
 
 
 @pytest.fixture

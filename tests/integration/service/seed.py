@@ -1,16 +1,20 @@
 """Rows as a worker stores them, for tests that read them back."""
 
 import datetime as dt
+import hashlib
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.orm import Session
 
+from service.exports import files
 from service.incidents.lifecycle import FindingKind
 from service.retention import periods, placing
 from service.retention.classes import RetentionClass
 from service.store import keys
+from service.store.exports.tables import Export
 from service.store.tables import (
     ConceptMatch,
     CoverageMinute,
@@ -326,3 +330,28 @@ def add_coverage(
         for counter, count in counts.items()
     )
     session.flush()
+
+
+def add_export(session: Session, folder: Path | None = None) -> Export:
+    """Add an export that is ready; with a folder, also a file, which is no bundle."""
+    content = b"a file"
+    made = Export(
+        id=uuid.uuid4(),
+        state="ready",
+        kinds=["flags"],
+        period_start=START,
+        period_end=START + dt.timedelta(hours=1),
+        with_text=False,
+        key_id=uuid.uuid4(),
+        key_name="auditor",
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        expires_at=dt.datetime(2100, 1, 1, tzinfo=dt.UTC),
+    )
+    session.add(made)
+    session.flush()
+    if folder is not None:
+        path = files.path_of(folder, made.tenant_id, made.id)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    return made

@@ -47,6 +47,9 @@ OPERATIONS = {
     "/v1/retention": ["coverage:read"],
     "/v1/retention/versions": ["coverage:read"],
     "/v1/legal-holds": ["holds:read"],
+    "/v1/exports": ["exports:create"],
+    "/v1/exports/0dc7e3b4-e191-43cc-b073-52fddcb77c21": ["exports:create"],
+    "/v1/exports/0dc7e3b4-e191-43cc-b073-52fddcb77c21/download": ["exports:create"],
     "/v1/log/checkpoint": ["audit:read"],
     "/v1/log/proof?explanation_id=0dc7e3b4-e191-43cc-b073-52fddcb77c21": ["audit:read"],
 }

@@ -27,6 +27,14 @@ UNSAYABLE |= {"transition_not_allowed", "reason_not_allowed", "concepts_not_allo
 UNSAYABLE |= {"empty_scope", "unknown_model"}
 # Which periods a class allows.
 UNSAYABLE |= {"below_class", "above_class", "below_floor", "above_ceiling", "in_the_past"}
+# Which period is over, what is stored, and what goes together in an export.
+UNSAYABLE |= {
+    "period_not_over",
+    "unknown_model",
+    "unknown_checkpoint",
+    "no_text_in_kinds",
+    "purpose_required",
+}
 MODEL = "THE-SECRET-MODEL"
 SECRET = (MODEL, seed.SECRET_TEXT, seed.SECRET_TOKEN, "rows_sampled")
 schema = schemathesis.openapi.from_asgi("/openapi.json", fuzzed)

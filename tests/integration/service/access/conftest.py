@@ -1,6 +1,7 @@
 """One audited request with text, what was found on it, and how to read the log that tests cause."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -17,7 +18,7 @@ from tests.integration.service.access.stored import RUNS, Entries, Stored
 
 
 @pytest.fixture
-def stored(sessions: sessionmaker[Session]) -> Stored:
+def stored(sessions: sessionmaker[Session], exports_folder: Path) -> Stored:
     with sessions.begin() as session:
         audited = seed.add_model(session)
         explanations = [
@@ -48,7 +49,8 @@ def stored(sessions: sessionmaker[Session]) -> Stored:
             ]
         )
         incident = seed.add_incident(session, seed.add_flag(session, audited))
-        return Stored(explanations, incident, seed.add_hold(session, model="tiny"))
+        export = seed.add_export(session, exports_folder)
+        return Stored(explanations, incident, seed.add_hold(session, model="tiny"), export)
 
 
 @pytest.fixture

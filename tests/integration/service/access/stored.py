@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from service.store.access.tables import AccessEntry
+from service.store.exports.tables import Export
 from service.store.tables import Explanation, Incident
 from subtext_sidecar.contract.configuration import Kind, configuration
 
@@ -20,3 +21,4 @@ class Stored(NamedTuple):
     explanations: list[Explanation]
     incident: Incident
     hold: uuid.UUID
+    export: Export

@@ -12,9 +12,11 @@ import yaml
 from service.api.http import openapi
 from service.auth import Role, Scope
 from service.coverage import blind_spots
+from service.exports.query import ExportKind
 from service.incidents import lifecycle
 from service.store import migrate
 from service.store.access.tables import Action, Purpose, Result
+from service.store.exports.tables import State as ExportState
 from service.store.tables import FlagStatus
 from subtext_sidecar.anomaly.score import ANOMALY_SCORES
 from subtext_sidecar.contract import configuration, facts
@@ -77,6 +79,9 @@ WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
         (schema, "kind"): {*map(str, configuration.Kind)}
         for schema in ("ConfigurationChange", "ConfigurationVersion", "KindInForce", "VersionInForce")
     },
+    ("Export", "kinds"): {*map(str, ExportKind)},
+    ("Export", "state"): {*map(str, ExportState)},
+    ("ExportRequest", "kinds"): {*map(str, ExportKind)},
     ("Flag", "status"): {*map(str, FlagStatus)},
     ("Loss", "reason"): LOSS_REASONS,
     ("StepLoss", "reason"): LOSS_REASONS,
@@ -96,6 +101,7 @@ FREE = {
     "label",
     "location",  # its schema lists them
     "models",
+    "problem",
     "model",
     "name",
     "person",

@@ -1,0 +1,49 @@
+"""Erasing reaches exports: a file that may hold what is erased is deleted, and its export says so."""
+
+import uuid
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from service.evidence.bundle.layout import FILES
+from service.exports import files
+from service.store.exports import write
+from service.store.exports.tables import Export, State
+
+
+def erase_exports(
+    session: Session, folder: Path, tenant: uuid.UUID, ids: Collection[uuid.UUID]
+) -> list[uuid.UUID]:
+    """Delete the files of a tenant's exports that hold any of these ids; return the exports.
+
+    An id is of an explanation, a sample, a flag, an incident or a capture: whatever a row names. One that
+    is still being made is erased as well: it may hold rows from before. The caller commits, and behind the
+    erasure of the rows, so that no export that begins later finds them. A file is deleted at once.
+    """
+    wanted = {str(one).encode() for one in ids}
+    erased = [one for one in write.list_living(session, tenant) if _holds(folder, one, wanted)]
+    write.mark_erased(session, [one.id for one in erased])
+    session.flush()
+    for one in erased:
+        files.remove(folder, tenant, one.id)
+    return [one.id for one in erased]
+
+
+def _holds(folder: Path, export: Export, wanted: Collection[bytes]) -> bool:
+    if not wanted or export.state != State.READY:
+        return bool(wanted) and export.state == State.RUNNING
+    path = files.path_of(folder, export.tenant_id, export.id)
+    try:
+        with zipfile.ZipFile(path) as opened:
+            names = [one for one in opened.namelist() if one in {*FILES.values(), "incidents.ndjson"}]
+            for name in names:
+                with opened.open(name) as member:
+                    if any(one in line for line in member for one in wanted):
+                        return True
+    except FileNotFoundError:
+        return False
+    except (zipfile.BadZipFile, OSError):
+        return True  # what cannot be read is not kept either
+    return False

@@ -1,0 +1,89 @@
+"""The JSON Schemas (2020-12) of a bundle's rows, from the tables' columns."""
+
+import datetime as dt
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import ARRAY, JSON, Table
+from sqlalchemy.types import TypeEngine
+
+from service.evidence.bundle.layout import TEXT_OF_EXPLANATION, TEXT_OF_SAMPLE
+from service.evidence.payloads import COLUMNS, MATCH, SAMPLE, VERSION, Columns, Kind
+from service.store.schema import METADATA
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_HEX: Final = {"type": "string", "pattern": "^([0-9a-f]{2})*$"}
+
+
+def schema_of(kind: Kind, *, with_text: bool) -> dict[str, Any]:
+    """Return the schema of a member's lines."""
+    payload = _object(COLUMNS[kind])
+    own = {"v": {"const": VERSION}, "table": {"const": COLUMNS[kind].table}}
+    payload["properties"] |= own
+    payload["required"] += list(own)
+    # Of rows that change: the commitments to what they were before.
+    payload["properties"]["trail"] = {"type": "array", "items": _HEX}
+    if kind is Kind.EXPLANATION:
+        payload["properties"] |= {
+            "sample": _object(SAMPLE),
+            "matches": {"type": "array", "items": _object(MATCH)},
+        }
+        payload["required"] += ["sample", "matches"]
+        if not with_text:
+            _take_out(payload, TEXT_OF_EXPLANATION)
+            _take_out(payload["properties"]["sample"], TEXT_OF_SAMPLE)
+    line = {
+        "entry": {"type": ["integer", "null"], "minimum": 0},
+        "salt": {"anyOf": [_HEX, {"type": "null"}]},
+        "payload": payload,
+        "earlier": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+    }
+    return {
+        "$schema": _DIALECT,
+        "title": f"A row of {COLUMNS[kind].table}, and the entry of the log that it opens",
+        "type": "object",
+        "properties": line,
+        "required": ["entry", "salt", "payload"],
+        "additionalProperties": False,
+    }
+
+
+def _take_out(schema: dict[str, Any], names: tuple[str, ...]) -> None:
+    for name in names:
+        del schema["properties"][name]
+        schema["required"].remove(name)
+
+
+def _object(columns: Columns) -> dict[str, Any]:
+    table = METADATA.tables[columns.table]
+    return {
+        "type": "object",
+        "properties": {name: _column(table, name) for name in columns.committed},
+        "required": list(columns.committed),
+        "additionalProperties": False,
+    }
+
+
+def _column(table: Table, name: str) -> Mapping[str, Any]:
+    column = table.columns[name]
+    known = _type(column.type)
+    return {"anyOf": [known, {"type": "null"}]} if column.nullable and known else known
+
+
+def _type(kind: TypeEngine[Any]) -> Mapping[str, Any]:
+    if isinstance(kind, ARRAY):
+        return {"type": "array", "items": _type(kind.item_type)}
+    if isinstance(kind, JSON):
+        return {}
+    known: dict[type, Mapping[str, Any]] = {
+        str: {"type": "string"},
+        # What JSON's numbers do not hold is written as text.
+        int: {"type": ["integer", "number", "string"]},
+        float: {"type": ["number", "string"]},
+        bool: {"type": "boolean"},
+        uuid.UUID: {"type": "string", "format": "uuid"},
+        dt.datetime: {"type": "string", "format": "date-time"},
+        bytes: _HEX,
+    }
+    return known[kind.python_type]

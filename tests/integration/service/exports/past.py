@@ -1,0 +1,57 @@
+"""Rows and entries of two hours ago: the period of an export is over for ten minutes at the least."""
+
+import datetime as dt
+import uuid
+from typing import Any, NamedTuple
+
+from sqlalchemy import delete, insert, update
+from sqlalchemy.orm import Session
+
+from service.evidence import entry
+from service.store.evidence.rows import list_rows
+from service.store.evidence.tables import LogPending
+from service.store.identity import DEFAULT_TENANT, tenant_id
+from service.store.tables import Decoder, Explanation, Flag, IncidentEvent
+from tests.integration.service import seed
+
+AT = dt.datetime.now(dt.UTC).replace(microsecond=0) - dt.timedelta(hours=2)
+FROM, TO = AT - dt.timedelta(minutes=30), AT + dt.timedelta(minutes=30)
+TENANT = tenant_id(DEFAULT_TENANT)
+
+
+class Past(NamedTuple):
+    """Ids of what is stored."""
+
+    explanations: list[uuid.UUID]
+    incident: uuid.UUID
+
+
+def plant(session: Session, model: str = "tiny") -> Past:
+    """Store three explanations, a flag and an incident of two hours ago, and what commits to them."""
+    audited = seed.add_model(session, model)
+    made = [
+        seed.add_explanation(session, audited, position=position, concept="deception", claims=seed.CLAIMS)
+        for position in range(3)
+    ]
+    incident = seed.add_incident(session, seed.add_flag(session, audited))
+    session.flush()
+    stored = Past([one.id for one in made], incident.id)
+    for table in (Explanation, Decoder):
+        session.execute(update(table).values(created_at=AT, log_salt=entry.new_salt()))
+    session.execute(
+        update(Flag).values(created_at=AT, updated_at=AT, log_salt=entry.new_salt(), log_trail=None)
+    )
+    session.execute(update(IncidentEvent).values(at=AT, log_salt=entry.new_salt()))
+    session.execute(delete(LogPending))
+    session.expire_all()
+    for part in list_rows(session, TENANT):
+        for row in part:
+            values = {"kind": row.kind, "commitments": b"".join(row.commitments), "at": AT}
+            session.execute(insert(LogPending).values(values))
+    return stored
+
+
+def asked(**more: Any) -> dict[str, Any]:
+    """Return the body that asks for everything in the period."""
+    kinds = ["explanations", "flags", "incidents", "access_log"]
+    return {"kinds": kinds, "from": FROM.isoformat(), "to": TO.isoformat()} | more
