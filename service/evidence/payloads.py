@@ -25,6 +25,9 @@ class Kind(StrEnum):
     CONCEPT_VERSION = "concept_version"
     DECODER = "decoder"
     ACCESS = "access"
+    CONFIGURATION_VERSION = "configuration_version"
+    CONFIGURATION_CONTENT = "configuration_content"
+    CONFIGURATION_PERIOD = "configuration_period"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,21 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "subject_kind", "subject_ids", "subjects_total", "capture_ids", "captures_total", "details",
             "purpose", "purpose_note", "status", "result", "suppressed",
         ),
+    ),
+    Kind.CONFIGURATION_VERSION: Columns(
+        table="configuration_versions", committed=("id", "kind", "digest", "created_at")
+    ),
+    Kind.CONFIGURATION_CONTENT: Columns(
+        table="configuration_contents",
+        committed=("version_id", "content", "created_at"),  # the content as its very text
+    ),
+    Kind.CONFIGURATION_PERIOD: Columns(
+        table="configuration_periods",
+        committed=(
+            "id", "version_id", "kind", "model", "layer", "source", "hop", "began_at", "ended_at",
+        ),
+        # Every process moves it each minute: an entry of each would outgrow those of all readings.
+        may_change=("last_seen_at",),
     ),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 from service.evidence.entry import Leaf
+from service.evidence.incident import Histories, IncidentState
 from service.evidence.merkle import Frontier
 from service.evidence.note import Checkpoint, NoteError, Verifier, read_checkpoint
 from service.evidence.payloads import Kind
@@ -26,6 +27,12 @@ ROLLOUT_TIME: Final = timedelta(days=1)
 """For how long after a log's first entry rows may still come from workers of before it."""
 _MAY_PRECEDE: Final = frozenset({Kind.FLAG, Kind.DECODER})
 """Kinds whose row may be from before the log, as it gets an entry when it changes."""
+_MAY_LAG: Final = frozenset({Kind.CONFIGURATION_PERIOD})
+"""Kinds whose row may be of long before its entry: a report that waited stands for when it was made."""
+_ADDED_LATER: Final = frozenset(
+    {Kind.CONFIGURATION_VERSION, Kind.CONFIGURATION_CONTENT, Kind.CONFIGURATION_PERIOD}
+)
+"""Kinds that logs of before have no entries of: for them the log begins with the first one."""
 
 
 class What(StrEnum):
@@ -42,6 +49,7 @@ class What(StrEnum):
     ROW_CHANGED = "row_changed"
     ROW_DELETED = "row_deleted"
     ROW_NOT_IN_LOG = "row_not_in_log"
+    INCIDENT_CHANGED = "incident_changed"
 
 
 class Finding(NamedTuple):
@@ -86,6 +94,9 @@ class Log(Protocol):
 
     def rows(self) -> Iterable[Sequence[Row]]:
         """Yield the rows, some at a time."""
+
+    def incidents(self) -> Iterable[IncidentState]:
+        """Yield where each incident stands, as its row says."""
 
     def notes(self) -> Iterable[str]:
         """Yield the database's copies of the checkpoints, the smallest first."""
@@ -171,13 +182,32 @@ def _named(note: str) -> str:
     return f"checkpoint of {note.split(chr(10))[1] if note.count(chr(10)) else '?'} entries"
 
 
+class Begun(NamedTuple):
+    """When a log got its first entry: of any kind, and of each that logs of before have not."""
+
+    at: datetime | None
+    later: Mapping[str, datetime]
+
+    def after(self, leaf: Leaf) -> "Begun":
+        """Return it with one more entry."""
+        is_first = leaf.kind in _ADDED_LATER and leaf.kind not in self.later
+        if self.at is not None and not is_first:
+            return self
+        later = {**self.later, leaf.kind: leaf.at} if is_first else self.later
+        return Begun(leaf.at if self.at is None else self.at, later)
+
+    def of(self, kind: str) -> datetime | None:
+        """Return from when on rows of a kind have entries; None while there is none."""
+        return self.later.get(kind) if kind in _ADDED_LATER else self.at
+
+
 class _Leaves:
     """The leaves one after the other: places, times and tree."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self.frontier = Frontier()
-        self.begun: datetime | None = None
+        self.begun = Begun(None, {})
         self._latest: datetime | None = None
         self._ahead = 0
 
@@ -187,7 +217,7 @@ class _Leaves:
             missing = f"entry {place}" if leaf.seq <= place + 1 else f"entries {place} to {leaf.seq - 1}"
             self._report.add(What.LEAF_MISSING, missing, f"the next one in the log is entry {leaf.seq}")
             self._ahead = leaf.seq - self.frontier.size
-        self.begun = leaf.at if self.begun is None else self.begun
+        self.begun = self.begun.after(leaf)
         self._latest = leaf.at if self._latest is None else max(self._latest, leaf.at)
         if leaf.at < self._latest - TRANSACTION_TIME:
             self._report.add(
@@ -196,8 +226,8 @@ class _Leaves:
         self.frontier.add(leaf.hash())
 
 
-def _check_tree(log: Log, checkpoints: Sequence[Checkpoint], report: Report) -> datetime | None:
-    """Recompute the tree; return the time of its first entry."""
+def _check_tree(log: Log, checkpoints: Sequence[Checkpoint], report: Report) -> "Begun":
+    """Recompute the tree; return when it began."""
     roots = {one.size: one.root for one in checkpoints}
     stored = {(one.level, one.number): one.hash for one in log.nodes()}
     leaves = _Leaves(report)
@@ -251,7 +281,7 @@ def _within(wrong: Sequence[tuple[int, int]]) -> str:
 class _Accounts:
     """Which entries have a row, and which rows have none."""
 
-    def __init__(self, log: Log, begun: datetime | None, report: Report) -> None:
+    def __init__(self, log: Log, begun: Begun, report: Report) -> None:
         self._log, self._begun, self._report = log, begun, report
         self._found = bytearray((report.leaves >> 3) + 1)  # a bit an entry
         self.waiting: dict[bytes, Pending] = {}
@@ -285,7 +315,8 @@ class _Accounts:
     def _add_without(self, row: Row) -> None:
         counts = self._report.not_in_log
         counts[row.kind] = counts.get(row.kind, 0) + 1
-        if self._begun is not None and row.at > self._begun + ROLLOUT_TIME:
+        begun = self._begun.of(row.kind)
+        if begun is not None and row.at > begun + ROLLOUT_TIME:
             self._report.add(
                 What.ROW_NOT_IN_LOG,
                 f"{row.kind} {row.key}",
@@ -296,7 +327,9 @@ class _Accounts:
         where = f"{row.kind} {row.key}"
         if kind != row.kind:
             self._report.add(What.KIND_CHANGED, where, f"its entry says that it is a {kind}")
-        is_older = self._begun is not None and row.at < self._begun and row.kind in _MAY_PRECEDE
+        begun = self._begun.of(row.kind)
+        is_older = begun is not None and row.at < begun and row.kind in _MAY_PRECEDE
+        is_older |= row.at < at and row.kind in _MAY_LAG
         if is_first and not is_older and abs(row.at - at) > TRANSACTION_TIME:
             self._report.add(What.BACKDATED, where, f"it says {row.at}, and its entry is of {at}")
 
@@ -312,10 +345,13 @@ class _Accounts:
         return 0 <= seq < self._report.leaves and bool(self._found[seq >> 3] & 1 << (seq & 7))
 
 
-def _check_rows(log: Log, begun: datetime | None, erased: frozenset[bytes], report: Report) -> None:
-    accounts = _Accounts(log, begun, report)
+def _check_rows(log: Log, begun: Begun, erased: frozenset[bytes], report: Report) -> None:
+    accounts, histories = _Accounts(log, begun, report), Histories()
     for part in log.rows():
         accounts.add(part)
+        histories.add([row.payload for row in part if row.kind == Kind.INCIDENT_EVENT])
+    for key, why in histories.compare(log.incidents()):
+        report.add(What.INCIDENT_CHANGED, f"incident {key}", why)
     orphans = _orphans(accounts, erased)
     for kind, strays in accounts.strays.items():
         for row, missing in strays:

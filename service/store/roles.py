@@ -63,7 +63,12 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "canary_runs": ["SELECT", "INSERT"],
         "configuration_versions": ["SELECT", "INSERT"],
         "configuration_contents": ["SELECT", "INSERT"],
-        "configuration_periods": ["SELECT", "INSERT", "UPDATE (last_seen_at, ended_at)"],
+        "configuration_periods": [
+            "SELECT",
+            "INSERT",
+            "UPDATE (last_seen_at, ended_at)",
+            "UPDATE (log_salt, log_trail)",
+        ],
         "api_keys": [],
         "access_log": [],
         # Neither a time nor a place of its own choice.

@@ -11,6 +11,7 @@ import pytest
 
 from service.evidence import entry, note
 from service.evidence.entry import Leaf
+from service.evidence.incident import IncidentState
 from service.evidence.merkle import Frontier
 from service.evidence.note import Checkpoint
 from service.evidence.payloads import Kind
@@ -23,6 +24,15 @@ SIGNER = note.generate("subtext.example")
 ORIGIN = origin_of(SIGNER.name, TENANT)
 CHANGES = 1000
 SIGNED, WAITING = 300, 12
+KINDS_OF_ROWS = [
+    *[Kind.EXPLANATION] * 6,
+    Kind.INCIDENT_EVENT,
+    Kind.CONCEPT_VERSION,
+    Kind.DECODER,
+    Kind.CONFIGURATION_VERSION,
+    Kind.CONFIGURATION_CONTENT,
+    Kind.CONFIGURATION_PERIOD,
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class Image:
     pending_: tuple[Pending, ...]
     copies: tuple[str, ...]
     folder: tuple[str, ...]
+    incidents_: tuple[IncidentState, ...]
 
     def leaves(self) -> Sequence[Leaf]:
         return sorted(self.leaves_, key=lambda one: one.seq)
@@ -52,6 +63,9 @@ class Image:
     def rows(self) -> Sequence[Sequence[Row]]:
         return [self.rows_]
 
+    def incidents(self) -> Sequence[IncidentState]:
+        return self.incidents_
+
     def notes(self) -> Sequence[str]:
         return self.copies
 
@@ -62,13 +76,37 @@ def check(image: Image) -> Report:
 
 def row(number: int, kind: Kind, at: datetime) -> Row:
     payload = {"id": str(number), "text": f"reading {number}", "fve": number / 7, "at": entry.moment(at)}
+    if kind == Kind.INCIDENT_EVENT:
+        payload |= event(number)
     return Row(kind=kind, key=str(number), at=at, salt=entry.new_salt(), payload=payload)
 
 
+def event(number: int) -> dict[str, object]:
+    """Return what an event says of its incident: each has three, of which the last confirms it."""
+    version = number // len(KINDS_OF_ROWS) % 3 + 1
+    kind, state = (("opened", "open"), ("evidence", "open"), ("triaged", "confirmed"))[version - 1]
+    return {
+        "incident_id": f"incident {number // len(KINDS_OF_ROWS) // 3}",
+        "version": version,
+        "kind": kind,
+        "to_state": state,
+        "severity": "warning" if version > 1 else "info",
+        "labels": {"bombs": True} if kind == "triaged" else {},
+    }
+
+
+def incidents_of(rows: Sequence[Row]) -> tuple[IncidentState, ...]:
+    """Return where the events leave the incidents."""
+    last = {one.payload["incident_id"]: one.payload for one in rows if one.kind == Kind.INCIDENT_EVENT}
+    return tuple(
+        IncidentState(key, one["version"], one["to_state"], one["severity"], one["labels"])
+        for key, one in last.items()
+    )
+
+
 def plant() -> Image:
-    kinds = [Kind.EXPLANATION] * 8 + [Kind.INCIDENT_EVENT, Kind.CONCEPT_VERSION, Kind.DECODER]
     rows = [
-        row(number, kinds[number % len(kinds)], START + number * timedelta(minutes=1))
+        row(number, KINDS_OF_ROWS[number % len(KINDS_OF_ROWS)], START + number * timedelta(minutes=1))
         for number in range(SIGNED - SIGNED // 15 + WAITING)
     ]
     frontier = Frontier()
@@ -98,7 +136,10 @@ def plant() -> Image:
         Pending(number, one.kind, one.at, one.commitments) for number, one in enumerate(rows[-WAITING:])
     ]
     assert len(leaves) == frontier.size == SIGNED
-    return Image((*rows, *flags), tuple(leaves), tuple(nodes), tuple(waiting), tuple(notes), tuple(notes))
+    return Image(
+        (*rows, *flags), tuple(leaves), tuple(nodes), tuple(waiting), tuple(notes), tuple(notes),
+        incidents_of(rows),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +161,8 @@ Change = Callable[[Image, random.Random], tuple[Image, set[What]]]
 def edit_row(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
     at = rng.randrange(len(image.rows_))
     old = image.rows_[at]
-    name = rng.choice(sorted(old.payload))
-    value = old.payload[name] + (1 if name in {"fve", "positions_verified"} else "x")
+    name = rng.choice(sorted(name for name, value in old.payload.items() if not isinstance(value, dict)))
+    value = old.payload[name] + ("x" if isinstance(old.payload[name], str) else 1)
     return replace(
         image, rows_=instead(image.rows_, at, replace(old, payload={**old.payload, name: value}))
     ), {What.ROW_CHANGED}
@@ -159,7 +200,8 @@ def backdate_row(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
     moved = image.rows_[at].at + rng.choice([-1, 1]) * rng.uniform(1, 99) * timedelta(hours=1)
     old = image.rows_[at]
     is_hidden = old.kind in {Kind.FLAG, Kind.DECODER} and moved < START
-    if is_hidden:
+    # Of a period an earlier time is right; that it is the time of then, its entry tells.
+    if is_hidden or old.kind == Kind.CONFIGURATION_PERIOD:
         moved = old.at + timedelta(hours=2)
     return replace(image, rows_=instead(image.rows_, at, replace(old, at=moved))), {What.BACKDATED}
 
@@ -290,10 +332,45 @@ def fork(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
     ), {What.LEAVES_CHANGED}
 
 
+def edit_incident(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.randrange(len(image.incidents_))
+    old = image.incidents_[at]
+    new = rng.choice(
+        [
+            old._replace(state="dismissed"),
+            old._replace(severity="critical"),
+            old._replace(labels={"bombs": False}),
+            old._replace(version=old.version + 1),
+        ]
+    )
+    return replace(image, incidents_=instead(image.incidents_, at, new)), {What.INCIDENT_CHANGED}
+
+
+def delete_incident(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    return replace(image, incidents_=without(image.incidents_, rng.randrange(len(image.incidents_)))), {
+        What.INCIDENT_CHANGED
+    }
+
+
+def insert_incident(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    new = IncidentState(f"new {rng.random()}", 1, "open", "info", {})
+    return replace(image, incidents_=(*image.incidents_, new)), {What.INCIDENT_CHANGED}
+
+
+def delete_event(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Delete an incident's last event, which leaves its row to say what no event says."""
+    ends = {
+        one.payload["incident_id"]: at for at, one in enumerate(image.rows_) if "to_state" in one.payload
+    }
+    at = rng.choice(sorted(ends.values()))
+    return replace(image, rows_=without(image.rows_, at)), {What.ROW_DELETED, What.INCIDENT_CHANGED}
+
+
 KINDS: Sequence[Change] = (
     edit_row, edit_salt, cut_trail, delete_row, insert_row, backdate_row, edit_leaf, backdate_leaf,
     delete_leaf, insert_leaf, push_leaf_in, swap_leaves, edit_node, edit_pending, delete_pending,
     insert_pending, backdate_pending, edit_note, edit_copy, delete_note, insert_note, swap_notes, fork,
+    edit_incident, delete_incident, insert_incident, delete_event,
 )  # fmt: skip
 
 

@@ -4,19 +4,26 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Select, select
+from sqlalchemy import TEXT, Select, cast, select
 from sqlalchemy.orm import Session
 
+from service.evidence.incident import IncidentState
 from service.evidence.payloads import Kind, explanation_payload, payload_of
 from service.evidence.row import Row
 from service.store.access.tables import AccessEntry
 from service.store.base import OfTenant, values_of
+from service.store.configuration.tables import (
+    ConfigurationContent,
+    ConfigurationPeriod,
+    ConfigurationVersion,
+)
 from service.store.tables import (
     ConceptMatch,
     ConceptVersion,
     Decoder,
     Explanation,
     Flag,
+    Incident,
     IncidentEvent,
     Sample,
 )
@@ -25,11 +32,15 @@ from service.store.tenants.scope import DEFAULT_ID
 from service.store.tenants.tables import Tenant
 
 _AT_ONCE: Final = 1000
+_CONTENTS_AT_ONCE: Final = 20
+"""One may be a quarter of a megabyte."""
 _SIMPLE: Final[tuple[tuple[Kind, type[OfTenant], str, str], ...]] = (
     (Kind.DECODER, Decoder, "id", "created_at"),
     (Kind.FLAG, Flag, "id", "created_at"),
     (Kind.INCIDENT_EVENT, IncidentEvent, "id", "at"),
     (Kind.ACCESS, AccessEntry, "id", "at"),
+    (Kind.CONFIGURATION_VERSION, ConfigurationVersion, "id", "created_at"),
+    (Kind.CONFIGURATION_PERIOD, ConfigurationPeriod, "id", "began_at"),
 )
 """Kinds whose payload is of one table, with that table, its key and its time."""
 
@@ -45,6 +56,7 @@ def list_rows(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
     for kind, table, key, at in _SIMPLE:
         for part in _parts(session, select(table), table, tenant):
             yield [_simple(kind, values_of(row), key, at) for (row,) in part]
+    yield from _contents(session, tenant)
     query = select(Explanation, Sample).join(
         Sample, (Sample.id == Explanation.sample_id) & (Sample.tenant_id == Explanation.tenant_id)
     )
@@ -75,6 +87,25 @@ def _definitions(session: Session) -> Iterator[Sequence[Row]]:
     scope.set_tenant(session, DEFAULT_ID)
     session.expunge_all()
     yield list(found.values())
+
+
+def list_incidents(session: Session, tenant: uuid.UUID) -> Iterator[IncidentState]:
+    """Yield where each incident of a tenant stands, as its row says."""
+    columns = (Incident.id, Incident.version, Incident.state, Incident.severity, Incident.labels)
+    query = select(*columns).where(Incident.tenant_id == tenant)
+    for row in session.execute(query.execution_options(yield_per=_AT_ONCE)):
+        yield IncidentState(str(row.id), row.version, row.state, row.severity, row.labels)
+
+
+def _contents(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
+    """Yield what versions of configurations hold, each as its very text: that is what has the digest."""
+    one = ConfigurationContent
+    columns = (one.version_id, cast(one.content, TEXT).label("content"), one.created_at, one.log_salt)
+    query = select(*columns).where(one.tenant_id == tenant)
+    for part in session.execute(query.execution_options(yield_per=_CONTENTS_AT_ONCE)).partitions():
+        yield [
+            _simple(Kind.CONFIGURATION_CONTENT, row._asdict(), "version_id", "created_at") for row in part
+        ]
 
 
 def _simple(kind: Kind, row: dict[str, Any], key: str, at: str) -> Row:
