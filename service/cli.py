@@ -19,6 +19,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "report": "write the monitoring report of a period as JSON and PDF",
     "tenant": "create and list tenants",
     "log": "write the evidence log and sign its checkpoints",
+    "witness": "cosign the evidence log's checkpoints while they are one history",
     "verify": "hold the store against the evidence log's checkpoints",
     "train": "train a decoder for a model and layer",
     "calibrate": "measure a decoder against shuffled pairs and freeze the reference",

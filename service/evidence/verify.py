@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
+from service.evidence.cosignature import WitnessVerifier
 from service.evidence.entry import Leaf
 from service.evidence.incident import Histories, IncidentState
 from service.evidence.merkle import Frontier
@@ -50,6 +51,8 @@ class What(StrEnum):
     ROW_DELETED = "row_deleted"
     ROW_NOT_IN_LOG = "row_not_in_log"
     INCIDENT_CHANGED = "incident_changed"
+    COSIGNATURE_MISSING = "cosignature_missing"
+    SPLIT_VIEW = "split_view"
 
 
 class Finding(NamedTuple):
@@ -112,6 +115,8 @@ class Report:
     """Rows that opened their entry."""
     pending: int = 0
     checkpoints: int = 0
+    cosigned: int = 0
+    """Entries of the tree that the witness has cosigned."""
     not_in_log: dict[str, int] = field(default_factory=dict)
     """Rows from before the log, by kind: nothing is said about them."""
     unknown: dict[str, int] = field(default_factory=dict)
@@ -127,19 +132,34 @@ def origin_of(name: str, tenant: UUID) -> str:
     return f"{name}/{tenant}"
 
 
+class Witnessed(NamedTuple):
+    """What a witness has kept of a log."""
+
+    verifier: WitnessVerifier
+    note: str | None
+    """The newest that it has cosigned; None when it has none."""
+
+
 def verify(
-    log: Log, notes: Sequence[str], verifier: Verifier, origin: str, erased: frozenset[bytes] = frozenset()
+    log: Log,
+    notes: Sequence[str],
+    verifier: Verifier,
+    origin: str,
+    erased: frozenset[bytes] = frozenset(),
+    *,
+    witnessed: Witnessed | None = None,
 ) -> Report:
     """Return what does not fit, in the order in which it was found.
 
     ``notes`` are the folder's, which no login of the database can write; ``erased`` are commitments whose
-    rows were deleted under a tombstone.
+    rows were deleted under a tombstone. With ``witnessed`` a witness has to have cosigned this history.
     """
     report = Report()
     checkpoints = _read(notes, verifier, origin, report)
     report.checkpoints = len(checkpoints)
     _compare_copies(log.notes(), notes, report)
-    begun = _check_tree(log, checkpoints, report)
+    cosigned = None if witnessed is None else _read_cosigned(witnessed, verifier, origin, report)
+    begun = _check_tree(log, checkpoints, cosigned, report)
     _check_rows(log, begun, erased, report)
     return report
 
@@ -165,6 +185,27 @@ def _read(notes: Iterable[str], verifier: Verifier, origin: str, report: Report)
         else:
             checkpoints.append(checkpoint)
     return checkpoints
+
+
+def _read_cosigned(
+    witnessed: Witnessed, verifier: Verifier, origin: str, report: Report
+) -> Checkpoint | None:
+    """Return the checkpoint that both the log and the witness have signed."""
+    where = f"witness {witnessed.verifier.name}"
+    if witnessed.note is None:
+        if report.checkpoints:
+            report.add(What.COSIGNATURE_MISSING, where, "it has cosigned no checkpoint of this log")
+        return None
+    try:
+        checkpoint = read_checkpoint(witnessed.verifier.open(witnessed.note).text)
+        verifier.open(witnessed.note)
+    except NoteError as error:
+        report.add(What.COSIGNATURE_MISSING, where, str(error))
+        return None
+    if checkpoint.origin != origin:
+        report.add(What.COSIGNATURE_MISSING, where, f"it is of another log, {checkpoint.origin}")
+        return None
+    return checkpoint
 
 
 def _compare_copies(copies: Iterable[str], notes: Sequence[str], report: Report) -> None:
@@ -226,7 +267,9 @@ class _Leaves:
         self.frontier.add(leaf.hash())
 
 
-def _check_tree(log: Log, checkpoints: Sequence[Checkpoint], report: Report) -> "Begun":
+def _check_tree(
+    log: Log, checkpoints: Sequence[Checkpoint], cosigned: Checkpoint | None, report: Report
+) -> "Begun":
     """Recompute the tree; return when it began."""
     roots = {one.size: one.root for one in checkpoints}
     stored = {(one.level, one.number): one.hash for one in log.nodes()}
@@ -242,12 +285,17 @@ def _check_tree(log: Log, checkpoints: Sequence[Checkpoint], report: Report) -> 
             for level, number, node in leaves.frontier.completed(TILE_HEIGHT)
             if stored.pop((level, number), None) != node
         )
+        if cosigned is not None and size == cosigned.size:
+            _compare_cosigned(cosigned, leaves.frontier.root(), report)
         if (root := roots.pop(size, None)) is not None:
             if root != leaves.frontier.root():
                 misfits.append(size)
             elif not misfits:
                 fits = size
     report.leaves = leaves.frontier.size
+    if cosigned is not None and cosigned.size > report.leaves:
+        where = f"entries {report.leaves} to {cosigned.size - 1}"
+        report.add(What.SPLIT_VIEW, where, "the witness has cosigned them, and the log has them no more")
     if roots:
         report.add(
             What.LEAF_MISSING,
@@ -265,6 +313,14 @@ def _check_tree(log: Log, checkpoints: Sequence[Checkpoint], report: Report) -> 
     _add_nodes(report, [] if misfits else wrong_nodes, "the entries below give another")
     _add_nodes(report, stored, "the log has no entries for it")
     return leaves.begun
+
+
+def _compare_cosigned(cosigned: Checkpoint, root: bytes, report: Report) -> None:
+    if root == cosigned.root:
+        report.cosigned = cosigned.size
+        return
+    where = f"entries 0 to {cosigned.size - 1}"
+    report.add(What.SPLIT_VIEW, where, "the log has signed another history of them for its witness")
 
 
 def _add_nodes(report: Report, nodes: Iterable[tuple[int, int]], why: str) -> None:
