@@ -277,6 +277,13 @@ def vectors(argv: list[str]) -> int:
     return run(argv)
 
 
+def witness(argv: list[str]) -> int:
+    """Cosign the evidence log's checkpoints, or make a witness's key."""
+    from service.witnessing import run
+
+    return run(argv)
+
+
 def _refuse(command: str, error: Exception) -> int:
     sys.stderr.write(f"subtext {command}: {error}\n")
     return _BAD_USE

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
@@ -14,14 +14,16 @@ from sqlalchemy.orm import Session
 
 from service.evidence import folder
 from service.evidence.bundle import command
+from service.evidence.cosignature import WitnessVerifier, read_witness
 from service.evidence.note import NoteError, Verifier, read_verifier
-from service.evidence.verify import Report, origin_of, verify
+from service.evidence.verify import Report, Witnessed, origin_of, verify
 from service.settings import SettingsError, store_settings
 from service.store.engine import UnusableDatabaseError, create_engine, session_factory
 from service.store.evidence import tree
 from service.store.evidence.log import StoredLog
 from service.store.tenants import scope
 from service.store.tenants.tables import Tenant
+from service.witnessing import read_cosigned
 
 _BAD_USE: Final = 2
 _COPIED_WITHIN_SECONDS: Final = 2.0
@@ -31,12 +33,15 @@ _STATEMENT_SECONDS: Final = 3600.0
 def run(argv: list[str]) -> int:
     """Verify a bundle, or every tenant's log; 0 when all fits, 1 when something does not, 2 for bad use."""
     options = _parser().parse_args(argv)
+    if (options.witness is None) != (options.cosignatures is None):
+        _parser().error("--witness and --cosignatures go together")
     try:
         verifier = read_verifier(options.public_key.read_text())
         earlier = None if options.earlier is None else options.earlier.read_text()
         if options.bundle is not None:
             return command.run(options.bundle, verifier, earlier)
         settings = store_settings()
+        witness = None if options.witness is None else read_witness(options.witness.read_text())
     except (SettingsError, NoteError, OSError) as error:
         sys.stderr.write(f"subtext verify: {error}\n")
         return _BAD_USE
@@ -48,7 +53,8 @@ def run(argv: list[str]) -> int:
     )
     try:
         with session_factory(engine)() as session:
-            return _verify(session, options.checkpoints, verifier)
+            kept = None if witness is None else Kept(witness, options.cosignatures)
+            return _verify(session, options.checkpoints, verifier, kept)
     except (SQLAlchemyError, UnusableDatabaseError, folder.FolderError) as error:
         sys.stderr.write(f"subtext verify: {type(error).__name__}: {error}\n")
         return _BAD_USE
@@ -75,12 +81,27 @@ def _parser() -> argparse.ArgumentParser:
         help="a checkpoint that was kept: the bundle's log must have grown out of it",
     )
     parser.add_argument("--checkpoints", type=Path, help="the folder that `subtext log` writes")
+    parser.add_argument("--witness", type=Path, help="public key of a witness, which must have cosigned")
+    parser.add_argument("--cosignatures", type=Path, help="the folder that `subtext witness` writes")
     return parser
 
 
-def _verify(session: Session, checkpoints: Path, verifier: Verifier) -> int:
+class Kept(NamedTuple):
+    """A witness, and where it keeps what it has cosigned."""
+
+    verifier: WitnessVerifier
+    cosignatures: Path
+
+    def of(self, tenant: UUID) -> Witnessed:
+        """Return what it has kept of a tenant's log."""
+        return Witnessed(self.verifier, read_cosigned(self.cosignatures, tenant))
+
+
+def _verify(session: Session, checkpoints: Path, verifier: Verifier, kept: Kept | None) -> int:
     # Before the snapshot: what is signed already must be in it.
-    before = {tenant: folder.read(checkpoints, tenant).whole for tenant in folder.tenants(checkpoints)}
+    tenants = folder.tenants(checkpoints)
+    cosigned = {} if kept is None else {tenant: kept.of(tenant) for tenant in tenants}
+    before = {tenant: folder.read(checkpoints, tenant).whole for tenant in tenants}
     _begin(session)
     if any(notes and not _is_copied(session, tenant, notes[-1]) for tenant, notes in before.items()):
         # The copy comes a moment after the file.
@@ -94,7 +115,13 @@ def _verify(session: Session, checkpoints: Path, verifier: Verifier) -> int:
         # What was signed between the two: only that has a copy in the snapshot.
         copies = {one.note for one in tree.list_notes(session, tenant)}
         notes += [one for one in folder.read(checkpoints, tenant).whole[len(notes) :] if one in copies]
-        report = verify(StoredLog(session, tenant), notes, verifier, origin_of(verifier.name, tenant))
+        report = verify(
+            StoredLog(session, tenant),
+            notes,
+            verifier,
+            origin_of(verifier.name, tenant),
+            witnessed=cosigned.get(tenant),
+        )
         fits &= not report.findings
         _tell(str(tenant), report)
     return 0 if fits else 1
@@ -124,5 +151,6 @@ def _tell(tenant: str, report: Report) -> None:
         "checkpoints": report.checkpoints,
         "tombstones": report.tombstones,
         "entries_erased": report.erased,
+        "entries_cosigned": report.cosigned,
     }
     sys.stdout.write(json.dumps(counts) + "\n")

@@ -32,6 +32,9 @@ class Kind(StrEnum):
     LEGAL_HOLD = "legal_hold"
     LEGAL_HOLD_LIFT = "legal_hold_lift"
     TOMBSTONE = "tombstone"
+    CONFIGURATION_VERSION = "configuration_version"
+    CONFIGURATION_CONTENT = "configuration_content"
+    CONFIGURATION_PERIOD = "configuration_period"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +136,21 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
     ),
     Kind.TOMBSTONE: Columns(
         table="log_tombstones", committed=("id", "at", "reason", "authority", "leaves", "count")
+    ),
+    Kind.CONFIGURATION_VERSION: Columns(
+        table="configuration_versions", committed=("id", "kind", "digest", "created_at")
+    ),
+    Kind.CONFIGURATION_CONTENT: Columns(
+        table="configuration_contents",
+        committed=("version_id", "content", "created_at"),  # the content as its very text
+    ),
+    Kind.CONFIGURATION_PERIOD: Columns(
+        table="configuration_periods",
+        committed=(
+            "id", "version_id", "kind", "model", "layer", "source", "hop", "began_at", "ended_at",
+        ),
+        # Every process moves it each minute: an entry of each would outgrow those of all readings.
+        may_change=("last_seen_at",),
     ),
 }  # fmt: skip
 

@@ -12,7 +12,9 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
+from service.evidence.cosignature import WitnessVerifier
 from service.evidence.entry import Leaf
+from service.evidence.incident import Histories, IncidentState
 from service.evidence.merkle import Frontier
 from service.evidence.note import Checkpoint, NoteError, Verifier, read_checkpoint
 from service.evidence.payloads import Kind
@@ -27,6 +29,12 @@ ROLLOUT_TIME: Final = timedelta(days=1)
 """For how long after a log's first entry rows may still come from workers of before it."""
 _MAY_PRECEDE: Final = frozenset({Kind.FLAG, Kind.DECODER})
 """Kinds whose row may be from before the log, as it gets an entry when it changes."""
+_MAY_LAG: Final = frozenset({Kind.CONFIGURATION_PERIOD})
+"""Kinds whose row may be of long before its entry: a report that waited stands for when it was made."""
+_ADDED_LATER: Final = frozenset(
+    {Kind.CONFIGURATION_VERSION, Kind.CONFIGURATION_CONTENT, Kind.CONFIGURATION_PERIOD}
+)
+"""Kinds that logs of before have no entries of: for them the log begins with the first one."""
 
 
 class What(StrEnum):
@@ -46,6 +54,9 @@ class What(StrEnum):
     TOMBSTONE_OVER_ROW = "tombstone_over_row"
     TOMBSTONE_AHEAD = "tombstone_ahead"
     TOMBSTONE_MISCOUNTED = "tombstone_miscounted"
+    INCIDENT_CHANGED = "incident_changed"
+    COSIGNATURE_MISSING = "cosignature_missing"
+    SPLIT_VIEW = "split_view"
 
 
 class Finding(NamedTuple):
@@ -91,6 +102,9 @@ class Log(Protocol):
     def rows(self) -> Iterable[Sequence[Row]]:
         """Yield the rows, some at a time."""
 
+    def incidents(self) -> Iterable[IncidentState]:
+        """Yield where each incident stands, as its row says."""
+
     def notes(self) -> Iterable[str]:
         """Yield the database's copies of the checkpoints, the smallest first."""
 
@@ -108,6 +122,8 @@ class Report:
     tombstones: int = 0
     erased: int = 0
     """Entries whose rows were deleted under a tombstone."""
+    cosigned: int = 0
+    """Entries of the tree that the witness has cosigned."""
     not_in_log: dict[str, int] = field(default_factory=dict)
     """Rows from before the log, by kind: nothing is said about them."""
     unknown: dict[str, int] = field(default_factory=dict)
@@ -123,17 +139,34 @@ def origin_of(name: str, tenant: UUID) -> str:
     return f"{name}/{tenant}"
 
 
-def verify(log: Log, notes: Sequence[str], verifier: Verifier, origin: str) -> Report:
+class Witnessed(NamedTuple):
+    """What a witness has kept of a log."""
+
+    verifier: WitnessVerifier
+    note: str | None
+    """The newest that it has cosigned; None when it has none."""
+
+
+def verify(
+    log: Log,
+    notes: Sequence[str],
+    verifier: Verifier,
+    origin: str,
+    *,
+    witnessed: Witnessed | None = None,
+) -> Report:
     """Return what does not fit, in the order in which it was found.
 
     ``notes`` are the folder's, which no login of the database can write. An entry without a row fits only
-    where a tombstone that is in the log itself, and came later, covers it.
+    where a tombstone that is in the log itself, and came later, covers it. With ``witnessed`` a witness has
+    to have cosigned this history.
     """
     report = Report()
     checkpoints = _read(notes, verifier, origin, report)
     report.checkpoints = len(checkpoints)
     _compare_copies(log.notes(), notes, report)
-    begun = _check_tree(log, checkpoints, report)
+    cosigned = None if witnessed is None else _read_cosigned(witnessed, verifier, origin, report)
+    begun = _check_tree(log, checkpoints, cosigned, report)
     _check_rows(log, begun, report)
     return report
 
@@ -161,6 +194,27 @@ def _read(notes: Iterable[str], verifier: Verifier, origin: str, report: Report)
     return checkpoints
 
 
+def _read_cosigned(
+    witnessed: Witnessed, verifier: Verifier, origin: str, report: Report
+) -> Checkpoint | None:
+    """Return the checkpoint that both the log and the witness have signed."""
+    where = f"witness {witnessed.verifier.name}"
+    if witnessed.note is None:
+        if report.checkpoints:
+            report.add(What.COSIGNATURE_MISSING, where, "it has cosigned no checkpoint of this log")
+        return None
+    try:
+        checkpoint = read_checkpoint(witnessed.verifier.open(witnessed.note).text)
+        verifier.open(witnessed.note)
+    except NoteError as error:
+        report.add(What.COSIGNATURE_MISSING, where, str(error))
+        return None
+    if checkpoint.origin != origin:
+        report.add(What.COSIGNATURE_MISSING, where, f"it is of another log, {checkpoint.origin}")
+        return None
+    return checkpoint
+
+
 def _compare_copies(copies: Iterable[str], notes: Sequence[str], report: Report) -> None:
     of_database, of_folder = list(copies), set(notes)
     known = set(of_database)
@@ -176,13 +230,32 @@ def _named(note: str) -> str:
     return f"checkpoint of {note.split(chr(10))[1] if note.count(chr(10)) else '?'} entries"
 
 
+class Begun(NamedTuple):
+    """When a log got its first entry: of any kind, and of each that logs of before have not."""
+
+    at: datetime | None
+    later: Mapping[str, datetime]
+
+    def after(self, leaf: Leaf) -> "Begun":
+        """Return it with one more entry."""
+        is_first = leaf.kind in _ADDED_LATER and leaf.kind not in self.later
+        if self.at is not None and not is_first:
+            return self
+        later = {**self.later, leaf.kind: leaf.at} if is_first else self.later
+        return Begun(leaf.at if self.at is None else self.at, later)
+
+    def of(self, kind: str) -> datetime | None:
+        """Return from when on rows of a kind have entries; None while there is none."""
+        return self.later.get(kind) if kind in _ADDED_LATER else self.at
+
+
 class _Leaves:
     """The leaves one after the other: places, times and tree."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self.frontier = Frontier()
-        self.begun: datetime | None = None
+        self.begun = Begun(None, {})
         self._latest: datetime | None = None
         self._ahead = 0
 
@@ -192,7 +265,7 @@ class _Leaves:
             missing = f"entry {place}" if leaf.seq <= place + 1 else f"entries {place} to {leaf.seq - 1}"
             self._report.add(What.LEAF_MISSING, missing, f"the next one in the log is entry {leaf.seq}")
             self._ahead = leaf.seq - self.frontier.size
-        self.begun = leaf.at if self.begun is None else self.begun
+        self.begun = self.begun.after(leaf)
         self._latest = leaf.at if self._latest is None else max(self._latest, leaf.at)
         if leaf.at < self._latest - TRANSACTION_TIME:
             self._report.add(
@@ -201,8 +274,10 @@ class _Leaves:
         self.frontier.add(leaf.hash())
 
 
-def _check_tree(log: Log, checkpoints: Sequence[Checkpoint], report: Report) -> datetime | None:
-    """Recompute the tree; return the time of its first entry."""
+def _check_tree(
+    log: Log, checkpoints: Sequence[Checkpoint], cosigned: Checkpoint | None, report: Report
+) -> "Begun":
+    """Recompute the tree; return when it began."""
     roots = {one.size: one.root for one in checkpoints}
     stored = {(one.level, one.number): one.hash for one in log.nodes()}
     leaves = _Leaves(report)
@@ -217,12 +292,17 @@ def _check_tree(log: Log, checkpoints: Sequence[Checkpoint], report: Report) -> 
             for level, number, node in leaves.frontier.completed(TILE_HEIGHT)
             if stored.pop((level, number), None) != node
         )
+        if cosigned is not None and size == cosigned.size:
+            _compare_cosigned(cosigned, leaves.frontier.root(), report)
         if (root := roots.pop(size, None)) is not None:
             if root != leaves.frontier.root():
                 misfits.append(size)
             elif not misfits:
                 fits = size
     report.leaves = leaves.frontier.size
+    if cosigned is not None and cosigned.size > report.leaves:
+        where = f"entries {report.leaves} to {cosigned.size - 1}"
+        report.add(What.SPLIT_VIEW, where, "the witness has cosigned them, and the log has them no more")
     if roots:
         report.add(
             What.LEAF_MISSING,
@@ -242,6 +322,14 @@ def _check_tree(log: Log, checkpoints: Sequence[Checkpoint], report: Report) -> 
     return leaves.begun
 
 
+def _compare_cosigned(cosigned: Checkpoint, root: bytes, report: Report) -> None:
+    if root == cosigned.root:
+        report.cosigned = cosigned.size
+        return
+    where = f"entries 0 to {cosigned.size - 1}"
+    report.add(What.SPLIT_VIEW, where, "the log has signed another history of them for its witness")
+
+
 def _add_nodes(report: Report, nodes: Iterable[tuple[int, int]], why: str) -> None:
     for level, number in nodes:
         report.add(What.NODE_CHANGED, f"node {number} of level {level}", why)
@@ -256,7 +344,7 @@ def _within(wrong: Sequence[tuple[int, int]]) -> str:
 class _Accounts:
     """Which entries have a row, and which rows have none."""
 
-    def __init__(self, log: Log, begun: datetime | None, report: Report) -> None:
+    def __init__(self, log: Log, begun: Begun, report: Report) -> None:
         self._log, self._begun, self._report = log, begun, report
         self._found = bytearray((report.leaves >> 3) + 1)  # a bit an entry
         self.waiting: dict[bytes, Pending] = {}
@@ -295,7 +383,8 @@ class _Accounts:
     def _add_without(self, row: Row) -> None:
         counts = self._report.not_in_log
         counts[row.kind] = counts.get(row.kind, 0) + 1
-        is_late = self._begun is not None and row.at > self._begun + ROLLOUT_TIME
+        begun = self._begun.of(row.kind)
+        is_late = begun is not None and row.at > begun + ROLLOUT_TIME
         if is_late or row.kind == Kind.TOMBSTONE:  # of which there were none before the log
             self._report.add(
                 What.ROW_NOT_IN_LOG,
@@ -307,7 +396,9 @@ class _Accounts:
         where = f"{row.kind} {row.key}"
         if kind != row.kind:
             self._report.add(What.KIND_CHANGED, where, f"its entry says that it is a {kind}")
-        is_older = self._begun is not None and row.at < self._begun and row.kind in _MAY_PRECEDE
+        begun = self._begun.of(row.kind)
+        is_older = begun is not None and row.at < begun and row.kind in _MAY_PRECEDE
+        is_older |= row.at < at and row.kind in _MAY_LAG
         if is_first and not is_older and abs(row.at - at) > TRANSACTION_TIME:
             self._report.add(What.BACKDATED, where, f"it says {row.at}, and its entry is of {at}")
 
@@ -324,10 +415,13 @@ class _Accounts:
         return 0 <= seq < self._report.leaves and bool(self._found[seq >> 3] & 1 << (seq & 7))
 
 
-def _check_rows(log: Log, begun: datetime | None, report: Report) -> None:
-    accounts = _Accounts(log, begun, report)
+def _check_rows(log: Log, begun: Begun, report: Report) -> None:
+    accounts, histories = _Accounts(log, begun, report), Histories()
     for part in log.rows():
         accounts.add(part)
+        histories.add([row.payload for row in part if row.kind == Kind.INCIDENT_EVENT])
+    for key, why in histories.compare(log.incidents()):
+        report.add(What.INCIDENT_CHANGED, f"incident {key}", why)
     orphans = _orphans(accounts, _dug(accounts, report), report)
     for kind, strays in accounts.strays.items():
         for row, missing in strays:

@@ -64,7 +64,12 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "canary_runs": ["SELECT", "INSERT"],
         "configuration_versions": ["SELECT", "INSERT"],
         "configuration_contents": ["SELECT", "INSERT"],
-        "configuration_periods": ["SELECT", "INSERT", "UPDATE (last_seen_at, ended_at)"],
+        "configuration_periods": [
+            "SELECT",
+            "INSERT",
+            "UPDATE (last_seen_at, ended_at)",
+            "UPDATE (log_salt, log_trail)",
+        ],
         "api_keys": [],
         "access_log": [],
         "retention_versions": [],

@@ -11,6 +11,7 @@ import pytest
 
 from service.evidence import entry, note
 from service.evidence.entry import Leaf
+from service.evidence.incident import IncidentState
 from service.evidence.merkle import Frontier
 from service.evidence.note import Checkpoint
 from service.evidence.payloads import Kind, payload_of
@@ -26,6 +27,15 @@ CHANGES = 1000
 SIGNED, WAITING = 300, 12
 ERASED, BURIED_AT = range(30, 60), 150
 """Rows whose explanations were erased, and the row after which their tombstone stands."""
+KINDS_OF_ROWS = [
+    *[Kind.EXPLANATION] * 6,
+    Kind.INCIDENT_EVENT,
+    Kind.CONCEPT_VERSION,
+    Kind.DECODER,
+    Kind.CONFIGURATION_VERSION,
+    Kind.CONFIGURATION_CONTENT,
+    Kind.CONFIGURATION_PERIOD,
+]
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Image:
     folder: tuple[str, ...]
     erased: tuple[tuple[int, Row], ...]
     """Rows that were deleted under the tombstone, with the places of their entries."""
+    incidents_: tuple[IncidentState, ...]
 
     def leaves(self) -> Sequence[Leaf]:
         return sorted(self.leaves_, key=lambda one: one.seq)
@@ -57,6 +68,9 @@ class Image:
     def rows(self) -> Sequence[Sequence[Row]]:
         return [self.rows_]
 
+    def incidents(self) -> Sequence[IncidentState]:
+        return self.incidents_
+
     def notes(self) -> Sequence[str]:
         return self.copies
 
@@ -67,6 +81,8 @@ def check(image: Image) -> Report:
 
 def row(number: int, kind: Kind, at: datetime) -> Row:
     payload = {"id": str(number), "text": f"reading {number}", "fve": number / 7, "at": entry.moment(at)}
+    if kind == Kind.INCIDENT_EVENT:
+        payload |= event(number)
     return Row(kind=kind, key=str(number), at=at, salt=entry.new_salt(), payload=payload)
 
 
@@ -99,10 +115,32 @@ def access(at: datetime) -> tuple[Row, Row]:
     return first, replace(first, salt=entry.new_salt(), payload=payload, trail=trail)
 
 
+def event(number: int) -> dict[str, object]:
+    """Return what an event says of its incident: each has three, of which the last confirms it."""
+    version = number // len(KINDS_OF_ROWS) % 3 + 1
+    kind, state = (("opened", "open"), ("evidence", "open"), ("triaged", "confirmed"))[version - 1]
+    return {
+        "incident_id": f"incident {number // len(KINDS_OF_ROWS) // 3}",
+        "version": version,
+        "kind": kind,
+        "to_state": state,
+        "severity": "warning" if version > 1 else "info",
+        "labels": {"bombs": True} if kind == "triaged" else {},
+    }
+
+
+def incidents_of(rows: Sequence[Row]) -> tuple[IncidentState, ...]:
+    """Return where the events leave the incidents."""
+    last = {one.payload["incident_id"]: one.payload for one in rows if one.kind == Kind.INCIDENT_EVENT}
+    return tuple(
+        IncidentState(key, one["version"], one["to_state"], one["severity"], one["labels"])
+        for key, one in last.items()
+    )
+
+
 def plant() -> Image:
-    kinds = [Kind.EXPLANATION] * 8 + [Kind.INCIDENT_EVENT, Kind.CONCEPT_VERSION, Kind.DECODER]
     rows = [
-        row(number, kinds[number % len(kinds)], START + number * timedelta(minutes=1))
+        row(number, KINDS_OF_ROWS[number % len(KINDS_OF_ROWS)], START + number * timedelta(minutes=1))
         for number in range(SIGNED - 20 - 3 + WAITING)  # with ten flags of two entries, and three more
     ]
     frontier = Frontier()
@@ -153,6 +191,7 @@ def plant() -> Image:
         tuple(notes),
         tuple(notes),
         tuple(erased),
+        incidents_of(rows),
     )
 
 
@@ -175,7 +214,7 @@ Change = Callable[[Image, random.Random], tuple[Image, set[What]]]
 def edit_row(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
     at = rng.randrange(len(image.rows_))
     old = image.rows_[at]
-    name = rng.choice(sorted(old.payload))
+    name = rng.choice(sorted(name for name, value in old.payload.items() if not isinstance(value, dict)))
     before = old.payload[name]
     value = before + 1 if isinstance(before, int | float) else f"{before}x"
     return replace(
@@ -215,7 +254,8 @@ def backdate_row(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
     moved = image.rows_[at].at + rng.choice([-1, 1]) * rng.uniform(1, 99) * timedelta(hours=1)
     old = image.rows_[at]
     is_hidden = old.kind in {Kind.FLAG, Kind.DECODER} and moved < START
-    if is_hidden:
+    # Of a period an earlier time is right; that it is the time of then, its entry tells.
+    if is_hidden or old.kind == Kind.CONFIGURATION_PERIOD:
         moved = old.at + timedelta(hours=2)
     return replace(image, rows_=instead(image.rows_, at, replace(old, at=moved))), {What.BACKDATED}
 
@@ -445,12 +485,47 @@ def redact_without_tombstone(image: Image, rng: random.Random) -> tuple[Image, s
     }
 
 
+def edit_incident(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    at = rng.randrange(len(image.incidents_))
+    old = image.incidents_[at]
+    new = rng.choice(
+        [
+            old._replace(state="dismissed"),
+            old._replace(severity="critical"),
+            old._replace(labels={"bombs": False}),
+            old._replace(version=old.version + 1),
+        ]
+    )
+    return replace(image, incidents_=instead(image.incidents_, at, new)), {What.INCIDENT_CHANGED}
+
+
+def delete_incident(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    return replace(image, incidents_=without(image.incidents_, rng.randrange(len(image.incidents_)))), {
+        What.INCIDENT_CHANGED
+    }
+
+
+def insert_incident(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    new = IncidentState(f"new {rng.random()}", 1, "open", "info", {})
+    return replace(image, incidents_=(*image.incidents_, new)), {What.INCIDENT_CHANGED}
+
+
+def delete_event(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Delete an incident's last event, which leaves its row to say what no event says."""
+    ends = {
+        one.payload["incident_id"]: at for at, one in enumerate(image.rows_) if "to_state" in one.payload
+    }
+    at = rng.choice(sorted(ends.values()))
+    return replace(image, rows_=without(image.rows_, at)), {What.ROW_DELETED, What.INCIDENT_CHANGED}
+
+
 KINDS: Sequence[Change] = (
     edit_row, edit_salt, cut_trail, delete_row, insert_row, backdate_row, edit_leaf, backdate_leaf,
     delete_leaf, insert_leaf, push_leaf_in, swap_leaves, edit_node, edit_pending, delete_pending,
     insert_pending, backdate_pending, edit_note, edit_copy, delete_note, insert_note, swap_notes, fork,
     widen_tombstone, delete_tombstone, add_tombstone_without_entry, restore_row, bury_standing,
     bury_what_is_to_come, bury_what_nobody_may, miscount, redact_without_tombstone,
+    edit_incident, delete_incident, insert_incident, delete_event,
 )  # fmt: skip
 
 
@@ -474,4 +549,5 @@ def test_each_of_a_thousand_changes_is_found_and_named(planted: Image) -> None:
         assert expected <= found, (change.__name__, number, expected, found)
         named.update(found)
 
-    assert set(named) >= set(What) - {What.KIND_CHANGED}
+    # What a witness has kept is tried with the witness.
+    assert set(named) >= set(What) - {What.KIND_CHANGED, What.COSIGNATURE_MISSING, What.SPLIT_VIEW}

@@ -8,7 +8,7 @@ import uuid
 from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, Integer, UniqueConstraint, func, text
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.store.base import Base, OfTenant
@@ -26,6 +26,7 @@ class ConfigurationVersion(OfTenant, Base):
     kind: Mapped[str]  # a contract.configuration.Kind
     digest: Mapped[str]  # SHA-256 of the content
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 
 
 class ConfigurationContent(OfTenant, Base):
@@ -38,6 +39,7 @@ class ConfigurationContent(OfTenant, Base):
     # Not jsonb, which writes numbers its own way: the digest is that of this very text.
     content: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # as of a version
 
 
 class ConfigurationPeriod(OfTenant, Base):
@@ -66,3 +68,9 @@ class ConfigurationPeriod(OfTenant, Base):
     last_seen_at: Mapped[dt.datetime]  # of the last one
     # Stopped, or followed by another version of the same source; None: nobody said so.
     ended_at: Mapped[dt.datetime | None]
+    log_salt: Mapped[bytes | None] = mapped_column(
+        BYTEA
+    )  # opens the entry of its beginning, then of its end
+    log_trail: Mapped[list[bytes] | None] = mapped_column(
+        ARRAY(BYTEA)
+    )  # the beginning's commitment, once ended

@@ -4,6 +4,7 @@ Reports may come twice and late: each stands for the moment at which it was made
 """
 
 import datetime as dt
+import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,11 @@ from sqlalchemy.dialects.postgresql import JSON, TEXT
 from sqlalchemy.dialects.postgresql import insert as insert_unless_there
 from sqlalchemy.orm import Session
 
+from service.evidence import entry
+from service.evidence.payloads import Kind as Logged
+from service.evidence.payloads import payload_of
 from service.store import identity
+from service.store.base import values_of
 from service.store.configuration import period
 from service.store.configuration.period import Known
 from service.store.configuration.tables import (
@@ -20,6 +25,7 @@ from service.store.configuration.tables import (
     ConfigurationPeriod,
     ConfigurationVersion,
 )
+from service.store.evidence.append import append
 from service.store.tenants.scope import COLUMN_DEFAULT
 from subtext_sidecar.contract.configuration import MAX_CONTENT_BYTES, Configuration, Kind, digest
 from subtext_sidecar.contract.counters import Hop
@@ -61,16 +67,17 @@ def end(session: Session, source: str) -> None:
     """Say that a source stops now, and with it what it ran."""
     session.execute(select(func.pg_advisory_xact_lock(_key(source))))
     now = session.execute(select(func.clock_timestamp())).scalar_one()
-    session.execute(
-        update(ConfigurationPeriod)
-        .where(
-            ConfigurationPeriod.tenant_id == COLUMN_DEFAULT,
-            ConfigurationPeriod.source == source,
-            ConfigurationPeriod.ended_at.is_(None),
-            ConfigurationPeriod.last_seen_at >= now - period.HOLDS,
-        )
-        .values(last_seen_at=now, ended_at=now)
+    open_ones = select(ConfigurationPeriod.id).where(
+        ConfigurationPeriod.tenant_id == COLUMN_DEFAULT,
+        ConfigurationPeriod.source == source,
+        ConfigurationPeriod.ended_at.is_(None),
+        ConfigurationPeriod.last_seen_at >= now - period.HOLDS,
     )
+    for one in session.scalars(open_ones).all():
+        session.execute(
+            update(ConfigurationPeriod).where(ConfigurationPeriod.id == one).values(last_seen_at=now)
+        )
+        _end(session, one, now)
 
 
 def version_ids(session: Session, named: Collection[tuple[Kind, str]]) -> dict[tuple[Kind, str], int]:
@@ -78,10 +85,19 @@ def version_ids(session: Session, named: Collection[tuple[Kind, str]]) -> dict[t
     found = _find(session, named)
     missing = sorted(set(named) - found.keys())  # in one order for all: no deadlock
     if missing:
-        rows = [{"kind": str(kind), "digest": one} for kind, one in missing]
-        session.execute(insert_unless_there(ConfigurationVersion).on_conflict_do_nothing(), rows)
+        _add_versions(session, missing)
         found |= _find(session, missing)
     return found
+
+
+def _add_versions(session: Session, missing: Sequence[tuple[Kind, str]]) -> None:
+    rows = [{"kind": str(kind), "digest": one, "log_salt": entry.new_salt()} for kind, one in missing]
+    insertion = (
+        insert_unless_there(ConfigurationVersion).on_conflict_do_nothing().returning(ConfigurationVersion)
+    )
+    new = [values_of(one) for one in session.scalars(insertion, rows)]
+    kind = Logged.CONFIGURATION_VERSION
+    append(session, kind, [payload_of(kind, one) for one in new], [one["log_salt"] for one in new])
 
 
 def _find(session: Session, named: Collection[tuple[Kind, str]]) -> dict[tuple[Kind, str], int]:
@@ -113,11 +129,17 @@ def _add_contents(session: Session, told: dict[int, Configuration]) -> None:
             raise ValueError(f"{one.kind}: the content has another digest than the report says")
         # As text, because the driver would write it another way.
         content = cast(literal(one.content, TEXT), JSON)
-        session.execute(
+        salt = entry.new_salt()
+        created_at = session.scalar(
             insert_unless_there(ConfigurationContent)
-            .values(version_id=version_id, content=content)
+            .values(version_id=version_id, content=content, log_salt=salt)
             .on_conflict_do_nothing()
+            .returning(ConfigurationContent.created_at)
         )
+        if created_at is not None:
+            row = {"version_id": version_id, "content": one.content, "created_at": created_at}
+            kind = Logged.CONFIGURATION_CONTENT
+            append(session, kind, [payload_of(kind, row)], [salt])
 
 
 def _follow(session: Session, report: Report, version_id: int, at: dt.datetime) -> None:
@@ -140,7 +162,7 @@ def _follow(session: Session, report: Report, version_id: int, at: dt.datetime) 
     if last is not None and change.last_seen_at is not None:
         session.execute(update(row).where(row.id == last.id).values(last_seen_at=change.last_seen_at))
     if last is not None and change.ended_at is not None:
-        session.execute(update(row).where(row.id == last.id).values(ended_at=change.ended_at))
+        _end(session, last.id, change.ended_at)
     if change.begins:
         values = {
             "version_id": version_id,
@@ -152,7 +174,23 @@ def _follow(session: Session, report: Report, version_id: int, at: dt.datetime) 
             "began_at": at,
             "last_seen_at": at,
         }
-        session.execute(insert(row).values(values))
+        salt = entry.new_salt()
+        stored = session.scalars(insert(row).values(**values, log_salt=salt).returning(row)).one()
+        kind = Logged.CONFIGURATION_PERIOD
+        append(session, kind, [payload_of(kind, values_of(stored))], [salt])
+
+
+def _end(session: Session, period_id: uuid.UUID, at: dt.datetime) -> None:
+    """End a period, and let the log commit to it as it is then. The caller holds the source's lock."""
+    row, kind = ConfigurationPeriod, Logged.CONFIGURATION_PERIOD
+    query = select(row).where(row.id == period_id).execution_options(populate_existing=True)
+    stored = values_of(session.scalars(query).one())
+    trail = list(stored["log_trail"] or [])
+    if stored["log_salt"] is not None:  # None: its beginning is from before the log
+        trail.append(entry.commit(stored["log_salt"], payload_of(kind, stored, trail)))
+    [salt] = append(session, kind, [payload_of(kind, stored | {"ended_at": at}, trail)])
+    changes = {"ended_at": at, "log_salt": salt, "log_trail": trail}
+    session.execute(update(row).where(row.id == period_id).values(changes))
 
 
 def _key(source: str) -> int:

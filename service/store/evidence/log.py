@@ -8,10 +8,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.evidence.entry import COMMITMENT_BYTES, Leaf
+from service.evidence.incident import IncidentState
 from service.evidence.row import Row
 from service.evidence.verify import Node, Pending
 from service.store.evidence import tree
-from service.store.evidence.rows import list_rows
+from service.store.evidence.rows import list_incidents, list_rows
 from service.store.evidence.tables import LogLeaf, LogNode, LogPending
 
 _AT_ONCE: Final = 5000
@@ -56,6 +57,10 @@ class StoredLog:
     def rows(self) -> Iterator[Sequence[Row]]:
         """Yield the rows, some at a time."""
         return list_rows(self._session, self._tenant)
+
+    def incidents(self) -> Iterator[IncidentState]:
+        """Yield where each incident stands."""
+        return list_incidents(self._session, self._tenant)
 
     def notes(self) -> Iterator[str]:
         """Yield the copies of the checkpoints, the smallest first."""

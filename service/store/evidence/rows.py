@@ -5,15 +5,21 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import TEXT, ColumnElement, Select, cast, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from service.evidence.incident import IncidentState
 from service.evidence.payloads import Kind, explanation_payload, payload_of
 from service.evidence.row import Row
 from service.evidence.tombstones import tombstone_payload
 from service.evidence.verify import TRANSACTION_TIME
 from service.store.access.tables import AccessEntry
 from service.store.base import OfTenant, values_of
+from service.store.configuration.tables import (
+    ConfigurationContent,
+    ConfigurationPeriod,
+    ConfigurationVersion,
+)
 from service.store.evidence.tables import LogTombstone
 from service.store.retention.tables import LegalHold, LegalHoldLift, RetentionVersion
 from service.store.tables import (
@@ -31,6 +37,8 @@ from service.store.tenants.scope import DEFAULT_ID
 from service.store.tenants.tables import Tenant
 
 _AT_ONCE: Final = 1000
+_CONTENTS_AT_ONCE: Final = 20
+"""One may be a quarter of a megabyte."""
 _SIMPLE: Final[tuple[tuple[Kind, type[OfTenant], str, str], ...]] = (
     (Kind.DECODER, Decoder, "id", "created_at"),
     (Kind.FLAG, Flag, "id", "created_at"),
@@ -39,6 +47,8 @@ _SIMPLE: Final[tuple[tuple[Kind, type[OfTenant], str, str], ...]] = (
     (Kind.RETENTION_VERSION, RetentionVersion, "id", "set_at"),
     (Kind.LEGAL_HOLD, LegalHold, "id", "placed_at"),
     (Kind.LEGAL_HOLD_LIFT, LegalHoldLift, "id", "at"),
+    (Kind.CONFIGURATION_VERSION, ConfigurationVersion, "id", "created_at"),
+    (Kind.CONFIGURATION_PERIOD, ConfigurationPeriod, "id", "began_at"),
 )
 """Kinds whose payload is of one table, with that table, its key and its time."""
 
@@ -56,6 +66,7 @@ def list_rows(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
     for kind, table, key, at in _SIMPLE:
         for part in _parts(session, select(table), table, tenant):
             yield [row_of(kind, values_of(row), key, at) for (row,) in part]
+    yield from _contents(session, tenant)
     yield from _explanations(session, tenant)
 
 
@@ -113,6 +124,25 @@ def explanation_row(explanation: Explanation, sample: Sample, matches: Sequence[
         salt=explanation.log_salt,
         payload=explanation_payload(values_of(explanation), values_of(sample), matches),
     )
+
+
+def list_incidents(session: Session, tenant: uuid.UUID) -> Iterator[IncidentState]:
+    """Yield where each incident of a tenant stands, as its row says."""
+    columns = (Incident.id, Incident.version, Incident.state, Incident.severity, Incident.labels)
+    query = select(*columns).where(Incident.tenant_id == tenant)
+    for row in session.execute(query.execution_options(yield_per=_AT_ONCE)):
+        yield IncidentState(str(row.id), row.version, row.state, row.severity, row.labels)
+
+
+def _contents(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
+    """Yield what versions of configurations hold, each as its very text: that is what has the digest."""
+    one = ConfigurationContent
+    columns = (one.version_id, cast(one.content, TEXT).label("content"), one.created_at, one.log_salt)
+    query = select(*columns).where(one.tenant_id == tenant)
+    for part in session.execute(query.execution_options(yield_per=_CONTENTS_AT_ONCE)).partitions():
+        yield [
+            row_of(Kind.CONFIGURATION_CONTENT, row._asdict(), "version_id", "created_at") for row in part
+        ]
 
 
 def row_of(kind: Kind, values: Mapping[str, Any], key: str = "id", at: str = "created_at") -> Row:

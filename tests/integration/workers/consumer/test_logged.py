@@ -33,7 +33,13 @@ from workers.nla.fake import FakeDecoder
 
 TENANT = identity.tenant_id(identity.DEFAULT_TENANT)
 OTHER = "acme"
-NOT_OF_WORKERS = {Kind.ACCESS, Kind.TOMBSTONE, Kind.LEGAL_HOLD, Kind.LEGAL_HOLD_LIFT}
+NOT_OF_WORKERS = {
+    Kind.ACCESS,
+    Kind.TOMBSTONE,
+    Kind.RETENTION_VERSION,
+    Kind.LEGAL_HOLD,
+    Kind.LEGAL_HOLD_LIFT,
+}
 DECODER = NewDecoder(
         model="m", d_model=8, name="m-l1", digest="d", layer=1, fve_baseline=0.5, shuffled_fve_p95=1e-7,
         calibration_n=9, card={"a": 1e-9, "\u00e9": [1, 2.0, None]},

@@ -1,0 +1,74 @@
+"""Where an incident stands has to follow from its events, to which the log commits. Pure.
+
+The row of an incident is changed with each event and has no entry of its own: it says nothing that they do
+not say.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from service.incidents.lifecycle import EventKind
+
+
+class IncidentState(NamedTuple):
+    """Where an incident stands, as its row or its events say."""
+
+    key: str
+    version: int
+    state: str
+    severity: str
+    labels: Mapping[str, Any]
+
+
+class Mismatch(NamedTuple):
+    """An incident that does not stand where its events have left it."""
+
+    key: str
+    why: str
+
+
+class Histories:
+    """The events of incidents, in any order."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Mapping[str, Any]] = {}
+        self._labelled: dict[str, Mapping[str, Any]] = {}
+
+    def add(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Take events, as the log's payloads of them."""
+        for event in events:
+            incident = event["incident_id"]
+            _keep_newest(self._last, incident, event)
+            if event["kind"] != EventKind.EVIDENCE:  # which leaves the labels as they are
+                _keep_newest(self._labelled, incident, event)
+
+    def compare(self, incidents: Iterable[IncidentState]) -> Iterator[Mismatch]:
+        """Yield the incidents whose row says another thing than their events, and those without a row."""
+        missing = set(self._last)
+        for found in incidents:
+            missing.discard(found.key)
+            if (due := self._of(found.key)) is None:
+                yield Mismatch(found.key, "it has no event")
+            elif due != found:
+                yield Mismatch(found.key, _difference(due, found))
+        for key in sorted(missing):
+            yield Mismatch(key, "it has events and no row")
+
+    def _of(self, key: str) -> IncidentState | None:
+        if (last := self._last.get(key)) is None:
+            return None
+        labelled = self._labelled.get(key)
+        labels = labelled["labels"] if labelled and labelled["kind"] == EventKind.TRIAGED else {}
+        return IncidentState(key, last["version"], last["to_state"], last["severity"], labels)
+
+
+def _keep_newest(known: dict[str, Mapping[str, Any]], key: str, event: Mapping[str, Any]) -> None:
+    if key not in known or known[key]["version"] < event["version"]:
+        known[key] = event
+
+
+def _difference(due: IncidentState, found: IncidentState) -> str:
+    pairs = zip(IncidentState._fields, due, found, strict=True)
+    return "; ".join(
+        f"its {name}: {now}, and its events say {then}" for name, then, now in pairs if then != now
+    )

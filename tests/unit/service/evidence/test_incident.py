@@ -1,0 +1,50 @@
+"""Where an incident stands follows from its events, whatever their order."""
+
+from service.evidence.incident import Histories, IncidentState, Mismatch
+
+
+def event(version: int, kind: str, to_state: str, **more: object) -> dict[str, object]:
+    base = {"incident_id": "i", "version": version, "kind": kind, "to_state": to_state, "severity": "info"}
+    return {**base, "labels": {}, **more}
+
+
+def compare(events: list[dict[str, object]], *incidents: IncidentState) -> list[Mismatch]:
+    histories = Histories()
+    histories.add(reversed(events))
+    return list(histories.compare(incidents))
+
+
+OPENED = event(1, "opened", "open")
+CONFIRMED = event(2, "triaged", "confirmed", labels={"bombs": True})
+
+
+def test_further_evidence_raises_the_severity_and_leaves_the_labels() -> None:
+    more = event(3, "evidence", "confirmed", severity="critical")
+
+    assert (
+        compare([OPENED, CONFIRMED, more], IncidentState("i", 3, "confirmed", "critical", {"bombs": True}))
+        == []
+    )
+
+
+def test_what_is_opened_again_has_no_labels() -> None:
+    dismissed = event(2, "triaged", "dismissed", labels={"bombs": False})
+    reopened = event(3, "reopened", "open")
+
+    assert compare([OPENED, dismissed, reopened], IncidentState("i", 3, "open", "info", {})) == []
+
+
+def test_every_difference_is_named() -> None:
+    [found] = compare([OPENED, CONFIRMED], IncidentState("i", 2, "dismissed", "info", {}))
+
+    assert found == Mismatch(
+        "i",
+        "its state: dismissed, and its events say confirmed;"
+        " its labels: {}, and its events say {'bombs': True}",
+    )
+
+
+def test_an_incident_without_events_and_events_without_an_incident_are_named() -> None:
+    found = compare([OPENED], IncidentState("other", 1, "open", "info", {}))
+
+    assert found == [Mismatch("other", "it has no event"), Mismatch("i", "it has events and no row")]
