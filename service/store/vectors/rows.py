@@ -55,12 +55,13 @@ def expire(
     """Delete up to ``limit`` vectors whose time is over, the oldest first, and return how many.
 
     ``spared`` is a condition on `Sample`, such as a legal hold: vectors of samples that it is true of stay.
-    Less than ``limit`` means that no more are due. Two at once do not wait for each other.
+    Less than ``limit`` means that no more are due, or that somebody else deletes them just now. Nothing is
+    locked beforehand: whoever may only read and delete has no right to that.
     """
     due = select(Vector.sample_id, Vector.captured_at).where(Vector.expires_at <= now)
     if spared is not None:
         due = due.where(not_(exists().where(Sample.id == Vector.sample_id, spared)))
-    due = due.order_by(Vector.expires_at).limit(limit).with_for_update(skip_locked=True)
+    due = due.order_by(Vector.expires_at).limit(limit)
     gone = delete(Vector).where(tuple_(Vector.sample_id, Vector.captured_at).in_(due))
     return _count(session, gone.returning(Vector.sample_id))
 

@@ -1,4 +1,4 @@
-"""Sealing vectors: AES-256-GCM under a data key of each tenant, which the operator's key wraps. Pure.
+"""Sealing vectors: AES-256-GCM under a data key of each tenant, which the operator's key wraps.
 
 NIST SP 800-38D bounds random nonces to 2^32 uses of a key: at 10 million vectors a day a key lasts a year.
 """
