@@ -56,7 +56,9 @@ def serve(settings: ServiceSettings) -> int:
         IncidentWatch(sessions, incident_metrics, {one.name: one.tenant_id for one in webhooks}),
         Courier(sessions, webhooks, incident_metrics, public_url=settings.public_url),
     )
-    resources = Resources(engine=engine, sessions=sessions, metrics=metrics)
+    resources = Resources(
+        engine=engine, sessions=sessions, metrics=metrics, subject_secret=settings.subject_secret
+    )
     structlog.get_logger(__name__).info("service_starts", host=settings.http_host, port=settings.http_port)
     server = uvicorn.Server(
         uvicorn.Config(

@@ -27,6 +27,7 @@ from service.api.routes import (
     prevalence,
     requests,
     statement,
+    subjects,
 )
 
 _DESCRIPTION: Final = """\
@@ -74,6 +75,7 @@ def create_app(resources: Resources) -> FastAPI:
         prevalence,
         models,
         access,
+        subjects,
         evidence,
     ):
         api.include_router(routes.router)

@@ -57,6 +57,8 @@ class Resources:
     engine: Engine
     sessions: sessionmaker[Session]
     metrics: Metrics
+    subject_secret: bytes | None = field(default=None, repr=False)
+    """What subject keys are made with; None: this service makes none."""
     writes: Writes = field(default_factory=Writes)
     denials: Denials = field(default_factory=Denials)
     readiness: Remembered[dict[str, Finding]] = field(init=False)
@@ -265,4 +267,12 @@ ReadsAccess = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.AUDIT_
 ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
 ReadsRequests = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])
+]
+ReadsSubjects = Annotated[
+    # Who read a person's data is part of the answer.
+    Caller,
+    Security(
+        authenticate,
+        scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ, auth.Scope.AUDIT_READ],
+    ),
 ]

@@ -15,6 +15,7 @@ from service.api.deps import Resources
 from service.metrics import Metrics
 from service.store import keys
 from service.store.engine import create_engine, session_factory
+from tests.integration.service import seed
 
 Headers = dict[str, str]
 
@@ -43,7 +44,10 @@ def reader(reader_url: str) -> Iterator[Engine]:
 @pytest.fixture
 def app(reader: Engine) -> FastAPI:
     sessions = session_factory(reader)
-    return create_app(Resources(engine=reader, sessions=sessions, metrics=Metrics(CollectorRegistry())))
+    metrics = Metrics(CollectorRegistry())
+    return create_app(
+        Resources(engine=reader, sessions=sessions, metrics=metrics, subject_secret=seed.SUBJECT_SECRET)
+    )
 
 
 @pytest.fixture

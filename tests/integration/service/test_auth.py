@@ -44,6 +44,7 @@ OPERATIONS = {
     "/v1/decoders": ["explanations:read"],
     "/v1/access-log": ["audit:read"],
     "/v1/access-rights": ["audit:read"],
+    f"/v1/subjects/{seed.SUBJECT}": ["explanations:read", "flags:read", "audit:read"],
     "/v1/log/checkpoint": ["audit:read"],
     "/v1/log/proof?explanation_id=0dc7e3b4-e191-43cc-b073-52fddcb77c21": ["audit:read"],
 }

@@ -52,7 +52,7 @@ def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
     scope.set_tenant(session, tenant)
     audited = seed.add_model(session, model)
     explanation = seed.add_explanation(
-        session, audited, concept="deception", claims=seed.CLAIMS, trace_id=TRACE
+        session, audited, concept="deception", claims=seed.CLAIMS, trace_id=TRACE, subject=seed.SUBJECT
     )
     incident = seed.add_incident(session, seed.add_flag(session, audited))
     seed.add_window(session, audited)
@@ -234,7 +234,8 @@ TENANTS_OWN = {"list_access_log", "list_access_rights"}
 """What a tenant's keys did, whichever models they are for; each call adds to it."""
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.+]+Z?")
 BODIES: Mapping[str, Any] = {
-    "change_state": {"to": "acknowledged", "version": 2, "reason_code": "under_review"}
+    "change_state": {"to": "acknowledged", "version": 2, "reason_code": "under_review"},
+    "look_up_subject": {"subject_id": "somebody"},
 }
 
 
@@ -267,12 +268,14 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "incident_id": str(planted.incident),
         "request_id": "chat-1",
         "digest": RUNS.digest,
+        "subject_key": seed.SUBJECT,
     }
     unknown = {
         "explanation_id": str(uuid.uuid4()),
         "incident_id": str(uuid.uuid4()),
         "request_id": "chat-9",
         "digest": "0" * 64,
+        "subject_key": "0" * 32,
     }
     own, other = key_of(sessions, scope.DEFAULT_ID), key_of(sessions, ACME)
     elsewhere = key_of(sessions, scope.DEFAULT_ID, ["another"])

@@ -117,6 +117,8 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/decoders": "list_decoders",
         "/v1/access-log": "list_access_log",
         "/v1/access-rights": "list_access_rights",
+        "/v1/subjects/lookup": "look_up_subject",
+        "/v1/subjects/{subject_key}": "get_subject",
         "/v1/log/checkpoint": "get_log_checkpoint",
         "/v1/log/proof": "get_log_proof",
         "/healthz": "get_health",

@@ -97,17 +97,22 @@ FREE = {
     "model",
     "name",
     "plugin",  # a digest
+    "proof",
     "request_id",
     "rows_in",
     "rows_out",
     "source",
     "span_id",
     "span_ids",
+    "subject",
+    "subject_id",
+    "tenant",
     "text",
     "title",
     "token_text",
     "trace_id",
     "type",
+    "url",
     "what",
     "worker",  # a digest
 }
