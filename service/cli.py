@@ -16,6 +16,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "service": "serve the REST API",
     "migrate": "bring the database to the newest schema",
     "key": "create, list, rotate and revoke API keys",
+    "subject": "print the subject key of a person's id",
     "report": "write the monitoring report of a period as JSON and PDF",
     "session": "list and revoke sessions of people and keys",
     "tenant": "create and list tenants",

@@ -62,6 +62,7 @@ def serve(settings: ServiceSettings) -> int:
         metrics=metrics,
         plan=settings.plan,
         exports=settings.export_folder,
+        subject_secret=settings.subject_secret,
     )
     structlog.get_logger(__name__).info("service_starts", host=settings.http_host, port=settings.http_port)
     server = uvicorn.Server(

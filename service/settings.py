@@ -10,10 +10,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.evidence.note import NoteError, Signer, read_signer
 from service.sign_in.settings import SignInSettings
 from service.store.engine import driver_url, with_password
+from service.store.identity import DEFAULT_TENANT
 from service.store.vectors.sealing import WrappingKey, check_private, parse
 from service.webhooks.destinations import Destination, read_destinations
 from subtext_sidecar.contract.listening import PlainHttp, TlsFiles, check_address, tls_files
 from subtext_sidecar.contract.secret import read_secret
+from subtext_sidecar.contract.subject import tenant_secret
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -173,6 +175,9 @@ class ServiceSettings(SignInSettings, StoreSettings):
     export_folder: Path | None = Field(
         default=None, description="of exports' files, which `subtext keeper` writes; none: no exports"
     )
+    subject_secret_file: Path | None = Field(
+        default=None, description="what subject keys are made with, the engines' own file"
+    )
     prevalence_hours: int = Field(
         default=24, ge=1, le=168, description="least length of the window of the prevalence metrics"
     )
@@ -201,6 +206,20 @@ class ServiceSettings(SignInSettings, StoreSettings):
         return [] if self.webhooks_file is None else read_destinations(self.webhooks_file)
 
     @property
+    def subject_secret(self) -> bytes | None:
+        """The secret of subject keys; ValueError when its file cannot be read or holds too little."""
+        if self.subject_secret_file is None:
+            return None
+        secret = read_secret("SUBTEXT_SUBJECT_SECRET_FILE", self.subject_secret_file).encode()
+        try:
+            tenant_secret(secret, DEFAULT_TENANT)
+        except ValueError as error:
+            raise ValueError(
+                f"SUBTEXT_SUBJECT_SECRET_FILE is {self.subject_secret_file}: {error}"
+            ) from error
+        return secret
+
+    @property
     def tls(self) -> TlsFiles | None:
         """What to serve HTTPS with, None for plain HTTP."""
         return tls_files(self.tls_cert_file, self.tls_key_file)
@@ -211,8 +230,8 @@ class ServiceSettings(SignInSettings, StoreSettings):
         return self
 
     @model_validator(mode="after")
-    def _has_webhooks(self) -> Self:
-        _ = self.webhooks
+    def _has_files(self) -> Self:
+        _ = self.webhooks, self.subject_secret
         return self
 
 

@@ -32,6 +32,7 @@ from service.api.routes import (
     retention,
     sign_in,
     statement,
+    subjects,
 )
 
 _DESCRIPTION: Final = """\
@@ -80,6 +81,7 @@ def create_app(resources: Resources) -> FastAPI:
         prevalence,
         models,
         access,
+        subjects,
         evidence,
         holds,
         retention,

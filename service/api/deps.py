@@ -74,6 +74,8 @@ class Resources:
     clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
     exports: Path | None = None
     """The folder of exports' files; None: there are no exports here."""
+    subject_secret: bytes | None = field(default=None, repr=False)
+    """What subject keys are made with; None: this service makes none."""
     writes: Writes = field(default_factory=Writes)
     denials: Denials = field(default_factory=Denials)
     issuer: Issuer | None = field(init=False)
@@ -334,4 +336,12 @@ Exports = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.EXPORTS_CR
 ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
 ReadsRequests = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])
+]
+ReadsSubjects = Annotated[
+    # Who read a person's data is part of the answer.
+    Caller,
+    Security(
+        authenticate,
+        scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ, auth.Scope.AUDIT_READ],
+    ),
 ]

@@ -1,4 +1,4 @@
-"""The commands ``subtext sidecar``, also ``python -m subtext_sidecar``, and ``subtext screen``."""
+"""The commands ``subtext sidecar``, also ``python -m subtext_sidecar``, ``screen`` and ``subject``."""
 
 import os
 
@@ -17,5 +17,12 @@ def sidecar(argv: list[str]) -> int:
 def screen(argv: list[str]) -> int:
     """Fit or show the reference of the sidecar's screen; returns the exit status."""
     from subtext_sidecar.screen.command import run
+
+    return run(argv)
+
+
+def subject(argv: list[str]) -> int:
+    """Print the subject key of the id on standard input; returns the exit status."""
+    from subtext_sidecar.subject_command import run
 
     return run(argv)

@@ -1,6 +1,8 @@
 """Reading flags: concepts found on requests at enough verified positions."""
 
 import datetime as dt
+import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,6 +65,12 @@ def list_flags(session: Session, wanted: Filter, after: Position | None, limit: 
 def list_of_capture(session: Session, capture: RequestName) -> list[View]:
     """Return every flag on the capture, ordered by concept."""
     query = _joined().where(*names.is_of_capture(Flag, capture)).order_by(Flag.concept, Flag.layer, Flag.id)
+    return [View(*row) for row in session.execute(query)]
+
+
+def list_of_captures(session: Session, captures: Collection[uuid.UUID]) -> list[View]:
+    """Return every flag on captures with these identities, of all models, ordered by concept."""
+    query = _joined().where(Flag.capture_id.in_(captures)).order_by(Flag.concept, Flag.layer, Flag.id)
     return [View(*row) for row in session.execute(query)]
 
 

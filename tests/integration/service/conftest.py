@@ -16,6 +16,7 @@ from service.api.deps import Resources
 from service.metrics import Metrics
 from service.store import keys
 from service.store.engine import create_engine, session_factory
+from tests.integration.service import seed
 
 Headers = dict[str, str]
 
@@ -53,7 +54,15 @@ def exports_folder(tmp_path: Path) -> Path:
 def app(reader: Engine, exports_folder: Path) -> FastAPI:
     sessions = session_factory(reader)
     metrics = Metrics(CollectorRegistry())
-    return create_app(Resources(engine=reader, sessions=sessions, metrics=metrics, exports=exports_folder))
+    return create_app(
+        Resources(
+            engine=reader,
+            sessions=sessions,
+            metrics=metrics,
+            exports=exports_folder,
+            subject_secret=seed.SUBJECT_SECRET,
+        )
+    )
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from service.retention import periods, placing
 from service.retention.classes import RetentionClass
 from service.store import keys
 from service.store.exports.tables import Export
+from service.store.identity import DEFAULT_TENANT
 from service.store.tables import (
     ConceptMatch,
     CoverageMinute,
@@ -31,12 +32,16 @@ from service.store.write import decoders, discoveries, incidents, names
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
 from service.store.write.window import NewTest, NewWindow, Untested
+from subtext_sidecar.contract.subject import subject_key, tenant_secret
 
 START = dt.datetime(2026, 11, 23, 5, 0, tzinfo=dt.UTC)
 SECRET_TEXT = "THE-SECRET-READING"
 SECRET_TOKEN = "THE-SECRET-TOKEN"
 SECRET_TOKEN_ID = 987_654_321
 SECRET_AREA = "THE-SECRET-AREA"
+SECRET_PERSON = "the-secret-person@example.org"
+SUBJECT_SECRET = b"0123456789abcdef" * 4
+SUBJECT = subject_key(tenant_secret(SUBJECT_SECRET, DEFAULT_TENANT), SECRET_PERSON)
 DECODER = decoders.NewDecoder(
     model="tiny",
     d_model=576,
@@ -140,6 +145,7 @@ def add_explanation(
     trace_id: str | None = None,
     span_id: str | None = None,
     role: str | None = None,
+    subject: str | None = None,
     baseline_probability: float = 0.125,
     stratum: str = "uniform",
 ) -> Explanation:
@@ -160,6 +166,7 @@ def add_explanation(
         trace_id=trace_id,
         span_id=span_id,
         role=role,
+        subject=subject,
         inclusion_probability=max(0.25, baseline_probability),
         baseline_probability=baseline_probability,
         reason="decode",

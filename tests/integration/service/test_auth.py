@@ -50,6 +50,7 @@ OPERATIONS = {
     "/v1/exports": ["exports:create"],
     "/v1/exports/0dc7e3b4-e191-43cc-b073-52fddcb77c21": ["exports:create"],
     "/v1/exports/0dc7e3b4-e191-43cc-b073-52fddcb77c21/download": ["exports:create"],
+    f"/v1/subjects/{seed.SUBJECT}": ["explanations:read", "flags:read", "audit:read"],
     "/v1/log/checkpoint": ["audit:read"],
     "/v1/log/proof?explanation_id=0dc7e3b4-e191-43cc-b073-52fddcb77c21": ["audit:read"],
 }

@@ -61,7 +61,7 @@ def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
     scope.set_tenant(session, tenant)
     audited = seed.add_model(session, model)
     explanation = seed.add_explanation(
-        session, audited, concept="deception", claims=seed.CLAIMS, trace_id=TRACE
+        session, audited, concept="deception", claims=seed.CLAIMS, trace_id=TRACE, subject=seed.SUBJECT
     )
     incident = seed.add_incident(session, seed.add_flag(session, audited))
     seed.add_window(session, audited)
@@ -296,6 +296,7 @@ BODIES: Mapping[str, Any] = {
     "set_retention": {"retention_class": "ai_act", "period_days": 200, "reason": "a duty"},
     "lift_legal_hold": {"reason": "over"},
     "create_export": {"kinds": ["flags"], **DAY},
+    "look_up_subject": {"subject_id": "somebody"},
 }
 
 
@@ -333,6 +334,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "export_id": str(planted.export),
         "request_id": "chat-1",
         "digest": RUNS.digest,
+        "subject_key": seed.SUBJECT,
     }
     unknown = {
         "explanation_id": str(uuid.uuid4()),
@@ -341,6 +343,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "export_id": str(uuid.uuid4()),
         "request_id": "chat-9",
         "digest": "0" * 64,
+        "subject_key": "0" * 32,
     }
     own, other = key_of(sessions, scope.DEFAULT_ID), key_of(sessions, ACME)
     with sessions.begin() as session:

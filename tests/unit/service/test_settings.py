@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr, ValidationError
 
@@ -43,3 +45,22 @@ def test_a_wrong_threshold_is_refused_with_the_way_to_write_it(
 
     with pytest.raises(ValidationError, match=r"prevalence_thresholds\n.*write CONCEPT=SHARE"):
         ServiceSettings(database_url=URL)
+
+
+def test_the_secret_of_subject_keys_is_read_as_the_engines_read_it(tmp_path: Path) -> None:
+    file = tmp_path / "subject_secret"
+    file.write_text("0123456789abcdef" * 2 + "\r\n")
+
+    settings = ServiceSettings(database_url=URL, subject_secret_file=file)
+
+    assert settings.subject_secret == b"0123456789abcdef" * 2
+    assert ServiceSettings(database_url=URL).subject_secret is None
+
+
+@pytest.mark.parametrize(("content", "wrong"), [("short", "5 bytes: it needs 32"), ("", "is empty")])
+def test_a_secret_of_subject_keys_that_is_none_is_refused(tmp_path: Path, content: str, wrong: str) -> None:
+    file = tmp_path / "subject_secret"
+    file.write_text(content)
+
+    with pytest.raises(ValidationError, match=f"SUBTEXT_SUBJECT_SECRET_FILE is .*{wrong}"):
+        ServiceSettings(database_url=URL, subject_secret_file=file)

@@ -29,6 +29,7 @@ def stored(sessions: sessionmaker[Session], exports_folder: Path) -> Stored:
                 concept="deception",
                 claims=seed.CLAIMS,
                 trace_id="0af7651916cd43dd8448eb211c80319c",
+                subject=seed.SUBJECT,
             )
             for position in range(2)
         ]

@@ -127,6 +127,8 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/exports": "list_exports",
         "/v1/exports/{export_id}": "get_export",
         "/v1/exports/{export_id}/download": "download_export",
+        "/v1/subjects/lookup": "look_up_subject",
+        "/v1/subjects/{subject_key}": "get_subject",
         "/v1/log/checkpoint": "get_log_checkpoint",
         "/v1/log/proof": "get_log_proof",
         "/v1/retention": "get_retention, set_retention",

@@ -106,17 +106,22 @@ FREE = {
     "name",
     "person",
     "plugin",  # a digest
+    "proof",
     "request_id",
     "rows_in",
     "rows_out",
     "source",
     "span_id",
     "span_ids",
+    "subject",
+    "subject_id",
+    "tenant",
     "text",
     "title",
     "token_text",
     "trace_id",
     "type",
+    "url",
     "what",
     "worker",  # a digest
 }
