@@ -11,6 +11,7 @@ from service.evidence.payloads import Kind, explanation_payload, payload_of
 from service.evidence.row import Row
 from service.store.access.tables import AccessEntry
 from service.store.base import OfTenant, values_of
+from service.store.days import is_sample_of_explanation
 from service.store.tables import (
     ConceptMatch,
     ConceptVersion,
@@ -46,10 +47,10 @@ def list_rows(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
         for part in _parts(session, select(table), table, tenant):
             yield [_simple(kind, values_of(row), key, at) for (row,) in part]
     query = select(Explanation, Sample).join(
-        Sample, (Sample.id == Explanation.sample_id) & (Sample.tenant_id == Explanation.tenant_id)
+        Sample, is_sample_of_explanation() & (Sample.tenant_id == Explanation.tenant_id)
     )
     for part in _parts(session, query, Explanation, tenant):
-        matches = _matches(session, [explanation.id for explanation, _ in part], tenant)
+        matches = _matches(session, [explanation for explanation, _ in part], tenant)
         yield [
             Row(
                 kind=Kind.EXPLANATION,
@@ -100,11 +101,13 @@ def _parts(
 
 
 def _matches(
-    session: Session, explanations: Sequence[uuid.UUID], tenant: uuid.UUID
+    session: Session, explanations: Sequence[Explanation], tenant: uuid.UUID
 ) -> dict[uuid.UUID, list[dict[str, Any]]]:
     matches: dict[uuid.UUID, list[dict[str, Any]]] = {}
     query = select(ConceptMatch).where(
-        ConceptMatch.explanation_id.in_(explanations), ConceptMatch.tenant_id == tenant
+        ConceptMatch.explanation_id.in_([one.id for one in explanations]),
+        ConceptMatch.captured_at.in_({one.captured_at for one in explanations}),
+        ConceptMatch.tenant_id == tenant,
     )
     for match in session.scalars(query):
         matches.setdefault(match.explanation_id, []).append(values_of(match))
