@@ -45,6 +45,14 @@ def wait_for_other_migrators(guard: sqlalchemy.Connection) -> None:
         time.sleep(_ASK_AGAIN_SECONDS)
 
 
+def partitions(connection: sqlalchemy.Connection) -> frozenset[str]:
+    """Return the names of partitions, which are no tables of the models."""
+    query = "SELECT relname FROM pg_class WHERE relispartition AND relkind IN ('r', 'p')"
+    found = frozenset(connection.exec_driver_sql(query).scalars())
+    connection.rollback()
+    return found
+
+
 def run() -> None:
     url = database_url()
     guarding, engine = create_migrator(url), create_migrator(url)
@@ -55,11 +63,13 @@ def run() -> None:
     # A connection of its own, whose transaction ends when it is closed.
     with guarding.connect() as guard, engine.connect() as connection:
         wait_for_other_migrators(guard)
+        left_out = partitions(connection)
         context.configure(
             connection=connection,
             target_metadata=METADATA,
             transaction_per_migration=True,
             compare_server_default=True,
+            include_name=lambda name, kind, _: not (kind == "table" and name in left_out),
         )
         with context.begin_transaction():
             context.run_migrations()

@@ -104,6 +104,18 @@ class Metrics:
             registry=registry,
         )
 
+        self._days_ahead = Gauge(
+            "subtext_store_days_ahead",
+            "Days from tomorrow on, without a gap, that the store has partitions for.",
+            registry=registry,
+        )
+        self._default_partition = Gauge(
+            "subtext_store_default_partition_bytes",
+            "Size of the rows that lie in no day, by table; 0 when there are none.",
+            ("table",),
+            registry=registry,
+        )
+
         self._text_reads = Counter(
             "subtext_api_text_reads_total",
             "Answers that showed text, by the purpose that was stated; each is in the access log.",
@@ -160,6 +172,12 @@ class Metrics:
     def set_expiring_keys(self, count: int) -> None:
         """Show how many keys in use expire soon."""
         self._expiring_keys.set(count)
+
+    def set_partitions(self, days_ahead: int, default_bytes: Mapping[str, int]) -> None:
+        """Show how many days are made ahead, and by table what lies in none."""
+        self._days_ahead.set(days_ahead)
+        for table, size in default_bytes.items():
+            self._default_partition.labels(table).set(size)
 
     def observe_request(self, *, route: str | None, method: str, code: int, seconds: float) -> None:
         """Count one answered request. ``route`` is the template, None when no route matched."""

@@ -18,6 +18,7 @@ from service.settings import ServiceSettings
 from service.store.engine import create_engine, ping, session_factory
 from service.watch.incident_watch import IncidentWatch
 from service.watch.key_watch import KeyWatch
+from service.watch.partition_watch import PartitionWatch
 from service.watch.prevalence_watch import PrevalenceWatch, WatchPlan
 from service.webhooks.courier import Courier
 
@@ -52,6 +53,7 @@ def serve(settings: ServiceSettings) -> int:
     webhooks = settings.webhooks
     beside = (
         KeyWatch(sessions, metrics),
+        PartitionWatch(engine, metrics),
         PrevalenceWatch(sessions, metrics, plan),
         IncidentWatch(sessions, incident_metrics, {one.name: one.tenant_id for one in webhooks}),
         Courier(sessions, webhooks, incident_metrics, public_url=settings.public_url),

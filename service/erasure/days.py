@@ -45,7 +45,7 @@ def read_day(session: Session, day: dt.date) -> Day:
     places: list[int] = []
     explanations = waiting = 0
     for part in _parts(session, tenant, day):
-        matches = list_matches(session, [explanation.id for explanation, _ in part], tenant)
+        matches = list_matches(session, [explanation for explanation, _ in part], tenant)
         rows = [explanation_row(one, sample, matches.get(one.id, ())) for one, sample in part]
         found = find_places(session, tenant, [one for row in rows for one in row.commitments])
         places += found.known.values()

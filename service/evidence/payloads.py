@@ -64,9 +64,9 @@ SAMPLE: Final = Columns(
 MATCH: Final = Columns(
     table="concept_matches",
     committed=("concept", "concept_digest", "matcher", "score"),
-    may_change=("explanation_id",),
+    may_change=("explanation_id", "captured_at"),
 )
-"""Of the concepts that an explanation matches, by name; part of its payload, whose id is in it already."""
+"""Of the concepts that an explanation matches, by name; part of its payload, which has its id and time."""
 
 COLUMNS: Final[Mapping[Kind, Columns]] = {
     Kind.EXPLANATION: Columns(

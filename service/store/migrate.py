@@ -4,6 +4,7 @@ Finds ``migrations`` beside the package ``service``, in a checkout and when inst
 needs no alembic.ini and no working directory.
 """
 
+import datetime as dt
 from pathlib import Path
 from typing import Final
 
@@ -11,9 +12,10 @@ import alembic.command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
-from service.store import roles
+from service.store import partitions, roles
+from service.store.engine import create_migrator
 
 _SCRIPTS: Final = Path(__file__).resolve().parents[2] / "migrations"
 
@@ -27,13 +29,28 @@ def config(url: str | None = None) -> Config:
 
 
 def upgrade(url: str, revision: str = "head") -> roles.Advice | None:
-    """Migrate the database up to ``revision`` and grant its roles what they need there.
+    """Migrate the database up to ``revision``, grant its roles what they need there and make days ahead.
 
     A second migrator waits for the first. Returns what an administrator has to do for the roles where this
     login may not.
     """
     alembic.command.upgrade(config(url), revision)
-    return roles.apply(url)
+    advice = roles.apply(url)
+    _make_days_ahead(url)
+    return advice
+
+
+def _make_days_ahead(url: str) -> None:
+    """Make days ahead where there are such: whoever keeps the store goes on, and a worker needs none."""
+    engine = create_migrator(url)
+    try:
+        with engine.connect() as connection:
+            query = "SELECT to_regprocedure('subtext_make_day(date)') IS NOT NULL"
+            has_days = connection.execute(text(query)).scalar_one()
+        if has_days:
+            partitions.make_ahead(engine, dt.datetime.now(dt.UTC).date())
+    finally:
+        engine.dispose()
 
 
 def downgrade(url: str, revision: str) -> None:

@@ -213,6 +213,10 @@ KEEPER_GRANTS: Final[Mapping[str, Sequence[str]]] = (
 )
 """By table: it reads what there is and deletes what retention and erasure end; it adds no evidence."""
 
+KEEPER_FUNCTIONS: Final = ("subtext_make_day(date)", "subtext_drop_partitions(text)")
+"""What it may do with the owner's rights: make a day ahead, and drop one that is over."""
+_CLOSE: Final = "subtext_close_partition(regclass)"
+
 _OPTIONAL: Final = {SEQUENCER: SEQUENCER_GRANTS, KEEPER: KEEPER_GRANTS}
 """Roles of later versions: a store whose migrating login may not make one works on without it."""
 _DEFAULTS: Final = {WRITER: "SELECT, INSERT", READER: "SELECT"}
@@ -307,7 +311,9 @@ def _apply(connection: Connection) -> None:
     if not _is(connection, f"has_schema_privilege('{OWNER}', current_schema(), 'CREATE')"):
         raise _NotAllowedError(f"only the owner of schema {schema} can let {OWNER} have tables in it")
     tables = _tables(connection)
-    _move_tables(connection, schema, {table: owner for table, owner in tables.items() if owner != OWNER})
+    owners = tables | _partitions(connection)
+    _move_tables(connection, schema, {table: owner for table, owner in owners.items() if owner != OWNER})
+    _keep_partitions_closed(connection, keeper=KEEPER if KEEPER in roles else None)
     columns = _columns(connection)
     granted = {**GRANTS, **_OPTIONAL}
     for role in roles[1:]:
@@ -345,6 +351,38 @@ def _move_tables(connection: Connection, schema: str, owners: Mapping[str, str])
         connection.execute(text(f"LOCK TABLE {named} IN ACCESS EXCLUSIVE MODE"))
     for table in owners:
         connection.execute(text(f"ALTER TABLE {schema}.{table} OWNER TO {OWNER}"))
+
+
+def _partitions(connection: Connection) -> dict[str, str]:
+    """Return the owners of the partitions of our tables: what owns a table does not own its partitions."""
+    query = """
+        SELECT child.relname, child.relowner::regrole::text FROM pg_inherits
+        JOIN pg_class AS child ON child.oid = inhrelid JOIN pg_class AS parent ON parent.oid = inhparent
+        WHERE parent.relkind = 'p' AND parent.relnamespace = current_schema()::regnamespace
+    """
+    return dict(map(tuple, connection.execute(text(query))))
+
+
+def _keep_partitions_closed(connection: Connection, keeper: str | None) -> None:
+    """Let nobody meet a partition by itself, and let the keeper make and drop days by functions alone."""
+    there = connection.execute(text("SELECT to_regprocedure(:name) IS NOT NULL"), {"name": _CLOSE})
+    if not there.scalar_one():
+        return  # the database is at an older version
+    for function in (_CLOSE, *KEEPER_FUNCTIONS):
+        connection.execute(text(f"ALTER FUNCTION {function} OWNER TO {OWNER}"))
+        connection.execute(text(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"))
+    if keeper is not None:
+        connection.execute(text(f"GRANT EXECUTE ON FUNCTION {', '.join(KEEPER_FUNCTIONS)} TO {keeper}"))
+    granted_or_open = """
+        SELECT subtext_close_partition(child.oid) FROM pg_inherits
+        JOIN pg_class AS child ON child.oid = inhrelid JOIN pg_class AS parent ON parent.oid = inhparent
+        WHERE parent.relkind = 'p' AND parent.relnamespace = current_schema()::regnamespace AND (
+            NOT child.relrowsecurity OR child.relforcerowsecurity OR EXISTS (
+                SELECT FROM aclexplode(child.relacl) WHERE grantee NOT IN (child.relowner, 0)
+            )
+        )
+    """
+    connection.execute(text(granted_or_open))
 
 
 def _create(connection: Connection, role: str) -> None:

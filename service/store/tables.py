@@ -7,7 +7,7 @@ what it identifies, so inserts are idempotent. Times are UTC.
 import datetime as dt
 import uuid
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -30,6 +30,9 @@ from service.store.base import OfTenant
 from service.store.tenants.scope import COLUMN_DEFAULT
 from service.store.tenants.tables import Tenant
 from subtext_sidecar.contract.counters import Hop, WorkerCounter
+
+BY_DAY: Final = {"postgresql_partition_by": "RANGE (captured_at)"}
+"""Of a table that grows with traffic: a partition a day, see `service.store.partitions`."""
 
 
 class Model(Base):
@@ -101,6 +104,7 @@ class Sample(OfTenant, Base):
             "id",
             postgresql_where=text("subject IS NOT NULL"),
         ),
+        BY_DAY,
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # subtext_sidecar.contract.record.sample_id
@@ -121,7 +125,7 @@ class Sample(OfTenant, Base):
     baseline_probability: Mapped[float]  # by the random baseline alone; 0 when only the screen chose it
     reason: Mapped[str]
     screen_scores: Mapped[dict[str, Any]]  # what the screen measured, by detector
-    captured_at: Mapped[dt.datetime]
+    captured_at: Mapped[dt.datetime] = mapped_column(primary_key=True)  # by the engine's clock
     stored_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     # Of the engine that took it, a ConfigurationVersion; None: it named none, as engines of before.
     configuration_id: Mapped[int | None]
@@ -139,6 +143,7 @@ class RequestName(OfTenant, Base):
     __table_args__ = (
         # Pages follow captured_at, which never changes once it is stored.
         Index("ix_request_names_name_captured_at_capture", "name", "captured_at", "capture"),
+        BY_DAY,
     )
 
     name: Mapped[str] = mapped_column(primary_key=True)  # as subtext_sidecar.contract.request_id bounds it
@@ -146,7 +151,8 @@ class RequestName(OfTenant, Base):
     model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
     capture_id: Mapped[uuid.UUID | None]
     request_id: Mapped[str]
-    captured_at: Mapped[dt.datetime]  # of the first sample that was stored, not of the earliest
+    # Of the first sample that was stored, not of the earliest.
+    captured_at: Mapped[dt.datetime] = mapped_column(primary_key=True)
 
 
 class Explanation(OfTenant, Base):
@@ -154,18 +160,20 @@ class Explanation(OfTenant, Base):
 
     __tablename__ = "explanations"
     __table_args__ = (
-        UniqueConstraint("sample_id", "decoder_id"),
+        UniqueConstraint("sample_id", "decoder_id", "captured_at"),
         CheckConstraint("position_class IN ('template', 'prompt', 'answer')", name="position_class"),
         CheckConstraint("candidates >= 1", name="candidates"),
         Index("ix_explanations_captured_at_id", "captured_at", "id"),  # of workers, for all tenants
         Index("ix_explanations_tenant_id_captured_at_id", "tenant_id", "captured_at", "id"),
-        Index("ix_explanations_decoder_id", "decoder_id"),
+        Index("ix_explanations_decoder_id_captured_at_id", "decoder_id", "captured_at", "id"),
+        BY_DAY,
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of sample and decoder
-    sample_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("samples.id"))
+    # Of the sample with the same time. No constraint says so: it could not be dropped before this row.
+    sample_id: Mapped[uuid.UUID]
     decoder_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("decoders.id"))
-    captured_at: Mapped[dt.datetime]  # copy of the sample's, for keyset pagination
+    captured_at: Mapped[dt.datetime] = mapped_column(primary_key=True)  # copy of the sample's
     text: Mapped[str]
     well_formed: Mapped[bool]  # the decoder kept its output format
     cosine: Mapped[float]
@@ -189,10 +197,17 @@ class ConceptMatch(OfTenant, Base):
     """One explanation that matched one concept. A match alone is no flag."""
 
     __tablename__ = "concept_matches"
-    __table_args__ = (Index("ix_concept_matches_concept_explanation_id", "concept", "explanation_id"),)
+    __table_args__ = (
+        Index("ix_concept_matches_page", "tenant_id", "concept", "captured_at", "explanation_id"),
+        BY_DAY,
+    )
 
-    explanation_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("explanations.id"), primary_key=True)
+    explanation_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # of the same time, as a sample's
     concept: Mapped[str] = mapped_column(primary_key=True)
+    # Copy of the explanation's. The default refuses rows without one, as of a worker of before.
+    captured_at: Mapped[dt.datetime] = mapped_column(
+        primary_key=True, server_default=text("subtext_no_time()")
+    )
     matcher: Mapped[str]  # regex | semantic | claim | probe
     score: Mapped[float]
     concept_digest: Mapped[str | None]  # of the definition that matched; null: from before it was kept

@@ -204,8 +204,8 @@ class WorkerLoop:
             decoder_id = self._targets.of(tenant).decoder_id
             of_canaries = [work.sample_id for work in own if work.is_canary]
             with session_of(self._sessions, tenant) as session:
-                ids = [work.sample_id for work in own]
-                known |= readings.list_known_explanations(session, ids, decoder_id)
+                captured = {work.sample_id: work.captured_at for work in own}
+                known |= readings.list_known_explanations(session, captured, decoder_id)
                 if of_canaries:
                     known |= canaries.list_known_readings(session, of_canaries, decoder_id)
         return known

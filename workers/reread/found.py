@@ -6,12 +6,14 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.store import identity
 from service.store.configuration.tables import ConfigurationContent
 from service.store.read import explanations
 from service.store.read.explanations import Filter, View
+from service.store.tables import Sample
 from service.store.vectors import rows
 from service.store.vectors.sealing import SealingError, WrappingKey
 from subtext_sidecar.contract import record
@@ -44,7 +46,8 @@ def find(session: Session, wanted: Wanted) -> Sequence[View]:
         view = explanations.get_explanation(session, wanted.explanation)
         return [] if view is None else [view]
     if wanted.sample is not None:
-        return explanations.list_of_samples(session, [wanted.sample])
+        samples = session.scalars(select(Sample).where(Sample.id == wanted.sample)).all()
+        return explanations.list_of_samples(session, samples)
     return explanations.list_explanations(session, Filter(request_id=wanted.request), None, MOST).items
 
 

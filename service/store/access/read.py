@@ -12,8 +12,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from service.store.access.tables import AccessEntry, Action
 from service.store.identity import capture_key
 from service.store.people.tables import LoginSession
+from service.store.read.explanations import find_sample
 from service.store.read.page import Page, Position, older_than
-from service.store.tables import ApiKey, Explanation, Sample
+from service.store.tables import ApiKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +119,7 @@ def _narrowed(session: Session, query: Select[AccessEntry], wanted: Filter) -> S
 def _is_about(session: Session, subject: uuid.UUID) -> ColumnElement[bool]:
     """Return the condition for entries that name it, or showed more of its capture than they name."""
     named = or_(AccessEntry.subject_ids.contains([subject]), AccessEntry.capture_ids.contains([subject]))
-    query = select(Sample).join(Explanation, Explanation.sample_id == Sample.id)
-    sample = session.scalar(query.where(Explanation.id == subject))
+    sample = find_sample(session, subject)
     if sample is None:
         return named
     capture = capture_key(sample.capture_id, sample.model_id, sample.request_id)

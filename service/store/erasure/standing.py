@@ -137,7 +137,7 @@ def _add_explanations(
         .where(*_of_explanations(tenant, ids, within))
     )
     rows = session.execute(_fresh(query)).all()
-    matches = list_matches(session, [explanation.id for explanation, _ in rows], tenant)
+    matches = list_matches(session, [explanation for explanation, _ in rows], tenant)
     for explanation, sample in rows:
         subject = Subject(
             sample.model_id, explanation.decoder_id, sample.capture_id, sample.request_id, sample.layer

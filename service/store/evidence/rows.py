@@ -20,6 +20,7 @@ from service.store.configuration.tables import (
     ConfigurationPeriod,
     ConfigurationVersion,
 )
+from service.store.days import is_sample_of_explanation
 from service.store.evidence.tables import LogTombstone
 from service.store.retention.tables import LegalHold, LegalHoldLift, RetentionVersion
 from service.store.tables import (
@@ -77,14 +78,14 @@ def _explanations(
     model_id: uuid.UUID | None = None,
 ) -> Iterator[Sequence[Row]]:
     query = select(Explanation, Sample).join(
-        Sample, (Sample.id == Explanation.sample_id) & (Sample.tenant_id == Explanation.tenant_id)
+        Sample, is_sample_of_explanation() & (Sample.tenant_id == Explanation.tenant_id)
     )
     if condition is not None:
         query = query.where(condition)
     if model_id is not None:
         query = query.where(Sample.model_id == model_id)
     for part in _parts(session, query, Explanation, tenant):
-        matches = list_matches(session, [explanation.id for explanation, _ in part], tenant)
+        matches = list_matches(session, [explanation for explanation, _ in part], tenant)
         yield [
             explanation_row(explanation, sample, matches.get(explanation.id, ()))
             for explanation, sample in part
@@ -169,12 +170,14 @@ def _parts(
 
 
 def list_matches(
-    session: Session, explanations: Sequence[uuid.UUID], tenant: uuid.UUID
+    session: Session, explanations: Sequence[Explanation], tenant: uuid.UUID
 ) -> dict[uuid.UUID, list[dict[str, Any]]]:
     """Return the concepts that a tenant's explanations match, by explanation."""
     matches: dict[uuid.UUID, list[dict[str, Any]]] = {}
     query = select(ConceptMatch).where(
-        ConceptMatch.explanation_id.in_(explanations), ConceptMatch.tenant_id == tenant
+        ConceptMatch.explanation_id.in_([one.id for one in explanations]),
+        ConceptMatch.captured_at.in_({one.captured_at for one in explanations}),
+        ConceptMatch.tenant_id == tenant,
     )
     for match in session.scalars(query):
         matches.setdefault(match.explanation_id, []).append(values_of(match))

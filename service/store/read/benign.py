@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.store.days import is_sample_of_explanation, near
 from service.store.tables import Decoder, Explanation, Model, Sample
 from subtext_sidecar.contract.counters import Stratum
 
@@ -61,11 +62,12 @@ def iterate_readings(session: Session, wanted: Wanted) -> Iterator[ReadPosition]
             Explanation.claims,
             Sample.baseline_probability,
         )
-        .join(Explanation, Explanation.sample_id == Sample.id)
+        .join(Explanation, is_sample_of_explanation())
         .where(
             Explanation.decoder_id == wanted.decoder_id,
             Explanation.captured_at >= wanted.captured_after,
             Explanation.captured_at < wanted.captured_before,
+            near(Sample.captured_at, wanted.captured_after, wanted.captured_before),
             Sample.capture_id.is_not(None),
             Sample.stratum == Stratum.UNIFORM,
         )

@@ -8,10 +8,19 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from sqlalchemy import Select, case, exists, select
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, case, exists, select
 from sqlalchemy.orm import Session, defer
 
 from service.store.configuration.read import digests_of
+from service.store.days import (
+    REQUEST_LASTS,
+    between,
+    earlier,
+    is_match_of_explanation,
+    is_sample_of_explanation,
+    later,
+    near,
+)
 from service.store.identity import capture_key
 from service.store.read import names
 from service.store.read.page import Page, Position, older_than
@@ -19,6 +28,11 @@ from service.store.tables import ConceptMatch, Decoder, Explanation, Model, Requ
 
 _CAPTURES_AT_FIRST: Final = 16
 _CAPTURES_AT_MOST: Final = 512
+_DAYS_AT_FIRST: Final = dt.timedelta(days=1)
+_DAYS_AT_MOST: Final = dt.timedelta(days=64)
+"""At once; then all that are left."""
+_DAYS_GROW: Final = 4
+_MOMENT: Final = dt.timedelta(microseconds=1)
 _NEWEST_FIRST: Final = (Explanation.captured_at.desc(), Explanation.id.desc())
 
 
@@ -58,13 +72,13 @@ def list_explanations(session: Session, wanted: Filter, after: Position | None, 
         model_id = session.scalar(select(Model.id).where(Model.name == wanted.model))
         if model_id is None:  # else all explanations would be read to find none
             return Page([], None)
+    if wanted.layer is not None and not _is_read(session, wanted.layer):
+        return Page([], None)
     query = _narrowed(_joined(), wanted, model_id)
     if wanted.request_id is not None:
-        views = _list_of_request(session, query, wanted.request_id, after, limit + 1)
+        views = _list_of_request(session, query, wanted, after, limit + 1)
     else:
-        if after is not None:
-            query = query.where(older_than(Explanation.captured_at, Explanation.id, after))
-        views = _load(session, query.order_by(*_NEWEST_FIRST).limit(limit + 1))
+        views = _list_by_days(session, query, wanted, after, limit + 1)
     page = views[:limit]
     last = page[-1].explanation if len(views) > limit else None
     return Page(page, Position(last.captured_at, last.id) if last else None)
@@ -72,18 +86,52 @@ def list_explanations(session: Session, wanted: Filter, after: Position | None, 
 
 def get_explanation(session: Session, identity: uuid.UUID) -> View | None:
     """Return one explanation, None when there is none of that id."""
-    views = _load(session, _joined().where(Explanation.id == identity))
+    at = session.scalar(_time_of(identity))
+    if at is None:
+        return None
+    query = _joined().where(Explanation.id == identity, Explanation.captured_at == at)
+    views = _load(session, query.where(near(Sample.captured_at, at)))
     return views[0] if views else None
 
 
+def find_sample(session: Session, explanation: uuid.UUID) -> Sample | None:
+    """Return the sample of the explanation with this id, None when there is none of that id."""
+    at = session.scalar(_time_of(explanation))
+    return None if at is None else session.scalar(_sample_at(explanation, at))
+
+
 def list_of_samples(
-    session: Session, samples: Sequence[uuid.UUID], decoder_id: uuid.UUID | None = None
+    session: Session, samples: Sequence[Sample], decoder_id: uuid.UUID | None = None
 ) -> list[View]:
     """Return every explanation of these samples, of one decoder if given, by position."""
+    if not samples:
+        return []
     order = (Sample.layer, Sample.position, Explanation.created_at, Explanation.id)
-    query = _joined().where(Explanation.sample_id.in_(samples)).order_by(*order)
+    times = [sample.captured_at for sample in samples]
+    query = _joined().where(
+        Explanation.sample_id.in_([sample.id for sample in samples]),
+        *(near(table.captured_at, min(times), max(times)) for table in (Sample, Explanation)),
+    )
+    query = query.order_by(*order)
     return _load(
         session, query if decoder_id is None else query.where(Explanation.decoder_id == decoder_id)
+    )
+
+
+def _is_read(session: Session, layer: int) -> bool:
+    """Tell whether some decoder reads the layer: no other has readings."""
+    return session.scalar(select(Decoder.id).where(Decoder.layer == layer).limit(1)) is not None
+
+
+def _time_of(explanation: uuid.UUID) -> Select[dt.datetime]:
+    """Return the query that looks into every day, and into nothing else."""
+    return select(Explanation.captured_at).where(Explanation.id == explanation).limit(1)
+
+
+def _sample_at(explanation: uuid.UUID, at: dt.datetime) -> Select[Sample]:
+    query = select(Sample).join(Explanation, is_sample_of_explanation())
+    return query.where(
+        Explanation.id == explanation, Explanation.captured_at == at, near(Sample.captured_at, at)
     )
 
 
@@ -93,7 +141,7 @@ _Query = Select[Explanation, Sample, Decoder, str]
 def _joined() -> _Query:
     return (
         select(Explanation, Sample, Decoder, Model.name)
-        .join(Sample, Sample.id == Explanation.sample_id)
+        .join(Sample, is_sample_of_explanation())
         .join(Model, Model.id == Sample.model_id)
         .join(Decoder, Decoder.id == Explanation.decoder_id)
         .options(defer(Decoder.card, raiseload=True))
@@ -107,9 +155,6 @@ def _narrowed(query: _Query, wanted: Filter, model_id: uuid.UUID | None) -> _Que
         (Explanation.verified, wanted.verified),
     )
     query = query.where(*(column == value for column, value in equal if value is not None))
-    if wanted.concept is not None:
-        matched = (ConceptMatch.explanation_id == Explanation.id, ConceptMatch.concept == wanted.concept)
-        query = query.where(exists().where(*matched))
     if wanted.captured_after is not None:
         query = query.where(Explanation.captured_at >= wanted.captured_after)
     if wanted.captured_before is not None:
@@ -117,14 +162,75 @@ def _narrowed(query: _Query, wanted: Filter, model_id: uuid.UUID | None) -> _Que
     return query
 
 
+def _list_by_days(
+    session: Session, query: _Query, wanted: Filter, after: Position | None, limit: int
+) -> list[View]:
+    """Return the first explanations, looking into a day at first, and then into more and more of them.
+
+    Of all days at once PostgreSQL would plan and begin a scan of each.
+    """
+    at: list[SQLColumnExpression[dt.datetime]] = [Explanation.captured_at]
+    order = _NEWEST_FIRST
+    if wanted.concept is not None:  # by its matches, for a concept may be as rare as it likes
+        query = query.join(ConceptMatch, is_match_of_explanation())
+        query = query.where(ConceptMatch.concept == wanted.concept)
+        order = (ConceptMatch.captured_at.desc(), ConceptMatch.explanation_id.desc())
+        at.append(ConceptMatch.captured_at)
+    if after is not None:
+        query = query.where(older_than(Explanation.captured_at, Explanation.id, after))
+    views: list[View] = []
+    for span in _spans(wanted, after):
+        days = [condition for column in at for condition in span.of(column)]
+        part = query.where(*days, *span.widened().of(Sample.captured_at)).order_by(*order)
+        views += _load(session, part.limit(limit - len(views)))
+        if len(views) == limit:
+            break
+    return views
+
+
+class _Span(NamedTuple):
+    """Times from ``start`` (inclusive) to ``end`` (exclusive); None: without a bound."""
+
+    start: dt.datetime | None
+    end: dt.datetime | None
+
+    def of(self, column: SQLColumnExpression[dt.datetime]) -> list[ColumnElement[bool]]:
+        bounds = [] if self.start is None else [column >= self.start]
+        return bounds if self.end is None else [*bounds, column < self.end]
+
+    def widened(self) -> "_Span":
+        return _Span(
+            None if self.start is None else earlier(self.start, REQUEST_LASTS),
+            None if self.end is None else later(self.end, REQUEST_LASTS),
+        )
+
+
+def _spans(wanted: Filter, after: Position | None) -> Iterator[_Span]:
+    """Yield spans without a gap, the newest first, each longer than the one before."""
+    # Of the last page's last moment too: more may have been captured in it.
+    ends = [wanted.captured_before, None if after is None else later(after.at, _MOMENT)]
+    end = min((one for one in ends if one is not None), default=None)
+    days = _DAYS_AT_FIRST
+    start = earlier(end or dt.datetime.now(dt.UTC), days)
+    while days <= _DAYS_AT_MOST and (wanted.captured_after is None or wanted.captured_after < start):
+        yield _Span(start, end)
+        days *= _DAYS_GROW
+        start, end = earlier(start, days), start
+    yield _Span(wanted.captured_after, end)
+
+
 def _list_of_request(
-    session: Session, query: _Query, request_id: str, after: Position | None, limit: int
+    session: Session, query: _Query, wanted: Filter, after: Position | None, limit: int
 ) -> list[View]:
     """Return the first explanations of the captures under the id, some captures at a time."""
+    request_id = wanted.request_id or ""
+    if wanted.concept is not None:
+        is_wanted = (is_match_of_explanation(), ConceptMatch.concept == wanted.concept)
+        query = query.where(exists().where(*is_wanted))
     views: list[View] = []
     place = after
     if after is not None and (capture := _capture_at(session, request_id, after)) is not None:
-        rest = query.where(
+        rest = _of_captures(query, [capture]).where(
             *names.is_of_capture(Sample, capture),
             older_than(Explanation.captured_at, Explanation.id, after),
         )
@@ -145,33 +251,48 @@ def _list_of_request(
 
 def _capture_at(session: Session, request_id: str, position: Position) -> RequestName | None:
     """Return which capture under the id the explanation at the position is of."""
-    query = select(Sample).join(Explanation, Explanation.sample_id == Sample.id)
-    sample = session.scalar(query.where(Explanation.id == position.id))
+    sample = session.scalar(_sample_at(position.id, position.at))
     if sample is None:
         return None
     capture = capture_key(sample.capture_id, sample.model_id, sample.request_id, sample.tenant_id)
     named = (RequestName.name.in_(names.names_of(request_id)), RequestName.capture == capture)
-    return session.scalar(select(RequestName).where(*named))
+    return session.scalar(select(RequestName).where(*named, near(RequestName.captured_at, position.at)))
 
 
 def _read_together(query: _Query, captures: Sequence[RequestName]) -> Iterator[_Query]:
     """Return queries for the captures' explanations in the captures' order."""
-    for has_identity, group in groupby(captures, lambda capture: capture.capture_id is not None):
+    for has_identity, found in groupby(captures, lambda capture: capture.capture_id is not None):
+        group = list(found)
         if has_identity:
             order = {capture.capture_id: number for number, capture in enumerate(group)}
-            of_these = query.where(Sample.capture_id.in_(order))
+            of_these = _of_captures(query, group).where(Sample.capture_id.in_(order))
             yield of_these.order_by(case(order, value=Sample.capture_id), *_NEWEST_FIRST)
         else:
-            for capture in group:
+            for capture in group:  # of before captures had an identity: an id may be of several requests
                 yield query.where(*names.is_of_capture(Sample, capture)).order_by(*_NEWEST_FIRST)
+
+
+def _of_captures(query: _Query, captures: Sequence[RequestName]) -> _Query:
+    """Narrow the query to the days of these captures, but for those of before they had an identity."""
+    if any(capture.capture_id is None for capture in captures):
+        return query
+    times = [capture.captured_at for capture in captures]
+    return query.where(
+        *(near(table.captured_at, min(times), max(times)) for table in (Sample, Explanation))
+    )
 
 
 def _load(session: Session, query: _Query) -> list[View]:
     rows = session.execute(query).all()
     matches: defaultdict[uuid.UUID, list[ConceptMatch]] = defaultdict(list)
-    wanted = ConceptMatch.explanation_id.in_([row[0].id for row in rows])
-    for match in session.scalars(select(ConceptMatch).where(wanted).order_by(ConceptMatch.concept)):
-        matches[match.explanation_id].append(match)
+    if rows:
+        times = [row[0].captured_at for row in rows]
+        query_matches = select(ConceptMatch).where(
+            ConceptMatch.explanation_id.in_([row[0].id for row in rows]),
+            between(ConceptMatch.captured_at, min(times), max(times)),
+        )
+        for match in session.scalars(query_matches.order_by(ConceptMatch.concept)):
+            matches[match.explanation_id].append(match)
     named = {one.configuration_id for row in rows for one in (row[0], row[1])} - {None}
     digests = digests_of(session, named)
     return [View(row[0], row[1], row[2], row[3], matches[row[0].id], digests) for row in rows]

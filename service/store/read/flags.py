@@ -2,13 +2,14 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import Select, and_, func, select
 from sqlalchemy.orm import Session, defer
 
+from service.store.days import is_match_of_explanation, is_sample_of_explanation, near
 from service.store.read import names
 from service.store.read.page import Page, Position, older_than
 from service.store.tables import (
@@ -20,6 +21,9 @@ from service.store.tables import (
     RequestName,
     Sample,
 )
+
+_LOOKED_INTO_AT_MOST: Final = 500
+"""Flags at once, of which some do not have the wanted fidelity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +58,17 @@ def list_flags(session: Session, wanted: Filter, after: Position | None, limit: 
     would make rows jump over it.
     """
     query = _narrowed(_joined(), wanted).order_by(Flag.created_at.desc(), Flag.id.desc())
-    if after is not None:
-        query = query.where(older_than(Flag.created_at, Flag.id, after))
-    views = [View(*row) for row in session.execute(query.limit(limit + 1))]
+    has_fidelity = wanted.min_fve is not None or wanted.min_cosine is not None
+    views: list[View] = []
+    at_once = limit + 1
+    while True:
+        part = query if after is None else query.where(older_than(Flag.created_at, Flag.id, after))
+        found = [View(*row) for row in session.execute(part.limit(at_once))]
+        views += _faithful(session, wanted, found) if has_fidelity else found
+        if len(found) < at_once or len(views) > limit:
+            break
+        after = Position(found[-1].flag.created_at, found[-1].flag.id)
+        at_once = min(2 * at_once, _LOOKED_INTO_AT_MOST)
     page = views[:limit]
     last = page[-1].flag if len(views) > limit else None
     return Page(page, Position(last.created_at, last.id) if last else None)
@@ -96,29 +108,41 @@ def _narrowed(query: _Query, wanted: Filter) -> _Query:
         query = query.where(Flag.last_captured_at >= wanted.captured_after)
     if wanted.captured_before is not None:
         query = query.where(Flag.first_captured_at < wanted.captured_before)
-    if wanted.min_fve is not None or wanted.min_cosine is not None:
-        query = query.where(_faithful_positions(wanted) >= Flag.positions_required)
     return query
 
 
-def _faithful_positions(wanted: Filter) -> ColumnElement[int]:
-    """Return at how many positions a verified reading with this fidelity matched the flag's concept."""
+def _faithful(session: Session, wanted: Filter, views: Sequence[View]) -> list[View]:
+    """Return those of the flags that enough verified readings with the wanted fidelity stand behind.
+
+    Some flags at a time, so that PostgreSQL looks into their days and no others.
+    """
+    if not views:
+        return []
+    flags = [view.flag for view in views]
+    first = min(flag.first_captured_at for flag in flags)
+    last = max(flag.last_captured_at for flag in flags)
     bounds = ((Explanation.fve, wanted.min_fve), (Explanation.cosine, wanted.min_cosine))
-    return (
-        select(func.count(Sample.position.distinct()))
-        .select_from(Sample)
-        .join(Explanation, Explanation.sample_id == Sample.id)
-        .join(ConceptMatch, ConceptMatch.explanation_id == Explanation.id)
+    query = (
+        select(Flag.id, func.count(Sample.position.distinct()))
+        .join(
+            Sample,
+            and_(
+                Sample.model_id == Flag.model_id,
+                Sample.layer == Flag.layer,
+                Sample.request_id == Flag.request_id,
+                names.is_same_capture(Sample.capture_id, Flag.capture_id),
+            ),
+        )
+        .join(Explanation, is_sample_of_explanation() & (Explanation.decoder_id == Flag.decoder_id))
+        .join(ConceptMatch, is_match_of_explanation() & (ConceptMatch.concept == Flag.concept))
         .where(
-            Sample.model_id == Flag.model_id,
-            Sample.layer == Flag.layer,
-            Sample.request_id == Flag.request_id,
-            names.is_same_capture(Sample.capture_id, Flag.capture_id),
-            Explanation.decoder_id == Flag.decoder_id,
+            Flag.id.in_([flag.id for flag in flags]),
+            # The flag spans what matched.
+            *(near(table.captured_at, first, last) for table in (Sample, Explanation, ConceptMatch)),
             Explanation.verified,
-            ConceptMatch.concept == Flag.concept,
             *(column >= least for column, least in bounds if least is not None),
         )
-        .correlate(Flag)
-        .scalar_subquery()
+        .group_by(Flag.id)
     )
+    positions = dict(session.execute(query).tuples().all())
+    return [view for view in views if positions.get(view.flag.id, 0) >= view.flag.positions_required]

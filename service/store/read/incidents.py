@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, exists, false, func, or_, select
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists, false, func, or_, select
 from sqlalchemy.orm import Session, defer
 
 from service.incidents.lifecycle import CLOSED, State
+from service.store.days import is_match_of_explanation, is_sample_of_explanation, near_capture
 from service.store.read import discoveries, explanations, names
 from service.store.read.page import Page, Position, older_than
 from service.store.tables import (
@@ -207,12 +208,18 @@ def _subject(row: Incident | Flag) -> tuple[Any, ...]:
 
 def _of_subject(incident: Incident) -> tuple[ColumnElement[bool], ...]:
     return (
+        *_near(incident, Sample.captured_at, Explanation.captured_at),
         Sample.model_id == incident.model_id,
         Sample.capture_id == incident.capture_id,  # None becomes IS NULL
         Sample.request_id == incident.request_id,
         Sample.layer == incident.layer,
         Explanation.decoder_id == incident.decoder_id,
     )
+
+
+def _near(incident: Incident, *columns: SQLColumnExpression[dt.datetime]) -> list[ColumnElement[bool]]:
+    span = (incident.first_captured_at, incident.last_captured_at)
+    return near_capture(incident.capture_id, columns, *span)
 
 
 def _is_anomalous(incident: Incident) -> ColumnElement[bool]:
@@ -224,7 +231,9 @@ def _is_anomalous(incident: Incident) -> ColumnElement[bool]:
 def _is_evidence(view: View, discovery: discoveries.View | None) -> ColumnElement[bool]:
     concepts = [flag.concept for flag in view.flags]
     matched = exists().where(
-        ConceptMatch.explanation_id == Explanation.id, ConceptMatch.concept.in_(concepts)
+        is_match_of_explanation(),
+        ConceptMatch.concept.in_(concepts),
+        *_near(view.incident, ConceptMatch.captured_at),
     )
     tested = [] if discovery is None else discovery.test.positions
     return or_(matched, _is_anomalous(view.incident), Sample.position.in_(tested))
@@ -239,16 +248,16 @@ def _count_positions(session: Session, view: View, is_evidence: ColumnElement[bo
             count.filter(is_evidence),
             count.filter(_is_anomalous(view.incident)),
         )
-        .join(Explanation, Explanation.sample_id == Sample.id)
+        .join(Explanation, is_sample_of_explanation())
         .where(*_of_subject(view.incident))
     )
     return Positions(*session.execute(query).one())
 
 
-def _evidence(session: Session, view: View, is_evidence: ColumnElement[bool]) -> list[uuid.UUID]:
+def _evidence(session: Session, view: View, is_evidence: ColumnElement[bool]) -> list[Sample]:
     query = (
-        select(Sample.id)
-        .join(Explanation, Explanation.sample_id == Sample.id)
+        select(Sample)
+        .join(Explanation, is_sample_of_explanation())
         .where(*_of_subject(view.incident), is_evidence)
         .order_by(Sample.position, Sample.id)
         .limit(LISTED_POSITIONS)

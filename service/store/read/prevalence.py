@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.prevalence.retained import MinuteRows
 from service.prevalence.statement import RequestGroup
+from service.store.days import is_match_of_explanation, is_sample_of_explanation, near
 from service.store.read.names import is_same_capture
 from service.store.tables import (
     ConceptMatch,
@@ -67,7 +68,7 @@ def is_known(session: Session, window: Window, concept: str) -> bool:
     """Tell whether any explanation of the model ever matched the concept, in the window or not."""
     match = (
         select(ConceptMatch.explanation_id)
-        .join(Explanation, Explanation.id == ConceptMatch.explanation_id)
+        .join(Explanation, is_match_of_explanation())
         .join(Decoder, Decoder.id == Explanation.decoder_id)
         .where(ConceptMatch.concept == concept, Decoder.model_id == window.model.id)
         .limit(1)
@@ -173,10 +174,11 @@ def _judged(window: Window) -> Subquery:
             func.count().label("rows"),
             func.bool_or(Explanation.verified).label("is_verified"),
         )
-        .join(Sample, Sample.id == Explanation.sample_id)
+        .join(Sample, is_sample_of_explanation())
         .where(
             Explanation.captured_at >= window.start,
             Explanation.captured_at < window.end,
+            near(Sample.captured_at, window.start, window.end),
             Sample.model_id == window.model.id,
             Sample.baseline_probability > 0,
         )

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
+from service.store.days import near_capture
 from service.store.read import discoveries, explanations, flags, names
 from service.store.read.page import Page, Position
 from service.store.tables import Model, RequestName, Sample
@@ -161,7 +162,10 @@ def _get_capture(session: Session, name: RequestName, model: str, limit: int) ->
     figures = (func.min(Sample.role).over(), func.count().over(), func.min(Sample.captured_at).over())
     query = (
         select(Sample, *figures)
-        .where(*names.is_of_capture(Sample, name))
+        .where(
+            *names.is_of_capture(Sample, name),
+            *near_capture(name.capture_id, (Sample.captured_at,), name.captured_at),
+        )
         .order_by(Sample.layer, Sample.position, Sample.id)
         .limit(limit)
     )
@@ -171,7 +175,7 @@ def _get_capture(session: Session, name: RequestName, model: str, limit: int) ->
     return CaptureView(
         Capture(name.capture_id, name.request_id, model, role, total, first),
         samples,
-        explanations.list_of_samples(session, [view.sample.id for view in samples]),
+        explanations.list_of_samples(session, [view.sample for view in samples]),
         flags.list_of_capture(session, name),
         discoveries.list_of_capture(session, name),
     )

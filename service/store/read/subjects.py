@@ -67,7 +67,7 @@ def get_subject(
     if not page:
         return None
     last = page[-1].sample
-    texts = explanations.list_of_samples(session, [one.sample.id for one in page])
+    texts = explanations.list_of_samples(session, [one.sample for one in page])
     reads = _reads(session, {_capture(one.sample) for one in page})
     return View(
         Page(

@@ -89,10 +89,13 @@ def put_on(connection: Connection, tables: Sequence[str], roles: Roles) -> None:
 
 
 def list_open(connection: Connection) -> list[str]:
-    """Return the tables that have a `tenant_id` and no row-level security, by name."""
+    """Return the tables that have a `tenant_id` and no row-level security, by name.
+
+    A partition is met through its table, and by nobody but the owner by itself.
+    """
     query = """
         SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
-        WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+        WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
         AND attname = 'tenant_id' AND NOT (relrowsecurity AND relforcerowsecurity) ORDER BY relname
     """
     return list(connection.execute(text(query)).scalars())

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningDelete
 
+from service.store.days import REQUEST_LASTS, between
 from service.store.tables import Sample
 from service.store.vectors import keys
 from service.store.vectors.sealing import DataKey, Facts, Sealed, WrappingKey
@@ -60,7 +61,11 @@ def expire(
     """
     due = select(Vector.sample_id, Vector.captured_at).where(Vector.expires_at <= now)
     if spared is not None:
-        due = due.where(not_(exists().where(Sample.id == Vector.sample_id, spared)))
+        # A position that was computed twice has its vector's time or its sample's.
+        near_vector = between(
+            Sample.captured_at, Vector.captured_at - REQUEST_LASTS, Vector.captured_at + REQUEST_LASTS
+        )
+        due = due.where(not_(exists().where(Sample.id == Vector.sample_id, near_vector, spared)))
     due = due.order_by(Vector.expires_at).limit(limit)
     gone = delete(Vector).where(tuple_(Vector.sample_id, Vector.captured_at).in_(due))
     return _count(session, gone.returning(Vector.sample_id))

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import ANOMALY_SEVERITY, FindingKind
 from service.store import identity
+from service.store.days import REQUEST_LASTS, is_sample_of_explanation
 from service.store.tables import (
     AnomalyWindow,
     Base,
@@ -82,9 +83,10 @@ def list_untested(session: Session, reader: Reader, span: Span) -> list[Untested
             first,
             func.max(Explanation.captured_at),
         )
-        .join(Sample, Sample.id == Explanation.sample_id)
+        .join(Sample, is_sample_of_explanation())
         .where(
             Explanation.captured_at >= span.captured_after,
+            Sample.captured_at >= span.captured_after - REQUEST_LASTS,
             Explanation.decoder_id == reader.decoder_id,
             Sample.model_id == reader.model_id,
             Sample.capture_id.is_not(None),

@@ -1,8 +1,9 @@
 """Recompute a request's flags after new readings. The caller commits."""
 
+import datetime as dt
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +16,7 @@ from service.evidence.payloads import Kind, payload_of
 from service.incidents.lifecycle import FindingKind
 from service.store import identity
 from service.store.base import values_of
+from service.store.days import is_match_of_explanation, is_sample_of_explanation, near_capture
 from service.store.tables import ConceptMatch, Explanation, Flag, FlagStatus, Sample
 from service.store.write.evidence import Decision, Evidence, Finding, Sighting, Verdicts
 
@@ -67,16 +69,20 @@ class Subject(NamedTuple):
         return self.request_id if self.capture_id is None else self.capture_id.hex
 
 
-def refresh_flags(session: Session, subject: Subject, verdicts: Verdicts) -> RefreshedFlags:
+def refresh_flags(
+    session: Session, subject: Subject, verdicts: Verdicts, first: dt.datetime, last: dt.datetime
+) -> RefreshedFlags:
     """Recompute the evidence, raise or update the flags that ``verdicts`` decides on.
 
-    The caller must hold the capture's lock: two workers that count at the same time would each miss the
-    other's positions.
+    Rows of the capture were captured from ``first`` to ``last``; its others lie near. The caller must hold
+    the capture's lock: two workers that count at the same time would each miss the other's positions.
     """
     refreshed = RefreshedFlags([], [], [])
-    read = _list_read(session, subject)
+    rows = _read_of(subject, first, last)
+    of_matches = near_capture(subject.capture_id, (ConceptMatch.captured_at,), first, last)
+    read = _list_read(session, rows)
     evidence = Evidence(
-        sightings=_list_sightings(session, subject, verdicts),
+        sightings=_list_sightings(session, [*rows, *of_matches], verdicts),
         # What only the screen chose closes the list: a row of the baseline that comes after it could make
         # a lead calibrated.
         positions_read=[row.position for row in takewhile(lambda row: row.is_baseline, read)],
@@ -137,21 +143,21 @@ class _Read(NamedTuple):
     """Whether chance chose it; the screen chooses rows for what is in them."""
 
 
-def _list_read(session: Session, subject: Subject) -> list[_Read]:
+def _list_read(session: Session, rows: Sequence[Any]) -> list[_Read]:
     """Return every position that was read, in the order in which they were stored.
 
     That order is fixed: `service.store.write.readings` gives later explanations of a capture later times.
     """
     query = (
         select(Sample.position, Explanation.verified, Sample.baseline_probability > 0)
-        .join(Explanation, Explanation.sample_id == Sample.id)
-        .where(*_read_of(subject))
+        .join(Explanation, is_sample_of_explanation())
+        .where(*rows)
         .order_by(Explanation.created_at, Sample.position)
     )
     return [_Read(*row) for row in session.execute(query)]
 
 
-def _list_sightings(session: Session, subject: Subject, verdicts: Verdicts) -> list[Sighting]:
+def _list_sightings(session: Session, rows: Sequence[Any], verdicts: Verdicts) -> list[Sighting]:
     query = (
         select(
             ConceptMatch.concept,
@@ -160,9 +166,9 @@ def _list_sightings(session: Session, subject: Subject, verdicts: Verdicts) -> l
             ConceptMatch.score,
             ConceptMatch.concept_digest,
         )
-        .join(Explanation, Explanation.id == ConceptMatch.explanation_id)
-        .join(Sample, Sample.id == Explanation.sample_id)
-        .where(*_read_of(subject), Explanation.verified)
+        .join(Explanation, is_match_of_explanation())
+        .join(Sample, is_sample_of_explanation())
+        .where(*rows, Explanation.verified)
     )
     return [
         Sighting(concept, position, captured_at)
@@ -181,8 +187,9 @@ def _is_in_force(verdicts: Verdicts, concept: str, score: float, digest: str | N
     return score >= verdicts.thresholds.get(concept, -math.inf)
 
 
-def _read_of(subject: Subject) -> tuple[Any, ...]:
+def _read_of(subject: Subject, first: dt.datetime, last: dt.datetime) -> tuple[Any, ...]:
     return (
+        *near_capture(subject.capture_id, (Sample.captured_at, Explanation.captured_at), first, last),
         Sample.model_id == subject.model_id,
         Sample.capture_id == subject.capture_id,  # None becomes IS NULL
         Sample.request_id == subject.request_id,

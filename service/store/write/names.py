@@ -1,13 +1,15 @@
 """The names that captures are looked up by, stored with their samples. The caller commits."""
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sqlalchemy import select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.store import identity
+from service.store.days import near
 from service.store.tables import RequestName, Sample
 
 
@@ -43,5 +45,21 @@ def add_names(
                 "captured_at": sample.captured_at,
             }
             rows.setdefault((name, capture), row)
+    for key in _list_known(session, rows):
+        del rows[key]
     if rows:
         session.execute(insert(RequestName).on_conflict_do_nothing(), list(rows.values()))
+
+
+def _list_known(
+    session: Session, rows: Mapping[tuple[str, uuid.UUID], Mapping[str, Any]]
+) -> list[tuple[str, uuid.UUID]]:
+    """Return which of these names their captures have already, with whatever time."""
+    if not rows:
+        return []
+    times = [row["captured_at"] for row in rows.values()]
+    query = select(RequestName.name, RequestName.capture).where(
+        tuple_(RequestName.name, RequestName.capture).in_(list(rows)),
+        near(RequestName.captured_at, min(times), max(times)),
+    )
+    return [(name, capture) for name, capture in session.execute(query)]

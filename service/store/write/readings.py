@@ -18,6 +18,7 @@ from service.evidence.payloads import Kind, explanation_payload
 from service.store import identity
 from service.store.base import values_of
 from service.store.configuration.write import version_ids
+from service.store.days import between, near
 from service.store.evidence.append import add_pending, append
 from service.store.tables import ConceptMatch, Explanation, Sample
 from service.store.write import incident_repair, incidents, names
@@ -72,11 +73,19 @@ class StoredBatch(NamedTuple):
 
 
 def list_known_explanations(
-    session: Session, sample_ids: Sequence[uuid.UUID], decoder_id: uuid.UUID
+    session: Session, samples: Mapping[uuid.UUID, dt.datetime], decoder_id: uuid.UUID
 ) -> dict[uuid.UUID, dt.datetime]:
-    """Return the samples that this decoder has already explained, with their capture times."""
+    """Return the samples that this decoder has already explained, with their capture times.
+
+    ``samples`` is by id, with the time at which each was captured now: an engine may compute a position
+    twice.
+    """
+    if not samples:
+        return {}
     query = select(Explanation.sample_id, Explanation.captured_at).where(
-        Explanation.decoder_id == decoder_id, Explanation.sample_id.in_(sample_ids)
+        Explanation.decoder_id == decoder_id,
+        Explanation.sample_id.in_(list(samples)),
+        near(Explanation.captured_at, min(samples.values()), max(samples.values())),
     )
     return {row.sample_id: row.captured_at for row in session.execute(query)}
 
@@ -112,9 +121,14 @@ def store_batch(
     subjects = sorted({_subject(new.sample, model_id, decoder_id) for new in readings}, key=str)
     lock_captures(session, subjects)
     engines = _engine_versions(session, readings)
+    times = _times_of(session, readings)
     samples = [
         values_of(new.sample)
-        | {"model_id": model_id, "configuration_id": engines.get(new.engine_configuration)}
+        | {
+            "model_id": model_id,
+            "configuration_id": engines.get(new.engine_configuration),
+            "captured_at": times[new.sample.id],
+        }
         for new in readings
     ]
     new_samples = set(
@@ -123,14 +137,14 @@ def store_batch(
     names.add_names(
         session, [names.NamedSample(new.sample, new.request_names) for new in readings], model_id, tenant
     )
-    rows = _insert_explanations(session, readings, decoder_id, configuration_id)
-    matches = _insert_matches(session, readings, decoder_id, rows.keys(), verdicts.concept_versions)
+    rows = _insert_explanations(session, readings, decoder_id, configuration_id, times)
+    matches = _insert_matches(session, readings, decoder_id, rows, verdicts.concept_versions)
     _log_explanations(session, rows, _stored_samples(session, samples, new_samples, rows), matches)
     stored = StoredBatch(frozenset(rows), [], [], [])
     found = []
     committed = []
     for subject in subjects:
-        refreshed = refresh_flags(session, subject, verdicts)
+        refreshed = refresh_flags(session, subject, verdicts, min(times.values()), max(times.values()))
         stored.flags.extend(refreshed.raised)
         committed.extend(refreshed.committed)
         found.append(incident_repair.Unrecorded(subject, refreshed.findings))
@@ -162,11 +176,27 @@ def _engine_versions(session: Session, readings: Sequence[NewReading]) -> dict[s
     return {digest: id_ for (_, digest), id_ in ids.items()}
 
 
+def _times_of(session: Session, readings: Sequence[NewReading]) -> dict[uuid.UUID, dt.datetime]:
+    """Return by sample the time that it is stored with: the first one, of a position computed twice.
+
+    The time is part of a row's key, so a second one would be a second row. The caller holds the captures'
+    locks, so nobody stores the same meanwhile.
+    """
+    own = [new.sample for new in readings]
+    captured = [sample.captured_at for sample in own]
+    stored = select(Sample.id, Sample.captured_at).where(
+        Sample.id.in_([sample.id for sample in own]), near(Sample.captured_at, min(captured), max(captured))
+    )
+    first = {sample.id: sample.captured_at for sample in reversed(own)}
+    return first | {row.id: row.captured_at for row in session.execute(stored)}
+
+
 def _insert_explanations(
     session: Session,
     readings: Sequence[NewReading],
     decoder_id: uuid.UUID,
     configuration_id: int | None,
+    times: Mapping[uuid.UUID, dt.datetime],
 ) -> dict[uuid.UUID, dict[str, Any]]:
     """Insert them and return the rows of those that are new, by id."""
     # The transaction's own time is from before it held the lock, and the same for all rows.
@@ -176,7 +206,7 @@ def _insert_explanations(
             "id": identity.explanation_id(new.sample.id, decoder_id),
             "sample_id": new.sample.id,
             "decoder_id": decoder_id,
-            "captured_at": new.sample.captured_at,
+            "captured_at": times[new.sample.id],
             "text": new.text,
             "well_formed": new.well_formed,
             "cosine": new.cosine,
@@ -223,11 +253,14 @@ def _stored_samples(
 ) -> dict[uuid.UUID, dict[str, Any]]:
     """Return the samples as they are stored: another decoder may have had them before."""
     stored = {sample["id"]: sample for sample in reversed(samples) if sample["id"] in new}
-    missing = {row["sample_id"] for row in rows.values()} - stored.keys()
+    missing = {row["sample_id"]: row["captured_at"] for row in rows.values()}
+    missing = {key: at for key, at in missing.items() if key not in stored}
     if missing:
-        stored |= {
-            one.id: values_of(one) for one in session.scalars(select(Sample).where(Sample.id.in_(missing)))
-        }
+        query = select(Sample).where(
+            Sample.id.in_(list(missing)),
+            between(Sample.captured_at, min(missing.values()), max(missing.values())),
+        )
+        stored |= {one.id: values_of(one) for one in session.scalars(query)}
     return stored
 
 
@@ -235,7 +268,7 @@ def _insert_matches(
     session: Session,
     readings: Sequence[NewReading],
     decoder_id: uuid.UUID,
-    new_ids: Collection[uuid.UUID],
+    explanations: Mapping[uuid.UUID, Mapping[str, Any]],
     definitions: Mapping[str, ConceptVersion],
 ) -> dict[uuid.UUID, list[dict[str, Any]]]:
     """Insert the matches of new explanations and return them, by explanation."""
@@ -243,10 +276,11 @@ def _insert_matches(
     rows: dict[tuple[uuid.UUID, str], dict[str, Any]] = {}
     for new in readings:
         explanation_id = identity.explanation_id(new.sample.id, decoder_id)
-        if explanation_id in new_ids:
+        if explanation_id in explanations:
             for match in new.matches:
                 row = {
                     "explanation_id": explanation_id,
+                    "captured_at": explanations[explanation_id]["captured_at"],
                     "concept_digest": digests.get(match.concept),
                     **match._asdict(),
                 }

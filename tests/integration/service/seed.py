@@ -199,7 +199,13 @@ def add_explanation(
     session.flush()
     if concept is not None:
         session.add(
-            ConceptMatch(explanation_id=explanation.id, concept=concept, matcher="regex", score=1.0)
+            ConceptMatch(
+                explanation_id=explanation.id,
+                captured_at=explanation.captured_at,
+                concept=concept,
+                matcher="regex",
+                score=1.0,
+            )
         )
         session.flush()
     return explanation

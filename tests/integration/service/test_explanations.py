@@ -254,16 +254,19 @@ def test_a_page_costs_the_same_number_of_queries_whatever_its_size(
 ) -> None:
     with sessions.begin() as session:
         audited = seed.add_model(session)
-        for n in range(30):
+        for n in range(31):
             seed.add_explanation(session, audited, position=n, concept="deception")
     headers = headers_for("explanations:read")
+    # Of a day that is full: a page that is not goes on to the days before.
+    asked = {"captured_before": (seed.START + dt.timedelta(hours=1)).isoformat()}
     client.get("/v1/explanations", headers=headers)  # records the key's first use
     statements: list[str] = []
     event.listen(reader, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
 
     def cost(limit: int) -> int:
         statements.clear()
-        assert len(client.get(f"/v1/explanations?limit={limit}", headers=headers).json()["items"]) == limit
+        page = client.get("/v1/explanations", params=asked | {"limit": limit}, headers=headers)
+        assert len(page.json()["items"]) == limit
         return sum("set_config" not in statement for statement in statements)
 
     assert (

@@ -169,7 +169,8 @@ FORGET = {
 }
 ARE_VALID = (
     "SELECT relname, indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
-    " WHERE relname LIKE 'ix_samples_trace_id%' OR relname = 'ix_samples_capture_id' ORDER BY relname"
+    " WHERE indrelid = 'samples'::regclass"
+    " AND (relname LIKE 'ix_samples_trace_id%' OR relname = 'ix_samples_capture_id') ORDER BY relname"
 )
 INDEX_IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_samples_capture_id')"
 

@@ -9,8 +9,8 @@ from alembic import op
 
 from migrations import concurrent_index
 
-revision = "0030"
-down_revision = "0029"
+revision = "0024"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 
