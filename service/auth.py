@@ -21,6 +21,8 @@ class Scope(StrEnum):
     INCIDENTS_TRIAGE = "incidents:triage"
     COVERAGE_READ = "coverage:read"
     AUDIT_READ = "audit:read"  # who read what, and what every key may do
+    ERASURES_READ = "erasures:read"
+    ERASURES_WRITE = "erasures:write"  # asks that what is stored of somebody be erased
     ADMIN = "admin"
 
 
@@ -32,6 +34,7 @@ class Role(StrEnum):
     REVIEWER = "reviewer"
     AUDITOR = "auditor"
     OPERATOR = "operator"
+    DATA_PROTECTION = "data-protection"
 
 
 _METADATA: Final = (Scope.EXPLANATIONS_READ, Scope.FLAGS_READ, Scope.COVERAGE_READ)
@@ -42,9 +45,11 @@ SCOPES: Final[Mapping[Role, Sequence[Scope]]] = {
     # Judges incidents by what was read.
     Role.REVIEWER: (*_METADATA, Scope.EXPLANATIONS_READ_TEXT, Scope.INCIDENTS_TRIAGE),
     # Tells whether the audit was done, and needs nobody's text for it.
-    Role.AUDITOR: (*_METADATA, Scope.AUDIT_READ),
+    Role.AUDITOR: (*_METADATA, Scope.AUDIT_READ, Scope.ERASURES_READ),
     # Keeps the audit running.
     Role.OPERATOR: (Scope.COVERAGE_READ, Scope.EXPLANATIONS_READ),
+    # Answers those whose data it is, and reads none of it.
+    Role.DATA_PROTECTION: (Scope.COVERAGE_READ, Scope.ERASURES_READ, Scope.ERASURES_WRITE),
 }
 """By role. ``admin`` is of none."""
 

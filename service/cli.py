@@ -20,6 +20,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "tenant": "create and list tenants",
     "log": "write the evidence log and sign its checkpoints",
     "verify": "hold the store against the evidence log's checkpoints",
+    "erase": "erase what was asked to be erased",
     "train": "train a decoder for a model and layer",
     "calibrate": "measure a decoder against shuffled pairs and freeze the reference",
     "concept": "fit the probe of a concept on two files of prompts",

@@ -101,6 +101,28 @@ class LogSettings(CheckpointSettings):
         return self
 
 
+class EraseSettings(StoreSettings):
+    """What ``subtext erase`` needs."""
+
+    redis_url: SecretStr = Field(description="redis://host:port/0, of the streams that workers read")
+    redis_password_file: Path | None = Field(default=None, description="instead of one in the URL")
+    erase_settle_seconds: float = Field(
+        default=600.0, ge=0, le=86_400, description="how long nothing more may be found before one is done"
+    )
+
+    @property
+    def redis_password(self) -> str | None:
+        """The password in its file; None without one. ValueError when it cannot be read."""
+        if self.redis_password_file is None:
+            return None
+        return read_secret("SUBTEXT_REDIS_PASSWORD_FILE", self.redis_password_file)
+
+    @model_validator(mode="after")
+    def _has_redis_password(self) -> Self:
+        _ = self.redis_password
+        return self
+
+
 class ServiceSettings(StoreSettings):
     """What ``subtext service`` needs."""
 
@@ -200,6 +222,14 @@ def log_settings() -> LogSettings:
     """Read the environment; raises SettingsError."""
     try:
         return LogSettings()
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def erase_settings() -> EraseSettings:
+    """Read the environment; raises SettingsError."""
+    try:
+        return EraseSettings()
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
 

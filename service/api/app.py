@@ -16,6 +16,7 @@ from service.api.routes import (
     coverage,
     detectors,
     discoveries,
+    erasures,
     evidence,
     explanations,
     flags,
@@ -74,6 +75,7 @@ def create_app(resources: Resources) -> FastAPI:
         prevalence,
         models,
         access,
+        erasures,
         evidence,
     ):
         api.include_router(routes.router)

@@ -262,6 +262,8 @@ Triages = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.FLAGS_READ, auth.Scope.INCIDENTS_TRIAGE])
 ]
 ReadsAccess = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.AUDIT_READ])]
+ReadsErasures = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.ERASURES_READ])]
+AsksForErasures = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.ERASURES_WRITE])]
 ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
 ReadsRequests = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])

@@ -66,6 +66,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "configuration_periods": ["SELECT", "INSERT", "UPDATE (last_seen_at, ended_at)"],
         "api_keys": [],
         "access_log": [],
+        "erasures": [],
         # Neither a time nor a place of its own choice.
         "log_pending": ["INSERT (kind, commitments)"],
         "log_leaves": [],
@@ -119,6 +120,12 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (id, tenant_id, key_id, key_name, action, operation, subject_kind, subject_ids)",
             "INSERT (subjects_total, capture_ids, captures_total, details, purpose, purpose_note)",
             "INSERT (os_user, status, result, suppressed, log_salt)",
+        ],
+        # What it is about is told to nobody; without a time or a state of its own choice.
+        "erasures": [
+            "SELECT (id, tenant_id, asked_at, due_at, key_id, key_name, scope, commitment)",
+            "SELECT (state, counts, held, clean_since, finished_at)",
+            "INSERT (id, key_id, key_name, scope, identifier, commitment)",
         ],
         "log_pending": ["SELECT", "INSERT (kind, commitments)"],
         "log_leaves": ["SELECT"],

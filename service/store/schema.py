@@ -9,10 +9,11 @@ from service.store.access import tables as access
 from service.store.base import Base
 from service.store.canary import tables as canary
 from service.store.configuration import tables as configuration
+from service.store.erasure import tables as erasure
 from service.store.evidence import tables as evidence
 from service.store.tenants import tables as tenants
 
-ROOMS: Final = (tables, access, canary, configuration, evidence, tenants)
+ROOMS: Final = (tables, access, canary, configuration, erasure, evidence, tenants)
 """Modules with tables. Importing one is what adds its tables to the metadata."""
 
 METADATA: Final[MetaData] = Base.metadata

@@ -38,6 +38,7 @@ class SubjectKind(StrEnum):
     API_KEY = "api_key"
     EXPORT = "export"
     CONFIGURATION = "configuration"
+    ERASURE = "erasure"
 
 
 class Result(StrEnum):

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import FindingKind
+from service.store.erasure import requests
+from service.store.erasure.tables import ErasureScope
 from service.store.tables import (
     ConceptMatch,
     CoverageMinute,
@@ -18,6 +20,7 @@ from service.store.tables import (
     Model,
     Sample,
 )
+from service.store.triage import Actor
 from service.store.write import decoders, discoveries, incidents, names
 from service.store.write.evidence import Finding
 from service.store.write.flags import Subject
@@ -226,6 +229,12 @@ def add_incident(session: Session, *flags: Flag, anomaly_p_value: float | None =
     ]
     [change] = incidents.record_findings(session, subject, findings, anomaly_p_value=anomaly_p_value)
     return session.get_one(Incident, change.id, populate_existing=True)
+
+
+def add_erasure(session: Session) -> uuid.UUID:
+    """Ask that a request be erased."""
+    actor = Actor(uuid.UUID(int=9), "data protection")
+    return requests.ask(session, ErasureScope.REQUEST, "somebody", actor)[0]
 
 
 def add_window(

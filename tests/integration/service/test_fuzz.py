@@ -23,6 +23,8 @@ fuzzed = openapi.unconnected_app()
 UNSAYABLE = {"broken_cursor", "foreign_cursor", "time_out_of_range", "empty_range", "range_too_long"}
 # Which reason fits which state, and which concepts an incident has.
 UNSAYABLE |= {"transition_not_allowed", "reason_not_allowed", "concepts_not_allowed", "unknown_concept"}
+# What an erasure is of, by its scope, and what it is for.
+UNSAYABLE |= {"not_expected", "missing", "not_a_capture", "not_a_trace", "missing_purpose"}
 MODEL = "THE-SECRET-MODEL"
 SECRET = (MODEL, seed.SECRET_TEXT, seed.SECRET_TOKEN, "rows_sampled")
 schema = schemathesis.openapi.from_asgi("/openapi.json", fuzzed)

@@ -45,6 +45,7 @@ class Planted(NamedTuple):
 
     explanation: uuid.UUID
     incident: uuid.UUID
+    erasure: uuid.UUID
 
 
 def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
@@ -93,7 +94,7 @@ def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
             ]
         )
     session.flush()
-    return Planted(explanation.id, incident.id)
+    return Planted(explanation.id, incident.id, seed.add_erasure(session))
 
 
 @pytest.fixture
@@ -230,11 +231,16 @@ QUERIES: Mapping[str, Mapping[str, str]] = {
     "list_detectors": DAY,
     "get_log_proof": {"explanation_id": "{explanation_id}"},
 }
-TENANTS_OWN = {"list_access_log", "list_access_rights"}
-"""What a tenant's keys did, whichever models they are for; each call adds to it."""
+TENANTS_OWN = {"list_access_log", "list_access_rights", "list_erasures", "get_erasure", "ask_for_erasure"}
+"""What a tenant's keys did, whichever models they are for; calls add to it."""
+OF_ALL_MODELS = {"ask_for_erasure"}
+"""What a key for some models alone is refused."""
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.+]+Z?")
+OWN_ERASURES = re.compile(r'"erasures":{[^}]*}')
+"""In the coverage statement: a tenant's own, to which each call adds one."""
 BODIES: Mapping[str, Any] = {
-    "change_state": {"to": "acknowledged", "version": 2, "reason_code": "under_review"}
+    "change_state": {"to": "acknowledged", "version": 2, "reason_code": "under_review"},
+    "ask_for_erasure": {"scope": "capture", "identifier": str(uuid.UUID(int=1))},
 }
 
 
@@ -253,7 +259,7 @@ def ask_all(
                 path.replace(":any_text", "").format_map(ids),
                 params={key: value.format_map(ids) for key, value in QUERIES.get(name, {}).items()},
                 json=BODIES.get(name),
-                headers=headers,
+                headers=headers | ({"Subtext-Purpose": "audit"} if name in OF_ALL_MODELS else {}),
             )
             answers[name] = (answer.status_code, answer.text, answer.headers.get("link"))
     return answers
@@ -265,12 +271,14 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
     ids = {
         "explanation_id": str(planted.explanation),
         "incident_id": str(planted.incident),
+        "erasure_id": str(planted.erasure),
         "request_id": "chat-1",
         "digest": RUNS.digest,
     }
     unknown = {
         "explanation_id": str(uuid.uuid4()),
         "incident_id": str(uuid.uuid4()),
+        "erasure_id": str(uuid.uuid4()),
         "request_id": "chat-9",
         "digest": "0" * 64,
     }
@@ -283,17 +291,19 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         for name, (status, body, link) in answers.items():
             for asked in named.values():
                 body = body.replace(asked, "ID")  # noqa: PLW2901
-            answers[name] = (status, TIME.sub("TIME", body), link)
+            answers[name] = (status, OWN_ERASURES.sub("", TIME.sub("TIME", body)), link)
         return answers
 
     for stranger in (other, elsewhere):
         answers, as_unknown = told(stranger, ids), told(stranger, unknown)
         assert {name for name, answer in answers.items() if answer != as_unknown[name]} <= TENANTS_OWN
         for name, (status, body, _) in answers.items():
-            assert status in {200, 404}, (name, body)
+            is_refused = name in OF_ALL_MODELS and stranger is elsewhere
+            assert status in ({403} if is_refused else {200, 404}), (name, body)
             for word in (seed.SECRET_TEXT, "tiny", str(planted.incident), "rows_sampled"):
                 assert word not in body or name in {"get_prevalence", "get_coverage"}, name
     answers = ask_all(client, app, other, ids)
+    assert answers["get_erasure"][0] == 404
     for name in TENANTS_OWN:
         assert str(scope.DEFAULT_ID) not in answers[name][1]
     # The same requests tell their owner something: none was answered with nothing for another reason.

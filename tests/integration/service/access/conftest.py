@@ -47,7 +47,8 @@ def stored(sessions: sessionmaker[Session]) -> Stored:
                 LogCheckpoint(size=1, note="a note"),
             ]
         )
-        return Stored(explanations, seed.add_incident(session, seed.add_flag(session, audited)))
+        incident = seed.add_incident(session, seed.add_flag(session, audited))
+        return Stored(explanations, incident, seed.add_erasure(session))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What the tests of the access log read, and how they name it."""
 
+import uuid
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,3 +19,4 @@ class Stored(NamedTuple):
 
     explanations: list[Explanation]
     incident: Incident
+    erasure: uuid.UUID

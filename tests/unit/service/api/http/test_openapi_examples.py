@@ -84,12 +84,14 @@ WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
 FREE = {
     "code",
     "counters",
+    "counts",
     "destination",
     "detail",
     "digest",
     "event",  # its schema lists them
     "expects",
     "field",
+    "identifier",
     "key_name",
     "label",
     "location",  # its schema lists them
