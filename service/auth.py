@@ -25,6 +25,8 @@ class Scope(StrEnum):
     HOLDS_WRITE = "holds:write"  # places legal holds, and asks or confirms to lift them
     RETENTION_WRITE = "retention:write"  # sets for how long rows are kept
     EXPORTS_CREATE = "exports:create"  # bundles of what the key may read
+    ERASURES_READ = "erasures:read"
+    ERASURES_WRITE = "erasures:write"  # asks that what is stored of somebody be erased
     ADMIN = "admin"
 
 
@@ -36,6 +38,7 @@ class Role(StrEnum):
     REVIEWER = "reviewer"
     AUDITOR = "auditor"
     OPERATOR = "operator"
+    DATA_PROTECTION = "data-protection"
 
 
 _METADATA: Final = (Scope.EXPLANATIONS_READ, Scope.FLAGS_READ, Scope.COVERAGE_READ)
@@ -46,7 +49,14 @@ SCOPES: Final[Mapping[Role, Sequence[Scope]]] = {
     # Judges incidents by what was read.
     Role.REVIEWER: (*_METADATA, Scope.EXPLANATIONS_READ_TEXT, Scope.INCIDENTS_TRIAGE),
     # Tells whether the audit was done, and needs nobody's text for it.
-    Role.AUDITOR: (*_METADATA, Scope.AUDIT_READ, Scope.HOLDS_READ, Scope.HOLDS_WRITE, Scope.EXPORTS_CREATE),
+    Role.AUDITOR: (
+        *_METADATA,
+        Scope.AUDIT_READ,
+        Scope.HOLDS_READ,
+        Scope.HOLDS_WRITE,
+        Scope.EXPORTS_CREATE,
+        Scope.ERASURES_READ,
+    ),
     # Keeps the audit running. With an auditor he has the two keys that lift a hold.
     Role.OPERATOR: (
         Scope.COVERAGE_READ,
@@ -55,6 +65,8 @@ SCOPES: Final[Mapping[Role, Sequence[Scope]]] = {
         Scope.HOLDS_WRITE,
         Scope.RETENTION_WRITE,
     ),
+    # Answers those whose data it is, and reads none of it.
+    Role.DATA_PROTECTION: (Scope.COVERAGE_READ, Scope.ERASURES_READ, Scope.ERASURES_WRITE),
 }
 """By role. ``admin`` is of none."""
 

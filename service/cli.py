@@ -26,6 +26,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "verify": "hold a bundle, or the store, against the evidence log's signatures",
     "reread": "read kept vectors again with the decoder of then, and compare",
     "vectors": "make, rotate and destroy the keys of kept vectors, and delete what has expired",
+    "erase": "erase what was asked to be erased",
     "train": "train a decoder for a model and layer",
     "calibrate": "measure a decoder against shuffled pairs and freeze the reference",
     "concept": "fit the probe of a concept on two files of prompts",

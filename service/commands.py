@@ -130,6 +130,13 @@ def report(argv: list[str]) -> int:
     return command.run(settings, period, arguments.out, tenant=arguments.tenant)
 
 
+def erase(argv: list[str]) -> int:
+    """Carry out the open requests for erasure."""
+    from service.erasure import command
+
+    return command.run(argv)
+
+
 def _time(text: str) -> dt.datetime:
     try:
         time = dt.datetime.fromisoformat(text)

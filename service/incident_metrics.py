@@ -1,4 +1,4 @@
-"""What the service measures of incidents, of their triage and of webhooks. Labels are bounded."""
+"""What the service measures of incidents, triage, webhooks and open erasures. Labels are bounded."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Final, Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from service.incidents import precision
+from service.store.erasure.requests import Open
 from service.store.outbox import Waiting
 from service.store.read.incidents import Undecided
 from service.store.read.precision import Labels, Watched
@@ -64,6 +65,15 @@ class IncidentMetrics:
             registry=registry,
         )
 
+        self._erasures = Gauge(
+            "subtext_erasures_open", "Requests for erasure that are not done.", registry=registry
+        )
+        self._erasure_age = Gauge(
+            "subtext_erasure_oldest_open_age_seconds",
+            "Age of the oldest request for erasure that is not done; 0 without one.",
+            registry=registry,
+        )
+
     def show_destinations(self, names: Sequence[str]) -> None:
         """Show every outcome of every destination: a rate needs a value from before the first one."""
         for name in names:
@@ -81,6 +91,12 @@ class IncidentMetrics:
             self._waiting_age.labels(name).set(
                 0 if found.oldest is None else (now - found.oldest).total_seconds()
             )
+
+    def set_erasures(self, found: Sequence[Open], now: dt.datetime) -> None:
+        """Show how many erasures of all tenants are open, and how old the oldest is."""
+        asked = [one.oldest_at for one in found if one.oldest_at is not None]
+        self._erasures.set(sum(one.open for one in found))
+        self._erasure_age.set((now - min(asked)).total_seconds() if asked else 0)
 
     def set_undecided(self, found: Sequence[Undecided], now: dt.datetime) -> None:
         """Show how many incidents wait, and how long the oldest has."""

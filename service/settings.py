@@ -153,6 +153,28 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
+class EraseSettings(StoreSettings):
+    """What ``subtext erase`` needs."""
+
+    redis_url: SecretStr = Field(description="redis://host:port/0, of the streams that workers read")
+    redis_password_file: Path | None = Field(default=None, description="instead of one in the URL")
+    erase_settle_seconds: float = Field(
+        default=600.0, ge=0, le=86_400, description="how long nothing more may be found before one is done"
+    )
+
+    @property
+    def redis_password(self) -> str | None:
+        """The password in its file; None without one. ValueError when it cannot be read."""
+        if self.redis_password_file is None:
+            return None
+        return read_secret("SUBTEXT_REDIS_PASSWORD_FILE", self.redis_password_file)
+
+    @model_validator(mode="after")
+    def _has_redis_password(self) -> Self:
+        _ = self.redis_password
+        return self
+
+
 class ServiceSettings(SignInSettings, StoreSettings):
     """What ``subtext service`` needs."""
 
@@ -293,6 +315,14 @@ def keeper_settings() -> KeeperSettings:
     """Read the environment; raises SettingsError."""
     try:
         return KeeperSettings()
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def erase_settings() -> EraseSettings:
+    """Read the environment; raises SettingsError."""
+    try:
+        return EraseSettings()
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
 

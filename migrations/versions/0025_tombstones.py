@@ -1,6 +1,6 @@
-"""Add tombstones to the evidence log, and let erasure take ids out of entries of the access log.
+"""Add tombstones and requests for erasure, and let erasure take ids out of entries of the access log.
 
-A new table, and a column without a value: no row is written. The access log stays append-only but for one
+New tables, and a column without a value: no row is written. The access log stays append-only but for one
 change, which its triggers hold to lists that become shorter, in a transaction that says so.
 """
 
@@ -85,6 +85,7 @@ def upgrade() -> None:
         "CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON log_tombstones"
         " FOR EACH STATEMENT EXECUTE FUNCTION subtext_refuse_change()"
     )
+    _create_erasures()
     op.add_column("access_log", sa.Column("log_trail", postgresql.ARRAY(postgresql.BYTEA()), nullable=True))
     op.execute(_LET_SHRINK)
     op.execute(_TRIGGER)
@@ -97,4 +98,47 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER access_log_only_shrinks ON access_log")
     op.execute("DROP FUNCTION access_log_let_shrink()")
     op.drop_column("access_log", "log_trail")
+    op.drop_table("erasures")
     op.drop_table("log_tombstones")  # with its trigger
+
+
+def _create_erasures() -> None:
+    now = sa.func.now()
+    op.create_table(
+        "erasures",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), server_default=_TENANT, nullable=False),
+        sa.Column("asked_at", sa.DateTime(timezone=True), server_default=now, nullable=False),
+        sa.Column(
+            "due_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now() + '30 days'::interval"),
+            nullable=False,
+        ),
+        sa.Column("key_id", sa.Uuid(), nullable=False),
+        sa.Column("key_name", sa.Text(), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("identifier", sa.Text(), nullable=True),
+        sa.Column("commitment", postgresql.BYTEA(), nullable=False),
+        sa.Column("state", sa.Text(), server_default=sa.text("'open'"), nullable=False),
+        sa.Column("counts", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
+        sa.Column("held", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("clean_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "scope IN ('request', 'capture', 'trace', 'tenant')", name=op.f("ck_erasures_scope")
+        ),
+        sa.CheckConstraint("state IN ('open', 'done')", name=op.f("ck_erasures_state")),
+        sa.CheckConstraint(
+            "(state = 'done') = (finished_at IS NOT NULL)", name=op.f("ck_erasures_finished")
+        ),
+        sa.CheckConstraint(
+            "(identifier IS NULL) = (state = 'done' OR scope = 'tenant')",
+            name=op.f("ck_erasures_identifier"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_erasures")),
+    )
+    op.create_index("ix_erasures_asked_at_id", "erasures", ["asked_at", "id"])
+    op.create_index(
+        "ix_erasures_open", "erasures", ["asked_at"], postgresql_where=sa.text("state = 'open'")
+    )

@@ -333,6 +333,8 @@ WritesRetention = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ, auth.Scope.RETENTION_WRITE])
 ]
 Exports = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.EXPORTS_CREATE])]
+ReadsErasures = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.ERASURES_READ])]
+AsksForErasures = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.ERASURES_WRITE])]
 ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
 ReadsRequests = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])

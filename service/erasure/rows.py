@@ -124,6 +124,30 @@ def erase_subjects(
     return erased + Erased(request_names=names, access_entries=len(shrinking), log_entries=buried)
 
 
+def forget_captures(session: Session, captures: Sequence[uuid.UUID], *, authority: uuid.UUID) -> Erased:
+    """Erase the names of captures of which nothing else is left, and take them out of the access log.
+
+    ``captures`` are by `identity.capture_key`.
+    """
+    tenant = scope.tenant_of(session)
+    naming = access.list_naming(session, tenant, captures)
+    places = find_places(session, tenant, [one for entry in naming for one in entry.commitments])
+    waiting = {one for entry in naming if places.waiting & set(entry.commitments) for one in entry.names}
+    gone = [one for one in captures if one not in waiting]
+    shrinking = [entry for entry in naming if entry.names & set(gone)]
+    access.take_out(session, shrinking, gone)
+    buried = bury(
+        session,
+        (places.known[one] for entry in shrinking for one in entry.commitments if one in places.known),
+        reason=Reason.ERASURE,
+        authority=authority,
+    )
+    names = _run(session, RequestName, RequestName.tenant_id == tenant, RequestName.capture.in_(gone))
+    return Erased(
+        request_names=names, access_entries=len(shrinking), log_entries=buried, waiting=len(waiting)
+    )
+
+
 def _list_naming(
     session: Session,
     tenant: uuid.UUID,

@@ -76,6 +76,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "legal_holds": [],
         "legal_hold_lifts": [],
         "sessions": [],
+        "erasures": [],
         # Neither a time nor a place of its own choice.
         "log_pending": ["INSERT (kind, commitments)"],
         "log_leaves": [],
@@ -159,6 +160,12 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "legal_hold_lifts": [
             "SELECT",
             "INSERT (id, hold_id, step, step_before, reason, key_id, key_name, log_salt)",
+        ],
+        # What it is about is told to nobody; without a time or a state of its own choice.
+        "erasures": [
+            "SELECT (id, tenant_id, asked_at, due_at, key_id, key_name, scope, commitment)",
+            "SELECT (state, counts, held, clean_since, finished_at)",
+            "INSERT (id, key_id, key_name, scope, identifier, commitment)",
         ],
         "log_pending": ["SELECT", "INSERT (kind, commitments)"],
         "log_leaves": ["SELECT"],

@@ -9,6 +9,7 @@ from service.store.access import tables as access
 from service.store.base import Base
 from service.store.canary import tables as canary
 from service.store.configuration import tables as configuration
+from service.store.erasure import tables as erasure
 from service.store.evidence import tables as evidence
 from service.store.exports import tables as exports
 from service.store.people import tables as people
@@ -21,6 +22,7 @@ ROOMS: Final = (
     access,
     canary,
     configuration,
+    erasure,
     evidence,
     exports,
     people,

@@ -1,4 +1,4 @@
-"""How triage and webhooks stand, looked up beside the requests: a scrape never waits for the database."""
+"""How triage, webhooks and erasures stand, looked up beside the requests: no scrape waits for them."""
 
 import datetime as dt
 import threading
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.incident_metrics import IncidentMetrics
 from service.store import outbox
 from service.store.engine import UnusableDatabaseError
+from service.store.erasure import requests
 from service.store.read import incidents, precision
 from service.store.tenants.read import list_tenants, of_each, transaction
 from service.watch.all_tenants import sum_labels, sum_undecided
@@ -52,7 +53,13 @@ class IncidentWatch:
 
     def look(self, now: dt.datetime) -> None:
         """Look once; while the database is away the metrics keep their last values."""
-        for look in (self._look_at_webhooks, self._look_at_incidents, self._look_at_precision):
+        looks = (
+            self._look_at_webhooks,
+            self._look_at_incidents,
+            self._look_at_precision,
+            self._look_at_erasures,
+        )
+        for look in looks:
             try:
                 look(now)
             except (SQLAlchemyError, UnusableDatabaseError) as error:
@@ -77,6 +84,10 @@ class IncidentWatch:
         if now >= self._next_precision:
             self._metrics.set_precision(sum_labels(of_each(self._sessions, precision.count_watched)))
             self._next_precision = now + _PRECISION_EVERY
+
+    def _look_at_erasures(self, now: dt.datetime) -> None:
+        found = of_each(self._sessions, lambda session: requests.count_open(session, now))
+        self._metrics.set_erasures(found, now)
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -42,11 +42,12 @@ def plant(
     *,
     positions: int = 3,
     at: dt.datetime = START,
+    trace_id: str | None = None,
     decoder: decoders.NewDecoder = _DECODER,
 ) -> Planted:
     """Store a request's readings with a flag and its incident, as a worker does."""
     model_id, decoder_id = decoders.register_decoder(session, decoder)
-    capture_id, trace_id = uuid.uuid4(), uuid.uuid4().hex
+    capture_id, trace_id = uuid.uuid4(), trace_id or uuid.uuid4().hex
     readings = [
         NewReading(
             sample=Sample(

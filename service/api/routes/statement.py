@@ -23,6 +23,7 @@ from service.api.schemas.statement import (
     Gap,
     MinuteSums,
     ModelStatement,
+    OpenErasures,
     StepLoss,
     StepStatement,
     canary_recalls,
@@ -33,6 +34,7 @@ from service.coverage.count import Count
 from service.coverage.gaps import Span, gaps, sums_by_step, total
 from service.coverage.losses import losses, traffic_sums
 from service.store.canary import runs as canary_runs
+from service.store.erasure import requests
 from service.store.read import coverage
 from service.store.read.models import list_models
 from subtext_sidecar.contract.counters import PluginCounter, Stratum
@@ -86,6 +88,7 @@ def state(session: Session, parameters: StatementParameters, now: dt.datetime) -
             for name in sorted({*facts.models, *of_model, *(run.model for run in facts.runs)})
         ],
         blind_spots=[BlindSpot.model_validate(spot) for spot in blind_spots(facts.counts)],
+        erasures=OpenErasures(**requests.count_open(session, now)._asdict()),
         not_available=list(NOT_AVAILABLE),
     )
 

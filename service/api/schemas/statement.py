@@ -130,9 +130,19 @@ class Canaries(Answer):
 class Absence(Answer):
     """Something that belongs into a statement and that this version cannot tell: it is not zero."""
 
-    what: str = Field(examples=["open_erasures"])
+    what: str = Field(examples=["legal_holds"])
     available: Literal[False] = False
     detail: str
+
+
+class OpenErasures(Answer):
+    """How many requests for erasure there are, as of now and of all models."""
+
+    total: int = Field(description="All that were ever made.", examples=[12])
+    open: int = Field(description="Of them not done.", examples=[1])
+    overdue: int = Field(description="Of the open ones past their 30 days.", examples=[0])
+    held: int = Field(description="Of the open ones kept open by a legal hold.", examples=[0])
+    oldest_at: dt.datetime | None = Field(description="When the oldest open one was made; null for none.")
 
 
 class ModelStatement(Answer):
@@ -165,11 +175,11 @@ class CoverageStatement(Answer):
     )
     models: list[ModelStatement]
     blind_spots: list[BlindSpot] = Field(description="Over the range and all of these models.")
+    erasures: OpenErasures
     not_available: list[Absence]
 
 
 NOT_AVAILABLE: Final = (
-    Absence(what="open_erasures", detail="This version keeps no requests for erasure: none can be told."),
     Absence(what="legal_holds", detail="This version keeps no legal holds: none can be told."),
 )
 

@@ -45,6 +45,7 @@ class SubjectKind(StrEnum):
     SESSION = "session"
     RETENTION_VERSION = "retention_version"
     VECTOR_KEY = "vector_key"
+    ERASURE = "erasure"
 
 
 class Result(StrEnum):

@@ -14,6 +14,8 @@ from service.incidents.lifecycle import FindingKind
 from service.retention import periods, placing
 from service.retention.classes import RetentionClass
 from service.store import keys
+from service.store.erasure import requests
+from service.store.erasure.tables import ErasureScope
 from service.store.exports.tables import Export
 from service.store.identity import DEFAULT_TENANT
 from service.store.tables import (
@@ -274,6 +276,12 @@ def add_incident(session: Session, *flags: Flag, anomaly_p_value: float | None =
     ]
     [change] = incidents.record_findings(session, subject, findings, anomaly_p_value=anomaly_p_value)
     return session.get_one(Incident, change.id, populate_existing=True)
+
+
+def add_erasure(session: Session) -> uuid.UUID:
+    """Ask that a request be erased."""
+    actor = Actor(uuid.UUID(int=9), "data protection")
+    return requests.ask(session, ErasureScope.REQUEST, "somebody", actor)[0]
 
 
 def add_window(

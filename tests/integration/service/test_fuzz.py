@@ -37,6 +37,8 @@ UNSAYABLE |= {
 }
 # How many bytes an id has.
 UNSAYABLE |= {"no_subject_id"}
+# What an erasure is of, by its scope, and what it is for.
+UNSAYABLE |= {"not_expected", "missing", "not_a_capture", "not_a_trace", "missing_purpose"}
 MODEL = "THE-SECRET-MODEL"
 SECRET = (MODEL, seed.SECRET_TEXT, seed.SECRET_TOKEN, "rows_sampled")
 schema = schemathesis.openapi.from_asgi("/openapi.json", fuzzed)

@@ -51,7 +51,8 @@ def stored(sessions: sessionmaker[Session], exports_folder: Path) -> Stored:
         )
         incident = seed.add_incident(session, seed.add_flag(session, audited))
         export = seed.add_export(session, exports_folder)
-        return Stored(explanations, incident, seed.add_hold(session, model="tiny"), export)
+        hold, erasure = seed.add_hold(session, model="tiny"), seed.add_erasure(session)
+        return Stored(explanations, incident, hold, export, erasure)
 
 
 @pytest.fixture

@@ -22,3 +22,4 @@ class Stored(NamedTuple):
     incident: Incident
     hold: uuid.UUID
     export: Export
+    erasure: uuid.UUID

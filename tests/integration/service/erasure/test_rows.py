@@ -2,7 +2,6 @@
 
 import datetime as dt
 import uuid
-from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select, text
@@ -20,11 +19,6 @@ from tests.support.erasing import START, Log, Planted, plant
 
 Sessions = sessionmaker[Session]
 AUTHORITY = uuid.UUID(int=5)
-
-
-@pytest.fixture
-def log(sessions: Sessions, tmp_path: Path) -> Log:
-    return Log(sessions, tmp_path)
 
 
 def explanations_of(session: Session, planted: Planted) -> list[uuid.UUID]:

@@ -129,6 +129,8 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/exports/{export_id}/download": "download_export",
         "/v1/subjects/lookup": "look_up_subject",
         "/v1/subjects/{subject_key}": "get_subject",
+        "/v1/erasures": "ask_for_erasure, list_erasures",
+        "/v1/erasures/{erasure_id}": "get_erasure",
         "/v1/log/checkpoint": "get_log_checkpoint",
         "/v1/log/proof": "get_log_proof",
         "/v1/retention": "get_retention, set_retention",

@@ -90,6 +90,7 @@ WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
 FREE = {
     "code",
     "counters",
+    "counts",
     "destination",
     "detail",
     "digest",
@@ -97,6 +98,7 @@ FREE = {
     "expects",
     "field",
     "issuer",
+    "identifier",
     "key_name",
     "label",
     "location",  # its schema lists them

@@ -1,0 +1,134 @@
+"""Requests for erasure: ask, and see in counts how far each is."""
+
+import re
+import uuid
+from http import HTTPStatus
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.api.access.gate import Gated, one
+from service.api.access.purpose import HEADER
+from service.api.deps import AsksForErasures, Held, ReadsErasures, reading, writing
+from service.api.http.responses import problems
+from service.api.paging import link
+from service.api.parameters import NoParameters, PageParameters
+from service.api.schemas.erasure import (
+    Erasure,
+    ErasurePage,
+    NewErasure,
+    NewErasureAnswer,
+    erasure,
+    new_erasure,
+)
+from service.errors import FieldError, Location, ProblemError, invalid_input
+from service.store.access.tables import Action, SubjectKind
+from service.store.access.write import add_entry
+from service.store.erasure import requests
+from service.store.erasure.tables import ErasureScope
+from service.store.triage import Actor
+from subtext_sidecar.contract.request_id import bounded
+
+router = APIRouter(tags=["erasure"])
+_LISTING: Final = "erasures"
+_TRACE: Final = re.compile(r"[0-9a-f]{32}")
+
+
+@router.post(
+    "/erasures",
+    summary="Ask that what is stored of a request, capture, trace or tenant be erased",
+    responses=problems(HTTPStatus.BAD_REQUEST),
+)
+def ask_for_erasure(
+    held: Held,
+    caller: AsksForErasures,
+    gate: Gated,
+    _parameters: Annotated[NoParameters, Query()],
+    asked: NewErasure,
+) -> NewErasureAnswer:
+    """Take the request and return it with a certificate, which is given this once.
+
+    It is carried out by `subtext erase`, in tables, streams, dead letters and the access log. Whether
+    anything is stored of it is not told, and an unknown identifier is no error. A purpose is required.
+    """
+    if gate.purpose is None:
+        message = "say what this is for, e.g. subject_request; what was asked is kept with it"
+        raise _wrong("header", HEADER, "missing_purpose", message)
+    if caller.reach.models is not None:
+        detail = "this key is for some models alone, and an erasure is of all of a tenant's"
+        raise ProblemError(HTTPStatus.FORBIDDEN, "restricted_key", detail)
+    scope, identifier = ErasureScope(asked.scope), _identifier(asked)
+    with writing(held, caller) as session:
+        actor = Actor(caller.key_id, caller.key_name)
+        made, certificate = requests.ask(session, scope, identifier, actor)
+        details = {"scope": str(scope), "commitment": certificate.commitment.hex()}
+        add_entry(session, gate.entry(caller, Action.WRITE, one(SubjectKind.ERASURE, made), details))
+        told = requests.get(session, made)
+        if told is None:
+            raise LookupError("an erasure that was just added")
+        return new_erasure(told, certificate.salt)
+
+
+@router.get("/erasures", summary="List requests for erasure, newest first")
+def list_erasures(
+    held: Held,
+    caller: ReadsErasures,
+    parameters: Annotated[PageParameters, Query()],
+    request: Request,
+    response: Response,
+) -> ErasurePage:
+    """Return one page of requests, open and done ones: who asked, when, and what went, in counts."""
+    after = link.position(parameters, caller.listing(_LISTING))
+    with reading(held, caller) as session:
+        page = requests.list_page(session, after, parameters.limit)
+    return ErasurePage(
+        items=[erasure(told) for told in page.items],
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_LISTING), page.next),
+    )
+
+
+@router.get(
+    "/erasures/{erasure_id}",
+    summary="See how far an erasure is",
+    responses=problems(HTTPStatus.NOT_FOUND),
+)
+def get_erasure(
+    held: Held,
+    caller: ReadsErasures,
+    erasure_id: uuid.UUID,
+    _parameters: Annotated[NoParameters, Query()],
+) -> Erasure:
+    """Return one request. What it is about is not told."""
+    with reading(held, caller) as session:
+        told = requests.get(session, erasure_id)
+    if told is None:
+        detail = "there is no request for erasure with this id"
+        raise ProblemError(HTTPStatus.NOT_FOUND, "unknown_erasure", detail)
+    return erasure(told)
+
+
+def _identifier(asked: NewErasure) -> str | None:
+    """Return the identifier as it is stored; raises the 422 for one that fits no scope."""
+    given = asked.identifier
+    match asked.scope:
+        case "tenant" if given is not None:
+            raise _wrong("body", "identifier", "not_expected", "leave it out: the key's tenant is meant")
+        case "tenant":
+            return None
+        case _ if given is None:
+            raise _wrong("body", "identifier", "missing", "say of which one")
+        case "capture":
+            try:
+                return str(uuid.UUID(given))
+            except ValueError:
+                raise _wrong("body", "identifier", "not_a_capture", "write the UUID of a capture") from None
+        case "trace" if not _TRACE.fullmatch(given):
+            raise _wrong("body", "identifier", "not_a_trace", "write 32 lower-case hexadecimal digits")
+        case "request":
+            return bounded(given)  # as the plugin stores it
+        case _:
+            return given
+
+
+def _wrong(location: Location, field: str, code: str, message: str) -> ProblemError:
+    return invalid_input([FieldError(location=location, field=field, code=code, message=message)])

@@ -1,0 +1,272 @@
+"""Carry out the open requests for erasure, in sweeps that can be killed at any moment and repeated.
+
+A sweep goes over the streams first and over the tables then, each batch in a transaction of its own. What
+was on its way meanwhile, in a sidecar or in a worker's hands, is found by a later one: an erasure is done
+when sweeps have found nothing more for `settle_seconds`. Its identifier is forgotten then.
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Final, NamedTuple
+
+import redis
+import structlog
+from sqlalchemy import ColumnElement, delete, exists, func, not_, or_, select, tuple_, union
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.erasure import streams
+from service.erasure.extensions import ERASERS, FREEZERS, stays
+from service.erasure.rows import AT_ONCE, Erased, erase_explanations, erase_subjects, forget_captures
+from service.erasure.target import Target
+from service.evidence.tombstones import Reason
+from service.store.erasure import requests
+from service.store.erasure.standing import Span
+from service.store.erasure.tables import Erasure, ErasureScope
+from service.store.tables import (
+    CanaryFlag,
+    CanaryReading,
+    Explanation,
+    Flag,
+    Incident,
+    RequestName,
+    RequestTest,
+    Sample,
+)
+from service.store.tenants import scope
+from service.store.write.flags import Subject
+
+log = structlog.get_logger(__name__)
+SETTLE_SECONDS: Final = 600.0
+"""Longer than a worker holds a batch, or a sidecar a row that it can hand over."""
+_STANDING: Final = (Flag, Incident, RequestTest)
+
+Sessions = sessionmaker[Session]
+
+
+class Swept(NamedTuple):
+    """What one sweep over all open erasures did."""
+
+    done: int
+    open: int
+
+
+def run(
+    sessions: Sessions,
+    client: redis.Redis,
+    *,
+    settle_seconds: float = SETTLE_SECONDS,
+    at_once: int = AT_ONCE,
+) -> Swept:
+    """Sweep once for every open erasure, of every tenant. It may run twice at a time and be killed.
+
+    A transaction erases at most ``at_once`` explanations. Raises SQLAlchemyError and RedisError when a
+    store is away; all that was done stays done.
+    """
+    with sessions() as session:
+        targets = [_target(one) for one in requests.list_open(session)]
+    if not targets:
+        return Swept(0, 0)
+    deleted = streams.sweep(client, targets)
+    settle = dt.timedelta(seconds=settle_seconds)
+    done = sum(_sweep(Sweep(sessions, one, deleted[one], at_once), settle) for one in targets)
+    return Swept(done, len(targets) - done)
+
+
+def _target(erasure: Erasure) -> Target:
+    return Target(
+        erasure=erasure.id,
+        tenant=erasure.tenant_id,
+        scope=ErasureScope(erasure.scope),
+        identifier=erasure.identifier or "",
+        asked_at=erasure.asked_at,
+    )
+
+
+def _sweep(found: "Sweep", settle: dt.timedelta) -> bool:
+    """Sweep the tables for one erasure; return whether it is done."""
+    found.tables()
+    held, erasure = found.count_held(), found.target.erasure
+    is_clean = not (found.total or found.waiting or held)
+    with _transaction(found.sessions, found.target) as session:
+        since = requests.note_sweep(session, erasure, held=held, is_clean=is_clean)
+        if since is not None and session.execute(select(func.now() - since >= settle)).scalar_one():
+            requests.finish(session, erasure)
+            log.info("erasure_done", erasure=str(erasure))
+            return True
+    counts = {"erased": found.total, "waiting": found.waiting, "held": held}
+    log.info("erasure_swept", erasure=str(erasure), **counts)
+    return False
+
+
+@contextmanager
+def _transaction(sessions: Sessions, target: Target) -> Iterator[Session]:
+    with sessions.begin() as session:
+        scope.set_tenant(session, target.tenant)
+        yield session
+
+
+class Sweep:
+    """One pass over the tables for one erasure."""
+
+    def __init__(self, sessions: Sessions, target: Target, entries: int, at_once: int) -> None:
+        self.sessions = sessions
+        self.target = target
+        self._entries = entries
+        self._at_once = at_once
+        self.total = 0
+        """Rows and entries that went."""
+        self.waiting = 0
+        """Subjects whose entries have no place in the log yet."""
+
+    def tables(self) -> None:
+        """Erase what there is, some at a time: rows that were read, what is left of others, names."""
+        if self._entries:
+            with self._begin() as session:
+                self._note(session, {"stream_entries": self._entries})
+        for branch in self.target.branches(Sample):
+            self._explanations(branch)
+        for table in _STANDING:
+            for branch in self.target.branches(table):
+                self._subjects(table, branch)
+        self._rest()
+        for eraser in ERASERS:
+            with self._begin() as session:
+                self._note(session, {eraser.__module__: eraser(session, self.target)})
+
+    @contextmanager
+    def _begin(self) -> Iterator[Session]:
+        with _transaction(self.sessions, self.target) as session:
+            for freeze in FREEZERS:
+                freeze(session)
+            yield session
+
+    def _note(self, session: Session, counts: dict[str, int]) -> None:
+        went = {name: count for name, count in counts.items() if count}
+        if went:
+            requests.add_counts(session, self.target.erasure, went)
+            self.total += sum(went.values())
+
+    def _add(self, session: Session, erased: Erased) -> None:
+        counts = asdict(erased)
+        self.waiting += counts.pop("waiting")
+        self._note(session, counts)
+
+    def _explanations(self, branch: ColumnElement[bool]) -> None:
+        """Erase batch after batch. What has to wait is passed over, for the next sweep to find."""
+        place: tuple[dt.datetime, uuid.UUID] | None = None
+        query = (
+            select(Explanation.captured_at, Explanation.id)
+            .join(
+                Sample,
+                (Sample.id == Explanation.sample_id) & (Sample.captured_at == Explanation.captured_at),
+            )
+            .where(branch, *map(not_, stays(Sample)))
+            .order_by(Explanation.captured_at, Explanation.id)
+            .limit(self._at_once)
+        )
+        while True:
+            with self._begin() as session:
+                behind = () if place is None else (tuple_(Explanation.captured_at, Explanation.id) > place,)
+                rows = session.execute(query.where(*behind)).all()
+                if not rows:
+                    return
+                place = (rows[-1][0], rows[-1][1])
+                erased = erase_explanations(
+                    session,
+                    [row.id for row in rows],
+                    reason=Reason.ERASURE,
+                    authority=self.target.erasure,
+                    within=Span(rows[0].captured_at, rows[-1].captured_at),
+                )
+                self._add(session, erased)
+
+    def _subjects(self, table: Any, branch: ColumnElement[bool]) -> None:
+        """Erase what stands on explanations that were gone before."""
+        place: uuid.UUID | None = None
+        unit = (table.model_id, table.decoder_id, table.capture_id, table.request_id, table.layer)
+        query = (
+            select(table.id, *unit)
+            .where(branch, *map(not_, stays(table)))
+            .order_by(table.id)
+            .limit(self._at_once)
+        )
+        while True:
+            with self._begin() as session:
+                behind = () if place is None else (table.id > place,)
+                rows = session.execute(query.where(*behind)).all()
+                if not rows:
+                    return
+                place = rows[-1][0]
+                subjects = sorted({Subject(*row[1:]) for row in rows}, key=str)
+                erased = erase_subjects(
+                    session, subjects, reason=Reason.ERASURE, authority=self.target.erasure
+                )
+                self._add(session, erased)
+
+    def _rest(self) -> None:
+        """Erase names of captures without a sample, samples that nobody read, and what canaries left."""
+        is_read = exists().where(Explanation.sample_id == Sample.id)
+        for branch in self.target.branches(Sample):
+            with self._begin() as session:
+                gone = session.execute(
+                    delete(Sample).where(branch, ~is_read, *map(not_, stays(Sample))).returning(Sample.id),
+                    execution_options={"synchronize_session": False},
+                ).all()
+                self._note(session, {"samples": len(gone)})
+        names = self.target.names()
+        if names is not None:
+            self._names(names)
+        for table, condition in self._canaries():
+            with self._begin() as session:
+                gone_rows = session.execute(
+                    delete(table)
+                    .where(table.tenant_id == self.target.tenant, condition)
+                    .returning(table.capture_id),
+                    execution_options={"synchronize_session": False},
+                ).all()
+                self._note(session, {table.__tablename__: len(gone_rows)})
+
+    def _names(self, condition: ColumnElement[bool]) -> None:
+        of_capture = (Sample.capture_id == RequestName.capture_id) | (
+            RequestName.capture_id.is_(None) & Sample.capture_id.is_(None)
+        )
+        has_sample = exists().where(
+            of_capture, Sample.model_id == RequestName.model_id, Sample.request_id == RequestName.request_id
+        )
+        query = select(RequestName.capture).where(condition, ~has_sample).distinct().limit(self._at_once)
+        while True:
+            with self._begin() as session:
+                captures = list(session.scalars(query))
+                erased = forget_captures(session, captures, authority=self.target.erasure)
+                self._add(session, erased)
+                if not erased.request_names:
+                    return
+
+    def _canaries(self) -> Sequence[tuple[Any, ColumnElement[bool]]]:
+        both: tuple[Any, ...] = (CanaryReading, CanaryFlag)
+        match self.target.scope:
+            case ErasureScope.CAPTURE:
+                capture = uuid.UUID(self.target.identifier)
+                return [(table, table.capture_id == capture) for table in both]
+            case ErasureScope.TENANT:
+                return [(table, table.stored_at <= self.target.asked_at) for table in both]
+            case _:
+                return []
+
+    def count_held(self) -> int:
+        """Return how many explanations are the target's and must stay."""
+        keeping = stays(Sample)
+        if not keeping:
+            return 0
+        ids = [
+            select(Explanation.id)
+            .join(Sample, Sample.id == Explanation.sample_id)
+            .where(branch, or_(*keeping))
+            for branch in self.target.branches(Sample)
+        ]
+        with _transaction(self.sessions, self.target) as session:
+            count = select(func.count()).select_from(union(*ids).subquery())
+            return session.execute(count).scalar_one()
