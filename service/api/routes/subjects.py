@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from service.api.access.gate import Gated
 from service.api.deps import Held, ReadsAccess, ReadsSubjects, reading
@@ -31,6 +32,15 @@ SubjectKeyInPath = Annotated[
         examples=["5aedc0a1f3ff2a4e6a1e0f6c7d1f9b22"],
     ),
 ]
+
+
+class _NotLookup(StringConvertor):
+    """Any part of a path but the lookup's, to which a GET is no wrong key but a wrong method."""
+
+    regex = "(?!lookup$)[^/]+"
+
+
+register_url_convertor("not_lookup", _NotLookup())
 
 
 @router.post(
@@ -77,7 +87,7 @@ class SubjectParameters(PageParameters):
 
 
 @router.get(
-    "/subjects/{subject_key}",
+    "/subjects/{subject_key:not_lookup}",
     summary="Get everything that is stored of a data subject",
     responses=problems(HTTPStatus.NOT_FOUND),
 )

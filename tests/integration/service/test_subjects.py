@@ -123,6 +123,7 @@ def test_without_scope_or_purpose_nothing_of_the_text_is_shown(
     assert not [word for word in (seed.SECRET_TEXT, seed.SECRET_TOKEN) if word in answer.text]
     assert (nobody.status_code, nobody.json()["code"]) == (404, "unknown_subject")
     assert wrong.status_code == 422
+    assert client.get("/v1/subjects/lookup", headers=auditor).status_code == 405
 
 
 def test_a_person_is_looked_up_by_an_id_that_stands_in_no_answer_and_no_log(
