@@ -17,6 +17,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "migrate": "bring the database to the newest schema",
     "key": "create, list, rotate and revoke API keys",
     "report": "write the monitoring report of a period as JSON and PDF",
+    "retention": "remove what is beyond its period and under no legal hold",
     "tenant": "create and list tenants",
     "log": "write the evidence log and sign its checkpoints",
     "verify": "hold the store against the evidence log's checkpoints",

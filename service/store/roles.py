@@ -67,6 +67,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "api_keys": [],
         "access_log": [],
         "retention_versions": [],
+        "retention_runs": [],
+        "deletion_certificates": [],
         "legal_holds": [],
         "legal_hold_lifts": [],
         # Neither a time nor a place of its own choice.
@@ -123,6 +125,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (subjects_total, capture_ids, captures_total, details, purpose, purpose_note)",
             "INSERT (os_user, status, result, suppressed, log_salt)",
         ],
+        "retention_runs": ["SELECT"],
+        "deletion_certificates": ["SELECT"],
         # Nor is a period set for the past, or outside of its class: constraints see to it.
         "retention_versions": [
             "SELECT",

@@ -14,6 +14,7 @@ from service.store.access.tables import AccessEntry
 from service.store.base import OfTenant, values_of
 from service.store.evidence.tables import LogTombstone
 from service.store.retention.tables import (
+    DeletionCertificate,
     LegalHold,
     LegalHoldLift,
     RetentionVersion,
@@ -40,6 +41,7 @@ _SIMPLE: Final[tuple[tuple[Kind, type[OfTenant], str, str], ...]] = (
     (Kind.RETENTION_VERSION, RetentionVersion, "id", "set_at"),
     (Kind.LEGAL_HOLD, LegalHold, "id", "placed_at"),
     (Kind.LEGAL_HOLD_LIFT, LegalHoldLift, "id", "at"),
+    (Kind.DELETION_CERTIFICATE, DeletionCertificate, "id", "issued_at"),
 )
 """Kinds whose payload is of one table, with that table, its key and its time."""
 

@@ -24,6 +24,7 @@ from service.store.configuration.write import Report
 from service.store.engine import session_factory
 from service.store.evidence import proof
 from service.store.evidence.tables import LogCheckpoint, LogLeaf, LogNode
+from service.store.retention.tables import RetentionRun
 from service.store.tables import Base, CanaryReading
 from service.store.tenants import row_security, scope
 from service.store.tenants.read import of_each
@@ -47,6 +48,7 @@ class Planted(NamedTuple):
     explanation: uuid.UUID
     incident: uuid.UUID
     hold: uuid.UUID
+    certificate: uuid.UUID
 
 
 def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
@@ -96,11 +98,20 @@ def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
         )
     session.flush()
     hold = seed.add_hold(session, seed.add_actor(session, tenant), model=model)
-    seed.add_period(session, 400, model=model, by=seed.add_actor(session, tenant))
+    version = seed.add_period(session, 400, model=model, by=seed.add_actor(session, tenant))
+    done = RetentionRun(
+        id=uuid.uuid4(),
+        model_id=audited.model.id,
+        version_id=version,
+        captured_before=seed.START,
+        finished_at=seed.START,
+    )
+    session.add(done)
+    certificate = seed.add_certificate(session, audited.model.id)
     asked = placing.get_hold(session, hold)
     assert asked is not None
     placing.lift(session, asked, "over", seed.add_actor(session, tenant))
-    return Planted(explanation.id, incident.id, hold)
+    return Planted(explanation.id, incident.id, hold, certificate)
 
 
 @pytest.fixture
@@ -285,6 +296,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "explanation_id": str(planted.explanation),
         "incident_id": str(planted.incident),
         "hold_id": str(planted.hold),
+        "certificate_id": str(planted.certificate),
         "request_id": "chat-1",
         "digest": RUNS.digest,
     }
@@ -292,6 +304,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "explanation_id": str(uuid.uuid4()),
         "incident_id": str(uuid.uuid4()),
         "hold_id": str(uuid.uuid4()),
+        "certificate_id": str(uuid.uuid4()),
         "request_id": "chat-9",
         "digest": "0" * 64,
     }

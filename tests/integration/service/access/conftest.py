@@ -48,7 +48,9 @@ def stored(sessions: sessionmaker[Session]) -> Stored:
             ]
         )
         incident = seed.add_incident(session, seed.add_flag(session, audited))
-        return Stored(explanations, incident, seed.add_hold(session, model="tiny"))
+        return Stored(
+            explanations, incident, seed.add_hold(session, model="tiny"), seed.add_certificate(session)
+        )
 
 
 @pytest.fixture

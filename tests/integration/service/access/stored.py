@@ -20,3 +20,4 @@ class Stored(NamedTuple):
     explanations: list[Explanation]
     incident: Incident
     hold: uuid.UUID
+    certificate: uuid.UUID
