@@ -84,8 +84,8 @@ def test_the_statement_has_every_hour_with_its_denominators_gaps_and_what_it_can
     assert model["canaries"] == {"status": "results_not_kept", "requests_seen": 1, "concepts": []}
     assert {one["what"]: one["available"] for one in statement["not_available"]} == {
         "open_erasures": False,
-        "legal_holds": False,
     }
+    assert (statement["legal_holds"], statement["removals"]) == ([], [])
     assert {"not_sampled", "prefix_cached"} <= {spot["code"] for spot in statement["blind_spots"]}
 
 

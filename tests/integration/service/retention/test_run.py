@@ -178,6 +178,12 @@ def test_a_certificate_is_checked_by_the_public_key_alone(
     told = client.get(path, headers=admin).json()
     listed = client.get("/v1/retention/certificates", headers=admin).json()["items"]
 
+    day = {"from": OLD.isoformat(), "to": (OLD + dt.timedelta(hours=1)).isoformat()}
+    stated = client.get("/v1/coverage/statement", params=day, headers=admin).json()
+
+    assert stated["legal_holds"] == [str(hold)]
+    [removal] = stated["removals"]
+    assert (removal["run"], removal["model"], removal["explanations"]) == (str(outcome.run), "m", 3)
     assert (before["proof"], [one["id"] for one in listed]) == (None, [str(outcome.certificate)])
     document = told["payload"]["document"]
     assert (told["document"], told["model"], told["authority"]) == (document, "m", str(outcome.run))
