@@ -19,6 +19,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "subject": "print the subject key of a person's id",
     "report": "write the monitoring report of a period as JSON and PDF",
     "session": "list and revoke sessions of people and keys",
+    "retention": "remove what is beyond its period and under no legal hold",
     "tenant": "create and list tenants",
     "log": "write the evidence log and sign its checkpoints",
     "keeper": "run the jobs of the store: exports and what is due at its time",

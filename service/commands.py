@@ -239,6 +239,26 @@ def _identity(text: str) -> uuid.UUID:
         ) from None
 
 
+def retention(argv: list[str]) -> int:
+    """Remove what is beyond its period; exit 1 when a run could not finish."""
+    parser = argparse.ArgumentParser(
+        prog="subtext retention",
+        description="Periods of retention in SUBTEXT_DATABASE_URL, whose login must be one that may erase.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("run", help="remove what is beyond its period and under no legal hold; once a day")
+    parser.parse_args(argv)
+
+    from service import retention_admin
+    from service.settings import SettingsError, key_settings
+
+    try:
+        settings = key_settings()
+    except SettingsError as error:
+        return _refuse("retention", error)
+    return retention_admin.run(settings.database)
+
+
 def _add_lifetime(action: argparse.ArgumentParser) -> None:
     lifetime = action.add_mutually_exclusive_group()
     lifetime.add_argument("--expires-in-days", type=_days, help="default: SUBTEXT_KEY_LIFETIME_DAYS")

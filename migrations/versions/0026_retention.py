@@ -25,7 +25,7 @@ _REFUSE = """
     END
     $$
 """
-_TABLES = ("retention_versions", "legal_holds", "legal_hold_lifts")
+_TABLES = ("retention_versions", "legal_holds", "legal_hold_lifts", "deletion_certificates")
 
 
 def _tenant() -> sa.Column[object]:
@@ -39,6 +39,7 @@ def _at(name: str) -> sa.Column[object]:
 def upgrade() -> None:
     _create_versions()
     _create_holds()
+    _create_runs()
     op.execute(_REFUSE)
     for table in _TABLES:
         op.execute(
@@ -173,7 +174,69 @@ def _create_holds() -> None:
     )
 
 
+def _create_runs() -> None:
+    time = sa.DateTime(timezone=True)
+    op.create_table(
+        "retention_runs",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("model_id", sa.Uuid(), nullable=False),
+        sa.Column("version_id", sa.Uuid(), nullable=False),
+        sa.Column("captured_before", time, nullable=False),
+        sa.Column("checkpoint_size", sa.BigInteger(), nullable=True),
+        sa.Column("removed", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
+        sa.Column("first_captured_at", time, nullable=True),
+        sa.Column("last_captured_at", time, nullable=True),
+        _at("started_at"),
+        sa.Column("finished_at", time, nullable=True),
+        _tenant(),
+        sa.ForeignKeyConstraint(
+            ["model_id"], ["models.id"], name=op.f("fk_retention_runs_model_id_models")
+        ),
+        sa.ForeignKeyConstraint(
+            ["version_id"],
+            ["retention_versions.id"],
+            name=op.f("fk_retention_runs_version_id_retention_versions"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_retention_runs")),
+    )
+    op.create_index(
+        "ix_retention_runs_tenant_id_started_at_id", "retention_runs", ["tenant_id", "started_at", "id"]
+    )
+    op.create_index(
+        "uq_retention_runs_unfinished",
+        "retention_runs",
+        ["model_id"],
+        unique=True,
+        postgresql_where=sa.text("finished_at IS NULL"),
+    )
+    op.create_table(
+        "deletion_certificates",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("authority", sa.Uuid(), nullable=False),
+        sa.Column("model_id", sa.Uuid(), nullable=True),
+        sa.Column("document", postgresql.JSONB(), nullable=False),
+        _at("issued_at"),
+        sa.Column("log_salt", postgresql.BYTEA(), nullable=True),
+        _tenant(),
+        sa.CheckConstraint(
+            "reason IN ('erasure', 'retention')", name=op.f("ck_deletion_certificates_reason")
+        ),
+        sa.ForeignKeyConstraint(
+            ["model_id"], ["models.id"], name=op.f("fk_deletion_certificates_model_id_models")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_deletion_certificates")),
+        sa.UniqueConstraint("authority", name=op.f("uq_deletion_certificates_authority")),
+    )
+    op.create_index(
+        "ix_deletion_certificates_tenant_id_issued_at_id",
+        "deletion_certificates",
+        ["tenant_id", "issued_at", "id"],
+    )
+
+
 def downgrade() -> None:
+    op.drop_table("retention_runs")
     for table in reversed(_TABLES):
         op.drop_table(table)  # with its trigger
     op.execute("DROP FUNCTION retention_refuse_change()")

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     CONFIGURATION_VERSION = "configuration_version"
     CONFIGURATION_CONTENT = "configuration_content"
     CONFIGURATION_PERIOD = "configuration_period"
+    DELETION_CERTIFICATE = "deletion_certificate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,10 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
     Kind.LEGAL_HOLD_LIFT: Columns(
         table="legal_hold_lifts",
         committed=("id", "hold_id", "step", "step_before", "reason", "key_id", "key_name", "at"),
+    ),
+    Kind.DELETION_CERTIFICATE: Columns(
+        table="deletion_certificates",
+        committed=("id", "reason", "authority", "model_id", "document", "issued_at"),
     ),
     Kind.TOMBSTONE: Columns(
         table="log_tombstones", committed=("id", "at", "reason", "authority", "leaves", "count")

@@ -95,7 +95,7 @@ def cannot_say(found: DetectorList) -> Section:
             _DENOMINATORS,
             "What was not sampled was not looked at; what the decoder cannot put into words is missing.",
             "What Alertmanager sent, silenced and resolved is in its own history.",
-            "Erasures and legal holds are not kept by this version: their absence here is no zero.",
+            "Erasures are not in it: their absence here is no zero. Holds are in the coverage statement.",
             "Nothing here is signed: whoever can write to the store can change what it says.",
         ],
     )

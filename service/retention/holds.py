@@ -22,6 +22,7 @@ from service.store.tables import (
     RequestTest,
     Sample,
 )
+from service.store.tenants import scope
 
 _LOCK: Final = 583_146_022
 _OfCapture = type[Sample] | type[Flag] | type[Incident] | type[RequestTest]
@@ -44,6 +45,23 @@ def covers() -> ColumnElement[bool]:
     Explanations, their matches and names of a capture are covered with the sample that they are of.
     """
     return _covers(Sample, Sample.captured_at, Sample.captured_at)
+
+
+def covers_evidence() -> ColumnElement[bool]:
+    """Return the condition, correlated on `Sample`, that a hold covers the row or what stands on it.
+
+    A hold of a period may cover an incident whose samples lie partly before or behind it.
+    """
+    incident = aliased(Incident)
+    stands_on = exists(
+        select(incident.id)
+        .where(
+            _is_same_capture(incident, Sample),
+            _covers(incident, incident.first_captured_at, incident.last_captured_at),
+        )
+        .correlate(Sample)
+    )
+    return or_(covers(), stands_on)
 
 
 def covers_flags() -> ColumnElement[bool]:
@@ -78,6 +96,7 @@ def list_reaching(
     They are those whose model and period fit; ``model`` None: of any. The first placed is first.
     """
     query = select(LegalHold.id).where(
+        LegalHold.tenant_id == scope.tenant_of(session),
         is_in_force(),
         _unset_or(LegalHold.model_id, true() if model is None else LegalHold.model_id == model),
         _unset_or(LegalHold.captured_from, LegalHold.captured_from < end),

@@ -77,8 +77,11 @@ def set_period(session: Session, asked: NewPeriod, actor: Actor) -> View:
     return View(version, asked.model)
 
 
-def list_in_force(session: Session, at: dt.datetime) -> Sequence[View]:
-    """Return the versions in force at ``at``: the tenant's first, then those of models, by name."""
+def list_in_force(session: Session, at: dt.datetime, tenant: uuid.UUID | None = None) -> Sequence[View]:
+    """Return the versions in force at ``at``: the tenant's first, then those of models, by name.
+
+    Give ``tenant`` where the transaction meets those of others too.
+    """
     version = RetentionVersion
     query = (
         select(version, Model.name)
@@ -87,6 +90,8 @@ def list_in_force(session: Session, at: dt.datetime) -> Sequence[View]:
         .ext(distinct_on(version.model_id))
         .order_by(version.model_id, version.in_force_from.desc(), version.set_at.desc(), version.id.desc())
     )
+    if tenant is not None:
+        query = query.where(version.tenant_id == tenant)
     found = [View(*row) for row in session.execute(query)]
     return sorted(found, key=lambda view: (view.model is not None, view.model or ""))
 

@@ -73,6 +73,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "api_keys": [],
         "access_log": [],
         "retention_versions": [],
+        "retention_runs": [],
+        "deletion_certificates": [],
         "legal_holds": [],
         "legal_hold_lifts": [],
         "sessions": [],
@@ -145,6 +147,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (revoked_at, ended)",
             "UPDATE (last_seen_at, idle_expires_at, revoked_at, ended)",
         ],
+        "retention_runs": ["SELECT"],
+        "deletion_certificates": ["SELECT"],
         # Nor is a period set for the past, or outside of its class: constraints see to it.
         "retention_versions": [
             "SELECT",

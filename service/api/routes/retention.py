@@ -1,6 +1,7 @@
 """For how long rows are kept: what is in force, what was, and setting it anew."""
 
 import datetime as dt
+import uuid
 from http import HTTPStatus
 from typing import Annotated, Final
 
@@ -12,6 +13,12 @@ from service.api.deps import Held, ReadsCoverage, WritesRetention, reading, writ
 from service.api.http.responses import problems
 from service.api.paging import link
 from service.api.parameters import Absent, NoParameters, PageParameters, Parameters, Time
+from service.api.schemas.certificate import (
+    DeletionCertificatePage,
+    ProvedCertificate,
+    certificate,
+    proved_certificate,
+)
 from service.api.schemas.retention import (
     AskedPeriod,
     RetentionInForce,
@@ -20,7 +27,7 @@ from service.api.schemas.retention import (
     retention_version,
 )
 from service.errors import FieldError, ProblemError, invalid_input
-from service.retention import periods
+from service.retention import certificates, periods
 from service.retention.classes import PeriodError
 from service.retention.placing import UnknownModelError
 from service.store.access.tables import Action, SubjectKind
@@ -29,6 +36,7 @@ from service.store.triage import Actor
 
 router = APIRouter(tags=["retention"])
 _LISTING: Final = "retention versions"
+_CERTIFICATES: Final = "deletion certificates"
 
 
 class RetentionParameters(Parameters):
@@ -67,6 +75,55 @@ def list_retention_versions(
         items=[retention_version(view) for view in page.items],
         next_cursor=link.link_next(request, response, parameters, caller.listing(_LISTING), page.next),
     )
+
+
+class CertificateParameters(PageParameters):
+    """Of which period."""
+
+    start: Time | Absent = Field(default=None, alias="from", description="Issued at this time or later.")
+    end: Time | Absent = Field(default=None, alias="to", description="Issued before this time.")
+
+
+@router.get("/retention/certificates", summary="List deletion certificates, newest first")
+def list_deletion_certificates(
+    held: Held,
+    caller: ReadsCoverage,
+    parameters: Annotated[CertificateParameters, Query()],
+    request: Request,
+    response: Response,
+) -> DeletionCertificatePage:
+    """Return one page of certificates: one for each retention run of a model that removed something."""
+    after = link.position(parameters, caller.listing(_CERTIFICATES))
+    with reading(held, caller) as session:
+        page = certificates.list_certificates(
+            session, parameters.start, parameters.end, after, parameters.limit
+        )
+    return DeletionCertificatePage(
+        items=[certificate(view) for view in page.items],
+        next_cursor=link.link_next(request, response, parameters, caller.listing(_CERTIFICATES), page.next),
+    )
+
+
+@router.get(
+    "/retention/certificates/{certificate_id}",
+    summary="Get a deletion certificate with its proof",
+    responses=problems(HTTPStatus.NOT_FOUND),
+)
+def get_deletion_certificate(
+    held: Held,
+    caller: ReadsCoverage,
+    certificate_id: uuid.UUID,
+    _parameters: Annotated[NoParameters, Query()],
+) -> ProvedCertificate:
+    """Return the certificate, and what proves by the log's public key alone that it was issued as it is."""
+    with reading(held, caller) as session:
+        view = certificates.get_certificate(session, certificate_id)
+        if view is None:
+            raise ProblemError(
+                HTTPStatus.NOT_FOUND, "unknown_certificate", "there is no certificate with this id"
+            )
+        found = certificates.prove(session, caller.reach.tenant, view.certificate)
+        return proved_certificate(view, found)
 
 
 @router.post(

@@ -1,6 +1,7 @@
 """The coverage statement: for any period, what was looked at hour by hour, and what was not."""
 
 import datetime as dt
+import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal, NamedTuple
@@ -24,6 +25,7 @@ from service.api.schemas.statement import (
     MinuteSums,
     ModelStatement,
     OpenErasures,
+    Removal,
     StepLoss,
     StepStatement,
     canary_recalls,
@@ -33,6 +35,7 @@ from service.coverage.blind_spots import blind_spots
 from service.coverage.count import Count
 from service.coverage.gaps import Span, gaps, sums_by_step, total
 from service.coverage.losses import losses, traffic_sums
+from service.retention import holds, removals
 from service.store.canary import runs as canary_runs
 from service.store.erasure import requests
 from service.store.read import coverage
@@ -89,6 +92,8 @@ def state(session: Session, parameters: StatementParameters, now: dt.datetime) -
         ],
         blind_spots=[BlindSpot.model_validate(spot) for spot in blind_spots(facts.counts)],
         erasures=OpenErasures(**requests.count_open(session, now)._asdict()),
+        legal_holds=list(facts.holds),
+        removals=[Removal(**one._asdict()) for one in facts.removals],
         not_available=list(NOT_AVAILABLE),
     )
 
@@ -111,17 +116,22 @@ class _Facts(NamedTuple):
     settled_before: Mapping[str, dt.datetime]
     heard: Mapping[str, coverage.Heard]
     runs: Sequence[canary_runs.Runs]
+    holds: Sequence[uuid.UUID]
+    removals: Sequence[removals.Removal]
 
 
 def _gather(session: Session, wanted: coverage.Range, resolution: _Resolution) -> _Facts:
     settled_before = coverage.list_settled_before(session, wanted.model)
-    known = [view.model.name for view in list_models(session)]
+    model_ids = {view.model.name: view.model.id for view in list_models(session)}
+    known = list(model_ids)
     return _Facts(
         [name for name in known if wanted.model in {None, name}],
         coverage.list_counts(session, wanted, resolution, settled_before),
         settled_before,
         coverage.list_heard(session, wanted),
         canary_runs.count(session, wanted.start, wanted.end, wanted.model),
+        holds.list_reaching(session, model_ids.get(wanted.model or ""), wanted.start, wanted.end),
+        removals.list_removals(session, wanted.start, wanted.end, wanted.model),
     )
 
 

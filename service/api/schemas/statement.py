@@ -1,6 +1,7 @@
 """The coverage statement as answered: what was looked at by hour, and what was not."""
 
 import datetime as dt
+import uuid
 from typing import Final, Literal
 
 from pydantic import Field
@@ -164,6 +165,17 @@ class ModelStatement(Answer):
     canaries: Canaries
 
 
+class Removal(Answer):
+    """What one retention run removed."""
+
+    run: uuid.UUID = Field(description="Its deletion certificate and its tombstones name it.")
+    model: str = Field(description="Served model name.")
+    explanations: int = Field(description="Removed, within the range or not.", examples=[1200])
+    first_captured_at: dt.datetime = Field(description="Of what was removed, UTC.")
+    last_captured_at: dt.datetime = Field(description="Of what was removed, UTC.")
+    is_finished: bool
+
+
 class CoverageStatement(Answer):
     """What was looked at in a range of time, and what was not."""
 
@@ -176,12 +188,17 @@ class CoverageStatement(Answer):
     models: list[ModelStatement]
     blind_spots: list[BlindSpot] = Field(description="Over the range and all of these models.")
     erasures: OpenErasures
+    legal_holds: list[uuid.UUID] = Field(
+        description="Holds in force now whose model and period reach into the range; see `/v1/legal-holds`."
+    )
+    removals: list[Removal] = Field(
+        description="Retention runs that removed explanations of the range: these were there, and are not "
+        "traffic that was never read. Counts are kept: those of this statement tell of them too."
+    )
     not_available: list[Absence]
 
 
-NOT_AVAILABLE: Final = (
-    Absence(what="legal_holds", detail="This version keeps no legal holds: none can be told."),
-)
+NOT_AVAILABLE: Final = ()
 
 
 def interval(hits: int, others: int) -> Interval | None:

@@ -22,7 +22,12 @@ from service.store.configuration.tables import (
 )
 from service.store.days import is_sample_of_explanation
 from service.store.evidence.tables import LogTombstone
-from service.store.retention.tables import LegalHold, LegalHoldLift, RetentionVersion
+from service.store.retention.tables import (
+    DeletionCertificate,
+    LegalHold,
+    LegalHoldLift,
+    RetentionVersion,
+)
 from service.store.tables import (
     ConceptMatch,
     ConceptVersion,
@@ -50,6 +55,7 @@ _SIMPLE: Final[tuple[tuple[Kind, type[OfTenant], str, str], ...]] = (
     (Kind.LEGAL_HOLD_LIFT, LegalHoldLift, "id", "at"),
     (Kind.CONFIGURATION_VERSION, ConfigurationVersion, "id", "created_at"),
     (Kind.CONFIGURATION_PERIOD, ConfigurationPeriod, "id", "began_at"),
+    (Kind.DELETION_CERTIFICATE, DeletionCertificate, "id", "issued_at"),
 )
 """Kinds whose payload is of one table, with that table, its key and its time."""
 

@@ -1,10 +1,15 @@
-"""Periods of retention and legal holds. Triggers refuse every change and deletion, to their owner too."""
+"""Periods of retention, legal holds, runs and certificates.
+
+All but runs are only ever added: triggers refuse every change and deletion, to the tables' owner too.
+"""
 
 import datetime as dt
 import uuid
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
@@ -147,3 +152,50 @@ class LegalHoldLift(OfTenant, Base):
     key_name: Mapped[str]  # as it was then
     at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
+
+
+class RetentionRun(OfTenant, Base):
+    """One removal of what a model has beyond its period. It is resumed until it is finished."""
+
+    __tablename__ = "retention_runs"
+    __table_args__ = (
+        Index("ix_retention_runs_tenant_id_started_at_id", "tenant_id", "started_at", "id"),
+        # One model is run once at a time.
+        Index(
+            "uq_retention_runs_unfinished",
+            "model_id",
+            unique=True,
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # random; its tombstones name it
+    model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
+    version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("retention_versions.id"))
+    captured_before: Mapped[dt.datetime]  # exclusive
+    checkpoint_size: Mapped[int | None] = mapped_column(BigInteger)  # when it began; None: none was signed
+    # Added to in the transactions that remove: what they say is gone whatever became of the run.
+    removed: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    first_captured_at: Mapped[dt.datetime | None]
+    last_captured_at: Mapped[dt.datetime | None]
+    started_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[dt.datetime | None]
+
+
+class DeletionCertificate(OfTenant, Base):
+    """What was removed at once and by what right. The log commits to it, which proves it."""
+
+    __tablename__ = "deletion_certificates"
+    __table_args__ = (
+        CheckConstraint("reason IN ('erasure', 'retention')", name="reason"),
+        UniqueConstraint("authority"),
+        Index("ix_deletion_certificates_tenant_id_issued_at_id", "tenant_id", "issued_at", "id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # random
+    reason: Mapped[str]  # service.evidence.tombstones.Reason
+    authority: Mapped[uuid.UUID]  # the retention run or erasure request, which its tombstones name
+    model_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("models.id"))  # None: of several or all
+    document: Mapped[dict[str, Any]]  # codes, ids, times and figures; nothing of what was removed
+    issued_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry

@@ -9,9 +9,10 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.orm import Session
 
+from service.evidence.tombstones import Reason
 from service.exports import files
 from service.incidents.lifecycle import FindingKind
-from service.retention import periods, placing
+from service.retention import certificates, periods, placing
 from service.retention.classes import RetentionClass
 from service.store import keys
 from service.store.erasure import requests
@@ -77,6 +78,14 @@ def add_actor(session: Session, tenant: uuid.UUID = scope.DEFAULT_ID) -> Actor:
 def add_hold(session: Session, by: Actor | None = None, **criteria: Any) -> uuid.UUID:
     """Place a legal hold; the criteria are those of `placing.Scope`."""
     return placing.place(session, placing.Scope(**criteria), "a case", None, by or add_actor(session))
+
+
+def add_certificate(session: Session, model: uuid.UUID | None = None) -> uuid.UUID:
+    """Certify a removal that never was."""
+    document = {"period_days": 400, "removed": {"explanations": 1}}
+    return certificates.issue(
+        session, reason=Reason.RETENTION, authority=uuid.uuid4(), document=document, model=model
+    )
 
 
 def add_period(

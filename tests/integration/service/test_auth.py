@@ -47,6 +47,8 @@ OPERATIONS = {
     "/v1/access-log": ["audit:read"],
     "/v1/access-rights": ["audit:read"],
     "/v1/retention": ["coverage:read"],
+    "/v1/retention/certificates": ["coverage:read"],
+    "/v1/retention/certificates/0dc7e3b4-e191-43cc-b073-52fddcb77c21": ["coverage:read"],
     "/v1/retention/versions": ["coverage:read"],
     "/v1/legal-holds": ["holds:read"],
     "/v1/exports": ["exports:create"],

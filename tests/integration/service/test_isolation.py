@@ -28,6 +28,7 @@ from service.store.evidence import proof
 from service.store.evidence.tables import LogCheckpoint, LogLeaf, LogNode
 from service.store.people import sessions as people
 from service.store.people.sessions import NewSession
+from service.store.retention.tables import RetentionRun
 from service.store.tables import Base, CanaryReading
 from service.store.tenants import row_security, scope
 from service.store.tenants.read import of_each
@@ -55,6 +56,7 @@ class Planted(NamedTuple):
     hold: uuid.UUID
     export: uuid.UUID
     erasure: uuid.UUID
+    certificate: uuid.UUID
 
 
 def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
@@ -105,12 +107,21 @@ def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
         )
     session.flush()
     hold = seed.add_hold(session, seed.add_actor(session, tenant), model=model)
-    seed.add_period(session, 400, model=model, by=seed.add_actor(session, tenant))
+    version = seed.add_period(session, 400, model=model, by=seed.add_actor(session, tenant))
+    done = RetentionRun(
+        id=uuid.uuid4(),
+        model_id=audited.model.id,
+        version_id=version,
+        captured_before=seed.START,
+        finished_at=seed.START,
+    )
+    session.add(done)
+    certificate = seed.add_certificate(session, audited.model.id)
     asked = placing.get_hold(session, hold)
     assert asked is not None
     placing.lift(session, asked, "over", seed.add_actor(session, tenant))
     export, erasure = seed.add_export(session).id, seed.add_erasure(session)
-    return Planted(explanation.id, incident.id, hold, export, erasure)
+    return Planted(explanation.id, incident.id, hold, export, erasure, certificate)
 
 
 @pytest.fixture
@@ -344,6 +355,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "hold_id": str(planted.hold),
         "export_id": str(planted.export),
         "erasure_id": str(planted.erasure),
+        "certificate_id": str(planted.certificate),
         "request_id": "chat-1",
         "digest": RUNS.digest,
         "subject_key": seed.SUBJECT,
@@ -354,6 +366,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "hold_id": str(uuid.uuid4()),
         "export_id": str(uuid.uuid4()),
         "erasure_id": str(uuid.uuid4()),
+        "certificate_id": str(uuid.uuid4()),
         "request_id": "chat-9",
         "digest": "0" * 64,
         "subject_key": "0" * 32,

@@ -55,6 +55,8 @@ UNKNOWN_TO_WORKERS = {
     "webhook_deliveries",
     "access_log",
     "retention_versions",
+    "retention_runs",
+    "deletion_certificates",
     "legal_holds",
     "legal_hold_lifts",
 }

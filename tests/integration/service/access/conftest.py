@@ -52,7 +52,8 @@ def stored(sessions: sessionmaker[Session], exports_folder: Path) -> Stored:
         incident = seed.add_incident(session, seed.add_flag(session, audited))
         export = seed.add_export(session, exports_folder)
         hold, erasure = seed.add_hold(session, model="tiny"), seed.add_erasure(session)
-        return Stored(explanations, incident, hold, export, erasure)
+        certificate = seed.add_certificate(session)
+        return Stored(explanations, incident, hold, export, erasure, certificate)
 
 
 @pytest.fixture

@@ -23,3 +23,4 @@ class Stored(NamedTuple):
     hold: uuid.UUID
     export: Export
     erasure: uuid.UUID
+    certificate: uuid.UUID

@@ -46,6 +46,8 @@ CALLS = {
         {"version": 1, "to": "dismissed", "reason_code": "duplicate", "note": "THE-NOTE"},
     ),
     "get_retention": Call(),
+    "list_deletion_certificates": Call(),
+    "get_deletion_certificate": Call("/v1/retention/certificates/{certificate}"),
     "list_retention_versions": Call(),
     "set_retention": Call(body={"retention_class": "ai_act", "period_days": 200, "reason": "THE-NOTE"}),
     "list_legal_holds": Call(),
@@ -114,6 +116,7 @@ def send(client: TestClient, stored: Stored) -> Send:
             "hold": stored.hold,
             "export": stored.export.id,
             "erasure": stored.erasure,
+            "certificate": stored.certificate,
         }
         path = (how.path or operation.path).format(**ids)
         return client.request(operation.method, path, json=how.body, headers=headers)

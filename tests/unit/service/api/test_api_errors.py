@@ -134,6 +134,8 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/log/checkpoint": "get_log_checkpoint",
         "/v1/log/proof": "get_log_proof",
         "/v1/retention": "get_retention, set_retention",
+        "/v1/retention/certificates": "list_deletion_certificates",
+        "/v1/retention/certificates/{certificate_id}": "get_deletion_certificate",
         "/v1/retention/versions": "list_retention_versions",
         "/v1/legal-holds": "list_legal_holds, place_legal_hold",
         "/v1/legal-holds/{hold_id}/lift": "lift_legal_hold",
