@@ -143,6 +143,9 @@ SEQUENCER_GRANTS: Final[Mapping[str, Sequence[str]]] = {
 }
 """By table: it reads nothing but commitments, and has nothing of any other table."""
 
+QUEUE_SCHEMA: Final = "subtext_jobs"
+"""Of the queue of jobs, whose tables are nobody's but the keeper's."""
+QUEUE_ROLE: Final = "subtext_keeper"
 _DEFAULTS: Final = {WRITER: "SELECT, INSERT", READER: "SELECT"}
 """Of tables that a later version adds: enough to begin with, until `apply` grants what they need."""
 _NOT_ALLOWED: Final = "42501"  # SQLSTATE insufficient_privilege
@@ -251,8 +254,23 @@ def _apply(connection: Connection) -> None:
                     f" GRANT {default} ON TABLES TO {role}"
                 )
             )
+    _grant_queue(connection)
     sequencer = SEQUENCER if SEQUENCER in roles else None
     row_security.put_on(connection, list(tables), row_security.Roles(OWNER, WRITER, READER, sequencer))
+
+
+def _grant_queue(connection: Connection) -> None:
+    """Let the keeper, where that role is, work on the queue, note what became of exports, and step down."""
+    has_queue = _is(connection, f"EXISTS (SELECT FROM pg_namespace WHERE nspname = '{QUEUE_SCHEMA}')")
+    if not (has_queue and _is_known(connection, QUEUE_ROLE)):
+        return
+    rights = "SELECT, INSERT, UPDATE, DELETE"
+    connection.execute(text(f"GRANT USAGE ON SCHEMA {QUEUE_SCHEMA} TO {QUEUE_ROLE}"))
+    connection.execute(text(f"GRANT {rights} ON ALL TABLES IN SCHEMA {QUEUE_SCHEMA} TO {QUEUE_ROLE}"))
+    connection.execute(text(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {QUEUE_SCHEMA} TO {QUEUE_ROLE}"))
+    connection.execute(text(f"GRANT SELECT, UPDATE ON exports TO {QUEUE_ROLE}"))
+    # What an export holds is what the reader meets.
+    _let_step_down(connection, QUEUE_ROLE)
 
 
 def _move_tables(connection: Connection, schema: str, owners: Mapping[str, str]) -> None:
