@@ -38,6 +38,7 @@ TRIAGED = {
     "webhook_messages",
     "webhook_deliveries",
     "access_log",
+    "exports",
     CanaryRun.__tablename__,
     LogPending.__tablename__,
 }
@@ -139,7 +140,7 @@ def test_the_writer_adds_and_never_takes_away_or_alters(writer_url: str, table: 
     assert refused(writer_url, *others, *schema_changes(table)) == [*others, *schema_changes(table)]
     if table == LogPending.__tablename__:
         assert refused(writer_url, insertion) == []
-    elif table in {"api_keys", "webhook_deliveries", "access_log"} or table.startswith("log_"):
+    elif table in {"api_keys", "webhook_deliveries", "access_log", "exports"} or table.startswith("log_"):
         wanted = [insertion, f"SELECT * FROM {table}"]
         assert refused(writer_url, *wanted) == wanted
     else:
