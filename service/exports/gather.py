@@ -5,7 +5,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy.orm import Session
 
@@ -20,6 +20,15 @@ from service.store.evidence.rows import Window, list_window
 from service.store.identity import capture_key
 
 _OF_ONE_MODEL: Final = frozenset({Kind.EXPLANATION, Kind.FLAG, Kind.INCIDENT_EVENT})
+
+
+class Grave(NamedTuple):
+    """Entries that lost their rows under a tombstone."""
+
+    entry: int
+    """The tombstone's own."""
+    first: int
+    end: int
 
 
 @dataclass(kw_only=True)
@@ -37,6 +46,8 @@ class Gathering:
     """The place of the first entry that the bundle has."""
     size: int
     """Of the tree in the snapshot."""
+    graves: Sequence[Grave] = ()
+    """What was erased on purpose; the tombstones are among the rows of the bundle."""
     handed_out: Counter[str] = field(default_factory=Counter)
     """Rows by kind."""
     withheld: Counter[str] = field(default_factory=Counter)
@@ -105,9 +116,11 @@ class Gathering:
         kinds = {str(one) for one in self.kinds}
         for leaf in list_leaves(self.session, self.tenant, self.first, self.size):
             if leaf.kind in kinds and self._is_in(leaf.at) and not self._met[leaf.seq - self.first]:
-                reason = self._reason(leaf)
+                by = next((one.entry for one in self.graves if one.first <= leaf.seq < one.end), None)
+                reason = self._reason(leaf) if by is None else Reason.ERASED
                 self.withheld[reason] += 1
-                yield written({"entry": leaf.seq, "reason": str(reason)})
+                told = {"entry": leaf.seq, "reason": str(reason)}
+                yield written(told if by is None else told | {"by": by})
 
     def _reason(self, leaf: Leaf) -> Reason:
         is_others = self.is_restricted and leaf.kind in _OF_ONE_MODEL

@@ -10,8 +10,8 @@ from service.keeper import tasks
 from service.keeper.metrics import KeeperMetrics
 from service.keeper.tasks import Keeping, Periodic
 from service.store.engine import driver_url
+from service.store.roles import QUEUE_SCHEMA
 
-SCHEMA: Final = "subtext_jobs"
 QUEUE: Final = "subtext"
 TAKE_UP: Final = "take_up_jobs"
 CLEAR: Final = "clear_jobs"
@@ -63,7 +63,7 @@ def _connector(url: str) -> PsycopgConnector:
         min_size=1,
         max_size=_CONNECTIONS,
         kwargs={
-            "options": f"-c search_path={SCHEMA}",
+            "options": f"-c search_path={QUEUE_SCHEMA}",
             "application_name": "subtext-keeper-queue",
             "prepare_threshold": None,
         },

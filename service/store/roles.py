@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from service.store.engine import create_migrator, set_in_each_transaction
+from service.store.erasure.grants import ERASING
 from service.store.tenants import row_security, scope
 
 OWNER: Final = "subtext_owner"
@@ -211,18 +212,22 @@ _ERASED: Final = (
     "canary_readings",
     "canary_flags",
 )
-KEEPER_GRANTS: Final[Mapping[str, Sequence[str]]] = (
-    dict.fromkeys(GRANTS[READER], ("SELECT",))
-    | dict.fromkeys(_ERASED, ("SELECT", "DELETE"))
-    | {
-        # An export says whose keys there were; by what a key is known it never does.
-        "api_keys": [
-            "SELECT (id, name, scopes, role, models, tenant_id)",
-            "SELECT (created_at, expires_at, revoked_at, last_used_at)",
-        ],
-    }
-)
-"""By table: it reads what there is and deletes what retention and erasure end; it adds no evidence."""
+KEEPER_GRANTS: Final[Mapping[str, Sequence[str]]] = {
+    **dict.fromkeys(GRANTS[READER], ("SELECT",)),
+    **dict.fromkeys(_ERASED, ("SELECT", "DELETE")),
+    # An export says whose keys there were; by what a key is known it never does.
+    "api_keys": [
+        "SELECT (id, name, scopes, role, models, tenant_id)",
+        "SELECT (created_at, expires_at, revoked_at, last_used_at)",
+    ],
+    "vectors": ["SELECT", "DELETE"],
+    "vector_keys": [],
+    "exports": ["SELECT", "UPDATE"],
+    "retention_runs": ["SELECT", "INSERT", "UPDATE"],
+    "deletion_certificates": ["SELECT", "INSERT"],
+    **ERASING,
+}
+"""By table: it reads what there is and deletes what retention and erasure end; it adds none of traffic."""
 
 KEEPER_FUNCTIONS: Final = ("subtext_make_day(date)", "subtext_drop_partitions(text)")
 """What it may do with the owner's rights: make a day ahead, and drop one that is over."""
@@ -230,6 +235,8 @@ _CLOSE: Final = "subtext_close_partition(regclass)"
 
 _OPTIONAL: Final = {SEQUENCER: SEQUENCER_GRANTS, KEEPER: KEEPER_GRANTS}
 """Roles of later versions: a store whose migrating login may not make one works on without it."""
+QUEUE_SCHEMA: Final = "subtext_jobs"
+"""Of the queue of jobs, whose tables are nobody's but the keeper's."""
 _DEFAULTS: Final = {WRITER: "SELECT, INSERT", READER: "SELECT"}
 """Of tables that a later version adds: enough to begin with, until `apply` grants what they need."""
 _NOT_ALLOWED: Final = "42501"  # SQLSTATE insufficient_privilege
@@ -345,6 +352,20 @@ def _apply(connection: Connection) -> None:
     there = {role: role if role in roles else None for role in _OPTIONAL}
     met = row_security.Roles(OWNER, WRITER, READER, there[SEQUENCER], there[KEEPER])
     row_security.put_on(connection, list(tables), met)
+    _grant_queue(connection)
+
+
+def _grant_queue(connection: Connection) -> None:
+    """Let the keeper, where that role is, work on the queue, note what became of exports, and step down."""
+    has_queue = _is(connection, f"EXISTS (SELECT FROM pg_namespace WHERE nspname = '{QUEUE_SCHEMA}')")
+    if not (has_queue and _is_known(connection, KEEPER)):
+        return
+    rights = "SELECT, INSERT, UPDATE, DELETE"
+    connection.execute(text(f"GRANT USAGE ON SCHEMA {QUEUE_SCHEMA} TO {KEEPER}"))
+    connection.execute(text(f"GRANT {rights} ON ALL TABLES IN SCHEMA {QUEUE_SCHEMA} TO {KEEPER}"))
+    connection.execute(text(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {QUEUE_SCHEMA} TO {KEEPER}"))
+    # What an export holds is what the reader meets.
+    _let_step_down(connection, KEEPER)
 
 
 def _move_tables(connection: Connection, schema: str, owners: Mapping[str, str]) -> None:
