@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from service.errors import MEDIA_TYPE, FieldError, Location, Problem, ProblemError, invalid_input, problem
 from service.store.engine import UnusableDatabaseError, is_read_only
@@ -66,7 +67,7 @@ def _field_error(wrong: dict[str, Any]) -> FieldError:
     )
 
 
-def _on_http(_request: Request, error: Exception) -> Response:
+def _on_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     status = HTTPStatus(error.status_code)
@@ -74,7 +75,19 @@ def _on_http(_request: Request, error: Exception) -> Response:
         HTTPStatus.NOT_FOUND: "there is nothing at this path; see /docs",
         HTTPStatus.METHOD_NOT_ALLOWED: "this path does not take this method; see /docs",
     }.get(status, str(error.detail))
-    return render(problem(status, status.name.lower(), detail), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = _allowed(request)
+    return render(problem(status, status.name.lower(), detail), headers)
+
+
+def _allowed(request: Request) -> str:
+    """Return every method that the path takes: the framework names those of its first route alone."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods))
 
 
 def _on_database(_request: Request, error: Exception) -> Response:

@@ -46,6 +46,10 @@ def test_every_failure_is_a_problem_document(
     assert problem.type == f"urn:subtext:problem:{code}"
 
 
+def test_a_method_that_a_path_does_not_take_is_answered_with_all_that_it_takes(app: FastAPI) -> None:
+    assert TestClient(app).delete("/v1/exports").headers["allow"] == "GET, POST"
+
+
 def test_a_bug_is_a_500_problem_that_tells_nothing_inside(app: FastAPI) -> None:
     @app.get("/bug")
     def bug() -> None:
