@@ -266,12 +266,14 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "explanation_id": str(planted.explanation),
         "incident_id": str(planted.incident),
         "request_id": "chat-1",
+        "trace_id": TRACE,
         "digest": RUNS.digest,
     }
     unknown = {
         "explanation_id": str(uuid.uuid4()),
         "incident_id": str(uuid.uuid4()),
         "request_id": "chat-9",
+        "trace_id": "e" * 32,
         "digest": "0" * 64,
     }
     own, other = key_of(sessions, scope.DEFAULT_ID), key_of(sessions, ACME)
