@@ -11,10 +11,24 @@ from service.api.access.gate import Gated
 from service.api.deps import Held, ReadsRequests, reading
 from service.api.http.responses import problems
 from service.api.paging import link
-from service.api.parameters import MAX_LIMIT, PageParameters, Parameters, RequestIdInPath, TraceId
-from service.api.schemas.request import RequestReport, TracedRequest, TracedRequests, report
+from service.api.parameters import (
+    MAX_LIMIT,
+    PageParameters,
+    Parameters,
+    RequestIdInPath,
+    TraceId,
+    TraceIdInPath,
+)
+from service.api.schemas.request import (
+    RequestReport,
+    TracedRequest,
+    TracedRequests,
+    TraceReport,
+    report,
+    trace_report,
+)
 from service.errors import ProblemError
-from service.store.read import requests
+from service.store.read import requests, traces
 
 router = APIRouter(tags=["requests"])
 _LISTING: Final = "captures"
@@ -107,3 +121,49 @@ def get_request(
         [found.sample for capture in captures for found in capture.samples],
     )
     return report(view, next_cursor, disclosure)
+
+
+@router.get(
+    "/traces/{trace_id}",
+    summary="Get everything known of a trace",
+    responses=problems(HTTPStatus.NOT_FOUND),
+)
+def get_trace(
+    *,
+    held: Held,
+    caller: ReadsRequests,
+    gate: Gated,
+    trace_id: TraceIdInPath,
+    parameters: Annotated[CaptureParameters, Query()],
+    request: Request,
+    response: Response,
+) -> TraceReport:
+    """Return samples, explanations, flags and the coverage statement of each request of a trace.
+
+    Clients choose trace ids, so this says what they said. A page holds the newest first, with at most
+    1,000 samples each; following `next_cursor` meets every request that was stored when the first page was
+    read. Of a trace the first 10,000 samples are read to know its requests; `truncated` says that there are
+    more. 404 means that no sample of it is stored: none was sampled, audited and decoded yet. It never
+    means that the trace was clean. Text and tokens are withheld without `explanations:read_text` and a
+    stated purpose.
+    """
+    listing = caller.listing(f"captures of trace {trace_id}")
+    after = link.position(parameters, listing)
+    limits = requests.Limits(captures=parameters.limit, samples=_SAMPLES)
+    with reading(held, caller) as session:
+        view = traces.get_trace(session, trace_id, limits, after)
+    if view is None:
+        raise ProblemError(
+            HTTPStatus.NOT_FOUND,
+            "unknown_trace",
+            "no sample of this trace is stored: none was sampled, audited and decoded yet; this does not"
+            " say that it was clean",
+        )
+    next_cursor = link.link_next(request, response, parameters, listing, view.captures.next)
+    captures = view.captures.items
+    disclosure = gate.disclose(
+        caller,
+        [found for capture in captures for found in capture.explanations],
+        [found.sample for capture in captures for found in capture.samples],
+    )
+    return trace_report(trace_id, view, next_cursor, disclosure)

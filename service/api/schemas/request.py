@@ -16,7 +16,7 @@ from service.api.schemas.discovery import RequestTest, request_test
 from service.api.schemas.explanation import ROLE, Explanation, SampleFields, explanation, sample_fields
 from service.api.schemas.flag import Flag, flag
 from service.coverage import blind_spots
-from service.store.read import requests
+from service.store.read import requests, traces
 
 
 class Sample(SampleFields):
@@ -171,11 +171,38 @@ class TracedRequests(Answer):
     )
 
 
+class TraceReport(Answer):
+    """One page of what is known of a trace. Clients choose trace ids: this is what they said."""
+
+    trace_id: str = Field(examples=["0af7651916cd43dd8448eb211c80319c"])
+    captures_total: int = Field(
+        description="How many of its requests were sampled, on all pages.", examples=[1]
+    )
+    truncated: bool = Field(
+        description="True when the trace has more samples than are read; later requests are left out."
+    )
+    captures: list[Capture] = Field(description="Newest first.")
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
+
+
 def report(view: requests.View, next_cursor: str | None, disclosure: Disclosure) -> RequestReport:
     """Return the answer for one request id, with texts and tokens only where the disclosure shows them."""
     return RequestReport(
         request_id=view.request_id,
         captures_total=view.captures_total,
+        captures=[_capture(capture, disclosure) for capture in view.captures.items],
+        next_cursor=next_cursor,
+    )
+
+
+def trace_report(
+    trace_id: str, view: traces.View, next_cursor: str | None, disclosure: Disclosure
+) -> TraceReport:
+    """Return the answer for one trace, with texts and tokens only where the disclosure shows them."""
+    return TraceReport(
+        trace_id=trace_id,
+        captures_total=view.captures_total,
+        truncated=view.truncated,
         captures=[_capture(capture, disclosure) for capture in view.captures.items],
         next_cursor=next_cursor,
     )

@@ -150,11 +150,16 @@ def get_request(
         return None
     found = names.list_captures(session, request_id, after, limits.captures + 1)
     page = found[: limits.captures]
-    query = select(Model.id, Model.name).where(Model.id.in_({name.model_id for name in page}))
-    models = {identity: model for identity, model in session.execute(query)}  # noqa: C416  # rows, typed
-    views = [_get_capture(session, name, models[name.model_id], limits.samples) for name in page]
+    views = list_views(session, page, limits.samples)
     last = page[-1] if len(found) > limits.captures else None
     return View(request_id, total, Page(views, Position(last.captured_at, last.capture) if last else None))
+
+
+def list_views(session: Session, page: Sequence[RequestName], samples: int) -> list[CaptureView]:
+    """Return the captures of these names, each with the first so many of its samples."""
+    query = select(Model.id, Model.name).where(Model.id.in_({name.model_id for name in page}))
+    models = {identity: model for identity, model in session.execute(query)}  # noqa: C416  # rows, typed
+    return [_get_capture(session, name, models[name.model_id], samples) for name in page]
 
 
 def _get_capture(session: Session, name: RequestName, model: str, limit: int) -> CaptureView:

@@ -21,6 +21,7 @@ OPERATIONS = {
     "/v1/explanations/0dc7e3b4-e191-43cc-b073-52fddcb77c21": ["explanations:read"],
     "/v1/requests?trace_id=0af7651916cd43dd8448eb211c80319c": ["explanations:read", "flags:read"],
     "/v1/requests/chat-1": ["explanations:read", "flags:read"],
+    "/v1/traces/0af7651916cd43dd8448eb211c80319c": ["explanations:read", "flags:read"],
     "/v1/flags": ["flags:read"],
     "/v1/discoveries": ["flags:read"],
     "/v1/incidents": ["flags:read"],

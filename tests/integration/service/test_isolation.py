@@ -357,6 +357,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "erasure_id": str(planted.erasure),
         "certificate_id": str(planted.certificate),
         "request_id": "chat-1",
+        "trace_id": TRACE,
         "digest": RUNS.digest,
         "subject_key": seed.SUBJECT,
     }
@@ -368,6 +369,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "erasure_id": str(uuid.uuid4()),
         "certificate_id": str(uuid.uuid4()),
         "request_id": "chat-9",
+        "trace_id": "e" * 32,
         "digest": "0" * 64,
         "subject_key": "0" * 32,
     }

@@ -388,6 +388,39 @@ def test_requests_are_found_by_their_trace(client: TestClient, sessions: Session
     assert first["last_captured_at"] == "2026-11-23T05:00:05Z"
 
 
+def test_one_call_tells_everything_of_a_trace(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    later = seed.START + dt.timedelta(seconds=5)
+    with sessions.begin() as session:
+        one, other = seed.add_model(session), seed.add_model(session, "other")
+        traced: dict[str, Any] = {"trace_id": TRACE_ID, "span_id": SPAN_ID}
+        seed.add_explanation(session, one, request_id="b", captured_at=later, concept="deception", **traced)
+        seed.add_explanation(session, one, request_id="a", position=0, **traced)
+        seed.add_explanation(session, one, request_id="a", position=1, **traced)
+        seed.add_explanation(session, other, request_id="a", captured_at=later, **traced)
+        seed.add_explanation(session, one, request_id="elsewhere", trace_id="d" * 32)
+        seed.add_explanation(session, one, request_id="untraced")
+    path, found, cursor = f"/v1/traces/{TRACE_ID}", [], None
+
+    while True:
+        params = {"limit": 2} | ({} if cursor is None else {"cursor": cursor})
+        answer = client.get(path, params=params, headers=admin).json()
+        assert (answer["trace_id"], answer["captures_total"], answer["truncated"]) == (TRACE_ID, 3, False)
+        found += answer["captures"]
+        cursor = answer["next_cursor"]
+        if cursor is None:
+            break
+
+    told = [(one["request_id"], one["model"], len(one["explanations"])) for one in found]
+    assert sorted(told) == [("a", "other", 1), ("a", "tiny", 2), ("b", "tiny", 1)]
+    assert told[-1] == ("a", "tiny", 2)  # the oldest
+    assert {one["text"] for capture in found for one in capture["explanations"]} == {seed.SECRET_TEXT}
+    missing = client.get(f"/v1/traces/{'e' * 32}", headers=admin)
+    assert (missing.status_code, missing.json()["code"]) == (404, "unknown_trace")
+    assert client.get("/v1/traces/x", headers=admin).status_code == 422
+
+
 def test_a_trace_that_nobody_named_has_no_requests_and_a_malformed_one_is_refused(
     client: TestClient, admin: Headers
 ) -> None:

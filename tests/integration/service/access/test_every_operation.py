@@ -37,6 +37,7 @@ CALLS = {
     "get_explanation": Call("/v1/explanations/{explanation}"),
     "list_requests": Call("/v1/requests?trace_id=0af7651916cd43dd8448eb211c80319c"),
     "get_request": Call("/v1/requests/chat-1"),
+    "get_trace": Call("/v1/traces/0af7651916cd43dd8448eb211c80319c"),
     "list_flags": Call(),
     "list_discoveries": Call(),
     "list_incidents": Call(),
@@ -81,7 +82,14 @@ CALLS = {
     "get_log_proof": Call("/v1/log/proof?explanation_id={explanation}"),
 }
 SHOWING_ACCESS = {"list_access_log", "list_access_rights", "look_up_subject", "get_subject"}
-SHOWING_TEXT = {"list_explanations", "get_explanation", "get_request", "get_incident", "get_subject"}
+SHOWING_TEXT = {
+    "list_explanations",
+    "get_explanation",
+    "get_request",
+    "get_trace",
+    "get_incident",
+    "get_subject",
+}
 READING_BY_BODY = {"look_up_subject"}
 NEEDING_PURPOSE = {"ask_for_erasure"}
 
@@ -256,7 +264,7 @@ def test_while_the_log_cannot_be_written_text_log_and_writes_fail_and_nothing_el
         "download_export",
         "ask_for_erasure",
     }
-    assert 'subtext_api_access_log_failures_total{action="read_text"} 4.0' in client.get("/metrics").text
+    assert 'subtext_api_access_log_failures_total{action="read_text"} 5.0' in client.get("/metrics").text
 
 
 def test_captures_of_before_identities_are_named_by_what_tells_them_apart(
