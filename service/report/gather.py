@@ -344,17 +344,22 @@ def _compliance(session: Session, period: Period, now: dt.datetime, covered: Cov
     return Section(
         heading="5 Compliance",
         text="What regulation may ask of this period. It is no legal assessment."
-        + ("" if listed else " No incident that was opened in this period is confirmed."),
-        figures=[
-            absent(
-                one.what.replace("_", " ").capitalize(),
-                "not available in this version",
-                period.call("coverage/statement"),
-            )
-            for one in covered.not_available
-        ],
+        + ("" if listed else " No incident that was opened in this period is confirmed.")
+        + f" Legal holds in force now that reach into the period: {len(covered.legal_holds)}."
+        + f" Retention runs that removed readings of it: {len(covered.removals)}.",
+        figures=_requests(covered, period.call("coverage/statement")),
         tables=[table] if listed else [],
     )
+
+
+def _requests(covered: CoverageStatement, call: str) -> list[Figure]:
+    """Return what people asked of the store: to erase, and to keep."""
+    asked = covered.erasures
+    return [
+        share("Open erasures, now", asked.open, asked.total, "requests for erasure ever made", call),
+        share("Erasures past their 30 days, now", asked.overdue, asked.open, "open erasures", call),
+        share("Erasures kept open by a legal hold, now", asked.held, asked.open, "open erasures", call),
+    ]
 
 
 def _impacts(session: Session, period: Period, found: DetectorList) -> Section:

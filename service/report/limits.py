@@ -95,7 +95,7 @@ def cannot_say(found: DetectorList) -> Section:
             _DENOMINATORS,
             "What was not sampled was not looked at; what the decoder cannot put into words is missing.",
             "What Alertmanager sent, silenced and resolved is in its own history.",
-            "Erasures are not in it: their absence here is no zero. Holds are in the coverage statement.",
+            "What was erased or removed is counted where its runs are, and is in no other figure any more.",
             "Nothing here is signed: whoever can write to the store can change what it says.",
         ],
     )

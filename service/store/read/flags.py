@@ -144,5 +144,5 @@ def _faithful(session: Session, wanted: Filter, views: Sequence[View]) -> list[V
         )
         .group_by(Flag.id)
     )
-    positions = dict(session.execute(query).tuples().all())
+    positions = {row[0]: row[1] for row in session.execute(query)}
     return [view for view in views if positions.get(view.flag.id, 0) >= view.flag.positions_required]

@@ -244,7 +244,7 @@ def test_an_explanation_names_the_versions_that_it_came_about_by(
         audited = seed.add_model(session)
         named = seed.add_explanation(session, audited, position=0)
         named.configuration_id = ids[OLD.kind, OLD.digest]
-        sample = session.get_one(Sample, named.sample_id)
+        sample = session.scalars(select(Sample).where(Sample.id == named.sample_id)).one()
         sample.configuration_id = ids[plugin.kind, plugin.digest]
         seed.add_explanation(session, audited, position=1, captured_at=seed.START - dt.timedelta(hours=1))
 

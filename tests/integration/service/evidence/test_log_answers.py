@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.evidence import entry, merkle, note
@@ -77,7 +78,7 @@ def test_a_proof_leads_from_the_entry_to_the_signed_root(
     assert seed.SECRET_TEXT not in answer.text
 
     with sessions.begin() as session:
-        session.get_one(Explanation, logged[1]).fve = 0.99
+        session.scalars(select(Explanation).where(Explanation.id == logged[1])).one().fve = 0.99
     assert client.get("/v1/log/proof", params=asked, headers=headers).json()["code"] == "not_in_log"
 
 

@@ -197,7 +197,11 @@ def test_a_flag_is_calibrated_by_the_positions_that_were_read_first_however_they
 
     with bench.sessions() as session:
         flag = session.scalars(select(Flag)).one()
-        read = select(Sample.position).join(Explanation).order_by(Explanation.created_at)
+        read = (
+            select(Sample.position)
+            .join(Explanation, Explanation.sample_id == Sample.id)
+            .order_by(Explanation.created_at)
+        )
         assert session.scalars(read).all() == order
     assert flag.status == ("calibrated" if first == "bomb" else "lead")
     assert (flag.positions_matched, flag.positions_verified) == (3 if first == "bomb" else 13, 16)

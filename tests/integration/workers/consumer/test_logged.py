@@ -39,6 +39,7 @@ NOT_OF_WORKERS = {
     Kind.RETENTION_VERSION,
     Kind.LEGAL_HOLD,
     Kind.LEGAL_HOLD_LIFT,
+    Kind.DELETION_CERTIFICATE,
 }
 DECODER = NewDecoder(
         model="m", d_model=8, name="m-l1", digest="d", layer=1, fve_baseline=0.5, shuffled_fve_p95=1e-7,
