@@ -8,6 +8,7 @@ Valkey, but not in cluster mode.
 
 import random
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -129,6 +130,8 @@ class StreamQueue:
         self.consumer = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         self._next_reclaim = 0.0
         self._is_server_known = False
+        self._lock = threading.Lock()
+        self._gone: set[bytes] = set()  # trimmed while they were ours, and pending no longer
 
     @property
     def stream(self) -> str:
@@ -167,9 +170,8 @@ class StreamQueue:
         if not ids:
             return 0
         # Not XACKDEL, which newer servers have: it does not tell which entries had been trimmed.
-        with self._redis.pipeline(transaction=True) as transaction:
-            self._add_settle(transaction, ids)
-            return _lost(transaction.execute())
+        with self._lock, self._redis.pipeline(transaction=True) as transaction:
+            return self._settle(transaction, ids)
 
     def dead_letter(self, entry: Entry, reason: str, error: str) -> Burial:
         """See Queue. The dead-letter stream is bounded; its oldest entries go first."""
@@ -178,10 +180,9 @@ class StreamQueue:
         }
         fields |= {streams.FIELD_REASON: reason.encode(), streams.FIELD_ERROR: error.encode()[:2000]}
         dead_stream = dead_letters.stream_of(self._settings.stream, Hop.WORKER, reason)
-        with self._redis.pipeline(transaction=True) as transaction:
+        with self._lock, self._redis.pipeline(transaction=True) as transaction:
             transaction.xadd(dead_stream, fields)
-            self._add_settle(transaction, [entry.id])
-            lost = _lost(transaction.execute())
+            lost = self._settle(transaction, [entry.id])
         try:
             trimmed = self._trim(dead_stream)
         except redis.RedisError:
@@ -193,10 +194,9 @@ class StreamQueue:
 
         Returns how many were no longer in the stream: 1 when it was trimmed meanwhile.
         """
-        with self._redis.pipeline(transaction=True) as transaction:
+        with self._lock, self._redis.pipeline(transaction=True) as transaction:
             transaction.xadd(stream, entry.fields)
-            self._add_settle(transaction, [entry.id])
-            return _lost(transaction.execute())
+            return self._settle(transaction, [entry.id])
 
     def dead_letter_fill(self) -> dict[tuple[str, str], float]:
         """See Queue."""
@@ -233,18 +233,22 @@ class StreamQueue:
         if not ids:
             return
         oldest, newest = min(ids, key=_order), max(ids, key=_order)
-        held = self._pending(start=oldest, end=newest, count=len(ids), consumer=self.consumer)
-        # Only those: claiming what another consumer took over would hand it to two at once.
-        if ours := [one["message_id"] for one in held if one["message_id"] in set(ids)]:
-            self._redis.xclaim(
-                self._settings.stream,
-                self._settings.group,
-                self.consumer,
-                min_idle_time=0,
-                message_ids=ours,
-                idle=0,
-                justid=True,
-            )
+        with self._lock:  # what is settled meanwhile would look as if it were gone
+            held = self._pending(start=oldest, end=newest, count=len(ids), consumer=self.consumer)
+            # Only those: claiming what another consumer took over would hand it to two at once.
+            ours = {one["message_id"] for one in held} & set(ids)
+            if ours:
+                claimed = self._redis.xclaim(
+                    self._settings.stream,
+                    self._settings.group,
+                    self.consumer,
+                    min_idle_time=0,
+                    message_ids=list(ours),
+                    idle=0,
+                    justid=True,
+                )
+                # XCLAIM takes what the stream has lost off the pending ones, so no XACK can tell of it.
+                self._gone |= ours - set(claimed)
 
     def release(self, deliveries: Mapping[bytes, int]) -> None:
         """See Queue."""
@@ -371,20 +375,19 @@ class StreamQueue:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    def _add_settle(self, transaction: Any, ids: Sequence[bytes]) -> None:
+    def _settle(self, transaction: Any, ids: Sequence[bytes]) -> int:
+        """Run the transaction with their settling at its end; return how many the stream had lost."""
         transaction.xack(self._settings.stream, self._settings.group, *ids)
         transaction.xdel(self._settings.stream, *ids)
+        acknowledged, deleted = map(int, transaction.execute()[-2:])
+        gone = self._gone.intersection(ids)
+        self._gone -= gone
+        return max(0, acknowledged - deleted) + len(gone)
 
 
 def _order(id_: bytes) -> tuple[int, ...]:
     """Return the place of an entry's id in its stream."""
     return tuple(map(int, id_.split(b"-")))
-
-
-def _lost(answers: Sequence[Any]) -> int:
-    """Return how many entries were pending and no longer in the stream; the answers end with both."""
-    acknowledged, deleted = answers[-2:]
-    return max(0, int(acknowledged) - int(deleted))
 
 
 def _entries_of(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:

@@ -69,6 +69,17 @@ def test_what_the_stream_lost_of_a_dead_workers_entries_is_told(client: redis.Re
     assert batch.trimmed == 1
 
 
+def test_what_the_stream_lost_before_a_renewal_is_told_when_it_is_settled(client: redis.Redis) -> None:
+    queue, entries = taken(client, 3)
+    ids = [entry.id for entry in entries]
+    client.xdel(STREAM, *ids[:2])
+    queue.keep_alive(ids)
+    queue.keep_alive(ids)
+
+    assert queue.settle(ids) == 2
+    assert queue.settle(ids) == 0
+
+
 def test_keeping_alive_takes_nothing_back_from_who_took_it_over(client: redis.Redis) -> None:
     slow, entries = taken(client, 2)
     slow.release({entries[0].id: 1})
