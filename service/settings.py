@@ -124,13 +124,37 @@ class LogSettings(CheckpointSettings):
         return self
 
 
-class KeeperSettings(StoreSettings):
+class ErasingSettings(StoreSettings):
+    """What carries out erasures needs, but for where Redis is."""
+
+    redis_password_file: Path | None = Field(default=None, description="instead of one in the URL")
+    erase_settle_seconds: float = Field(
+        default=600.0, ge=0, le=86_400, description="how long nothing more may be found before one is done"
+    )
+
+    @property
+    def redis_password(self) -> str | None:
+        """The password in its file; None without one. ValueError when it cannot be read."""
+        if self.redis_password_file is None:
+            return None
+        return read_secret("SUBTEXT_REDIS_PASSWORD_FILE", self.redis_password_file)
+
+    @model_validator(mode="after")
+    def _has_redis_password(self) -> Self:
+        _ = self.redis_password
+        return self
+
+
+class KeeperSettings(ErasingSettings):
     """What ``subtext keeper`` needs."""
 
     export_folder: Path = Field(description="of exports' files, which the service reads")
     export_days: float = Field(default=7.0, gt=0, le=366, description="until a file is deleted")
     export_signed_within_seconds: float = Field(
         default=300.0, gt=0, le=86_400, description="to wait for the log to sign an export's entry"
+    )
+    redis_url: SecretStr | None = Field(
+        default=None, description="of the streams that workers read; None: erasures wait"
     )
     http_host: str = Field(default="127.0.0.1", min_length=1)
     http_port: int = Field(default=8106, ge=0, le=65535)
@@ -153,26 +177,10 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-class EraseSettings(StoreSettings):
+class EraseSettings(ErasingSettings):
     """What ``subtext erase`` needs."""
 
     redis_url: SecretStr = Field(description="redis://host:port/0, of the streams that workers read")
-    redis_password_file: Path | None = Field(default=None, description="instead of one in the URL")
-    erase_settle_seconds: float = Field(
-        default=600.0, ge=0, le=86_400, description="how long nothing more may be found before one is done"
-    )
-
-    @property
-    def redis_password(self) -> str | None:
-        """The password in its file; None without one. ValueError when it cannot be read."""
-        if self.redis_password_file is None:
-            return None
-        return read_secret("SUBTEXT_REDIS_PASSWORD_FILE", self.redis_password_file)
-
-    @model_validator(mode="after")
-    def _has_redis_password(self) -> Self:
-        _ = self.redis_password
-        return self
 
 
 class ServiceSettings(SignInSettings, StoreSettings):

@@ -7,7 +7,6 @@ import structlog
 from procrastinate import App, JobContext, PsycopgConnector, RetryStrategy
 
 from service.keeper import tasks
-from service.keeper.metrics import KeeperMetrics
 from service.keeper.tasks import Keeping, Periodic
 from service.store.engine import driver_url
 from service.store.roles import QUEUE_SCHEMA
@@ -17,6 +16,7 @@ TAKE_UP: Final = "take_up_jobs"
 CLEAR: Final = "clear_jobs"
 _CONNECTIONS: Final = 4
 _KEPT_HOURS: Final = 24 * 30
+_AGAIN_SECONDS: Final = 600
 _BY_OURSELVES: Final = (TAKE_UP, CLEAR)
 
 log = structlog.get_logger(__name__)
@@ -27,15 +27,15 @@ def job_names() -> list[str]:
     return [tasks.MAKE_EXPORT, *(one.name for one in tasks.PERIODIC), *_BY_OURSELVES]
 
 
-def build(url: str, keeping: Keeping, metrics: KeeperMetrics, lost_after_seconds: float) -> App:
+def build(url: str, keeping: Keeping, lost_after_seconds: float) -> App:
     """Return the queue over this database; nothing connects before it is opened.
 
     A process that has not told of itself for ``lost_after_seconds`` is gone, and its jobs are taken up.
     """
-    app = App(connector=_connector(url))
-    _add_made_to_order(app, keeping, metrics)
+    app, metrics = App(connector=_connector(url)), keeping.metrics
+    _add_made_to_order(app, keeping)
     for one in tasks.PERIODIC:
-        _add_periodic(app, one, keeping, metrics)
+        _add_periodic(app, one, keeping)
 
     @app.periodic(cron="* * * * *")
     @app.task(name=TAKE_UP, queue=QUEUE, queueing_lock=TAKE_UP, pass_context=True)
@@ -70,13 +70,13 @@ def _connector(url: str) -> PsycopgConnector:
     )
 
 
-def _add_made_to_order(app: App, keeping: Keeping, metrics: KeeperMetrics) -> None:
+def _add_made_to_order(app: App, keeping: Keeping) -> None:
     retry = RetryStrategy(max_attempts=tasks.MOST_TRIES, exponential_wait=4)
 
     @app.task(name=tasks.MAKE_EXPORT, queue=QUEUE, retry=retry, pass_context=True)
     def make_export(context: JobContext, export: str) -> None:
         try:
-            with metrics.run(tasks.MAKE_EXPORT):
+            with keeping.metrics.run(tasks.MAKE_EXPORT):
                 tasks.make_export(keeping, export)
         except Exception as error:
             if context.job.attempts + 1 >= tasks.MOST_TRIES:
@@ -84,12 +84,14 @@ def _add_made_to_order(app: App, keeping: Keeping, metrics: KeeperMetrics) -> No
             raise
 
 
-def _add_periodic(app: App, one: Periodic, keeping: Keeping, metrics: KeeperMetrics) -> None:
+def _add_periodic(app: App, one: Periodic, keeping: Keeping) -> None:
     # Never two at once, and none waits behind another that waits: the next one is due anyway.
+    retry = RetryStrategy(max_attempts=one.tries - 1, wait=_AGAIN_SECONDS) if one.tries > 1 else False
+
     @app.periodic(cron=one.cron)
-    @app.task(name=one.name, queue=QUEUE, lock=one.name, queueing_lock=one.name)
+    @app.task(name=one.name, queue=QUEUE, lock=one.name, queueing_lock=one.name, retry=retry)
     def run(timestamp: int) -> None:
-        with metrics.run(one.name):
+        with keeping.metrics.run(one.name):
             one.run(keeping, dt.datetime.fromtimestamp(timestamp, dt.UTC))
 
 

@@ -1,4 +1,4 @@
-"""Every metric of `subtext keeper`. Labels are names of jobs, of which there are as many as registered."""
+"""Every metric of `subtext keeper`. `task` is the name of a job; Prometheus has its own use for `job`."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -7,8 +7,12 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-OUTCOMES: Final = ("done", "failed")
+OUTCOMES: Final = ("done", "unfinished", "failed")
 _BUCKETS: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
+
+
+class UnfinishedError(RuntimeError):
+    """A job did some of its work, harms nobody, and is to be tried again."""
 
 
 class KeeperMetrics:
@@ -20,25 +24,30 @@ class KeeperMetrics:
         self._runs = Counter(
             "subtext_keeper_runs",
             "Runs of a job that ended; one that failed is tried again",
-            ["job", "outcome"],
+            ["task", "outcome"],
             registry=registry,
         )
         self._seconds = Histogram(
             "subtext_keeper_run_seconds",
             "How long a run of a job took",
-            ["job"],
+            ["task"],
             buckets=_BUCKETS,
             registry=registry,
         )
         self._done_at = Gauge(
             "subtext_keeper_last_done_timestamp_seconds",
             "When a job last ended well; 0 before it did since the start",
-            ["job"],
+            ["task"],
             registry=registry,
         )
         self.taken_up = Counter(
             "subtext_keeper_jobs_taken_up",
             "Jobs that were taken up again because the process that ran them is gone",
+            registry=registry,
+        )
+        self.erasures_without_redis = Gauge(
+            "subtext_keeper_erasures_without_redis",
+            "Open requests for erasure that wait because SUBTEXT_REDIS_URL is not set; 0 where it is",
             registry=registry,
         )
         for job in jobs:
@@ -56,6 +65,9 @@ class KeeperMetrics:
             yield
             outcome = "done"
             self._done_at.labels(job).set_to_current_time()
+        except UnfinishedError:
+            outcome = "unfinished"
+            raise
         finally:
             self._runs.labels(job, outcome).inc()
             self._seconds.labels(job).observe(time.monotonic() - began)

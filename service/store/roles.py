@@ -6,7 +6,8 @@ A role belongs to the whole server, a grant to one database.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, text
@@ -215,15 +216,24 @@ _ERASED: Final = (
 KEEPER_GRANTS: Final[Mapping[str, Sequence[str]]] = {
     **dict.fromkeys(GRANTS[READER], ("SELECT",)),
     **dict.fromkeys(_ERASED, ("SELECT", "DELETE")),
-    # An export says whose keys there were; by what a key is known it never does.
-    "api_keys": [
-        "SELECT (id, name, scopes, role, models, tenant_id)",
-        "SELECT (created_at, expires_at, revoked_at, last_used_at)",
-    ],
+    # By what somebody is known is nobody's business but the service's.
+    "api_keys": [],
+    "sessions": [],
     "vectors": ["SELECT", "DELETE"],
     "vector_keys": [],
-    "exports": ["SELECT", "UPDATE"],
-    "retention_runs": ["SELECT", "INSERT", "UPDATE"],
+    # Not who asked for what.
+    "exports": [
+        "SELECT",
+        "UPDATE (state, attempts, finished_at, expires_at)",
+        "UPDATE (bytes, sha256, rows, withheld, problem)",
+    ],
+    # Without a beginning of its own choice.
+    "retention_runs": [
+        "SELECT",
+        "INSERT (id, model_id, version_id, captured_before, checkpoint_size, removed)",
+        "INSERT (first_captured_at, last_captured_at, finished_at)",
+        "UPDATE (removed, first_captured_at, last_captured_at, finished_at)",
+    ],
     "deletion_certificates": ["SELECT", "INSERT"],
     **ERASING,
 }
@@ -364,8 +374,22 @@ def _grant_queue(connection: Connection) -> None:
     connection.execute(text(f"GRANT USAGE ON SCHEMA {QUEUE_SCHEMA} TO {KEEPER}"))
     connection.execute(text(f"GRANT {rights} ON ALL TABLES IN SCHEMA {QUEUE_SCHEMA} TO {KEEPER}"))
     connection.execute(text(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {QUEUE_SCHEMA} TO {KEEPER}"))
-    # What an export holds is what the reader meets.
-    _let_step_down(connection, KEEPER)
+    _let_keeper_step_down(connection)
+
+
+def _let_keeper_step_down(connection: Connection) -> None:
+    """Let the keeper become the reader while it makes an export, and have none of its rights before.
+
+    Else it could begin sessions, place holds, and read by what a key is known.
+    """
+    is_by_grant = _is(connection, "current_setting('server_version_num')::int >= 160000")
+    apart = f"GRANT {READER} TO {KEEPER} WITH INHERIT FALSE, SET TRUE"
+    statements = (
+        [apart] if is_by_grant else [f"ALTER ROLE {KEEPER} NOINHERIT", f"GRANT {READER} TO {KEEPER}"]
+    )
+    with _refusable(connection):
+        for statement in statements:
+            connection.execute(text(statement))
 
 
 def _move_tables(connection: Connection, schema: str, owners: Mapping[str, str]) -> None:
@@ -430,12 +454,8 @@ def _create(connection: Connection, role: str) -> None:
 
 def _can_create(connection: Connection, role: str) -> bool:
     """Create the role if this login may, and tell whether it is there."""
-    try:
-        with connection.begin_nested():
-            _create(connection, role)
-    except ProgrammingError as error:
-        if getattr(error.orig, "sqlstate", None) != _NOT_ALLOWED:
-            raise
+    with _refusable(connection):
+        _create(connection, role)
     return _is_known(connection, role)
 
 
@@ -443,9 +463,16 @@ def _let_step_down(connection: Connection, login: str) -> None:
     """Let a login that owns all become the reader while it answers somebody, if this login may say so."""
     if _is(connection, f"pg_has_role(:login, :role, {scope.MAY_BECOME})", login=login, role=READER):
         return
+    with _refusable(connection):
+        connection.execute(text(f"GRANT {READER} TO {_quoted(connection, login)}"))
+
+
+@contextmanager
+def _refusable(connection: Connection) -> Iterator[None]:
+    """Undo the block, and go on, where the login is not allowed to do what it does."""
     try:
         with connection.begin_nested():
-            connection.execute(text(f"GRANT {READER} TO {_quoted(connection, login)}"))
+            yield
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) != _NOT_ALLOWED:
             raise

@@ -80,7 +80,7 @@ def test_a_job_whose_process_was_killed_is_taken_up_by_the_next(
     assert desk.check(export).findings == []
     assert jobs(database_url) == []  # done ones are deleted
     assert "subtext_keeper_jobs_taken_up_total 1.0" in shown
-    assert 'subtext_keeper_runs_total{job="expire_exports",outcome="failed"} 0.0' in shown
+    assert 'subtext_keeper_runs_total{outcome="failed",task="expire_exports"} 0.0' in shown
 
 
 def is_sealed(url: str, export: uuid.UUID) -> bool:
