@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.evidence.payloads import Kind
 from service.evidence.tombstones import Reason
+from service.retention import holds
 from service.store.erasure import access
 from service.store.erasure.bury import bury, find_places
 from service.store.erasure.standing import Span, Standing, list_subjects, of_subjects, read_standing
@@ -97,10 +98,16 @@ def erase_subjects(
     authority: uuid.UUID,
     within: Span | None = None,
 ) -> Erased:
-    """Erase these explanations of the subjects, and what of the subjects has no explanation any more."""
+    """Erase these explanations of the subjects, and what of the subjects has no explanation any more.
+
+    A subject stays whole where a legal hold covers what stands on it. The caller passes no explanation that
+    a hold covers.
+    """
     tenant = scope.tenant_of(session)
+    holds.freeze(session)
     lock_captures(session, subjects)
-    standings = read_standing(session, tenant, subjects, ids, within)
+    held = _list_held(session, tenant, subjects)
+    standings = read_standing(session, tenant, [one for one in subjects if one not in held], ids, within)
     naming = _list_naming(session, tenant, standings, ids, reason)
     # All that an entry was found for: what waits keeps its whole subject, whose other rows then stay too.
     wanted = {one for standing in standings for one in standing.commitments()}
@@ -109,7 +116,7 @@ def erase_subjects(
     going = _without_waiting(standings, naming, places.waiting, tenant)
     erased = Erased(waiting=len(standings) - len(going)) + _delete(session, going, within)
     captures = _gone_captures(session, tenant, going)
-    names = _run(session, RequestName, RequestName.tenant_id == tenant, RequestName.capture.in_(captures))
+    names = _forget(session, tenant, captures)
     named = {one for standing in going for one in standing.named()} | captures
     shrinking = [entry for entry in naming if entry.names & named]
     access.take_out(session, shrinking, named)
@@ -142,10 +149,20 @@ def forget_captures(session: Session, captures: Sequence[uuid.UUID], *, authorit
         reason=Reason.ERASURE,
         authority=authority,
     )
-    names = _run(session, RequestName, RequestName.tenant_id == tenant, RequestName.capture.in_(gone))
+    names = _forget(session, tenant, gone)
     return Erased(
         request_names=names, access_entries=len(shrinking), log_entries=buried, waiting=len(waiting)
     )
+
+
+def _list_held(session: Session, tenant: uuid.UUID, subjects: Sequence[Subject]) -> set[Subject]:
+    """Return the subjects of which a hold covers a flag, an incident or a test, and others like them."""
+    found = set()
+    for table in holds.STANDING:
+        unit = (table.model_id, table.decoder_id, table.capture_id, table.request_id, table.layer)
+        query = select(*unit).where(of_subjects(table, tenant, subjects), holds.covers_standing(table))
+        found |= {Subject(*row) for row in session.execute(query)}
+    return found
 
 
 def _list_naming(
@@ -222,6 +239,12 @@ def _gone_captures(session: Session, tenant: uuid.UUID, going: Sequence[Standing
         for model_id, capture_id, request_id in session.execute(query)
     }
     return keys.keys() - left
+
+
+def _forget(session: Session, tenant: uuid.UUID, captures: Collection[uuid.UUID]) -> int:
+    """Delete the names of captures, but for those under a hold."""
+    mine = (RequestName.tenant_id == tenant, RequestName.capture.in_(captures))
+    return _run(session, RequestName, *mine, ~holds.covers_names())
 
 
 def _key(subject: Subject, tenant: uuid.UUID) -> uuid.UUID:

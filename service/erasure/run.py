@@ -14,14 +14,14 @@ from typing import Any, Final, NamedTuple
 
 import redis
 import structlog
-from sqlalchemy import ColumnElement, delete, exists, func, not_, or_, select, tuple_, union
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select, tuple_, union
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.erasure import streams
-from service.erasure.extensions import ERASERS, FREEZERS, stays
 from service.erasure.rows import AT_ONCE, Erased, erase_explanations, erase_subjects, forget_captures
 from service.erasure.target import Target
 from service.evidence.tombstones import Reason
+from service.retention import holds
 from service.store.erasure import requests
 from service.store.erasure.standing import Span
 from service.store.erasure.tables import Erasure, ErasureScope
@@ -29,10 +29,7 @@ from service.store.tables import (
     CanaryFlag,
     CanaryReading,
     Explanation,
-    Flag,
-    Incident,
     RequestName,
-    RequestTest,
     Sample,
 )
 from service.store.tenants import scope
@@ -41,7 +38,7 @@ from service.store.write.flags import Subject
 log = structlog.get_logger(__name__)
 SETTLE_SECONDS: Final = 600.0
 """Longer than a worker holds a batch, or a sidecar a row that it can hand over."""
-_STANDING: Final = (Flag, Incident, RequestTest)
+
 
 Sessions = sessionmaker[Session]
 
@@ -128,19 +125,15 @@ class Sweep:
                 self._note(session, {"stream_entries": self._entries})
         for branch in self.target.branches(Sample):
             self._explanations(branch)
-        for table in _STANDING:
+        for table in holds.STANDING:
             for branch in self.target.branches(table):
                 self._subjects(table, branch)
         self._rest()
-        for eraser in ERASERS:
-            with self._begin() as session:
-                self._note(session, {eraser.__module__: eraser(session, self.target)})
 
     @contextmanager
     def _begin(self) -> Iterator[Session]:
         with _transaction(self.sessions, self.target) as session:
-            for freeze in FREEZERS:
-                freeze(session)
+            holds.freeze(session)
             yield session
 
     def _note(self, session: Session, counts: dict[str, int]) -> None:
@@ -163,7 +156,7 @@ class Sweep:
                 Sample,
                 (Sample.id == Explanation.sample_id) & (Sample.captured_at == Explanation.captured_at),
             )
-            .where(branch, *map(not_, stays(Sample)))
+            .where(branch, ~holds.covers_evidence())
             .order_by(Explanation.captured_at, Explanation.id)
             .limit(self._at_once)
         )
@@ -189,7 +182,7 @@ class Sweep:
         unit = (table.model_id, table.decoder_id, table.capture_id, table.request_id, table.layer)
         query = (
             select(table.id, *unit)
-            .where(branch, *map(not_, stays(table)))
+            .where(branch, ~holds.covers_standing(table))
             .order_by(table.id)
             .limit(self._at_once)
         )
@@ -212,7 +205,7 @@ class Sweep:
         for branch in self.target.branches(Sample):
             with self._begin() as session:
                 gone = session.execute(
-                    delete(Sample).where(branch, ~is_read, *map(not_, stays(Sample))).returning(Sample.id),
+                    delete(Sample).where(branch, ~is_read, ~holds.covers_evidence()).returning(Sample.id),
                     execution_options={"synchronize_session": False},
                 ).all()
                 self._note(session, {"samples": len(gone)})
@@ -223,7 +216,7 @@ class Sweep:
             with self._begin() as session:
                 gone_rows = session.execute(
                     delete(table)
-                    .where(table.tenant_id == self.target.tenant, condition)
+                    .where(table.tenant_id == self.target.tenant, condition, ~holds.covers_canaries(table))
                     .returning(table.capture_id),
                     execution_options={"synchronize_session": False},
                 ).all()
@@ -236,7 +229,12 @@ class Sweep:
         has_sample = exists().where(
             of_capture, Sample.model_id == RequestName.model_id, Sample.request_id == RequestName.request_id
         )
-        query = select(RequestName.capture).where(condition, ~has_sample).distinct().limit(self._at_once)
+        query = (
+            select(RequestName.capture)
+            .where(condition, ~has_sample, ~holds.covers_names())
+            .distinct()
+            .limit(self._at_once)
+        )
         while True:
             with self._begin() as session:
                 captures = list(session.scalars(query))
@@ -257,16 +255,40 @@ class Sweep:
                 return []
 
     def count_held(self) -> int:
-        """Return how many explanations are the target's and must stay."""
-        keeping = stays(Sample)
-        if not keeping:
-            return 0
-        ids = [
+        """Return how many rows are the target's and must stay."""
+        with _transaction(self.sessions, self.target) as session:
+            return sum(session.execute(one).scalar_one() for one in self._held())
+
+    def _held(self) -> Iterator[Select[int]]:
+        """Yield the counts of explanations, samples that nobody read, what stands, names and canaries."""
+        branches = self.target.branches(Sample)
+        read = [
             select(Explanation.id)
             .join(Sample, Sample.id == Explanation.sample_id)
-            .where(branch, or_(*keeping))
-            for branch in self.target.branches(Sample)
+            .where(branch, holds.covers_evidence())
+            for branch in branches
         ]
-        with _transaction(self.sessions, self.target) as session:
-            count = select(func.count()).select_from(union(*ids).subquery())
-            return session.execute(count).scalar_one()
+        is_read = exists().where(Explanation.sample_id == Sample.id)
+        unread = [select(Sample.id).where(one, ~is_read, holds.covers_evidence()) for one in branches]
+        yield _count(union(*read))
+        yield _count(union(*unread))
+        for table in holds.STANDING:
+            standing = [
+                select(table.id).where(one, holds.covers_standing(table))
+                for one in self.target.branches(table)
+            ]
+            if standing:
+                yield _count(union(*standing))
+        names = self.target.names()
+        if names is not None:
+            held = select(RequestName.name, RequestName.capture).where(names, holds.covers_names())
+            yield _count(held)
+        for canaries, condition in self._canaries():
+            mine = canaries.tenant_id == self.target.tenant
+            yield _count(
+                select(canaries.capture_id).where(mine, condition, holds.covers_canaries(canaries))
+            )
+
+
+def _count(query: Any) -> Select[int]:
+    return select(func.count()).select_from(query.subquery())

@@ -45,7 +45,10 @@ class Erasure(Answer):
         "`log_entries` are entries of the evidence log that tombstones cover now.",
         examples=[{"explanations": 12, "samples": 12, "log_entries": 14}],
     )
-    held: int = Field(description="Explanations that a legal hold keeps, at the last look.", examples=[0])
+    held: int = Field(
+        description="Rows that a legal hold keeps, at the last look.",
+        examples=[0],
+    )
     commitment: str = Field(description="Hexadecimal; the certificate's salt opens it.")
 
 

@@ -58,6 +58,6 @@ class Erasure(OfTenant, Base):
     commitment: Mapped[bytes] = mapped_column(BYTEA)  # to scope and identifier, by the certificate's salt
     state: Mapped[str] = mapped_column(server_default=text("'open'"))  # an ErasureState
     counts: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))  # what went
-    held: Mapped[int] = mapped_column(server_default=text("0"))  # explanations that a legal hold keeps
+    held: Mapped[int] = mapped_column(server_default=text("0"))  # rows that a legal hold keeps
     clean_since: Mapped[dt.datetime | None]  # since when every sweep found nothing more
     finished_at: Mapped[dt.datetime | None]

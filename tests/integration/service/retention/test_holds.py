@@ -89,9 +89,9 @@ def test_a_hold_covers_whole_captures_that_fit_all_of_its_criteria(
     assert covered(session) == expected
     is_first = "first" in expected
     for table, condition in (
-        (Flag, holds.covers_flags()),
-        (Incident, holds.covers_incidents()),
-        (RequestTest, holds.covers_tests()),
+        (Flag, holds.covers_standing(Flag)),
+        (Incident, holds.covers_standing(Incident)),
+        (RequestTest, holds.covers_standing(RequestTest)),
     ):
         found = set(session.scalars(select(table.request_id).where(condition)))
         assert ("first" in found, found <= expected) == (is_first, True), table
