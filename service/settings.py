@@ -162,6 +162,15 @@ class EraseSettings(StoreSettings):
         default=600.0, ge=0, le=86_400, description="how long nothing more may be found before one is done"
     )
 
+    export_folder: Path | None = Field(
+        default=None, description="of exports' files; none: erasures of a tenant with exports wait"
+    )
+
+    @field_validator("export_folder")
+    @classmethod
+    def _has_exports(cls, folder: Path | None) -> Path | None:
+        return None if folder is None else _existing(folder)
+
     @property
     def redis_password(self) -> str | None:
         """The password in its file; None without one. ValueError when it cannot be read."""

@@ -7,7 +7,7 @@ yet stays, with its whole subject, until `subtext log` has given it one.
 
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, cast
 
 from sqlalchemy import ColumnElement, CursorResult, delete, exists, select
@@ -35,6 +35,7 @@ from service.store.tables import (
     WebhookMessage,
 )
 from service.store.tenants import scope
+from service.store.vectors import rows as vectors
 from service.store.write.flags import Subject, change_flag
 from service.store.write.readings import lock_captures
 
@@ -56,17 +57,26 @@ class Erased:
     incidents: int = 0
     incident_events: int = 0
     request_tests: int = 0
+    vectors: int = 0
     access_entries: int = 0
     """Entries of the access log from which ids were taken."""
     log_entries: int = 0
     """That tombstones cover now."""
     waiting: int = 0
     """Subjects that stay for now, since an entry of theirs has no place in the log yet."""
+    ids: tuple[uuid.UUID, ...] = field(default=(), compare=False)
+    """Of what went, and of captures of which nothing is left: what an export may name."""
 
     def __add__(self, other: "Erased") -> "Erased":
         """Return both together."""
         names = [one.name for one in fields(self)]
         return Erased(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def counts(self) -> dict[str, int]:
+        """Return by kind how many rows went."""
+        rows = asdict(self)
+        del rows["waiting"], rows["ids"]
+        return rows
 
 
 def erase_explanations(
@@ -128,7 +138,12 @@ def erase_subjects(
         reason=reason,
         authority=authority,
     )
-    return erased + Erased(request_names=names, access_entries=len(shrinking), log_entries=buried)
+    return erased + Erased(
+        request_names=names,
+        access_entries=len(shrinking),
+        log_entries=buried,
+        ids=tuple(captures.union(*(one.gone() for one in going))),
+    )
 
 
 def forget_captures(session: Session, captures: Sequence[uuid.UUID], *, authority: uuid.UUID) -> Erased:
@@ -151,7 +166,11 @@ def forget_captures(session: Session, captures: Sequence[uuid.UUID], *, authorit
     )
     names = _forget(session, tenant, gone)
     return Erased(
-        request_names=names, access_entries=len(shrinking), log_entries=buried, waiting=len(waiting)
+        request_names=names,
+        access_entries=len(shrinking),
+        log_entries=buried,
+        waiting=len(waiting),
+        ids=tuple(gone),
     )
 
 
@@ -205,21 +224,24 @@ def _delete(session: Session, going: Sequence[Standing], within: Span | None) ->
     _run(session, WebhookMessage, WebhookMessage.event_id.in_(events))
     # By foreign keys what leads to others goes first.
     incidents = [id_ for one in going for id_ in one.incidents]
-    erased = {
-        "incident_events": _run(session, IncidentEvent, IncidentEvent.id.in_(events)),
-        "incidents": _run(session, Incident, Incident.id.in_(incidents)),
-        "flags": _run(session, Flag, Flag.id.in_([row.key for one in going for row in one.flags])),
-        "request_tests": _run(
+    erased = Erased(
+        incident_events=_run(session, IncidentEvent, IncidentEvent.id.in_(events)),
+        incidents=_run(session, Incident, Incident.id.in_(incidents)),
+        flags=_run(session, Flag, Flag.id.in_([row.key for one in going for row in one.flags])),
+        request_tests=_run(
             session, RequestTest, RequestTest.id.in_([id_ for one in going for id_ in one.tests])
         ),
-        "concept_matches": _run(session, ConceptMatch, ConceptMatch.explanation_id.in_(explanations)),
-        "explanations": _run(session, Explanation, Explanation.id.in_(explanations), *then),
-        "samples": _delete_samples(session, [id_ for one in going for id_ in one.samples], within),
-    }
+        concept_matches=_run(session, ConceptMatch, ConceptMatch.explanation_id.in_(explanations)),
+        explanations=_run(session, Explanation, Explanation.id.in_(explanations), *then),
+    )
+    samples = [id_ for one in going for id_ in one.samples]
+    gone = _delete_samples(session, samples, within)
+    left = set(session.scalars(select(Sample.id).where(Sample.id.in_(samples))))
+    kept = vectors.delete_for(session, [one for one in samples if one not in left])
     changed = [change_flag(session, *flag) for one in going for flag in one.changed_flags]
     commitments = [one for one in changed if one is not None]
     add_pending(session, Kind.FLAG, commitments)
-    return Erased(**erased, flags_changed=len(commitments))
+    return erased + Erased(samples=gone, vectors=kept, flags_changed=len(commitments))
 
 
 def _delete_samples(session: Session, samples: Sequence[uuid.UUID], within: Span | None) -> int:

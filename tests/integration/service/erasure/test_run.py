@@ -46,11 +46,11 @@ def ask(sessions: Sessions, scope: ErasureScope, identifier: str | None) -> uuid
         return requests.ask(session, scope, identifier, ACTOR)[0]
 
 
-def finish(sessions: Sessions, streams: redis.Redis, log: Log, **options: int) -> None:
+def finish(sessions: Sessions, streams: redis.Redis, log: Log, at_once: int = 500) -> None:
     """Sweep until all is done; the log gives what waits its place in between."""
     for _ in range(5):
         log.sign()
-        if run(sessions, streams, settle_seconds=0, **options).open == 0:
+        if run(sessions, streams, settle_seconds=0, at_once=at_once).open == 0:
             return
     pytest.fail("there is an erasure that no sweep brings to its end")
 
