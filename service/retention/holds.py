@@ -7,7 +7,7 @@ else a hold that is placed meanwhile would come too late for rows that it covers
 import datetime as dt
 import uuid
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, and_, exists, func, or_, select, true
 from sqlalchemy.orm import Session, aliased
@@ -139,10 +139,9 @@ def _covers(
             _unset_or(hold.captured_to, first < hold.captured_to),
             _unset_or(hold.capture_id, hold.capture_id == owner.capture_id),
             _unset_or(hold.request_names, _has_name(owner, hold)),
-            _unset_or(hold.trace_id, _has_trace(owner, hold)),
+            _unset_or(hold.trace_id, _has(owner, hold, "trace_id")),
             _unset_or(hold.concept, _has_concept(owner, hold)),
-            # `hold.subject` joins them with `samples.subject`. Until then one would cover too much, not too
-            # little.
+            _unset_or(hold.subject, _has(owner, hold, "subject")),
         )
         .correlate(owner)
     )
@@ -162,11 +161,12 @@ def _has_name(owner: _OfCapture, hold: _Holds) -> ColumnElement[bool]:
     return or_(owner.request_id == func.any(hold.request_names), named)
 
 
-def _has_trace(owner: _OfCapture, hold: _Holds) -> ColumnElement[bool]:
+def _has(owner: _OfCapture, hold: _Holds, column: Literal["trace_id", "subject"]) -> ColumnElement[bool]:
+    """Return the condition that a sample of the capture has what the hold says, as only samples have it."""
     sample = aliased(Sample)
     return exists(
         select(sample.id)
-        .where(sample.trace_id == hold.trace_id, _is_same_capture(sample, owner))
+        .where(getattr(sample, column) == getattr(hold, column), _is_same_capture(sample, owner))
         .correlate(owner, hold)
     )
 

