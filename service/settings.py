@@ -181,6 +181,14 @@ class EraseSettings(ErasingSettings):
     """What ``subtext erase`` needs."""
 
     redis_url: SecretStr = Field(description="redis://host:port/0, of the streams that workers read")
+    export_folder: Path | None = Field(
+        default=None, description="of exports' files; none: erasures of a tenant with exports wait"
+    )
+
+    @field_validator("export_folder")
+    @classmethod
+    def _has_exports(cls, folder: Path | None) -> Path | None:
+        return None if folder is None else _existing(folder)
 
 
 class ServiceSettings(SignInSettings, StoreSettings):

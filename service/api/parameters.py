@@ -81,6 +81,14 @@ TraceIdInPath = Annotated[
         examples=["0af7651916cd43dd8448eb211c80319c"],
     ),
 ]
+SubjectKey = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9a-f]{32}$",
+        description="A subject key: 32 hexadecimal digits in lower case.",
+        examples=["5aedc0a1f3ff2a4e6a1e0f6c7d1f9b22"],
+    ),
+]
 Fidelity = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
 Layer = Annotated[int, Field(ge=0, le=_MAX_LAYER)]
 Cursor = Annotated[str, Field(min_length=1, max_length=CURSOR_LENGTH)]

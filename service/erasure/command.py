@@ -28,7 +28,8 @@ def run(argv: list[str]) -> int:
         description="Carry out every open request for erasure, in tables, streams and dead letters. It may"
         " be killed and run again. What a legal hold keeps leaves a request open. Settings:"
         " SUBTEXT_DATABASE_URL, SUBTEXT_REDIS_URL, SUBTEXT_REDIS_PASSWORD_FILE,"
-        " SUBTEXT_ERASE_SETTLE_SECONDS, SUBTEXT_LOG_LEVEL.",
+        " SUBTEXT_ERASE_SETTLE_SECONDS, SUBTEXT_EXPORT_FOLDER,"
+        " SUBTEXT_LOG_LEVEL.",
     )
     parser.add_argument("--once", action="store_true", help="sweep once; exit 1 when something stays open")
     options = parser.parse_args(argv)
@@ -57,7 +58,12 @@ def _sweep(settings: EraseSettings, *, is_once: bool) -> int:
     sessions = session_factory(engine)
     try:
         while True:
-            swept = erasure.run(sessions, client, settle_seconds=settings.erase_settle_seconds)
+            swept = erasure.run(
+                sessions,
+                client,
+                settle_seconds=settings.erase_settle_seconds,
+                exports=settings.export_folder,
+            )
             if not swept.open:
                 return 0
             if is_once:

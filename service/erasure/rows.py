@@ -7,7 +7,7 @@ yet stays, with its whole subject, until `subtext log` has given it one.
 
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, cast
 
 from sqlalchemy import ColumnElement, CursorResult, delete, exists, select
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.evidence.payloads import Kind
 from service.evidence.tombstones import Reason
+from service.retention import holds
 from service.store.erasure import access
 from service.store.erasure.bury import bury, find_places
 from service.store.erasure.standing import Span, Standing, list_subjects, of_subjects, read_standing
@@ -34,6 +35,7 @@ from service.store.tables import (
     WebhookMessage,
 )
 from service.store.tenants import scope
+from service.store.vectors import rows as vectors
 from service.store.write.flags import Subject, change_flag
 from service.store.write.readings import lock_captures
 
@@ -55,17 +57,26 @@ class Erased:
     incidents: int = 0
     incident_events: int = 0
     request_tests: int = 0
+    vectors: int = 0
     access_entries: int = 0
     """Entries of the access log from which ids were taken."""
     log_entries: int = 0
     """That tombstones cover now."""
     waiting: int = 0
     """Subjects that stay for now, since an entry of theirs has no place in the log yet."""
+    ids: tuple[uuid.UUID, ...] = field(default=(), compare=False)
+    """Of what went, and of captures of which nothing is left: what an export may name."""
 
     def __add__(self, other: "Erased") -> "Erased":
         """Return both together."""
         names = [one.name for one in fields(self)]
         return Erased(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def counts(self) -> dict[str, int]:
+        """Return by kind how many rows went."""
+        rows = asdict(self)
+        del rows["waiting"], rows["ids"]
+        return rows
 
 
 def erase_explanations(
@@ -97,10 +108,16 @@ def erase_subjects(
     authority: uuid.UUID,
     within: Span | None = None,
 ) -> Erased:
-    """Erase these explanations of the subjects, and what of the subjects has no explanation any more."""
+    """Erase these explanations of the subjects, and what of the subjects has no explanation any more.
+
+    A subject stays whole where a legal hold covers what stands on it. The caller passes no explanation that
+    a hold covers.
+    """
     tenant = scope.tenant_of(session)
+    holds.freeze(session)
     lock_captures(session, subjects)
-    standings = read_standing(session, tenant, subjects, ids, within)
+    held = _list_held(session, tenant, subjects)
+    standings = read_standing(session, tenant, [one for one in subjects if one not in held], ids, within)
     naming = _list_naming(session, tenant, standings, ids, reason)
     # All that an entry was found for: what waits keeps its whole subject, whose other rows then stay too.
     wanted = {one for standing in standings for one in standing.commitments()}
@@ -109,7 +126,7 @@ def erase_subjects(
     going = _without_waiting(standings, naming, places.waiting, tenant)
     erased = Erased(waiting=len(standings) - len(going)) + _delete(session, going, within)
     captures = _gone_captures(session, tenant, going)
-    names = _run(session, RequestName, RequestName.tenant_id == tenant, RequestName.capture.in_(captures))
+    names = _forget(session, tenant, captures)
     named = {one for standing in going for one in standing.named()} | captures
     shrinking = [entry for entry in naming if entry.names & named]
     access.take_out(session, shrinking, named)
@@ -121,7 +138,12 @@ def erase_subjects(
         reason=reason,
         authority=authority,
     )
-    return erased + Erased(request_names=names, access_entries=len(shrinking), log_entries=buried)
+    return erased + Erased(
+        request_names=names,
+        access_entries=len(shrinking),
+        log_entries=buried,
+        ids=tuple(captures.union(*(one.gone() for one in going))),
+    )
 
 
 def forget_captures(session: Session, captures: Sequence[uuid.UUID], *, authority: uuid.UUID) -> Erased:
@@ -142,10 +164,24 @@ def forget_captures(session: Session, captures: Sequence[uuid.UUID], *, authorit
         reason=Reason.ERASURE,
         authority=authority,
     )
-    names = _run(session, RequestName, RequestName.tenant_id == tenant, RequestName.capture.in_(gone))
+    names = _forget(session, tenant, gone)
     return Erased(
-        request_names=names, access_entries=len(shrinking), log_entries=buried, waiting=len(waiting)
+        request_names=names,
+        access_entries=len(shrinking),
+        log_entries=buried,
+        waiting=len(waiting),
+        ids=tuple(gone),
     )
+
+
+def _list_held(session: Session, tenant: uuid.UUID, subjects: Sequence[Subject]) -> set[Subject]:
+    """Return the subjects of which a hold covers a flag, an incident or a test, and others like them."""
+    found = set()
+    for table in holds.STANDING:
+        unit = (table.model_id, table.decoder_id, table.capture_id, table.request_id, table.layer)
+        query = select(*unit).where(of_subjects(table, tenant, subjects), holds.covers_standing(table))
+        found |= {Subject(*row) for row in session.execute(query)}
+    return found
 
 
 def _list_naming(
@@ -188,21 +224,24 @@ def _delete(session: Session, going: Sequence[Standing], within: Span | None) ->
     _run(session, WebhookMessage, WebhookMessage.event_id.in_(events))
     # By foreign keys what leads to others goes first.
     incidents = [id_ for one in going for id_ in one.incidents]
-    erased = {
-        "incident_events": _run(session, IncidentEvent, IncidentEvent.id.in_(events)),
-        "incidents": _run(session, Incident, Incident.id.in_(incidents)),
-        "flags": _run(session, Flag, Flag.id.in_([row.key for one in going for row in one.flags])),
-        "request_tests": _run(
+    erased = Erased(
+        incident_events=_run(session, IncidentEvent, IncidentEvent.id.in_(events)),
+        incidents=_run(session, Incident, Incident.id.in_(incidents)),
+        flags=_run(session, Flag, Flag.id.in_([row.key for one in going for row in one.flags])),
+        request_tests=_run(
             session, RequestTest, RequestTest.id.in_([id_ for one in going for id_ in one.tests])
         ),
-        "concept_matches": _run(session, ConceptMatch, ConceptMatch.explanation_id.in_(explanations)),
-        "explanations": _run(session, Explanation, Explanation.id.in_(explanations), *then),
-        "samples": _delete_samples(session, [id_ for one in going for id_ in one.samples], within),
-    }
+        concept_matches=_run(session, ConceptMatch, ConceptMatch.explanation_id.in_(explanations)),
+        explanations=_run(session, Explanation, Explanation.id.in_(explanations), *then),
+    )
+    samples = [id_ for one in going for id_ in one.samples]
+    gone = _delete_samples(session, samples, within)
+    left = set(session.scalars(select(Sample.id).where(Sample.id.in_(samples))))
+    kept = vectors.delete_for(session, [one for one in samples if one not in left])
     changed = [change_flag(session, *flag) for one in going for flag in one.changed_flags]
     commitments = [one for one in changed if one is not None]
     add_pending(session, Kind.FLAG, commitments)
-    return Erased(**erased, flags_changed=len(commitments))
+    return erased + Erased(samples=gone, vectors=kept, flags_changed=len(commitments))
 
 
 def _delete_samples(session: Session, samples: Sequence[uuid.UUID], within: Span | None) -> int:
@@ -222,6 +261,12 @@ def _gone_captures(session: Session, tenant: uuid.UUID, going: Sequence[Standing
         for model_id, capture_id, request_id in session.execute(query)
     }
     return keys.keys() - left
+
+
+def _forget(session: Session, tenant: uuid.UUID, captures: Collection[uuid.UUID]) -> int:
+    """Delete the names of captures, but for those under a hold."""
+    mine = (RequestName.tenant_id == tenant, RequestName.capture.in_(captures))
+    return _run(session, RequestName, *mine, ~holds.covers_names())
 
 
 def _key(subject: Subject, tenant: uuid.UUID) -> uuid.UUID:

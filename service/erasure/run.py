@@ -7,43 +7,48 @@ when sweeps have found nothing more for `settle_seconds`. Its identifier is forg
 
 import datetime as dt
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import redis
 import structlog
-from sqlalchemy import ColumnElement, delete, exists, func, not_, or_, select, tuple_, union
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select, tuple_, union
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.erasure import streams
-from service.erasure.extensions import ERASERS, FREEZERS, stays
 from service.erasure.rows import AT_ONCE, Erased, erase_explanations, erase_subjects, forget_captures
 from service.erasure.target import Target
 from service.evidence.tombstones import Reason
+from service.exports.erase import erase_exports
+from service.retention import holds
 from service.store.erasure import requests
 from service.store.erasure.standing import Span
 from service.store.erasure.tables import Erasure, ErasureScope
+from service.store.exports import write
+from service.store.exports.tables import State
 from service.store.tables import (
     CanaryFlag,
     CanaryReading,
     Explanation,
-    Flag,
-    Incident,
     RequestName,
-    RequestTest,
     Sample,
 )
 from service.store.tenants import scope
+from service.store.vectors import rows as vectors
 from service.store.write.flags import Subject
 
 log = structlog.get_logger(__name__)
 SETTLE_SECONDS: Final = 600.0
 """Longer than a worker holds a batch, or a sidecar a row that it can hand over."""
-_STANDING: Final = (Flag, Incident, RequestTest)
+
 
 Sessions = sessionmaker[Session]
+
+
+class _NoFolderError(Exception):
+    """An export was asked for in the midst of a sweep that knows no folder of exports."""
 
 
 class Swept(NamedTuple):
@@ -59,11 +64,13 @@ def run(
     *,
     settle_seconds: float = SETTLE_SECONDS,
     at_once: int = AT_ONCE,
+    exports: Path | None = None,
 ) -> Swept:
     """Sweep once for every open erasure, of every tenant. It may run twice at a time and be killed.
 
-    A transaction erases at most ``at_once`` explanations. Raises SQLAlchemyError and RedisError when a
-    store is away; all that was done stays done.
+    A transaction erases at most ``at_once`` explanations. ``exports`` is the folder of exports' files;
+    where it is not known, an erasure of a tenant that has exports waits until they are over. Raises
+    SQLAlchemyError and RedisError when a store is away; all that was done stays done.
     """
     with sessions() as session:
         targets = [_target(one) for one in requests.list_open(session)]
@@ -71,7 +78,7 @@ def run(
         return Swept(0, 0)
     deleted = streams.sweep(client, targets)
     settle = dt.timedelta(seconds=settle_seconds)
-    done = sum(_sweep(Sweep(sessions, one, deleted[one], at_once), settle) for one in targets)
+    done = sum(_sweep(Sweep(sessions, one, deleted[one], at_once, exports), settle) for one in targets)
     return Swept(done, len(targets) - done)
 
 
@@ -87,7 +94,10 @@ def _target(erasure: Erasure) -> Target:
 
 def _sweep(found: "Sweep", settle: dt.timedelta) -> bool:
     """Sweep the tables for one erasure; return whether it is done."""
-    found.tables()
+    try:
+        found.tables()
+    except _NoFolderError:  # the transaction did nothing
+        found.wait_for_folder()
     held, erasure = found.count_held(), found.target.erasure
     is_clean = not (found.total or found.waiting or held)
     with _transaction(found.sessions, found.target) as session:
@@ -111,11 +121,15 @@ def _transaction(sessions: Sessions, target: Target) -> Iterator[Session]:
 class Sweep:
     """One pass over the tables for one erasure."""
 
-    def __init__(self, sessions: Sessions, target: Target, entries: int, at_once: int) -> None:
+    def __init__(
+        self, sessions: Sessions, target: Target, entries: int, at_once: int, exports: Path | None
+    ) -> None:
         self.sessions = sessions
         self.target = target
         self._entries = entries
         self._at_once = at_once
+        self._exports = exports
+        self._gone: frozenset[uuid.UUID] = frozenset()
         self.total = 0
         """Rows and entries that went."""
         self.waiting = 0
@@ -126,22 +140,47 @@ class Sweep:
         if self._entries:
             with self._begin() as session:
                 self._note(session, {"stream_entries": self._entries})
+        if self._exports is None and self._has_exports():
+            # Which of them to delete could be told by the rows alone, so these must wait as well.
+            self.wait_for_folder()
+            return
         for branch in self.target.branches(Sample):
             self._explanations(branch)
-        for table in _STANDING:
+        for table in holds.STANDING:
             for branch in self.target.branches(table):
                 self._subjects(table, branch)
         self._rest()
-        for eraser in ERASERS:
-            with self._begin() as session:
-                self._note(session, {eraser.__module__: eraser(session, self.target)})
+
+    def wait_for_folder(self) -> None:
+        """Leave the erasure open, and say what it waits for."""
+        log.warning("erasure_waits", erasure=str(self.target.erasure), lacks="SUBTEXT_EXPORT_FOLDER")
+        self.waiting += 1
 
     @contextmanager
     def _begin(self) -> Iterator[Session]:
         with _transaction(self.sessions, self.target) as session:
-            for freeze in FREEZERS:
-                freeze(session)
+            holds.freeze(session)
             yield session
+        gone, self._gone = self._gone, frozenset()
+        # Once more: an export may have begun before the commit, and read what was there until then.
+        if gone and self._has_exports():
+            with _transaction(self.sessions, self.target) as session:
+                self._erase_exports(session, gone)
+
+    def _has_exports(self) -> bool:
+        with _transaction(self.sessions, self.target) as session:
+            return bool(write.list_living(session, self.target.tenant))
+
+    def _erase_exports(self, session: Session, gone: Collection[uuid.UUID]) -> None:
+        if self._exports is None:
+            # Asked for since the sweep began. One that is not whole yet is given up by who makes it.
+            living = write.list_living(session, self.target.tenant)
+            write.mark_erased(session, [one.id for one in living if one.state != State.READY])
+            if any(one.state == State.READY for one in living):
+                raise _NoFolderError
+            return
+        erased = erase_exports(session, self._exports, self.target.tenant, gone)
+        self._note(session, {"exports": len(erased)})
 
     def _note(self, session: Session, counts: dict[str, int]) -> None:
         went = {name: count for name, count in counts.items() if count}
@@ -150,9 +189,11 @@ class Sweep:
             self.total += sum(went.values())
 
     def _add(self, session: Session, erased: Erased) -> None:
-        counts = asdict(erased)
-        self.waiting += counts.pop("waiting")
-        self._note(session, counts)
+        self.waiting += erased.waiting
+        self._note(session, erased.counts())
+        if erased.ids:
+            self._gone |= frozenset(erased.ids)
+            self._erase_exports(session, erased.ids)
 
     def _explanations(self, branch: ColumnElement[bool]) -> None:
         """Erase batch after batch. What has to wait is passed over, for the next sweep to find."""
@@ -163,7 +204,7 @@ class Sweep:
                 Sample,
                 (Sample.id == Explanation.sample_id) & (Sample.captured_at == Explanation.captured_at),
             )
-            .where(branch, *map(not_, stays(Sample)))
+            .where(branch, ~holds.covers_evidence())
             .order_by(Explanation.captured_at, Explanation.id)
             .limit(self._at_once)
         )
@@ -189,7 +230,7 @@ class Sweep:
         unit = (table.model_id, table.decoder_id, table.capture_id, table.request_id, table.layer)
         query = (
             select(table.id, *unit)
-            .where(branch, *map(not_, stays(table)))
+            .where(branch, ~holds.covers_standing(table))
             .order_by(table.id)
             .limit(self._at_once)
         )
@@ -212,10 +253,12 @@ class Sweep:
         for branch in self.target.branches(Sample):
             with self._begin() as session:
                 gone = session.execute(
-                    delete(Sample).where(branch, ~is_read, *map(not_, stays(Sample))).returning(Sample.id),
+                    delete(Sample).where(branch, ~is_read, ~holds.covers_evidence()).returning(Sample.id),
                     execution_options={"synchronize_session": False},
                 ).all()
-                self._note(session, {"samples": len(gone)})
+                samples = [one.id for one in gone]
+                went = vectors.delete_for(session, samples)
+                self._add(session, Erased(samples=len(gone), vectors=went, ids=tuple(samples)))
         names = self.target.names()
         if names is not None:
             self._names(names)
@@ -223,7 +266,7 @@ class Sweep:
             with self._begin() as session:
                 gone_rows = session.execute(
                     delete(table)
-                    .where(table.tenant_id == self.target.tenant, condition)
+                    .where(table.tenant_id == self.target.tenant, condition, ~holds.covers_canaries(table))
                     .returning(table.capture_id),
                     execution_options={"synchronize_session": False},
                 ).all()
@@ -236,7 +279,12 @@ class Sweep:
         has_sample = exists().where(
             of_capture, Sample.model_id == RequestName.model_id, Sample.request_id == RequestName.request_id
         )
-        query = select(RequestName.capture).where(condition, ~has_sample).distinct().limit(self._at_once)
+        query = (
+            select(RequestName.capture)
+            .where(condition, ~has_sample, ~holds.covers_names())
+            .distinct()
+            .limit(self._at_once)
+        )
         while True:
             with self._begin() as session:
                 captures = list(session.scalars(query))
@@ -257,16 +305,40 @@ class Sweep:
                 return []
 
     def count_held(self) -> int:
-        """Return how many explanations are the target's and must stay."""
-        keeping = stays(Sample)
-        if not keeping:
-            return 0
-        ids = [
+        """Return how many rows are the target's and must stay."""
+        with _transaction(self.sessions, self.target) as session:
+            return sum(session.execute(one).scalar_one() for one in self._held())
+
+    def _held(self) -> Iterator[Select[int]]:
+        """Yield the counts of explanations, samples that nobody read, what stands, names and canaries."""
+        branches = self.target.branches(Sample)
+        read = [
             select(Explanation.id)
             .join(Sample, Sample.id == Explanation.sample_id)
-            .where(branch, or_(*keeping))
-            for branch in self.target.branches(Sample)
+            .where(branch, holds.covers_evidence())
+            for branch in branches
         ]
-        with _transaction(self.sessions, self.target) as session:
-            count = select(func.count()).select_from(union(*ids).subquery())
-            return session.execute(count).scalar_one()
+        is_read = exists().where(Explanation.sample_id == Sample.id)
+        unread = [select(Sample.id).where(one, ~is_read, holds.covers_evidence()) for one in branches]
+        yield _count(union(*read))
+        yield _count(union(*unread))
+        for table in holds.STANDING:
+            standing = [
+                select(table.id).where(one, holds.covers_standing(table))
+                for one in self.target.branches(table)
+            ]
+            if standing:
+                yield _count(union(*standing))
+        names = self.target.names()
+        if names is not None:
+            held = select(RequestName.name, RequestName.capture).where(names, holds.covers_names())
+            yield _count(held)
+        for canaries, condition in self._canaries():
+            mine = canaries.tenant_id == self.target.tenant
+            yield _count(
+                select(canaries.capture_id).where(mine, condition, holds.covers_canaries(canaries))
+            )
+
+
+def _count(query: Any) -> Select[int]:
+    return select(func.count()).select_from(query.subquery())

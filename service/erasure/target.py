@@ -50,6 +50,8 @@ class Target:
             case ErasureScope.TRACE:
                 # Only samples carry it; what stands on them goes with them.
                 return [mine & (Sample.trace_id == self.identifier)] if table is Sample else []
+            case ErasureScope.SUBJECT:
+                return [mine & (Sample.subject == self.identifier)] if table is Sample else []
             case ErasureScope.TENANT:
                 at = table.captured_at if table is Sample else table.last_captured_at  # type: ignore[union-attr]  # the other three have it
                 return [mine & (at <= self.asked_at)]
@@ -65,7 +67,7 @@ class Target:
                 return mine & RequestName.capture.in_(named)
             case ErasureScope.CAPTURE:
                 return mine & (RequestName.capture_id == uuid.UUID(self.identifier))
-            case ErasureScope.TRACE:
+            case ErasureScope.TRACE | ErasureScope.SUBJECT:
                 return None
             case ErasureScope.TENANT:
                 return mine & (RequestName.captured_at <= self.asked_at)
@@ -83,6 +85,8 @@ class Target:
                 return header.get("capture_id") == uuid.UUID(self.identifier).hex
             case ErasureScope.TRACE:
                 return header.get("trace_id") == self.identifier
+            case ErasureScope.SUBJECT:
+                return header.get("subject") == self.identifier
             case ErasureScope.TENANT:
                 at = header.get("captured_at")
                 return not isinstance(at, int | float) or at <= self.asked_at.timestamp()

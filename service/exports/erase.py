@@ -1,9 +1,11 @@
 """Erasing reaches exports: a file that may hold what is erased is deleted, and its export says so."""
 
+import re
 import uuid
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy.orm import Session
 
@@ -11,6 +13,8 @@ from service.evidence.bundle.layout import FILES
 from service.exports import files
 from service.store.exports import write
 from service.store.exports.tables import Export, State
+
+_ID: Final = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def erase_exports(
@@ -22,7 +26,7 @@ def erase_exports(
     is still being made is erased as well: it may hold rows from before. The caller commits, and behind the
     erasure of the rows, so that no export that begins later finds them. A file is deleted at once.
     """
-    wanted = {str(one).encode() for one in ids}
+    wanted = frozenset(str(one).encode() for one in ids)
     erased = [one for one in write.list_living(session, tenant) if _holds(folder, one, wanted)]
     write.mark_erased(session, [one.id for one in erased])
     session.flush()
@@ -31,7 +35,7 @@ def erase_exports(
     return [one.id for one in erased]
 
 
-def _holds(folder: Path, export: Export, wanted: Collection[bytes]) -> bool:
+def _holds(folder: Path, export: Export, wanted: frozenset[bytes]) -> bool:
     if not wanted or export.state != State.READY:
         return bool(wanted) and export.state == State.RUNNING
     path = files.path_of(folder, export.tenant_id, export.id)
@@ -40,7 +44,7 @@ def _holds(folder: Path, export: Export, wanted: Collection[bytes]) -> bool:
             names = [one for one in opened.namelist() if one in {*FILES.values(), "incidents.ndjson"}]
             for name in names:
                 with opened.open(name) as member:
-                    if any(one in line for line in member for one in wanted):
+                    if any(not wanted.isdisjoint(_ID.findall(line)) for line in member):
                         return True
     except FileNotFoundError:
         return False

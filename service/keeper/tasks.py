@@ -83,7 +83,12 @@ def _erase(keeping: Keeping, _due: dt.datetime) -> None:
             log.warning("erasures_wait", requests=waiting, lacks="SUBTEXT_REDIS_URL")
         return
     try:
-        erasure.run(keeping.sessions, keeping.streams, settle_seconds=keeping.erase_settle_seconds)
+        erasure.run(
+            keeping.sessions,
+            keeping.streams,
+            settle_seconds=keeping.erase_settle_seconds,
+            exports=keeping.export_folder,
+        )
     except (SQLAlchemyError, redis.RedisError) as error:
         # No more than its type: the queue logs what it is given, and an identifier must not be in a log.
         raise ErasureFailedError(type(error).__name__) from None

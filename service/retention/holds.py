@@ -7,13 +7,15 @@ else a hold that is placed meanwhile would come too late for rows that it covers
 import datetime as dt
 import uuid
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, and_, exists, func, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
 from service.store.retention.tables import LegalHold, LegalHoldLift, LiftStep
 from service.store.tables import (
+    CanaryFlag,
+    CanaryReading,
     ConceptMatch,
     Explanation,
     Flag,
@@ -25,7 +27,10 @@ from service.store.tables import (
 from service.store.tenants import scope
 
 _LOCK: Final = 583_146_022
-_OfCapture = type[Sample] | type[Flag] | type[Incident] | type[RequestTest]
+Standing = type[Flag] | type[Incident] | type[RequestTest]
+_OfCapture = type[Sample] | type[RequestName] | Standing
+STANDING: Final[tuple[Standing, ...]] = (Flag, Incident, RequestTest)
+"""What stands on explanations."""
 _Holds = type[LegalHold]
 
 
@@ -50,33 +55,43 @@ def covers() -> ColumnElement[bool]:
 def covers_evidence() -> ColumnElement[bool]:
     """Return the condition, correlated on `Sample`, that a hold covers the row or what stands on it.
 
-    A hold of a period may cover an incident whose samples lie partly before or behind it.
+    A hold of a period may cover a flag or incident whose samples lie partly before or behind it.
     """
-    incident = aliased(Incident)
-    stands_on = exists(
-        select(incident.id)
+    stand_on = [
+        exists(select(one.id).where(_is_same_capture(one, Sample), covers_standing(one)).correlate(Sample))
+        for one in map(aliased, STANDING)
+    ]
+    return or_(covers(), *stand_on)
+
+
+def covers_standing(table: Standing) -> ColumnElement[bool]:
+    """Return the condition, correlated on the table, that a hold in force covers the row."""
+    return _covers(table, table.first_captured_at, table.last_captured_at)
+
+
+def covers_names() -> ColumnElement[bool]:
+    """Return the condition, correlated on `RequestName`, that a hold in force covers the row."""
+    return _covers(RequestName, RequestName.captured_at, RequestName.captured_at)
+
+
+def covers_canaries(table: type[CanaryReading] | type[CanaryFlag]) -> ColumnElement[bool]:
+    """Return the condition, correlated on a canary's table, that a hold in force may cover the row.
+
+    It looks at period and capture alone: not every canary's row has the rest, and one too many stays.
+    """
+    hold = aliased(LegalHold)
+    at = table.captured_at if table is CanaryReading else table.stored_at
+    return exists(
+        select(hold.id)
         .where(
-            _is_same_capture(incident, Sample),
-            _covers(incident, incident.first_captured_at, incident.last_captured_at),
+            hold.tenant_id == table.tenant_id,
+            is_in_force(hold),
+            _unset_or(hold.captured_from, at >= hold.captured_from),
+            _unset_or(hold.captured_to, at < hold.captured_to),
+            _unset_or(hold.capture_id, hold.capture_id == table.capture_id),
         )
-        .correlate(Sample)
+        .correlate(table)
     )
-    return or_(covers(), stands_on)
-
-
-def covers_flags() -> ColumnElement[bool]:
-    """Return the condition, correlated on `Flag`, that a hold in force covers the row."""
-    return _covers(Flag, Flag.first_captured_at, Flag.last_captured_at)
-
-
-def covers_incidents() -> ColumnElement[bool]:
-    """Return the condition, correlated on `Incident`, that a hold in force covers it and its events."""
-    return _covers(Incident, Incident.first_captured_at, Incident.last_captured_at)
-
-
-def covers_tests() -> ColumnElement[bool]:
-    """Return the condition, correlated on `RequestTest`, that a hold in force covers the row."""
-    return _covers(RequestTest, RequestTest.first_captured_at, RequestTest.last_captured_at)
 
 
 def is_in_force(hold: _Holds = LegalHold, at: dt.datetime | None = None) -> ColumnElement[bool]:
@@ -124,10 +139,9 @@ def _covers(
             _unset_or(hold.captured_to, first < hold.captured_to),
             _unset_or(hold.capture_id, hold.capture_id == owner.capture_id),
             _unset_or(hold.request_names, _has_name(owner, hold)),
-            _unset_or(hold.trace_id, _has_trace(owner, hold)),
+            _unset_or(hold.trace_id, _has(owner, hold, "trace_id")),
             _unset_or(hold.concept, _has_concept(owner, hold)),
-            # `hold.subject` joins them with `samples.subject`. Until then one would cover too much, not too
-            # little.
+            _unset_or(hold.subject, _has(owner, hold, "subject")),
         )
         .correlate(owner)
     )
@@ -147,11 +161,12 @@ def _has_name(owner: _OfCapture, hold: _Holds) -> ColumnElement[bool]:
     return or_(owner.request_id == func.any(hold.request_names), named)
 
 
-def _has_trace(owner: _OfCapture, hold: _Holds) -> ColumnElement[bool]:
+def _has(owner: _OfCapture, hold: _Holds, column: Literal["trace_id", "subject"]) -> ColumnElement[bool]:
+    """Return the condition that a sample of the capture has what the hold says, as only samples have it."""
     sample = aliased(Sample)
     return exists(
         select(sample.id)
-        .where(sample.trace_id == hold.trace_id, _is_same_capture(sample, owner))
+        .where(getattr(sample, column) == getattr(hold, column), _is_same_capture(sample, owner))
         .correlate(owner, hold)
     )
 

@@ -47,6 +47,8 @@ class Scope:
     capture_id: uuid.UUID | None = None
     trace_id: str | None = None
     concept: str | None = None
+    subject: str | None = None
+    """By subject key."""
 
 
 class View(NamedTuple):

@@ -8,7 +8,7 @@ import datetime as dt
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
@@ -195,9 +195,8 @@ def _remove(session: Session, run_id: uuid.UUID, after: _Position | None, rows: 
     if times:
         begun.first_captured_at = min(*times, begun.first_captured_at or times[0])
         begun.last_captured_at = max(*times, begun.last_captured_at or times[0])
-    counts = asdict(erased)
-    counts.pop("waiting")
-    begun.removed = {name: begun.removed.get(name, 0) + count for name, count in counts.items()}
+    removed = erased.counts()
+    begun.removed = {name: begun.removed.get(name, 0) + count for name, count in removed.items()}
     return _Position(*found[-1][:2])
 
 

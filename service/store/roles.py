@@ -161,7 +161,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "legal_holds": [
             "SELECT",
             "INSERT (id, model_id, captured_from, captured_to, request_names, capture_id, trace_id)",
-            "INSERT (concept, reason, reference, key_id, key_name, log_salt)",
+            "INSERT (concept, subject, reason, reference, key_id, key_name, log_salt)",
         ],
         "legal_hold_lifts": [
             "SELECT",

@@ -19,11 +19,10 @@ from service.store.access.write import Entry, Subjects, add_entry
 from service.store.tenants import admin as tenants
 from service.store.tenants import scope
 from service.store.tenants.tables import Tenant
-from service.store.vectors import keys, rows, sealing
+from service.store.vectors import keys, sealing
+from service.vectors.expiry import expire
 
 _BAD_USE: Final = 2
-_AT_ONCE: Final = 2_000
-"""Vectors deleted in one transaction: some 15 MB of a large model."""
 
 
 class _RefusedError(Exception):
@@ -125,13 +124,7 @@ def _destroy(sessions: sessionmaker[Session], name: str) -> str:
 
 
 def _expire(sessions: sessionmaker[Session]) -> str:
-    now, gone = dt.datetime.now(dt.UTC), 0
-    while True:
-        with sessions.begin() as session:
-            deleted = rows.expire(session, now, _AT_ONCE)
-        gone += deleted
-        if deleted < _AT_ONCE:
-            return f"deleted {gone} vectors\n"
+    return f"deleted {expire(sessions, dt.datetime.now(dt.UTC))} vectors\n"
 
 
 def _tenant(session: Session, name: str) -> Tenant:

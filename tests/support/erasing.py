@@ -43,6 +43,7 @@ def plant(
     positions: int = 3,
     at: dt.datetime = START,
     trace_id: str | None = None,
+    subject: str | None = None,
     decoder: decoders.NewDecoder = _DECODER,
 ) -> Planted:
     """Store a request's readings with a flag and its incident, as a worker does."""
@@ -55,7 +56,7 @@ def plant(
                 token_id=5, token_text=f"token of {request_id}", phase="decode", norm=3.0,
                 stratum="uniform", trace_id=trace_id, span_id=None, role=None, inclusion_probability=0.5,
                 baseline_probability=0.5, reason="decode", screen_scores={},
-                captured_at=at + dt.timedelta(milliseconds=position),
+                captured_at=at + dt.timedelta(milliseconds=position), subject=subject,
             ),
             request_names=[f"name-of-{request_id}"], text=f"the reading of {request_id} at {position}",
             well_formed=True, cosine=0.9, fve=0.5, fve_beyond_token=None, position_class="answer",

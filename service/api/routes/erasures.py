@@ -28,6 +28,7 @@ from service.store.erasure import requests
 from service.store.erasure.tables import ErasureScope
 from service.store.triage import Actor
 from subtext_sidecar.contract.request_id import bounded
+from subtext_sidecar.contract.subject import KEYS, is_subject_key
 
 router = APIRouter(tags=["erasure"])
 _LISTING: Final = "erasures"
@@ -36,7 +37,7 @@ _TRACE: Final = re.compile(r"[0-9a-f]{32}")
 
 @router.post(
     "/erasures",
-    summary="Ask that what is stored of a request, capture, trace or tenant be erased",
+    summary="Ask that what is stored of a request, capture, trace, data subject or tenant be erased",
     responses=problems(HTTPStatus.BAD_REQUEST),
 )
 def ask_for_erasure(
@@ -124,6 +125,8 @@ def _identifier(asked: NewErasure) -> str | None:
                 raise _wrong("body", "identifier", "not_a_capture", "write the UUID of a capture") from None
         case "trace" if not _TRACE.fullmatch(given):
             raise _wrong("body", "identifier", "not_a_trace", "write 32 lower-case hexadecimal digits")
+        case "subject" if not is_subject_key(given):
+            raise _wrong("body", "identifier", "not_a_subject", f"a subject key is {KEYS}")
         case "request":
             return bounded(given)  # as the plugin stores it
         case _:

@@ -16,13 +16,14 @@ class NewErasure(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scope: Literal["request", "capture", "trace", "tenant"] = Field(
+    scope: Literal["request", "capture", "trace", "subject", "tenant"] = Field(
         description="What `identifier` is of. `tenant`: all that was captured for the key's tenant so far."
     )
     identifier: RequestId | None = Field(
         default=None,
-        description="An id of the audited request, a capture's id, or a trace's 32 hexadecimal digits; "
-        "none for a tenant. It is kept until the erasure is done, and shown to nobody.",
+        description="An id of the audited request, a capture's id, or the 32 hexadecimal digits of "
+        "a trace or a subject key; none for a tenant. It is kept until the erasure is done, and shown "
+        "to nobody.",
         examples=["chat-1"],
     )
 
@@ -34,7 +35,7 @@ class Erasure(Answer):
     state: Literal["open", "done"] = Field(
         description="`done`: nothing was left, nor came after it. What a legal hold keeps leaves it open."
     )
-    scope: Literal["request", "capture", "trace", "tenant"]
+    scope: Literal["request", "capture", "trace", "subject", "tenant"]
     asked_at: dt.datetime = Field(description="UTC; the listing's order.")
     due_at: dt.datetime = Field(description="30 days later.")
     finished_at: dt.datetime | None = Field(description="Null while it is open.")
@@ -45,7 +46,10 @@ class Erasure(Answer):
         "`log_entries` are entries of the evidence log that tombstones cover now.",
         examples=[{"explanations": 12, "samples": 12, "log_entries": 14}],
     )
-    held: int = Field(description="Explanations that a legal hold keeps, at the last look.", examples=[0])
+    held: int = Field(
+        description="Rows that a legal hold keeps, at the last look.",
+        examples=[0],
+    )
     commitment: str = Field(description="Hexadecimal; the certificate's salt opens it.")
 
 

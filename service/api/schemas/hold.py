@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.api.parameters import Name, Note, RequestId, Time, TraceId
+from service.api.parameters import Name, Note, RequestId, SubjectKey, Time, TraceId
 from service.api.schemas.answer import Answer
 from service.retention.placing import Scope, View
 from service.store.retention.tables import LiftStep
@@ -34,6 +34,7 @@ class AskedScope(BaseModel):
     concept: Name | None = Field(
         default=None, description="Captures with a flag of this concept, or a reading that matches it."
     )
+    subject: SubjectKey | None = Field(default=None)
 
     @model_validator(mode="after")
     def _is_a_scope(self) -> "AskedScope":
@@ -79,6 +80,7 @@ class HoldScope(Answer):
     concept: str | None = Field(
         description="Captures with a flag of this concept, or a reading that matches it."
     )
+    subject: str | None = Field(description="Captures of this data subject, by subject key.")
 
 
 class LiftTaken(Answer):
@@ -135,6 +137,7 @@ def legal_hold(view: View) -> LegalHold:
             capture_id=row.capture_id,
             trace_id=row.trace_id,
             concept=row.concept,
+            subject=row.subject,
         ),
         reason=row.reason,
         reference=row.reference,

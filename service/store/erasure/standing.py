@@ -65,6 +65,12 @@ class Standing:
         yield from (uuid.UUID(row.key) for row in self.explanations)
         yield from self.incidents
 
+    def gone(self) -> Iterator[uuid.UUID]:
+        """Yield the ids of all rows that go."""
+        yield from self.named()
+        yield from self.samples
+        yield from (uuid.UUID(row.key) for row in (*self.flags, *self.events))
+
 
 def list_subjects(
     session: Session, tenant: uuid.UUID, ids: Collection[uuid.UUID], within: Span | None

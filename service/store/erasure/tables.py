@@ -21,6 +21,7 @@ class ErasureScope(StrEnum):
     REQUEST = "request"  # an id that a capture can be looked up by
     CAPTURE = "capture"
     TRACE = "trace"
+    SUBJECT = "subject"  # a person, by subject key
     TENANT = "tenant"  # all that was captured for it until it was asked
 
 
@@ -36,7 +37,7 @@ class Erasure(OfTenant, Base):
 
     __tablename__ = "erasures"
     __table_args__ = (
-        CheckConstraint("scope IN ('request', 'capture', 'trace', 'tenant')", name="scope"),
+        CheckConstraint("scope IN ('request', 'capture', 'trace', 'subject', 'tenant')", name="scope"),
         CheckConstraint("state IN ('open', 'done')", name="state"),
         CheckConstraint("(state = 'done') = (finished_at IS NOT NULL)", name="finished"),
         CheckConstraint(
@@ -58,6 +59,6 @@ class Erasure(OfTenant, Base):
     commitment: Mapped[bytes] = mapped_column(BYTEA)  # to scope and identifier, by the certificate's salt
     state: Mapped[str] = mapped_column(server_default=text("'open'"))  # an ErasureState
     counts: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))  # what went
-    held: Mapped[int] = mapped_column(server_default=text("0"))  # explanations that a legal hold keeps
+    held: Mapped[int] = mapped_column(server_default=text("0"))  # rows that a legal hold keeps
     clean_since: Mapped[dt.datetime | None]  # since when every sweep found nothing more
     finished_at: Mapped[dt.datetime | None]

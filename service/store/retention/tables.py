@@ -106,7 +106,7 @@ class LegalHold(OfTenant, Base):
     capture_id: Mapped[uuid.UUID | None]
     trace_id: Mapped[str | None]
     concept: Mapped[str | None]  # of a flag or of a match
-    subject: Mapped[str | None]  # nobody can set it before samples have one
+    subject: Mapped[str | None]  # a subject key
     reason: Mapped[str]
     reference: Mapped[str | None]  # a case's number
     key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"))

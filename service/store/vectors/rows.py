@@ -12,6 +12,7 @@ from sqlalchemy.sql.dml import ReturningDelete
 
 from service.store.days import REQUEST_LASTS, between
 from service.store.tables import Sample
+from service.store.tenants import scope
 from service.store.vectors import keys
 from service.store.vectors.sealing import DataKey, Facts, Sealed, WrappingKey
 from service.store.vectors.tables import Vector
@@ -53,13 +54,15 @@ def opened(session: Session, vector: Vector, wrapping: WrappingKey) -> bytes:
 def expire(
     session: Session, now: dt.datetime, limit: int, *, spared: ColumnElement[bool] | None = None
 ) -> int:
-    """Delete up to ``limit`` vectors whose time is over, the oldest first, and return how many.
+    """Delete up to ``limit`` of the tenant's vectors whose time is over, the oldest first; return how many.
 
     ``spared`` is a condition on `Sample`, such as a legal hold: vectors of samples that it is true of stay.
     Less than ``limit`` means that no more are due, or that somebody else deletes them just now. Nothing is
     locked beforehand: whoever may only read and delete has no right to that.
     """
-    due = select(Vector.sample_id, Vector.captured_at).where(Vector.expires_at <= now)
+    due = select(Vector.sample_id, Vector.captured_at).where(
+        Vector.tenant_id == scope.tenant_of(session), Vector.expires_at <= now
+    )
     if spared is not None:
         # A position that was computed twice has its vector's time or its sample's.
         near_vector = between(

@@ -57,6 +57,7 @@ def test_a_request_is_taken_with_a_certificate_and_told_in_counts(
         ({"scope": "request"}, "missing"),
         ({"scope": "capture", "identifier": "x"}, "not_a_capture"),
         ({"scope": "trace", "identifier": "X" * 32}, "not_a_trace"),
+        ({"scope": "subject", "identifier": "a-persons-id"}, "not_a_subject"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(

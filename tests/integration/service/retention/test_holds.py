@@ -46,6 +46,7 @@ def plant(session: Session, audited: seed.Audited) -> None:
             position=position,
             concept=concept,
             trace_id=TRACE,
+            subject=seed.SUBJECT,
         )
     seed.add_incident(session, seed.add_flag(session, audited, request_id="first", concept="weapons"))
     seed.add_window(session, audited, ["first"], ["second"])
@@ -68,6 +69,7 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
     ({"request": "named"}, {"first"}),
     ({"request": "old"}, {"old"}),
     ({"trace_id": TRACE}, {"first"}),
+    ({"subject": seed.SUBJECT}, {"first"}),
     ({"concept": "deception"}, {"first"}),
     ({"concept": "weapons"}, {"first", "second"}),
     ({"concept": "weapons", "request": "second"}, {"second"}),
@@ -89,9 +91,9 @@ def test_a_hold_covers_whole_captures_that_fit_all_of_its_criteria(
     assert covered(session) == expected
     is_first = "first" in expected
     for table, condition in (
-        (Flag, holds.covers_flags()),
-        (Incident, holds.covers_incidents()),
-        (RequestTest, holds.covers_tests()),
+        (Flag, holds.covers_standing(Flag)),
+        (Incident, holds.covers_standing(Incident)),
+        (RequestTest, holds.covers_standing(RequestTest)),
     ):
         found = set(session.scalars(select(table.request_id).where(condition)))
         assert ("first" in found, found <= expected) == (is_first, True), table

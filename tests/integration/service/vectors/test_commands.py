@@ -14,8 +14,11 @@ from service.store.tenants import scope
 from service.store.vectors import keys, rows, sealing
 from service.store.vectors.tables import Vector
 from service.vectors import command
+from tests.integration.service import seed
+from tests.support.erasing import plant
 
 Sessions = sessionmaker[Session]
+AT = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 
 
 @pytest.fixture
@@ -27,10 +30,12 @@ def key_file(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch)
     return file
 
 
-def keep(sessions: Sessions, key_file: Path, expires_at: dt.datetime) -> rows.NewVector:
+def keep(
+    sessions: Sessions, key_file: Path, expires_at: dt.datetime, sample_id: uuid.UUID | None = None
+) -> rows.NewVector:
     new = rows.NewVector(
-        sample_id=uuid.uuid4(),
-        captured_at=dt.datetime(2026, 11, 1, tzinfo=dt.UTC),
+        sample_id=sample_id or uuid.uuid4(),
+        captured_at=AT,
         dtype="float32",
         d_model=2,
         values=bytes(8),
@@ -72,18 +77,23 @@ def test_keys_are_rotated_and_destroyed_and_both_are_in_the_logs(
         assert session.scalar(pending) == 2
 
 
-def test_only_what_is_over_is_deleted(
+def test_only_what_is_over_and_under_no_hold_is_deleted(
     sessions: Sessions, key_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = dt.datetime.now(dt.UTC)
     keep(sessions, key_file, now - dt.timedelta(hours=1))
     kept = keep(sessions, key_file, now + dt.timedelta(days=1))
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        held = plant(session, "held", positions=1, at=AT).samples[0]
+        seed.add_hold(session, request="held")
+    keep(sessions, key_file, now - dt.timedelta(hours=1), held)
 
     assert command.run(["expire"]) == 0
 
     assert capsys.readouterr().out.endswith("deleted 1 vectors\n")
     with sessions() as session:
-        assert session.scalars(select(Vector.sample_id)).all() == [kept.sample_id]
+        assert set(session.scalars(select(Vector.sample_id))) == {kept.sample_id, held}
 
 
 def test_what_is_missing_is_named(
