@@ -12,6 +12,7 @@ from service.api.http.middleware import Observe
 from service.api.http.responses import ALWAYS, problems
 from service.api.routes import (
     access,
+    comparison,
     configuration,
     coverage,
     detectors,
@@ -79,6 +80,7 @@ def create_app(resources: Resources) -> FastAPI:
         coverage,
         statement,
         configuration,
+        comparison,
         prevalence,
         models,
         access,

@@ -336,6 +336,9 @@ Exports = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.EXPORTS_CR
 ReadsErasures = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.ERASURES_READ])]
 AsksForErasures = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.ERASURES_WRITE])]
 ReadsCoverage = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ])]
+Compares = Annotated[
+    Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ, auth.Scope.FLAGS_READ])
+]
 ReadsRequests = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.EXPLANATIONS_READ, auth.Scope.FLAGS_READ])
 ]

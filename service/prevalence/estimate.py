@@ -106,6 +106,38 @@ class RequestShare(NamedTuple):
     design_effect: float  # requests / effective_requests
 
 
+class FittedShare(NamedTuple):
+    """An estimated share with what its intervals follow from."""
+
+    estimate: float
+    effective: float  # size of the simple random sample with the same variance
+    degrees_of_freedom: float  # of the variance estimate
+
+    def interval(self, tail: float) -> tuple[float, float]:
+        """Return the interval that leaves out this probability, in (0, 0.5), at each end."""
+        share, effective = self.estimate, self.effective
+        # A variance estimated from few requests is itself uncertain: shrink the effective size.
+        z = -float(special.ndtri(tail))
+        if math.isfinite(self.degrees_of_freedom):
+            effective *= (z / float(special.stdtrit(self.degrees_of_freedom, tail))) ** 2
+        if effective * min(share, 1.0 - share) >= _LEAST_EXPECTED:
+            middle = (share + z * z / (2.0 * effective)) / (1.0 + z * z / effective)
+            half = (
+                z
+                / (1.0 + z * z / effective)
+                * math.sqrt(share * (1.0 - share) / effective + z * z / (4.0 * effective**2))
+            )
+            return max(0.0, middle - half), min(1.0, middle + half)
+        flagged = share * effective
+        lower = (
+            float(special.betaincinv(flagged, effective - flagged + 1.0, tail)) if flagged > 0.0 else 0.0
+        )
+        upper = 1.0
+        if flagged < effective:
+            upper = float(special.betainccinv(flagged + 1.0, effective - flagged, tail))
+        return lower, upper
+
+
 class Total(NamedTuple):
     """An estimated number of flagged rows in the traffic."""
 
@@ -131,15 +163,27 @@ def estimate_prevalence(rows: SampledRows, confidence: float = CONFIDENCE) -> Pr
         # requests' weights takes its place.
         totals = by_request.sums(weights)
         effective, freedom = float(totals.sum() ** 2 / (totals @ totals)), math.inf
-    lower, upper = _interval(share, effective, freedom, confidence)
+    lower, upper = FittedShare(share, effective, freedom).interval((1.0 - confidence) / 2.0)
     return Prevalence(share, lower, upper, count, by_request.count, effective, count / effective)
 
 
 def estimate_share(requests: SampledRequests, confidence: float = CONFIDENCE) -> RequestShare:
     """Return the share of flagged requests with its interval, which is 0 to 1 without any request."""
+    fitted = fit_share(requests)
+    if fitted is None:
+        return RequestShare(math.nan, 0.0, 1.0, 0, 0, 0.0, math.nan)
+    count = int(requests.count.sum())
+    lower, upper = fitted.interval((1.0 - confidence) / 2.0)
+    flagged = int(requests.count @ requests.is_flagged)
+    effective = fitted.effective
+    return RequestShare(fitted.estimate, lower, upper, count, flagged, effective, count / effective)
+
+
+def fit_share(requests: SampledRequests) -> FittedShare | None:
+    """Return the share of flagged requests with its precision; None without any request."""
     count = int(requests.count.sum())
     if not count:
-        return RequestShare(math.nan, 0.0, 1.0, 0, 0, 0.0, math.nan)
+        return None
     weights = requests.weights
     total = float(requests.count @ weights)
     share = min(1.0, float(requests.count @ (weights * requests.is_flagged)) / total)
@@ -150,9 +194,7 @@ def estimate_share(requests: SampledRequests, confidence: float = CONFIDENCE) ->
     else:
         # All or none are flagged: the sample has no variance, and Kish's effective size takes its place.
         effective, freedom = total**2 / float(requests.count @ weights**2), math.inf
-    lower, upper = _interval(share, effective, freedom, confidence)
-    flagged = int(requests.count @ requests.is_flagged)
-    return RequestShare(share, lower, upper, count, flagged, effective, count / effective)
+    return FittedShare(share, effective, freedom)
 
 
 def estimate_total(rows: SampledRows) -> Total:
@@ -187,27 +229,3 @@ def _spread(squares: NDArray[np.float64], counts: NDArray[np.integer[Any]]) -> _
     excess = float(counts @ squares**2) - total * total / max(1, count)
     freedom = 2.0 * total * total / excess if excess > 0.0 else math.inf
     return _Spread(total * count / max(1, count - 1), max(1.0, min(freedom, count - 1.0)))
-
-
-def _interval(
-    share: float, effective: float, degrees_of_freedom: float, confidence: float
-) -> tuple[float, float]:
-    tail = (1.0 - confidence) / 2.0
-    # A variance estimated from few requests is itself uncertain: shrink the effective size.
-    z = -float(special.ndtri(tail))
-    if math.isfinite(degrees_of_freedom):
-        effective *= (z / float(special.stdtrit(degrees_of_freedom, tail))) ** 2
-    if effective * min(share, 1.0 - share) >= _LEAST_EXPECTED:
-        middle = (share + z * z / (2.0 * effective)) / (1.0 + z * z / effective)
-        half = (
-            z
-            / (1.0 + z * z / effective)
-            * math.sqrt(share * (1.0 - share) / effective + z * z / (4.0 * effective**2))
-        )
-        return max(0.0, middle - half), min(1.0, middle + half)
-    flagged = share * effective
-    lower = float(special.betaincinv(flagged, effective - flagged + 1.0, tail)) if flagged > 0.0 else 0.0
-    upper = 1.0
-    if flagged < effective:
-        upper = float(special.betainccinv(flagged + 1.0, effective - flagged, tail))
-    return lower, upper

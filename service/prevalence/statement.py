@@ -68,15 +68,35 @@ def concept_prevalences(
     confidence: float = CONFIDENCE,
 ) -> list[ConceptPrevalence]:
     """Return the prevalence of each of these concepts by each reader, sorted; none without a group."""
-    by_reader: defaultdict[Reader, list[RequestGroup]] = defaultdict(list)
-    for group in groups:
-        by_reader[Reader(group.decoder_id, group.layer)].append(group)
+    by_reader = groups_by_reader(groups)
     wanted = sorted(set(concepts))
     return [
-        _prevalence(reader, concept, by_reader[reader], retained, confidence)
-        for reader in sorted(by_reader, key=lambda one: (one.layer, str(one.decoder_id)))
+        _prevalence(reader, concept, of_reader, retained, confidence)
+        for reader, of_reader in by_reader.items()
         for concept in wanted
     ]
+
+
+def groups_by_reader(groups: Iterable[RequestGroup]) -> dict[Reader, list[RequestGroup]]:
+    """Return the groups of each reader, by layer and decoder."""
+    found: defaultdict[Reader, list[RequestGroup]] = defaultdict(list)
+    for group in groups:
+        found[Reader(group.decoder_id, group.layer)].append(group)
+    return {
+        reader: found[reader] for reader in sorted(found, key=lambda one: (one.layer, str(one.decoder_id)))
+    }
+
+
+def sampled_requests(
+    groups: Sequence[RequestGroup], concept: str, retained: Mapping[Cell, float]
+) -> SampledRequests:
+    """Return the columns that the share of the concept follows from; of unknown losses, as if of none."""
+    return SampledRequests(
+        count=np.array([group.requests for group in groups], np.int64),
+        probability=np.array([group.probability for group in groups]),
+        is_flagged=np.array([concept in group.concepts for group in groups], np.bool_),
+        retained=np.array([retained.get(Cell(group.start, group.stratum), 1.0) for group in groups]),
+    )
 
 
 def _prevalence(
@@ -86,13 +106,7 @@ def _prevalence(
     retained: Mapping[Cell, float],
     confidence: float,
 ) -> ConceptPrevalence:
-    kept = [retained.get(Cell(group.start, group.stratum)) for group in groups]
-    requests = SampledRequests(
-        count=np.array([group.requests for group in groups], np.int64),
-        probability=np.array([group.probability for group in groups]),
-        is_flagged=np.array([concept in group.concepts for group in groups]),
-        retained=np.array([1.0 if share is None else share for share in kept]),
-    )
+    requests = sampled_requests(groups, concept, retained)
     share = estimate_share(requests, confidence)
     return ConceptPrevalence(
         reader=reader,
@@ -107,7 +121,7 @@ def _prevalence(
         requests_verified=sum(group.verified for group in groups),
         requests_flagged=share.flagged,
         requests_uncounted=sum(
-            group.requests for group, known in zip(groups, kept, strict=True) if known is None
+            group.requests for group in groups if Cell(group.start, group.stratum) not in retained
         ),
         effective_requests=share.effective_requests,
         retained=float(np.average(requests.retained, weights=requests.count)) if share.requests else None,

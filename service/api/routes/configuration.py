@@ -73,7 +73,7 @@ def get_configuration(
     """
     with reading(held, caller) as session:
         now = read.now(session)
-        at = _past(parameters.at, now)
+        at = past_time(parameters.at, now)
         found = read.list_in_force(session, at, parameters.model)
         models = {parameters.model} if parameters.model else {*read.list_models(session)}
         return in_force(at, sorted(models | {one.period.model for one in found}), found)
@@ -118,7 +118,7 @@ def get_configuration_version(
     return ConfigurationVersionList(items=[ConfigurationVersion.of(view) for view in found])
 
 
-def _past(at: dt.datetime | None, now: dt.datetime) -> dt.datetime:
+def past_time(at: dt.datetime | None, now: dt.datetime) -> dt.datetime:
     """Return the time that is asked for; raises 422 when it is yet to come."""
     if at is not None and at > now + HOLDS:
         message = f"the database's clock says {now.isoformat()}; nothing is known of what is to come"

@@ -87,16 +87,27 @@ def list_models(session: Session) -> list[str]:
 def list_in_force(session: Session, at: dt.datetime, model: str | None = None) -> list[InForce]:
     """Return every process that ran something at a time, by model, kind and begin."""
     row = ConfigurationPeriod
+    until = or_(row.ended_at.is_(None), row.ended_at > at)
+    # The last report stands for a while, and an end for itself.
+    return _list_periods(session, model, row.began_at <= at, row.last_seen_at >= at - HOLDS, until)
+
+
+def list_in_force_within(
+    session: Session, start: dt.datetime, end: dt.datetime, model: str
+) -> list[InForce]:
+    """Return every process that ran something for the model between two times, if only for a moment."""
+    row = ConfigurationPeriod
+    until = or_(row.ended_at.is_(None), row.ended_at > start)
+    return _list_periods(session, model, row.began_at < end, row.last_seen_at >= start - HOLDS, until)
+
+
+def _list_periods(session: Session, model: str | None, *conditions: ColumnElement[bool]) -> list[InForce]:
+    row = ConfigurationPeriod
     query = (
         select(row, ConfigurationVersion, ConfigurationContent.content)
         .join(ConfigurationVersion, ConfigurationVersion.id == row.version_id)
         .outerjoin(ConfigurationContent, ConfigurationContent.version_id == row.version_id)
-        .where(
-            row.began_at <= at,
-            # The last report stands for a while, and an end for itself.
-            row.last_seen_at >= at - HOLDS,
-            or_(row.ended_at.is_(None), row.ended_at > at),
-        )
+        .where(*conditions)
         .order_by(row.model, row.kind, row.began_at, row.id)
     )
     if model is not None:

@@ -35,6 +35,7 @@ OPERATIONS = {
     "/v1/coverage/statement?from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": ["coverage:read"],
     "/v1/configuration": ["coverage:read"],
     "/v1/configuration/changes": ["coverage:read"],
+    "/v1/configuration/comparison?model=tiny&at=2026-11-23T05:00:00Z": ["coverage:read", "flags:read"],
     "/v1/configuration/versions/9d1c6a0f4b7e2d35889a1b0c6f3e5d7294ab60c1e8f7d2b3a4958671c0d9e8f7": [
         "coverage:read"
     ],

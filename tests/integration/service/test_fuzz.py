@@ -25,6 +25,8 @@ UNSAYABLE = {"broken_cursor", "foreign_cursor", "time_out_of_range", "empty_rang
 UNSAYABLE |= {"transition_not_allowed", "reason_not_allowed", "concepts_not_allowed", "unknown_concept"}
 # What a hold needs at least, and which models there are.
 UNSAYABLE |= {"empty_scope", "unknown_model"}
+# What time it is.
+UNSAYABLE |= {"in_the_future"}
 # Which periods a class allows.
 UNSAYABLE |= {"below_class", "above_class", "below_floor", "above_ceiling", "in_the_past"}
 # Which period is over, what is stored, and what goes together in an export.

@@ -46,6 +46,8 @@ LABELS: Final = (
     frozenset({"concept", "read", "lost", "recall"}),  # of control prompts, with their number
     frozenset({"label", "status", "unlabelled", "precision"}),  # a concept's precision
     frozenset({"calibrated", "confidence", "estimates", "assumptions"}),  # how common a concept is
+    frozenset({"hypothesis", "before", "after", "difference"}),  # the same on two sides of a time
+    frozenset({"p_value", "p_value_adjusted", "lower", "upper"}),  # a difference, with its test
     frozenset({"p_value", "p_value_floor", "calibration_n"}),  # an anomaly
     frozenset({"hypothesis", "label", "q_value", "window"}),  # the test of a request
     frozenset({"scope", "reason", "placed_at", "lifts"}),  # a hold: what to keep, whatever it is

@@ -284,6 +284,7 @@ QUERIES: Mapping[str, Mapping[str, str]] = {
         "from": "2026-11-23T00:00:00Z",
         "to": "2026-11-24T00:00:00Z",
     },
+    "get_configuration_comparison": {"model": "tiny", "at": "2026-11-23T05:00:00Z"},
     "get_coverage": {"from": "2026-11-23T05:00:00Z", "to": "2026-11-23T05:02:00Z"},
     "get_coverage_statement": DAY,
     "get_triage": DAY,

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.canary import runs
-from service.store.tables import Incident, IncidentEvent
+from service.store.configuration.write import Report, note
+from service.store.tables import ConceptVersion, Incident, IncidentEvent, ModelConcept
+from subtext_sidecar.contract.configuration import Kind, configuration
+from subtext_sidecar.contract.counters import Hop
 from tests.integration.service import seed
 
 Headers = dict[str, str]
@@ -245,6 +248,155 @@ def test_a_detector_has_its_precision_its_calibrated_rate_and_its_recall(
     assert (weapons["model"], weapons["canaries"]["concept"]) == ("tiny", "weapons")
     assert ask(client, admin, "detectors", **years, concept="harm")["without_flags"] == []
     assert ask(client, admin, "detectors", **DAY)["items"][0]["canaries"] is None
+
+
+UPDATED: dict[str, Any] = {"model": "tiny", "at": "2026-11-23T05:00:30Z", "window": "1h"}
+OLD, NEW = (configuration(Kind.WORKER, {"version": version}) for version in ("1", "2"))
+
+
+def plant_update(session: Session) -> seed.Audited:
+    """Plant an hour before and one after: deception comes up, harm stays, nobody sees weapons."""
+    audited = seed.add_model(session)
+    minute = dt.timedelta(minutes=1)
+    for side, at in (("old", seed.START - 30 * minute), ("new", seed.START + 10 * minute)):
+        for number in range(20):
+            request_id = f"{side}-{number}"
+            seed.add_explanation(
+                session,
+                audited,
+                request_id=request_id,
+                captured_at=at,
+                verified=side == "old" or number >= 5,
+                baseline_probability=0.5,
+            )
+            flagged = [
+                *(["deception"] if side == "new" else []),
+                *(["harm"] if number < 10 else []),
+            ]
+            for concept in flagged:
+                seed.add_flag(session, audited, request_id=request_id, captured_at=at, concept=concept)
+    # Out of both windows.
+    seed.add_explanation(session, audited, request_id="later", captured_at=seed.START + 60 * minute)
+    seed.add_coverage(
+        session,
+        hop="plugin",
+        minute=seed.START - 30 * minute,
+        requests_seen=40,
+        requests_sampled=20,
+        rows_sampled=20,
+    )
+    seed.add_coverage(session, hop="worker", minute=seed.START - 30 * minute, rows_decoded=20)
+    seed.add_coverage(session, hop="plugin", minute=seed.START, requests_seen=7)
+    seed.add_coverage(session, hop="plugin", minute=seed.START + 60 * minute, requests_seen=900)
+    seed.add_window(session, audited, ["old-0"], ["old-1", "old-2"], captured_at=seed.START - 30 * minute)
+    session.add(ConceptVersion(digest="w" * 64, name="weapons", version=1, definition={}))
+    session.flush()
+    session.add(ModelConcept(model_id=audited.model.id, digest="w" * 64, name="weapons", version=1))
+    now = session.scalars(select(func.clock_timestamp())).one()
+    for runs_it, at in ((OLD, seed.START - 30 * minute), (NEW, seed.START + 10 * minute)):
+        age = (now - at).total_seconds()
+        report = Report(
+            source="w", hop=Hop.WORKER, model="tiny", layer=20, configuration=runs_it, age_seconds=age
+        )
+        note(session, [report])
+    return audited
+
+
+def test_before_and_after_an_update_each_difference_has_its_interval_and_its_test(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        plant_update(session)
+
+    found = ask(client, admin, "configuration/comparison", **UPDATED)
+
+    before, after = found["before"], found["after"]
+    assert (found["at"], before["from"], before["to"], after["from"], after["to"]) == (
+        "2026-11-23T05:00:00Z",
+        "2026-11-23T04:00:00Z",
+        "2026-11-23T05:00:00Z",
+        "2026-11-23T05:00:00Z",
+        "2026-11-23T06:00:00Z",
+    )
+    assert "no cause" in found["note"]
+    assert before["coverage"]["requests_sampled"] == {"numerator": 20, "denominator": 40, "value": 0.5}
+    assert before["coverage"]["rows_decoded"] == {"numerator": 20, "denominator": 20, "value": 1.0}
+    assert after["coverage"]["requests_sampled"]["denominator"] == 7
+    [old], [new] = before["readers"], after["readers"]
+    # All of 20: the lower limit is the 20th root of 0.025. 15 of 20 have 0.41, the others -0.1.
+    assert (old["fve"]["estimate"], old["verified"]["estimate"]) == pytest.approx((0.41, 1.0))
+    assert (old["verified"]["lower"], old["verified"]["upper"]) == pytest.approx((0.025 ** (1 / 20), 1.0))
+    assert (new["fve"]["estimate"], new["fve"]["n"], new["verified"]["hits"]) == (
+        pytest.approx(0.2825),
+        20,
+        15,
+    )
+    # Student's: 2.0930 standard errors of 0.050663.
+    assert (new["fve"]["lower"], new["fve"]["upper"]) == pytest.approx((0.17646, 0.38854), abs=1e-4)
+    assert 0.45 < new["verified"]["lower"] < new["verified"]["estimate"] == 0.75 < new["verified"]["upper"]
+    [tested] = before["anomalies"]
+    assert (tested["anomalies"], tested["requests"], tested["rate"]["n"]) == (1, 3, 3)
+    assert (tested["rate"]["lower"], tested["rate"]["upper"]) == pytest.approx((0.0084, 0.9057), abs=1e-4)
+    assert after["anomalies"] == []
+    deception, harm, weapons = found["concepts"]
+    assert [one["concept"] for one in found["concepts"]] == ["deception", "harm", "weapons"]
+    assert (deception["before"]["hits"], deception["after"]["hits"]) == (0, 20)
+    # Newcombe of the exact intervals (0, 0.1684) and (0.8316, 1); at the error 2 (1 - 1 / sqrt 2)^20 they
+    # just meet 0. Times three tests.
+    assert (deception["difference"]["lower"], deception["difference"]["upper"]) == pytest.approx(
+        (0.7618, 1.0), abs=1e-4
+    )
+    assert deception["difference"]["p_value"] == pytest.approx(4.32e-11, rel=0.01)
+    assert deception["difference"]["p_value_adjusted"] == pytest.approx(3 * 4.32e-11, rel=0.01)
+    assert (harm["before"]["estimate"], harm["after"]["estimate"], harm["after"]["n"]) == (0.5, 0.5, 20)
+    for one in (harm, weapons):
+        assert (one["difference"]["estimate"], one["difference"]["p_value_adjusted"]) == (0.0, 1.0)
+        assert one["difference"]["lower"] < 0 < one["difference"]["upper"]
+    significant = [one["difference"]["is_significant"] for one in found["concepts"]]
+    assert (significant, found["tests"]) == ([True, False, False], 3)
+
+
+def test_either_side_has_the_versions_that_were_in_force_and_says_where_nobody_reported(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = plant_update(session)
+        successor = seed.add_decoder(session, audited.model, layer=20)
+        seed.add_explanation(session, successor, request_id="new-0", captured_at=seed.START)
+
+    found = ask(client, admin, "configuration/comparison", **UPDATED)
+
+    kinds = {one["kind"]: one for one in found["configurations"]}
+    assert kinds["worker"] == {
+        "kind": "worker",
+        "before": {"known": True, "digests": [OLD.digest]},
+        "after": {"known": True, "digests": [NEW.digest]},
+        "changed": True,
+    }
+    unknown = {"known": False, "digests": []}
+    assert kinds["model"] == {"kind": "model", "before": unknown, "after": unknown, "changed": None}
+    # Each decoder of the one side against each of the other, and all are tested together.
+    pairs = {(one["decoder_before"]["id"], one["decoder_after"]["id"]) for one in found["concepts"]}
+    first = str(audited.decoder.id)
+    assert pairs == {(first, first), (first, str(successor.decoder.id))}
+    assert (len(found["concepts"]), found["tests"]) == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"model": "nobody"}, 404, "unknown_model"),
+        ({"window": "32d"}, 422, "range_too_long"),
+        ({"at": "2199-01-01T00:00:00Z"}, 422, "in_the_future"),
+    ],
+)
+def test_a_comparison_is_of_a_known_model_and_of_what_has_been(
+    client: TestClient, admin: Headers, changes: dict[str, str], status: int, code: str
+) -> None:
+    answer = client.get("/v1/configuration/comparison", params=UPDATED | changes, headers=admin)
+
+    assert answer.status_code == status
+    assert code in {answer.json()["code"], *(one["code"] for one in answer.json().get("errors", ()))}
 
 
 @pytest.mark.parametrize("path", ["triage", "detectors"])

@@ -63,6 +63,7 @@ CALLS = {
     "get_coverage_statement": Call(f"/v1/coverage/statement?{RANGE}"),
     "get_configuration": Call(),
     "list_configuration_changes": Call(),
+    "get_configuration_comparison": Call("/v1/configuration/comparison?model=tiny&at=2026-11-23T05:00:00Z"),
     "get_configuration_version": Call(f"/v1/configuration/versions/{RUNS.digest}"),
     "get_prevalence": Call(f"/v1/prevalence?model=tiny&concept=deception&{RANGE}"),
     "list_models": Call(),

@@ -10,9 +10,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
+from service import auth
 from service.evidence import entry, merkle, note
 from service.sequencer.sequencer import Sequencer
-from service.store import identity
+from service.store import identity, keys
 from service.store.engine import create_engine, session_factory
 from service.store.evidence.append import add_pending
 from service.store.evidence.rows import list_rows
@@ -86,3 +87,36 @@ def test_an_explanation_that_nobody_stored_has_no_proof(client: TestClient, admi
     answer = client.get("/v1/log/proof", params={"explanation_id": str(uuid.uuid4())}, headers=admin)
 
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_explanation")
+
+
+def key_for(sessions: Sessions, *models: str) -> Headers:
+    """Make a key that reads the log's answers for these models alone."""
+    secret = auth.new_secret()
+    with sessions.begin() as session:
+        digest = auth.digest(secret)
+        keys.add_key(session, name="k", secret_sha256=digest, scopes=["audit:read"], models=models)
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def test_to_a_key_for_other_models_a_proof_is_as_unknown_as_that_of_no_explanation(
+    client: TestClient, sequencer: Sequencer, sessions: Sessions, logged: list[uuid.UUID]
+) -> None:
+    with sessions.begin() as session:
+        seed.add_model(session, "other")
+    sequencer.sequence()
+    sequencer.sign()
+    own, stranger = key_for(sessions, "tiny", "other"), key_for(sessions, "other")
+
+    def told(headers: Headers, wanted: uuid.UUID) -> tuple[int, str]:
+        answer = client.get("/v1/log/proof", params={"explanation_id": str(wanted)}, headers=headers)
+        return answer.status_code, answer.text.replace(str(wanted), "ID")
+
+    status, body = told(stranger, logged[1])
+
+    assert (status, "unknown_explanation" in body, "tiny" in body) == (404, True, False)
+    assert (status, body) == told(stranger, uuid.uuid4())
+    assert told(own, logged[1])[0] == 200
+    # The log is the tenant's, and so is its checkpoint: it names neither models nor rows.
+    signed = [client.get("/v1/log/checkpoint", headers=headers) for headers in (own, stranger)]
+    assert signed[0].status_code == 200
+    assert signed[0].text == signed[1].text

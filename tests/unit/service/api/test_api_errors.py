@@ -119,6 +119,7 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/coverage/statement": "get_coverage_statement",
         "/v1/configuration": "get_configuration",
         "/v1/configuration/changes": "list_configuration_changes",
+        "/v1/configuration/comparison": "get_configuration_comparison",
         "/v1/configuration/versions/{digest}": "get_configuration_version",
         "/v1/prevalence": "get_prevalence",
         "/v1/models": "list_models",

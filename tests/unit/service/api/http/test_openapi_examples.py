@@ -77,7 +77,13 @@ WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
     ("BlindSpot", "code"): set(blind_spots.CODES),
     **{
         (schema, "kind"): {*map(str, configuration.Kind)}
-        for schema in ("ConfigurationChange", "ConfigurationVersion", "KindInForce", "VersionInForce")
+        for schema in (
+            "ConfigurationChange",
+            "ConfigurationPair",
+            "ConfigurationVersion",
+            "KindInForce",
+            "VersionInForce",
+        )
     },
     ("Export", "kinds"): {*map(str, ExportKind)},
     ("Export", "state"): {*map(str, ExportState)},
