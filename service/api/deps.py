@@ -277,11 +277,24 @@ def log_denial(held: Resources, denial: Denial, entry: Entry, tenant: uuid.UUID,
     held.metrics.observe_access_not_logged(entry.action)
 
 
-def require(caller: Caller, scopes: Sequence[str]) -> None:
-    """Raise the 403 unless the key grants these scopes too, which only what was asked for tells."""
+def require(held: Resources, operation: str, caller: Caller, scopes: Sequence[str]) -> None:
+    """Raise the 403 unless the caller has these scopes too, which only what was asked for tells.
+
+    The denial is entered in the access log, as all of `authenticate` are.
+    """
     try:
-        auth.check_scopes(caller.scopes, scopes)
+        auth.check_scopes(caller.scopes, scopes, "key" if caller.session_id is None else "session")
     except auth.ScopeError as error:
+        held.metrics.observe_authentication_failure("missing_scope")
+        denial = Denial(caller.session_id or caller.identity, operation, Result.MISSING_SCOPE)
+        entry = Entry(
+            action=Action.DENY,
+            operation=operation,
+            status=HTTPStatus.FORBIDDEN,
+            result=denial.result,
+            **caller.names,
+        )
+        log_denial(held, denial, entry, caller.reach.tenant, held.clock())
         raise _forbidden(error) from error
 
 

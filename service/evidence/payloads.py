@@ -17,6 +17,8 @@ SUBJECT_VERSION: Final = 2
 """Of an explanation whose sample has a subject key; all others are of VERSION, like those of before."""
 NEVER: Final = frozenset({"tenant_id", "log_salt", "log_trail"})
 """Columns of no payload: whose log it is says the tenant, and the others are the log's own."""
+_PEOPLE: Final = ("session_id", "issuer", "person")
+"""Who did it, of tables that named keys alone before people could sign in."""
 
 
 class Kind(StrEnum):
@@ -96,7 +98,7 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "id", "incident_id", "version", "kind", "at", "key_id", "key_name", "from_state", "to_state",
             "severity", "reason", "note", "labels", "findings",
         ),
-        where_set=("session_id", "issuer", "person"),
+        where_set=_PEOPLE,
     ),
     Kind.CONCEPT_VERSION: Columns(
         table="concept_versions", committed=("digest", "name", "version", "definition", "created_at")
@@ -115,7 +117,7 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "subject_kind", "subject_ids", "subjects_total", "capture_ids", "captures_total", "details",
             "purpose", "purpose_note", "status", "result", "suppressed",
         ),
-        where_set=("session_id", "issuer", "person"),
+        where_set=_PEOPLE,
     ),
     Kind.RETENTION_VERSION: Columns(
         table="retention_versions",
@@ -123,6 +125,7 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "id", "model_id", "retention_class", "floor_days", "ceiling_days", "period_days",
             "in_force_from", "reason", "key_id", "key_name", "set_at",
         ),
+        where_set=_PEOPLE,
     ),
     Kind.LEGAL_HOLD: Columns(
         table="legal_holds",
@@ -130,10 +133,12 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "id", "model_id", "captured_from", "captured_to", "request_names", "capture_id", "trace_id",
             "concept", "subject", "reason", "reference", "key_id", "key_name", "placed_at",
         ),
+        where_set=_PEOPLE,
     ),
     Kind.LEGAL_HOLD_LIFT: Columns(
         table="legal_hold_lifts",
         committed=("id", "hold_id", "step", "step_before", "reason", "key_id", "key_name", "at"),
+        where_set=_PEOPLE,
     ),
     Kind.DELETION_CERTIFICATE: Columns(
         table="deletion_certificates",

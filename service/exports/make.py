@@ -55,6 +55,7 @@ from service.store.evidence.tables import LogCheckpoint
 from service.store.exports import write
 from service.store.exports.tables import Export
 from service.store.tenants import scope
+from service.store.triage import Actor
 
 OPERATION: Final = "make_export"
 """In the access log: the job, not a call."""
@@ -181,8 +182,7 @@ def _entry(export: Export, action: Action, subjects: Subjects, details: dict[str
     return Entry(
         action=action,
         operation=OPERATION,
-        key_id=export.key_id,
-        key_name=export.key_name,
+        **{name: getattr(export, name) for name in Actor._fields},
         subjects=subjects,
         details=details,
         purpose=None if export.purpose is None else Purpose(export.purpose),

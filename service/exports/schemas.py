@@ -9,7 +9,7 @@ from sqlalchemy import ARRAY, JSON, Table
 from sqlalchemy.types import TypeEngine
 
 from service.evidence.bundle.layout import TEXT_OF_EXPLANATION, TEXT_OF_SAMPLE
-from service.evidence.payloads import COLUMNS, MATCH, SAMPLE, VERSION, Columns, Kind
+from service.evidence.payloads import COLUMNS, MATCH, SAMPLE, SUBJECT_VERSION, VERSION, Columns, Kind
 from service.store.schema import METADATA
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -19,7 +19,8 @@ _HEX: Final = {"type": "string", "pattern": "^([0-9a-f]{2})*$"}
 def schema_of(kind: Kind, *, with_text: bool) -> dict[str, Any]:
     """Return the schema of a member's lines."""
     payload = _object(COLUMNS[kind])
-    own = {"v": {"const": VERSION}, "table": {"const": COLUMNS[kind].table}}
+    versions = [VERSION, SUBJECT_VERSION] if kind is Kind.EXPLANATION else [VERSION]
+    own = {"v": {"enum": versions}, "table": {"const": COLUMNS[kind].table}}
     payload["properties"] |= own
     payload["required"] += list(own)
     # Of rows that change: the commitments to what they were before.
@@ -59,7 +60,7 @@ def _object(columns: Columns) -> dict[str, Any]:
     table = METADATA.tables[columns.table]
     return {
         "type": "object",
-        "properties": {name: _column(table, name) for name in columns.committed},
+        "properties": {name: _column(table, name) for name in (*columns.committed, *columns.where_set)},
         "required": list(columns.committed),
         "additionalProperties": False,
     }

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.evidence.entry import new_salt
 from service.evidence.payloads import Kind, payload_of
 from service.retention.classes import Bounds, PeriodError, RetentionClass, bounds_of
-from service.retention.placing import find_model, key_of
+from service.retention.placing import find_model
 from service.store.base import values_of
 from service.store.evidence.append import append
 from service.store.read.page import Page, Position, older_than
@@ -61,7 +61,7 @@ def set_period(session: Session, asked: NewPeriod, actor: Actor) -> View:
         "ceiling_days": bounds.ceiling,
         "period_days": asked.period_days,
         "reason": asked.reason,
-        **key_of(actor),
+        **actor._asdict(),
         "log_salt": salt,
     }
     if asked.in_force_from is not None:

@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
@@ -27,7 +27,7 @@ class UnknownModelError(LookupError):
 
 
 class NotAllowedStepError(ValueError):
-    """A step that a hold does not take any more, or not from this key; ``code`` is stable."""
+    """A step that a hold does not take any more, or not from whoever asks; ``code`` is stable."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -75,7 +75,7 @@ def place(session: Session, scope: Scope, reason: str, reference: str | None, ac
         request_names=None if request is None else names_of(request),
         reason=reason,
         reference=reference,
-        **key_of(actor),
+        **actor._asdict(),
         log_salt=salt,
         **criteria,
     )
@@ -85,18 +85,19 @@ def place(session: Session, scope: Scope, reason: str, reference: str | None, ac
 
 
 def lift(session: Session, hold: View, reason: str, actor: Actor) -> LiftStep:
-    """Ask to lift the hold, or confirm what another key asked; return which of them it was.
+    """Ask to lift the hold, or confirm what somebody else asked; return which of them it was.
 
-    Raises NotAllowedStepError for a hold that is lifted, for the key that asked, and when somebody else
-    takes the same step at the same time. The database refuses all of them by itself.
+    Raises NotAllowedStepError for a hold that is lifted, for the key or person that asked, and when
+    somebody else takes the same step at the same time. The database refuses all of them by itself.
     """
     taken = {LiftStep(one.step): one for one in hold.lifts}
     if LiftStep.CONFIRMED in taken:
         raise NotAllowedStepError("already_lifted", "this hold was lifted before")
     asked = taken.get(LiftStep.ASKED)
-    if asked is not None and asked.key_id == actor.key_id:
+    if asked is not None and _is_same(asked, actor):
         raise NotAllowedStepError(
-            "other_key_needed", "this key asked to lift the hold, so another person's key has to confirm it"
+            "other_key_needed",
+            "this key or person asked to lift the hold, so somebody else has to confirm it",
         )
     step = LiftStep.ASKED if asked is None else LiftStep.CONFIRMED
     salt = new_salt()
@@ -106,7 +107,7 @@ def lift(session: Session, hold: View, reason: str, actor: Actor) -> LiftStep:
         step=step,
         step_before=None if asked is None else LiftStep.ASKED,
         reason=reason,
-        **key_of(actor),
+        **actor._asdict(),
         log_salt=salt,
     )
     try:
@@ -118,6 +119,13 @@ def lift(session: Session, hold: View, reason: str, actor: Actor) -> LiftStep:
         ) from error
     append(session, Kind.LEGAL_HOLD_LIFT, [payload_of(Kind.LEGAL_HOLD_LIFT, row)], [salt])
     return step
+
+
+def _is_same(asked: LegalHoldLift, actor: Actor) -> bool:
+    """Tell whether both are of one key or one person, in whichever session."""
+    if actor.key_id is not None or asked.key_id is not None:
+        return asked.key_id == actor.key_id
+    return (asked.issuer, asked.person) == (actor.issuer, actor.person)
 
 
 def get_hold(session: Session, hold_id: uuid.UUID) -> View | None:
@@ -141,13 +149,6 @@ def list_holds(
     page = holds[:limit]
     last = page[-1] if len(holds) > limit else None
     return Page(_views(session, page), Position(last.placed_at, last.id) if last else None)
-
-
-def key_of(actor: Actor) -> dict[str, Any]:
-    """Return the columns that name a key; raises NotAllowedStepError for a person in a session."""
-    if actor.key_id is None or actor.key_name is None:
-        raise NotAllowedStepError("key_needed", "people in sessions place and lift no holds yet: use a key")
-    return {"key_id": actor.key_id, "key_name": actor.key_name}
 
 
 def find_model(session: Session, name: str) -> uuid.UUID:

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import DateTime, MetaData, Text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -41,6 +41,26 @@ class OfTenant:
 
     # After a table's own columns.
     tenant_id: Mapped[uuid.UUID] = mapped_column(server_default=COLUMN_DEFAULT, sort_order=_LAST)
+
+
+IS_NAMED: Final = (
+    "(key_id IS NULL) <> (person IS NULL) AND (key_id IS NULL) = (key_name IS NULL)"
+    " AND (person IS NULL) = (issuer IS NULL) AND (person IS NULL OR session_id IS NOT NULL)"
+)
+"""SQL: a row of `OfActor` names a key or a person, and not both."""
+
+
+class OfActor:
+    """Mixed into tables of what somebody asked for: an API key, or a person whom an issuer named.
+
+    A key's session names the key too. A table with it has the constraint `IS_NAMED`.
+    """
+
+    key_id: Mapped[uuid.UUID | None]
+    key_name: Mapped[str | None]  # as it was then
+    session_id: Mapped[uuid.UUID | None]  # None: by the key itself
+    issuer: Mapped[str | None]
+    person: Mapped[str | None]  # the issuer's `sub`
 
 
 def values_of(row: Base) -> dict[str, Any]:

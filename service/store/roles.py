@@ -23,6 +23,8 @@ READER: Final = scope.READER
 SEQUENCER: Final = "subtext_sequencer"
 KEEPER: Final = "subtext_keeper"
 ROLES: Final = (OWNER, WRITER, READER, SEQUENCER, KEEPER)
+_INSERT_ACTOR: Final = "INSERT (key_id, key_name, session_id, issuer, person)"
+"""Who asks, in tables of `service.store.base.OfActor`."""
 
 GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     WRITER: {
@@ -155,23 +157,28 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "retention_versions": [
             "SELECT",
             "INSERT (id, model_id, retention_class, floor_days, ceiling_days, period_days, in_force_from)",
-            "INSERT (reason, key_id, key_name, log_salt)",
+            "INSERT (reason, log_salt)",
+            _INSERT_ACTOR,
         ],
-        # Without a time of its own choice. The constraints see to the two keys that a lift takes.
+        # Without a time of its own choice. The constraints see to the two that a lift takes.
         "legal_holds": [
             "SELECT",
             "INSERT (id, model_id, captured_from, captured_to, request_names, capture_id, trace_id)",
-            "INSERT (concept, subject, reason, reference, key_id, key_name, log_salt)",
+            "INSERT (concept, subject, reason, reference, log_salt)",
+            _INSERT_ACTOR,
         ],
         "legal_hold_lifts": [
             "SELECT",
-            "INSERT (id, hold_id, step, step_before, reason, key_id, key_name, log_salt)",
+            "INSERT (id, hold_id, step, step_before, reason, log_salt)",
+            _INSERT_ACTOR,
         ],
         # What it is about is told to nobody; without a time or a state of its own choice.
         "erasures": [
-            "SELECT (id, tenant_id, asked_at, due_at, key_id, key_name, scope, commitment)",
+            "SELECT (id, tenant_id, asked_at, due_at, scope, commitment)",
+            "SELECT (key_id, key_name, session_id, issuer, person)",
             "SELECT (state, counts, held, clean_since, finished_at)",
-            "INSERT (id, key_id, key_name, scope, identifier, commitment)",
+            "INSERT (id, scope, identifier, commitment)",
+            _INSERT_ACTOR,
         ],
         "log_pending": ["SELECT", "INSERT (kind, commitments)"],
         "log_leaves": ["SELECT"],
@@ -184,7 +191,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "exports": [
             "SELECT",
             "INSERT (id, kinds, of_model, models, period_start, period_end, with_text, earlier_size)",
-            "INSERT (key_id, key_name, purpose, purpose_note)",
+            "INSERT (purpose, purpose_note)",
+            _INSERT_ACTOR,
         ],
     },
 }

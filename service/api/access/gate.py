@@ -15,7 +15,7 @@ from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from service.api.access.disclosure import Disclosure, Withholding, capture_of
 from service.api.access.purpose import DESCRIPTION, HEADER, PATTERN, PurposeError, StatedPurpose, parse
-from service.api.deps import Caller, Held, Resources, operation_of, writing
+from service.api.deps import Caller, Held, Resources, operation_of, require, writing
 from service.api.parameters import Absent
 from service.errors import FieldError, ProblemError, invalid_input
 from service.store.access.tables import Action, SubjectKind
@@ -88,6 +88,10 @@ class Gate:
             purpose_note=self.purpose.note if self.purpose else None,
             status=HTTPStatus.OK,
         )
+
+    def require(self, caller: Caller, scopes: Sequence[str]) -> None:
+        """Raise the 403, and enter it, unless the caller has these scopes beside the operation's own."""
+        require(self.held, self.operation, caller, scopes)
 
     def record(self, caller: Caller, entry: Entry) -> None:
         """Commit the entry of a read, alone; raises the 503 when it cannot be written."""

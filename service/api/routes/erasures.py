@@ -60,7 +60,7 @@ def ask_for_erasure(
         raise ProblemError(HTTPStatus.FORBIDDEN, "restricted_key", detail)
     scope, identifier = ErasureScope(asked.scope), _identifier(asked)
     with writing(held, caller) as session:
-        actor = Actor(caller.key_id, caller.key_name)
+        actor = Actor(**caller.names)
         made, certificate = requests.ask(session, scope, identifier, actor)
         details = {"scope": str(scope), "commitment": certificate.commitment.hex()}
         add_entry(session, gate.entry(caller, Action.WRITE, one(SubjectKind.ERASURE, made), details))

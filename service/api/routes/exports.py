@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.api.access.gate import Gate, Gated, one
 from service.api.access.purpose import CODES, HEADER
-from service.api.deps import Caller, Exports, Held, Resources, reading, require, writing
+from service.api.deps import Caller, Exports, Held, Resources, reading, writing
 from service.api.http.responses import problems
 from service.api.paging import link
 from service.api.parameters import NoParameters, PageParameters
@@ -28,6 +28,7 @@ from service.store.evidence.tables import LogCheckpoint
 from service.store.exports import read, write
 from service.store.exports.tables import Export as Row
 from service.store.exports.tables import State
+from service.store.triage import Actor
 
 router = APIRouter(tags=["exports"])
 _LISTING: Final = "exports"
@@ -71,10 +72,10 @@ def create_export(
 ) -> Export:
     """Take the request and return it; `subtext keeper` makes the file, see `state`.
 
-    It holds what the key may read, of its tenant and models. `subtext verify` checks it offline.
+    It holds what the caller may read, of his tenant and models. `subtext verify` checks it offline.
     """
     _folder(held)
-    require(caller, scopes_of(asked.kinds, with_text=asked.with_text))
+    gate.require(caller, scopes_of(asked.kinds, with_text=asked.with_text))
     _check(asked, gate, dt.datetime.now(dt.UTC))
     with writing(held, caller) as session:
         _check_known(session, caller, asked)
@@ -126,10 +127,6 @@ def _check_known(session: Session, caller: Caller, asked: ExportRequest) -> None
 
 
 def _new(asked: ExportRequest, caller: Caller, gate: Gate) -> write.NewExport:
-    if caller.key_id is None or caller.key_name is None:
-        raise _wrong(
-            "Authorization", "key_needed", "people in sessions ask for no exports yet", location="header"
-        )
     return write.NewExport(
         kinds=sorted(map(str, asked.kinds)),
         of_model=asked.model,
@@ -138,8 +135,7 @@ def _new(asked: ExportRequest, caller: Caller, gate: Gate) -> write.NewExport:
         period_end=asked.end,
         with_text=asked.with_text,
         earlier_size=asked.earlier_size,
-        key_id=caller.key_id,
-        key_name=caller.key_name,
+        by=Actor(**caller.names),
         purpose=None if gate.purpose is None else gate.purpose.code,
         purpose_note=None if gate.purpose is None else gate.purpose.note,
     )
@@ -158,7 +154,7 @@ def list_exports(
     request: Request,
     response: Response,
 ) -> ExportPage:
-    """Return one page of exports. A key that is for some models alone meets its own."""
+    """Return one page of exports. Who is for some models alone meets his own."""
     after = link.position(parameters, caller.listing(_LISTING))
     with reading(held, caller) as session:
         page = read.list_exports(session, _own(caller), after, parameters.limit)
@@ -200,7 +196,7 @@ def download_export(
     """
     folder = _folder(held)
     row = _known(held, caller, export_id)
-    require(caller, scopes_of(row.kinds, with_text=row.with_text))
+    gate.require(caller, scopes_of(row.kinds, with_text=row.with_text))
     if row.with_text:
         _check_purpose(gate)
     path = files.path_of(folder, row.tenant_id, row.id)
@@ -238,9 +234,10 @@ def _known(held: Resources, caller: Caller, export_id: uuid.UUID) -> Row:
     return found
 
 
-def _own(caller: Caller) -> uuid.UUID | None:
-    """Return the key whose exports alone a caller meets: others may hold more than he may read."""
-    return None if caller.reach.models is None else caller.key_id
+def _own(caller: Caller) -> read.Own | None:
+    """Return the exports that alone a caller meets: others may hold more than he may read."""
+    models = caller.reach.models
+    return None if models is None else read.Own(Actor(**caller.names), models)
 
 
 def _wrong(field: str, code: str, message: str, *, location: Location = "body") -> ProblemError:

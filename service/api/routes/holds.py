@@ -1,4 +1,4 @@
-"""Legal holds: what may not be removed, who placed it, and the two keys that lift it."""
+"""Legal holds: what may not be removed, who placed it, and the two that lift it."""
 
 import datetime as dt
 import uuid
@@ -49,7 +49,7 @@ def list_legal_holds(
 ) -> LegalHoldPage:
     """Return one page of holds, each with its scope, who placed it and why.
 
-    A hold is in force from when it was placed until a second key confirmed its lift; `state` is of now.
+    A hold is in force from when it was placed until somebody else confirmed its lift; `state` is of now.
     """
     after = link.position(parameters, caller.listing(_LISTING))
     at = parameters.at or dt.datetime.now(dt.UTC)
@@ -95,7 +95,7 @@ def place_legal_hold(
         **problems(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND),
         int(HTTPStatus.CONFLICT): {
             "model": Problem,
-            "description": "It is lifted already, or another key has to confirm.",
+            "description": "It is lifted already, or somebody else has to confirm.",
         },
     },
 )
@@ -107,10 +107,10 @@ def lift_legal_hold(
     _parameters: Annotated[NoParameters, Query()],
     asked: Lift,
 ) -> LegalHold:
-    """Take one of two steps: the first key asks, and another one confirms. Return the hold as it is then.
+    """Take one of two steps: one key or person asks, and another confirms. Return the hold as it is then.
 
-    The hold is in force until the second step. The database refuses both steps to one key; that two keys
-    are two people's is for those to see to who make keys.
+    The hold is in force until the second step. The database refuses both steps to one key, and to one
+    person, in whichever sessions; that two keys are two people's is for those to see to who make keys.
     """
     with writing(held, caller) as session:
         view = _get(session, hold_id)
@@ -133,7 +133,7 @@ def _get(session: Session, hold_id: uuid.UUID) -> placing.View:
 
 
 def _actor(caller: Caller) -> Actor:
-    return Actor(caller.key_id, caller.key_name)
+    return Actor(**caller.names)
 
 
 def _unknown() -> ProblemError:

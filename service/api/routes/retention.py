@@ -145,7 +145,7 @@ def set_retention(
         raise _wrong("model", "model_required", "name one of the models that this key is for")
     with writing(held, caller) as session:
         try:
-            view = periods.set_period(session, asked.stored(), Actor(caller.key_id, caller.key_name))
+            view = periods.set_period(session, asked.stored(), Actor(**caller.names))
         except PeriodError as error:
             raise _wrong(error.field, error.code, str(error)) from error
         except UnknownModelError as error:

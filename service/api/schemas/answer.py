@@ -1,12 +1,39 @@
 """What every answer shares."""
 
+import uuid
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
+
+from service.store.base import OfActor
 
 
 class Answer(BaseModel):
     """Base of everything answered."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class Attribution(Answer):
+    """Who did what the answer tells: an API key, or a person whom an issuer named."""
+
+    key_id: uuid.UUID | None = Field(description="The API key that did it; null for a person.")
+    key_name: str | None = Field(description="The key's name at that time.", examples=["night shift"])
+    session_id: uuid.UUID | None = Field(
+        description="The session in which it was done; null for a key that was sent itself."
+    )
+    issuer: str | None = Field(
+        description="Who says who the person is; null for a key.", examples=["https://login.example.com"]
+    )
+    person: str | None = Field(
+        description="Who signed in and did it, by the issuer's `sub`; null for a key.",
+        examples=["248289761001"],
+    )
+
+    @staticmethod
+    def names(row: OfActor) -> dict[str, Any]:
+        """Return the fields of a stored row."""
+        return {name: getattr(row, name) for name in Attribution.model_fields}
 
 
 class Ratio(Answer):

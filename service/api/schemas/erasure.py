@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.parameters import RequestId
-from service.api.schemas.answer import Answer
+from service.api.schemas.answer import Answer, Attribution
 from service.store.erasure.requests import Told
 
 
@@ -28,8 +28,8 @@ class NewErasure(BaseModel):
     )
 
 
-class Erasure(Answer):
-    """How far an erasure is, in counts alone."""
+class Erasure(Attribution):
+    """How far an erasure is, in counts alone, and who asked for it."""
 
     id: uuid.UUID
     state: Literal["open", "done"] = Field(
@@ -39,8 +39,6 @@ class Erasure(Answer):
     asked_at: dt.datetime = Field(description="UTC; the listing's order.")
     due_at: dt.datetime = Field(description="30 days later.")
     finished_at: dt.datetime | None = Field(description="Null while it is open.")
-    key_id: uuid.UUID = Field(description="The API key that asked.")
-    key_name: str = Field(description="The key's name at that time.", examples=["data protection"])
     counts: dict[str, int] = Field(
         description="What went so far, by table; `stream_entries` from streams and dead letters, "
         "`log_entries` are entries of the evidence log that tombstones cover now.",

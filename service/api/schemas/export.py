@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.api.parameters import Name, Time
-from service.api.schemas.answer import Answer
+from service.api.schemas.answer import Answer, Attribution
 from service.api.vocabulary import AccessPurpose, ExportKind, ExportState
 from service.store.exports.tables import Export as Row
 
@@ -61,8 +61,8 @@ class ExportRequest(BaseModel):
     )
 
 
-class Export(Answer):
-    """One export: what was asked for, and what became of it."""
+class Export(Attribution):
+    """One export: what was asked for, by whom, and what became of it."""
 
     id: uuid.UUID
     state: ExportState = Field(
@@ -77,8 +77,6 @@ class Export(Answer):
     format: Literal["ndjson"]
     with_text: bool = Field(description="Whether it has texts and tokens.")
     earlier_size: int | None = Field(description="Size of the checkpoint that its log grew out of.")
-    key_id: uuid.UUID = Field(description="The API key that asked for it.")
-    key_name: str = Field(description="The key's name at that time.", examples=["auditor"])
     purpose: AccessPurpose | None = Field(description="Why, as the caller said.", examples=["audit"])
     requested_at: dt.datetime
     finished_at: dt.datetime | None = Field(description="When it was ready, failed or erased.")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.api.parameters import Name, Note, RequestId, SubjectKey, Time, TraceId
-from service.api.schemas.answer import Answer
+from service.api.schemas.answer import Answer, Attribution
 from service.retention.placing import Scope, View
 from service.store.retention.tables import LiftStep
 
@@ -83,28 +83,24 @@ class HoldScope(Answer):
     subject: str | None = Field(description="Captures of this data subject, by subject key.")
 
 
-class LiftTaken(Answer):
+class LiftTaken(Attribution):
     """One of the two steps that end a hold."""
 
-    step: Literal["asked", "confirmed"] = Field(description="What this key did.")
+    step: Literal["asked", "confirmed"] = Field(description="What it was.")
     reason: str
-    key_id: uuid.UUID
-    key_name: str = Field(description="The key's name at that time.", examples=["night shift"])
     at: dt.datetime = Field(description="UTC.")
 
 
-class LegalHold(Answer):
-    """A hold. It never changes; what ends it is written beside it."""
+class LegalHold(Attribution):
+    """A hold, and who placed it. It never changes; what ends it is written beside it."""
 
     id: uuid.UUID
     state: Literal["in_force", "lift_asked", "lifted"] = Field(
-        description="As it stands now; with `lift_asked` it is in force until another key confirms."
+        description="As it stands now; with `lift_asked` it is in force until somebody else confirms."
     )
     scope: HoldScope
     reason: str
     reference: str | None
-    key_id: uuid.UUID = Field(description="The API key that placed it.")
-    key_name: str = Field(description="The key's name at that time.", examples=["night shift"])
     placed_at: dt.datetime = Field(description="UTC; the listing's order.")
     lifts: list[LiftTaken] = Field(description="The steps to lift it that were taken, in their order.")
 
@@ -141,8 +137,7 @@ def legal_hold(view: View) -> LegalHold:
         ),
         reason=row.reason,
         reference=row.reference,
-        key_id=row.key_id,
-        key_name=row.key_name,
+        **LegalHold.names(row),
         placed_at=row.placed_at,
         lifts=[LiftTaken.model_validate(one) for one in view.lifts],
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.parameters import Name, Note, Time
-from service.api.schemas.answer import Answer
+from service.api.schemas.answer import Answer, Attribution
 from service.api.vocabulary import RetentionClass
 from service.retention import classes
 from service.retention.periods import NewPeriod, View
@@ -52,8 +52,8 @@ class AskedPeriod(BaseModel):
         )
 
 
-class RetentionVersion(Answer):
-    """For how long rows are kept from some time on. It never changes; a later one follows it."""
+class RetentionVersion(Attribution):
+    """For how long rows are kept from some time on, and who set it. It never changes; later ones follow."""
 
     id: uuid.UUID
     model: str | None = Field(description="Null: of all models of the tenant that have none of their own.")
@@ -63,8 +63,6 @@ class RetentionVersion(Answer):
     period_days: int | None = Field(description="Days after their capture; null: for good.")
     in_force_from: dt.datetime = Field(description="UTC.")
     reason: str
-    key_id: uuid.UUID = Field(description="The API key that set it.")
-    key_name: str = Field(description="The key's name at that time.", examples=["night shift"])
     set_at: dt.datetime = Field(description="UTC; the order of all versions.")
 
 
@@ -86,5 +84,5 @@ def retention_version(view: View) -> RetentionVersion:
     """Return the answer for one version."""
     row = view.version
     same = ("id", "retention_class", "floor_days", "ceiling_days", "period_days", "in_force_from", "reason")
-    who = ("key_id", "key_name", "set_at")
-    return RetentionVersion(model=view.model, **{name: getattr(row, name) for name in (*same, *who)})
+    own = {name: getattr(row, name) for name in (*same, "set_at")}
+    return RetentionVersion(model=view.model, **own, **RetentionVersion.names(row))

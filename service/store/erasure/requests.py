@@ -14,8 +14,9 @@ from service.store.read.page import Page, Position, older_than
 from service.store.triage import Actor
 
 _TOLD = (
-    Erasure.id, Erasure.asked_at, Erasure.due_at, Erasure.key_id, Erasure.key_name, Erasure.scope,
-    Erasure.commitment, Erasure.state, Erasure.counts, Erasure.held, Erasure.finished_at,
+    Erasure.id, Erasure.asked_at, Erasure.due_at, Erasure.key_id, Erasure.key_name, Erasure.session_id,
+    Erasure.issuer, Erasure.person, Erasure.scope, Erasure.commitment, Erasure.state, Erasure.counts,
+    Erasure.held, Erasure.finished_at,
 )  # fmt: skip
 """All that is ever told of one. The identifier is not: the service cannot even read it."""
 
@@ -26,8 +27,11 @@ class Told(NamedTuple):
     id: uuid.UUID
     asked_at: dt.datetime
     due_at: dt.datetime
-    key_id: uuid.UUID
-    key_name: str
+    key_id: uuid.UUID | None
+    key_name: str | None
+    session_id: uuid.UUID | None
+    issuer: str | None
+    person: str | None
     scope: str
     commitment: bytes
     state: str
@@ -67,8 +71,7 @@ def ask(
     commitment = entry.commit(salt, certified(erasure_id, scope, identifier))
     row = {
         "id": erasure_id,
-        "key_id": actor.key_id,
-        "key_name": actor.key_name,
+        **actor._asdict(),
         "scope": scope,
         "identifier": identifier,
         "commitment": commitment,

@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, Index, func, text
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.store.base import Base, OfTenant
+from service.store.base import IS_NAMED, Base, OfActor, OfTenant
 
 TERM: Final = dt.timedelta(days=30)
 """Until when an erasure has to be done: the month of Article 12(3) of Regulation (EU) 2016/679."""
@@ -32,13 +32,14 @@ class ErasureState(StrEnum):
     DONE = "done"
 
 
-class Erasure(OfTenant, Base):
+class Erasure(OfActor, OfTenant, Base):
     """One request for erasure. What it was about is kept until it is done, and no longer."""
 
     __tablename__ = "erasures"
     __table_args__ = (
         CheckConstraint("scope IN ('request', 'capture', 'trace', 'subject', 'tenant')", name="scope"),
         CheckConstraint("state IN ('open', 'done')", name="state"),
+        CheckConstraint(IS_NAMED, name="named"),
         CheckConstraint("(state = 'done') = (finished_at IS NOT NULL)", name="finished"),
         CheckConstraint(
             "(identifier IS NULL) = (state = 'done' OR scope = 'tenant')",
@@ -52,8 +53,6 @@ class Erasure(OfTenant, Base):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     asked_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     due_at: Mapped[dt.datetime] = mapped_column(server_default=text("now() + '30 days'::interval"))
-    key_id: Mapped[uuid.UUID]  # who asked
-    key_name: Mapped[str]  # as it was then
     scope: Mapped[str]  # an ErasureScope
     identifier: Mapped[str | None]
     commitment: Mapped[bytes] = mapped_column(BYTEA)  # to scope and identifier, by the certificate's salt

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Index, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.store.base import Base, OfTenant
+from service.store.base import IS_NAMED, Base, OfActor, OfTenant
 
 
 class State(StrEnum):
@@ -22,13 +22,14 @@ class State(StrEnum):
     ERASED = "erased"
 
 
-class Export(OfTenant, Base):
+class Export(OfActor, OfTenant, Base):
     """One bundle that somebody asked for. A trigger puts its job into the queue when it is inserted."""
 
     __tablename__ = "exports"
     __table_args__ = (
         CheckConstraint(f"state IN ({', '.join(repr(str(one)) for one in State)})", name="state"),
         CheckConstraint("period_start < period_end", name="period"),
+        CheckConstraint(IS_NAMED, name="named"),
         CheckConstraint(
             "state <> 'ready' OR (bytes IS NOT NULL AND sha256 IS NOT NULL AND expires_at IS NOT NULL)",
             name="ready",
@@ -48,9 +49,7 @@ class Export(OfTenant, Base):
     period_end: Mapped[dt.datetime]
     with_text: Mapped[bool]
     earlier_size: Mapped[int | None] = mapped_column(BigInteger)  # of the checkpoint that it must grow from
-    # Who asked, and why.
-    key_id: Mapped[uuid.UUID]
-    key_name: Mapped[str]
+    # Why, as whoever asked said.
     purpose: Mapped[str | None]
     purpose_note: Mapped[str | None]
     requested_at: Mapped[dt.datetime] = mapped_column(server_default=text("now()"))

@@ -10,6 +10,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service.store.exports.tables import Export, State
+from service.store.triage import Actor
 
 _LIVING = (State.WAITING, State.RUNNING, State.READY)
 
@@ -25,15 +26,14 @@ class NewExport:
     period_end: dt.datetime
     with_text: bool
     earlier_size: int | None
-    key_id: uuid.UUID
-    key_name: str
+    by: Actor
     purpose: str | None
     purpose_note: str | None
 
 
 def add_export(session: Session, new: NewExport) -> Export:
     """Insert an export, whose job is in the queue with it, and return it."""
-    values = {name: getattr(new, name) for name in new.__slots__}
+    values = {name: getattr(new, name) for name in new.__slots__ if name != "by"} | new.by._asdict()
     statement = insert(Export).values(id=uuid.uuid4(), **values).returning(Export)
     return session.scalars(statement).one()
 

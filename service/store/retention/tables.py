@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.store.base import Base, OfTenant
+from service.store.base import IS_NAMED, Base, OfActor, OfTenant
 
 
 class LiftStep(StrEnum):
@@ -32,7 +32,7 @@ class LiftStep(StrEnum):
     CONFIRMED = "confirmed"
 
 
-class RetentionVersion(OfTenant, Base):
+class RetentionVersion(OfActor, OfTenant, Base):
     """For how long rows of a tenant, or of one of its models, are kept from some time on.
 
     Of a tenant and of a model the version that came into force last counts, and a model's own before its
@@ -59,6 +59,7 @@ class RetentionVersion(OfTenant, Base):
             "ceiling_days IS NULL OR COALESCE(period_days <= ceiling_days, false)", name="ceiling"
         ),
         CheckConstraint("in_force_from >= set_at", name="in_force_from"),  # nothing is set for the past
+        CheckConstraint(IS_NAMED, name="named"),
         # Pages follow set_at, which never changes.
         Index("ix_retention_versions_tenant_id_set_at_id", "tenant_id", "set_at", "id"),
     )
@@ -71,14 +72,13 @@ class RetentionVersion(OfTenant, Base):
     period_days: Mapped[int | None]  # None: rows are kept for good
     in_force_from: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     reason: Mapped[str]
-    key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"))
-    key_name: Mapped[str]  # as it was then
+    key_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id"))
     set_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 
 
-class LegalHold(OfTenant, Base):
-    """What neither retention nor an erasure may remove, until two keys lift it.
+class LegalHold(OfActor, OfTenant, Base):
+    """What neither retention nor an erasure may remove, until two lift it who are not the same.
 
     It covers what fits every criterion that is set; NULL fits all. All but the period are of captures: one
     that fits is covered whole.
@@ -92,6 +92,7 @@ class LegalHold(OfTenant, Base):
             name="scope",
         ),
         CheckConstraint("captured_from < captured_to", name="period"),
+        CheckConstraint(IS_NAMED, name="named"),
         UniqueConstraint("id", "tenant_id"),  # for lifts, which are of the hold's own tenant
         # Pages follow placed_at, which never changes.
         Index("ix_legal_holds_tenant_id_placed_at_id", "tenant_id", "placed_at", "id"),
@@ -109,16 +110,15 @@ class LegalHold(OfTenant, Base):
     subject: Mapped[str | None]  # a subject key
     reason: Mapped[str]
     reference: Mapped[str | None]  # a case's number
-    key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"))
-    key_name: Mapped[str]  # as it was then
+    key_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id"))
     placed_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 
 
-class LegalHoldLift(OfTenant, Base):
-    """One of the two steps that end a hold: one key asks, and another one confirms.
+class LegalHoldLift(OfActor, OfTenant, Base):
+    """One of the two steps that end a hold: one key or person asks, and another one confirms.
 
-    Constraints see to both: the second step needs the first one's row, and no key takes two steps.
+    Constraints see to both: the second step needs the first one's row, and nobody takes two steps.
     """
 
     __tablename__ = "legal_hold_lifts"
@@ -129,7 +129,10 @@ class LegalHoldLift(OfTenant, Base):
             name="step",
         ),
         UniqueConstraint("hold_id", "step"),
+        CheckConstraint(IS_NAMED, name="named"),
+        # One key takes one step, in whichever session, and so does one person.
         UniqueConstraint("hold_id", "key_id"),
+        UniqueConstraint("hold_id", "issuer", "person"),
         ForeignKeyConstraint(
             ["hold_id", "tenant_id"],
             ["legal_holds.id", "legal_holds.tenant_id"],
@@ -148,8 +151,7 @@ class LegalHoldLift(OfTenant, Base):
     step: Mapped[str]  # a LiftStep
     step_before: Mapped[str | None]  # of the second: that it follows the first
     reason: Mapped[str]
-    key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"))
-    key_name: Mapped[str]  # as it was then
+    key_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id"))
     at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 

@@ -31,6 +31,7 @@ from service.store.triage import Actor
 from tests.integration.service import seed
 from tests.integration.service.exports import past
 from tests.integration.service.exports.desk import Desk
+from tests.support.people import sign_in
 
 Headers = dict[str, str]
 HeadersFor = Callable[..., Headers]
@@ -76,10 +77,15 @@ def members_of_one(file: Path, name: str) -> list[dict[str, Any]]:
 
 
 def test_every_row_is_of_its_schema_and_without_text_none_has_any(desk: Desk) -> None:
-    export = desk.made()
+    with desk.sessions.begin() as session:
+        person = sign_in(session, "anna")
+    export = desk.made(headers=person)
     file, report = desk.file(export), desk.check(export)
 
     assert report.findings == []
+    assert (desk.told(export)["key_id"], desk.told(export)["person"]) == (None, "anna")
+    with desk.sessions() as session:
+        assert {one.person for one in session.scalars(select(AccessEntry))} == {"anna"}
     assert report.rows_without_text == len(desk.stored.explanations)
     with zipfile.ZipFile(file) as opened:
         schemas = [name for name in opened.namelist() if name.startswith("schemas/")]
