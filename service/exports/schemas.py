@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, JSON, Table
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
 from sqlalchemy.types import TypeEngine
 
 from service.evidence.bundle.layout import TEXT_OF_EXPLANATION, TEXT_OF_SAMPLE
-from service.evidence.payloads import COLUMNS, MATCH, SAMPLE, VERSION, Columns, Kind
+from service.evidence.payloads import COLUMNS, MATCH, SAMPLE, SUBJECT_VERSION, VERSION, Columns, Kind
 from service.store.schema import METADATA
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -19,7 +20,8 @@ _HEX: Final = {"type": "string", "pattern": "^([0-9a-f]{2})*$"}
 def schema_of(kind: Kind, *, with_text: bool) -> dict[str, Any]:
     """Return the schema of a member's lines."""
     payload = _object(COLUMNS[kind])
-    own = {"v": {"const": VERSION}, "table": {"const": COLUMNS[kind].table}}
+    versions = [VERSION, SUBJECT_VERSION] if kind is Kind.EXPLANATION else [VERSION]
+    own = {"v": {"enum": versions}, "table": {"const": COLUMNS[kind].table}}
     payload["properties"] |= own
     payload["required"] += list(own)
     # Of rows that change: the commitments to what they were before.
@@ -59,7 +61,7 @@ def _object(columns: Columns) -> dict[str, Any]:
     table = METADATA.tables[columns.table]
     return {
         "type": "object",
-        "properties": {name: _column(table, name) for name in columns.committed},
+        "properties": {name: _column(table, name) for name in (*columns.committed, *columns.where_set)},
         "required": list(columns.committed),
         "additionalProperties": False,
     }
@@ -72,6 +74,10 @@ def _column(table: Table, name: str) -> Mapping[str, Any]:
 
 
 def _type(kind: TypeEngine[Any]) -> Mapping[str, Any]:
+    if isinstance(kind, INT8MULTIRANGE):  # places of entries: first, and behind the last
+        place = {"type": "integer", "minimum": 0}
+        pair = {"type": "array", "items": place, "minItems": 2, "maxItems": 2}
+        return {"type": "array", "items": pair}
     if isinstance(kind, ARRAY):
         return {"type": "array", "items": _type(kind.item_type)}
     if isinstance(kind, JSON):
