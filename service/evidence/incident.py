@@ -4,6 +4,7 @@ The row of an incident is changed with each event and has no entry of its own: i
 not say.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -33,11 +34,13 @@ class Histories:
     def __init__(self) -> None:
         self._last: dict[str, Mapping[str, Any]] = {}
         self._labelled: dict[str, Mapping[str, Any]] = {}
+        self._counts: Counter[str] = Counter()
 
     def add(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Take events, as the log's payloads of them."""
         for event in events:
             incident = event["incident_id"]
+            self._counts[incident] += 1
             _keep_newest(self._last, incident, event)
             if event["kind"] != EventKind.EVIDENCE:  # which leaves the labels as they are
                 _keep_newest(self._labelled, incident, event)
@@ -49,6 +52,9 @@ class Histories:
             missing.discard(found.key)
             if (due := self._of(found.key)) is None:
                 yield Mismatch(found.key, "it has no event")
+            elif self._counts[found.key] != due.version:
+                # Erasure takes all events of an incident, or none.
+                yield Mismatch(found.key, f"it has {self._counts[found.key]} of its {due.version} events")
             elif due != found:
                 yield Mismatch(found.key, _difference(due, found))
         for key in sorted(missing):

@@ -14,6 +14,17 @@ from service.evidence.payloads import Kind, payload_of
 BURIABLE: Final = frozenset({Kind.EXPLANATION, Kind.FLAG, Kind.INCIDENT_EVENT, Kind.ACCESS})
 """Kinds whose entries may lose their rows. Definitions, decoders and tombstones are nobody's data."""
 
+NEVER_BEFORE: Final = frozenset(
+    {
+        Kind.TOMBSTONE,
+        Kind.RETENTION_VERSION,
+        Kind.LEGAL_HOLD,
+        Kind.LEGAL_HOLD_LIFT,
+        Kind.DELETION_CERTIFICATE,
+    }
+)
+"""Kinds of which there were no rows before the log: one without an entry was put there behind its back."""
+
 Ranges: TypeAlias = Sequence[tuple[int, int]]
 """Places of entries, as (first, behind the last), in rising order and without touching."""
 

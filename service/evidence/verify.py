@@ -19,7 +19,7 @@ from service.evidence.merkle import Frontier
 from service.evidence.note import Checkpoint, NoteError, Verifier, read_checkpoint
 from service.evidence.payloads import Kind
 from service.evidence.row import Row
-from service.evidence.tombstones import BURIABLE, Graves, Tombstone, count_of, read
+from service.evidence.tombstones import BURIABLE, NEVER_BEFORE, Graves, Tombstone, count_of, read
 
 TILE_HEIGHT: Final = 8
 """A node is stored of each 2**8 leaves or nodes below it, as in C2SP tlog-tiles."""
@@ -347,6 +347,9 @@ class _Accounts:
     def __init__(self, log: Log, begun: Begun, report: Report) -> None:
         self._log, self._begun, self._report = log, begun, report
         self._found = bytearray((report.leaves >> 3) + 1)  # a bit an entry
+        self._shrunk: set[int] = set()
+        self._again: list[tuple[str, datetime]] = []  # where the access log was entered anew, and when
+        self._buried_at: set[datetime] = set()
         self.waiting: dict[bytes, Pending] = {}
         self.strays: defaultdict[str, list[tuple[Row, int]]] = defaultdict(list)
         """By kind, rows of which entries are missing, with how many."""
@@ -369,7 +372,9 @@ class _Accounts:
                     missing += 1
                     continue
                 place = None if leaf is None else leaf.seq
-                if place is not None and 0 <= place < self._report.leaves and row.accounts_for(number):
+                if place is not None and not row.accounts_for(number):
+                    self._shrunk.add(place)
+                elif place is not None and 0 <= place < self._report.leaves:
                     self._found[place >> 3] |= 1 << (place & 7)
                 kind, at = (leaf.kind, leaf.at) if leaf is not None else (batch.kind, batch.at)  # type: ignore[union-attr]  # one is there
                 self._compare(row, kind, at, is_first=number == 0)
@@ -385,7 +390,7 @@ class _Accounts:
         counts[row.kind] = counts.get(row.kind, 0) + 1
         begun = self._begun.of(row.kind)
         is_late = begun is not None and row.at > begun + ROLLOUT_TIME
-        if is_late or row.kind == Kind.TOMBSTONE:  # of which there were none before the log
+        if is_late or row.kind in NEVER_BEFORE:
             self._report.add(
                 What.ROW_NOT_IN_LOG,
                 f"{row.kind} {row.key}",
@@ -396,6 +401,10 @@ class _Accounts:
         where = f"{row.kind} {row.key}"
         if kind != row.kind:
             self._report.add(What.KIND_CHANGED, where, f"its entry says that it is a {kind}")
+        if row.kind == Kind.ACCESS and not is_first:
+            self._again.append((where, at))
+        elif row.kind == Kind.TOMBSTONE:
+            self._buried_at.add(at)
         begun = self._begun.of(row.kind)
         is_older = begun is not None and row.at < begun and row.kind in _MAY_PRECEDE
         is_older |= row.at < at and row.kind in _MAY_LAG
@@ -410,6 +419,21 @@ class _Accounts:
             if not self.is_found(leaf.seq):
                 yield leaf
 
+    def entered_anew(self) -> Iterator[tuple[str, datetime]]:
+        """Yield the rows of the access log that say a state of theirs was entered by no erasure, and when.
+
+        An erasure enters its tombstone in the same transaction. So nobody can pass another row's entry off
+        as what this one said before.
+        """
+        return (one for one in self._again if one[1] not in self._buried_at)
+
+    def may_be_buried(self, leaf: Leaf) -> bool:
+        """Tell whether an entry may lie under a tombstone: of the access log, if its row still stands.
+
+        Erasure takes ids out of a row there and deletes none, not even the one that tells of the erasure.
+        """
+        return leaf.kind in BURIABLE and (leaf.kind != Kind.ACCESS or leaf.seq in self._shrunk)
+
     def is_found(self, seq: int) -> bool:
         """Tell whether a row accounts for an entry."""
         return 0 <= seq < self._report.leaves and bool(self._found[seq >> 3] & 1 << (seq & 7))
@@ -422,6 +446,8 @@ def _check_rows(log: Log, begun: Begun, report: Report) -> None:
         histories.add([row.payload for row in part if row.kind == Kind.INCIDENT_EVENT])
     for key, why in histories.compare(log.incidents()):
         report.add(What.INCIDENT_CHANGED, f"incident {key}", why)
+    for where, at in accounts.entered_anew():
+        report.add(What.ROW_CHANGED, where, f"it was entered again at {at}, when there was no tombstone")
     orphans = _orphans(accounts, _dug(accounts, report), report)
     for kind, strays in accounts.strays.items():
         for row, missing in strays:
@@ -458,7 +484,7 @@ def _orphans(accounts: _Accounts, graves: Graves, report: Report) -> dict[str, l
     """Return the entries that neither a row nor a tombstone accounts for, by kind."""
     orphans: defaultdict[str, list[str]] = defaultdict(list)
     for leaf in accounts.without_row():
-        if leaf.kind in BURIABLE and graves.covers(leaf.seq):
+        if accounts.may_be_buried(leaf) and graves.covers(leaf.seq):
             report.erased += 1
         else:
             orphans[leaf.kind].append(f"entry {leaf.seq} of {leaf.at}")

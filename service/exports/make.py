@@ -121,8 +121,13 @@ class Maker:
         self._wait("the log has not taken up the period", lambda: self._is_logged(export))
         with Writer(part) as bundle:
             with self._reading(export) as session:
-                gathering = _gathering(session, export)
-                content = _write_rows(session, export, gathering, bundle)
+                newest = leaves_of.newest_pending(session, export.tenant_id)
+                self._wait(
+                    "the log has not taken up what was stored", lambda: self._is_taken_up(export, newest)
+                )
+                with self._reading(export) as log:
+                    gathering = _gathering(session, log, export)
+                    content = _write_rows(session, export, gathering, bundle)
             bundle.whole(MANIFEST, content)
             self._enter_texts(export, gathering)
             seal, at = self._seal(export, sha256(content).hexdigest())
@@ -145,6 +150,11 @@ class Maker:
             is_over = bool(now >= export.period_end + TRANSACTION_TIME)
             is_taken = oldest is None or oldest >= export.period_end
             return is_over and is_taken and newest_checkpoint(session, export.tenant_id) is not None
+
+    def _is_taken_up(self, export: Export, newest: int) -> bool:
+        """Tell whether all that waited up to this number has its place: rows of then may be looked up."""
+        with self._reading(export) as session:
+            return leaves_of.is_taken_up(session, export.tenant_id, newest)
 
     def _enter_texts(self, export: Export, gathering: Gathering) -> None:
         """Enter which texts are handed out, before there is a file of them."""
@@ -195,22 +205,26 @@ def _leaf_of(session: Session, export: Export, seal: Line) -> Leaf | None:
     return StoredLog(session, export.tenant_id).find([commitment]).get(commitment)
 
 
-def _gathering(session: Session, export: Export) -> Gathering:
+def _gathering(session: Session, log: Session, export: Export) -> Gathering:
+    """Gather rows from one snapshot, and the places of their entries from a later one."""
     model_id = None
     if export.of_model is not None:
         model_id = context.model_id_of(session, export.of_model)
         if model_id is None:
             raise ExportError("unknown_model", f"no model {export.of_model!r} is met")
-    size = tree.size_of(session, export.tenant_id)
-    start = export.period_start - TRANSACTION_TIME
+    size = tree.size_of(log, export.tenant_id)
+    start, end = export.period_start - TRANSACTION_TIME, export.period_end + TRANSACTION_TIME
+    first = leaves_of.first_before(log, export.tenant_id, start, size)
+    places = first, leaves_of.last_behind(log, export.tenant_id, end, size)
     return Gathering(
         session=session,
+        log=log,
         tenant=export.tenant_id,
         kinds=kinds_of(export.kinds),
-        window=Window(export.period_start, export.period_end, model_id),
+        window=Window(export.period_start, export.period_end, model_id, places),
         with_text=export.with_text,
         is_restricted=model_id is not None or export.models is not None,
-        first=leaves_of.first_before(session, export.tenant_id, start, size),
+        first=first,
         size=size,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, JSON, Table
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
 from sqlalchemy.types import TypeEngine
 
 from service.evidence.bundle.layout import TEXT_OF_EXPLANATION, TEXT_OF_SAMPLE
@@ -73,6 +74,10 @@ def _column(table: Table, name: str) -> Mapping[str, Any]:
 
 
 def _type(kind: TypeEngine[Any]) -> Mapping[str, Any]:
+    if isinstance(kind, INT8MULTIRANGE):  # places of entries: first, and behind the last
+        place = {"type": "integer", "minimum": 0}
+        pair = {"type": "array", "items": place, "minItems": 2, "maxItems": 2}
+        return {"type": "array", "items": pair}
     if isinstance(kind, ARRAY):
         return {"type": "array", "items": _type(kind.item_type)}
     if isinstance(kind, JSON):

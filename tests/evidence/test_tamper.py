@@ -519,6 +519,55 @@ def delete_event(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
     return replace(image, rows_=without(image.rows_, at)), {What.ROW_DELETED, What.INCIDENT_CHANGED}
 
 
+def hide_reader(image: Image, _rng: random.Random) -> tuple[Image, set[What]]:
+    """Delete the row of the access log whose first state the tombstone covers, and bury its last one."""
+    rows = [one for one in image.rows_ if one.kind != Kind.ACCESS]
+    gone = next(one for one in image.rows_ if one.kind == Kind.ACCESS)
+    places = [one.seq for one in image.leaves_ if one.commitment in gone.commitments]
+    stone = tombstone(9, image.leaves_[-1].at, ranges_of(places))
+    waits = Pending(99, stone.kind, stone.at, stone.commitments)
+    return replace(image, rows_=(*rows, stone), pending_=(*image.pending_, waits)), {What.ROW_DELETED}
+
+
+def pass_off(image: Image, _rng: random.Random) -> tuple[Image, set[What]]:
+    """Delete a row of the access log, and let another say that its entry was what it said before."""
+    rows = [one for one in image.rows_ if one.kind != Kind.ACCESS]
+    gone = next(one for one in image.rows_ if one.kind == Kind.ACCESS)
+    at = image.leaves_[-1].at
+    own, _ = access(at)
+    trail = (*gone.commitments, *own.commitments)
+    payload = payload_of(Kind.ACCESS, {"id": "another"}, trail)
+    other = replace(own, key="another", salt=entry.new_salt(), payload=payload, trail=trail)
+    places = [one.seq for one in image.leaves_ if one.commitment in gone.commitments]
+    stone = tombstone(9, at, ranges_of(places))
+    waiting = [Pending(97, Kind.ACCESS, at - timedelta(minutes=1), own.commitments)]
+    waiting += [
+        Pending(98, Kind.ACCESS, at, other.commitments[-1:]),
+        Pending(99, stone.kind, at, stone.commitments),
+    ]
+    return replace(image, rows_=(*rows, other, stone), pending_=(*image.pending_, *waiting)), {
+        What.ROW_CHANGED
+    }
+
+
+def lift_without_entry(image: Image, _rng: random.Random) -> tuple[Image, set[What]]:
+    """Lift a legal hold as if it had been done before the log."""
+    lift = Row(kind=Kind.LEGAL_HOLD_LIFT, key="lift", at=START, salt=None, payload={})
+    return replace(image, rows_=(*image.rows_, lift)), {What.ROW_NOT_IN_LOG}
+
+
+def bury_first_event(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Bury how an incident was opened, and leave how it ended."""
+    first = [at for at, one in enumerate(image.rows_) if one.payload.get("kind") == "opened"]
+    known = image.find([image.rows_[at].commitments[-1] for at in first])
+    at = rng.choice([at for at in first if image.rows_[at].commitments[-1] in known][:-1])
+    place = known[image.rows_[at].commitments[-1]].seq
+    stone = tombstone(9, image.leaves_[-1].at, [(place, place + 1)])
+    waits = Pending(99, stone.kind, stone.at, stone.commitments)
+    changed = replace(image, rows_=(*without(image.rows_, at), stone), pending_=(*image.pending_, waits))
+    return changed, {What.INCIDENT_CHANGED}
+
+
 KINDS: Sequence[Change] = (
     edit_row, edit_salt, cut_trail, delete_row, insert_row, backdate_row, edit_leaf, backdate_leaf,
     delete_leaf, insert_leaf, push_leaf_in, swap_leaves, edit_node, edit_pending, delete_pending,
@@ -526,6 +575,7 @@ KINDS: Sequence[Change] = (
     widen_tombstone, delete_tombstone, add_tombstone_without_entry, restore_row, bury_standing,
     bury_what_is_to_come, bury_what_nobody_may, miscount, redact_without_tombstone,
     edit_incident, delete_incident, insert_incident, delete_event,
+    hide_reader, pass_off, lift_without_entry, bury_first_event,
 )  # fmt: skip
 
 

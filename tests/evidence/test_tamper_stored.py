@@ -11,9 +11,14 @@ from typing import NamedTuple
 
 import pytest
 from sqlalchemy import Engine, func, insert, select, text
+from sqlalchemy.dialects.postgresql.ranges import MultiRange, Range
 from sqlalchemy.orm import Session
 
+from service.erasure.rows import erase_explanations
 from service.evidence import folder, note
+from service.evidence.payloads import Kind
+from service.evidence.tombstones import Reason as Erasing
+from service.evidence.tombstones import tombstone_payload
 from service.evidence.verify import Report, What, origin_of, verify
 from service.incidents.lifecycle import Reason, State
 from service.sequencer.sequencer import Sequencer
@@ -25,21 +30,16 @@ from service.store.configuration.tables import ConfigurationPeriod, Configuratio
 from service.store.engine import create_engine, session_factory
 from service.store.evidence.append import append
 from service.store.evidence.log import StoredLog
-from service.store.tables import ApiKey, Incident
+from service.store.evidence.tables import LogTombstone
+from service.store.tables import ApiKey, Explanation, Incident, Sample
 from service.store.tenants import scope
 from tests.support.worker import Bench, make_record
 from workers.nla.fake import FakeDecoder
 
 TENANT = identity.tenant_id(identity.DEFAULT_TENANT)
 SIGNER = note.generate("subtext.example")
-OF_OTHERS = {
-    What.COSIGNATURE_MISSING,
-    What.SPLIT_VIEW,
-    What.TOMBSTONE_OVER_ROW,
-    What.TOMBSTONE_AHEAD,
-    What.TOMBSTONE_MISCOUNTED,
-}
-"""What is tried with the witness, and on an image of what was erased."""
+OF_OTHERS = {What.COSIGNATURE_MISSING, What.SPLIT_VIEW}
+"""What is tried with the witness."""
 TIMES = 2
 """How often each change is tried, on other rows."""
 PADDING = 260
@@ -76,6 +76,8 @@ def stored(
         sequencer.sequence()
         sequencer.sign()
     with session_factory(engine).begin() as session:
+        erase_request(session, "r0")
+    with session_factory(engine).begin() as session:
         triage_all(session)
         end_periods(session)
         add_entry(session, Entry(action=Action.EXPORT, operation="export"))
@@ -86,6 +88,14 @@ def stored(
     sequencing.dispose()
     yield Stored(engine, folder.read(tmp_path, TENANT).whole)
     engine.dispose()
+
+
+def erase_request(session: Session, request_id: str) -> None:
+    scope.set_tenant(session, TENANT)
+    of_request = select(Explanation.id).join(Sample, Sample.id == Explanation.sample_id)
+    ids = session.scalars(of_request.where(Sample.request_id == request_id)).all()
+    erased = erase_explanations(session, ids, reason=Erasing.ERASURE, authority=uuid.uuid4())
+    assert (erased.explanations, erased.waiting) == (len(ids), 0)
 
 
 def triage_all(session: Session) -> None:
@@ -216,6 +226,14 @@ CHANGES = (
     change("UPDATE incidents SET labels = '{}' WHERE $an_incident", What.INCIDENT_CHANGED),
     change("DELETE FROM incidents WHERE $an_incident", What.INCIDENT_CHANGED),
     change("DELETE FROM incident_events WHERE $a_last_event", What.INCIDENT_CHANGED, What.ROW_DELETED),
+    # A tombstone says another thing than when rows were erased, or is gone.
+    edited("log_tombstones", "leaves = leaves + int8multirange(int8range($at, $at + 2))"),
+    edited("log_tombstones", "leaves = int8multirange(int8range(0, 1)), count = 1"),
+    edited("log_tombstones", "count = count + 1"),
+    edited("log_tombstones", "reason = 'retention'"),
+    edited("log_tombstones", "authority = gen_random_uuid()"),
+    deleted("log_tombstones"),
+    change("UPDATE log_tombstones SET tenant_id = gen_random_uuid()", What.ROW_DELETED),
     # The log itself.
     change("UPDATE log_leaves SET commitment = sha256('$at') WHERE $a_leaf", What.LEAVES_CHANGED),
     change("UPDATE log_leaves SET kind = kind || '_' WHERE $a_leaf", What.LEAVES_CHANGED),
@@ -253,6 +271,40 @@ CHANGES = (
 )
 
 
+class Forged(NamedTuple):
+    """A tombstone that somebody lets the log commit to, and what has to be said of it."""
+
+    first: str
+    """Names in SQL the first of two entries that it covers; ``seq`` is an entry's."""
+    expected: What
+    more: int = 0
+    """That it says it covers beyond those."""
+
+
+FORGED = (
+    Forged("SELECT min(seq) FROM log_leaves WHERE kind = 'decoder'", What.TOMBSTONE_OVER_ROW),
+    Forged("SELECT max(seq) + 1 FROM log_leaves", What.TOMBSTONE_AHEAD),
+    Forged("SELECT min(lower(leaves)) FROM log_tombstones", What.TOMBSTONE_MISCOUNTED, 1),
+)
+
+
+def forge(session: Session, one: Forged) -> None:
+    """Add a tombstone as the erasure does; it waits until the log has it."""
+    scope.set_tenant(session, TENANT)
+    first = session.execute(text(one.first)).scalar_one()
+    stone = {
+        "id": uuid.uuid4(),
+        "at": session.execute(select(func.now())).scalar_one(),
+        "reason": Erasing.ERASURE,
+        "authority": uuid.uuid4(),
+        "leaves": [(first, first + 2)],
+        "count": 2 + one.more,
+    }
+    [salt] = append(session, Kind.TOMBSTONE, [tombstone_payload(stone)])
+    stone["leaves"] = MultiRange([Range(first, first + 2)])
+    session.execute(insert(LogTombstone).values(stone | {"log_salt": salt}))
+
+
 def test_each_change_by_sql_is_found_and_named(stored: Stored) -> None:
     rng = random.Random(17)  # noqa: S311  # the same changes each time
     sessions = session_factory(stored.engine)
@@ -270,7 +322,13 @@ def test_each_change_by_sql_is_found_and_named(stored: Stored) -> None:
             found = {one.what for one in stored.check(session).findings}
         assert expected <= found, (sql, expected, found)
 
-    named = frozenset[What]().union(*(one.expected for one in CHANGES))
+    for one in FORGED:
+        with sessions() as session:  # which is rolled back
+            forge(session, one)
+            found = {each.what for each in stored.check(session).findings}
+        assert one.expected in found, (one, found)
+
+    named = frozenset[What]().union(*(one.expected for one in CHANGES), (one.expected for one in FORGED))
     # What is only in a folder is tried on an image, in test_tamper.py, and with the witness.
     of_folders = {What.CHECKPOINT_UNREADABLE, What.CHECKPOINT_OUT_OF_ORDER}
     assert named == set(What) - of_folders - OF_OTHERS

@@ -115,6 +115,8 @@ class Wish:
     without: frozenset[int] = frozenset()
     """Entries whose rows are not handed out."""
     earlier: int | None = None
+    model: str | None = None
+    """The one that the export is restricted to."""
 
 
 def pack(log: PlantedLog, file: Path, wish: Wish | None = None) -> Path:
@@ -124,8 +126,8 @@ def pack(log: PlantedLog, file: Path, wish: Wish | None = None) -> Path:
     rows = [one for one in log.rows if START <= one[1] < END and one[2].entry not in wish.without]
     # A decoder is handed out though it is older: rows of the period stand on it.
     older = next(one for one in log.rows if one[0] == Kind.DECODER)
-    outside = [older[2]] if Kind.DECODER in wish.kinds else []
-    rows = [older, *rows]
+    late = [one for one in log.rows if one[0] == Kind.TOMBSTONE and one not in rows]
+    rows = [older, *rows, *late]
     with Writer(file) as bundle:
         files = {
             FILES[kind]: bundle.lines(
@@ -137,7 +139,9 @@ def pack(log: PlantedLog, file: Path, wish: Wish | None = None) -> Path:
         }
         files[WITHHELD] = bundle.lines(WITHHELD, map(written, map(dict, wish.withheld)))
         files["coverage.json"] = bundle.whole("coverage.json", written({"seen": 12, "sampled": 3}))
-        content = manifest.compose(query, log.origin, files, {"export": str(uuid.UUID(int=9))})
+        content = manifest.compose(
+            query, log.origin, files, {"export": str(uuid.UUID(int=9)), "query": {"model": wish.model}}
+        )
         bundle.whole(MANIFEST, content)
         proven = _sealed(log, content, wish)
         size = note.read_checkpoint(log.signer.verifier.open(proven.note)).size
@@ -145,6 +149,12 @@ def pack(log: PlantedLog, file: Path, wish: Wish | None = None) -> Path:
         tree = Hashes(log.leaves[:size])
         before, behind = merkle.range_proof(tree, proven.first, end, size)
         bundle.lines(LEAVES, iter(log.leaves[proven.first : end]))
+        inside = range(proven.first, end)
+        outside = [
+            line
+            for of, _, line in rows
+            if of in wish.kinds and line.entry is not None and line.entry not in inside
+        ]
         bundle.lines(PATHS, (written(_path(log, tree, one, size)) for one in outside))
         whole = replace(proven, before=before, behind=behind)
         bundle.whole(PROOF, written(proof.told(whole)))

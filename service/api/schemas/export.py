@@ -29,7 +29,9 @@ class ExportRequest(BaseModel):
         min_length=1,
         max_length=len(ExportKind.__args__),  # type: ignore[attr-defined]  # a Literal when it runs
         description="Whose rows; each needs the scope that reading them needs. Decoders, definitions of"
-        " concepts, coverage and configurations of the period are always in it.",
+        " concepts, tombstones of what was erased, coverage and configurations of the period are always"
+        " in it; `configurations` has these as rows that open entries of the log, `retention` has for how"
+        " long rows are kept, legal holds with their lifts, and deletion certificates.",
         examples=[["explanations", "flags"]],
         json_schema_extra={"uniqueItems": True},
     )

@@ -3,17 +3,21 @@
 import hashlib
 import json
 import re
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from service.evidence.entry import canonical
 
-_NAME: Final = re.compile(r"^[a-z_]+(\.schema)?\.(json|ndjson)$|^schemas/[a-z_]+\.json$")
+_NAME: Final = re.compile(r"[a-z_]+(\.schema)?\.(json|ndjson)|schemas/[a-z_]+\.json")
 _NEVER_CHANGES: Final = (1980, 1, 1, 0, 0, 0)
+_HEADER: Final = struct.Struct("<26sHH")
+"""Of a member, as it stands before it: the last two are the lengths of its name and of what is extra."""
+_WITH_DESCRIPTOR: Final = 1 << 3
 _LONGEST_LINE: Final = 64 << 20
 _MOST_MEMBERS: Final = 100
 _COMPRESSED: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
@@ -76,6 +80,22 @@ def _info(name: str) -> zipfile.ZipInfo:
     return info
 
 
+def _is_contiguous(file: Path, members: Sequence[zipfile.ZipInfo], end: int) -> bool:
+    """Tell whether each member begins where the one before it ends: a stream would be read otherwise."""
+    place = 0
+    with file.open("rb") as opened:
+        for one in sorted(members, key=lambda one: one.header_offset):
+            if one.header_offset != place or one.flag_bits & _WITH_DESCRIPTOR:
+                return False
+            opened.seek(place)
+            header = opened.read(_HEADER.size)
+            if len(header) < _HEADER.size:
+                return False
+            _, name, extra = _HEADER.unpack(header)
+            place += _HEADER.size + name + extra + one.compress_size
+    return place == end
+
+
 class Archive:
     """A bundle that is there. Its members' names are unique, and it holds nothing else."""
 
@@ -97,9 +117,11 @@ class Archive:
             raise ArchiveError(file.name, "the zip has a comment, no member, or too many of them")
         if min(one.header_offset for one in members) != 0:
             raise ArchiveError(file.name, "something stands before the first member of the zip")
+        if not _is_contiguous(file, members, self._zip.start_dir):
+            raise ArchiveError(file.name, "something stands between the members of the zip")
         seen: set[str] = set()
         for one in members:
-            if not _NAME.match(one.filename) or one.filename in seen:
+            if not _NAME.fullmatch(one.filename) or one.filename in seen:
                 raise ArchiveError(one.filename, "no bundle has a member of this name, or it has two")
             if one.date_time != _NEVER_CHANGES or one.comment or one.flag_bits & 1:
                 raise ArchiveError(one.filename, "its header is not as bundles are written")
@@ -159,7 +181,11 @@ def written(value: Any) -> bytes:
 
 def parsed(content: bytes) -> Any:
     """Return what a line or member of JSON says; ValueError unless it is written in the one way."""
-    value = json.loads(content)
-    if canonical(value) != content:
+    try:
+        value = json.loads(content)
+        is_canonical = canonical(value) == content
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not is_canonical:
         raise ValueError("it is not written in canonical JSON (RFC 8785)")
     return value

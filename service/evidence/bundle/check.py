@@ -31,7 +31,7 @@ from service.evidence.bundle.layout import (
 )
 from service.evidence.bundle.proof import Proof
 from service.evidence.bundle.rows import Accounts, Paths
-from service.evidence.entry import commit, entry_bytes
+from service.evidence.entry import commit, entry_bytes, moment
 from service.evidence.note import Checkpoint, NoteError, Verifier, read_checkpoint
 from service.evidence.payloads import Kind
 from service.evidence.verify import TRANSACTION_TIME
@@ -69,12 +69,13 @@ def check(file: Path, verifier: Verifier, earlier: str | None = None) -> Report:
 def _check(archive: Archive, verifier: Verifier, earlier: str | None, report: Report) -> None:
     proof = _proof(archive, report)
     checkpoint = _signed(verifier, proof.note, report)
-    report.tree_size = checkpoint.size
+    report.tree_size, report.log = checkpoint.size, checkpoint.origin
     _check_earlier(verifier, proof, checkpoint, earlier, report)
     entries = entries_of.read(archive, proof, checkpoint, report)
     manifest, query = _sealed_manifest(archive, proof, checkpoint, report)
     if manifest.get("log") != checkpoint.origin:
         report.add(What.MANIFEST_CHANGED, Place(MANIFEST), f"it is not of the log {checkpoint.origin}")
+    report.period = moment(query.start), moment(query.end)
     _check_seal_time(proof, query, report)
     entries_of.check_period(entries, query, proof.seal.entry or 0, report)
     accounts = Accounts(entries, Paths(archive, report), checkpoint, query, report)

@@ -21,6 +21,8 @@ def run(bundle: Path, verifier: Verifier, earlier: str | None) -> int:
 def _counts(report: Report) -> dict[str, object]:
     return {
         "findings": len(report.findings) + report.further,
+        "log": report.log,
+        "period": report.period,
         "log_entries": report.tree_size,
         "entries_checked": report.entries,
         "entries_of_period": report.entries_in_period,
@@ -28,5 +30,6 @@ def _counts(report: Report) -> dict[str, object]:
         "rows_opened": report.rows_opened,
         "rows_without_text": report.rows_without_text,
         "rows_not_in_log": report.rows_not_in_log,
+        "tombstones": report.tombstones,
         "withheld": report.withheld,
     }

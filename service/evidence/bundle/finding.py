@@ -26,6 +26,10 @@ class What(StrEnum):
     ROW_REPEATED = "row_repeated"
     ENTRY_WITHOUT_ROW = "entry_without_row"
     ROW_MISSING = "row_missing"
+    ROW_NOT_IN_LOG = "row_not_in_log"
+    TOMBSTONE_OVER_ROW = "tombstone_over_row"
+    TOMBSTONE_AHEAD = "tombstone_ahead"
+    TOMBSTONE_MISCOUNTED = "tombstone_miscounted"
 
 
 class Place(NamedTuple):
@@ -68,9 +72,14 @@ class Report:
     """Rows from before the log: the sealed manifest alone speaks for them."""
     withheld: dict[str, int] = field(default_factory=dict)
     """Entries of the period without a row, by reason."""
-    of_other_kinds: int = 0
-    """Entries of the period of kinds that were not asked for."""
+    of_other_kinds: dict[str, int] = field(default_factory=dict)
+    """Entries of the period of kinds that were not asked for, by kind."""
+    tombstones: int = 0
     tree_size: int = 0
+    log: str | None = None
+    """What its checkpoint calls the log: whose it is."""
+    period: tuple[str, str] | None = None
+    """Start and end, as the log writes times."""
 
     def add(self, what: What, place: Place, why: str) -> None:
         """Add a finding."""

@@ -39,9 +39,18 @@ FILES: Final[Mapping[str, str]] = {
     Kind.ACCESS: "access.ndjson",
     Kind.DECODER: "decoders.ndjson",
     Kind.CONCEPT_VERSION: "concepts.ndjson",
-    "tombstone": "tombstones.ndjson",
+    Kind.TOMBSTONE: "tombstones.ndjson",
+    Kind.RETENTION_VERSION: "retention_versions.ndjson",
+    Kind.LEGAL_HOLD: "legal_holds.ndjson",
+    Kind.LEGAL_HOLD_LIFT: "legal_hold_lifts.ndjson",
+    Kind.DELETION_CERTIFICATE: "deletion_certificates.ndjson",
+    Kind.CONFIGURATION_VERSION: "configuration_versions.ndjson",
+    Kind.CONFIGURATION_CONTENT: "configuration_contents.ndjson",
+    Kind.CONFIGURATION_PERIOD: "configuration_periods.ndjson",
 }
 """By the kind of their entries, the members whose rows open entries."""
+OF_EVERY_READER: Final = frozenset({Kind.ACCESS, Kind.DECODER, Kind.TOMBSTONE})
+"""Kinds whose rows no export may withhold for being of another model."""
 TEXT_OF_EXPLANATION: Final = ("text", "claims")
 TEXT_OF_SAMPLE: Final = ("token_id", "token_text")
 """What an explanation is handed out without where its text is not: then its entry stays closed."""
@@ -81,7 +90,8 @@ class Line:
     @property
     def key(self) -> str:
         """By which the row is found in its table."""
-        return str(self.payload.get("id", self.payload.get("digest")))
+        found = (self.payload.get(one) for one in ("id", "digest", "version_id"))
+        return str(next((one for one in found if one is not None), None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +104,8 @@ class Query:
     end: datetime
     """The period: entries whose time is at or behind its start and before its end."""
     with_text: bool
+    is_restricted: bool = False
+    """To some models; then entries may be of others."""
 
 
 def line_of(row: Line) -> dict[str, Any]:
@@ -145,6 +157,7 @@ def read_query(manifest: Any) -> Query:
             start=read_moment(query["from"]),
             end=read_moment(query["to"]),
             with_text=query["with_text"] is True,
+            is_restricted=query.get("model") is not None or query.get("models") is not None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ShapeError(f"its query cannot be read: {error!r}") from error

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -11,6 +12,7 @@ from service.evidence.bundle.entries import Entries, Entry
 from service.evidence.bundle.finding import Place, Report, What
 from service.evidence.bundle.layout import (
     FILES,
+    OF_EVERY_READER,
     PATHS,
     TEXT_OF_EXPLANATION,
     WITHHELD,
@@ -24,8 +26,19 @@ from service.evidence.bundle.layout import (
 from service.evidence.entry import commit, entry_bytes
 from service.evidence.note import Checkpoint
 from service.evidence.payloads import Kind
+from service.evidence.tombstones import BURIABLE, NEVER_BEFORE, Ranges, count_of
+from service.evidence.verify import ROLLOUT_TIME
 
-_TOMBSTONE: Final = "tombstone"
+_AT: Final[Mapping[str, str]] = {
+    Kind.EXPLANATION: "created_at",
+    Kind.FLAG: "created_at",
+    Kind.DECODER: "created_at",
+    Kind.CONCEPT_VERSION: "created_at",
+    Kind.INCIDENT_EVENT: "at",
+    Kind.ACCESS: "at",
+}
+"""By kinds that were there before the log, when a row says that it was stored."""
+_OF_ROW, _WITHHELD = 1, 2
 
 
 class Paths:
@@ -72,7 +85,8 @@ class Accounts:
         self._report = report
         self._met = bytearray(entries.end - entries.first)
         self._outside: set[tuple[str, int]] = set()
-        self._erased: list[tuple[int, int, int]] = []  # entry of a tombstone, and a range that it covers
+        self._stones: dict[int, Ranges] = {}  # by their entries
+        self._shrunk: set[str] = set()  # commitments to what entries of the access log said before
 
     def read(self, archive: Archive, member: str, kind: str) -> str:
         """Hold a member's rows against their entries; return its SHA-256 in hexadecimal."""
@@ -91,11 +105,27 @@ class Accounts:
         if row.entry is None:
             if row.salt is not None or row.earlier:
                 self._report.add(What.ROW_CHANGED, place, "it has a salt and names no entry")
-            self._report.rows_not_in_log += 1
+            self._check_unlogged(row, kind, place)
         elif row.salt is None:
             self._check_closed(row, row.entry, kind, place)
         else:
             self._check_open(row, row.entry, row.salt, kind, place)
+
+    def _check_unlogged(self, row: Line, kind: str, place: Place) -> None:
+        """Only what was stored before the log may have no entry; see `verify.ROLLOUT_TIME`."""
+        self._report.rows_not_in_log += 1
+        begun = (
+            self._entries.at(self._entries.first).at if self._entries.first < self._entries.end else None
+        )
+        try:
+            at = read_moment(row.payload[_AT[kind]])
+        except (KeyError, ValueError):
+            # Configurations have a log that began later, which the bundle need not reach back to.
+            is_late = kind in NEVER_BEFORE or kind in _AT
+        else:
+            is_late = begun is not None and at > begun + ROLLOUT_TIME
+        if is_late:
+            self._report.add(What.ROW_NOT_IN_LOG, place, "it has no entry, and there was a log already")
 
     def _check_closed(self, row: Line, entry: int, kind: str, place: Place) -> None:
         """Only an explanation without its text may leave its entry closed."""
@@ -115,8 +145,10 @@ class Accounts:
         if self._meet(entry, kind, place):
             self._report.rows_opened += 1
         self._check_earlier(row, kind, place)
-        if kind == _TOMBSTONE:
+        if kind == Kind.TOMBSTONE:
             self._note_tombstone(row, entry, place)
+        if kind == Kind.ACCESS:
+            self._shrunk.update(_trail(row))
 
     def _misfit(self, entry: int, commitment: bytes, kind: str) -> str | None:
         """Return why a row is not what its entry was made of; None when it is."""
@@ -139,7 +171,8 @@ class Accounts:
         return None
 
     def _check_earlier(self, row: Line, kind: str, place: Place) -> None:
-        trail = row.payload.get("trail", [])
+        # What an entry of the access log said before is for a tombstone to account for.
+        trail = [] if kind == Kind.ACCESS else _trail(row)
         for entry in row.earlier:
             is_its = entry in self._entries and self._entries.at(entry).commitment.hex() in trail
             if not is_its:
@@ -147,11 +180,11 @@ class Accounts:
             else:
                 self._meet(entry, kind, place)
 
-    def _meet(self, entry: int, kind: str, place: Place) -> bool:
+    def _meet(self, entry: int, kind: str, place: Place, by: int = _OF_ROW) -> bool:
         """Note that an entry has its row; report it when it had one."""
         if entry in self._entries:
             is_first = not self._met[entry - self._entries.first]
-            self._met[entry - self._entries.first] = 1
+            self._met[entry - self._entries.first] = by
         else:
             is_first = (kind, entry) not in self._outside
             self._outside.add((kind, entry))
@@ -161,9 +194,19 @@ class Accounts:
 
     def _note_tombstone(self, row: Line, entry: int, place: Place) -> None:
         try:
-            self._erased.extend((entry, int(first), int(end)) for first, end in row.payload["leaves"])
+            leaves = _leaves(row.payload["leaves"])
+            total = row.payload["count"]
         except (KeyError, TypeError, ValueError):
             self._report.add(What.ROW_UNREADABLE, place, "it does not say which entries it is for")
+            return
+        self._report.tombstones += 1
+        self._stones[entry] = leaves
+        if leaves[-1][1] > entry:
+            why = f"it covers entry {leaves[-1][1] - 1}, which did not come before it"
+            self._report.add(What.TOMBSTONE_AHEAD, place, why)
+        if total != count_of(leaves):
+            why = f"it says {total} entries and covers {count_of(leaves)}"
+            self._report.add(What.TOMBSTONE_MISCOUNTED, place, why)
 
     def read_withheld(self, archive: Archive) -> str:
         """Take up the entries that are named as withheld; return the member's SHA-256 in hexadecimal."""
@@ -177,7 +220,7 @@ class Accounts:
             except (ValueError, IndexError) as error:
                 self._report.add(What.ROW_UNREADABLE, place, f"it names no entry of the bundle: {error}")
                 continue
-            if self._meet(entry, found.kind, place):
+            if self._meet(entry, found.kind, place, _WITHHELD):
                 self._count(entry, found, reason, by, place)
         return digest.hexdigest()
 
@@ -186,15 +229,40 @@ class Accounts:
         counts[reason] = counts.get(reason, 0) + 1
         if reason is Reason.MISSING:
             self._report.add(What.ROW_MISSING, place, f"the store had no {found.kind} for entry {entry}")
-        if reason is Reason.ERASED and not any(
-            one == by and first <= entry < end for one, first, end in self._erased
-        ):
+        if reason is Reason.ERASED and not self._is_buried(entry, found, by):
             self._report.add(What.ROW_MISSING, place, f"no tombstone in the bundle is for entry {entry}")
+        if reason is Reason.OUT_OF_SCOPE and not self._may_be_out_of_scope(found.kind):
+            why = f"entry {entry} is of a {found.kind}, which this export had no reason to leave out"
+            self._report.add(What.ROW_MISSING, place, why)
+
+    def _may_be_out_of_scope(self, kind: str) -> bool:
+        is_others = self._query.is_restricted and kind not in OF_EVERY_READER
+        return is_others or kind == Kind.CONCEPT_VERSION
+
+    def _is_buried(self, entry: int, found: Entry, by: int | None) -> bool:
+        """Tell whether the tombstone covers an entry that may lose its row, and came before it."""
+        if by is None or entry >= by or found.kind not in BURIABLE:
+            return False
+        if found.kind == Kind.ACCESS and found.commitment.hex() not in self._shrunk:
+            return False  # its row stands, with less in it, or somebody hides who read
+        return any(first <= entry < end for first, end in self._stones.get(by, ()))
+
+    def _check_standing(self) -> None:
+        """Report tombstones over entries whose rows are here all the same."""
+        first = self._entries.first
+        for stone, leaves in self._stones.items():
+            for start, end in leaves:
+                at = self._met.find(_OF_ROW, max(start - first, 0), max(end - first, 0))
+                if at >= 0:
+                    place = Place(FILES[Kind.TOMBSTONE])
+                    why = f"the tombstone of entry {stone} covers entry {first + at}, whose row is here"
+                    self._report.add(What.TOMBSTONE_OVER_ROW, place, why)
 
     def close(self) -> None:
         """Report the entries of the period that nothing accounts for, and proofs that are of no row."""
         for entry in self._paths.unused():
             self._report.add(What.MEMBER_UNEXPECTED, Place(PATHS), f"no row here is of entry {entry}")
+        self._check_standing()
         asked, others = set(self._query.kinds), Counter[str]()
         for entry, kind in self._entries.within(self._query):
             self._report.entries_in_period += 1
@@ -206,7 +274,26 @@ class Accounts:
                     Place(FILES.get(kind, WITHHELD)),
                     f"entry {entry} is of a {kind} of the period, which is neither here nor withheld",
                 )
-        self._report.of_other_kinds = others.total()
+        self._report.of_other_kinds = dict(sorted(others.items()))
+
+
+def _trail(row: Line) -> Sequence[str]:
+    """Return the commitments to what a row was before."""
+    found = row.payload.get("trail", [])
+    return found if isinstance(found, list) and all(isinstance(one, str) for one in found) else []
+
+
+def _leaves(told: object) -> Ranges:
+    """Return a tombstone's ranges; ValueError unless they rise and do not touch."""
+    if not isinstance(told, list) or not told:
+        raise ValueError("a tombstone covers something")
+    leaves = [(first, end) for first, end in told]
+    behind = -1
+    for first, end in leaves:
+        if type(first) is not int or type(end) is not int or not behind < first < end:
+            raise ValueError("its ranges are none")
+        behind = end
+    return leaves
 
 
 def _withheld(told: object) -> tuple[int, Reason, int | None]:

@@ -55,6 +55,17 @@ def list_leaves(session: Session, tenant: uuid.UUID, first: int, end: int) -> It
         yield Leaf(*row)
 
 
+def newest_pending(session: Session, tenant: uuid.UUID) -> int:
+    """Return the number of the newest batch that waits for a place; 0 when none waits."""
+    return session.scalar(select(func.max(LogPending.id)).where(LogPending.tenant_id == tenant)) or 0
+
+
+def is_taken_up(session: Session, tenant: uuid.UUID, newest: int) -> bool:
+    """Tell whether no batch up to this number waits any more."""
+    waiting = select(LogPending.id).where(LogPending.tenant_id == tenant, LogPending.id <= newest)
+    return session.scalar(waiting.limit(1)) is None
+
+
 def oldest_pending(session: Session, tenant: uuid.UUID) -> dt.datetime | None:
     """Return the time of the oldest entry that waits for a place; None when none waits."""
     return session.scalar(select(func.min(LogPending.at)).where(LogPending.tenant_id == tenant))

@@ -5,12 +5,14 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import TEXT, ColumnElement, Select, cast, select
+from sqlalchemy import TEXT, ColumnElement, Select, cast, exists, select
+from sqlalchemy.dialects.postgresql.ranges import MultiRange, Range
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.evidence.incident import IncidentState
 from service.evidence.payloads import Kind, explanation_payload, payload_of
 from service.evidence.row import Row
+from service.evidence.tombstones import Reason as Erasing
 from service.evidence.tombstones import tombstone_payload
 from service.evidence.verify import TRANSACTION_TIME
 from service.store.access.tables import AccessEntry
@@ -141,11 +143,13 @@ def list_incidents(session: Session, tenant: uuid.UUID) -> Iterator[IncidentStat
         yield IncidentState(str(row.id), row.version, row.state, row.severity, row.labels)
 
 
-def _contents(session: Session, tenant: uuid.UUID) -> Iterator[Sequence[Row]]:
+def _contents(
+    session: Session, tenant: uuid.UUID, condition: ColumnElement[bool] | None = None
+) -> Iterator[Sequence[Row]]:
     """Yield what versions of configurations hold, each as its very text: that is what has the digest."""
     one = ConfigurationContent
     columns = (one.version_id, cast(one.content, TEXT).label("content"), one.created_at, one.log_salt)
-    query = select(*columns).where(one.tenant_id == tenant)
+    query = select(*columns).where(one.tenant_id == tenant, *(() if condition is None else (condition,)))
     for part in session.execute(query.execution_options(yield_per=_CONTENTS_AT_ONCE)).partitions():
         yield [
             row_of(Kind.CONFIGURATION_CONTENT, row._asdict(), "version_id", "created_at") for row in part
@@ -198,6 +202,8 @@ class Window(NamedTuple):
     """Rows that were stored or changed within; some more may come."""
     model_id: uuid.UUID | None = None
     """The one model that they are of; None: any."""
+    places: tuple[int, int] | None = None
+    """First and behind the last of the entries that tombstones are wanted for; None: no others."""
 
 
 def list_window(session: Session, tenant: uuid.UUID, kind: Kind, window: Window) -> Iterator[Sequence[Row]]:
@@ -215,6 +221,13 @@ def list_window(session: Session, tenant: uuid.UUID, kind: Kind, window: Window)
         for one in session.scalars(select(ConceptVersion).where(ConceptVersion.created_at < window.end)):
             yield [row_of(kind, values_of(one), "digest", "created_at")]
         return
+    if kind is Kind.CONFIGURATION_CONTENT:
+        yield from _contents(session, tenant, _in_window(ConfigurationContent.created_at, window))
+        return
+    if kind is Kind.TOMBSTONE:
+        for part in _parts(session, _tombstones(window), LogTombstone, tenant):
+            yield [_tombstone(stone) for (stone,) in part]
+        return
     table, key, at = next((table, key, at) for one, table, key, at in _SIMPLE if one is kind)
     for part in _parts(session, _of_window(kind, window), table, tenant):
         yield [row_of(kind, values_of(row), key, at) for (row,) in part]
@@ -231,14 +244,36 @@ def _of_window(kind: Kind, window: Window) -> Select[*tuple[Any, ...]]:
             )
             return changed if window.model_id is None else changed.where(Flag.model_id == window.model_id)
         case Kind.INCIDENT_EVENT:
-            events = select(IncidentEvent).where(_in_window(IncidentEvent.at, window))
-            if window.model_id is None:
-                # Also those of incidents that this reader does not meet are not his to read.
-                return events.where(IncidentEvent.incident_id.in_(select(Incident.id)))
-            of_model = select(Incident.id).where(Incident.model_id == window.model_id)
-            return events.where(IncidentEvent.incident_id.in_(of_model))
+            # Those of incidents that this reader does not meet are not his to read.
+            incidents = select(Incident.id)
+            if window.model_id is not None:
+                incidents = incidents.where(Incident.model_id == window.model_id)
+            return select(IncidentEvent).where(
+                _in_window(IncidentEvent.at, window), IncidentEvent.incident_id.in_(incidents)
+            )
+        case Kind.ACCESS:
+            shrunk = AccessEntry.log_trail.is_not(None) & (AccessEntry.at < window.end + TRANSACTION_TIME)
+            # Nothing says when ids were taken out of an entry, but that an erasure has.
+            erased = exists().where(
+                LogTombstone.reason == Erasing.ERASURE, _in_window(LogTombstone.at, window)
+            )
+            return select(AccessEntry).where(_in_window(AccessEntry.at, window) | (shrunk & erased))
+        case Kind.CONFIGURATION_PERIOD:
+            # A report that waited stands for when it was made, which may be long before its entry.
+            return select(ConfigurationPeriod).where(
+                ConfigurationPeriod.began_at < window.end + TRANSACTION_TIME
+            )
         case _:
-            return select(AccessEntry).where(_in_window(AccessEntry.at, window))
+            table, at = next((table, at) for one, table, _, at in _SIMPLE if one is kind)
+            return select(table).where(_in_window(getattr(table, at), window))
+
+
+def _tombstones(window: Window) -> Select[*tuple[Any, ...]]:
+    """Return the query for tombstones of the window, and later ones over its entries."""
+    wanted = _in_window(LogTombstone.at, window)
+    if window.places is not None and window.places[0] < window.places[1]:
+        wanted |= LogTombstone.leaves.overlaps(MultiRange([Range(*window.places)]))
+    return select(LogTombstone).where(wanted)
 
 
 def _in_window(column: InstrumentedAttribute[dt.datetime], window: Window) -> ColumnElement[bool]:

@@ -4,19 +4,37 @@ import datetime as dt
 import uuid
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, func, insert, text, update
 from sqlalchemy.orm import Session
 
 from service.evidence import entry
+from service.store.access.tables import AccessEntry
+from service.store.base import Base
+from service.store.evidence.log import StoredLog
 from service.store.evidence.rows import list_rows
-from service.store.evidence.tables import LogPending
+from service.store.evidence.tables import LogPending, LogTombstone
 from service.store.identity import DEFAULT_TENANT, tenant_id
+from service.store.retention.tables import DeletionCertificate, LegalHold, RetentionVersion
 from service.store.tables import Decoder, Explanation, Flag, IncidentEvent
 from tests.integration.service import seed
 
 AT = dt.datetime.now(dt.UTC).replace(microsecond=0) - dt.timedelta(hours=2)
 FROM, TO = AT - dt.timedelta(minutes=30), AT + dt.timedelta(minutes=30)
 TENANT = tenant_id(DEFAULT_TENANT)
+
+
+_TIMES: tuple[tuple[type[Base], str], ...] = (
+    (Explanation, "created_at"),
+    (Decoder, "created_at"),
+    (Flag, "created_at"),
+    (Flag, "updated_at"),
+    (IncidentEvent, "at"),
+    (AccessEntry, "at"),
+    (LogTombstone, "at"),
+    (RetentionVersion, "set_at"),
+    (LegalHold, "placed_at"),
+    (DeletionCertificate, "issued_at"),
+)
 
 
 class Past(NamedTuple):
@@ -49,6 +67,27 @@ def plant(session: Session, model: str = "tiny") -> Past:
             values = {"kind": row.kind, "commitments": b"".join(row.commitments), "at": AT}
             session.execute(insert(LogPending).values(values))
     return stored
+
+
+def move(session: Session, at: dt.datetime) -> None:
+    """Let all that was stored just now have been stored then: nothing of it may be in the log yet."""
+    session.flush()
+    session.execute(text("SET LOCAL session_replication_role = replica"))
+    for table, column in _TIMES:
+        name = table.__tablename__
+        session.execute(text(f"ALTER TABLE {name} DISABLE TRIGGER ALL"))  # some obey no role
+        recent = getattr(table, column) > func.now() - dt.timedelta(minutes=30)
+        session.execute(update(table).where(recent).values({column: at}))
+        session.execute(text(f"ALTER TABLE {name} ENABLE TRIGGER ALL"))
+    session.execute(delete(LogPending))
+    session.expire_all()
+    log = StoredLog(session, TENANT)
+    for part in list_rows(session, TENANT):
+        known = log.find([one for row in part for one in row.commitments])
+        for row in part:
+            new = b"".join(one for one in row.commitments if one not in known)
+            if new:
+                session.execute(insert(LogPending).values({"kind": row.kind, "commitments": new, "at": at}))
 
 
 def asked(**more: Any) -> dict[str, Any]:
