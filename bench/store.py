@@ -167,9 +167,11 @@ def _fill(url: str, shape: store_fill.Shape) -> float:
         for number, _ in enumerate(fillers.map(fill, missing), 1):
             log(f"{number} of {len(missing)} days, {time.perf_counter() - started:.0f} s")
     if missing:
+        engine = create_engine(url)
+        partitions.analyze_parents(engine)
+        engine.dispose()
         with psycopg.connect(url, autocommit=True) as connection:
-            for table in ("samples", "explanations", "concept_matches", "request_names"):
-                connection.execute(f"ANALYZE {table}".encode())
+            connection.execute("ANALYZE models, decoders")
             connection.execute("VACUUM ANALYZE flags, incidents, incident_events")
     return time.perf_counter() - started
 

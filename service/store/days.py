@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, and_
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, false, or_
 
 from service.store.tables import ConceptMatch, Explanation, Sample
 
@@ -58,22 +58,45 @@ def later(at: dt.datetime, by: dt.timedelta) -> dt.datetime:
     return at + by if _LAST - at > by else _LAST
 
 
-def is_sample_of_explanation() -> ColumnElement[bool]:
-    """Return the condition that joins samples to their explanations.
+def near_any(column: SQLColumnExpression[dt.datetime], times: Sequence[dt.datetime]) -> ColumnElement[bool]:
+    """Return the condition for what may be of requests with a row at one of these times."""
+    spans: list[tuple[dt.datetime, dt.datetime]] = []
+    for at in sorted(times):
+        if spans and earlier(at, REQUEST_LASTS) <= later(spans[-1][1], REQUEST_LASTS):
+            spans[-1] = (spans[-1][0], at)
+        else:
+            spans.append((at, at))
+    return or_(false(), *(near(column, *span) for span in spans))
+
+
+def is_sample_of_explanation(explanation: Any = Explanation) -> ColumnElement[bool]:
+    """Return the condition that joins samples to their explanations, or to those of this alias.
 
     The times are the same but for rows of before there were days: of a position that its engine computed
     twice, an explanation by a second decoder may have the time of the second one.
     """
-    at: Any = Sample.captured_at
     return and_(
-        Sample.id == Explanation.sample_id,
-        at >= Explanation.captured_at - REQUEST_LASTS,
-        at <= Explanation.captured_at + REQUEST_LASTS,
+        Sample.id == explanation.sample_id,
+        between(
+            Sample.captured_at,
+            explanation.captured_at - REQUEST_LASTS,
+            explanation.captured_at + REQUEST_LASTS,
+        ),
     )
 
 
-def is_match_of_explanation() -> ColumnElement[bool]:
-    """Return the condition that joins matches to their explanations."""
+def is_explanation_of_sample(sample: Any = Sample) -> ColumnElement[bool]:
+    """Return the same condition, by which explanations are looked for in the days of a known sample."""
     return and_(
-        ConceptMatch.explanation_id == Explanation.id, ConceptMatch.captured_at == Explanation.captured_at
+        Explanation.sample_id == sample.id,
+        between(
+            Explanation.captured_at, sample.captured_at - REQUEST_LASTS, sample.captured_at + REQUEST_LASTS
+        ),
+    )
+
+
+def is_match_of_explanation(explanation: Any = Explanation) -> ColumnElement[bool]:
+    """Return the condition that joins matches to their explanations, or to those of this alias."""
+    return and_(
+        ConceptMatch.explanation_id == explanation.id, ConceptMatch.captured_at == explanation.captured_at
     )

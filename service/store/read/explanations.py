@@ -6,10 +6,24 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, SQLColumnExpression, case, exists, select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    DateTime,
+    Select,
+    SQLColumnExpression,
+    Uuid,
+    case,
+    cast,
+    column,
+    exists,
+    func,
+    select,
+    true,
+)
+from sqlalchemy.orm import Session, aliased, defer
 
 from service.store.configuration.read import digests_of
 from service.store.days import (
@@ -20,14 +34,17 @@ from service.store.days import (
     is_sample_of_explanation,
     later,
     near,
+    near_any,
 )
 from service.store.identity import capture_key
 from service.store.read import names
 from service.store.read.page import Page, Position, older_than
 from service.store.tables import ConceptMatch, Decoder, Explanation, Model, RequestName, Sample
+from service.store.tenants import scope
 
 _CAPTURES_AT_FIRST: Final = 16
 _CAPTURES_AT_MOST: Final = 512
+_MATCHES_AT_MOST: Final = 512
 _DAYS_AT_FIRST: Final = dt.timedelta(days=1)
 _DAYS_AT_MOST: Final = dt.timedelta(days=64)
 """At once; then all that are left."""
@@ -74,11 +91,12 @@ def list_explanations(session: Session, wanted: Filter, after: Position | None, 
             return Page([], None)
     if wanted.layer is not None and not _is_read(session, wanted.layer):
         return Page([], None)
-    query = _narrowed(_joined(), wanted, model_id)
     if wanted.request_id is not None:
+        query = _joined().where(*_of_sample(wanted, model_id), *_of_reading(wanted))
         views = _list_of_request(session, query, wanted, after, limit + 1)
     else:
-        views = _list_by_days(session, query, wanted, after, limit + 1)
+        asked = _Asked(wanted, model_id, scope.entered_tenant(session), after)
+        views = _list_by_days(session, asked, limit + 1)
     page = views[:limit]
     last = page[-1].explanation if len(views) > limit else None
     return Page(page, Position(last.captured_at, last.id) if last else None)
@@ -148,44 +166,130 @@ def _joined() -> _Query:
     )
 
 
-def _narrowed(query: _Query, wanted: Filter, model_id: uuid.UUID | None) -> _Query:
-    equal = (
-        (Sample.model_id, model_id),
-        (Sample.layer, wanted.layer),
-        (Explanation.verified, wanted.verified),
-    )
-    query = query.where(*(column == value for column, value in equal if value is not None))
-    if wanted.captured_after is not None:
-        query = query.where(Explanation.captured_at >= wanted.captured_after)
-    if wanted.captured_before is not None:
-        query = query.where(Explanation.captured_at < wanted.captured_before)
-    return query
+class _Asked(NamedTuple):
+    """What a listing is narrowed by."""
+
+    wanted: Filter
+    model_id: uuid.UUID | None
+    tenant: uuid.UUID | None
+    after: Position | None
 
 
-def _list_by_days(
-    session: Session, query: _Query, wanted: Filter, after: Position | None, limit: int
-) -> list[View]:
+def _list_by_days(session: Session, asked: _Asked, limit: int) -> list[View]:
     """Return the first explanations, looking into a day at first, and then into more and more of them.
 
     Of all days at once PostgreSQL would plan and begin a scan of each.
     """
-    at: list[SQLColumnExpression[dt.datetime]] = [Explanation.captured_at]
-    order = _NEWEST_FIRST
-    if wanted.concept is not None:  # by its matches, for a concept may be as rare as it likes
-        query = query.join(ConceptMatch, is_match_of_explanation())
-        query = query.where(ConceptMatch.concept == wanted.concept)
-        order = (ConceptMatch.captured_at.desc(), ConceptMatch.explanation_id.desc())
-        at.append(ConceptMatch.captured_at)
-    if after is not None:
-        query = query.where(older_than(Explanation.captured_at, Explanation.id, after))
     views: list[View] = []
-    for span in _spans(wanted, after):
-        days = [condition for column in at for condition in span.of(column)]
-        part = query.where(*days, *span.widened().of(Sample.captured_at)).order_by(*order)
-        views += _load(session, part.limit(limit - len(views)))
+    # By its matches, for a concept may be as rare as it likes.
+    list_span = _list_walked if asked.wanted.concept is None else _list_matched
+    for span in _spans(asked.wanted, asked.after):
+        views += list_span(session, asked, span, limit - len(views))
         if len(views) == limit:
             break
     return views
+
+
+def _list_walked(session: Session, asked: _Asked, span: "_Span", limit: int) -> list[View]:
+    query = _fenced(_of_sample(asked.wanted, asked.model_id), span.widened().of(Sample.captured_at))
+    query = query.where(*span.of(Explanation.captured_at), *_of_reading(asked.wanted))
+    # By value: PostgreSQL does not know how many rows are of a tenant that a policy names.
+    if asked.tenant is not None:
+        query = query.where(Explanation.tenant_id == asked.tenant)
+    if asked.after is not None:
+        query = query.where(older_than(Explanation.captured_at, Explanation.id, asked.after))
+    return _load(session, query.order_by(*_NEWEST_FIRST).limit(limit))
+
+
+def _list_matched(session: Session, asked: _Asked, span: "_Span", limit: int) -> list[View]:
+    """Return the first of the span that matched the concept, looking into the days of some at a time."""
+    newest_first = (ConceptMatch.captured_at.desc(), ConceptMatch.explanation_id.desc())
+    of_concept = select(ConceptMatch.captured_at, ConceptMatch.explanation_id).where(
+        ConceptMatch.concept == asked.wanted.concept, *span.of(ConceptMatch.captured_at)
+    )
+    views: list[View] = []
+    after, at_once = asked.after, limit
+    while True:
+        part = of_concept
+        if after is not None:
+            part = part.where(older_than(ConceptMatch.captured_at, ConceptMatch.explanation_id, after))
+        found = [Position(*row) for row in session.execute(part.order_by(*newest_first).limit(at_once))]
+        if found:
+            views += _load(session, _at(found, asked).limit(limit - len(views)))
+        if len(found) < at_once or len(views) == limit:
+            return views
+        after = found[-1]
+        at_once = min(2 * at_once, _MATCHES_AT_MOST)
+
+
+def _at(places: Sequence[Position], asked: _Asked) -> _Query:
+    """Return the query for the wanted ones of the explanations at these places, newest first."""
+    times = [place.at for place in places]
+    place = (
+        func.unnest(
+            cast([place.id for place in places], ARRAY(Uuid)), cast(times, ARRAY(DateTime(timezone=True)))
+        )
+        .table_valued(column("id", Uuid), column("at", DateTime(timezone=True)), name="place")
+        .render_derived()
+    )
+    fence = (
+        select(Explanation)
+        .where(
+            Explanation.id == place.c.id,
+            Explanation.captured_at == place.c.at,
+            Explanation.captured_at.in_(times),
+            *_of_reading(asked.wanted),
+        )
+        .correlate(place)
+        .offset(0)
+        .lateral()
+    )
+    reading = aliased(Explanation, fence)
+    query = _fenced(
+        _of_sample(asked.wanted, asked.model_id), [near_any(Sample.captured_at, times)], reading, place
+    )
+    return query.order_by(reading.captured_at.desc(), reading.id.desc())
+
+
+def _fenced(
+    wanted: Sequence[ColumnElement[bool]], days: Sequence[ColumnElement[bool]], *source: Any
+) -> _Query:
+    """Return the query for readings, each with its sample, decoder and model, looked up one by one.
+
+    OFFSET is a fence: what is in it is looked up for each row of what is before it. Joined without one,
+    conditions of row-level security have PostgreSQL expect one row in all. Then it reads every row of the
+    days and sorts them, where it could walk along the order of the page.
+    """
+    reading, *places = source or (Explanation,)
+    fence = (
+        select(Sample, Decoder, Model.name.label("served_as"))
+        .join(Model, Model.id == Sample.model_id)
+        .join(Decoder, Decoder.id == reading.decoder_id)
+        .where(is_sample_of_explanation(reading), *wanted, *days)
+        .correlate(reading)
+        .offset(0)
+        .lateral()
+    )
+    sample, decoder = aliased(Sample, fence), aliased(Decoder, fence)
+    query: _Query = select(reading, sample, decoder, fence.c.served_as)
+    query = query.select_from(*places).join(reading, true()) if places else query.select_from(reading)
+    return query.join(fence, true()).options(defer(decoder.card, raiseload=True))
+
+
+def _of_sample(wanted: Filter, model_id: uuid.UUID | None) -> list[ColumnElement[bool]]:
+    equal = ((Sample.model_id, model_id), (Sample.layer, wanted.layer))
+    return [column == value for column, value in equal if value is not None]
+
+
+def _of_reading(wanted: Filter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.verified is not None:
+        conditions.append(Explanation.verified == wanted.verified)
+    if wanted.captured_after is not None:
+        conditions.append(Explanation.captured_at >= wanted.captured_after)
+    if wanted.captured_before is not None:
+        conditions.append(Explanation.captured_at < wanted.captured_before)
+    return conditions
 
 
 class _Span(NamedTuple):

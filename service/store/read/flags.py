@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from sqlalchemy import Select, and_, func, select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy import ColumnElement, Select, func, select, true
+from sqlalchemy.orm import Session, aliased, defer
 
-from service.store.days import is_match_of_explanation, is_sample_of_explanation, near
+from service.store.days import REQUEST_LASTS, is_explanation_of_sample, is_match_of_explanation, near
 from service.store.read import names
 from service.store.read.page import Page, Position, older_than
 from service.store.tables import (
@@ -116,33 +116,75 @@ def _faithful(session: Session, wanted: Filter, views: Sequence[View]) -> list[V
 
     Some flags at a time, so that PostgreSQL looks into their days and no others.
     """
-    if not views:
-        return []
-    flags = [view.flag for view in views]
+    positions: dict[uuid.UUID, int] = {}
+    for has_identity in (True, False):
+        flags = [view.flag for view in views if (view.flag.capture_id is not None) is has_identity]
+        if flags:
+            is_same = Sample.capture_id == Flag.capture_id if has_identity else Sample.capture_id.is_(None)
+            rows = session.execute(_count_positions(wanted, flags, is_same))
+            positions |= {identity: count for identity, count in rows}  # noqa: C416  # rows, typed
+    return [view for view in views if positions.get(view.flag.id, 0) >= view.flag.positions_required]
+
+
+def _count_positions(
+    wanted: Filter, flags: Sequence[Flag], is_same_capture: ColumnElement[bool]
+) -> Select[uuid.UUID, int]:
+    """Return the query for the positions of each flag that has any, looked up flag by flag.
+
+    OFFSET is a fence: what is in it is looked up for each row of what is before it. Joined without one,
+    conditions of row-level security have PostgreSQL expect a row or two, and it reads all of the days.
+    """
     first = min(flag.first_captured_at for flag in flags)
     last = max(flag.last_captured_at for flag in flags)
     bounds = ((Explanation.fve, wanted.min_fve), (Explanation.cosine, wanted.min_cosine))
-    query = (
-        select(Flag.id, func.count(Sample.position.distinct()))
-        .join(
-            Sample,
-            and_(
-                Sample.model_id == Flag.model_id,
-                Sample.layer == Flag.layer,
-                Sample.request_id == Flag.request_id,
-                names.is_same_capture(Sample.capture_id, Flag.capture_id),
-            ),
-        )
-        .join(Explanation, is_sample_of_explanation() & (Explanation.decoder_id == Flag.decoder_id))
-        .join(ConceptMatch, is_match_of_explanation() & (ConceptMatch.concept == Flag.concept))
+    sample = aliased(
+        Sample,
+        select(Sample)
         .where(
-            Flag.id.in_([flag.id for flag in flags]),
+            is_same_capture,
+            Sample.model_id == Flag.model_id,
+            Sample.layer == Flag.layer,
+            Sample.request_id == Flag.request_id,
+            near(Sample.captured_at, first, last),
             # The flag spans what matched.
-            *(near(table.captured_at, first, last) for table in (Sample, Explanation, ConceptMatch)),
+            Sample.captured_at >= Flag.first_captured_at - REQUEST_LASTS,
+            Sample.captured_at <= Flag.last_captured_at + REQUEST_LASTS,
+        )
+        .correlate(Flag)
+        .offset(0)
+        .lateral(),
+    )
+    reading = aliased(
+        Explanation,
+        select(Explanation)
+        .where(
+            is_explanation_of_sample(sample),
+            Explanation.decoder_id == Flag.decoder_id,
+            near(Explanation.captured_at, first, last),
             Explanation.verified,
             *(column >= least for column, least in bounds if least is not None),
         )
+        .correlate(Flag, sample)
+        .offset(0)
+        .lateral(),
+    )
+    match = (
+        select(ConceptMatch.concept)
+        .where(
+            is_match_of_explanation(reading),
+            ConceptMatch.concept == Flag.concept,
+            near(ConceptMatch.captured_at, first, last),
+        )
+        .correlate(Flag, reading)
+        .offset(0)
+        .lateral()
+    )
+    return (
+        select(Flag.id, func.count(sample.position.distinct()))
+        .select_from(Flag)
+        .join(sample, true())
+        .join(reading, true())
+        .join(match, true())
+        .where(Flag.id.in_([flag.id for flag in flags]))
         .group_by(Flag.id)
     )
-    positions = {row[0]: row[1] for row in session.execute(query)}
-    return [view for view in views if positions.get(view.flag.id, 0) >= view.flag.positions_required]

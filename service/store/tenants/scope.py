@@ -35,6 +35,8 @@ COLUMN_DEFAULT: Final = text(f"COALESCE({NAMED}, '{DEFAULT_ID}'::uuid)")
 It is stable, so a column with it is added to a table of any size without touching a row.
 """
 
+_ENTERED: Final = "subtext.entered"
+
 READER: Final = "subtext_reader"
 """The role of whoever answers somebody."""
 
@@ -67,12 +69,19 @@ class Reach(NamedTuple):
 
 def set_tenant(session: Session, tenant: uuid.UUID) -> None:
     """Let the session's transaction be about this tenant, until it ends. Rights stay as they are."""
+    session.info.pop(_ENTERED, None)
     session.execute(select(func.set_config(SETTING, str(tenant), True)))  # noqa: FBT003  # PostgreSQL's own
 
 
 def tenant_of(session: Session) -> uuid.UUID:
     """Return whose rows the session's transaction is about: the named tenant, else the default one."""
     return uuid.UUID(str(session.execute(select(COLUMN_DEFAULT)).scalar_one()))
+
+
+def entered_tenant(session: Session) -> uuid.UUID | None:
+    """Return whose rows alone the session meets, None where it did not `enter`, or named another since."""
+    found: uuid.UUID | None = session.info.get(_ENTERED)
+    return found
 
 
 @contextmanager
@@ -91,6 +100,7 @@ def enter(session: Session, reach: Reach) -> None:
     UnusableDatabaseError where models are restricted and nothing would keep the others' rows away.
     """
     role = _step_down(session, SETTING, str(reach.tenant))
+    session.info[_ENTERED] = reach.tenant
     if reach.models is not None:
         if role != READER:
             raise UnusableDatabaseError(
