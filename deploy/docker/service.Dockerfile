@@ -20,6 +20,6 @@ RUN pip install --no-deps --no-build-isolation ./sidecar .
 # The socket's directory is shared with vLLM's container; both images make it with the same owner. A new volume takes
 # the owner of what it is mounted on.
 RUN useradd --system --uid 10001 subtext && install -d -o 10001 -g 10001 /run/subtext \
-    && install -d -o 10001 -g 10001 -m 0755 /checkpoints
+    && install -d -o 10001 -g 10001 -m 0755 /checkpoints && install -d -o 10001 -g 10001 -m 0700 /exports
 USER 10001
 ENTRYPOINT ["subtext"]

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from deploy import queries
 from deploy.local import launch
+from service.keeper.app import job_names
+from service.keeper.metrics import KeeperMetrics
 from service.sequencer.metrics import LogMetrics
 from tests.e2e.pipeline import SERVED_MODEL, Pipeline, wait_for
 from workers.canary import prompts
@@ -117,7 +119,9 @@ def test_every_query_of_rules_and_dashboards_has_its_metric(pipeline: Pipeline) 
         for port in (ports.openai, ports.plugin, ports.sidecar, ports.worker, ports.api)
     ]
 
-    assert queries.unresolved(queries.shipped_queries(), [*pages, canary_page(), log_page()]) == []
+    pages += [canary_page(), log_page(), keeper_page()]
+
+    assert queries.unresolved(queries.shipped_queries(), pages) == []
 
 
 def canary_page() -> str:
@@ -132,6 +136,13 @@ def log_page() -> str:
     """Return what the evidence log's sequencer shows before its first look; this pipeline starts none."""
     registry = CollectorRegistry()
     LogMetrics(registry)
+    return generate_latest(registry).decode()
+
+
+def keeper_page() -> str:
+    """Return what the keeper shows before its first job; this pipeline starts none."""
+    registry = CollectorRegistry()
+    KeeperMetrics(registry, job_names())
     return generate_latest(registry).decode()
 
 

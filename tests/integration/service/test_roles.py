@@ -441,7 +441,7 @@ def test_the_logins_of_compose_are_made_in_their_roles_and_again_with_new_passwo
     script = ROOT / "deploy/postgres/logins.sql"
     seen = set()
     for password in ("it's one", "two"):
-        for login in ("worker", "service", "log"):
+        for login in ("worker", "service", "log", "keeper"):
             (tmp_path / f"postgres_{login}_password").write_text(f"{password}\n")
         done = subprocess.run(
             [psql, "--no-psqlrc", "-d", database_url, "-f", script],
@@ -464,6 +464,8 @@ def test_the_logins_of_compose_are_made_in_their_roles_and_again_with_new_passwo
             "SELECT pg_has_role('subtext_worker', 'subtext_writer', 'USAGE'),"
             " pg_has_role('subtext_service', 'subtext_reader', 'USAGE'),"
             " pg_has_role('subtext_log', 'subtext_sequencer', 'USAGE'),"
+            " pg_has_role('subtext_keep', 'subtext_keeper', 'USAGE'),"
+            " pg_has_role('subtext_keep', 'subtext_reader', 'USAGE'),"
             " pg_has_role('subtext_service', 'subtext_writer', 'MEMBER')"
         ).fetchone()
-    assert members == (True, True, True, False)
+    assert members == (True, True, True, True, False, False)

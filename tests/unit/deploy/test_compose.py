@@ -10,7 +10,7 @@ import yaml
 from pydantic_settings import BaseSettings
 from sqlalchemy import make_url
 
-from deploy.local.stores import LOG_LOGIN, SERVICE_LOGIN, WORKER_LOGIN
+from deploy.local.stores import KEEPER_LOGIN, LOG_LOGIN, SERVICE_LOGIN, WORKER_LOGIN
 from service.store import roles
 from subtext_sidecar.plugin.settings import parse_settings as parse_plugin_settings
 from subtext_sidecar.shipper.settings import parse_settings
@@ -19,7 +19,7 @@ from tests.support import ROOT
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = {"sidecar": 8102, "worker": 8103, "service": 8100, "canary": 8104, "log": 8105}
+OURS = {"sidecar": 8102, "worker": 8103, "service": 8100, "canary": 8104, "log": 8105, "keeper": 8106}
 SECRETS = {"VLLM_API_KEY"}  # in the environment, because vLLM takes it from nowhere else
 VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?([^}]*)\}")
 
@@ -87,8 +87,16 @@ def neighbours(name: str) -> set[str]:
 
 def test_each_side_reaches_what_it_needs_and_nothing_else() -> None:
     assert neighbours("vllm") == {"prometheus", "canary"}
-    assert neighbours("sidecar") == {"worker", "redis", "prometheus"}
-    assert neighbours("service") == {"worker", "migrate", "postgres", "prometheus", "canary", "log"}
+    assert neighbours("sidecar") == {"worker", "redis", "prometheus", "keeper"}
+    assert neighbours("service") == {
+        "worker",
+        "migrate",
+        "postgres",
+        "prometheus",
+        "canary",
+        "log",
+        "keeper",
+    }
     assert neighbours("grafana") == {"alertmanager", "prometheus"}
     assert not neighbours("postgres") & {"vllm", "sidecar", "redis", "grafana", "alertmanager"}
     for name, service in SERVICES.items():
@@ -101,27 +109,30 @@ def test_what_holds_activations_or_readings_has_no_way_out() -> None:
     leads_out = {name for name, network in networks if not (network or {}).get("internal")}
 
     assert leads_out == {"serving", "api", "monitoring"}
-    for name in ("sidecar", "worker", "redis", "postgres", "migrate", "log"):
+    for name in ("sidecar", "worker", "redis", "postgres", "migrate", "log", "keeper"):
         assert not leads_out & set(SERVICES[name]["networks"]), name
 
 
-def test_worker_service_sequencer_and_migration_have_logins_of_their_own_which_the_store_makes() -> None:
+def test_each_process_and_the_migration_have_logins_of_their_own_which_the_store_makes() -> None:
     logins = (ROOT / "deploy/postgres/logins.sql").read_text()
     users = {
         name: make_url(interpolated(SERVICES[name]["environment"]["SUBTEXT_DATABASE_URL"])).username
-        for name in ("worker", "service", "log", "migrate")
+        for name in ("worker", "service", "log", "keeper", "migrate")
     }
 
     assert users == {
         "worker": WORKER_LOGIN,
         "service": SERVICE_LOGIN,
         "log": LOG_LOGIN,
+        "keeper": KEEPER_LOGIN,
         "migrate": "subtext",
     }
     assert f"GRANT {roles.WRITER} TO {WORKER_LOGIN};" in logins
     assert f"GRANT {roles.READER} TO {SERVICE_LOGIN};" in logins
     assert f"GRANT {roles.SEQUENCER} TO {LOG_LOGIN};" in logins
-    for secret in ("postgres_worker_password", "postgres_service_password", "postgres_log_password"):
+    assert f"GRANT {roles.KEEPER} TO {KEEPER_LOGIN};" in logins
+    for name in ("worker", "service", "log", "keeper"):
+        secret = f"postgres_{name}_password"
         assert secret in SERVICES["postgres"]["secrets"]
         assert f'/{secret}"' in logins
 
@@ -169,7 +180,7 @@ def test_every_command_of_ours_is_an_entry_point_and_parses(name: str) -> None:
 
 def known_settings(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
     """The variables that the process really reads."""
-    from service.settings import LogSettings, ServiceSettings, StoreSettings
+    from service.settings import KeeperSettings, LogSettings, ServiceSettings, StoreSettings
     from workers.canary.settings import CanarySettings
     from workers.settings import WorkerSettings
 
@@ -179,6 +190,7 @@ def known_settings(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
         "worker": WorkerSettings,
         "canary": CanarySettings,
         "log": LogSettings,
+        "keeper": KeeperSettings,
     }
     if name in classes:
         return {f"SUBTEXT_{field.upper()}" for field in classes[name].model_fields}
@@ -212,7 +224,7 @@ def test_every_process_of_ours_listens_where_it_is_checked_and_scraped(name: str
 
     assert service["environment"]["SUBTEXT_HTTP_PORT"] == str(port)
     assert service["environment"]["SUBTEXT_HTTP_HOST"] == "0.0.0.0"  # noqa: S104  # inside its container
-    path = "metrics" if name == "log" else "readyz"  # it has no other
+    path = "metrics" if name in {"log", "keeper"} else "readyz"  # they have no other
     assert f"127.0.0.1:{port}/{path}'" in service["healthcheck"]["test"][-1]
     assert f"{name}:{port}" in targets
 
@@ -245,6 +257,15 @@ def test_plugin_and_sidecar_share_the_sockets_directory() -> None:
     for image in ("vllm", "service"):
         text = (ROOT / f"deploy/docker/{image}.Dockerfile").read_text()
         assert "install -d -o 10001 -g 10001 /run/subtext" in text
+
+
+def test_the_keeper_writes_exports_where_the_service_reads_them() -> None:
+    folders = {SERVICES[name]["environment"]["SUBTEXT_EXPORT_FOLDER"] for name in ("keeper", "service")}
+    [folder] = folders
+
+    assert SERVICES["keeper"]["volumes"] == [f"exports:{folder}"]
+    assert SERVICES["service"]["volumes"] == [f"exports:{folder}:ro"]
+    assert f"0700 {folder}" in (ROOT / "deploy/docker/service.Dockerfile").read_text()
 
 
 def test_the_checkpoints_are_in_a_volume_of_the_sequencer_alone() -> None:
@@ -300,8 +321,9 @@ def test_plain_http_leaves_no_container_without_a_reason() -> None:
         "service": "behind-proxy",
         "canary": "private-network",
         "log": "private-network",
+        "keeper": "private-network",
     }
-    for name in ("sidecar", "worker", "canary", "log"):
+    for name in ("sidecar", "worker", "canary", "log", "keeper"):
         assert "ports" not in SERVICES[name]
 
 

@@ -100,7 +100,14 @@ def test_prometheus_scrapes_every_process_once_and_reads_the_rules() -> None:
 
     assert config["rule_files"] == ["rules/*.yml"]
     assert len(set(jobs)) == len(jobs)
-    assert {"vllm", "subtext-sidecar", "subtext-worker", "subtext-service", "subtext-log"} <= set(jobs)
+    assert {
+        "vllm",
+        "subtext-sidecar",
+        "subtext-worker",
+        "subtext-service",
+        "subtext-log",
+        "subtext-keeper",
+    } <= set(jobs)
 
 
 def test_alertmanager_routes_every_severity_to_a_receiver_that_exists() -> None:
