@@ -1,4 +1,4 @@
-"""What the service measures of incidents, triage, webhooks and open erasures. Labels are bounded."""
+"""What the service measures of incidents, webhooks, open erasures and retention. Labels are bounded."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Final, Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from service.incidents import precision
+from service.retention.overdue import Overdue
 from service.store.erasure.requests import Open
 from service.store.outbox import Waiting
 from service.store.read.incidents import Undecided
@@ -73,6 +74,21 @@ class IncidentMetrics:
             "Age of the oldest request for erasure that is not done; 0 without one.",
             registry=registry,
         )
+        self._overdue = Gauge(
+            "subtext_retention_overdue_seconds",
+            "How far the oldest row that is under no legal hold is beyond its period; 0 where none is.",
+            registry=registry,
+        )
+        self._last_run = Gauge(
+            "subtext_retention_last_finished_timestamp_seconds",
+            "When a retention run was finished last; 0 before the first.",
+            registry=registry,
+        )
+        self._unfinished = Gauge(
+            "subtext_retention_unfinished_runs",
+            "Retention runs that have begun and are not finished.",
+            registry=registry,
+        )
 
     def show_destinations(self, names: Sequence[str]) -> None:
         """Show every outcome of every destination: a rate needs a value from before the first one."""
@@ -97,6 +113,13 @@ class IncidentMetrics:
         asked = [one.oldest_at for one in found if one.oldest_at is not None]
         self._erasures.set(sum(one.open for one in found))
         self._erasure_age.set((now - min(asked)).total_seconds() if asked else 0)
+
+    def set_retention(self, found: Sequence[Overdue]) -> None:
+        """Show how retention stands, of all tenants."""
+        ended = [one.last_run_at for one in found if one.last_run_at is not None]
+        self._overdue.set(max((one.beyond.total_seconds() for one in found), default=0))
+        self._last_run.set(max(ended).timestamp() if ended else 0)
+        self._unfinished.set(sum(one.unfinished for one in found))
 
     def set_undecided(self, found: Sequence[Undecided], now: dt.datetime) -> None:
         """Show how many incidents wait, and how long the oldest has."""

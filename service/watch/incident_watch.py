@@ -1,4 +1,4 @@
-"""How triage, webhooks and erasures stand, looked up beside the requests: no scrape waits for them."""
+"""How triage, webhooks, erasures and retention stand, looked up beside the requests that are answered."""
 
 import datetime as dt
 import threading
@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.incident_metrics import IncidentMetrics
+from service.retention.overdue import measure
 from service.store import outbox
 from service.store.engine import UnusableDatabaseError
 from service.store.erasure import requests
@@ -24,9 +25,12 @@ _EVERY_SECONDS: Final = 60.0
 _PRECISION_EVERY: Final = dt.timedelta(minutes=10)
 """People label seldom, and it counts all flags of a month."""
 
+_RETENTION_EVERY: Final = dt.timedelta(minutes=10)
+"""Periods are of days, and it passes over what is held."""
+
 
 class IncidentWatch:
-    """Looks once a minute in a thread of its own, at precision every ten minutes."""
+    """Looks once a minute in a thread of its own, at precision and retention every ten minutes."""
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class IncidentWatch:
         self._metrics = metrics
         self._destinations = destinations
         self._next_precision = dt.datetime.min.replace(tzinfo=dt.UTC)
+        self._next_retention = self._next_precision
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="incident-watch", daemon=True)
 
@@ -58,6 +63,7 @@ class IncidentWatch:
             self._look_at_incidents,
             self._look_at_precision,
             self._look_at_erasures,
+            self._look_at_retention,
         )
         for look in looks:
             try:
@@ -88,6 +94,11 @@ class IncidentWatch:
     def _look_at_erasures(self, now: dt.datetime) -> None:
         found = of_each(self._sessions, lambda session: requests.count_open(session, now))
         self._metrics.set_erasures(found, now)
+
+    def _look_at_retention(self, now: dt.datetime) -> None:
+        if now >= self._next_retention:
+            self._metrics.set_retention(of_each(self._sessions, lambda session: measure(session, now)))
+            self._next_retention = now + _RETENTION_EVERY
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -12,15 +12,19 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import func, select, update
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.evidence import merkle, note
 from service.evidence.entry import Leaf, commit
+from service.incident_metrics import IncidentMetrics
 from service.retention.run import Pace, run
+from service.store.engine import session_factory
 from service.store.retention.tables import RetentionRun
 from service.store.tables import Explanation, Flag, Incident, RequestName, Sample
 from service.store.tenants import scope
+from service.watch.incident_watch import IncidentWatch
 from tests.integration.service import seed
 from tests.support import ROOT
 from tests.support.erasing import SIGNER, Log, plant
@@ -217,3 +221,32 @@ def test_an_unknown_certificate_is_a_404(client: TestClient, admin: Headers) -> 
     answer = client.get(f"/v1/retention/certificates/{uuid.uuid4()}", headers=admin)
 
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_certificate")
+
+
+def test_what_is_beyond_its_period_is_measured_until_a_run_has_removed_it(
+    sessions: Sessions, log: Log, reader: Engine
+) -> None:
+    store(sessions, ("old", OLD), ("held", OLD - dt.timedelta(days=9)), ("new", NEW))
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        seed.add_hold(session, request="held")
+    log.sign()
+    registry = CollectorRegistry()
+    watch = IncidentWatch(session_factory(reader), IncidentMetrics(registry), {})
+
+    def told(name: str) -> float | None:
+        return registry.get_sample_value(f"subtext_retention_{name}")
+
+    at = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1)  # behind the period's beginning
+    watch.look(at)
+    beyond = at - dt.timedelta(days=30) - OLD
+    assert told("overdue_seconds") == pytest.approx(beyond.total_seconds(), abs=1)
+    assert (told("last_finished_timestamp_seconds"), told("unfinished_runs")) == (0, 0)
+    run(sessions, FAST, stop=iter([False, True]).__next__)
+    watch.look(at + dt.timedelta(hours=1))
+    assert (told("last_finished_timestamp_seconds"), told("unfinished_runs")) == (0, 1)
+    run(sessions, FAST)
+    watch.look(at + dt.timedelta(hours=2))
+
+    assert (told("overdue_seconds"), told("unfinished_runs")) == (0, 0)
+    assert (told("last_finished_timestamp_seconds") or 0) > at.timestamp() - 600
