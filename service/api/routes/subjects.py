@@ -107,12 +107,17 @@ def get_subject(
     hold. Each explanation has its place in the evidence log and the address of its proof. Text and tokens
     are withheld without `explanations:read_text` and a stated purpose (`subject_request`). This reading is
     entered in the access log as `log_read` with the explanations that it shows, before it is answered.
-    404: no sample is stored under the key. It never says that the person sent nothing.
+    404, entered too: no sample is stored under the key. It never says that the person sent nothing.
     """
     listing = caller.listing(f"{_LISTING} {subject_key}")
     after = link.position(parameters, listing)
     with reading(held, caller) as session:
         view = subjects.get_subject(session, caller.reach.tenant, subject_key, after, parameters.limit)
+    captures = () if view is None else view.captures.items
+    shown = [one for capture in captures for one in capture.explanations]
+    named = Subjects(kind=SubjectKind.EXPLANATION, ids=[one.explanation.id for one in shown])
+    # That nothing is stored of a person is told of him too.
+    gate.record(caller, gate.entry(caller, Action.LOG_READ, named))
     if view is None:
         raise ProblemError(
             HTTPStatus.NOT_FOUND,
@@ -121,11 +126,8 @@ def get_subject(
             "without their data subject, are not decoded yet or were erased; it does not say that there "
             "were none",
         )
-    shown = [one for capture in view.captures.items for one in capture.explanations]
-    named = Subjects(kind=SubjectKind.EXPLANATION, ids=[one.explanation.id for one in shown])
-    gate.record(caller, gate.entry(caller, Action.LOG_READ, named))
     disclosure = gate.disclose(
-        caller, shown, [one.sample for capture in view.captures.items for one in capture.samples]
+        caller, shown, [one.sample for capture in captures for one in capture.samples]
     )
     next_cursor = link.link_next(request, response, parameters, listing, view.captures.next)
     return subject_report(subject_key, view, next_cursor, disclosure)

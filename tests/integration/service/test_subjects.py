@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.store.access.tables import AccessEntry
 from service.store.evidence import proof
 from service.store.evidence.tables import LogCheckpoint, LogLeaf
 from tests.integration.service import seed
@@ -111,7 +113,7 @@ def test_pages_hold_every_sample_once(client: TestClient, admin: Headers, stored
 
 @pytest.mark.usefixtures("stored")
 def test_without_scope_or_purpose_nothing_of_the_text_is_shown(
-    client: TestClient, headers_for: Callable[..., Headers]
+    client: TestClient, headers_for: Callable[..., Headers], sessions: Sessions
 ) -> None:
     auditor = headers_for("audit:read", "explanations:read", "flags:read")
 
@@ -123,6 +125,13 @@ def test_without_scope_or_purpose_nothing_of_the_text_is_shown(
     assert not [word for word in (seed.SECRET_TEXT, seed.SECRET_TOKEN) if word in answer.text]
     assert (nobody.status_code, nobody.json()["code"]) == (404, "unknown_subject")
     assert wrong.status_code == 422
+    # That nothing is stored of somebody is told of him too, and entered.
+    with sessions() as session:
+        read = session.scalars(select(AccessEntry).order_by(AccessEntry.seq)).all()
+    assert [(str(one.action), one.subjects_total > 0) for one in read] == [
+        ("log_read", True),
+        ("log_read", False),
+    ]
     assert client.get("/v1/subjects/lookup", headers=auditor).status_code == 405
 
 

@@ -1,5 +1,6 @@
 """People in sessions do what keys do, by their own names, and nobody is two of himself."""
 
+import re
 import uuid
 from collections.abc import Callable
 from http.cookies import SimpleCookie
@@ -7,11 +8,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from psycopg.errors import CheckViolation, UniqueViolation
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.sign_in.origin import SAFE_METHODS
 from service.store.access.tables import AccessEntry, Action
 from service.store.evidence.rows import list_rows
 from service.store.exports.tables import Export
@@ -188,3 +191,24 @@ def test_a_bundle_that_somebody_lacks_the_scope_for_is_a_denial_in_the_log(
         (Action.DENY, operation, "missing_scope", "anna")
         for operation in ("download_export", "create_export")
     ]
+
+
+def test_no_operation_that_changes_something_takes_a_cookie_from_a_page_of_others(
+    app: FastAPI, client: TestClient, sessions: Sessions
+) -> None:
+    cookie = {"Cookie": signed_in(sessions, "anna")["Cookie"]}
+    unsafe = [
+        (method, path)
+        for path, operations in app.openapi()["paths"].items()
+        for method in operations
+        if method.upper() not in SAFE_METHODS
+    ]
+    assert {path for _, path in unsafe} >= {path for path, _, _ in ASKED} | {"/auth/key", "/auth/logout"}
+
+    pages: list[Headers] = [{}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}]
+    for method, path in unsafe:
+        url = re.sub(r"{[^}]*}", str(uuid.UUID(int=0)), path)
+        for page in pages:
+            answer = client.request(method, url, json={}, headers=cookie | page)
+            assert (answer.status_code, answer.json()["code"]) == (403, "cross_origin"), (url, page)
+    assert client.get("/auth/session", headers=cookie).status_code == 200
