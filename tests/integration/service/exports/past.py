@@ -10,6 +10,11 @@ from sqlalchemy.orm import Session
 from service.evidence import entry
 from service.store.access.tables import AccessEntry
 from service.store.base import Base
+from service.store.configuration.tables import (
+    ConfigurationContent,
+    ConfigurationPeriod,
+    ConfigurationVersion,
+)
 from service.store.evidence.log import StoredLog
 from service.store.evidence.rows import list_rows
 from service.store.evidence.tables import LogPending, LogTombstone
@@ -34,6 +39,11 @@ _TIMES: tuple[tuple[type[Base], str], ...] = (
     (RetentionVersion, "set_at"),
     (LegalHold, "placed_at"),
     (DeletionCertificate, "issued_at"),
+    (ConfigurationVersion, "created_at"),
+    (ConfigurationContent, "created_at"),
+    (ConfigurationPeriod, "began_at"),
+    (ConfigurationPeriod, "last_seen_at"),
+    (ConfigurationPeriod, "ended_at"),
 )
 
 
@@ -77,6 +87,8 @@ def move(session: Session, at: dt.datetime) -> None:
         name = table.__tablename__
         session.execute(text(f"ALTER TABLE {name} DISABLE TRIGGER ALL"))  # some obey no role
         recent = getattr(table, column) > func.now() - dt.timedelta(minutes=30)
+        if column == "last_seen_at":  # what was not seen for an hour cannot end any more
+            recent &= ConfigurationPeriod.ended_at.is_not(None)
         session.execute(update(table).where(recent).values({column: at}))
         session.execute(text(f"ALTER TABLE {name} ENABLE TRIGGER ALL"))
     session.execute(delete(LogPending))

@@ -25,10 +25,14 @@ from service.retention.run import Pace, run
 from service.sequencer.sequencer import Sequencer
 from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
+from service.store.configuration import write as configuration_write
 from service.store.evidence.range import list_leaves
 from service.store.evidence.tables import LogTombstone
 from service.store.tables import Explanation
 from service.store.tenants import scope
+from subtext_sidecar.contract.configuration import Kind as Configured
+from subtext_sidecar.contract.configuration import configuration
+from subtext_sidecar.contract.counters import Hop
 from tests.integration.service import seed
 from tests.integration.service.exports import past
 from tests.integration.service.exports.desk import Desk
@@ -36,6 +40,14 @@ from tests.support import bundles, erasing
 
 LATER = past.AT + dt.timedelta(hours=1)
 ALL = {"kinds": sorted(map(str, ExportKind))}
+
+REPORT = configuration_write.Report(
+    source="a worker",
+    hop=Hop.WORKER,
+    model="m",
+    layer=1,
+    configuration=configuration(Configured.WORKER, {"limit": 3}),
+)
 
 
 def explanations_of(session: Session, planted: erasing.Planted) -> list[uuid.UUID]:
@@ -54,11 +66,13 @@ def erased(desk: Desk, sequencer: Sequencer) -> int:
         ids = explanations_of(session, gone)
         subjects = Subjects(kind=SubjectKind.EXPLANATION, ids=ids, captures=[gone.capture_id])
         add_entry(session, Entry(action=Action.READ_TEXT, operation="read", subjects=subjects))
+        configuration_write.note(session, [REPORT])
         past.move(session, past.AT)
     sequencer.sequence()
     with desk.sessions.begin() as session:
         scope.set_tenant(session, past.TENANT)
         erase_explanations(session, ids, reason=Reason.ERASURE, authority=uuid.uuid4())
+        configuration_write.end(session, REPORT.source)
         seed.add_period(session, 30)
         seed.add_hold(session, request="held")
     [outcome] = [one for one in run(desk.sessions, Pace(pause_seconds=0.0)) if one.explanations]
@@ -92,6 +106,9 @@ def test_a_period_of_before_over_and_after_an_erasure_verifies_and_says_how_much
     told = bundles.members_of(desk.file(after))
     for name in ("tombstones", "retention_versions", "legal_holds", "deletion_certificates", "access"):
         assert told[f"{name}.ndjson"], name
+    # It began before and ended in this period; what it ran was stored before.
+    assert told["configuration_periods.ndjson"]
+    assert told["configuration_versions.ndjson"] == told["configuration_contents.ndjson"] == b""
     key = tmp_path / "key.pub"
     key.write_text(desk.signer.verifier.encode())
     assert verifying.run([str(desk.file(over)), "--key", str(key)]) == 0
@@ -99,6 +116,9 @@ def test_a_period_of_before_over_and_after_an_erasure_verifies_and_says_how_much
     assert (counts["withheld"], counts["tombstones"]) == ({"erased": erased}, 2)
     assert counts["log"].endswith(str(past.TENANT))
     assert counts["entries_of_other_kinds"] == {}
+    told = bundles.members_of(desk.file(over))
+    for name in ("versions", "contents", "periods"):
+        assert len(told[f"configuration_{name}.ndjson"].splitlines()) == 1, name
     check_as_others_do(desk, over)
     check_changed(desk, over, tmp_path / "changed.zip")
 
