@@ -18,7 +18,7 @@ MAX_NOTE_LENGTH: Final = 2000
 MAX_LIMIT: Final = 200
 _MAX_LAYER: Final = 10_000
 # PostgreSQL cannot store NUL, and no name of ours holds any other control character.
-_PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
+PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
 _TIME: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
@@ -51,8 +51,8 @@ def _true_or_false(value: object) -> object:
 Absent = SkipJsonSchema[None]
 Time = Annotated[AwareDatetime, BeforeValidator(_as_written), AfterValidator(_in_utc)]
 Truth = Annotated[bool, BeforeValidator(_true_or_false)]
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=_PRINTABLE)]
-Note = Annotated[str, Field(min_length=1, max_length=MAX_NOTE_LENGTH, pattern=_PRINTABLE)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=PRINTABLE)]
+Note = Annotated[str, Field(min_length=1, max_length=MAX_NOTE_LENGTH, pattern=PRINTABLE)]
 # OpenID Connect Core, section 2: `sub` has at most 255 ASCII characters.
 Person = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
 RequestId = Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID_LENGTH)]

@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
+from service.api.parameters import PRINTABLE
 from service.errors import MEDIA_TYPE, FieldError, Location, Problem, ProblemError, invalid_input, problem
 from service.store.engine import UnusableDatabaseError, is_read_only
 
@@ -20,8 +21,8 @@ _NOT_MIGRATED: Final = {"42P01", "42703", "42501"}  # undefined table, undefined
 # Pydantic's error types whose own words would not help a caller.
 _CLEARER: Final = {
     "extra_forbidden": ("unknown_parameter", "this operation takes no such parameter"),
-    "string_pattern_mismatch": ("control_character", "must not hold control characters"),
 }
+_PATTERN: Final = "string_pattern_mismatch"
 
 
 def install(app: FastAPI) -> None:
@@ -61,10 +62,18 @@ def _field_error(wrong: dict[str, Any]) -> FieldError:
     # location only the name: the rest are names of Pydantic's own parts.
     where, code, message = wrong["loc"], wrong["type"], wrong["msg"].removeprefix("Value error, ")
     location: Location = next((known for known in get_args(Location) if known == where[0]), "query")
-    code, message = _CLEARER.get(code, (code, message))
+    code, message = _of_pattern(wrong) if code == _PATTERN else _CLEARER.get(code, (code, message))
     return FieldError(
         location=location, field=str(where[min(1, len(where) - 1)]), code=code, message=message
     )
+
+
+def _of_pattern(wrong: dict[str, Any]) -> tuple[str, str]:
+    """Return code and words for a text of another form than the one that is asked for."""
+    pattern = wrong["ctx"]["pattern"]
+    if pattern == PRINTABLE:
+        return "control_character", "must not hold control characters"
+    return "wrong_form", f"must match {pattern}"
 
 
 def _on_http(request: Request, error: Exception) -> Response:

@@ -64,9 +64,13 @@ def test_a_job_whose_process_was_killed_is_taken_up_by_the_next(
         sequencer.sign()
         return bool(desk.told(export)["state"] == "ready")
 
-    # The log stands still, so the first keeper waits for the seal's entry to be signed.
+    def is_begun() -> bool:
+        sequencer.sequence()
+        return is_sealed(database_url, export)
+
+    # Nothing is signed, so the first keeper waits for the seal's entry to be.
     with running(environment, log) as first:
-        wait_until(log.read_text, lambda: is_sealed(database_url, export), 120)
+        wait_until(log.read_text, is_begun, 120)
         first.kill()
         first.wait()
     assert jobs(database_url) == [("make_export", "doing")]

@@ -198,7 +198,7 @@ def test_the_listing_tells_which_holds_were_in_force_at_a_time(
         ({}, "empty_scope"),
         ({"model": "nobody's"}, "unknown_model"),
         ({"captured_from": "2026-11-24T00:00:00Z", "captured_to": "2026-11-23T00:00:00Z"}, "empty_range"),
-        ({"subject": "s"}, "unknown_parameter"),
+        ({"subject": "s"}, "wrong_form"),
     ],
 )
 def test_a_scope_that_is_none_is_refused(
