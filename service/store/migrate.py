@@ -13,10 +13,13 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from service.store import partitions, roles
 from service.store.engine import create_migrator
 
+_ATTEMPTS: Final = 5
+_DEADLOCK: Final = "40P01"  # SQLSTATE deadlock_detected
 _SCRIPTS: Final = Path(__file__).resolve().parents[2] / "migrations"
 
 
@@ -34,10 +37,25 @@ def upgrade(url: str, revision: str = "head") -> roles.Advice | None:
     A second migrator waits for the first. Returns what an administrator has to do for the roles where this
     login may not.
     """
-    alembic.command.upgrade(config(url), revision)
+    _upgrade(url, revision)
     advice = roles.apply(url)
     _make_days_ahead(url)
     return advice
+
+
+def _upgrade(url: str, revision: str) -> None:
+    """Run the revisions; one that lost a deadlock against readers or writers is begun again.
+
+    A query names its tables in any order, so none in which they are locked is safe from all. Each revision
+    can be run again after it was interrupted.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return alembic.command.upgrade(config(url), revision)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _DEADLOCK:
+                raise
+    return alembic.command.upgrade(config(url), revision)
 
 
 def _make_days_ahead(url: str) -> None:

@@ -258,7 +258,13 @@ QUEUE_SCHEMA: Final = "subtext_jobs"
 _DEFAULTS: Final = {WRITER: "SELECT, INSERT", READER: "SELECT"}
 """Of tables that a later version adds: enough to begin with, until `apply` grants what they need."""
 _NOT_ALLOWED: Final = "42501"  # SQLSTATE insufficient_privilege
-_LOCKED: Final = "55P03"  # SQLSTATE lock_not_available
+_IS_OPEN: Final = """(
+    NOT child.relrowsecurity OR child.relforcerowsecurity OR EXISTS (
+        SELECT FROM aclexplode(child.relacl) WHERE grantee NOT IN (child.relowner, 0)
+    )
+)"""
+"""Of a partition `child`: that somebody but the owner may meet it by itself."""
+_LOCKED: Final = {"55P03", "40P01"}  # SQLSTATE lock_not_available, deadlock_detected: nothing was done yet
 _LOCK: Final = 5_873_146_022
 _ATTEMPTS: Final = 12
 _PAUSE_SECONDS: Final = 5.0
@@ -320,7 +326,7 @@ def _apply_when_unlocked(engine: Engine) -> None:
             with engine.begin() as connection:
                 return _apply(connection)
         except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != _LOCKED:
+            if getattr(error.orig, "sqlstate", None) not in _LOCKED:
                 raise
         time.sleep(_PAUSE_SECONDS)
     with engine.begin() as connection:
@@ -347,6 +353,9 @@ def _apply(connection: Connection) -> None:
     if not _is(connection, f"has_schema_privilege('{OWNER}', current_schema(), 'CREATE')"):
         raise _NotAllowedError(f"only the owner of schema {schema} can let {OWNER} have tables in it")
     tables = _tables(connection)
+    there = {role: role if role in roles else None for role in _OPTIONAL}
+    met = row_security.Roles(OWNER, WRITER, READER, there[SEQUENCER], there[KEEPER])
+    _lock_what_changes(connection, schema, tables, met)
     owners = tables | _partitions(connection)
     _move_tables(connection, schema, {table: owner for table, owner in owners.items() if owner != OWNER})
     _keep_partitions_closed(connection, keeper=KEEPER if KEEPER in roles else None)
@@ -367,8 +376,6 @@ def _apply(connection: Connection) -> None:
                     f" GRANT {default} ON TABLES TO {role}"
                 )
             )
-    there = {role: role if role in roles else None for role in _OPTIONAL}
-    met = row_security.Roles(OWNER, WRITER, READER, there[SEQUENCER], there[KEEPER])
     row_security.put_on(connection, list(tables), met)
     _grant_queue(connection)
 
@@ -400,19 +407,39 @@ def _let_keeper_step_down(connection: Connection) -> None:
             connection.execute(text(statement))
 
 
+def _lock_what_changes(
+    connection: Connection, schema: str, tables: Mapping[str, str], met: row_security.Roles
+) -> None:
+    """Lock at once, and for a moment, the tables whose owner, policies or partitions will change.
+
+    One after the other would keep the first locked while it waits for the last. With a table its partitions
+    are locked, behind it, as by whoever reads or writes.
+    """
+    query = f"""
+        SELECT DISTINCT parent.relname FROM pg_inherits
+        JOIN pg_class AS child ON child.oid = inhrelid JOIN pg_class AS parent ON parent.oid = inhparent
+        WHERE parent.relkind = 'p' AND parent.relnamespace = current_schema()::regnamespace
+        AND (child.relowner <> '{OWNER}'::regrole OR {_IS_OPEN})
+    """  # noqa: S608
+    changing = {
+        *(table for table, owner in tables.items() if owner != OWNER),
+        *row_security.list_wrong(connection, list(tables), met),
+        *connection.execute(text(query)).scalars(),
+    }
+    if changing:
+        named = ", ".join(f"{schema}.{table}" for table in tables if table in changing)
+        connection.execute(text(f"LOCK TABLE {named} IN ACCESS EXCLUSIVE MODE"))
+
+
 def _move_tables(connection: Connection, schema: str, owners: Mapping[str, str]) -> None:
     """Give the owner these tables, by table; its former owner keeps its rights as a member.
 
-    Worker and service may still share the login that owned them. All are locked at once and for a moment:
-    one after the other would keep the first locked while it waits for the last.
+    Worker and service may still share the login that owned them.
     """
     for login in sorted(set(owners.values())):
         if not _is(connection, "pg_has_role(:login, :role, 'USAGE')", login=login, role=OWNER):
             connection.execute(text(f"GRANT {OWNER} TO {_quoted(connection, login)}"))
         _let_step_down(connection, login)
-    if owners:
-        named = ", ".join(f"{schema}.{table}" for table in sorted(owners))
-        connection.execute(text(f"LOCK TABLE {named} IN ACCESS EXCLUSIVE MODE"))
     for table in owners:
         connection.execute(text(f"ALTER TABLE {schema}.{table} OWNER TO {OWNER}"))
 
@@ -437,15 +464,11 @@ def _keep_partitions_closed(connection: Connection, keeper: str | None) -> None:
         connection.execute(text(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"))
     if keeper is not None:
         connection.execute(text(f"GRANT EXECUTE ON FUNCTION {', '.join(KEEPER_FUNCTIONS)} TO {keeper}"))
-    granted_or_open = """
+    granted_or_open = f"""
         SELECT subtext_close_partition(child.oid) FROM pg_inherits
         JOIN pg_class AS child ON child.oid = inhrelid JOIN pg_class AS parent ON parent.oid = inhparent
-        WHERE parent.relkind = 'p' AND parent.relnamespace = current_schema()::regnamespace AND (
-            NOT child.relrowsecurity OR child.relforcerowsecurity OR EXISTS (
-                SELECT FROM aclexplode(child.relacl) WHERE grantee NOT IN (child.relowner, 0)
-            )
-        )
-    """
+        WHERE parent.relkind = 'p' AND parent.relnamespace = current_schema()::regnamespace AND {_IS_OPEN}
+    """  # noqa: S608
     connection.execute(text(granted_or_open))
 
 
@@ -487,11 +510,14 @@ def _refusable(connection: Connection) -> Iterator[None]:
 
 
 def _tables(connection: Connection) -> dict[str, str]:
-    """Return the owners of those tables of ours that are there: a database may be at an older version."""
-    found = connection.execute(
-        text("SELECT tablename, tableowner FROM pg_tables WHERE schemaname = current_schema()")
-    )
-    return {table: owner for table, owner in found if table in GRANTS[READER]}
+    """Return the owners of those tables of ours that are there: a database may be at an older version.
+
+    In the order in which workers take their locks: in another, one of them and whoever applies this could
+    each wait for what the other has.
+    """
+    query = "SELECT tablename, tableowner FROM pg_tables WHERE schemaname = current_schema()"
+    found = dict(map(tuple, connection.execute(text(query))))
+    return {table: found[table] for table in GRANTS[WRITER] if table in found}
 
 
 def _columns(connection: Connection) -> dict[str, set[str]]:

@@ -62,30 +62,36 @@ class _Policy(NamedTuple):
     """Of rows that are written; None: as for those that are met."""
 
 
+def list_wrong(connection: Connection, tables: Sequence[str], roles: Roles) -> list[str]:
+    """Return those of the tables whose policies `put_on` would change."""
+    return list(_wrong(connection, tables, roles, _there(connection)))
+
+
 def put_on(connection: Connection, tables: Sequence[str], roles: Roles) -> None:
     """Bring the policies of these tables to what they should be; those that are right are not locked.
 
     The connection's role must own the tables. A policy whose condition changes needs another name, or a
     migration that takes it off.
     """
-    columns = _columns(connection, tables)
-    wanted = {table: _policies(table, columns[table], roles) for table in sorted(columns)}
     there = _there(connection)
-    wrong = {
-        table: policies
-        for table, policies in wanted.items()
-        if policies and there.get(table) != {policy.name for policy in policies}
-    }
-    if not wrong:
-        return
-    # All at once and for a moment: one after the other would keep the first locked while it waits.
-    connection.execute(text(f"LOCK TABLE {', '.join(wrong)} IN ACCESS EXCLUSIVE MODE"))
-    for table, policies in wrong.items():
+    for table, policies in _wrong(connection, tables, roles, there).items():
         for name in there.get(table, set()) | {policy.name for policy in policies}:
             connection.execute(text(f"DROP POLICY IF EXISTS {name} ON {table}"))
         for policy in policies:
             connection.execute(text(_statement(table, policy)))
         connection.execute(text(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"))
+
+
+def _wrong(
+    connection: Connection, tables: Sequence[str], roles: Roles, there: Mapping[str, set[str]]
+) -> dict[str, list[_Policy]]:
+    columns = _columns(connection, tables)
+    wanted = {table: _policies(table, columns[table], roles) for table in sorted(columns)}
+    return {
+        table: policies
+        for table, policies in wanted.items()
+        if policies and there.get(table) != {policy.name for policy in policies}
+    }
 
 
 def list_open(connection: Connection) -> list[str]:
