@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import datetime as dt
 import json
 import os
@@ -614,8 +615,15 @@ def test_a_service_process_tells_what_its_own_triage_did(
     file.write_text(f"[{destination.model_dump_json()}]")
     settings = {"database_url": reader_url, "http_port": str(port), "webhooks_file": str(file)}
     body = {"version": 1, "to": "acknowledged", "reason_code": "under_review", "note": "do not tell"}
+
+    def listens() -> bool:
+        with contextlib.suppress(httpx.ConnectError):
+            return httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).status_code == 200
+        return False
+
     with running_service(**settings):
         wait_until("the first message", lambda: receiver.received, 180)
+        wait_until("the service", listens, 180)
         answer = httpx.post(
             f"http://127.0.0.1:{port}/v1/incidents/{incident.id}/transitions",
             json=body,
