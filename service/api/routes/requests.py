@@ -1,5 +1,6 @@
 """Requests of the audited model: everything known about one, or those of a trace."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Final
 
@@ -7,7 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from service.api.access.gate import Gated
+from service.api.access.disclosure import Disclosure
+from service.api.access.gate import Gate, Gated
+from service.api.caller import Caller
 from service.api.deps import Held, ReadsRequests, reading
 from service.api.http.responses import problems
 from service.api.paging import link
@@ -114,12 +117,7 @@ def get_request(
             "this does not say that it was clean",
         )
     next_cursor = link.link_next(request, response, parameters, listing, view.captures.next)
-    captures = view.captures.items
-    disclosure = gate.disclose(
-        caller,
-        [found for capture in captures for found in capture.explanations],
-        [found.sample for capture in captures for found in capture.samples],
-    )
+    disclosure = _disclose(gate, caller, view.captures.items)
     return report(view, next_cursor, disclosure)
 
 
@@ -160,10 +158,14 @@ def get_trace(
             " say that it was clean",
         )
     next_cursor = link.link_next(request, response, parameters, listing, view.captures.next)
-    captures = view.captures.items
-    disclosure = gate.disclose(
+    disclosure = _disclose(gate, caller, view.captures.items)
+    return trace_report(trace_id, view, next_cursor, disclosure)
+
+
+def _disclose(gate: Gate, caller: Caller, captures: Sequence[requests.CaptureView]) -> Disclosure:
+    """Return what of the captures on a page may be shown, once that is entered."""
+    return gate.disclose(
         caller,
         [found for capture in captures for found in capture.explanations],
         [found.sample for capture in captures for found in capture.samples],
     )
-    return trace_report(trace_id, view, next_cursor, disclosure)
