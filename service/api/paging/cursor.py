@@ -15,9 +15,11 @@ from typing import Final, Literal
 
 from service.store.read.page import Position
 
-MAX_LENGTH: Final = 64  # characters; a real cursor has 56
+MAX_LENGTH: Final = 64  # characters; a real cursor has 55, or 56 with a rank
 _VERSION: Final = 1
 _BODY: Final = struct.Struct(">Bq16s8s")  # version, microseconds since 1970, id, binding
+_VERSION_RANKED: Final = 2
+_BODY_RANKED: Final = struct.Struct(">Bq16s8sB")  # and the rank that goes before the time
 _CHECK_BYTES: Final = 8
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
@@ -34,15 +36,20 @@ class CursorError(ValueError):
 def encode(position: Position, binding: str) -> str:
     """Return the cursor that continues after ``position`` in the listing named by ``binding``."""
     microseconds = (position.at - _EPOCH) // _MICROSECOND
-    body = _BODY.pack(_VERSION, microseconds, position.id.bytes, _digest(binding.encode()))
+    where = (microseconds, position.id.bytes, _digest(binding.encode()))
+    if position.rank is None:
+        body = _BODY.pack(_VERSION, *where)
+    else:
+        body = _BODY_RANKED.pack(_VERSION_RANKED, *where, position.rank)
     return _text(body + _digest(body))
 
 
 def decode(cursor: str, binding: str) -> Position:
     """Return where to continue; raises CursorError when damaged or made for another listing."""
     body = _checked_body(cursor)
-    version, microseconds, identity, bound_to = _BODY.unpack(body)
-    if version != _VERSION:
+    is_ranked = len(body) == _BODY_RANKED.size
+    version, microseconds, identity, bound_to, *rank = (_BODY_RANKED if is_ranked else _BODY).unpack(body)
+    if version != (_VERSION_RANKED if is_ranked else _VERSION):
         raise CursorError("broken_cursor", "made by another version; start again without it")
     if bound_to != _digest(binding.encode()):
         raise CursorError(
@@ -52,7 +59,7 @@ def decode(cursor: str, binding: str) -> Position:
         at = _EPOCH + microseconds * _MICROSECOND
     except OverflowError as error:
         raise CursorError("broken_cursor", "holds no valid time; start again without it") from error
-    return Position(at, uuid.UUID(bytes=identity))
+    return Position(at, uuid.UUID(bytes=identity), *rank)
 
 
 def _checked_body(cursor: str) -> bytes:
@@ -60,9 +67,9 @@ def _checked_body(cursor: str) -> bytes:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raw = b""
-    body, check = raw[: _BODY.size], raw[_BODY.size :]
+    body, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
     # Base64 can spell the same bytes in several ways; one position has one cursor.
-    if len(body) != _BODY.size or check != _digest(body) or _text(raw) != cursor:
+    if len(body) not in {_BODY.size, _BODY_RANKED.size} or check != _digest(body) or _text(raw) != cursor:
         raise CursorError("broken_cursor", "not a cursor of this API; start again without it")
     return body
 

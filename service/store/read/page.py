@@ -19,6 +19,8 @@ class Position(NamedTuple):
 
     at: dt.datetime
     id: uuid.UUID
+    rank: int | None = None
+    """Before both, in a listing that goes by it."""
 
 
 class Page(NamedTuple, Generic[T]):

@@ -13,11 +13,18 @@ from service.store.read.page import Position
 POSITION = Position(dt.datetime(2026, 11, 23, 5, 0, 0, 123456, tzinfo=dt.UTC), uuid.UUID(int=7))
 
 
-@given(at=st.datetimes(timezones=st.just(dt.UTC)), identity=st.uuids(), binding=st.text())
-def test_a_cursor_leads_back_to_its_position(at: dt.datetime, identity: uuid.UUID, binding: str) -> None:
-    made = cursor.encode(Position(at, identity), binding)
+@given(
+    at=st.datetimes(timezones=st.just(dt.UTC)),
+    identity=st.uuids(),
+    rank=st.none() | st.integers(0, 255),
+    binding=st.text(),
+)
+def test_a_cursor_leads_back_to_its_position(
+    at: dt.datetime, identity: uuid.UUID, rank: int | None, binding: str
+) -> None:
+    made = cursor.encode(Position(at, identity, rank), binding)
 
-    assert cursor.decode(made, binding) == Position(at, identity)
+    assert cursor.decode(made, binding) == Position(at, identity, rank)
     assert len(made) <= cursor.MAX_LENGTH
 
 
