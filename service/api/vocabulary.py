@@ -15,6 +15,9 @@ from service.store.access import tables as access
 from service.store.exports import tables as export_tables
 from subtext_sidecar.contract import configuration, counters, equations
 
+IncidentOrder = Literal["newest", "queue"]
+AssigneeFilter = Literal["me", "none"]
+AssigneeKind = Literal["me", "none", "key", "person"]
 CanaryStatus = Literal["ran", "none_ran", "results_not_kept"]
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     Place = equations.Place
     Stratum = counters.Stratum
     IncidentState = lifecycle.State
+    IncidentStateFilter = str
     IncidentEventKind = lifecycle.EventKind
     IncidentReason = lifecycle.Reason
     Withholding = disclosure.Withholding
@@ -45,6 +49,7 @@ else:
     Place = Literal[tuple(map(str, equations.Place))]
     Stratum = Literal[tuple(map(str, counters.Stratum))]
     IncidentState = Literal[tuple(map(str, lifecycle.State))]
+    IncidentStateFilter = Literal[(*map(str, lifecycle.State), lifecycle.UNDECIDED)]
     IncidentEventKind = Literal[tuple(map(str, lifecycle.EventKind))]
     IncidentReason = Literal[tuple(map(str, lifecycle.Reason))]
     Withholding = Literal[tuple(map(str, disclosure.Withholding))]

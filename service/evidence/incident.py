@@ -5,10 +5,15 @@ not say.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from service.incidents.lifecycle import EventKind
+
+ASSIGNEE: Final = ("assignee_key_id", "assignee_key_name", "assignee_issuer", "assignee_person")
+"""The columns that name who looks at an incident, of its row and of events of kind `assigned`."""
+# These leave the labels as they are.
+_WITHOUT_LABELS: Final = frozenset({EventKind.EVIDENCE, EventKind.ASSIGNED, EventKind.PROPOSED})
 
 
 class IncidentState(NamedTuple):
@@ -19,6 +24,8 @@ class IncidentState(NamedTuple):
     state: str
     severity: str
     labels: Mapping[str, Any]
+    assignee: Sequence[str | None] = (None,) * len(ASSIGNEE)
+    """By `ASSIGNEE`."""
 
 
 class Mismatch(NamedTuple):
@@ -34,6 +41,7 @@ class Histories:
     def __init__(self) -> None:
         self._last: dict[str, Mapping[str, Any]] = {}
         self._labelled: dict[str, Mapping[str, Any]] = {}
+        self._assigned: dict[str, Mapping[str, Any]] = {}
         self._counts: Counter[str] = Counter()
 
     def add(self, events: Iterable[Mapping[str, Any]]) -> None:
@@ -42,8 +50,10 @@ class Histories:
             incident = event["incident_id"]
             self._counts[incident] += 1
             _keep_newest(self._last, incident, event)
-            if event["kind"] != EventKind.EVIDENCE:  # which leaves the labels as they are
+            if event["kind"] not in _WITHOUT_LABELS:
                 _keep_newest(self._labelled, incident, event)
+            if event["kind"] == EventKind.ASSIGNED:
+                _keep_newest(self._assigned, incident, event)
 
     def compare(self, incidents: Iterable[IncidentState]) -> Iterator[Mismatch]:
         """Yield the incidents whose row says another thing than their events, and those without a row."""
@@ -65,7 +75,9 @@ class Histories:
             return None
         labelled = self._labelled.get(key)
         labels = labelled["labels"] if labelled and labelled["kind"] == EventKind.TRIAGED else {}
-        return IncidentState(key, last["version"], last["to_state"], last["severity"], labels)
+        assigned = self._assigned.get(key, {})
+        assignee = tuple(assigned.get(column) for column in ASSIGNEE)
+        return IncidentState(key, last["version"], last["to_state"], last["severity"], labels, assignee)
 
 
 def _keep_newest(known: dict[str, Mapping[str, Any]], key: str, event: Mapping[str, Any]) -> None:

@@ -98,7 +98,10 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "id", "incident_id", "version", "kind", "at", "key_id", "key_name", "from_state", "to_state",
             "severity", "reason", "note", "labels", "findings",
         ),
-        where_set=_PEOPLE,
+        where_set=(
+            *_PEOPLE, "assignee_key_id", "assignee_key_name", "assignee_issuer", "assignee_person",
+            "proposed_state", "proposal",
+        ),
     ),
     Kind.CONCEPT_VERSION: Columns(
         table="concept_versions", committed=("digest", "name", "version", "definition", "created_at")

@@ -21,6 +21,8 @@ class EventKind(StrEnum):
     EVIDENCE = "evidence"  # a further finding
     REOPENED = "reopened"  # a further finding on a dismissed incident
     TRIAGED = "triaged"  # somebody changed its state
+    ASSIGNED = "assigned"  # somebody gave it to a reviewer, or to nobody
+    PROPOSED = "proposed"  # a first reviewer gave a verdict, and a second has to agree
 
 
 class Reason(StrEnum):
@@ -45,6 +47,8 @@ class FindingKind(StrEnum):
     ANOMALY = "anomaly"
 
 
+UNDECIDED: Final = "undecided"
+"""In a listing: open or acknowledged."""
 CLOSED: Final = frozenset({State.CONFIRMED, State.DISMISSED})
 UNLABELLED: Final = frozenset({Reason.TEST_TRAFFIC, Reason.DUPLICATE})
 """Dismissals that say nothing of whether the detector was right, so they count in no precision."""
@@ -83,6 +87,11 @@ ANOMALY_SEVERITY: Final = "info"
 def highest(*severities: str) -> str:
     """Return the highest of at least one severity; what is not in `SEVERITIES` ranks below all of them."""
     return max(severities, key=lambda name: SEVERITIES.index(name) if name in SEVERITIES else -1)
+
+
+def queue_rank(severity: str) -> int:
+    """Return the place of a severity in the queue, from 1, the highest first; an unknown one's is last."""
+    return len(SEVERITIES) - SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES) + 1
 
 
 def labels(

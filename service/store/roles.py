@@ -25,6 +25,7 @@ KEEPER: Final = "subtext_keeper"
 ROLES: Final = (OWNER, WRITER, READER, SEQUENCER, KEEPER)
 _INSERT_ACTOR: Final = "INSERT (key_id, key_name, session_id, issuer, person)"
 """Who asks, in tables of `service.store.base.OfActor`."""
+_ASSIGNEE: Final = "assignee_key_id, assignee_key_name, assignee_issuer, assignee_person"
 
 GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     WRITER: {
@@ -108,7 +109,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "model_concepts": ["SELECT"],
         "flags": ["SELECT"],
         # Triage and webhooks: whoever takes the service over changes no evidence and no event.
-        "incidents": ["SELECT", "UPDATE (state, version, labels, updated_at)"],
+        "incidents": ["SELECT", "UPDATE (state, version, labels, updated_at)", f"UPDATE ({_ASSIGNEE})"],
         # Without a time of its own choice, and without findings, which are a worker's.
         "incident_events": [
             "SELECT",
@@ -116,6 +117,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (severity, reason, note, labels)",
             "INSERT (log_salt)",
             "INSERT (session_id, issuer, person)",
+            f"INSERT ({_ASSIGNEE})",
+            "INSERT (proposed_state, proposal)",
         ],
         "webhook_messages": ["SELECT", "INSERT (event_id)"],
         "anomaly_windows": ["SELECT"],

@@ -297,10 +297,27 @@ class Flag(OfTenant, Base):
     log_trail: Mapped[list[bytes] | None] = mapped_column(ARRAY(BYTEA))  # its earlier entries' commitments
 
 
-class Incident(OfTenant, Base):
+QUEUE_RANK: Final = "COALESCE(array_position(ARRAY['critical', 'warning', 'info'], severity), 4)"
+"""SQL: an incident's place in the queue by its severity, from 1, the highest first."""
+IS_UNDECIDED: Final = "state IN ('open', 'acknowledged')"
+"""SQL: nobody has decided on the incident."""
+
+
+class OfAssignee:
+    """Mixed into tables that name who looks at an incident: a key, or a person; all None: nobody does."""
+
+    # After a table's own columns.
+    assignee_key_id: Mapped[uuid.UUID | None] = mapped_column(sort_order=900)
+    assignee_key_name: Mapped[str | None] = mapped_column(sort_order=900)  # as it was then
+    assignee_issuer: Mapped[str | None] = mapped_column(sort_order=900)
+    assignee_person: Mapped[str | None] = mapped_column(sort_order=900)  # the issuer's `sub`
+
+
+class Incident(OfAssignee, OfTenant, Base):
     """All that one decoder found on one capture at one layer, and where its triage stands.
 
-    Its evidence is not listed here: flags and samples are found by their capture.
+    Its evidence is not listed here: flags and samples are found by their capture. A trigger refuses the
+    verdict of one reviewer where a flagged concept asks for two.
     """
 
     __tablename__ = "incidents"
@@ -312,6 +329,9 @@ class Incident(OfTenant, Base):
         Index("ix_incidents_state_opened_at_id", "state", "opened_at", "id"),
         Index("ix_incidents_request_id", "request_id"),
         Index("ix_incidents_capture_id", "capture_id", postgresql_where=text("capture_id IS NOT NULL")),
+        Index(
+            "ix_incidents_queue", text(QUEUE_RANK), "opened_at", "id", postgresql_where=text(IS_UNDECIDED)
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of model, capture, layer and decoder
@@ -332,11 +352,32 @@ class Incident(OfTenant, Base):
     updated_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
 
 
-class IncidentEvent(OfTenant, Base):
+class IncidentEvent(OfAssignee, OfTenant, Base):
     """What happened to an incident, one row a version; rows are only ever added."""
 
     __tablename__ = "incident_events"
-    __table_args__ = (UniqueConstraint("incident_id", "version"),)
+    __table_args__ = (
+        UniqueConstraint("incident_id", "version"),
+        CheckConstraint(
+            "CASE WHEN proposed_state IS NULL THEN proposal IS NULL OR proposal < version"
+            " ELSE kind = 'proposed' AND proposed_state IN ('confirmed', 'dismissed')"
+            " AND proposal IS NOT DISTINCT FROM version END",
+            name="proposed",
+        ),
+        # One key says one thing of a proposal, in whichever session, and so does one person.
+        Index(
+            "uq_incident_events_proposal_key",
+            *("incident_id", "proposal", "key_id"),
+            unique=True,
+            postgresql_where=text("proposal IS NOT NULL"),
+        ),
+        Index(
+            "uq_incident_events_proposal_person",
+            *("incident_id", "proposal", "issuer", "person"),
+            unique=True,
+            postgresql_where=text("proposal IS NOT NULL"),
+        ),
+    )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of incident and version
     incident_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("incidents.id"))
@@ -356,6 +397,9 @@ class IncidentEvent(OfTenant, Base):
     labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))  # given with it
     # New ones, with their figures at that moment; of the system's events alone.
     findings: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    proposed_state: Mapped[str | None]  # that a second reviewer has to agree with; of a proposal alone
+    # Of a proposal its own version, of the verdict that agrees with one the proposal's.
+    proposal: Mapped[int | None]
     log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 
 

@@ -55,6 +55,8 @@ def _data(told: Telling) -> dict[str, Any]:
         "request_id": incident.request_id,
         "capture_id": None if incident.capture_id is None else str(incident.capture_id),
         "findings": list(told.findings),
+        # A verdict that a second reviewer has to give too: the labels are its own, and the state stays.
+        **({} if event.proposed_state is None else {"proposed_state": event.proposed_state}),
     }
 
 

@@ -9,14 +9,15 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.api.access.disclosure import Disclosure
-from service.api.parameters import Name
+from service.api.parameters import Name, Person
 from service.api.schemas.answer import Answer
 from service.api.schemas.discovery import RequestTest, request_test
 from service.api.schemas.explanation import DecoderReference, Explanation, explanation
 from service.api.schemas.flag import Flag, flag
-from service.api.vocabulary import IncidentEventKind, IncidentReason, IncidentState
+from service.api.vocabulary import AssigneeKind, IncidentEventKind, IncidentReason, IncidentState
 from service.errors import Problem
 from service.store.read import flags, incidents
+from service.store.tables import Incident as IncidentRow
 from service.store.tables import IncidentEvent as EventRow
 
 MAX_NOTE_LENGTH: Final = 2000
@@ -62,11 +63,61 @@ class Transition(BaseModel):
     )
 
 
+class Assignment(BaseModel):
+    """Who shall look at an incident."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Annotated[int, Field(ge=1, le=2**31 - 2)] = Field(
+        description="The incident's `version` as you read it; 409 when something happened to it since.",
+        examples=[3],
+    )
+    assignee: AssigneeKind = Field(
+        description="`me`; `none`, so that others take it; `key` with `key_id`, or `person` with `issuer` "
+        "and `person`: somebody who may triage.",
+        examples=["me"],
+    )
+    key_id: uuid.UUID | None = Field(default=None, description="Of `key` alone.")
+    issuer: Name | None = Field(
+        default=None, description="Of `person` alone.", examples=["https://login.example.com"]
+    )
+    person: Person | None = Field(
+        default=None, description="Of `person` alone: the issuer's `sub`.", examples=["248289761001"]
+    )
+
+
 class IncidentConflict(Problem):
     """The problem of a change that was asked for by an old version."""
 
     state: IncidentState = Field(description="The state that the incident has now.")
     version: int = Field(description="The version that it has now.", examples=[4])
+
+
+class Assignee(Answer):
+    """Who looks at an incident: an API key, in whichever session, or a person."""
+
+    key_id: uuid.UUID | None = Field(description="Null for a person.")
+    key_name: str | None = Field(description="The key's name at that time.", examples=["night shift"])
+    issuer: str | None = Field(
+        description="Who says who the person is; null for a key.", examples=["https://login.example.com"]
+    )
+    person: str | None = Field(
+        description="The issuer's `sub` of the person; null for a key.", examples=["248289761001"]
+    )
+
+
+class Proposal(Assignee):
+    """A verdict of a first reviewer, who is named; another one has to give the same."""
+
+    version: int = Field(description="The incident's after it.", examples=[3])
+    at: dt.datetime = Field(description="UTC.")
+    to: IncidentState = Field(description="What it says.", examples=["confirmed"])
+    reason_code: IncidentReason = Field(description="The first reviewer's; yours may differ.")
+    labels: dict[str, bool] = Field(
+        description="What it says of each concept; who says otherwise makes a proposal of his own.",
+        examples=[{"weapons": True}],
+    )
+    note: str | None
 
 
 class Incident(Answer):
@@ -95,6 +146,14 @@ class Incident(Answer):
     )
     state: IncidentState
     version: int = Field(description="Counts its events; name it to change its state.", examples=[3])
+    assignee: Assignee | None = Field(description="Who looks at it; null: nobody said so.")
+    second_review: bool = Field(
+        description="Whether a concept of its flags asks that two reviewers give the same verdict."
+    )
+    proposal: Proposal | None = Field(
+        description="What a first reviewer said, until a second gives the same verdict; null when none "
+        "did, or when something else happened since."
+    )
     labels: dict[str, bool] = Field(
         description="By concept, whether triage said that it holds; empty while nobody did, and after "
         "dismissals for test traffic or duplicates.",
@@ -146,7 +205,8 @@ class IncidentEvent(Answer):
     version: int = Field(description="The incident's version after it.", examples=[2])
     kind: IncidentEventKind = Field(
         description="`opened`; `evidence`, a further finding; `reopened`, a finding on a dismissed "
-        "incident; `triaged`, a change that somebody made."
+        "incident; `triaged`, a change that somebody made; `assigned`, to a reviewer or to nobody; "
+        "`proposed`, a verdict that a second reviewer has to give too."
     )
     at: dt.datetime = Field(description="UTC.")
     key_id: uuid.UUID | None = Field(description="The API key that did it; null for others.")
@@ -169,6 +229,13 @@ class IncidentEvent(Answer):
         description="New findings with their figures as they were then: `kind`, `concept`, `severity` and, "
         "of flags, positions, digest of the concepts and `false_positive_rate`, null when not calibrated; "
         "of an anomaly, p-values, window, denominator and false discovery rate."
+    )
+    assignee: Assignee | None = Field(description="Of `assigned`: to whom; null: to nobody.")
+    proposed_state: IncidentState | None = Field(description="Of `proposed`: the verdict.")
+    proposal: int | None = Field(
+        description="Of `proposed` its own version; of a verdict that two gave, that of the first one's "
+        "proposal.",
+        examples=[2],
     )
 
 
@@ -214,6 +281,9 @@ def incident(view: incidents.View) -> Incident:
         model=view.model,
         decoder=DecoderReference.of(view.decoder),
         status="calibrated" if _is_calibrated(view) else "lead",
+        assignee=_assignee(row),
+        second_review=view.needs_second,
+        proposal=None if view.proposal is None else _proposal(view.proposal),
         flags=[flag(flags.View(found, view.decoder, view.model)) for found in view.flags],
     )
 
@@ -269,6 +339,18 @@ def report(
     )
 
 
+def _assignee(row: IncidentRow | EventRow) -> Assignee | None:
+    if row.assignee_key_id is None and row.assignee_person is None:
+        return None
+    return Assignee(**{name: getattr(row, f"assignee_{name}") for name in Assignee.model_fields})
+
+
+def _proposal(event: EventRow) -> Proposal:
+    same = (*Assignee.model_fields, "version", "at", "labels", "note")
+    own = {name: getattr(event, name) for name in same}
+    return Proposal(to=event.proposed_state, reason_code=event.reason, **own)
+
+
 def _is_calibrated(view: incidents.View) -> bool:
     return any(found.false_positive_rate is not None for found in view.flags)
 
@@ -287,4 +369,7 @@ def event_fields(row: EventRow) -> dict[str, Any]:
         "note": row.note,
         "labels": row.labels,
         "findings": row.findings,
+        "assignee": _assignee(row),
+        "proposed_state": row.proposed_state,
+        "proposal": row.proposal,
     }

@@ -9,7 +9,7 @@ from sqlalchemy import TEXT, ColumnElement, Select, cast, exists, select
 from sqlalchemy.dialects.postgresql.ranges import MultiRange, Range
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from service.evidence.incident import IncidentState
+from service.evidence.incident import ASSIGNEE, IncidentState
 from service.evidence.payloads import Kind, explanation_payload, payload_of
 from service.evidence.row import Row
 from service.evidence.tombstones import Reason as Erasing
@@ -138,9 +138,11 @@ def explanation_row(explanation: Explanation, sample: Sample, matches: Sequence[
 def list_incidents(session: Session, tenant: uuid.UUID) -> Iterator[IncidentState]:
     """Yield where each incident of a tenant stands, as its row says."""
     columns = (Incident.id, Incident.version, Incident.state, Incident.severity, Incident.labels)
-    query = select(*columns).where(Incident.tenant_id == tenant)
+    assignee = (Incident.__table__.c[name] for name in ASSIGNEE)
+    query = select(*columns, *assignee).where(Incident.tenant_id == tenant)
     for row in session.execute(query.execution_options(yield_per=_AT_ONCE)):
-        yield IncidentState(str(row.id), row.version, row.state, row.severity, row.labels)
+        named = tuple(None if one is None else str(one) for one in row[len(columns) :])
+        yield IncidentState(str(row.id), row.version, row.state, row.severity, row.labels, named)
 
 
 def _contents(

@@ -3,18 +3,36 @@
 import datetime as dt
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists, false, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    SQLColumnExpression,
+    and_,
+    exists,
+    false,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.orm import Session, defer
 
-from service.incidents.lifecycle import CLOSED, State
+from service.incidents.lifecycle import CLOSED, UNDECIDED, State, queue_rank
+from service.incidents.review import Identity
 from service.store.days import is_match_of_explanation, is_sample_of_explanation, near_capture
-from service.store.read import discoveries, explanations, names
+from service.store.read import discoveries, explanations, names, reviews
 from service.store.read.page import Page, Position, older_than
 from service.store.tables import (
+    IS_UNDECIDED,
+    QUEUE_RANK,
     ConceptMatch,
     Decoder,
     Explanation,
@@ -38,7 +56,9 @@ class Filter:
     request_id: str | None = None  # any id that its client may have sent
     concept: str | None = None  # one of its flags has it
     severity: str | None = None
-    state: str | None = None
+    state: str | None = None  # or `UNDECIDED`
+    assignee: Identity | None = None
+    is_unassigned: bool = False
     captured_after: dt.datetime | None = None  # the span ends at or after this
     captured_before: dt.datetime | None = None  # the span begins before this
 
@@ -51,6 +71,10 @@ class View(NamedTuple):
     model: str
     flags: Sequence[Flag]
     """Ordered by concept."""
+    needs_second: bool
+    """A concept of its flags asks for a second reviewer."""
+    proposal: IncidentEvent | None
+    """What a first one said, while it stands."""
 
 
 class Positions(NamedTuple):
@@ -110,10 +134,30 @@ def list_incidents(session: Session, wanted: Filter, after: Position | None, lim
     query = _narrowed(_joined(), wanted).order_by(Incident.opened_at.desc(), Incident.id.desc())
     if after is not None:
         query = query.where(older_than(Incident.opened_at, Incident.id, after))
+    return _page(session, query, limit, lambda last: Position(last.opened_at, last.id))
+
+
+def list_queue(session: Session, wanted: Filter, after: Position | None, limit: int) -> Page[View]:
+    """Return one page by severity, the highest first, and within one by age, the oldest first.
+
+    A severity may rise: an incident that comes before the page's position meanwhile is met from the start.
+    """
+    rank = literal_column(QUEUE_RANK, Integer)
+    query = _narrowed(_joined(), wanted).order_by(rank, Incident.opened_at, Incident.id)
+    if after is not None:
+        behind = tuple_(literal(after.rank, Integer), after.at, after.id)
+        query = query.where(tuple_(rank, Incident.opened_at, Incident.id) > behind)
+    return _page(
+        session, query, limit, lambda last: Position(last.opened_at, last.id, queue_rank(last.severity))
+    )
+
+
+def _page(
+    session: Session, query: "_Query", limit: int, where: Callable[[Incident], Position]
+) -> Page[View]:
     views = _load(session, query.limit(limit + 1))
     page = views[:limit]
-    last = page[-1].incident if len(views) > limit else None
-    return Page(page, Position(last.opened_at, last.id) if last else None)
+    return Page(page, where(page[-1].incident) if len(views) > limit else None)
 
 
 def get_view(session: Session, identity: uuid.UUID) -> View | None:
@@ -162,9 +206,17 @@ def _narrowed(query: _Query, wanted: Filter) -> _Query:
     equal = (
         (Model.name, wanted.model),
         (Incident.severity, wanted.severity),
-        (Incident.state, wanted.state),
+        (Incident.state, None if wanted.state == UNDECIDED else wanted.state),
     )
     query = query.where(*(column == value for column, value in equal if value is not None))
+    if wanted.state == UNDECIDED:
+        query = query.where(text(IS_UNDECIDED))
+    if wanted.assignee is not None:
+        columns = (Incident.assignee_key_id, Incident.assignee_issuer, Incident.assignee_person)
+        pairs = zip(columns, wanted.assignee, strict=True)
+        query = query.where(*(column == value for column, value in pairs))  # None becomes IS NULL
+    if wanted.is_unassigned:
+        query = query.where(Incident.assignee_key_id.is_(None), Incident.assignee_person.is_(None))
     if wanted.request_id is not None:
         query = query.where(names.is_of_request(Incident, wanted.request_id))
     if wanted.concept is not None:
@@ -199,7 +251,20 @@ def _load(session: Session, query: _Query) -> list[View]:
     for flag in session.scalars(select(Flag).where(of_page).order_by(Flag.concept)):
         if _subject(flag) in subjects:  # else of another layer or decoder
             found[_subject(flag)].append(flag)
-    return [View(row[0], row[1], row[2], found[_subject(row[0])]) for row in rows]
+    digests = {flag.concept_digest for flags in found.values() for flag in flags if flag.concept_digest}
+    asking = reviews.asking_for_two(session, digests)
+    standing = reviews.list_standing(session, [row[0].id for row in rows])
+    return [
+        View(
+            row[0],
+            row[1],
+            row[2],
+            flags := found[_subject(row[0])],
+            any(flag.concept_digest in asking for flag in flags),
+            standing.get(row[0].id),
+        )
+        for row in rows
+    ]
 
 
 def _subject(row: Incident | Flag) -> tuple[Any, ...]:

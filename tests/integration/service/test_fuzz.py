@@ -23,6 +23,8 @@ fuzzed = openapi.unconnected_app()
 UNSAYABLE = {"broken_cursor", "foreign_cursor", "time_out_of_range", "empty_range", "range_too_long"}
 # Which reason fits which state, and which concepts an incident has.
 UNSAYABLE |= {"transition_not_allowed", "reason_not_allowed", "concepts_not_allowed", "unknown_concept"}
+# What goes together in an assignment, and who may triage.
+UNSAYABLE |= {"not_allowed", "incident_decided", "unknown_reviewer"}
 # What a hold needs at least, and which models there are.
 UNSAYABLE |= {"empty_scope", "unknown_model"}
 # What time it is.

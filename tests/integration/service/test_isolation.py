@@ -302,6 +302,7 @@ OWN_REQUESTS = re.compile(r'"erasures":{[^}]*}|"legal_holds":\[[^\]]*\]')
 """In the coverage statement: a tenant's own erasures and holds, to which each call adds one."""
 BODIES: Mapping[str, Any] = {
     "change_state": {"to": "acknowledged", "version": 2, "reason_code": "under_review"},
+    "assign_incident": {"version": 3, "assignee": "me"},
     "place_legal_hold": {"scope": {"concept": "deception"}, "reason": "a case"},
     "set_retention": {"retention_class": "ai_act", "period_days": 200, "reason": "a duty"},
     "lift_legal_hold": {"reason": "over"},

@@ -44,8 +44,9 @@ CALLS = {
     "get_incident": Call("/v1/incidents/{incident}"),
     "change_state": Call(
         "/v1/incidents/{incident}/transitions",
-        {"version": 1, "to": "dismissed", "reason_code": "duplicate", "note": "THE-NOTE"},
+        {"version": 1, "to": "acknowledged", "reason_code": "under_review", "note": "THE-NOTE"},
     ),
+    "assign_incident": Call("/v1/incidents/{incident}/assignee", {"version": 2, "assignee": "me"}),
     "get_retention": Call(),
     "list_deletion_certificates": Call(),
     "get_deletion_certificate": Call("/v1/retention/certificates/{certificate}"),
@@ -258,6 +259,7 @@ def test_while_the_log_cannot_be_written_text_log_and_writes_fail_and_nothing_el
 
     assert failed == SHOWING_TEXT | SHOWING_ACCESS | {
         "change_state",
+        "assign_incident",
         "place_legal_hold",
         "lift_legal_hold",
         "set_retention",

@@ -110,6 +110,7 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/incidents": "list_incidents",
         "/v1/incidents/{incident_id}": "get_incident",
         "/v1/incidents/{incident_id}/transitions": "change_state",
+        "/v1/incidents/{incident_id}/assignee": "assign_incident",
         "/v1/incident-events": "list_incident_events",
         "/v1/triage": "get_triage",
         "/v1/reporting-clocks": "list_reporting_clocks",

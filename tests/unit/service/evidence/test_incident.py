@@ -48,3 +48,17 @@ def test_an_incident_without_events_and_events_without_an_incident_are_named() -
     found = compare([OPENED], IncidentState("other", 1, "open", "info", {}))
 
     assert found == [Mismatch("other", "it has no event"), Mismatch("i", "it has events and no row")]
+
+
+def test_who_has_an_incident_follows_from_its_last_assignment_which_leaves_the_labels() -> None:
+    taken = event(3, "assigned", "confirmed", assignee_key_id="k", assignee_key_name="night shift")
+    proposed = event(4, "proposed", "confirmed", labels={"bombs": False})
+    history = [OPENED, CONFIRMED, taken, proposed]
+    named = ("k", "night shift", None, None)
+    stands = IncidentState("i", 4, "confirmed", "info", {"bombs": True}, named)
+
+    assert compare(history, stands) == []
+    [found] = compare(history, stands._replace(assignee=(None,) * 4))
+    assert found.why.startswith("its assignee: (None, None, None, None), and its events say ('k',")
+    released = event(5, "assigned", "confirmed")
+    assert compare([*history, released], stands._replace(version=5, assignee=(None,) * 4)) == []

@@ -27,3 +27,12 @@ def test_the_highest_severity_wins_and_one_that_nobody_knows_is_below_all() -> N
     assert lifecycle.highest("info", "critical", "warning") == "critical"
     assert lifecycle.highest("grave", "info") == "info"
     assert lifecycle.highest("grave") == "grave"
+
+
+def test_the_queue_begins_with_the_highest_severity_and_ends_with_those_that_nobody_knows() -> None:
+    assert sorted(["grave", "info", "critical", "warning"], key=lifecycle.queue_rank) == [
+        "critical",
+        "warning",
+        "info",
+        "grave",
+    ]

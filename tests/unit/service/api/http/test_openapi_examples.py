@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from service.api.http import openapi
+from service.api.vocabulary import AssigneeKind
 from service.auth import Role, Scope
 from service.coverage import blind_spots
 from service.exports.query import ExportKind
@@ -45,6 +46,7 @@ WORDS: dict[str, set[str]] = {
     "action": {*map(str, Action)},
     "area": AREAS,
     "areas": AREAS,
+    "assignee": set(get_args(AssigneeKind)),
     "concept": CONCEPT_NAMES,
     "confirmed_concepts": CONCEPT_NAMES,
     "hop": {*map(str, Hop)},
