@@ -120,6 +120,8 @@ class Concept(_StrictModel):
     positions_required: Annotated[int, Field(ge=2)] = 2
     target_false_positive_rate: Share | None = None
     """Share of benign requests that may be flagged; None: `DEFAULT_TARGET`."""
+    second_review: Literal[True] | None = None
+    """An incident with it is decided when a second reviewer says the same; None: by one."""
     matchers: Annotated[tuple[Matcher, ...], Field(min_length=1)]
 
     @property
@@ -228,7 +230,7 @@ def compile_pattern(pattern: str) -> Any:
 def _check_version(path: Path, file_version: int, concept: Concept) -> None:
     place = f"{path}: concept {concept.name!r}"
     if file_version == 1:
-        for field in ("version", "target_false_positive_rate"):
+        for field in ("version", "target_false_positive_rate", "second_review"):
             if getattr(concept, field) is not None:
                 raise ConceptsError(
                     f"{place}: {field}: is of files of version 2; set version: 2 at the top"

@@ -60,6 +60,16 @@ def test_a_concept_has_its_version_its_target_and_a_digest_of_its_content(tmp_pa
     assert relaid.digest == fraud.digest != changed.digest
 
 
+def test_a_second_review_is_part_of_the_definition_and_changes_no_other_one(tmp_path: Path) -> None:
+    asking = FILE.replace("    description: deceit\n", "    description: deceit\n    second_review: true\n")
+    fraud, cooking = load_concepts(write(tmp_path, FILE)).concepts
+
+    fraud_of_two, cooking_of_two = load_concepts(write(tmp_path, asking)).concepts
+
+    assert fraud_of_two.content == {**fraud.content, "second_review": True}
+    assert (fraud_of_two.digest != fraud.digest, cooking_of_two.digest) == (True, cooking.digest)
+
+
 def test_named_claims_match_for_certain_and_probabilities_above_their_threshold(tmp_path: Path) -> None:
     matcher = ConceptMatcher(load_concepts(write(tmp_path, FILE)), WordEmbedder(), {})
     made = [
@@ -100,6 +110,7 @@ def test_scores_are_measured_whatever_the_thresholds(tmp_path: Path) -> None:
         (("{topic: baking}", "{area: food, threshold: 0.5}"), "no common threshold to calibrate"),
         (("    version: 3\n", ""), "concept 'fraud': version: missing"),
         (("rate: 0.02", "rate: 1"), "'fraud': target_false_positive_rate"),
+        (("target_false_positive_rate: 0.02", "second_review: false"), "'fraud': second_review"),
         (
             ("version: 2\n", "version: 1\n"),
             "concept 'fraud': version: is of files of version 2; set version: 2",
