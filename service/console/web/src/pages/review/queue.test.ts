@@ -12,6 +12,7 @@ import {
 } from "./queue";
 
 const ME = { key_id: "k", issuer: null, person: null };
+const NOBODY = { key_id: null, issuer: null, person: null };
 const ANN = { key_id: null, issuer: "https://login.example", person: "ann" };
 
 function incident(id: string, more: object = {}): Incident {
@@ -19,7 +20,14 @@ function incident(id: string, more: object = {}): Incident {
 }
 
 function event(version: number, kind: string, more: object = {}): Event {
-  const same = { from_state: "open", to_state: "open", reason_code: null, findings: [], assignee: null };
+  const same = {
+    from_state: "open",
+    to_state: "open",
+    reason_code: null,
+    findings: [],
+    assignee: null,
+    ...NOBODY,
+  };
   return { version, kind, severity: "critical", ...same, ...more } as unknown as Event;
 }
 
@@ -50,17 +58,12 @@ it("tells reviewers apart by key, or by issuer and person", () => {
   expect(isSame(ANN, { ...ANN })).toBe(true);
   expect(isSame(ANN, { ...ANN, issuer: "https://other.example" })).toBe(false);
   expect(isSame(ME, ANN)).toBe(false);
-  expect(
-    isSame({ key_id: null, issuer: null, person: null }, { key_id: null, issuer: null, person: null }),
-  ).toBe(false);
+  expect(isSame(NOBODY, NOBODY)).toBe(false);
   expect(isSame(null, ME)).toBe(false);
 });
 
 it("tells what happened since a version was read", () => {
-  const events = [
-    event(1, "opened"),
-    event(2, "assigned", { assignee: { key_name: "night", person: null } }),
-  ];
+  const events = [event(1, "opened"), event(2, "assigned", { assignee: { ...ME, key_name: "night" } })];
   expect(since(events, 1).map(told)).toEqual(["assigned it to night"]);
   expect(since(events, 2)).toEqual([]);
 });
@@ -70,6 +73,7 @@ it.each([
   [event(2, "evidence", { findings: [{ kind: "anomaly", concept: null }] }), "further finding: anomaly"],
   [event(3, "reopened", { findings: [{ concept: "weapons" }] }), "opened again by a finding: weapons"],
   [event(4, "assigned"), "let it go"],
+  [event(4, "assigned", { ...ANN, assignee: ANN }), "took it"],
   [
     event(5, "proposed", { proposed_state: "dismissed", reason_code: "reading_wrong" }),
     "gave the first of two verdicts: dismissed (reading wrong)",

@@ -63,7 +63,8 @@ export function told(event: Event): string {
     case "reopened":
       return `opened again by a finding: ${findings(event)}`;
     case "assigned":
-      return event.assignee === null ? "let it go" : `assigned it to ${nameOf(event.assignee)}`;
+      if (event.assignee === null) return "let it go";
+      return isSame(event, event.assignee) ? "took it" : `assigned it to ${nameOf(event.assignee)}`;
     case "proposed":
       return `gave the first of two verdicts: ${event.proposed_state}${reason}`;
     default:
