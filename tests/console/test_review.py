@@ -313,3 +313,32 @@ def test_it_is_accessible_and_fits(
     page.keyboard.press("j")
     opened(page, "newer")
     assert queue
+
+
+def test_hostile_ids_and_notes_are_shown_as_text(console: Console) -> None:
+    hostile = "<img src=x onerror=alert(1)>\u202egnp.exe\u2066" + "W" * 5000
+    with console.sessions.begin() as session:
+        audited = seed.add_model(session)
+        plant(session, audited, hostile, "deception")
+        plant(session, audited, "next", "deception", severity="info")
+    page = console.open("review", REVIEWER, size=NARROW)
+    expect(page.locator(".review-row")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    heading = page.get_by_role("heading", level=2)
+    expect(heading).to_contain_text("<img src=x onerror=alert(1)>")
+    expect(heading.get_by_role("img", name="U+202E right-to-left override")).to_be_visible()
+    page.keyboard.press("d")
+    page.keyboard.press("Space")
+    page.get_by_label("Note").fill("<script>alert(1)</script>")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    opened(page, "next")
+    told = page.get_by_role("status").filter(has_text="is dismissed.")
+    expect(told.get_by_role("img", name="U+202E right-to-left override")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.go_back()
+    expect(page.get_by_text("<script>alert(1)</script>")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator("img, script:not([src])").count() == 0

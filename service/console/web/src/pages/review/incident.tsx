@@ -8,6 +8,7 @@ import { HypothesisBadge } from "@/ui/badge";
 import { Failed, Loading } from "@/ui/states";
 import { ago, Time } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
+import { cut } from "@/ui/visible";
 import { SeverityBadge, StateBadge, StatusBadge } from "./badges";
 import { type Decision, useActions, useIncident } from "./data";
 import { Evidence } from "./evidence";
@@ -179,7 +180,7 @@ function useTriage(incident: Report, onDone: () => void) {
 function outcome(changed: Incident): string {
   const isDecided = !isUndecided(changed.state);
   const what = isDecided ? `is ${changed.state}` : "waits for a second reviewer, who has to say the same";
-  return `${changed.request_id} ${what}.`;
+  return `${cut(changed.request_id, 80)} ${what}.`;
 }
 
 function Actions({ incident, me, triage }: { incident: Report; me: Who; triage: Triage }) {

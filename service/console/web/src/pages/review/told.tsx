@@ -1,5 +1,6 @@
 /** What was done last. It outlives the incident that it was done to, because the next one opens by itself. */
 import { useSyncExternalStore } from "react";
+import { Untrusted } from "@/ui/untrusted";
 
 const heard = new Set<() => void>();
 let newest = "";
@@ -19,7 +20,7 @@ export function Told() {
   );
   return (
     <p role="status" className="review-told">
-      {text}
+      <Untrusted text={text} limit={400} />
     </p>
   );
 }
