@@ -31,7 +31,8 @@ def body(told: Telling, public_url: str) -> bytes:
         "subject": str(incident.id),
         "time": event.at.astimezone(dt.UTC).isoformat(),
         "datacontenttype": "application/json",
-        "data": _data(told) | {"link": f"{public_url}{path}"},
+        "data": _data(told)
+        | {"link": f"{public_url}{path}", "console": f"{public_url}/console/review/{incident.id}"},
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
