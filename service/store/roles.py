@@ -252,7 +252,7 @@ KEEPER_FUNCTIONS: Final = (
     "subtext_drop_partitions(text)",
     "subtext_analyze_parent(text)",
 )
-"""What it may do with the owner's rights: make a day ahead, drop one that is over, and analyse the whole."""
+"""What it may do with the owner's rights: make a day, drop one that is over, analyse the whole."""
 _CLOSE: Final = "subtext_close_partition(regclass)"
 
 _OPTIONAL: Final = {SEQUENCER: SEQUENCER_GRANTS, KEEPER: KEEPER_GRANTS}
