@@ -7,6 +7,7 @@ those of this Python, from `requirements/dev.txt`; packages come from the lock f
 import argparse
 import fcntl
 import filecmp
+import hashlib
 import os
 import subprocess
 import sys
@@ -54,12 +55,14 @@ def differences(built: Path, kept: Path) -> set[str]:
 
 
 def node_modules() -> Path:
-    """Return the folder of the page's packages, installed as the lock file has them where it is newer."""
-    folder, lock = WEB / "node_modules", WEB / "package-lock.json"
-    installed = folder / ".package-lock.json"
+    """Return the folder of the page's packages, installed anew where the lock file is another."""
+    folder = WEB / "node_modules"
+    wanted = hashlib.sha256((WEB / "package-lock.json").read_bytes()).hexdigest()
+    installed = folder / ".installed"
     with _alone():
-        if not installed.is_file() or installed.stat().st_mtime < lock.stat().st_mtime:
+        if not installed.is_file() or installed.read_text() != wanted:
             run("npm", "ci", "--silent")
+            installed.write_text(wanted)
     return folder
 
 
