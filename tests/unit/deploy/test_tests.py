@@ -115,7 +115,12 @@ def test_a_file_runs_in_one_process_and_the_end_to_end_tests_in_one_too() -> Non
 
 
 def test_the_end_to_end_tests_begin_then_come_those_with_engines_and_units_are_last() -> None:
-    files = ["tests/e2e/test_a.py", "tests/unit/test_b.py", "tests/hostile/test_c.py", "tests/unit/test_d.py"]
+    files = [
+        "tests/e2e/test_a.py",
+        "tests/unit/test_b.py",
+        "tests/hostile/test_c.py",
+        "tests/unit/test_d.py",
+    ]
 
     places = [place_of(f"{file}::test_x", {"tests/unit/test_b.py"}) for file in files]
 
