@@ -4,6 +4,7 @@ Each process has a PostgreSQL and a Valkey of its own, from pinned packages.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from tests.support.services import cloned_database, running_postgres, running_va
 settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("search", max_examples=5000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+# As in the Makefile: without bytecode each process of the tests compiles what it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Read when torch is first imported; spinning threads of two engines slow both down tenfold.
