@@ -15,6 +15,8 @@ ONCE ?=
 
 # The demo reports its set-up time from the moment make started.
 export SUBTEXT_STARTED_AT := $(shell date +%s)
+# Images of Python may forbid bytecode; then each process compiles what it imports, of vLLM for 17 s.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Bytecode is compiled on import instead: half of what is installed is never imported.
 INSTALL := PYTHONUNBUFFERED=1 $(PIP) install --no-compile

@@ -4,7 +4,7 @@ Each process has a PostgreSQL and a Valkey of its own, from pinned packages.
 """
 
 import os
-import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,17 @@ from hypothesis import settings
 from tests.support import ROOT
 from tests.support.held import held
 from tests.support.schedule import ByFile, group_of, place_of
-from tests.support.services import running_postgres, running_valkey
+from tests.support.services import cloned_database, running_postgres, running_valkey
 
 # The same examples in every run, so that a red build can be seen again; HYPOTHESIS_PROFILE=search
 # looks for new ones.
 settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("search", max_examples=5000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+# As in the Makefile: without bytecode each process of the tests compiles what it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Read when torch is first imported; spinning threads of two engines slow both down tenfold.
@@ -94,16 +98,8 @@ def _drop_days_but_one(url: str) -> None:
 @pytest.fixture
 def database_url(postgres_server: str, template_database: str) -> Iterator[str]:
     """An empty migrated database of one test, as a psycopg URL."""
-    import psycopg
-
-    from service.store.engine import with_database
-
-    name = f"test_{secrets.token_hex(6)}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
-    yield with_database(postgres_server, name)
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with cloned_database(postgres_server, template_database) as url:
+        yield url
 
 
 @pytest.fixture

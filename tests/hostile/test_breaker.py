@@ -4,11 +4,9 @@ import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import psycopg
 import pytest
 
-from service.store.engine import with_database
-from tests.support.services import running_valkey
+from tests.support.services import cloned_database, running_valkey
 from tests.support.vllm.audited import MODEL, PROMPT_ROWS, Audited, audited, innocent, make_model
 
 pytestmark = pytest.mark.vllm
@@ -25,16 +23,13 @@ def parts(
     """All parts, with a plugin that throws in the fourth step that it samples."""
     folder = tmp_path_factory.mktemp("h")
     model = make_model(tmp_path_factory.mktemp("model"), model_dir)
-    name = f"hostile_{secrets.token_hex(6)}"
     fault = {"fault": "sample_tokens", "fault_uses": [3, 4]}
     with (
-        psycopg.connect(postgres_server, autocommit=True) as admin,
+        cloned_database(postgres_server, template_database) as database_url,
         running_valkey(tmp_path_factory.mktemp("valkey")) as redis_url,
+        audited(folder, model, database_url, redis_url, fault) as running,
     ):
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
-        with audited(folder, model, with_database(postgres_server, name), redis_url, fault) as running:
-            yield running
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        yield running
 
 
 def serve(parts: Audited) -> Sequence[str]:

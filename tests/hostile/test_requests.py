@@ -11,14 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
-from service.store.engine import with_database
 from service.store.read import canaries
 from subtext_sidecar.contract.canary import canary_key
 from subtext_sidecar.contract.request_id import bounded
-from tests.support.services import running_valkey
+from tests.support.services import cloned_database, running_valkey
 from tests.support.vllm.audited import (
     BOMB,
     MODEL,
@@ -52,15 +50,12 @@ def parts(
 ) -> Iterator[Audited]:
     folder = tmp_path_factory.mktemp("h")
     model = make_model(tmp_path_factory.mktemp("model"), model_dir)
-    name = f"hostile_{secrets.token_hex(6)}"
     with (
-        psycopg.connect(postgres_server, autocommit=True) as admin,
+        cloned_database(postgres_server, template_database) as database_url,
         running_valkey(tmp_path_factory.mktemp("valkey")) as redis_url,
+        audited(folder, model, database_url, redis_url) as running,
     ):
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
-        with audited(folder, model, with_database(postgres_server, name), redis_url) as running:
-            yield running
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        yield running
 
 
 @pytest.fixture(autouse=True)

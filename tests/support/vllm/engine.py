@@ -1,17 +1,22 @@
-"""Run in-process vLLM engines over jobs: ``python -m tests.support.vllm.engine JOBS``.
+"""Run in-process vLLM engines over jobs: ``python -m tests.support.vllm.engine DESCRIPTOR``.
 
 vLLM loads general plugins once per process, and its first configuration decides whether it captures. Each
-job therefore runs in its own child process, forked after the imports, which are slow. Jobs run one after
-the other, but for the two halves of a split, which run at once; job N runs in the directory N and writes
-``result.json`` there.
+job therefore runs in its own child process, forked after the imports, which are slow and happen once for
+all lists of jobs that are asked for at the pipe DESCRIPTOR (see ``tests.support.vllm.importer``). Jobs of
+a list run one after the other, but for the two halves of a split, which run at once; job N runs in the
+directory N and writes ``result.json`` there.
 """
 
+import contextlib
+import gc
 import importlib
 import json
+import multiprocessing.process
 import os
 import sys
 import traceback
 import types
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +24,51 @@ from tests.support.vllm.meeting import TRANSFER, Meeting
 from tests.support.vllm.session import run_session
 
 
-def main(jobs_path: str) -> int:
-    """Run each job in a child process; return the number of failed jobs."""
+def main(descriptor: str) -> int:
+    """Import vLLM, then run each list of jobs that is asked for in a child process, until nobody asks."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         pretend_triton_compiles_for_the_cpu()
-    import vllm  # noqa: F401  # for the children
+    from vllm.platforms import current_platform
 
-    jobs: list[dict[str, Any]] = json.loads(Path(jobs_path).read_text())
+    if current_platform.is_cpu():  # elsewhere an import might open the device, which no fork survives
+        importlib.import_module("vllm.v1.engine.llm_engine")
+        importlib.import_module("vllm.v1.worker.gpu_model_runner")  # which the CPU's is made of
+    gc.freeze()  # so that no child looks through a million objects of modules again and again
+    channel = Connection(int(descriptor))
+    with contextlib.suppress(EOFError):
+        while True:
+            child = _start_list(channel, **json.loads(channel.recv_bytes()))
+            channel.send_bytes(str(child).encode())
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            channel.send_bytes(str(status).encode())
+    return 0
+
+
+def _start_list(channel: "Connection[bytes, bytes]", folder: str, env: dict[str, str | None]) -> int:
+    """Fork a process that runs the jobs of a folder with changes of the environment; return its id."""
+    child = os.fork()
+    if child == 0:
+        channel.close()
+        # Its own group, so that it can be ended together with its engines, and its own log.
+        os.setsid()
+        log = os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, sys.stdout.fileno())
+        os.dup2(log, sys.stderr.fileno())
+        os.environ |= {name: value for name, value in env.items() if value is not None}
+        for name in env.keys() & os.environ.keys():
+            if env[name] is None:
+                del os.environ[name]
+        os.chdir(folder)
+        multiprocessing.process.ORIGINAL_DIR = folder  # type: ignore[attr-defined]  # where spawned ranks begin
+        failed = _run_list()
+        sys.stdout.flush()
+        os._exit(failed)
+    return child
+
+
+def _run_list() -> int:
+    """Run each job in a child process; return the number of failed jobs."""
+    jobs: list[dict[str, Any]] = json.loads(Path("jobs.json").read_text())
     children, failed = [], 0
     for number, job in enumerate(jobs):
         children.append(_start(number, job))

@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -22,8 +20,8 @@ from subtext_sidecar.local import wire
 from subtext_sidecar.local.block import Block, decode_block
 from subtext_sidecar.local.policy import CapturePolicy
 from subtext_sidecar.local.wire import CaptureStatus
-from tests.support import ROOT
 from tests.support.secret import write_secret
+from tests.support.vllm import importer
 
 LAYER = 20
 ENGINE: dict[str, Any] = {
@@ -98,16 +96,6 @@ def records_of(block: Block) -> list[Record]:
         )
         for row in range(len(block))
     ]
-
-
-_ENGINE_ENV = {
-    "VLLM_LOGGING_LEVEL": "INFO",  # a decoder opened earlier in this process may have lowered it
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-}
 
 
 def request(
@@ -189,13 +177,7 @@ def run_jobs(
 def _run_process(
     folder: Path, env: Mapping[str, str | None], sockets: list["zmq.Socket[bytes]"], runs: list[EngineRun]
 ) -> str:
-    command = [sys.executable, "-m", "tests.support.vllm.engine", "jobs.json"]
-    variables = {**os.environ, **_ENGINE_ENV, "PYTHONPATH": f"{ROOT}:{ROOT / 'sidecar'}", **env}
-    full_env = {name: value for name, value in variables.items() if value is not None}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=full_env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    process = importer.start(folder, env)
     try:
         _collect(runs, sockets, process)
     finally:
@@ -208,9 +190,7 @@ def _run_process(
     return text
 
 
-def _collect(
-    runs: list[EngineRun], sockets: list["zmq.Socket[bytes]"], process: "subprocess.Popen[bytes]"
-) -> None:
+def _collect(runs: list[EngineRun], sockets: list["zmq.Socket[bytes]"], process: importer.Run) -> None:
     poller = zmq.Poller()
     for socket in sockets:
         poller.register(socket, zmq.POLLIN)
