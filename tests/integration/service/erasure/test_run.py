@@ -100,7 +100,7 @@ def test_after_an_erasure_nothing_of_ours_holds_what_was_erased(  # noqa: PLR091
         )
         add_entry(session, Entry(action=Action.READ_TEXT, operation="list", subjects=subjects))
         subjects = Subjects(kind=SubjectKind.INCIDENT, ids=[incident])
-        add_entry(session, Entry(action=Action.WRITE, operation="change_state", subjects=subjects))
+        add_entry(session, Entry(action=Action.WRITE, operation="list_incident_events", subjects=subjects))
     for planted in (gone, kept):
         add_entries(streams, planted)
     marks = [gone.request_id, "name-of-the-gone", gone.trace_id, str(flag), str(incident)]
