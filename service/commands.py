@@ -183,7 +183,7 @@ def _key_parser() -> argparse.ArgumentParser:
 
 
 def tenant(argv: list[str]) -> int:
-    """Create or list tenants."""
+    """Create or list tenants, or say for how long their removals wait."""
     parser = argparse.ArgumentParser(
         prog="subtext tenant",
         description="Tenants in SUBTEXT_DATABASE_URL, whose login must own the store.",
@@ -192,6 +192,9 @@ def tenant(argv: list[str]) -> int:
     create = actions.add_parser("create", help="create a tenant; nothing of it is read by another's key")
     create.add_argument("name", help="1 to 63 of a-z, 0-9 and -, not with - at its start")
     actions.add_parser("list", help="list tenants by name")
+    wait = actions.add_parser("wait", help="say for how long a removal that somebody asks for waits")
+    wait.add_argument("name", help="of the tenant")
+    wait.add_argument("hours", type=int, help="1 to 336; 72 unless it was set")
     arguments = parser.parse_args(argv)
 
     from service import tenant_admin

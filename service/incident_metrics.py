@@ -1,12 +1,14 @@
 """What the service measures of incidents, webhooks, open erasures and retention. Labels are bounded."""
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections import Counter as Counted
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from service.incidents import precision
+from service.retention.decisions import Asked
 from service.retention.overdue import Overdue
 from service.store.erasure.requests import Open
 from service.store.outbox import Waiting
@@ -74,6 +76,18 @@ class IncidentMetrics:
             "Age of the oldest request for erasure that is not done; 0 without one.",
             registry=registry,
         )
+        self._removals = Gauge(
+            "subtext_removals_asked",
+            "Erasures, and periods by which more goes, that were ever asked for and had to wait.",
+            ("kind",),
+            registry=registry,
+        )
+        self._waiting_removals = Gauge(
+            "subtext_removals_waiting",
+            "Of them those to which somebody may still object, or which he may confirm.",
+            ("kind",),
+            registry=registry,
+        )
         self._overdue = Gauge(
             "subtext_retention_overdue_seconds",
             "How far the oldest row that is under no legal hold is beyond its period; 0 where none is.",
@@ -113,6 +127,16 @@ class IncidentMetrics:
         asked = [one.oldest_at for one in found if one.oldest_at is not None]
         self._erasures.set(sum(one.open for one in found))
         self._erasure_age.set((now - min(asked)).total_seconds() if asked else 0)
+
+    def set_removals(self, found: Iterable[Asked]) -> None:
+        """Show how many removals of all tenants had to wait, and how many do."""
+        ever, waiting = Counted[str](), Counted[str]()
+        for one in found:
+            ever[one.kind] += one.ever
+            waiting[one.kind] += one.waiting
+        for kind, count in ever.items():
+            self._removals.labels(kind).set(count)
+            self._waiting_removals.labels(kind).set(waiting[kind])
 
     def set_retention(self, found: Sequence[Overdue]) -> None:
         """Show how retention stands, of all tenants."""

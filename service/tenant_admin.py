@@ -17,9 +17,15 @@ def run(url: str, arguments: argparse.Namespace) -> int:
             if arguments.action == "create":
                 made = admin.add_tenant(session, arguments.name)
                 output = f"created tenant {made.name}\n"
+            elif arguments.action == "wait":
+                admin.set_objection_hours(session, arguments.name, arguments.hours)
+                output = f"what is asked from now on waits for {arguments.hours} hours\n"
             else:
                 tenants = admin.list_tenants(session)
-                output = "".join(f"{one.name}  since {one.created_at:%Y-%m-%d}\n" for one in tenants)
+                output = "".join(
+                    f"{one.name}  since {one.created_at:%Y-%m-%d}  removals wait {one.objection_hours} h\n"
+                    for one in tenants
+                )
     except (engine.UnusableDatabaseError, admin.TenantError) as error:
         sys.stderr.write(f"subtext tenant: {error}\n")
         return 2

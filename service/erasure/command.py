@@ -1,4 +1,4 @@
-"""`subtext erase`: carry out the open requests for erasure, until all are done or once."""
+"""`subtext erase`: carry out the requests for erasure that are due, until all are done or once."""
 
 import argparse
 import sys
@@ -22,11 +22,16 @@ _REDIS_TIMEOUT_SECONDS: Final = 10.0
 
 
 def run(argv: list[str]) -> int:
-    """Sweep until nothing is open; 0 then, 1 when ``--once`` leaves something, 2 when it cannot work."""
+    """Sweep until all that is due is done; return the exit status.
+
+    0: nothing is open any more. 1: something waits for objections, or ``--once`` leaves something. 2: it
+    cannot work.
+    """
     parser = argparse.ArgumentParser(
         prog="subtext erase",
-        description="Carry out every open request for erasure, in tables, streams and dead letters. It may"
-        " be killed and run again. What a legal hold keeps leaves a request open. Settings:"
+        description="Carry out every request for erasure that is due, in tables, streams and dead letters."
+        " It may be killed and run again. What a legal hold keeps leaves a request open. A request to which"
+        " somebody may still object is not due, here as little as elsewhere, and exits 1. Settings:"
         " SUBTEXT_DATABASE_URL, SUBTEXT_REDIS_URL, SUBTEXT_REDIS_PASSWORD_FILE,"
         " SUBTEXT_ERASE_SETTLE_SECONDS, SUBTEXT_EXPORT_FOLDER,"
         " SUBTEXT_LOG_LEVEL.",
@@ -65,7 +70,9 @@ def _sweep(settings: EraseSettings, *, is_once: bool) -> int:
                 exports=settings.export_folder,
             )
             if not swept.open:
-                return 0
+                if swept.waiting:
+                    log.info("erasures_wait", waiting=swept.waiting, see="GET /v1/erasures")
+                return _STILL_OPEN if swept.waiting else 0
             if is_once:
                 return _STILL_OPEN
             time.sleep(_PAUSE_SECONDS)

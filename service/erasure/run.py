@@ -1,4 +1,4 @@
-"""Carry out the open requests for erasure, in sweeps that can be killed at any moment and repeated.
+"""Carry out the requests for erasure that are due, in sweeps that can be killed at any moment and repeated.
 
 A sweep goes over the streams first and over the tables then, each batch in a transaction of its own. What
 was on its way meanwhile, in a sidecar or in a worker's hands, is found by a later one: an erasure is done
@@ -52,10 +52,13 @@ class _NoFolderError(Exception):
 
 
 class Swept(NamedTuple):
-    """What one sweep over all open erasures did."""
+    """What one sweep over all erasures that are due did."""
 
     done: int
     open: int
+    """Due ones that are not done."""
+    waiting: int = 0
+    """Those to which somebody may still object: nothing of them was touched."""
 
 
 def run(
@@ -66,20 +69,23 @@ def run(
     at_once: int = AT_ONCE,
     exports: Path | None = None,
 ) -> Swept:
-    """Sweep once for every open erasure, of every tenant. It may run twice at a time and be killed.
+    """Sweep once for every erasure that is due, of every tenant. It may run twice and be killed.
 
     A transaction erases at most ``at_once`` explanations. ``exports`` is the folder of exports' files;
     where it is not known, an erasure of a tenant that has exports waits until they are over. Raises
     SQLAlchemyError and RedisError when a store is away; all that was done stays done.
     """
-    with sessions() as session:
-        targets = [_target(one) for one in requests.list_open(session)]
+    with sessions.begin() as session:
+        for cancelled in requests.cancel_objected(session):
+            log.info("erasure_cancelled", erasure=str(cancelled))
+        targets = [_target(one) for one in requests.list_due(session)]
+        waiting = requests.count_waiting(session)
     if not targets:
-        return Swept(0, 0)
+        return Swept(0, 0, waiting)
     deleted = streams.sweep(client, targets)
     settle = dt.timedelta(seconds=settle_seconds)
     done = sum(_sweep(Sweep(sessions, one, deleted[one], at_once, exports), settle) for one in targets)
-    return Swept(done, len(targets) - done)
+    return Swept(done, len(targets) - done, waiting)
 
 
 def _target(erasure: Erasure) -> Target:

@@ -1,7 +1,8 @@
 """Where an incident stands has to follow from its events, to which the log commits. Pure.
 
 The row of an incident is changed with each event and has no entry of its own: it says nothing that they do
-not say.
+not say. Its last events can be buried, and the row set back to what is left: what somebody decided is then
+in the access log still, whose entries are deleted by nobody.
 """
 
 from collections import Counter
@@ -14,6 +15,9 @@ ASSIGNEE: Final = ("assignee_key_id", "assignee_key_name", "assignee_issuer", "a
 """The columns that name who looks at an incident, of its row and of events of kind `assigned`."""
 # These leave the labels as they are.
 _WITHOUT_LABELS: Final = frozenset({EventKind.EVIDENCE, EventKind.ASSIGNED, EventKind.PROPOSED})
+_CHANGES: Final = {"operation": "change_state", "action": "write", "subject_kind": "incident"}
+"""What entries of the access log say that are made in the transaction of a decision's event."""
+_DECISIONS: Final = frozenset({EventKind.TRIAGED, EventKind.PROPOSED})
 
 
 class IncidentState(NamedTuple):
@@ -43,17 +47,26 @@ class Histories:
         self._labelled: dict[str, Mapping[str, Any]] = {}
         self._assigned: dict[str, Mapping[str, Any]] = {}
         self._counts: Counter[str] = Counter()
+        self._decided: Counter[str] = Counter()
+        self._entered: Counter[str] = Counter()
 
     def add(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Take events, as the log's payloads of them."""
         for event in events:
             incident = event["incident_id"]
             self._counts[incident] += 1
+            self._decided[incident] += event["kind"] in _DECISIONS
             _keep_newest(self._last, incident, event)
             if event["kind"] not in _WITHOUT_LABELS:
                 _keep_newest(self._labelled, incident, event)
             if event["kind"] == EventKind.ASSIGNED:
                 _keep_newest(self._assigned, incident, event)
+
+    def add_access(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Take entries of the access log, as the log's payloads of them."""
+        for one in entries:
+            if all(one.get(name) == value for name, value in _CHANGES.items()):
+                self._entered.update(map(str, one["subject_ids"]))
 
     def compare(self, incidents: Iterable[IncidentState]) -> Iterator[Mismatch]:
         """Yield the incidents whose row says another thing than their events, and those without a row."""
@@ -65,6 +78,11 @@ class Histories:
             elif self._counts[found.key] != due.version:
                 # Erasure takes all events of an incident, or none.
                 yield Mismatch(found.key, f"it has {self._counts[found.key]} of its {due.version} events")
+            elif self._entered[found.key] > (decided := self._decided[found.key]):
+                # Erasure takes an incident's id out of the access log with the incident. Of before there
+                # was an access log there are events without an entry.
+                told = f"{self._entered[found.key]} decisions on it, and its events of {decided}"
+                yield Mismatch(found.key, f"the access log tells of {told}")
             elif due != found:
                 yield Mismatch(found.key, _difference(due, found))
         for key in sorted(missing):

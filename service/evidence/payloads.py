@@ -33,6 +33,7 @@ class Kind(StrEnum):
     RETENTION_VERSION = "retention_version"
     LEGAL_HOLD = "legal_hold"
     LEGAL_HOLD_LIFT = "legal_hold_lift"
+    REMOVAL_DECISION = "removal_decision"
     TOMBSTONE = "tombstone"
     CONFIGURATION_VERSION = "configuration_version"
     CONFIGURATION_CONTENT = "configuration_content"
@@ -129,6 +130,8 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "in_force_from", "reason", "key_id", "key_name", "set_at",
         ),
         where_set=_PEOPLE,
+        # The database's own: a service of before adds a row without having read them back.
+        may_change=("objectable_until", "asked_by"),
     ),
     Kind.LEGAL_HOLD: Columns(
         table="legal_holds",
@@ -142,6 +145,14 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
         table="legal_hold_lifts",
         committed=("id", "hold_id", "step", "step_before", "reason", "key_id", "key_name", "at"),
         where_set=_PEOPLE,
+    ),
+    Kind.REMOVAL_DECISION: Columns(
+        table="removal_decisions",
+        committed=(
+            "id", "erasure_id", "version_id", "decision", "asked_by", "reason", "key_id", "key_name", "at",
+        ),
+        where_set=_PEOPLE,
+        may_change=("decided_by",),  # the database works it out of the others
     ),
     Kind.DELETION_CERTIFICATE: Columns(
         table="deletion_certificates",

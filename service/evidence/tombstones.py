@@ -20,6 +20,7 @@ NEVER_BEFORE: Final = frozenset(
         Kind.RETENTION_VERSION,
         Kind.LEGAL_HOLD,
         Kind.LEGAL_HOLD_LIFT,
+        Kind.REMOVAL_DECISION,
         Kind.DELETION_CERTIFICATE,
     }
 )

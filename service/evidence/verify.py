@@ -444,6 +444,7 @@ def _check_rows(log: Log, begun: Begun, report: Report) -> None:
     for part in log.rows():
         accounts.add(part)
         histories.add([row.payload for row in part if row.kind == Kind.INCIDENT_EVENT])
+        histories.add_access([row.payload for row in part if row.kind == Kind.ACCESS])
     for key, why in histories.compare(log.incidents()):
         report.add(What.INCIDENT_CHANGED, f"incident {key}", why)
     for where, at in accounts.entered_anew():

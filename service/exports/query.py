@@ -29,6 +29,7 @@ ENTRIES: Final[Mapping[ExportKind, Sequence[Kind]]] = {
         Kind.RETENTION_VERSION,
         Kind.LEGAL_HOLD,
         Kind.LEGAL_HOLD_LIFT,
+        Kind.REMOVAL_DECISION,
         Kind.DELETION_CERTIFICATE,
     ),
     ExportKind.CONFIGURATIONS: (

@@ -77,7 +77,7 @@ def _expire_exports(keeping: Keeping, _due: dt.datetime) -> None:
 def _erase(keeping: Keeping, _due: dt.datetime) -> None:
     if keeping.streams is None:
         with keeping.sessions() as session:
-            waiting = len(requests.list_open(session))
+            waiting = len(requests.list_due(session))
         keeping.metrics.erasures_without_redis.set(waiting)
         if waiting:
             log.warning("erasures_wait", requests=waiting, lacks="SUBTEXT_REDIS_URL")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Select, func, insert, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -17,7 +17,7 @@ from service.retention.placing import find_model
 from service.store.base import values_of
 from service.store.evidence.append import append
 from service.store.read.page import Page, Position, older_than
-from service.store.retention.tables import RetentionVersion
+from service.store.retention.tables import RemovalDecision, RetentionVersion
 from service.store.tables import Model
 from service.store.triage import Actor
 
@@ -40,10 +40,11 @@ class NewPeriod:
 
 
 class View(NamedTuple):
-    """A version and the name of its model."""
+    """A version, the name of its model, and what was said to it while it waited."""
 
     version: RetentionVersion
     model: str | None
+    decision: RemovalDecision | None = None
 
 
 def set_period(session: Session, asked: NewPeriod, actor: Actor) -> View:
@@ -80,15 +81,18 @@ def set_period(session: Session, asked: NewPeriod, actor: Actor) -> View:
 def list_in_force(session: Session, at: dt.datetime, tenant: uuid.UUID | None = None) -> Sequence[View]:
     """Return the versions in force at ``at``: the tenant's first, then those of models, by name.
 
-    Give ``tenant`` where the transaction meets those of others too.
+    One that waited is in force from when nobody objected in time, or somebody else confirmed it. Give
+    ``tenant`` where the transaction meets those of others too.
     """
     version = RetentionVersion
+    since = func.subtext_retention_from(version.id)
     query = (
-        select(version, Model.name)
+        select(version, Model.name, RemovalDecision)
         .outerjoin(Model, Model.id == version.model_id)
-        .where(version.in_force_from <= at)
+        .outerjoin(RemovalDecision, RemovalDecision.version_id == version.id)
+        .where(version.in_force_from <= at, since <= at)
         .ext(distinct_on(version.model_id))
-        .order_by(version.model_id, version.in_force_from.desc(), version.set_at.desc(), version.id.desc())
+        .order_by(version.model_id, since.desc(), version.set_at.desc(), version.id.desc())
     )
     if tenant is not None:
         query = query.where(version.tenant_id == tenant)
@@ -103,10 +107,25 @@ def periods_of(views: Sequence[View], models: Sequence[Model]) -> Mapping[uuid.U
     return {model: version for model, version in chosen.items() if version is not None}
 
 
+def get_version(session: Session, version_id: uuid.UUID) -> View | None:
+    """Return one version, or None."""
+    found = session.execute(_views().where(RetentionVersion.id == version_id)).one_or_none()
+    return None if found is None else View(*found)
+
+
+def _views() -> Select[RetentionVersion, str | None, RemovalDecision | None]:
+    version = RetentionVersion
+    return (
+        select(version, Model.name, RemovalDecision)
+        .outerjoin(Model, Model.id == version.model_id)
+        .outerjoin(RemovalDecision, RemovalDecision.version_id == version.id)
+    )
+
+
 def list_versions(session: Session, after: Position | None, limit: int) -> Page[View]:
     """Return one page of all versions, the one that was set last first."""
     version = RetentionVersion
-    query = select(version, Model.name).outerjoin(Model, Model.id == version.model_id)
+    query = _views()
     if after is not None:
         query = query.where(older_than(version.set_at, version.id, after))
     query = query.order_by(version.set_at.desc(), version.id.desc())

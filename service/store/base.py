@@ -50,6 +50,10 @@ IS_NAMED: Final = (
 """SQL: a row of `OfActor` names a key or a person, and not both."""
 
 
+WHO: Final = "COALESCE(key_id::text, issuer || ' '::text || person)"
+"""SQL: who a row of `OfActor` names, the same in whichever session; no issuer's URL has a space."""
+
+
 class OfActor:
     """Mixed into tables of what somebody asked for: an API key, or a person whom an issuer named.
 

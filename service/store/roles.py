@@ -31,7 +31,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     WRITER: {
         "alembic_version": ["SELECT"],
         # Engines name tenants: their operator's word, by way of the stream.
-        "tenants": ["SELECT", "INSERT"],
+        "tenants": ["SELECT", "INSERT (id, name)"],
         "models": ["SELECT", "INSERT"],
         "decoders": [
             "SELECT",
@@ -82,6 +82,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "deletion_certificates": [],
         "legal_holds": [],
         "legal_hold_lifts": [],
+        "removal_decisions": [],
         "sessions": [],
         "erasures": [],
         # Neither a time nor a place of its own choice.
@@ -98,7 +99,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     READER: {
         "alembic_version": ["SELECT"],
         # The service works for all and knows none by name.
-        "tenants": ["SELECT (id)"],
+        "tenants": ["SELECT (id, objection_hours)"],
         "models": ["SELECT"],
         "decoders": ["SELECT"],
         "samples": ["SELECT"],
@@ -175,11 +176,17 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (id, hold_id, step, step_before, reason, log_salt)",
             _INSERT_ACTOR,
         ],
+        # Without a time of its own choice. Constraints see to the second identity, a trigger to the time.
+        "removal_decisions": [
+            "SELECT",
+            "INSERT (id, erasure_id, version_id, decision, asked_by, reason, log_salt)",
+            _INSERT_ACTOR,
+        ],
         # What it is about is told to nobody; without a time or a state of its own choice.
         "erasures": [
             "SELECT (id, tenant_id, asked_at, due_at, scope, commitment)",
             "SELECT (key_id, key_name, session_id, issuer, person)",
-            "SELECT (state, counts, held, clean_since, finished_at)",
+            "SELECT (state, counts, held, clean_since, finished_at, objectable_until, asked_by)",
             "INSERT (id, scope, identifier, commitment)",
             _INSERT_ACTOR,
         ],

@@ -12,11 +12,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.incident_metrics import IncidentMetrics
+from service.retention.decisions import count_asked
 from service.retention.overdue import measure
 from service.store import outbox
 from service.store.engine import UnusableDatabaseError
 from service.store.erasure import requests
 from service.store.read import incidents, precision
+from service.store.tenants import scope
 from service.store.tenants.read import list_tenants, of_each, transaction
 from service.watch.all_tenants import sum_labels, sum_undecided
 
@@ -63,6 +65,7 @@ class IncidentWatch:
             self._look_at_incidents,
             self._look_at_precision,
             self._look_at_erasures,
+            self._look_at_removals,
             self._look_at_retention,
         )
         for look in looks:
@@ -94,6 +97,10 @@ class IncidentWatch:
     def _look_at_erasures(self, now: dt.datetime) -> None:
         found = of_each(self._sessions, lambda session: requests.count_open(session, now))
         self._metrics.set_erasures(found, now)
+
+    def _look_at_removals(self, now: dt.datetime) -> None:
+        found = of_each(self._sessions, lambda session: count_asked(session, scope.tenant_of(session), now))
+        self._metrics.set_removals(chain.from_iterable(found))
 
     def _look_at_retention(self, now: dt.datetime) -> None:
         if now >= self._next_retention:

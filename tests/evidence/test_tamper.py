@@ -568,6 +568,34 @@ def bury_first_event(image: Image, rng: random.Random) -> tuple[Image, set[What]
     return changed, {What.INCIDENT_CHANGED}
 
 
+def bury_last_event(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Bury how an incident was decided, and set its row back to what it was before."""
+    decided = [at for at, one in enumerate(image.rows_) if one.payload.get("kind") == "triaged"]
+    known = image.find([image.rows_[at].commitments[-1] for at in decided])
+    at = rng.choice([at for at in decided if image.rows_[at].commitments[-1] in known])
+    gone = image.rows_[at]
+    incident = gone.payload["incident_id"]
+    place = known[gone.commitments[-1]].seq
+    rows = without(image.rows_, at)
+    before = IncidentState(incident, 2, "open", "warning", {})
+    incidents = tuple(before if one.key == incident else one for one in image.incidents_)
+    stone = tombstone(9, image.leaves_[-1].at, [(place, place + 1)])
+    # The entry of the access log that was made with the decision.
+    values = {"id": "decides", "operation": "change_state", "action": "write", "subject_kind": "incident"}
+    payload = payload_of(Kind.ACCESS, values | {"subject_ids": [incident]})
+    entered = Row(
+        kind=Kind.ACCESS, key="decides", at=image.leaves_[-1].at, salt=entry.new_salt(), payload=payload
+    )
+    waiting = [
+        Pending(98, entered.kind, entered.at, entered.commitments),
+        Pending(99, stone.kind, stone.at, stone.commitments),
+    ]
+    changed = replace(
+        image, rows_=(*rows, entered, stone), pending_=(*image.pending_, *waiting), incidents_=incidents
+    )
+    return changed, {What.INCIDENT_CHANGED}
+
+
 KINDS: Sequence[Change] = (
     edit_row, edit_salt, cut_trail, delete_row, insert_row, backdate_row, edit_leaf, backdate_leaf,
     delete_leaf, insert_leaf, push_leaf_in, swap_leaves, edit_node, edit_pending, delete_pending,
@@ -575,7 +603,7 @@ KINDS: Sequence[Change] = (
     widen_tombstone, delete_tombstone, add_tombstone_without_entry, restore_row, bury_standing,
     bury_what_is_to_come, bury_what_nobody_may, miscount, redact_without_tombstone,
     edit_incident, delete_incident, insert_incident, delete_event,
-    hide_reader, pass_off, lift_without_entry, bury_first_event,
+    hide_reader, pass_off, lift_without_entry, bury_first_event, bury_last_event,
 )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from service.store.evidence.log import StoredLog
 from service.store.evidence.tables import LogTombstone
 from service.store.tables import ApiKey, Explanation, Incident, Sample
 from service.store.tenants import scope
+from tests.integration.service import seed
 from tests.support.worker import Bench, make_record
 from workers.nla.fake import FakeDecoder
 
@@ -94,7 +95,8 @@ def erase_request(session: Session, request_id: str) -> None:
     scope.set_tenant(session, TENANT)
     of_request = select(Explanation.id).join(Sample, Sample.id == Explanation.sample_id)
     ids = session.scalars(of_request.where(Sample.request_id == request_id)).all()
-    erased = erase_explanations(session, ids, reason=Erasing.ERASURE, authority=uuid.uuid4())
+    authority = seed.add_authority(session)
+    erased = erase_explanations(session, ids, reason=Erasing.ERASURE, authority=authority)
     assert (erased.explanations, erased.waiting) == (len(ids), 0)
 
 
@@ -291,12 +293,13 @@ FORGED = (
 def forge(session: Session, one: Forged) -> None:
     """Add a tombstone as the erasure does; it waits until the log has it."""
     scope.set_tenant(session, TENANT)
+    authority = seed.add_authority(session)
     first = session.execute(text(one.first)).scalar_one()
     stone = {
         "id": uuid.uuid4(),
         "at": session.execute(select(func.now())).scalar_one(),
         "reason": Erasing.ERASURE,
-        "authority": uuid.uuid4(),
+        "authority": authority,
         "leaves": [(first, first + 2)],
         "count": 2 + one.more,
     }

@@ -6,13 +6,15 @@ from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from service.api.access.gate import Gated, one
 from service.api.access.purpose import HEADER
-from service.api.deps import AsksForErasures, Held, ReadsErasures, reading, writing
+from service.api.deps import AsksForErasures, Caller, Held, ReadsErasures, reading, writing
 from service.api.http.responses import problems
 from service.api.paging import link
 from service.api.parameters import NoParameters, PageParameters
+from service.api.schemas.decision import NewDecision
 from service.api.schemas.erasure import (
     Erasure,
     ErasurePage,
@@ -21,11 +23,15 @@ from service.api.schemas.erasure import (
     erasure,
     new_erasure,
 )
-from service.errors import FieldError, Location, ProblemError, invalid_input
+from service.auth import Scope, allows
+from service.errors import FieldError, Location, Problem, ProblemError, invalid_input
+from service.retention import decisions
+from service.retention.placing import NotAllowedStepError
 from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import add_entry
 from service.store.erasure import requests
 from service.store.erasure.tables import ErasureScope
+from service.store.retention.tables import Decision
 from service.store.triage import Actor
 from subtext_sidecar.contract.request_id import bounded
 from subtext_sidecar.contract.subject import KEYS, is_subject_key
@@ -49,15 +55,14 @@ def ask_for_erasure(
 ) -> NewErasureAnswer:
     """Take the request and return it with a certificate, which is given this once.
 
-    It is carried out by `subtext erase`, in tables, streams, dead letters and the access log. Whether
-    anything is stored of it is not told, and an unknown identifier is no error. A purpose is required.
+    It is carried out in tables, streams, dead letters and the access log, and not before the time to object
+    is over, or somebody else has confirmed it. Whether anything is stored of it is not told, and an unknown
+    identifier is no error. A purpose is required.
     """
     if gate.purpose is None:
         message = "say what this is for, e.g. subject_request; what was asked is kept with it"
         raise _wrong("header", HEADER, "missing_purpose", message)
-    if caller.reach.models is not None:
-        detail = "this key is for some models alone, and an erasure is of all of a tenant's"
-        raise ProblemError(HTTPStatus.FORBIDDEN, "restricted_key", detail)
+    _refuse_restricted(caller)
     scope, identifier = ErasureScope(asked.scope), _identifier(asked)
     with writing(held, caller) as session:
         actor = Actor(**caller.names)
@@ -82,8 +87,9 @@ def list_erasures(
     after = link.position(parameters, caller.listing(_LISTING))
     with reading(held, caller) as session:
         page = requests.list_page(session, after, parameters.limit)
+        decided = decisions.decisions_of(session, "erasure", [one.id for one in page.items])
     return ErasurePage(
-        items=[erasure(told) for told in page.items],
+        items=[erasure(told, decided.get(told.id)) for told in page.items],
         next_cursor=link.link_next(request, response, parameters, caller.listing(_LISTING), page.next),
     )
 
@@ -101,11 +107,63 @@ def get_erasure(
 ) -> Erasure:
     """Return one request. What it is about is not told."""
     with reading(held, caller) as session:
-        told = requests.get(session, erasure_id)
+        return _get(session, erasure_id)
+
+
+@router.post(
+    "/erasures/{erasure_id}/decision",
+    summary="Confirm an erasure that waits, or object to it",
+    responses={
+        **problems(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND),
+        int(HTTPStatus.CONFLICT): {
+            "model": Problem,
+            "description": "It does not wait any longer, or somebody else has to confirm.",
+        },
+    },
+)
+def decide_on_erasure(
+    held: Held,
+    caller: ReadsErasures,
+    gate: Gated,
+    erasure_id: uuid.UUID,
+    _parameters: Annotated[NoParameters, Query()],
+    asked: NewDecision,
+) -> Erasure:
+    """Decide on a request while it waits, once for all; return it as it is then.
+
+    Who confirms needs `erasures:write` and is somebody else than who asked: it is then carried out at once.
+    Who objects needs `erasures:write` or `holds:write`: it is then never carried out, and its identifier is
+    forgotten. The database refuses all else.
+    """
+    decision = Decision(asked.decision)
+    may_hold = decision is Decision.OBJECTED and allows(caller.scopes, Scope.HOLDS_WRITE)
+    if not may_hold:
+        gate.require(caller, [Scope.ERASURES_WRITE])
+    _refuse_restricted(caller)
+    with writing(held, caller) as session:
+        _get(session, erasure_id)
+        removal = decisions.Removal(erasure_id, "erasure")
+        try:
+            decisions.decide(session, removal, decision, asked.reason, Actor(**caller.names))
+        except NotAllowedStepError as error:
+            raise ProblemError(HTTPStatus.CONFLICT, error.code, str(error)) from error
+        subjects = one(SubjectKind.ERASURE, erasure_id)
+        add_entry(session, gate.entry(caller, Action.WRITE, subjects, {"decision": str(decision)}))
+        return _get(session, erasure_id)
+
+
+def _get(session: Session, erasure_id: uuid.UUID) -> Erasure:
+    told = requests.get(session, erasure_id)
     if told is None:
         detail = "there is no request for erasure with this id"
         raise ProblemError(HTTPStatus.NOT_FOUND, "unknown_erasure", detail)
-    return erasure(told)
+    return erasure(told, decisions.decisions_of(session, "erasure", [erasure_id]).get(erasure_id))
+
+
+def _refuse_restricted(caller: Caller) -> None:
+    if caller.reach.models is not None:
+        detail = "this key is for some models alone, and an erasure is of all of a tenant's"
+        raise ProblemError(HTTPStatus.FORBIDDEN, "restricted_key", detail)
 
 
 def _identifier(asked: NewErasure) -> str | None:

@@ -7,9 +7,10 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
+from sqlalchemy.orm import Session
 
 from service.api.access.gate import Gated, one
-from service.api.deps import Held, ReadsCoverage, WritesRetention, reading, writing
+from service.api.deps import Caller, Held, ReadsCoverage, WritesRetention, reading, writing
 from service.api.http.responses import problems
 from service.api.paging import link
 from service.api.parameters import Absent, NoParameters, PageParameters, Parameters, Time
@@ -19,6 +20,7 @@ from service.api.schemas.certificate import (
     certificate,
     proved_certificate,
 )
+from service.api.schemas.decision import NewDecision
 from service.api.schemas.retention import (
     AskedPeriod,
     RetentionInForce,
@@ -26,12 +28,14 @@ from service.api.schemas.retention import (
     RetentionVersion,
     retention_version,
 )
-from service.errors import FieldError, ProblemError, invalid_input
-from service.retention import certificates, periods
+from service.auth import Scope, allows
+from service.errors import FieldError, Problem, ProblemError, invalid_input
+from service.retention import certificates, decisions, periods
 from service.retention.classes import PeriodError
-from service.retention.placing import UnknownModelError
+from service.retention.placing import NotAllowedStepError, UnknownModelError
 from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import add_entry
+from service.store.retention.tables import Decision
 from service.store.triage import Actor
 
 router = APIRouter(tags=["retention"])
@@ -138,6 +142,9 @@ def set_retention(
 ) -> RetentionVersion:
     """Add a version and return it: from then on rows older than the period are removed by retention runs.
 
+    One by which rows go that would stay, or that is to come into force later, waits: until
+    `objectable_until` whoever may hold or set periods may object, and somebody else may confirm it.
+
     A period below the floor or above the ceiling of its class is refused. What is removed does not come
     back. A key that is for some models alone names one of them.
     """
@@ -154,6 +161,56 @@ def set_retention(
         subjects = one(SubjectKind.RETENTION_VERSION, view.version.id)
         add_entry(session, gate.entry(caller, Action.CONFIGURATION_CHANGE, subjects))
         return retention_version(view)
+
+
+@router.post(
+    "/retention/versions/{version_id}/decision",
+    summary="Confirm a period that waits, or object to it",
+    responses={
+        **problems(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND),
+        int(HTTPStatus.CONFLICT): {
+            "model": Problem,
+            "description": "It does not wait any longer, or somebody else has to confirm.",
+        },
+    },
+)
+def decide_on_retention(
+    held: Held,
+    caller: ReadsCoverage,
+    gate: Gated,
+    version_id: uuid.UUID,
+    _parameters: Annotated[NoParameters, Query()],
+    asked: NewDecision,
+) -> RetentionVersion:
+    """Decide on a version while it waits, once for all; return it as it is then.
+
+    Who confirms needs `retention:write` and is somebody else than who set it: then it is in force as asked.
+    Who objects needs `retention:write` or `holds:write`: then it never is. The database refuses all else.
+    """
+    decision = Decision(asked.decision)
+    may_hold = decision is Decision.OBJECTED and allows(caller.scopes, Scope.HOLDS_WRITE)
+    if not may_hold:
+        gate.require(caller, [Scope.RETENTION_WRITE])
+    with writing(held, caller) as session:
+        _get(session, caller, version_id)
+        removal = decisions.Removal(version_id, "retention")
+        try:
+            decisions.decide(session, removal, decision, asked.reason, Actor(**caller.names))
+        except NotAllowedStepError as error:
+            raise ProblemError(HTTPStatus.CONFLICT, error.code, str(error)) from error
+        subjects = one(SubjectKind.RETENTION_VERSION, version_id)
+        details = {"decision": str(decision)}
+        add_entry(session, gate.entry(caller, Action.CONFIGURATION_CHANGE, subjects, details))
+        return retention_version(_get(session, caller, version_id))
+
+
+def _get(session: Session, caller: Caller, version_id: uuid.UUID) -> periods.View:
+    view = periods.get_version(session, version_id)
+    is_of_others = caller.reach.models is not None and view is not None and view.version.model_id is None
+    if view is None or is_of_others:
+        detail = "there is no retention version with this id"
+        raise ProblemError(HTTPStatus.NOT_FOUND, "unknown_version", detail)
+    return view
 
 
 def _wrong(field: str, code: str, message: str) -> ProblemError:

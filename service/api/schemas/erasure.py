@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.parameters import RequestId
 from service.api.schemas.answer import Answer, Attribution
+from service.api.schemas.decision import RemovalDecision
 from service.store.erasure.requests import Told
+from service.store.retention import tables
 
 
 class NewErasure(BaseModel):
@@ -32,12 +34,20 @@ class Erasure(Attribution):
     """How far an erasure is, in counts alone, and who asked for it."""
 
     id: uuid.UUID
-    state: Literal["open", "done"] = Field(
-        description="`done`: nothing was left, nor came after it. What a legal hold keeps leaves it open."
+    state: Literal["open", "done", "cancelled"] = Field(
+        description="`done`: nothing was left, nor came after it. What a legal hold keeps leaves it open. "
+        "`cancelled`: somebody objected, and nothing was erased; it is `open` until the next sweep says so."
     )
     scope: Literal["request", "capture", "trace", "subject", "tenant"]
     asked_at: dt.datetime = Field(description="UTC; the listing's order.")
     due_at: dt.datetime = Field(description="30 days later.")
+    objectable_until: dt.datetime | None = Field(
+        description="Nothing is erased before, unless somebody else confirms; null for a request of before "
+        "requests waited."
+    )
+    decision: RemovalDecision | None = Field(
+        description="What was said while it waited; null: nothing was."
+    )
     finished_at: dt.datetime | None = Field(description="Null while it is open.")
     counts: dict[str, int] = Field(
         description="What went so far, by table; `stream_entries` from streams and dead letters, "
@@ -73,9 +83,10 @@ class ErasurePage(Answer):
     next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
 
 
-def erasure(told: Told) -> Erasure:
+def erasure(told: Told, decision: tables.RemovalDecision | None = None) -> Erasure:
     """Return the answer for one request."""
-    return Erasure.model_validate(told._asdict() | {"commitment": told.commitment.hex()})
+    other = {"commitment": told.commitment.hex(), "decision": decision}
+    return Erasure.model_validate(told._asdict() | other)
 
 
 def new_erasure(told: Told, salt: bytes) -> NewErasureAnswer:

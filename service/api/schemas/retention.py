@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.parameters import Name, Note, Time
 from service.api.schemas.answer import Answer, Attribution
+from service.api.schemas.decision import RemovalDecision
 from service.api.vocabulary import RetentionClass
 from service.retention import classes
 from service.retention.periods import NewPeriod, View
@@ -61,7 +62,14 @@ class RetentionVersion(Attribution):
     floor_days: int | None = Field(description="Null: none.")
     ceiling_days: int | None = Field(description="Null: none.")
     period_days: int | None = Field(description="Days after their capture; null: for good.")
-    in_force_from: dt.datetime = Field(description="UTC.")
+    in_force_from: dt.datetime = Field(description="As it was asked, UTC.")
+    objectable_until: dt.datetime | None = Field(
+        description="By a version that waits nothing is removed before, unless somebody else confirms it. "
+        "Null: it is in force as asked, for no row goes by it that would have stayed."
+    )
+    decision: RemovalDecision | None = Field(
+        description="What was said while it waited; null: nothing was. An `objected` one is never in force."
+    )
     reason: str
     set_at: dt.datetime = Field(description="UTC; the order of all versions.")
 
@@ -84,5 +92,6 @@ def retention_version(view: View) -> RetentionVersion:
     """Return the answer for one version."""
     row = view.version
     same = ("id", "retention_class", "floor_days", "ceiling_days", "period_days", "in_force_from", "reason")
-    own = {name: getattr(row, name) for name in (*same, "set_at")}
-    return RetentionVersion(model=view.model, **own, **RetentionVersion.names(row))
+    own = {name: getattr(row, name) for name in (*same, "set_at", "objectable_until")}
+    decision = None if view.decision is None else RemovalDecision.model_validate(view.decision)
+    return RetentionVersion(model=view.model, decision=decision, **own, **RetentionVersion.names(row))

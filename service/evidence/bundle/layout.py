@@ -43,6 +43,7 @@ FILES: Final[Mapping[str, str]] = {
     Kind.RETENTION_VERSION: "retention_versions.ndjson",
     Kind.LEGAL_HOLD: "legal_holds.ndjson",
     Kind.LEGAL_HOLD_LIFT: "legal_hold_lifts.ndjson",
+    Kind.REMOVAL_DECISION: "removal_decisions.ndjson",
     Kind.DELETION_CERTIFICATE: "deletion_certificates.ndjson",
     Kind.CONFIGURATION_VERSION: "configuration_versions.ndjson",
     Kind.CONFIGURATION_CONTENT: "configuration_contents.ndjson",

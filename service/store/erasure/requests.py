@@ -5,18 +5,19 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service.evidence import entry
 from service.store.erasure.tables import Erasure, ErasureScope, ErasureState
 from service.store.read.page import Page, Position, older_than
+from service.store.retention.tables import Decision, RemovalDecision
 from service.store.triage import Actor
 
 _TOLD = (
     Erasure.id, Erasure.asked_at, Erasure.due_at, Erasure.key_id, Erasure.key_name, Erasure.session_id,
     Erasure.issuer, Erasure.person, Erasure.scope, Erasure.commitment, Erasure.state, Erasure.counts,
-    Erasure.held, Erasure.finished_at,
+    Erasure.held, Erasure.finished_at, Erasure.objectable_until,
 )  # fmt: skip
 """All that is ever told of one. The identifier is not: the service cannot even read it."""
 
@@ -38,6 +39,7 @@ class Told(NamedTuple):
     counts: Mapping[str, int]
     held: int
     finished_at: dt.datetime | None
+    objectable_until: dt.datetime | None
 
 
 class Certificate(NamedTuple):
@@ -109,10 +111,30 @@ def count_open(session: Session, now: dt.datetime) -> Open:
     return Open(*session.execute(counts).one())
 
 
-def list_open(session: Session) -> Sequence[Erasure]:
-    """Return those that are open, the oldest first, of every tenant that the transaction meets."""
-    query = select(Erasure).where(Erasure.state == ErasureState.OPEN)
+def list_due(session: Session) -> Sequence[Erasure]:
+    """Return the open ones that wait for nobody, the oldest first, of every tenant that is met."""
+    query = select(Erasure).where(Erasure.state == ErasureState.OPEN, func.subtext_may_erase(Erasure.id))
     return session.scalars(query.order_by(Erasure.asked_at, Erasure.id)).all()
+
+
+def count_waiting(session: Session) -> int:
+    """Return how many open ones somebody may still object to, of every tenant that is met."""
+    is_waiting = (Erasure.state == ErasureState.OPEN, ~func.subtext_may_erase(Erasure.id))
+    return session.scalars(select(func.count(Erasure.id)).where(*is_waiting)).one()
+
+
+def cancel_objected(session: Session) -> Sequence[uuid.UUID]:
+    """Close those to which somebody objected, and forget what they were about; return their ids."""
+    objected = exists().where(
+        RemovalDecision.erasure_id == Erasure.id, RemovalDecision.decision == Decision.OBJECTED
+    )
+    closing = (
+        update(Erasure)
+        .where(Erasure.state == ErasureState.OPEN, objected)
+        .values(state=ErasureState.CANCELLED, identifier=None, finished_at=func.now())
+        .returning(Erasure.id)
+    )
+    return session.scalars(closing, execution_options={"synchronize_session": False}).all()
 
 
 def add_counts(session: Session, erasure_id: uuid.UUID, counts: Mapping[str, int]) -> None:

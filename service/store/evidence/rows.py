@@ -28,6 +28,7 @@ from service.store.retention.tables import (
     DeletionCertificate,
     LegalHold,
     LegalHoldLift,
+    RemovalDecision,
     RetentionVersion,
 )
 from service.store.tables import (
@@ -55,6 +56,7 @@ _SIMPLE: Final[tuple[tuple[Kind, type[OfTenant], str, str], ...]] = (
     (Kind.RETENTION_VERSION, RetentionVersion, "id", "set_at"),
     (Kind.LEGAL_HOLD, LegalHold, "id", "placed_at"),
     (Kind.LEGAL_HOLD_LIFT, LegalHoldLift, "id", "at"),
+    (Kind.REMOVAL_DECISION, RemovalDecision, "id", "at"),
     (Kind.CONFIGURATION_VERSION, ConfigurationVersion, "id", "created_at"),
     (Kind.CONFIGURATION_PERIOD, ConfigurationPeriod, "id", "began_at"),
     (Kind.DELETION_CERTIFICATE, DeletionCertificate, "id", "issued_at"),

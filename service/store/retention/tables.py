@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -22,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.store.base import IS_NAMED, Base, OfActor, OfTenant
+from service.store.base import IS_NAMED, WHO, Base, OfActor, OfTenant
 
 
 class LiftStep(StrEnum):
@@ -60,6 +61,7 @@ class RetentionVersion(OfActor, OfTenant, Base):
         ),
         CheckConstraint("in_force_from >= set_at", name="in_force_from"),  # nothing is set for the past
         CheckConstraint(IS_NAMED, name="named"),
+        UniqueConstraint("id", "tenant_id", "asked_by"),  # for who confirms it
         # Pages follow set_at, which never changes.
         Index("ix_retention_versions_tenant_id_set_at_id", "tenant_id", "set_at", "id"),
     )
@@ -74,6 +76,54 @@ class RetentionVersion(OfActor, OfTenant, Base):
     reason: Mapped[str]
     key_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id"))
     set_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+    log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
+    objectable_until: Mapped[dt.datetime | None]  # set by a trigger; None: it removes nothing sooner
+    asked_by: Mapped[str | None] = mapped_column(Computed(WHO, persisted=True))
+
+
+class Decision(StrEnum):
+    """What somebody says to a removal that waits."""
+
+    CONFIRMED = "confirmed"  # it need not wait any longer
+    OBJECTED = "objected"  # it is never carried out
+
+
+class RemovalDecision(OfActor, OfTenant, Base):
+    """What was said to an erasure or a period that waits: once, and while it waits.
+
+    Constraints see to it that nobody confirms what he asked for himself, a trigger that it is in time.
+    """
+
+    __tablename__ = "removal_decisions"
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(erasure_id, version_id) = 1", name="of_one"),
+        CheckConstraint("decision IN ('confirmed', 'objected')", name="decision"),
+        CheckConstraint("decision <> 'confirmed' OR COALESCE(decided_by <> asked_by, false)", name="other"),
+        CheckConstraint(IS_NAMED, name="named"),
+        # Who asked is part of the key, so that nobody says that it was somebody else.
+        ForeignKeyConstraint(
+            ["erasure_id", "tenant_id", "asked_by"],
+            ["erasures.id", "erasures.tenant_id", "erasures.asked_by"],
+            name="fk_removal_decisions_erasure_id_erasures",
+        ),
+        ForeignKeyConstraint(
+            ["version_id", "tenant_id", "asked_by"],
+            ["retention_versions.id", "retention_versions.tenant_id", "retention_versions.asked_by"],
+            name="fk_removal_decisions_version_id_retention_versions",
+        ),
+        UniqueConstraint("erasure_id"),
+        UniqueConstraint("version_id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # random
+    erasure_id: Mapped[uuid.UUID | None]
+    version_id: Mapped[uuid.UUID | None]  # of a retention version
+    decision: Mapped[str]  # a Decision
+    asked_by: Mapped[str]
+    decided_by: Mapped[str | None] = mapped_column(Computed(WHO, persisted=True))
+    reason: Mapped[str]
+    key_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id"))
+    at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # opens the log's entry; None: in no log
 
 

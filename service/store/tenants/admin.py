@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from service.store.identity import tenant_id
 from service.store.tenants import row_security
-from service.store.tenants.tables import NAME_PATTERN, Tenant
+from service.store.tenants.tables import NAME_PATTERN, OBJECTION_HOURS, Tenant
 
 
 class TenantError(ValueError):
@@ -30,6 +30,20 @@ def add_tenant(session: Session, name: str) -> Tenant:
     session.add(made)
     session.flush()
     return made
+
+
+def set_objection_hours(session: Session, name: str, hours: int) -> None:
+    """Let removals that are asked for from now on wait for so long; TenantError for what cannot be."""
+    if hours not in OBJECTION_HOURS:
+        least, most = OBJECTION_HOURS[0], OBJECTION_HOURS[-1]
+        raise TenantError(
+            f"hours: {hours} is not {least} to {most}; somebody has to have time to object, and an erasure"
+            " has to be done in 30 days"
+        )
+    found = get_tenant(session, name)
+    if found is None:
+        raise TenantError(f"name: there is no tenant {name!r}; see `subtext tenant list`")
+    found.objection_hours = hours
 
 
 def get_tenant(session: Session, name: str) -> Tenant | None:

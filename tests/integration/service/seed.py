@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.evidence.tombstones import Reason
 from service.exports import files
 from service.incidents.lifecycle import FindingKind
-from service.retention import certificates, periods, placing
+from service.retention import certificates, decisions, periods, placing
 from service.retention.classes import RetentionClass
 from service.store import keys
 from service.store.erasure import requests
 from service.store.erasure.tables import ErasureScope
 from service.store.exports.tables import Export
 from service.store.identity import DEFAULT_TENANT
+from service.store.retention.tables import Decision, RetentionRun
 from service.store.tables import (
     ConceptMatch,
     CoverageMinute,
@@ -95,12 +97,38 @@ def add_period(
     model: str | None = None,
     retention_class: RetentionClass = RetentionClass.CUSTOM,
     by: Actor | None = None,
+    is_confirmed: bool = True,
 ) -> uuid.UUID:
-    """Set for how long rows are kept."""
+    """Set for how long rows are kept, from now on; unconfirmed a shorter period waits."""
     asked = periods.NewPeriod(
         model=model, retention_class=retention_class, period_days=period_days, reason="a duty"
     )
-    return periods.set_period(session, asked, by or add_actor(session)).version.id
+    version = periods.set_period(session, asked, by or add_actor(session)).version
+    if is_confirmed and version.objectable_until is not None:
+        confirm(session, decisions.Removal(version.id, "retention"), version.tenant_id)
+    return version.id
+
+
+def confirm(session: Session, removal: decisions.Removal, tenant: uuid.UUID = scope.DEFAULT_ID) -> None:
+    """Let somebody else confirm an erasure or a period, so that it waits no longer."""
+    decisions.decide(session, removal, Decision.CONFIRMED, "seen", add_actor(session, tenant))
+
+
+def add_authority(session: Session) -> uuid.UUID:
+    """Ask for an erasure and confirm it, as by what rows may go."""
+    erasure = add_erasure(session)
+    confirm(session, decisions.Removal(erasure, "erasure"), scope.tenant_of(session))
+    return erasure
+
+
+def add_run(session: Session, model: uuid.UUID) -> uuid.UUID:
+    """Begin a retention run of what is older than a day."""
+    version = add_period(session, 1)
+    before = session.scalars(select(func.now())).one() - dt.timedelta(days=1)
+    begun = RetentionRun(id=uuid.uuid4(), model_id=model, version_id=version, captured_before=before)
+    session.add(begun)
+    session.flush()
+    return begun.id
 
 
 class Audited(NamedTuple):

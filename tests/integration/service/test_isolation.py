@@ -1,5 +1,6 @@
 """Nobody meets a row of another tenant: by SQL as the service's role, and by every operation of the API."""
 
+import datetime as dt
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -57,6 +58,8 @@ class Planted(NamedTuple):
     export: uuid.UUID
     erasure: uuid.UUID
     certificate: uuid.UUID
+    version: uuid.UUID
+    """Of a period that waits."""
 
 
 def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
@@ -112,16 +115,18 @@ def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
         id=uuid.uuid4(),
         model_id=audited.model.id,
         version_id=version,
-        captured_before=seed.START,
+        captured_before=seed.START - dt.timedelta(days=400),
         finished_at=seed.START,
     )
     session.add(done)
+    actor = seed.add_actor(session, tenant)
+    waiting = seed.add_period(session, 300, model=model, by=actor, is_confirmed=False)
     certificate = seed.add_certificate(session, audited.model.id)
     asked = placing.get_hold(session, hold)
     assert asked is not None
     placing.lift(session, asked, "over", seed.add_actor(session, tenant))
     export, erasure = seed.add_export(session).id, seed.add_erasure(session)
-    return Planted(explanation.id, incident.id, hold, export, erasure, certificate)
+    return Planted(explanation.id, incident.id, hold, export, erasure, certificate, waiting)
 
 
 @pytest.fixture
@@ -295,7 +300,7 @@ TENANTS_OWN = {
 }
 """What a tenant's keys did and asked for, whichever models they are for; each call adds to it."""
 NAMING_A_MODEL = {"place_legal_hold", "set_retention"}
-OF_ALL_MODELS = {"ask_for_erasure"}
+OF_ALL_MODELS = {"ask_for_erasure", "decide_on_erasure"}
 """What a key for some models alone is refused."""
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.+]+Z?")
 OWN_REQUESTS = re.compile(r'"erasures":{[^}]*}|"legal_holds":\[[^\]]*\]')
@@ -307,6 +312,8 @@ BODIES: Mapping[str, Any] = {
     "set_retention": {"retention_class": "ai_act", "period_days": 200, "reason": "a duty"},
     "lift_legal_hold": {"reason": "over"},
     "create_export": {"kinds": ["flags"], **DAY},
+    "decide_on_erasure": {"decision": "confirmed", "reason": "seen"},
+    "decide_on_retention": {"decision": "objected", "reason": "a mistake"},
     "look_up_subject": {"subject_id": "somebody"},
     "ask_for_erasure": {"scope": "capture", "identifier": str(uuid.UUID(int=1))},
 }
@@ -346,6 +353,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "export_id": str(planted.export),
         "erasure_id": str(planted.erasure),
         "certificate_id": str(planted.certificate),
+        "version_id": str(planted.version),
         "request_id": "chat-1",
         "trace_id": TRACE,
         "digest": RUNS.digest,
@@ -358,6 +366,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "export_id": str(uuid.uuid4()),
         "erasure_id": str(uuid.uuid4()),
         "certificate_id": str(uuid.uuid4()),
+        "version_id": str(uuid.uuid4()),
         "request_id": "chat-9",
         "trace_id": "e" * 32,
         "digest": "0" * 64,

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from deploy.local.stores import SERVICE_LOGIN
 from service import commands
 from service.erasure.run import run as erase
+from service.retention.decisions import Removal
 from service.sequencer.sequencer import NotAnExtensionError, Sequencer
 from service.store.access.tables import Action
 from service.store.access.write import Entry, add_entry
@@ -31,6 +32,7 @@ from service.store.tenants.register import use_tenant
 from service.store.triage import Actor
 from service.store.write.decoders import NewDecoder
 from service.verifying import run as verify
+from tests.integration.service import seed
 from tests.support.erasing import SIGNER, Log, plant
 from tests.support.services import running_postgres
 
@@ -77,7 +79,8 @@ def backup(database_url: str, sessions: sessionmaker[Session], live: Path, tmp_p
         plant(session, "asked for")
         add_entry(session, Entry(action=Action.EXPORT, operation="export"))
         actor = Actor(uuid.UUID(int=9), "data protection")
-        requests.ask(session, ErasureScope.REQUEST, "asked for", actor)
+        asked, _ = requests.ask(session, ErasureScope.REQUEST, "asked for", actor)
+        seed.confirm(session, Removal(asked, "erasure"))
     log.sign()
     kept = Backup(tmp_path / "roles.sql", tmp_path / "subtext.dump", tmp_path / "checkpoints")
 

@@ -44,6 +44,7 @@ TRIAGED = {
     "retention_versions",
     "legal_holds",
     "legal_hold_lifts",
+    "removal_decisions",
     "erasures",
     "exports",
     CanaryRun.__tablename__,
@@ -63,6 +64,7 @@ UNKNOWN_TO_WORKERS = {
     "deletion_certificates",
     "legal_holds",
     "legal_hold_lifts",
+    "removal_decisions",
 }
 UNREAD = {"vectors", "vector_keys"}
 """What no answer of the service needs."""

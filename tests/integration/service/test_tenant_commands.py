@@ -63,3 +63,17 @@ def test_what_cannot_be_a_tenant_is_refused_with_the_fix(
     assert "subtext migrate" in capsys.readouterr().err
     assert commands.key(["create", "--role", "reader", "--name", "ann", "--model", "m1"]) == 2
     assert "subtext migrate" in capsys.readouterr().err
+
+
+def test_an_operator_says_for_how_long_removals_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.tenant(["wait", "default", "24"]) == 0
+    capsys.readouterr()
+    assert commands.tenant(["list"]) == 0
+    assert "removals wait 24 h" in capsys.readouterr().out
+    for name, hours, told in (
+        ("default", "0", "1 to 336"),
+        ("default", "337", "1 to 336"),
+        ("x", "9", "x"),
+    ):
+        assert commands.tenant(["wait", name, hours]) == 2
+        assert told in capsys.readouterr().err

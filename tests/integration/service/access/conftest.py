@@ -53,7 +53,8 @@ def stored(sessions: sessionmaker[Session], exports_folder: Path) -> Stored:
         export = seed.add_export(session, exports_folder)
         hold, erasure = seed.add_hold(session, model="tiny"), seed.add_erasure(session)
         certificate = seed.add_certificate(session)
-        return Stored(explanations, incident, hold, export, erasure, certificate)
+        version = seed.add_period(session, 400, is_confirmed=False)
+        return Stored(explanations, incident, hold, export, erasure, certificate, version)
 
 
 @pytest.fixture

@@ -24,3 +24,5 @@ class Stored(NamedTuple):
     export: Export
     erasure: uuid.UUID
     certificate: uuid.UUID
+    version: uuid.UUID
+    """Of a period that waits."""

@@ -52,6 +52,9 @@ CALLS = {
     "get_deletion_certificate": Call("/v1/retention/certificates/{certificate}"),
     "list_retention_versions": Call(),
     "set_retention": Call(body={"retention_class": "ai_act", "period_days": 200, "reason": "THE-NOTE"}),
+    "decide_on_retention": Call(
+        "/v1/retention/versions/{version}/decision", {"decision": "objected", "reason": "THE-NOTE"}
+    ),
     "list_legal_holds": Call(),
     "place_legal_hold": Call(body={"scope": {"model": "tiny"}, "reason": "THE-NOTE"}),
     "lift_legal_hold": Call("/v1/legal-holds/{hold}/lift", {"reason": "THE-NOTE"}),
@@ -78,6 +81,9 @@ CALLS = {
     "look_up_subject": Call(body={"subject_id": seed.SECRET_PERSON}),
     "get_subject": Call(f"/v1/subjects/{seed.SUBJECT}"),
     "ask_for_erasure": Call(body={"scope": "request", "identifier": "chat-1"}),
+    "decide_on_erasure": Call(
+        "/v1/erasures/{erasure}/decision", {"decision": "objected", "reason": "THE-NOTE"}
+    ),
     "list_erasures": Call(),
     "get_erasure": Call("/v1/erasures/{erasure}"),
     "get_log_checkpoint": Call(),
@@ -127,6 +133,7 @@ def send(client: TestClient, stored: Stored) -> Send:
             "export": stored.export.id,
             "erasure": stored.erasure,
             "certificate": stored.certificate,
+            "version": stored.version,
         }
         path = (how.path or operation.path).format(**ids)
         return client.request(operation.method, path, json=how.body, headers=headers)
@@ -263,6 +270,8 @@ def test_while_the_log_cannot_be_written_text_log_and_writes_fail_and_nothing_el
         "place_legal_hold",
         "lift_legal_hold",
         "set_retention",
+        "decide_on_retention",
+        "decide_on_erasure",
         "create_export",
         "download_export",
         "ask_for_erasure",

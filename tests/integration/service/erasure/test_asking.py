@@ -84,5 +84,13 @@ def test_how_many_are_open_and_for_how_long_is_measured(
 
     assert before == 0
     assert registry.get_sample_value("subtext_erasures_open") == 2
+    of_erasures = {"kind": "erasure"}
+    asked = registry.get_sample_value("subtext_removals_asked", of_erasures)
+    waiting = registry.get_sample_value("subtext_removals_waiting", of_erasures)
+    assert (asked, waiting) == (2, 0)  # nine days later
+    watch.look(now + dt.timedelta(hours=1))
+    assert registry.get_sample_value("subtext_removals_waiting", of_erasures) == 2
+    assert registry.get_sample_value("subtext_removals_asked", {"kind": "retention"}) == 0
+    watch.look(now + dt.timedelta(days=9))
     age = registry.get_sample_value("subtext_erasure_oldest_open_age_seconds")
     assert age == pytest.approx(9 * 86_400, abs=3600)

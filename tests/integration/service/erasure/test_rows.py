@@ -14,13 +14,20 @@ from service.evidence.verify import What
 from service.store.access.tables import AccessEntry, Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.evidence.tables import LogTombstone
-from service.store.tables import Explanation, Flag, Incident, Sample
+from service.store.tables import Explanation, Flag, Incident, Model, Sample
 from service.store.vectors.sealing import NONCE_BYTES
 from service.store.vectors.tables import Vector
+from tests.integration.service import seed
 from tests.support.erasing import START, Log, Planted, plant
 
 Sessions = sessionmaker[Session]
-AUTHORITY = uuid.UUID(int=5)
+
+
+@pytest.fixture
+def authority(sessions: Sessions) -> uuid.UUID:
+    """An erasure that may be carried out."""
+    with sessions.begin() as session:
+        return seed.add_authority(session)
 
 
 def explanations_of(session: Session, planted: Planted) -> list[uuid.UUID]:
@@ -47,7 +54,7 @@ def read_by_somebody(session: Session, *planted: Planted) -> None:
 
 
 def test_a_request_goes_with_all_that_stands_on_it_and_the_log_verifies(
-    sessions: Sessions, log: Log
+    sessions: Sessions, log: Log, authority: uuid.UUID
 ) -> None:
     with sessions.begin() as session:
         gone, kept = plant(session, "gone"), plant(session, "kept")
@@ -57,7 +64,7 @@ def test_a_request_goes_with_all_that_stands_on_it_and_the_log_verifies(
     log.sign()
 
     with sessions.begin() as session:
-        erased = erase_explanations(session, ids, reason=Reason.ERASURE, authority=AUTHORITY)
+        erased = erase_explanations(session, ids, reason=Reason.ERASURE, authority=authority)
     assert log.report().findings == []  # also before the tombstone has its place
     log.sign()
 
@@ -76,14 +83,16 @@ def test_a_request_goes_with_all_that_stands_on_it_and_the_log_verifies(
         assert (shown.subjects_total, shown.capture_ids) == (6, [kept.capture_id])
         assert asked.details == {"limit": 5}
         stone = session.scalars(select(LogTombstone)).one()
-        assert (stone.reason, stone.authority, stone.count) == ("erasure", AUTHORITY, erased.log_entries)
+        assert (stone.reason, stone.authority, stone.count) == ("erasure", authority, erased.log_entries)
 
     with sessions.begin() as session:
-        again = erase_explanations(session, ids, reason=Reason.ERASURE, authority=AUTHORITY)
+        again = erase_explanations(session, ids, reason=Reason.ERASURE, authority=authority)
     assert again == Erased()
 
 
-def test_what_has_no_place_in_the_log_yet_stays_until_it_has_one(sessions: Sessions, log: Log) -> None:
+def test_what_has_no_place_in_the_log_yet_stays_until_it_has_one(
+    sessions: Sessions, log: Log, authority: uuid.UUID
+) -> None:
     with sessions.begin() as session:
         early = plant(session, "early")
     log.sign()
@@ -92,24 +101,26 @@ def test_what_has_no_place_in_the_log_yet_stays_until_it_has_one(sessions: Sessi
         ids = [*explanations_of(session, early), *explanations_of(session, late)]
 
     with sessions.begin() as session:
-        first = erase_explanations(session, ids, reason=Reason.ERASURE, authority=AUTHORITY)
+        first = erase_explanations(session, ids, reason=Reason.ERASURE, authority=authority)
     log.sign()
     with sessions.begin() as session:
-        second = erase_explanations(session, ids, reason=Reason.ERASURE, authority=AUTHORITY)
+        second = erase_explanations(session, ids, reason=Reason.ERASURE, authority=authority)
     log.sign()
 
     assert [(one.explanations, one.waiting) for one in (first, second)] == [(3, 1), (3, 0)]
     assert log.report().findings == []
 
 
-def test_a_flag_that_others_still_support_is_counted_again(sessions: Sessions, log: Log) -> None:
+def test_a_flag_that_others_still_support_is_counted_again(
+    sessions: Sessions, log: Log, authority: uuid.UUID
+) -> None:
     with sessions.begin() as session:
         planted = plant(session, "partly", positions=4)
         first, *others = explanations_of(session, planted)
     log.sign()
 
     with sessions.begin() as session:
-        erased = erase_explanations(session, [first], reason=Reason.RETENTION, authority=AUTHORITY)
+        erased = erase_explanations(session, [first], reason=Reason.ERASURE, authority=authority)
     log.sign()
     assert (erased.flags, erased.flags_changed, erased.incidents) == (0, 1, 0)
     with sessions() as session:
@@ -119,7 +130,7 @@ def test_a_flag_that_others_still_support_is_counted_again(sessions: Sessions, l
     assert log.report().findings == []
 
     with sessions.begin() as session:
-        erase_explanations(session, others, reason=Reason.RETENTION, authority=AUTHORITY)
+        erase_explanations(session, others, reason=Reason.ERASURE, authority=authority)
     log.sign()
     with sessions() as session:
         assert session.scalar(select(func.count()).select_from(Flag)) == 0
@@ -127,7 +138,9 @@ def test_a_flag_that_others_still_support_is_counted_again(sessions: Sessions, l
     assert log.report().findings == []
 
 
-def test_a_row_that_was_tampered_with_is_found_after_its_erasure_too(sessions: Sessions, log: Log) -> None:
+def test_a_row_that_was_tampered_with_is_found_after_its_erasure_too(
+    sessions: Sessions, log: Log, authority: uuid.UUID
+) -> None:
     with sessions.begin() as session:
         ids = explanations_of(session, plant(session, "changed"))
     log.sign()
@@ -135,7 +148,7 @@ def test_a_row_that_was_tampered_with_is_found_after_its_erasure_too(sessions: S
         session.execute(text("UPDATE explanations SET text = 'another'"))
 
     with sessions.begin() as session:
-        erase_explanations(session, ids, reason=Reason.ERASURE, authority=AUTHORITY)
+        erase_explanations(session, ids, reason=Reason.ERASURE, authority=authority)
     log.sign()
 
     assert {one.what for one in log.report().findings} == {What.ROW_DELETED}
@@ -145,19 +158,20 @@ def test_a_day_is_buried_as_it_was_read(sessions: Sessions, log: Log) -> None:
     with sessions.begin() as session:
         plant(session, "of the day")
         plant(session, "of the next", at=START + dt.timedelta(days=1))
+        run = seed.add_run(session, session.scalars(select(Model.id)).one())
     log.sign()
     with sessions() as session:
         day = read_day(session, START.date())
     with sessions.begin() as session:
         plant(session, "late")
     with sessions() as session, pytest.raises(DayChangedError, match="read the day again"):
-        bury_day(session, day, authority=AUTHORITY)
+        bury_day(session, day, authority=run)
     log.sign()
 
     with sessions() as session:
         day = read_day(session, START.date())
     with sessions.begin() as session:
-        buried = bury_day(session, day, authority=AUTHORITY)
+        buried = bury_day(session, day, authority=run)
         for table in ("concept_matches", "explanations", "samples"):  # as if partitions were dropped
             of_day = "captured_at < :behind" if table != "concept_matches" else (
                 "explanation_id IN (SELECT id FROM explanations WHERE captured_at < :behind)"

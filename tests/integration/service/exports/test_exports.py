@@ -21,6 +21,7 @@ from service.evidence.bundle.finding import What
 from service.exports.erase import erase_exports
 from service.exports.expire import expire
 from service.exports.make import ExportError
+from service.retention.decisions import Removal
 from service.store import keys
 from service.store.access.tables import AccessEntry
 from service.store.erasure import requests
@@ -202,7 +203,9 @@ def test_an_erasure_takes_exports_along_and_waits_where_it_does_not_know_their_f
 ) -> None:
     export = desk.made()
     with sessions.begin() as session:
-        requests.ask(session, ErasureScope.TENANT, None, Actor(uuid.UUID(int=9), "data protection"))
+        actor = Actor(uuid.UUID(int=9), "data protection")
+        asked, _ = requests.ask(session, ErasureScope.TENANT, None, actor)
+        seed.confirm(session, Removal(asked, "erasure"))
 
     with redis.Redis.from_url(redis_url) as streams:
         assert run(sessions, streams, settle_seconds=0).open == 1

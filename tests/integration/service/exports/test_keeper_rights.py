@@ -18,6 +18,7 @@ from service.exports.make import Maker
 from service.keeper import app, tasks
 from service.keeper.metrics import KeeperMetrics, UnfinishedError
 from service.keeper.tasks import ErasureFailedError, Keeping
+from service.retention.decisions import Removal
 from service.retention.run import Pace
 from service.store import partitions
 from service.store.engine import create_engine, session_factory
@@ -78,7 +79,9 @@ def log(sessions: Sessions, tmp_path: Path) -> Log:
 def ask(sessions: Sessions, request_id: str) -> uuid.UUID:
     with sessions.begin() as session:
         actor = Actor(uuid.UUID(int=9), "data protection")
-        return requests.ask(session, ErasureScope.REQUEST, request_id, actor)[0]
+        asked, _ = requests.ask(session, ErasureScope.REQUEST, request_id, actor)
+        seed.confirm(session, Removal(asked, "erasure"))
+        return asked
 
 
 def test_it_makes_an_export_and_expires_it(desk: Desk, keeping: Keeping) -> None:

@@ -44,6 +44,21 @@ def test_every_difference_is_named() -> None:
     )
 
 
+def test_a_decision_that_only_the_access_log_tells_of_is_missed() -> None:
+    entered = {"operation": "change_state", "action": "write", "subject_kind": "incident"}
+    histories = Histories()
+    histories.add([OPENED])
+    histories.add_access([entered | {"subject_ids": ["i"]}, {"operation": "list", "subject_ids": ["i"]}])
+
+    [found] = histories.compare([IncidentState("i", 1, "open", "info", {})])
+
+    assert found == Mismatch("i", "the access log tells of 1 decisions on it, and its events of 0")
+
+
+def test_decisions_of_before_there_was_an_access_log_need_none() -> None:
+    assert compare([OPENED, CONFIRMED], IncidentState("i", 2, "confirmed", "info", {"bombs": True})) == []
+
+
 def test_an_incident_without_events_and_events_without_an_incident_are_named() -> None:
     found = compare([OPENED], IncidentState("other", 1, "open", "info", {}))
 
