@@ -265,6 +265,7 @@ class Flag(OfTenant, Base):
         ),
         # Pages follow created_at, which never changes: last_captured_at moves while a reader pages.
         Index("ix_flags_created_at_id", "created_at", "id"),
+        Index("ix_flags_concept_created_at_id", "concept", "created_at", "id"),
         Index("ix_flags_last_captured_at", "last_captured_at"),
         Index("ix_flags_request_id", "request_id"),
         Index("ix_flags_capture_id", "capture_id", postgresql_where=text("capture_id IS NOT NULL")),
@@ -337,7 +338,10 @@ class IncidentEvent(OfTenant, Base):
     """What happened to an incident, one row a version; rows are only ever added."""
 
     __tablename__ = "incident_events"
-    __table_args__ = (UniqueConstraint("incident_id", "version"),)
+    __table_args__ = (
+        UniqueConstraint("incident_id", "version"),
+        Index("ix_incident_events_at_id", "at", "id"),  # pages
+    )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of incident and version
     incident_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("incidents.id"))

@@ -7,8 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists, false, func, or_, select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    SQLColumnExpression,
+    and_,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+)
+from sqlalchemy.orm import Session, aliased, defer
 
 from service.incidents.lifecycle import CLOSED, State
 from service.store.days import is_match_of_explanation, is_sample_of_explanation, near_capture
@@ -26,6 +37,8 @@ from service.store.tables import (
     WebhookDelivery,
 )
 
+_FLAGS_OF_RARE: Final = 500
+"""A concept with fewer flags is rare."""
 LISTED_POSITIONS: Final = 1000
 """More of one incident are counted and not listed; a capture's rows are bounded by its policy."""
 
@@ -107,10 +120,18 @@ def count_undecided(session: Session) -> list[Undecided]:
 
 def list_incidents(session: Session, wanted: Filter, after: Position | None, limit: int) -> Page[View]:
     """Return one page, newest opened first."""
-    query = _narrowed(_joined(), wanted).order_by(Incident.opened_at.desc(), Incident.id.desc())
+    model_id = None
+    if wanted.model is not None:
+        model_id = session.scalar(select(Model.id).where(Model.name == wanted.model))
+        if model_id is None:
+            return Page([], None)
+    query = _narrowed(select(Incident), wanted, model_id)
+    if wanted.concept is not None:
+        query = query.where(_has_flag(session, wanted.concept))
     if after is not None:
         query = query.where(older_than(Incident.opened_at, Incident.id, after))
-    views = _load(session, query.limit(limit + 1))
+    query = query.order_by(Incident.opened_at.desc(), Incident.id.desc())
+    views = _load(session, _of_page(query.limit(limit + 1)))
     page = views[:limit]
     last = page[-1].incident if len(views) > limit else None
     return Page(page, Position(last.opened_at, last.id) if last else None)
@@ -158,17 +179,50 @@ def _joined() -> _Query:
     )
 
 
-def _narrowed(query: _Query, wanted: Filter) -> _Query:
+def _of_page(page: Select[Incident]) -> _Query:
+    """Return the query for a page's incidents with decoder and model, looked up for these alone.
+
+    Joined before the page is cut, conditions of row-level security have PostgreSQL expect one row in all,
+    and it sorts every incident that there is.
+    """
+    incident = aliased(Incident, page.subquery())
+    return (
+        select(incident, Decoder, Model.name)
+        .join(Model, Model.id == incident.model_id)
+        .join(Decoder, Decoder.id == incident.decoder_id)
+        .options(defer(Decoder.card, raiseload=True))
+        .order_by(incident.opened_at.desc(), incident.id.desc())
+    )
+
+
+def _has_flag(session: Session, concept: str) -> ColumnElement[bool]:
+    """Return the condition that one of the incident's flags has the concept.
+
+    Of a rare concept its flags lead to their incidents. Of any other the incidents are walked, and each is
+    looked up: OFFSET keeps PostgreSQL from looking at all flags first.
+    """
+    of_concept = select(Flag.id).where(Flag.concept == concept).limit(_FLAGS_OF_RARE).subquery()
+    is_rare = (session.scalar(select(func.count()).select_from(of_concept)) or 0) < _FLAGS_OF_RARE
+    one = select(literal(1)).where(Flag.concept == concept, is_flag_of_incident()).correlate(Incident)
+    if not is_rare:
+        return one.offset(0).exists()
+    incident = aliased(Incident)
+    flags = select(Flag).where(Flag.concept == concept).limit(_FLAGS_OF_RARE).subquery()
+    flag = aliased(Flag, flags)
+    return Incident.id.in_(
+        select(incident.id).join(flag, is_flag_of_incident(flag, incident)).correlate(None)
+    )
+
+
+def _narrowed(query: Select[Incident], wanted: Filter, model_id: uuid.UUID | None) -> Select[Incident]:
     equal = (
-        (Model.name, wanted.model),
+        (Incident.model_id, model_id),
         (Incident.severity, wanted.severity),
         (Incident.state, wanted.state),
     )
     query = query.where(*(column == value for column, value in equal if value is not None))
     if wanted.request_id is not None:
         query = query.where(names.is_of_request(Incident, wanted.request_id))
-    if wanted.concept is not None:
-        query = query.where(exists().where(Flag.concept == wanted.concept, is_flag_of_incident()))
     if wanted.captured_after is not None:
         query = query.where(Incident.last_captured_at >= wanted.captured_after)
     if wanted.captured_before is not None:
@@ -176,14 +230,14 @@ def _narrowed(query: _Query, wanted: Filter) -> _Query:
     return query
 
 
-def is_flag_of_incident() -> ColumnElement[bool]:
-    """Return the condition that joins flags to their incident."""
+def is_flag_of_incident(flag: Any = Flag, incident: Any = Incident) -> ColumnElement[bool]:
+    """Return the condition that joins flags to their incident, or aliases of both."""
     return and_(
-        Flag.model_id == Incident.model_id,
-        Flag.decoder_id == Incident.decoder_id,
-        Flag.layer == Incident.layer,
-        Flag.request_id == Incident.request_id,
-        names.is_same_capture(Flag.capture_id, Incident.capture_id),
+        flag.model_id == incident.model_id,
+        flag.decoder_id == incident.decoder_id,
+        flag.layer == incident.layer,
+        flag.request_id == incident.request_id,
+        names.is_same_capture(flag.capture_id, incident.capture_id),
     )
 
 
