@@ -89,7 +89,8 @@ def list_events(
         if value is not None
     ]
     if of_incident:
-        is_wanted = select(literal(1)).join(Model, Model.id == Incident.model_id)
+        of_model = Model.id == Incident.model_id
+        is_wanted = select(literal(1)).select_from(Incident).join(Model, of_model)
         is_wanted = is_wanted.where(Incident.id == IncidentEvent.incident_id, *of_incident)
         # OFFSET has the events walked, and each incident looked up, as far as the page goes.
         events = events.where(is_wanted.correlate(IncidentEvent).offset(0).exists())
