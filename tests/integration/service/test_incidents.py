@@ -115,6 +115,25 @@ def test_a_flag_with_a_rate_makes_the_incident_calibrated(
     assert client.get(f"/v1/incidents/{incident.id}", headers=admin).json()["status"] == "calibrated"
 
 
+def test_events_are_narrowed_by_their_incidents_model_and_severity(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        first, second = seed.add_model(session, "first"), seed.add_model(session, "second")
+        one = seed.add_incident(session, seed.add_flag(session, first, severity="critical"))
+        seed.add_incident(session, seed.add_flag(session, first, request_id="b", severity="info"))
+        seed.add_incident(session, seed.add_flag(session, second, request_id="c", severity="critical"))
+
+    def found(**parameters: str) -> list[str]:
+        answer = client.get("/v1/incident-events", params=parameters, headers=admin)
+        assert answer.status_code == 200, answer.text
+        return [item["incident_id"] for item in answer.json()["items"]]
+
+    assert len(found()) == 3
+    assert len(found(model="first")) == len(found(severity="critical")) == 2
+    assert found(model="first", severity="critical") == [str(one.id)]
+
+
 def test_a_concept_of_very_many_flags_finds_its_incidents_as_one_of_few_does(
     client: TestClient, sessions: Sessions, admin: Headers
 ) -> None:
