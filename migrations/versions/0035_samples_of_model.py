@@ -2,7 +2,8 @@
 
 1. The index is built partition by partition beside who writes. A seldom model's readings were looked for
    among those of all models before.
-2. Autovacuum analyses no partitioned table as a whole. The keeper may have it done by a function of the
+2. Events of incidents are indexed by their time, and flags by their concept, which listings go by.
+3. Autovacuum analyses no partitioned table as a whole. The keeper may have it done by a function of the
    owner, and has no right to maintain anything else.
 """
 
@@ -11,7 +12,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from migrations import partitions
+from migrations import concurrent_index, partitions
 
 revision = "0035"
 down_revision = "0034"
@@ -19,6 +20,8 @@ branch_labels = None
 depends_on = None
 
 _INDEX: Final = "ix_samples_model_id_captured_at"
+_EVENTS: Final = "ix_incident_events_at_id"
+_FLAGS: Final = "ix_flags_concept_created_at_id"
 _ANALYZE: Final = """
     CREATE OR REPLACE FUNCTION {schema}.subtext_analyze_parent(parent text) RETURNS void LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
@@ -39,8 +42,12 @@ def upgrade() -> None:
     op.execute(sa.text(_ANALYZE.format(schema=schema).replace(":", r"\:")))
     op.execute("REVOKE ALL ON FUNCTION subtext_analyze_parent(text) FROM PUBLIC")
     partitions.build_index(_INDEX, "samples", "model_id", "captured_at")
+    concurrent_index.build(_EVENTS, "incident_events", "at", "id", where=None)
+    concurrent_index.build(_FLAGS, "flags", "concept", "created_at", "id", where=None)
 
 
 def downgrade() -> None:
+    concurrent_index.drop(_FLAGS, "flags")
+    concurrent_index.drop(_EVENTS, "incident_events")
     op.execute(f"DROP INDEX IF EXISTS {_INDEX}")
     op.execute("DROP FUNCTION IF EXISTS subtext_analyze_parent(text)")

@@ -265,6 +265,7 @@ class Flag(OfTenant, Base):
         ),
         # Pages follow created_at, which never changes: last_captured_at moves while a reader pages.
         Index("ix_flags_created_at_id", "created_at", "id"),
+        Index("ix_flags_concept_created_at_id", "concept", "created_at", "id"),
         Index("ix_flags_last_captured_at", "last_captured_at"),
         Index("ix_flags_request_id", "request_id"),
         Index("ix_flags_capture_id", "capture_id", postgresql_where=text("capture_id IS NOT NULL")),
@@ -378,6 +379,7 @@ class IncidentEvent(OfAssignee, OfTenant, Base):
             unique=True,
             postgresql_where=text("proposal IS NOT NULL"),
         ),
+        Index("ix_incident_events_at_id", "at", "id"),  # pages
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # UUIDv5 of incident and version

@@ -12,9 +12,11 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     DateTime,
+    FromClause,
     Row,
     Select,
     SQLColumnExpression,
+    TableValuedAlias,
     Uuid,
     case,
     cast,
@@ -189,11 +191,10 @@ def _list_by_days(session: Session, asked: _Asked, limit: int) -> list[View]:
 
     Of all days at once PostgreSQL would plan and begin a scan of each.
     """
+    if asked.wanted.concept is not None:
+        return _list_matched(session, asked, limit)  # it may be as rare as it likes
     views: list[View] = []
-    # By its matches, for a concept may be as rare as it likes.
-    list_span = _list_walked if asked.wanted.concept is None else _list_matched
-    if _is_by_sample(asked.wanted):
-        list_span = _list_sampled
+    list_span = _list_sampled if _is_by_sample(asked.wanted) else _list_walked
     for span in _spans(asked.wanted, asked.after):
         views += list_span(session, asked, span, limit - len(views))
         if len(views) == limit:
@@ -202,7 +203,7 @@ def _list_by_days(session: Session, asked: _Asked, limit: int) -> list[View]:
 
 
 def _list_walked(session: Session, asked: _Asked, span: "_Span", limit: int) -> list[View]:
-    query = _fenced(_of_sample(asked.wanted, asked.model_id), span.widened().of(Sample.captured_at))
+    query = _fenced(asked, span.widened().of(Sample.captured_at))
     query = query.where(*span.of(Explanation.captured_at), *_of_reading(asked.wanted))
     # By value: PostgreSQL does not know how many rows are of a tenant that a policy names.
     if asked.tenant is not None:
@@ -261,83 +262,138 @@ def _readings(session: Session, samples: Sequence[Sample], *wanted: ColumnElemen
     return [(one, sample, decoder, models[sample.model_id]) for one, sample, decoder in named]
 
 
-def _list_matched(session: Session, asked: _Asked, span: "_Span", limit: int) -> list[View]:
-    """Return the first of the span that matched the concept, looking into the days of some at a time."""
+def _list_matched(session: Session, asked: _Asked, limit: int) -> list[View]:
+    """Return the first that matched the concept: many matches, however far apart, are read at once."""
     newest_first = (ConceptMatch.captured_at.desc(), ConceptMatch.explanation_id.desc())
-    of_concept = select(ConceptMatch.captured_at, ConceptMatch.explanation_id).where(
-        ConceptMatch.concept == asked.wanted.concept, *span.of(ConceptMatch.captured_at)
-    )
+    of_concept = select(ConceptMatch.captured_at, ConceptMatch.explanation_id)
+    of_concept = of_concept.where(ConceptMatch.concept == asked.wanted.concept).order_by(*newest_first)
     views: list[View] = []
+    places: list[Position] = []
     after, at_once = asked.after, limit
-    while True:
-        part = of_concept
-        if after is not None:
-            part = part.where(older_than(ConceptMatch.captured_at, ConceptMatch.explanation_id, after))
-        found = [Position(*row) for row in session.execute(part.order_by(*newest_first).limit(at_once))]
-        if found:
-            views += _load(session, _at(found, asked).limit(limit - len(views)))
-        if len(found) < at_once or len(views) == limit:
-            return views
-        after = found[-1]
-        at_once = min(2 * at_once, _MATCHES_AT_MOST)
+    for span in _spans(asked.wanted, asked.after):
+        while True:
+            part = of_concept.where(*span.of(ConceptMatch.captured_at)).limit(at_once - len(places))
+            if after is not None:
+                part = part.where(older_than(ConceptMatch.captured_at, ConceptMatch.explanation_id, after))
+            places += [Position(*row) for row in session.execute(part)]
+            if len(places) < at_once:
+                break  # the span has no more
+            views += _views(session, _read_at(session, places, asked, limit - len(views)))
+            if len(views) == limit:
+                return views
+            after, places = places[-1], []
+            at_once = min(2 * at_once, _MATCHES_AT_MOST)
+    rest = _read_at(session, places, asked, limit - len(views)) if places else []
+    return views + _views(session, rest)
 
 
-def _at(places: Sequence[Position], asked: _Asked) -> _Query:
-    """Return the query for the wanted ones of the explanations at these places, newest first."""
-    times = [place.at for place in places]
-    place = (
-        func.unnest(
-            cast([place.id for place in places], ARRAY(Uuid)), cast(times, ARRAY(DateTime(timezone=True)))
-        )
-        .table_valued(column("id", Uuid), column("at", DateTime(timezone=True)), name="place")
-        .render_derived()
+def _read_at(session: Session, places: Sequence[Position], asked: _Asked, limit: int) -> list[_Reading]:
+    """Return the first wanted ones of the explanations at these places, in their order.
+
+    Only ids are read of what another model's samples are behind. Rows are looked up place by place, behind
+    OFFSET as a fence: of a list of ids PostgreSQL may rather walk whole days by an index with the id last.
+    """
+    if not places:
+        return []
+    place, found = _explanations_at(places, asked)
+    ids = select(found.c.id, found.c.sample_id, found.c.captured_at).select_from(place).join(found, true())
+    rows = session.execute(ids).all()
+    sample_of = {row.id: row.sample_id for row in rows}
+    samples = _samples_at(session, [Position(row.captured_at, row.sample_id) for row in rows], asked)
+    chosen = [one for one in places if sample_of.get(one.id) in samples][:limit]
+    if not chosen:
+        return []
+    place, found = _explanations_at(chosen, asked)
+    reading = aliased(Explanation, found)
+    query = select(reading, Decoder).select_from(place).join(found, true())
+    query = query.join(Decoder, Decoder.id == reading.decoder_id).options(
+        defer(Decoder.card, raiseload=True)
     )
-    fence = (
+    by_id = {one.id: (one, decoder) for one, decoder in session.execute(query)}
+    order = [by_id[one.id] for one in chosen]
+    return [(one, samples[one.sample_id][0], decoder, samples[one.sample_id][1]) for one, decoder in order]
+
+
+def _explanations_at(places: Sequence[Position], asked: _Asked) -> tuple[TableValuedAlias, FromClause]:
+    """Return the places as a table, and the wanted explanations as what is looked up for each of them."""
+    place = _unnested(places)
+    found = (
         select(Explanation)
         .where(
             Explanation.id == place.c.id,
             Explanation.captured_at == place.c.at,
-            Explanation.captured_at.in_(times),
+            Explanation.captured_at.in_([one.at for one in places]),
             *_of_reading(asked.wanted),
         )
         .correlate(place)
         .offset(0)
         .lateral()
     )
-    reading = aliased(Explanation, fence)
-    query = _fenced(
-        _of_sample(asked.wanted, asked.model_id), [near_any(Sample.captured_at, times)], reading, place
+    return place, found
+
+
+def _samples_at(
+    session: Session, places: Sequence[Position], asked: _Asked
+) -> dict[uuid.UUID, tuple[Sample, str]]:
+    """Return the wanted ones of the samples at these places, or near them, with their models, by id."""
+    place = _unnested(places)
+    fence = (
+        select(Sample)
+        .where(
+            Sample.id == place.c.id,
+            between(Sample.captured_at, place.c.at - REQUEST_LASTS, place.c.at + REQUEST_LASTS),
+            near_any(Sample.captured_at, [one.at for one in places]),
+        )
+        .correlate(place)
+        .offset(0)
+        .lateral()
     )
-    return query.order_by(reading.captured_at.desc(), reading.id.desc())
+    sample = aliased(Sample, fence)
+    query = select(sample, Model.name).select_from(place).join(fence, true())
+    query = query.join(Model, Model.id == sample.model_id)
+    query = query.where(*_of_sample(asked.wanted, asked.model_id, sample))
+    return {one.id: (one, model) for one, model in session.execute(query)} if places else {}
 
 
-def _fenced(
-    wanted: Sequence[ColumnElement[bool]], days: Sequence[ColumnElement[bool]], *source: Any
-) -> _Query:
+def _unnested(places: Sequence[Position]) -> TableValuedAlias:
+    """Return the places as a table, so that how many there are makes no other statement."""
+    ids = cast([place.id for place in places], ARRAY(Uuid))
+    times = cast([place.at for place in places], ARRAY(DateTime(timezone=True)))
+    columns = (column("id", Uuid), column("at", DateTime(timezone=True)))
+    return func.unnest(ids, times).table_valued(*columns, name="place").render_derived()
+
+
+def _fenced(asked: _Asked, days: Sequence[ColumnElement[bool]]) -> _Query:
     """Return the query for readings, each with its sample, decoder and model, looked up one by one.
 
     OFFSET is a fence: what is in it is looked up for each row of what is before it. Joined without one,
     conditions of row-level security have PostgreSQL expect one row in all. Then it reads every row of the
-    days and sorts them, where it could walk along the order of the page.
+    days and sorts them, where it could walk along the order of the page. What is wanted of a sample stands
+    behind the fence: in it, a sample would be looked for among all of its model's.
     """
-    reading, *places = source or (Explanation,)
     fence = (
         select(Sample, Decoder, Model.name.label("served_as"))
         .join(Model, Model.id == Sample.model_id)
-        .join(Decoder, Decoder.id == reading.decoder_id)
-        .where(is_sample_of_explanation(reading), *wanted, *days)
-        .correlate(reading)
+        .join(Decoder, Decoder.id == Explanation.decoder_id)
+        .where(is_sample_of_explanation(Explanation), *days)
+        .correlate(Explanation)
         .offset(0)
         .lateral()
     )
     sample, decoder = aliased(Sample, fence), aliased(Decoder, fence)
-    query: _Query = select(reading, sample, decoder, fence.c.served_as)
-    query = query.select_from(*places).join(reading, true()) if places else query.select_from(reading)
-    return query.join(fence, true()).options(defer(decoder.card, raiseload=True))
+    query: _Query = select(Explanation, sample, decoder, fence.c.served_as)
+    query = (
+        query.select_from(Explanation)
+        .join(fence, true())
+        .where(*_of_sample(asked.wanted, asked.model_id, sample))
+    )
+    return query.options(defer(decoder.card, raiseload=True))
 
 
-def _of_sample(wanted: Filter, model_id: uuid.UUID | None) -> list[ColumnElement[bool]]:
-    equal = ((Sample.model_id, model_id), (Sample.layer, wanted.layer))
+def _of_sample(
+    wanted: Filter, model_id: uuid.UUID | None, sample: Any = Sample
+) -> list[ColumnElement[bool]]:
+    equal = ((sample.model_id, model_id), (sample.layer, wanted.layer))
     return [column == value for column, value in equal if value is not None]
 
 

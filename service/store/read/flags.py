@@ -57,13 +57,18 @@ def list_flags(session: Session, wanted: Filter, after: Position | None, limit: 
     The order is that of ``created_at``: ``last_captured_at`` grows while a reader pages, which
     would make rows jump over it.
     """
-    query = _narrowed(_joined(), wanted).order_by(Flag.created_at.desc(), Flag.id.desc())
+    model_id = None
+    if wanted.model is not None:
+        model_id = session.scalar(select(Model.id).where(Model.name == wanted.model))
+        if model_id is None:
+            return Page([], None)
+    query = _narrowed(select(Flag), wanted, model_id).order_by(Flag.created_at.desc(), Flag.id.desc())
     has_fidelity = wanted.min_fve is not None or wanted.min_cosine is not None
     views: list[View] = []
     at_once = limit + 1
     while True:
         part = query if after is None else query.where(older_than(Flag.created_at, Flag.id, after))
-        found = [View(*row) for row in session.execute(part.limit(at_once))]
+        found = [View(*row) for row in session.execute(_of_page(part.limit(at_once)))]
         views += _faithful(session, wanted, found) if has_fidelity else found
         if len(found) < at_once or len(views) > limit:
             break
@@ -95,9 +100,25 @@ def _joined() -> _Query:
     )
 
 
-def _narrowed(query: _Query, wanted: Filter) -> _Query:
+def _of_page(page: Select[Flag]) -> _Query:
+    """Return the query for a page's flags with what they are read with, looked up for these alone.
+
+    Joined before the page is cut, conditions of row-level security have PostgreSQL expect one row in all,
+    and it sorts every flag that there is.
+    """
+    flag = aliased(Flag, page.subquery())
+    return (
+        select(flag, Decoder, Model.name)
+        .join(Model, Model.id == flag.model_id)
+        .join(Decoder, Decoder.id == flag.decoder_id)
+        .options(defer(Decoder.card, raiseload=True))
+        .order_by(flag.created_at.desc(), flag.id.desc())
+    )
+
+
+def _narrowed(query: Select[Flag], wanted: Filter, model_id: uuid.UUID | None) -> Select[Flag]:
     equal = (
-        (Model.name, wanted.model),
+        (Flag.model_id, model_id),
         (Flag.concept, wanted.concept),
         (Flag.severity, wanted.severity),
     )

@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
     tuple_,
 )
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session, aliased, defer
 
 from service.incidents.lifecycle import CLOSED, UNDECIDED, State, queue_rank
 from service.incidents.review import Identity
@@ -44,6 +44,8 @@ from service.store.tables import (
     WebhookDelivery,
 )
 
+_FLAGS_OF_RARE: Final = 500
+"""A concept with fewer flags is rare."""
 LISTED_POSITIONS: Final = 1000
 """More of one incident are counted and not listed; a capture's rows are bounded by its policy."""
 
@@ -131,10 +133,16 @@ def count_undecided(session: Session) -> list[Undecided]:
 
 def list_incidents(session: Session, wanted: Filter, after: Position | None, limit: int) -> Page[View]:
     """Return one page, newest opened first."""
-    query = _narrowed(_joined(), wanted).order_by(Incident.opened_at.desc(), Incident.id.desc())
+    query = _wanted(session, wanted)
+    if query is None:
+        return Page([], None)
     if after is not None:
         query = query.where(older_than(Incident.opened_at, Incident.id, after))
-    return _page(session, query, limit, lambda last: Position(last.opened_at, last.id))
+    query = query.order_by(Incident.opened_at.desc(), Incident.id.desc())
+    page = _of_page(
+        query.limit(limit + 1), lambda incident: (incident.opened_at.desc(), incident.id.desc())
+    )
+    return _page(session, page, limit, lambda last: Position(last.opened_at, last.id))
 
 
 def list_queue(session: Session, wanted: Filter, after: Position | None, limit: int) -> Page[View]:
@@ -142,20 +150,37 @@ def list_queue(session: Session, wanted: Filter, after: Position | None, limit: 
 
     A severity may rise: an incident that comes before the page's position meanwhile is met from the start.
     """
+    query = _wanted(session, wanted)
+    if query is None:
+        return Page([], None)
     rank = literal_column(QUEUE_RANK, Integer)
-    query = _narrowed(_joined(), wanted).order_by(rank, Incident.opened_at, Incident.id)
     if after is not None:
         behind = tuple_(literal(after.rank, Integer), after.at, after.id)
         query = query.where(tuple_(rank, Incident.opened_at, Incident.id) > behind)
+    query = query.order_by(rank, Incident.opened_at, Incident.id)
+    page = _of_page(query.limit(limit + 1), lambda incident: (rank, incident.opened_at, incident.id))
     return _page(
-        session, query, limit, lambda last: Position(last.opened_at, last.id, queue_rank(last.severity))
+        session, page, limit, lambda last: Position(last.opened_at, last.id, queue_rank(last.severity))
     )
+
+
+def _wanted(session: Session, wanted: Filter) -> Select[Incident] | None:
+    """Return the query for incidents that a filter wants; None when its model is not there."""
+    model_id = None
+    if wanted.model is not None:
+        model_id = session.scalar(select(Model.id).where(Model.name == wanted.model))
+        if model_id is None:
+            return None
+    query = _narrowed(select(Incident), wanted, model_id)
+    if wanted.concept is not None:
+        query = query.where(_has_flag(session, wanted.concept))
+    return query
 
 
 def _page(
     session: Session, query: "_Query", limit: int, where: Callable[[Incident], Position]
 ) -> Page[View]:
-    views = _load(session, query.limit(limit + 1))
+    views = _load(session, query)
     page = views[:limit]
     return Page(page, where(page[-1].incident) if len(views) > limit else None)
 
@@ -202,9 +227,44 @@ def _joined() -> _Query:
     )
 
 
-def _narrowed(query: _Query, wanted: Filter) -> _Query:
+def _of_page(page: Select[Incident], order: Callable[[Any], Sequence[ColumnElement[Any]]]) -> _Query:
+    """Return the query for a page's incidents with decoder and model, looked up for these alone.
+
+    Joined before the page is cut, conditions of row-level security have PostgreSQL expect one row in all,
+    and it sorts every incident that there is.
+    """
+    incident = aliased(Incident, page.subquery())
+    return (
+        select(incident, Decoder, Model.name)
+        .join(Model, Model.id == incident.model_id)
+        .join(Decoder, Decoder.id == incident.decoder_id)
+        .options(defer(Decoder.card, raiseload=True))
+        .order_by(*order(incident))
+    )
+
+
+def _has_flag(session: Session, concept: str) -> ColumnElement[bool]:
+    """Return the condition that one of the incident's flags has the concept.
+
+    Of a rare concept its flags lead to their incidents. Of any other the incidents are walked, and each is
+    looked up: OFFSET keeps PostgreSQL from looking at all flags first.
+    """
+    of_concept = select(Flag.id).where(Flag.concept == concept).limit(_FLAGS_OF_RARE).subquery()
+    is_rare = (session.scalar(select(func.count()).select_from(of_concept)) or 0) < _FLAGS_OF_RARE
+    one = select(literal(1)).where(Flag.concept == concept, is_flag_of_incident()).correlate(Incident)
+    if not is_rare:
+        return one.offset(0).exists()
+    incident = aliased(Incident)
+    flags = select(Flag).where(Flag.concept == concept).limit(_FLAGS_OF_RARE).subquery()
+    flag = aliased(Flag, flags)
+    return Incident.id.in_(
+        select(incident.id).join(flag, is_flag_of_incident(flag, incident)).correlate(None)
+    )
+
+
+def _narrowed(query: Select[Incident], wanted: Filter, model_id: uuid.UUID | None) -> Select[Incident]:
     equal = (
-        (Model.name, wanted.model),
+        (Incident.model_id, model_id),
         (Incident.severity, wanted.severity),
         (Incident.state, None if wanted.state == UNDECIDED else wanted.state),
     )
@@ -219,8 +279,6 @@ def _narrowed(query: _Query, wanted: Filter) -> _Query:
         query = query.where(Incident.assignee_key_id.is_(None), Incident.assignee_person.is_(None))
     if wanted.request_id is not None:
         query = query.where(names.is_of_request(Incident, wanted.request_id))
-    if wanted.concept is not None:
-        query = query.where(exists().where(Flag.concept == wanted.concept, is_flag_of_incident()))
     if wanted.captured_after is not None:
         query = query.where(Incident.last_captured_at >= wanted.captured_after)
     if wanted.captured_before is not None:
@@ -228,14 +286,14 @@ def _narrowed(query: _Query, wanted: Filter) -> _Query:
     return query
 
 
-def is_flag_of_incident() -> ColumnElement[bool]:
-    """Return the condition that joins flags to their incident."""
+def is_flag_of_incident(flag: Any = Flag, incident: Any = Incident) -> ColumnElement[bool]:
+    """Return the condition that joins flags to their incident, or aliases of both."""
     return and_(
-        Flag.model_id == Incident.model_id,
-        Flag.decoder_id == Incident.decoder_id,
-        Flag.layer == Incident.layer,
-        Flag.request_id == Incident.request_id,
-        names.is_same_capture(Flag.capture_id, Incident.capture_id),
+        flag.model_id == incident.model_id,
+        flag.decoder_id == incident.decoder_id,
+        flag.layer == incident.layer,
+        flag.request_id == incident.request_id,
+        names.is_same_capture(flag.capture_id, incident.capture_id),
     )
 
 

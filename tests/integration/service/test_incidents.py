@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.incidents.lifecycle import TRANSITIONS
@@ -15,6 +15,14 @@ from service.store.tables import Incident, IncidentEvent, WebhookMessage
 from tests.integration.service import seed
 
 Headers = dict[str, str]
+_FLAGS_MORE = """
+    INSERT INTO flags (id, model_id, decoder_id, capture_id, request_id, layer, concept, concepts_digest,
+        severity, positions_matched, positions_required, positions_verified, first_captured_at,
+        last_captured_at)
+    SELECT gen_random_uuid(), model_id, decoder_id, gen_random_uuid(), 'of no incident ' || number, layer,
+        concept, concepts_digest, severity, 3, 2, 14, first_captured_at, last_captured_at
+    FROM (SELECT * FROM flags WHERE concept = :of LIMIT 1) AS one, generate_series(1, :flags) AS number
+"""
 Sessions = sessionmaker[Session]
 Change = Callable[..., Response]
 
@@ -105,6 +113,48 @@ def test_a_flag_with_a_rate_makes_the_incident_calibrated(
         incident = seed.add_incident(session, seed.add_flag(session, audited, false_positive_rate=0.01))
 
     assert client.get(f"/v1/incidents/{incident.id}", headers=admin).json()["status"] == "calibrated"
+
+
+def test_events_are_narrowed_by_their_incidents_model_and_severity(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        first, second = seed.add_model(session, "first"), seed.add_model(session, "second")
+        one = seed.add_incident(session, seed.add_flag(session, first, severity="critical"))
+        seed.add_incident(session, seed.add_flag(session, first, request_id="b", severity="info"))
+        seed.add_incident(session, seed.add_flag(session, second, request_id="c", severity="critical"))
+
+    def found(**parameters: str) -> list[str]:
+        answer = client.get("/v1/incident-events", params=parameters, headers=admin)
+        assert answer.status_code == 200, answer.text
+        return [item["incident_id"] for item in answer.json()["items"]]
+
+    assert len(found()) == 3
+    assert len(found(model="first")) == len(found(severity="critical")) == 2
+    assert found(model="first", severity="critical") == [str(one.id)]
+
+
+def test_a_concept_of_very_many_flags_finds_its_incidents_as_one_of_few_does(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        common = [
+            seed.add_incident(session, seed.add_flag(session, audited, request_id=name, concept="common"))
+            for name in ("a", "b")
+        ]
+        rare = seed.add_incident(session, seed.add_flag(session, audited, request_id="c", concept="rare"))
+        more = text(_FLAGS_MORE)
+        session.execute(more, {"of": "common", "flags": 600})
+
+    def found(concept: str, **parameters: int) -> list[str]:
+        answer = client.get("/v1/incidents", params={"concept": concept, **parameters}, headers=admin)
+        return [item["id"] for item in answer.json()["items"]]
+
+    assert set(found("common")) == {str(one.id) for one in common}
+    assert len(found("common", limit=1)) == 1
+    assert found("rare") == [str(rare.id)]
+    assert found("none") == []
 
 
 def test_each_filter_keeps_what_it_names(client: TestClient, sessions: Sessions, admin: Headers) -> None:
