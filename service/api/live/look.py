@@ -73,7 +73,8 @@ def look(session: Session, part: Part, now: dt.datetime) -> Answer:
             since = now.replace(second=0, microsecond=0) - live.READINGS_OF_LAST
             return schemas.readings(since, live.list_readings(session, since))
         case Part.INCIDENTS:
-            return schemas.incidents(live.count_undecided(session), live.list_changed(session))
+            tested = live.count_tested(session, now - live.TESTS_OF_LAST)
+            return schemas.incidents(live.count_undecided(session), live.list_changed(session), tested)
 
 
 def _coverage(session: Session, now: dt.datetime) -> Answer:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from service.api.schemas.answer import Answer
+from service.api.schemas.answer import Answer, Ratio
 from service.api.schemas.coverage import Sums
 from service.api.schemas.explanation import Fidelity, explanation_fidelity
 from service.api.vocabulary import IncidentState
@@ -87,11 +87,23 @@ class LiveUndecided(Answer):
     )
 
 
+class LiveTested(Answer):
+    """How many requests of one model were tested for being anomalies, and how many are."""
+
+    model: str = Field(examples=["SmolLM2-135M-Instruct"])
+    windows: int = Field(description="That were closed in the last 24 hours.", examples=[12])
+    discovered: Ratio = Field(
+        description="Discoveries, of requests that were tested in these windows. A part of them is"
+        " false, on average at most the windows' false discovery rate."
+    )
+
+
 class LiveIncidents(Answer):
     """The incidents that nobody has decided on."""
 
     undecided: list[LiveUndecided] = Field(description="By model and state; empty when there is none.")
     changed: list[LiveIncident] = Field(description="At most 25 of them, last changed first.")
+    tested: list[LiveTested] = Field(description="By model; empty when no window was closed.")
 
 
 class Live(Answer):
@@ -150,9 +162,19 @@ def _reading(view: explanations.View) -> LiveReading:
     )
 
 
-def incidents(undecided: Sequence[live.Undecided], changed: Sequence[live.Changed]) -> LiveIncidents:
-    """Return the answer for these incidents."""
+def incidents(
+    undecided: Sequence[live.Undecided], changed: Sequence[live.Changed], tested: Sequence[live.Tested]
+) -> LiveIncidents:
+    """Return the answer for these incidents and tests."""
     return LiveIncidents(
         undecided=[LiveUndecided.model_validate(one) for one in undecided],
         changed=[LiveIncident.model_validate(one) for one in changed],
+        tested=[
+            LiveTested(
+                model=one.model,
+                windows=one.windows,
+                discovered=Ratio.of(one.discoveries, one.requests),
+            )
+            for one in tested
+        ],
     )

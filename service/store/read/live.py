@@ -10,12 +10,13 @@ from sqlalchemy.orm import Session
 
 from service.incidents.lifecycle import CLOSED, State
 from service.store.read import explanations
-from service.store.tables import Incident, Model
+from service.store.tables import AnomalyWindow, Decoder, Incident, Model
 
 LISTED_READINGS: Final = 25
 LISTED_INCIDENTS: Final = 25
 READINGS_OF_LAST: Final = dt.timedelta(hours=24)
 """Of a store that was given nothing since, all days would be looked into."""
+TESTS_OF_LAST: Final = dt.timedelta(hours=24)
 COVERAGE_OF_LAST: Final = dt.timedelta(minutes=15)
 _UNDECIDED: Final = tuple(state for state in State if state not in CLOSED)
 
@@ -42,6 +43,30 @@ class Changed(NamedTuple):
     version: int
     opened_at: dt.datetime
     updated_at: dt.datetime
+
+
+class Tested(NamedTuple):
+    """The requests of one model that were tested for being anomalies."""
+
+    model: str
+    windows: int
+    requests: int
+    discoveries: int
+
+
+def count_tested(session: Session, since: dt.datetime) -> list[Tested]:
+    """Return by model what was tested in windows that were closed since then."""
+    sums = (func.sum(AnomalyWindow.requests), func.sum(AnomalyWindow.discoveries))
+    query = (
+        select(Model.name, func.count(), *sums)
+        .select_from(AnomalyWindow)
+        .join(Decoder, Decoder.id == AnomalyWindow.decoder_id)
+        .join(Model, Model.id == Decoder.model_id)
+        .where(AnomalyWindow.closed_at >= since)
+        .group_by(Model.name)
+        .order_by(Model.name)
+    )
+    return [Tested(*row) for row in session.execute(query)]
 
 
 def list_readings(session: Session, since: dt.datetime) -> Sequence[explanations.View]:

@@ -101,6 +101,7 @@ def audited(sessions: Sessions) -> seed.Audited:
         seed.add_explanation(session, audited, captured_at=now(), verified=False)
         seed.add_explanation(session, audited, request_id="old", captured_at=now() - dt.timedelta(days=2))
         seed.add_incident(session, seed.add_flag(session, audited, captured_at=now()))
+        seed.add_window(session, audited, ["chat-1"], ["chat-4", "chat-5"], captured_at=now())
         minute = now().replace(second=0, microsecond=0)
         seed.add_coverage(
             session, hop="plugin", minute=minute, requests_seen=9, requests_sampled=3, rows_sampled=40
@@ -125,9 +126,12 @@ def test_one_answer_tells_places_and_counts_and_no_text(client: TestClient, admi
     assert model["minutes"][0]["sums"]["rows_decoded"]["denominator"] == 40
     assert model["settled_before"] is None
     [incident] = told["incidents"]["changed"]
-    assert (incident["state"], incident["version"]) == ("open", 1)
+    assert (incident["state"], incident["version"]) == ("open", 2)
+    assert told["incidents"]["tested"] == [
+        {"model": "tiny", "windows": 1, "discovered": {"numerator": 1, "denominator": 3, "value": 1 / 3}}
+    ]
     assert told["incidents"]["undecided"] == [
-        {"model": "tiny", "state": "open", "incidents": 1, "versions": 1}
+        {"model": "tiny", "state": "open", "incidents": 1, "versions": 2}
     ]
     assert not [word for word in (seed.SECRET_TEXT, seed.SECRET_TOKEN) if word in answer.text]
 
@@ -157,7 +161,7 @@ def test_what_happens_is_told_and_what_was_told_is_not_told_again(
         assert told.data["newest"][0]["id"] == str(new.id)
         assert len(told.data["newest"]) == 2
         with sessions.begin() as session:
-            session.execute(update(Incident).values(state="acknowledged", version=2))
+            session.execute(update(Incident).values(state="acknowledged", version=3))
         assert until(found, "incidents").data["undecided"][0]["state"] == "acknowledged"
 
     known = {"Last-Event-ID": told.id or ""}
@@ -166,7 +170,7 @@ def test_what_happens_is_told_and_what_was_told_is_not_told_again(
         while first[-1].name != "incidents":
             first.append(next(again))
         assert "readings" not in {event.name for event in first}
-        assert first[-1].data["undecided"][0]["versions"] == 2
+        assert first[-1].data["undecided"][0]["versions"] == 3
 
 
 def test_nobody_is_told_of_another_tenant_or_model(
@@ -201,7 +205,7 @@ def test_nobody_is_told_of_another_tenant_or_model(
     [reading] = next(event.data["newest"] for event in own if event.name == "readings")
     assert (reading["model"], reading["request_id"]) == ("other", "chat-3")
     assert own[0].data["models"] == []
-    assert own[2].data == {"undecided": [], "changed": []}
+    assert own[2].data == {"undecided": [], "changed": [], "tested": []}
 
 
 def test_a_stream_ends_with_its_key_and_with_its_session(
