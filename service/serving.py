@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 from types import FrameType
 
 import structlog
@@ -12,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import log
 from service.api.app import create_app
 from service.api.deps import Resources
+from service.api.live.hub import Hub
 from service.incident_metrics import IncidentMetrics
 from service.metrics import Metrics
 from service.settings import ServiceSettings
@@ -21,6 +23,19 @@ from service.watch.key_watch import KeyWatch
 from service.watch.partition_watch import PartitionWatch
 from service.watch.prevalence_watch import PrevalenceWatch, WatchPlan
 from service.webhooks.courier import Courier
+
+
+class Server(uvicorn.Server):
+    """Ends event streams before it waits for what is under way: they would never end by themselves."""
+
+    def __init__(self, config: uvicorn.Config, live: Hub) -> None:
+        super().__init__(config)
+        self._live = live
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Shut down; uvicorn calls it in its loop."""
+        self._live.close()
+        await super().shutdown(sockets)
 
 
 def serve(settings: ServiceSettings) -> int:
@@ -68,7 +83,7 @@ def serve(settings: ServiceSettings) -> int:
         grafana_url=settings.grafana_url,
     )
     structlog.get_logger(__name__).info("service_starts", host=settings.http_host, port=settings.http_port)
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             create_app(resources),
             host=settings.http_host,
@@ -79,7 +94,8 @@ def serve(settings: ServiceSettings) -> int:
             access_log=False,  # paths hold request ids; the duration metric counts requests
             server_header=False,
             timeout_graceful_shutdown=10,
-        )
+        ),
+        resources.live,
     )
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -66,6 +66,7 @@ FOLDERS = (
     ("", "service/api"),
     ("", "service/api/access"),
     ("", "service/api/http"),
+    ("", "service/api/live"),
     ("", "service/api/paging"),
     ("", "service/api/routes"),
     ("", "service/api/schemas"),

@@ -26,6 +26,8 @@ from service import auth
 from service.api.access.denials import Denial, Denials
 from service.api.caller import Asker, caller_of, check_living, find_by_secret, find_by_token
 from service.api.caller import Caller as Caller  # noqa: PLC0414  # routes know it from here
+from service.api.live.hub import Hub
+from service.api.live.look import finder
 from service.api.readiness import Finding, readiness
 from service.errors import FieldError, ProblemError, invalid_input
 from service.metrics import Metrics
@@ -82,12 +84,15 @@ class Resources:
     denials: Denials = field(default_factory=Denials)
     issuer: Issuer | None = field(init=False)
     readiness: Remembered[dict[str, Finding]] = field(init=False)
+    live: Hub = field(init=False)
+    """Whoever serves the application closes it, so that no stream keeps the process."""
 
     def __post_init__(self) -> None:
         """Look at what the engine leads to, and to whoever says who people are."""
         people = self.plan.people
         object.__setattr__(self, "issuer", None if people is None else Issuer(people.client))
         object.__setattr__(self, "readiness", readiness(self.engine))
+        object.__setattr__(self, "live", Hub(finder(self.sessions)))
 
 
 def resources(request: Request) -> Resources:

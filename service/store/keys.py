@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
@@ -54,6 +54,13 @@ def list_keys(session: Session) -> list[ApiKey]:
 def get_key_by_id(session: Session, identity: uuid.UUID) -> ApiKey | None:
     """Return the key with this id, whatever its state."""
     return session.get(ApiKey, identity)
+
+
+def list_by_ids(session: Session, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, ApiKey]:
+    """Return the keys with these ids by id, whatever their state; without a query where there are none."""
+    if not ids:
+        return {}
+    return {key.id: key for key in session.scalars(select(ApiKey).where(ApiKey.id.in_(ids)))}
 
 
 def limit_key(session: Session, identity: uuid.UUID, until: dt.datetime) -> None:

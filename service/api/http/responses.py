@@ -12,6 +12,7 @@ _MEANING: Final = {
     HTTPStatus.NOT_FOUND: "Not stored. Never evidence that there was nothing to find.",
     HTTPStatus.CONFLICT: "What is asked for does not fit the state; `code` says which.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "A parameter is wrong, unknown, repeated, or the cursor does not fit.",
+    HTTPStatus.TOO_MANY_REQUESTS: "As many of these are under way as may be; `detail` says of whom.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The database is away, busy, took too long, or is not migrated; or the "
     "access log cannot be written, and text would have been shown.",
 }

@@ -312,6 +312,11 @@ def _digest(view: explanations.View, version_id: int | None) -> str | None:
     return None if version_id is None else view.digests.get(version_id)
 
 
+def explanation_fidelity(view: explanations.View) -> Fidelity:
+    """Return the fidelity of one reading, for an answer that does not show the reading itself."""
+    return _fidelity(view.explanation, view.decoder)
+
+
 def _fidelity(row: ExplanationRow, decoder: DecoderRow) -> Fidelity:
     return Fidelity(
         cosine=row.cosine,

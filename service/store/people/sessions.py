@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import or_, select, update
@@ -47,6 +47,13 @@ def get_session(session: Session, token_sha256: bytes) -> LoginSession | None:
     A transaction with a reader's rights meets it after `scope.look_for_session` alone.
     """
     return session.scalar(select(LoginSession).where(LoginSession.token_sha256 == token_sha256))
+
+
+def list_by_ids(session: Session, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, LoginSession]:
+    """Return the sessions with these ids by id, whatever their state; no query where there are none."""
+    if not ids:
+        return {}
+    return {one.id: one for one in session.scalars(select(LoginSession).where(LoginSession.id.in_(ids)))}
 
 
 def list_sessions(session: Session, *, living_at: dt.datetime | None = None) -> list[LoginSession]:

@@ -142,6 +142,7 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/retention/certificates/{certificate_id}": "get_deletion_certificate",
         "/v1/retention/versions": "list_retention_versions",
         "/v1/retention/versions/{version_id}/decision": "decide_on_retention",
+        "/v1/live": "get_live",
         "/v1/legal-holds": "list_legal_holds, place_legal_hold",
         "/v1/legal-holds/{hold_id}/lift": "lift_legal_hold",
         "/auth/session": "get_session",

@@ -1,10 +1,70 @@
+/** What the audit sees now and saw in the last day: every figure with its denominator or interval. */
+import { useQuery } from "@tanstack/react-query";
+import { api, take } from "@/api/client";
+import { useScope } from "@/app/session";
+import { FlowTable } from "@/ui/flow-table";
+import { useLive } from "@/ui/live";
 import { Page } from "@/ui/page";
-import { Absent } from "@/ui/states";
+import { NeedsScope } from "@/ui/scoped";
+import { Empty, Failed, Loading } from "@/ui/states";
+import { Untrusted } from "@/ui/untrusted";
+import { DecoderHealth } from "./decoder-health";
+import { AnomalyRate, LiveIncidents, LiveNow, LiveReadings, LiveStatusLine } from "./live-panels";
+import { Prevalence } from "./prevalence";
+import { lastDay } from "./range";
+import { CanaryRecall } from "./recall";
+
+const REFRESH_MS = 60_000;
 
 export default function OverviewPage() {
+  const hasCoverage = useScope("coverage:read");
+  const live = useLive(hasCoverage);
+  const statement = useQuery({
+    queryKey: ["overview", "statement"],
+    queryFn: ({ signal }) =>
+      take(api.GET("/v1/coverage/statement", { params: { query: lastDay(Date.now()) }, signal })),
+    enabled: hasCoverage,
+    refetchInterval: REFRESH_MS,
+    staleTime: REFRESH_MS / 2,
+  });
+  const models = statement.data?.models ?? [];
+
   return (
-    <Page title="Overview">
-      <Absent what="This page" why="It is not part of this build." />
+    <Page title="Overview" actions={hasCoverage ? <LiveStatusLine live={live} /> : null}>
+      {hasCoverage ? (
+        <>
+          <LiveNow live={live} />
+          <section className="panel" aria-labelledby="flow">
+            <h2 id="flow">Last 24 hours</h2>
+            {statement.isPending && <Loading what="the last day" />}
+            {statement.error && <Failed error={statement.error} retry={() => void statement.refetch()} />}
+            {statement.data && models.length === 0 && (
+              <Empty>No model has been audited: nothing was counted and nothing was read.</Empty>
+            )}
+            {models.map((model) => (
+              <div key={model.model}>
+                <h3>
+                  <Untrusted text={model.model} limit={120} />
+                </h3>
+                <FlowTable
+                  sums={model.totals}
+                  caption={`Of ${model.minutes.total} minutes: ${model.minutes.with_traffic} with traffic, ${model.minutes.no_traffic} without, and of ${model.minutes.nobody_reported} nobody reported.`}
+                />
+              </div>
+            ))}
+          </section>
+        </>
+      ) : (
+        <NeedsScope what="Traffic, live figures and canary recall" scope="coverage:read" />
+      )}
+      <div className="grid">
+        <Prevalence models={models.map((model) => model.model)} isKnown={statement.isSuccess} />
+        <AnomalyRate live={live} />
+        <CanaryRecall models={models} isKnown={statement.isSuccess} />
+        <DecoderHealth live={live} />
+      </div>
+      <LiveIncidents live={live} />
+      <LiveReadings live={live} />
     </Page>
   );
 }

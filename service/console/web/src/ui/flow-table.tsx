@@ -1,0 +1,49 @@
+import type { Schemas } from "@/api/client";
+import { flow } from "@/ui/flow";
+import { whole } from "@/ui/numbers";
+import { place } from "@/ui/scale";
+import { Scroll } from "@/ui/scroll";
+import { Share } from "@/ui/share";
+import "@/ui/figures.css";
+
+/** Traffic seen, sampled, decoded and lost, with bars that repeat the shares. */
+export function FlowTable({ sums, caption }: { sums: Schemas["Sums"]; caption: string }) {
+  return (
+    <Scroll label="What became of traffic">
+      <table>
+        <caption>{caption}</caption>
+        <thead>
+          <tr>
+            <th scope="col">What became of it</th>
+            <th scope="col">How many</th>
+            <td aria-hidden="true" />
+          </tr>
+        </thead>
+        <tbody>
+          {flow(sums).map((stage) => (
+            <tr key={stage.name}>
+              <th scope="row">
+                {stage.name}
+                {stage.note && <span className="quiet"> ({stage.note})</span>}
+              </th>
+              <td className="number">
+                {stage.of === null || stage.count < 0 ? (
+                  whole(stage.count)
+                ) : (
+                  <Share count={stage.count} of={stage.of} {...(stage.what ? { what: stage.what } : {})} />
+                )}
+              </td>
+              <td aria-hidden="true">
+                {stage.of !== null && stage.of > 0 && (
+                  <span className={stage.isLoss ? "bar bar-lost" : "bar"}>
+                    <span style={{ width: `${place(stage.count, [0, stage.of]) * 100}%` }} />
+                  </span>
+                )}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </Scroll>
+  );
+}

@@ -1,0 +1,26 @@
+import { expect, it } from "vitest";
+import { flow } from "./flow";
+
+const SUMS = {
+  requests_sampled: { numerator: 3, denominator: 9, value: 1 / 3 },
+  rows_decoded: { numerator: 30, denominator: 40, value: 0.75 },
+  rows_thinned: 4,
+  rows_duplicate: 1,
+  rows_dropped: 2,
+  rows_dead_lettered: 1,
+  rows_unsettled: 2,
+};
+
+it("every count has its denominator, or is one", () => {
+  const stages = flow(SUMS);
+  const totals = stages.filter((stage) => stage.of === null).map((stage) => stage.count);
+
+  expect(totals).toEqual([9, 40]);
+  for (const stage of stages) expect(stage.of === null || totals.includes(stage.of)).toBe(true);
+});
+
+it("the outcomes of sampled activations add up to them", () => {
+  const outcomes = flow(SUMS).filter((stage) => stage.what === "activations");
+
+  expect(outcomes.reduce((sum, stage) => sum + stage.count, 0)).toBe(40);
+});
