@@ -73,6 +73,10 @@ setup: $(VENV)/.runtime  ## Create .venv and install what runs
 .PHONY: setup-dev
 setup-dev: $(VENV)/.dev  ## The same, with the tools for check and test
 
+.PHONY: console
+console: setup-dev  ## Build the console's page into service/console/dist, after a change to it
+	@$(BIN)/python -m deploy.checks.console --write
+
 .PHONY: clean
 clean:  ## Remove .venv, caches and the demo's state (.subtext)
 	rm -rf $(VENV) .subtext .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -58,6 +58,7 @@ FOLDERS = (
     ("", "service/incidents"),
     ("", "service/prevalence"),
     ("", "service/report"),
+    ("", "service/console"),
     ("", "service/webhooks"),
     ("", "service/sign_in"),
     ("", "service/watch"),
