@@ -299,9 +299,10 @@ def test_readings_of_anomalous_states_are_found_without_text(
         seed.add_explanation(session, audited, position=1, anomaly_p_value=0.4)
         seed.add_explanation(session, audited, position=2, anomaly_score=None)
 
-    answer = client.get(
-        "/v1/explanations", params={"max_anomaly_p": 0.01}, headers=headers_for("explanations:read")
-    ).json()
+    reader = headers_for("explanations:read")
+    for also in ({}, {"model": "tiny"}, {"layer": 20}, {"request": "chat-1"}):
+        parameters = {"max_anomaly_p": 0.01, **also}
+        answer = client.get("/v1/explanations", params=parameters, headers=reader).json()
 
-    assert [item["id"] for item in answer["items"]] == [str(strange.id)]
-    assert answer["search"] is None
+        assert [item["id"] for item in answer["items"]] == [str(strange.id)]
+        assert answer["search"] is None
