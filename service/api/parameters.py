@@ -10,11 +10,13 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from service.api.paging.cursor import MAX_LENGTH as CURSOR_LENGTH
+from service.store.tables import MAX_INDEXED_P_VALUE
 
 # An id has any length, but a URL has not: a longer one is looked up as answers show it.
 MAX_REQUEST_ID_LENGTH: Final = 16_384
 MAX_NAME_LENGTH: Final = 512
 MAX_NOTE_LENGTH: Final = 2000
+MAX_WORDS_LENGTH: Final = 200
 MAX_LIMIT: Final = 200
 _MAX_LAYER: Final = 10_000
 # PostgreSQL cannot store NUL, and no name of ours holds any other control character.
@@ -89,6 +91,8 @@ SubjectKey = Annotated[
         examples=["5aedc0a1f3ff2a4e6a1e0f6c7d1f9b22"],
     ),
 ]
+Words = Annotated[str, Field(min_length=1, max_length=MAX_WORDS_LENGTH, pattern=PRINTABLE)]
+PValue = Annotated[float, Field(gt=0.0, le=MAX_INDEXED_P_VALUE, allow_inf_nan=False)]
 Fidelity = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
 Layer = Annotated[int, Field(ge=0, le=_MAX_LAYER)]
 Cursor = Annotated[str, Field(min_length=1, max_length=CURSOR_LENGTH)]

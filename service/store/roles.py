@@ -263,6 +263,10 @@ KEEPER_FUNCTIONS: Final = (
     "subtext_analyze_parent(text)",
 )
 """What it may do with the owner's rights: make a day, drop one that is over, analyse the whole."""
+READER_FUNCTIONS: Final = (
+    "subtext_find_words(text, timestamptz, timestamptz, timestamptz, uuid, integer)",
+)
+"""What it may ask with the owner's rights: where words are in explanations of its transaction's tenant."""
 _CLOSE: Final = "subtext_close_partition(regclass)"
 
 _OPTIONAL: Final = {SEQUENCER: SEQUENCER_GRANTS, KEEPER: KEEPER_GRANTS}
@@ -373,6 +377,7 @@ def _apply(connection: Connection) -> None:
     owners = tables | _partitions(connection)
     _move_tables(connection, schema, {table: owner for table, owner in owners.items() if owner != OWNER})
     _keep_partitions_closed(connection, keeper=KEEPER if KEEPER in roles else None)
+    _let_words_be_found(connection)
     columns = _columns(connection)
     granted = {**GRANTS, **_OPTIONAL}
     for role in roles[1:]:
@@ -489,6 +494,16 @@ def _keep_partitions_closed(connection: Connection, keeper: str | None) -> None:
         WHERE parent.relkind = 'p' AND parent.relnamespace = current_schema()::regnamespace AND {_IS_OPEN}
     """  # noqa: S608
     connection.execute(text(granted_or_open))
+
+
+def _let_words_be_found(connection: Connection) -> None:
+    """Let the reader ask by functions of the owner for what row-level security keeps from indexes."""
+    for function in READER_FUNCTIONS:
+        there = connection.execute(text("SELECT to_regprocedure(:name) IS NOT NULL"), {"name": function})
+        if there.scalar_one():  # else the database is at an older version
+            connection.execute(text(f"ALTER FUNCTION {function} OWNER TO {OWNER}"))
+            connection.execute(text(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"))
+            connection.execute(text(f"GRANT EXECUTE ON FUNCTION {function} TO {READER}"))
 
 
 def _create(connection: Connection, role: str) -> None:

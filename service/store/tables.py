@@ -33,6 +33,11 @@ from subtext_sidecar.contract.counters import Hop, WorkerCounter
 
 BY_DAY: Final = {"postgresql_partition_by": "RANGE (captured_at)"}
 """Of a table that grows with traffic: a partition a day, see `service.store.partitions`."""
+MAX_INDEXED_P_VALUE: Final = 0.05
+"""Readings of states as strange as that are found without reading all of them."""
+SEARCHED_CHARACTERS: Final = 16_384
+"""Of a text, from its beginning: PostgreSQL refuses a row whose words take over 1 MB."""
+INDEXED_WORDS: Final = f"to_tsvector('simple'::regconfig, \"left\"(text, {SEARCHED_CHARACTERS}))"
 
 
 class Model(Base):
@@ -167,6 +172,15 @@ class Explanation(OfTenant, Base):
         Index("ix_explanations_captured_at_id", "captured_at", "id"),  # of workers, for all tenants
         Index("ix_explanations_tenant_id_captured_at_id", "tenant_id", "captured_at", "id"),
         Index("ix_explanations_decoder_id_captured_at_id", "decoder_id", "captured_at", "id"),
+        Index("ix_explanations_words", text(INDEXED_WORDS), postgresql_using="gin"),
+        Index(
+            "ix_explanations_anomalous",
+            "tenant_id",
+            "captured_at",
+            "id",
+            "anomaly_p_value",
+            postgresql_where=text(f"anomaly_p_value <= {MAX_INDEXED_P_VALUE}"),
+        ),
         BY_DAY,
     )
 

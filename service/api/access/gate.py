@@ -6,6 +6,7 @@ The entry of a read is committed before its answer is sent: when it cannot be wr
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -14,9 +15,18 @@ from fastapi import Depends, Header, Request
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from service.api.access.disclosure import Disclosure, Withholding, capture_of
-from service.api.access.purpose import DESCRIPTION, HEADER, PATTERN, PurposeError, StatedPurpose, parse
+from service.api.access.purpose import (
+    CODES,
+    DESCRIPTION,
+    HEADER,
+    PATTERN,
+    PurposeError,
+    StatedPurpose,
+    parse,
+)
 from service.api.deps import Caller, Held, Resources, operation_of, require, writing
 from service.api.parameters import Absent
+from service.auth import Scope
 from service.errors import FieldError, ProblemError, invalid_input
 from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
@@ -51,11 +61,17 @@ class Gate:
     purpose: StatedPurpose | None
 
     def disclose(
-        self, caller: Caller, views: Sequence[explanations.View], samples: Iterable[Sample] = ()
+        self,
+        caller: Caller,
+        views: Sequence[explanations.View],
+        samples: Iterable[Sample] = (),
+        searched: str | None = None,
     ) -> Disclosure:
         """Return what an answer with these explanations and samples may show, and log that it is read.
 
-        Raises the 503 when it cannot be logged. An answer without anything to show makes no entry.
+        Raises the 503 when it cannot be logged. An answer without anything to show makes no entry, but
+        where texts were ``searched`` for words: that none has them says something of each. The entry then
+        has the words' digest, which tells who knows them that it was these: they may be a name.
         """
         if not caller.may_read_text:
             return Disclosure(withholding=Withholding.MISSING_SCOPE)
@@ -64,9 +80,10 @@ class Gate:
         ids = [view.explanation.id for view in views]
         shown = [*(view.sample for view in views), *samples]
         captures = list(dict.fromkeys(map(capture_of, shown)))
-        if captures:
+        if captures or searched is not None:
             subjects = Subjects(kind=SubjectKind.EXPLANATION, ids=ids, captures=captures)
-            self.record(caller, self.entry(caller, Action.READ_TEXT, subjects))
+            details = {} if searched is None else {"words_sha256": sha256(searched.encode()).hexdigest()}
+            self.record(caller, self.entry(caller, Action.READ_TEXT, subjects, details))
             self.held.metrics.observe_text_read(self.purpose.code)
         return Disclosure(explanations=frozenset(ids), captures=frozenset(captures), withholding=None)
 
@@ -92,6 +109,16 @@ class Gate:
     def require(self, caller: Caller, scopes: Sequence[str]) -> None:
         """Raise the 403, and enter it, unless the caller has these scopes beside the operation's own."""
         require(self.held, self.operation, caller, scopes)
+
+    def require_text(self, caller: Caller, what: str) -> None:
+        """Raise the 403 or the 422 unless the caller may read text and says what for."""
+        self.require(caller, [Scope.EXPLANATIONS_READ_TEXT])
+        if self.purpose is None:
+            message = (
+                f"{what} reads texts, so it needs a purpose: write CODE or CODE; note, with one of {CODES}"
+            )
+            wrong = FieldError(location="header", field=HEADER, code="purpose_required", message=message)
+            raise invalid_input([wrong])
 
     def record(self, caller: Caller, entry: Entry) -> None:
         """Commit the entry of a read, alone; raises the 503 when it cannot be written."""

@@ -9,8 +9,10 @@ from pydantic import Field
 from service.api.access.disclosure import HOW_TO_READ, Disclosure
 from service.api.schemas.answer import Answer
 from service.api.vocabulary import Withholding
+from service.highlights import MOST_RANGES, ranges_of, words_of
 from service.store.base import values_of
-from service.store.read import explanations
+from service.store.read import explanations, words
+from service.store.tables import SEARCHED_CHARACTERS
 from service.store.tables import Decoder as DecoderRow
 from service.store.tables import Explanation as ExplanationRow
 from service.store.tables import Sample as SampleRow
@@ -264,11 +266,48 @@ class Explanation(SampleFields):
     matches: list[ConceptMatch] = Field(description="Concepts that the text matched, by name.")
 
 
+class Highlight(Answer):
+    """Where a word that was looked for stands in a text."""
+
+    start: int = Field(description="Of its first character, a Unicode code point; 0 is the first.", ge=0)
+    end: int = Field(description="Behind its last character.", ge=1)
+
+
+class Highlights(Answer):
+    """Of one explanation."""
+
+    explanation_id: uuid.UUID
+    ranges: list[Highlight] = Field(
+        description=f"In order, without overlaps, {MOST_RANGES} at most. PostgreSQL decides what is found; "
+        "a word that it cuts out of a text in a way of its own is found and not marked."
+    )
+
+
+class Search(Answer):
+    """What of the period was searched for the words: nothing is said of the rest."""
+
+    searched_since: dt.datetime | None = Field(
+        description="Explanations captured since are searched, up to where this page begins; null where a "
+        "request was given without a time, and all of it is searched."
+    )
+    complete: bool = Field(
+        description="False where more of the period is left to search: follow `next_cursor`, also of a "
+        "page without items."
+    )
+    searched_characters: int = Field(
+        description="Of each text, from its beginning.", examples=[SEARCHED_CHARACTERS]
+    )
+    highlights: list[Highlights] = Field(description="Of the page's items, in their order.")
+
+
 class ExplanationPage(Answer):
     """One page of explanations, newest capture first."""
 
     items: list[Explanation]
     next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
+    search: Search | None = Field(
+        default=None, description="With `q`, what was searched; null where no words were given."
+    )
 
 
 def sample_fields(row: SampleRow, model: str, disclosure: Disclosure) -> SampleFields:
@@ -278,6 +317,27 @@ def sample_fields(row: SampleRow, model: str, disclosure: Disclosure) -> SampleF
     tokens = {} if is_shown else dict.fromkeys(("token_id", "token_text"))
     beside = {"model": model, "text_withheld": not is_shown, "withheld": _withheld(disclosure)}
     return SampleFields.model_validate(values_of(row) | tokens | beside)
+
+
+def search(found: words.Found, disclosure: Disclosure) -> Search:
+    """Return what was searched, with the places of words in texts that the disclosure shows."""
+    looked_for = words_of(found.query)
+    return Search(
+        searched_since=found.since,
+        complete=found.is_complete,
+        searched_characters=SEARCHED_CHARACTERS,
+        highlights=[
+            Highlights(
+                explanation_id=view.explanation.id,
+                ranges=[
+                    Highlight(start=one.start, end=one.end)
+                    for one in ranges_of(view.explanation.text[:SEARCHED_CHARACTERS], looked_for)
+                ],
+            )
+            for view in found.page.items
+            if disclosure.shows_text(view.explanation.id)
+        ],
+    )
 
 
 def _withheld(disclosure: Disclosure) -> WithheldText | None:

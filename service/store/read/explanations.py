@@ -23,6 +23,7 @@ from sqlalchemy import (
     column,
     exists,
     func,
+    literal_column,
     select,
     true,
 )
@@ -42,7 +43,15 @@ from service.store.days import (
 from service.store.identity import capture_key
 from service.store.read import names
 from service.store.read.page import Page, Position, older_than
-from service.store.tables import ConceptMatch, Decoder, Explanation, Model, RequestName, Sample
+from service.store.tables import (
+    SEARCHED_CHARACTERS,
+    ConceptMatch,
+    Decoder,
+    Explanation,
+    Model,
+    RequestName,
+    Sample,
+)
 from service.store.tenants import scope
 
 _CAPTURES_AT_FIRST: Final = 16
@@ -66,6 +75,8 @@ class Filter:
     layer: int | None = None
     concept: str | None = None  # explanations that matched it, verified or not
     verified: bool | None = None
+    max_anomaly_p: float | None = None  # anomaly p-values up to this, inclusive; no reading without one
+    words: str | None = None  # as websearch_to_tsquery takes them; `read.words` lists by them
     captured_after: dt.datetime | None = None  # inclusive
     captured_before: dt.datetime | None = None  # exclusive
 
@@ -88,13 +99,10 @@ def list_explanations(session: Session, wanted: Filter, after: Position | None, 
     Of one request id that is by its captures, each capture's own newest first within it: what a page costs
     is then bounded by what it lists, and not by how much clients have stored under the id.
     """
-    model_id = None
-    if wanted.model is not None:
-        model_id = session.scalar(select(Model.id).where(Model.name == wanted.model))
-        if model_id is None:  # else all explanations would be read to find none
-            return Page([], None)
-    if wanted.layer is not None and not _is_read(session, wanted.layer):
+    known = look_up(session, wanted)
+    if known is None:
         return Page([], None)
+    model_id = known.model_id
     if wanted.request_id is not None:
         query = _joined().where(*_of_sample(wanted, model_id), *_of_reading(wanted))
         views = _list_of_request(session, query, wanted, after, limit + 1)
@@ -104,6 +112,32 @@ def list_explanations(session: Session, wanted: Filter, after: Position | None, 
     page = views[:limit]
     last = page[-1] if len(views) > limit else None
     return Page(page, _position(last, wanted) if last else None)
+
+
+class Known(NamedTuple):
+    """What a filter's names stand for."""
+
+    model_id: uuid.UUID | None
+
+
+def look_up(session: Session, wanted: Filter) -> Known | None:
+    """Return what the names stand for, None when nothing has them: else all would be read to find none."""
+    model_id = None
+    if wanted.model is not None:
+        model_id = session.scalar(select(Model.id).where(Model.name == wanted.model))
+        if model_id is None:
+            return None
+    if wanted.layer is not None and not _is_read(session, wanted.layer):
+        return None
+    return Known(model_id)
+
+
+def list_at(
+    session: Session, places: Sequence[Position], wanted: Filter, known: Known, limit: int
+) -> list[View]:
+    """Return the first of the explanations at these places that are wanted, newest first."""
+    asked = _Asked(wanted, known.model_id, None, None)
+    return _load(session, _at(places, asked).limit(limit)) if places else []
 
 
 def get_explanation(session: Session, identity: uuid.UUID) -> View | None:
@@ -142,8 +176,10 @@ def _is_by_sample(wanted: Filter) -> bool:
     """Tell whether the listing walks the samples of its model, whatever is stored of other models.
 
     Explanations name no model. Their times are their samples', but for rows of before there were days.
+    Readings of anomalous states have an index of their own, and are fewer than a model's.
     """
-    return wanted.model is not None and wanted.request_id is None and wanted.concept is None
+    names_other = wanted.request_id is not None or wanted.concept is not None
+    return wanted.model is not None and not names_other and wanted.max_anomaly_p is None
 
 
 def _is_read(session: Session, layer: int) -> bool:
@@ -401,11 +437,21 @@ def _of_reading(wanted: Filter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.verified is not None:
         conditions.append(Explanation.verified == wanted.verified)
+    if wanted.max_anomaly_p is not None:
+        conditions.append(Explanation.anomaly_p_value <= wanted.max_anomaly_p)
+    if wanted.words is not None:
+        conditions.append(_has_words(wanted.words))
     if wanted.captured_after is not None:
         conditions.append(Explanation.captured_at >= wanted.captured_after)
     if wanted.captured_before is not None:
         conditions.append(Explanation.captured_at < wanted.captured_before)
     return conditions
+
+
+def _has_words(words: str) -> ColumnElement[bool]:
+    simple: ColumnElement[str] = literal_column("'simple'::regconfig")
+    found_in = func.to_tsvector(simple, func.left(Explanation.text, SEARCHED_CHARACTERS))
+    return found_in.bool_op("@@")(func.websearch_to_tsquery(simple, words))
 
 
 class _Span(NamedTuple):
