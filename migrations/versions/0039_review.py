@@ -11,7 +11,7 @@ from alembic import op
 from migrations import concurrent_index
 
 revision = "0039"
-down_revision = "0036"
+down_revision = "0037"
 branch_labels = None
 depends_on = None
 
