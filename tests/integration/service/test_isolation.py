@@ -276,6 +276,7 @@ QUERIES: Mapping[str, Mapping[str, str]] = {
     "get_coverage": {"from": "2026-11-23T05:00:00Z", "to": "2026-11-23T05:02:00Z"},
     "get_coverage_statement": DAY,
     "get_triage": DAY,
+    "list_concepts": DAY,
     "list_detectors": DAY,
     "get_log_proof": {"explanation_id": "{explanation_id}"},
 }
@@ -307,6 +308,7 @@ BODIES: Mapping[str, Any] = {
     "lift_legal_hold": {"reason": "over"},
     "create_export": {"kinds": ["flags"], **DAY},
     "look_up_subject": {"subject_id": "somebody"},
+    "dry_run_policy": {"model": "tiny", "policy": {}, **DAY},
     "ask_for_erasure": {"scope": "capture", "identifier": str(uuid.UUID(int=1))},
 }
 

@@ -65,6 +65,8 @@ CALLS = {
     "list_configuration_changes": Call(),
     "get_configuration_comparison": Call("/v1/configuration/comparison?model=tiny&at=2026-11-23T05:00:00Z"),
     "get_configuration_version": Call(f"/v1/configuration/versions/{RUNS.digest}"),
+    "list_concepts": Call(),
+    "dry_run_policy": Call(body={"model": "tiny", "policy": {}, **PERIOD}),
     "get_prevalence": Call(f"/v1/prevalence?model=tiny&concept=deception&{RANGE}"),
     "list_models": Call(),
     "list_decoders": Call(),
@@ -91,7 +93,7 @@ SHOWING_TEXT = {
     "get_incident",
     "get_subject",
 }
-READING_BY_BODY = {"look_up_subject"}
+READING_BY_BODY = {"look_up_subject", "dry_run_policy"}
 NEEDING_PURPOSE = {"ask_for_erasure"}
 
 
