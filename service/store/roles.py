@@ -134,6 +134,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "configuration_contents": ["SELECT"],
         "configuration_periods": ["SELECT"],
         # Keys are made, rotated and revoked by an owner: whoever takes the service over must not make one.
+        # READER_FUNCTIONS make one for whoever shows the secret of a key that may, and revoke one.
         "api_keys": ["SELECT", "UPDATE (last_used_at)"],
         # Without a time, an order or a login of its own choice: the database says those.
         "access_log": [
@@ -249,6 +250,11 @@ KEEPER_GRANTS: Final[Mapping[str, Sequence[str]]] = {
 
 KEEPER_FUNCTIONS: Final = ("subtext_make_day(date)", "subtext_drop_partitions(text)")
 """What it may do with the owner's rights: make a day ahead, and drop one that is over."""
+READER_FUNCTIONS: Final = (
+    "subtext_make_key(text, uuid, text, bytea, text[], text, text[], timestamptz)",
+    "subtext_revoke_key(uuid)",
+)
+"""What the service may do with the owner's rights: see migration 0040."""
 _CLOSE: Final = "subtext_close_partition(regclass)"
 
 _OPTIONAL: Final = {SEQUENCER: SEQUENCER_GRANTS, KEEPER: KEEPER_GRANTS}
@@ -359,6 +365,7 @@ def _apply(connection: Connection) -> None:
     owners = tables | _partitions(connection)
     _move_tables(connection, schema, {table: owner for table, owner in owners.items() if owner != OWNER})
     _keep_partitions_closed(connection, keeper=KEEPER if KEEPER in roles else None)
+    _let_reader_call(connection)
     columns = _columns(connection)
     granted = {**GRANTS, **_OPTIONAL}
     for role in roles[1:]:
@@ -470,6 +477,16 @@ def _keep_partitions_closed(connection: Connection, keeper: str | None) -> None:
         WHERE parent.relkind = 'p' AND parent.relnamespace = current_schema()::regnamespace AND {_IS_OPEN}
     """  # noqa: S608
     connection.execute(text(granted_or_open))
+
+
+def _let_reader_call(connection: Connection) -> None:
+    """Let the service, and nobody else, call what works with the owner's rights for it."""
+    for function in READER_FUNCTIONS:
+        there = connection.execute(text("SELECT to_regprocedure(:name) IS NOT NULL"), {"name": function})
+        if there.scalar_one():  # else the database is at an older version
+            connection.execute(text(f"ALTER FUNCTION {function} OWNER TO {OWNER}"))
+            connection.execute(text(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"))
+            connection.execute(text(f"GRANT EXECUTE ON FUNCTION {function} TO {READER}"))
 
 
 def _create(connection: Connection, role: str) -> None:

@@ -14,8 +14,16 @@ from fastapi import Depends, Header, Request
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from service.api.access.disclosure import Disclosure, Withholding, capture_of
-from service.api.access.purpose import DESCRIPTION, HEADER, PATTERN, PurposeError, StatedPurpose, parse
-from service.api.deps import Caller, Held, Resources, operation_of, require, writing
+from service.api.access.purpose import (
+    CODES,
+    DESCRIPTION,
+    HEADER,
+    PATTERN,
+    PurposeError,
+    StatedPurpose,
+    parse,
+)
+from service.api.deps import Caller, Held, Resources, enter_denial, operation_of, require, writing
 from service.api.parameters import Absent
 from service.errors import FieldError, ProblemError, invalid_input
 from service.store.access.tables import Action, SubjectKind
@@ -92,6 +100,18 @@ class Gate:
     def require(self, caller: Caller, scopes: Sequence[str]) -> None:
         """Raise the 403, and enter it, unless the caller has these scopes beside the operation's own."""
         require(self.held, self.operation, caller, scopes)
+
+    def refuse(self, caller: Caller, code: str, detail: str) -> ProblemError:
+        """Enter that the caller may not do this, and return the 403 that says why."""
+        enter_denial(self.held, self.operation, caller)
+        return ProblemError(HTTPStatus.FORBIDDEN, code, detail)
+
+    def check_purpose(self, why: str) -> None:
+        """Raise the 422 unless the caller states what it does this for; ``why`` says what needs one."""
+        if self.purpose is None:
+            message = f"{why}: write CODE or CODE; note with one of {CODES}"
+            wrong = FieldError(location="header", field=HEADER, code="purpose_required", message=message)
+            raise invalid_input([wrong])
 
     def record(self, caller: Caller, entry: Entry) -> None:
         """Commit the entry of a read, alone; raises the 503 when it cannot be written."""

@@ -128,6 +128,8 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/decoders": "list_decoders",
         "/v1/access-log": "list_access_log",
         "/v1/access-rights": "list_access_rights",
+        "/v1/keys": "list_keys, make_key",
+        "/v1/keys/{key_id}/revoke": "revoke_key",
         "/v1/exports": "create_export, list_exports",
         "/v1/exports/{export_id}": "get_export",
         "/v1/exports/{export_id}/download": "download_export",
