@@ -60,6 +60,7 @@ FOLDERS = (
     ("", "service/policy"),
     ("", "service/prevalence"),
     ("", "service/report"),
+    ("", "service/console"),
     ("", "service/webhooks"),
     ("", "service/sign_in"),
     ("", "service/watch"),

@@ -39,6 +39,7 @@ from service.api.routes import (
     statement,
     subjects,
 )
+from service.console import pages
 
 _DESCRIPTION: Final = """\
 What a deployed language model was computing for the requests it served, in words, with the measure of
@@ -106,6 +107,7 @@ def create_app(resources: Resources) -> FastAPI:
     app.add_middleware(Observe, metrics=resources.metrics)
     openapi.install(app)
     docs_page.install(app)
+    pages.install(app, has_issuer=resources.issuer is not None)
     return app
 
 

@@ -11,6 +11,7 @@ import sqlalchemy
 import sqlalchemy.event
 from sqlalchemy import Engine, ExceptionContext, make_url
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 _DRIVER = "postgresql+psycopg"
 _ALIASES = frozenset({"postgres", "postgresql", _DRIVER})
@@ -144,6 +145,32 @@ def _watch(engine: Engine) -> None:
     sqlalchemy.event.listen(engine, "connect", _refuse_encoding, insert=True)
     sqlalchemy.event.listen(engine, "handle_error", _let_go_of_standby)
     sqlalchemy.event.listen(engine, "handle_error", _leave_details_out)
+    _close_what_returns_late(engine)
+
+
+def _close_what_returns_late(engine: Engine) -> None:
+    """Close a connection that was in use when the engine was disposed, once it is given back.
+
+    SQLAlchemy puts it into the pool that was given up, where nobody closes it: it stays open until it
+    happens to be collected.
+    """
+    times_disposed = 0
+
+    def count(_engine: Engine) -> None:
+        nonlocal times_disposed
+        times_disposed += 1
+
+    def remember(_connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["opened_after"] = times_disposed
+
+    def close(connection: Any, record: ConnectionPoolEntry) -> None:
+        # None: the connection broke while it was in use, and is closed.
+        if connection is not None and record.info.get("opened_after") != times_disposed:
+            connection.close()
+
+    sqlalchemy.event.listen(engine, "engine_disposed", count)
+    sqlalchemy.event.listen(engine, "connect", remember)
+    sqlalchemy.event.listen(engine, "checkin", close)
 
 
 def _refuse_encoding(connection: Any, _record: object) -> None:

@@ -226,3 +226,23 @@ def test_a_write_that_a_standby_refuses_is_a_503_that_says_when_to_come_back(
     assert answer.headers["retry-after"] == "5"
     assert answer.json()["code"] == "database_unavailable"
     engine.dispose()
+
+
+def test_a_connection_in_use_when_the_engine_is_disposed_is_closed_once_given_back(
+    database_url: str,
+) -> None:
+    engine = create_engine(database_url)
+    held = engine.connect()
+    other = engine.connect()
+    opened = [connection.connection.dbapi_connection for connection in (held, other)]
+    other.close()
+
+    engine.dispose()
+    held.close()
+
+    assert all(connection is not None and connection.closed for connection in opened)
+    with engine.connect() as fresh:
+        later = fresh.connection.dbapi_connection
+    assert later is not None
+    assert not later.closed
+    engine.dispose()

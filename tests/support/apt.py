@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.held import held
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
-_INSTALL = "apt-get install -y --no-install-recommends prometheus-alertmanager"
+_INSTALL = "apt-get install -y --no-install-recommends"
 
 
 def installed_alertmanager(state_dir: Path) -> str:
@@ -21,11 +21,29 @@ def installed_alertmanager(state_dir: Path) -> str:
     """
     with held(state_dir / "alertmanager-install"):
         if not _alertmanager():
-            _install()
+            _install("prometheus-alertmanager")
+            if Path("/run/systemd/system").is_dir():
+                subprocess.run(["systemctl", "disable", "--now", "prometheus-alertmanager"], check=False)
         found = _alertmanager()
+    return _there(found, "prometheus-alertmanager")
+
+
+def installed_chromium(state_dir: Path) -> str:
+    """Return the path of Chromium, which root installs from Debian when it is missing.
+
+    Raises RuntimeError with the command to run where it cannot be installed.
+    """
+    with held(state_dir / "chromium-install"):
+        if not shutil.which("chromium"):
+            _install("chromium")
+        found = shutil.which("chromium")
+    return _there(found, "chromium")
+
+
+def _there(found: str | None, package: str) -> str:
     if found is None:
         raise RuntimeError(
-            f"these tests need Alertmanager, and it could not be installed; run `{_INSTALL}`"
+            f"these tests need {package}, and it could not be installed; run `{_INSTALL} {package}`"
         )
     return found
 
@@ -34,17 +52,15 @@ def _alertmanager() -> str | None:
     return shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
 
 
-def _install() -> None:
+def _install(package: str) -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    command = [*_INSTALL.split(), "--option=DPkg::Lock::Timeout=120"]
+    command = [*_INSTALL.split(), package, "--option=DPkg::Lock::Timeout=120"]
     with _no_daemons():
         if subprocess.run(command, env=environment, check=False).returncode:
             subprocess.run(["apt-get", "update"], check=False)  # there may be no package lists yet
             subprocess.run(command, env=environment, check=False)
-    if Path("/run/systemd/system").is_dir():
-        subprocess.run(["systemctl", "disable", "--now", "prometheus-alertmanager"], check=False)
 
 
 @contextmanager

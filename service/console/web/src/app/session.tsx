@@ -1,0 +1,141 @@
+/** Who is signed in, and signing in and out. */
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { createContext, type ReactNode, useContext, useEffect, useState } from "react";
+import { ApiError, api, CONSOLE, ROOT, type Schemas, take } from "@/api/client";
+import { statePurpose } from "@/app/purpose-store";
+import { Field } from "@/ui/field";
+import { Failed, Loading } from "@/ui/states";
+
+export type SignedInCaller = Schemas["SignedInCaller"];
+
+const SESSION = ["session"] as const;
+const Signed = createContext<SignedInCaller | null>(null);
+
+/** Return who is signed in; only below SessionGate. */
+export function useSession(): SignedInCaller {
+  const session = useContext(Signed);
+  if (session === null) throw new Error("useSession is used outside SessionGate");
+  return session;
+}
+
+/** Return whether the caller has a scope; `admin` stands for all. */
+export function useScope(scope: string): boolean {
+  const { scopes } = useSession();
+  return scopes.includes(scope) || scopes.includes("admin");
+}
+
+/** Show the console to who is signed in, and the sign-in page to everybody else. */
+export function SessionGate({ children }: { children: ReactNode }) {
+  const queries = useQueryClient();
+  const session = useQuery({
+    queryKey: SESSION,
+    queryFn: async ({ signal }) => {
+      const key = keyInAddress();
+      return key === null ? take(api.GET("/auth/session", { signal })) : signIn(key);
+    },
+    staleTime: 60_000,
+    refetchInterval: 60_000,
+  });
+  useEffect(
+    () =>
+      queries.getQueryCache().subscribe(({ query }) => {
+        const { error } = query.state;
+        const isOver =
+          error instanceof ApiError && error.status === 401 && query.queryKey[0] !== SESSION[0];
+        if (isOver) void queries.invalidateQueries({ queryKey: SESSION });
+      }),
+    [queries],
+  );
+  if (session.isPending) return <Loading what="your session" />;
+  if (session.error instanceof ApiError && [401, 403].includes(session.error.status)) {
+    return <SignIn refused={session.error.code === "missing_credentials" ? null : session.error} />;
+  }
+  if (session.error !== null && session.data === undefined) {
+    return <Failed error={session.error} retry={() => void session.refetch()} />;
+  }
+  return <Signed.Provider value={session.data ?? null}>{children}</Signed.Provider>;
+}
+
+/** A key after `#key=` signs in, as the demo's address does; it leaves the address bar and the history. */
+function keyInAddress(): string | null {
+  const found = new URLSearchParams(location.hash.slice(1)).get("key");
+  if (found !== null) history.replaceState(null, "", location.pathname + location.search);
+  return found;
+}
+
+async function signIn(key: string): Promise<SignedInCaller> {
+  await take(api.POST("/auth/key", { headers: { Authorization: `Bearer ${key}` } }));
+  return take(api.GET("/auth/session"));
+}
+
+function SignIn({ refused }: { refused: Error | null }) {
+  const queries = useQueryClient();
+  const [key, setKey] = useState("");
+  const [error, setError] = useState<Error | null>(refused);
+  const [isBusy, setBusy] = useState(false);
+  const hasIssuer = document.querySelector('meta[name="subtext-issuer"]') !== null;
+
+  async function submit() {
+    setBusy(true);
+    setError(null);
+    try {
+      queries.setQueryData(SESSION, await signIn(key));
+    } catch (caught) {
+      setError(caught as Error);
+    } finally {
+      setBusy(false);
+    }
+  }
+
+  return (
+    <main className="sign-in">
+      <h1>Subtext</h1>
+      <p>
+        What a deployed model was computing, in words, with the measure of how far each reading can be
+        trusted.
+      </p>
+      {hasIssuer && (
+        <p>
+          <a className="button primary" href={`${ROOT}/auth/login?next=${encodeURIComponent(CONSOLE)}`}>
+            Sign in with your organisation
+          </a>
+        </p>
+      )}
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          void submit();
+        }}
+      >
+        <Field label="API key" hint="An operator makes one: subtext key create --name NAME --role reader">
+          <input
+            type="password"
+            autoComplete="off"
+            value={key}
+            onChange={(event) => setKey(event.target.value)}
+            required
+          />
+        </Field>
+        <button type="submit" className="primary" disabled={isBusy}>
+          Sign in
+        </button>
+      </form>
+      {error !== null && (
+        <p role="alert" className="fault">
+          {error.message}
+        </p>
+      )}
+    </main>
+  );
+}
+
+/** Return the action that ends the session. */
+export function useSignOut(): () => Promise<void> {
+  const queries = useQueryClient();
+  return async () => {
+    const { issuer_logout_url: elsewhere } = await take(api.POST("/auth/logout"));
+    statePurpose(null);
+    if (elsewhere) location.assign(elsewhere);
+    else await queries.resetQueries();
+  };
+}

@@ -1,0 +1,97 @@
+"""Signing in, the purpose, the theme, and the policy under which the page runs."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.support.console import NARROW, WIDE, Console, axe, get
+
+SCHEMES = ("light", "dark")
+
+
+def test_a_key_signs_in_and_out(console: Console) -> None:
+    page = console.open(scopes=())
+    expect(page.get_by_role("heading", name="Subtext")).to_be_visible()
+    page.get_by_label("API key").fill("stx_wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+
+    page.get_by_label("API key").fill(console.key("admin", name="night shift"))
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_text("night shift")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("API key")).to_be_visible()
+
+
+def test_a_key_in_the_address_signs_in_and_leaves_it(console: Console) -> None:
+    page = console.open(f"#key={console.key('admin', name='demo')}", scopes=())
+
+    expect(page.get_by_text("demo", exact=True)).to_be_visible()
+    assert "key=" not in page.url
+    assert "key=" not in page.evaluate("JSON.stringify([localStorage, sessionStorage])")
+
+
+def test_a_purpose_is_asked_for_and_sent_from_then_on(console: Console) -> None:
+    page = console.open(purpose=None)
+    page.get_by_role("button", name="Text withheld").click()
+    page.get_by_label("Purpose").select_option("audit")
+    page.get_by_label("Note").fill("naïve")
+    expect(page.get_by_role("alert")).to_contain_text("ASCII")
+    page.get_by_label("Note").fill("case 7")
+    with page.expect_request(re.compile("/v1/|/auth/session")) as asked:
+        page.get_by_role("button", name="Show text").click()
+
+    assert asked.value.headers["subtext-purpose"] == "audit; case 7"
+    expect(page.get_by_role("button", name="Purpose: Audit")).to_be_visible()
+
+
+def test_who_may_not_read_text_is_told_so(console: Console) -> None:
+    page = console.open(scopes=("explanations:read",), purpose=None)
+    expect(page.get_by_text("no right to read text")).to_be_visible()
+
+
+def test_the_page_runs_under_a_strict_policy(console: Console) -> None:
+    answer = get(f"{console.url}/console/anything/below")
+    policy = answer.headers["content-security-policy"]
+
+    assert answer.status_code == 200
+    assert "default-src 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert "<script>" not in answer.text
+    for asset in re.findall(r'(?:src|href)="\./(assets/[^"]+)"', answer.text):
+        served = get(f"{console.url}/console/{asset}")
+        assert served.status_code == 200
+        assert "immutable" in served.headers["cache-control"]
+        assert served.headers["content-encoding"] == "gzip"
+    assert get(f"{console.url}/console/assets/none.js").status_code == 404
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_the_frame_is_accessible(console: Console, scheme: str, size: tuple[int, int]) -> None:
+    page = console.open("nowhere", size=size, scheme="dark" if scheme == "dark" else "light")
+    expect(page.get_by_role("heading", name="No such page")).to_be_visible()
+
+    assert axe(page) == []
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert axe(page) == []
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_shortcuts_can_be_switched_off(console: Console) -> None:
+    page = console.open("nowhere")
+    expect(page.get_by_role("heading", name="No such page")).to_be_visible()
+    page.keyboard.press("?")
+    page.get_by_label("single-key shortcuts").uncheck()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+    page.keyboard.press("?")
+
+    expect(page.get_by_role("dialog")).to_have_count(0)

