@@ -48,7 +48,7 @@ class FlaggedShare(Answer):
     )
 
 
-class ConceptVersion(Answer):
+class ListedConceptVersion(Answer):
     """What a concept's name stood for. A definition that was used never changes."""
 
     version: int | None = Field(description="Null: of a file whose definitions have none.", examples=[2])
@@ -83,7 +83,7 @@ class Concept(Answer):
 
     model: str = Field(examples=["SmolLM2-135M-Instruct"])
     concept: str = Field(examples=["weapons"])
-    versions: list[ConceptVersion] = Field(description="The one that was used last first.")
+    versions: list[ListedConceptVersion] = Field(description="The one that was used last first.")
 
 
 class ConceptList(Answer):
@@ -118,13 +118,13 @@ def concept_version(
     flagged: FlaggedShare,
     *,
     is_in_force: bool | None,
-) -> ConceptVersion:
+) -> ListedConceptVersion:
     """Return the answer for one version."""
     found = calibrations.find(used)
     content, own = found or ({}, {})
     rate = _rate(used, content, own) if found else _of_flag(rate_of_flag)
     reason = own.get("reason") if found else None if rate else _NOT_MEASURED
-    return ConceptVersion(
+    return ListedConceptVersion(
         version=used.version,
         digest=used.digest,
         used_since=used.used_since,

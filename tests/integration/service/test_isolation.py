@@ -290,6 +290,7 @@ QUERIES: Mapping[str, Mapping[str, str]] = {
 TENANTS_OWN = {
     "list_keys",
     "make_key",
+    "revoke_key",
     "list_access_log",
     "list_access_rights",
     "list_legal_holds",
@@ -406,6 +407,8 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
             is_refused = name in OF_ALL_MODELS and stranger is elsewhere
             # A session has no secret to make a key with.
             is_refused = is_refused or (name == "make_key" and stranger is not other)
+            # The key is of his tenant, and for more models than he is.
+            is_refused = is_refused or (name == "revoke_key" and stranger is elsewhere)
             allowed = {403} if is_refused else {200, 202, 404}
             # A key for some models alone has to name one of them.
             assert status in allowed or (name in NAMING_A_MODEL and status == 422), (name, body)
