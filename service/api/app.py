@@ -107,7 +107,7 @@ def create_app(resources: Resources) -> FastAPI:
     app.add_middleware(Observe, metrics=resources.metrics)
     openapi.install(app)
     docs_page.install(app)
-    pages.install(app, has_issuer=resources.issuer is not None)
+    pages.install(app, has_issuer=resources.issuer is not None, grafana_url=resources.grafana_url)
     return app
 
 

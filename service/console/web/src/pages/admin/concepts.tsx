@@ -97,7 +97,7 @@ function Versions({ of, concept }: { of: readonly Version[]; concept: string }) 
                 <InForce of={one} />
                 <br />
                 <span className="quiet">
-                  since <Time at={one.used_since} />
+                  used since <Time at={one.used_since} />
                 </span>
               </td>
               <td>
