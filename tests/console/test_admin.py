@@ -135,7 +135,8 @@ def test_the_policys_history_shows_what_was(watched: Console) -> None:
 def test_concepts_have_every_version_with_rate_limit_and_n(watched: Console) -> None:
     page = watched.open("admin/concepts", scopes=("flags:read",), purpose=None)
     expect(page.get_by_text("0.75%, at most 1.3% (one-sided 95%), n 1,200")).to_be_visible()
-    new, old = page.get_by_role("row", name="in force used since"), page.get_by_role("row", name="no longer")
+    new = page.get_by_role("row", name="in force used since")
+    old = page.get_by_role("row", name="no longer")
     expect(new).to_contain_text("3 verified positions of the first 24")
     expect(new).to_contain_text("0 of 1: 0%")
     expect(old).to_contain_text("not calibrated")
