@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.parameters import Name, Time
 from service.api.schemas.answer import Answer
@@ -26,7 +26,7 @@ class ProposedPolicy(BaseModel):
     model: Name = Field(description="Served model name.", examples=["SmolLM2-135M-Instruct"])
     start: Time = Field(alias="from", description="Start of the period, inclusive; widened to its minute.")
     end: Time = Field(alias="to", description="End of the period, exclusive; at most 31 days later.")
-    policy: dict[str, JsonValue] = Field(
+    policy: dict[str, Any] = Field(
         description="The policy document, as the sidecar's policy file has it: sections `capture` and "
         "`screen`. A field that is left out has its default, never what is in force.",
         examples=[{"capture": {"request_rate": 0.1}, "screen": {"baseline_rate": 0.5}}],
