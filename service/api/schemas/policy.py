@@ -29,7 +29,6 @@ class ProposedPolicy(BaseModel):
     policy: dict[str, Any] = Field(
         description="The policy document, as the sidecar's policy file has it: sections `capture` and "
         "`screen`. A field that is left out has its default, never what is in force.",
-        examples=[{"capture": {"request_rate": 0.1}, "screen": {"baseline_rate": 0.5}}],
     )
 
 
