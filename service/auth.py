@@ -27,6 +27,8 @@ class Scope(StrEnum):
     EXPORTS_CREATE = "exports:create"  # bundles of what the key may read
     ERASURES_READ = "erasures:read"
     ERASURES_WRITE = "erasures:write"  # asks that what is stored of somebody be erased
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"  # makes keys that may do no more than it may itself, and revokes such keys
     ADMIN = "admin"
 
 
@@ -64,6 +66,8 @@ SCOPES: Final[Mapping[Role, Sequence[Scope]]] = {
         Scope.HOLDS_READ,
         Scope.HOLDS_WRITE,
         Scope.RETENTION_WRITE,
+        Scope.KEYS_READ,
+        Scope.KEYS_WRITE,
     ),
     # Answers those whose data it is, and reads none of it.
     Role.DATA_PROTECTION: (Scope.COVERAGE_READ, Scope.ERASURES_READ, Scope.ERASURES_WRITE),
@@ -204,6 +208,11 @@ def state_of(key: KeyState, now: dt.datetime) -> Literal["valid", "revoked", "ex
 def allows(granted: Collection[str], scope: Scope) -> bool:
     """Tell whether the granted scopes include ``scope``."""
     return scope in granted or Scope.ADMIN in granted
+
+
+def exceeds(wanted: Collection[str], granted: Collection[str]) -> list[str]:
+    """Return those of the wanted scopes that are more than what is granted, sorted."""
+    return sorted(scope for scope in wanted if not allows(granted, Scope(scope)))
 
 
 def check_scopes(granted: Collection[str], required: Sequence[str], who: str = "key") -> None:

@@ -292,17 +292,22 @@ def require(held: Resources, operation: str, caller: Caller, scopes: Sequence[st
     try:
         auth.check_scopes(caller.scopes, scopes, "key" if caller.session_id is None else "session")
     except auth.ScopeError as error:
-        held.metrics.observe_authentication_failure("missing_scope")
-        denial = Denial(caller.session_id or caller.identity, operation, Result.MISSING_SCOPE)
-        entry = Entry(
-            action=Action.DENY,
-            operation=operation,
-            status=HTTPStatus.FORBIDDEN,
-            result=denial.result,
-            **caller.names,
-        )
-        log_denial(held, denial, entry, caller.reach.tenant, held.clock())
+        enter_denial(held, operation, caller)
         raise _forbidden(error) from error
+
+
+def enter_denial(held: Resources, operation: str, caller: Caller) -> None:
+    """Enter in the access log that the caller may not do what it asked for."""
+    held.metrics.observe_authentication_failure("missing_scope")
+    denial = Denial(caller.session_id or caller.identity, operation, Result.MISSING_SCOPE)
+    entry = Entry(
+        action=Action.DENY,
+        operation=operation,
+        status=HTTPStatus.FORBIDDEN,
+        result=denial.result,
+        **caller.names,
+    )
+    log_denial(held, denial, entry, caller.reach.tenant, held.clock())
 
 
 def _unauthorized(error: auth.AuthenticationError) -> ProblemError:
@@ -348,6 +353,12 @@ WritesHolds = Annotated[
     # What a change answers is the whole hold.
     Caller,
     Security(authenticate, scopes=[auth.Scope.HOLDS_READ, auth.Scope.HOLDS_WRITE]),
+]
+ReadsKeys = Annotated[Caller, Security(authenticate, scopes=[auth.Scope.KEYS_READ])]
+WritesKeys = Annotated[
+    # What a change answers is the key.
+    Caller,
+    Security(authenticate, scopes=[auth.Scope.KEYS_READ, auth.Scope.KEYS_WRITE]),
 ]
 WritesRetention = Annotated[
     Caller, Security(authenticate, scopes=[auth.Scope.COVERAGE_READ, auth.Scope.RETENTION_WRITE])

@@ -6,6 +6,7 @@ those. To a type checker they are the enumerations.
 
 from typing import TYPE_CHECKING, Literal
 
+from service import auth
 from service.api.access import disclosure
 from service.coverage import gaps
 from service.exports import query as exports
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     AccessPurpose = access.Purpose
     AccessResult = access.Result
     AccessSubjectKind = access.SubjectKind
+    KeyRole = auth.Role
+    KeyScope = auth.Scope
     ExportKind = exports.ExportKind
     ExportState = export_tables.State
 else:
@@ -58,5 +61,7 @@ else:
     AccessPurpose = Literal[tuple(map(str, access.Purpose))]
     AccessResult = Literal[tuple(map(str, access.Result))]
     AccessSubjectKind = Literal[tuple(map(str, access.SubjectKind))]
+    KeyRole = Literal[tuple(map(str, auth.Role))]
+    KeyScope = Literal[tuple(map(str, auth.Scope))]
     ExportKind = Literal[tuple(map(str, exports.ExportKind))]
     ExportState = Literal[tuple(map(str, export_tables.State))]

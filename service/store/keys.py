@@ -3,10 +3,14 @@
 import datetime as dt
 import uuid
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import LargeBinary, Text, bindparam, func, or_, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
+from service.store.read.page import Page, Position, older_than
 from service.store.tables import ApiKey
 from service.store.tenants import scope
 
@@ -36,6 +40,69 @@ def add_key(
     session.add(key)
     session.flush()
     return key
+
+
+Making = Literal["made", "unknown_key", "not_allowed", "other_scopes", "other_models", "too_long"]
+"""What came of asking for a key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """A key that the service asks for."""
+
+    id: uuid.UUID
+    name: str
+    secret_sha256: bytes
+    scopes: Sequence[str]
+    role: str | None
+    models: Sequence[str] | None
+    expires_at: dt.datetime
+
+
+_MAKE = text(
+    "SELECT subtext_make_key(:own_secret, :id, :name, :secret_sha256, :scopes, :role, :models, :expires_at)"
+).bindparams(
+    bindparam("own_secret", type_=Text),
+    bindparam("name", type_=Text),
+    bindparam("role", type_=Text),
+    bindparam("secret_sha256", type_=LargeBinary),
+    bindparam("scopes", type_=ARRAY(Text)),
+    bindparam("models", type_=ARRAY(Text)),
+)
+
+
+def make_key(session: Session, wanted: NewKey, own_secret: str) -> Making:
+    """Let the database make a key of the transaction's tenant, and return what came of it.
+
+    It makes none but for the secret of a living key that may make keys, and none that may do more.
+    """
+    values = {
+        "own_secret": own_secret,
+        "id": wanted.id,
+        "name": wanted.name,
+        "secret_sha256": wanted.secret_sha256,
+        "scopes": list(wanted.scopes),
+        "role": wanted.role,
+        "models": None if wanted.models is None else list(wanted.models),
+        "expires_at": wanted.expires_at,
+    }
+    made: Making = session.execute(_MAKE, values).scalar_one()
+    return made
+
+
+def withdraw_key(session: Session, identity: uuid.UUID) -> bool:
+    """Let the database revoke a key of the transaction's tenant; False when none is there to revoke."""
+    return bool(session.execute(select(func.subtext_revoke_key(identity))).scalar_one())
+
+
+def list_page(session: Session, after: Position | None, limit: int) -> Page[ApiKey]:
+    """Return one page of the keys that are met, revoked and expired ones too, newest first."""
+    query = select(ApiKey).order_by(ApiKey.created_at.desc(), ApiKey.id.desc())
+    if after is not None:
+        query = query.where(older_than(ApiKey.created_at, ApiKey.id, after))
+    found = list(session.scalars(query.limit(limit + 1)))
+    page = found[:limit]
+    return Page(page, Position(page[-1].created_at, page[-1].id) if len(found) > limit else None)
 
 
 def get_key(session: Session, secret_sha256: bytes) -> ApiKey | None:

@@ -138,6 +138,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "configuration_contents": ["SELECT"],
         "configuration_periods": ["SELECT"],
         # Keys are made, rotated and revoked by an owner: whoever takes the service over must not make one.
+        # READER_FUNCTIONS make one for whoever shows the secret of a key that may, and revoke one.
         "api_keys": ["SELECT", "UPDATE (last_used_at)"],
         # Without a time, an order or a login of its own choice: the database says those.
         "access_log": [
@@ -265,8 +266,10 @@ KEEPER_FUNCTIONS: Final = (
 """What it may do with the owner's rights: make a day, drop one that is over, analyse the whole."""
 READER_FUNCTIONS: Final = (
     "subtext_find_words(text, timestamptz, timestamptz, timestamptz, uuid, integer)",
+    "subtext_make_key(text, uuid, text, bytea, text[], text, text[], timestamptz)",
+    "subtext_revoke_key(uuid)",
 )
-"""What it may ask with the owner's rights: where words are in explanations of its transaction's tenant."""
+"""What the service may do with the owner's rights: see migrations 0037 and 0040."""
 _CLOSE: Final = "subtext_close_partition(regclass)"
 
 _OPTIONAL: Final = {SEQUENCER: SEQUENCER_GRANTS, KEEPER: KEEPER_GRANTS}
@@ -377,7 +380,7 @@ def _apply(connection: Connection) -> None:
     owners = tables | _partitions(connection)
     _move_tables(connection, schema, {table: owner for table, owner in owners.items() if owner != OWNER})
     _keep_partitions_closed(connection, keeper=KEEPER if KEEPER in roles else None)
-    _let_words_be_found(connection)
+    _let_reader_call(connection)
     columns = _columns(connection)
     granted = {**GRANTS, **_OPTIONAL}
     for role in roles[1:]:
@@ -496,8 +499,8 @@ def _keep_partitions_closed(connection: Connection, keeper: str | None) -> None:
     connection.execute(text(granted_or_open))
 
 
-def _let_words_be_found(connection: Connection) -> None:
-    """Let the reader ask by functions of the owner for what row-level security keeps from indexes."""
+def _let_reader_call(connection: Connection) -> None:
+    """Let the service, and nobody else, call what works with the owner's rights for it."""
     for function in READER_FUNCTIONS:
         there = connection.execute(text("SELECT to_regprocedure(:name) IS NOT NULL"), {"name": function})
         if there.scalar_one():  # else the database is at an older version

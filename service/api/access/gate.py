@@ -24,7 +24,7 @@ from service.api.access.purpose import (
     StatedPurpose,
     parse,
 )
-from service.api.deps import Caller, Held, Resources, operation_of, require, writing
+from service.api.deps import Caller, Held, Resources, enter_denial, operation_of, require, writing
 from service.api.parameters import Absent
 from service.auth import Scope
 from service.errors import FieldError, ProblemError, invalid_input
@@ -113,10 +113,17 @@ class Gate:
     def require_text(self, caller: Caller, what: str) -> None:
         """Raise the 403 or the 422 unless the caller may read text and says what for."""
         self.require(caller, [Scope.EXPLANATIONS_READ_TEXT])
+        self.check_purpose(f"{what} reads texts, so it needs a purpose")
+
+    def refuse(self, caller: Caller, code: str, detail: str) -> ProblemError:
+        """Enter that the caller may not do this, and return the 403 that says why."""
+        enter_denial(self.held, self.operation, caller)
+        return ProblemError(HTTPStatus.FORBIDDEN, code, detail)
+
+    def check_purpose(self, why: str) -> None:
+        """Raise the 422 unless the caller states what it does this for; ``why`` says what needs one."""
         if self.purpose is None:
-            message = (
-                f"{what} reads texts, so it needs a purpose: write CODE or CODE; note, with one of {CODES}"
-            )
+            message = f"{why}: write CODE or CODE; note with one of {CODES}"
             wrong = FieldError(location="header", field=HEADER, code="purpose_required", message=message)
             raise invalid_input([wrong])
 

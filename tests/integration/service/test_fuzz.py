@@ -41,6 +41,10 @@ UNSAYABLE |= {
 }
 # How many bytes an id has.
 UNSAYABLE |= {"no_subject_id"}
+# That one of two has to be given, and which models its maker reads.
+UNSAYABLE |= {"role_or_scopes", "other_models"}
+# Which policy a sidecar refuses.
+UNSAYABLE |= {"invalid_policy"}
 # What an erasure is of, by its scope, and what it is for.
 UNSAYABLE |= {"not_expected", "missing", "not_a_capture", "not_a_trace", "missing_purpose"}
 MODEL = "THE-SECRET-MODEL"

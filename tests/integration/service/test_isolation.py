@@ -158,6 +158,13 @@ def session_of(session: Session, tenant: uuid.UUID, models: list[str] | None) ->
         return sign_in(session, f"person of {tenant}", models=models)
 
 
+def add_key(sessions: Sessions) -> uuid.UUID:
+    """Add a key of the default tenant, to revoke."""
+    with sessions.begin() as session:
+        digest = auth.digest(auth.new_secret())
+        return keys.add_key(session, name="old", secret_sha256=digest, scopes=["admin"]).id
+
+
 def test_no_table_with_a_tenant_is_without_row_level_security(engine: Engine) -> None:
     with engine.connect() as connection:
         found = connection.execute(
@@ -281,10 +288,14 @@ QUERIES: Mapping[str, Mapping[str, str]] = {
     "get_coverage": {"from": "2026-11-23T05:00:00Z", "to": "2026-11-23T05:02:00Z"},
     "get_coverage_statement": DAY,
     "get_triage": DAY,
+    "list_concepts": DAY,
     "list_detectors": DAY,
     "get_log_proof": {"explanation_id": "{explanation_id}"},
 }
 TENANTS_OWN = {
+    "list_keys",
+    "make_key",
+    "revoke_key",
     "list_access_log",
     "list_access_rights",
     "list_legal_holds",
@@ -300,6 +311,7 @@ TENANTS_OWN = {
 }
 """What a tenant's keys did and asked for, whichever models they are for; each call adds to it."""
 NAMING_A_MODEL = {"place_legal_hold", "set_retention"}
+NEEDING_PURPOSE = {"ask_for_erasure", "make_key", "revoke_key"}
 OF_ALL_MODELS = {"ask_for_erasure", "decide_on_erasure"}
 """What a key for some models alone is refused."""
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.+]+Z?")
@@ -315,8 +327,17 @@ BODIES: Mapping[str, Any] = {
     "decide_on_erasure": {"decision": "confirmed", "reason": "seen"},
     "decide_on_retention": {"decision": "objected", "reason": "a mistake"},
     "look_up_subject": {"subject_id": "somebody"},
+    "dry_run_policy": {"model": "tiny", "policy": {}, **DAY},
+    "make_key": {"name": "n", "scopes": ["coverage:read"]},
     "ask_for_erasure": {"scope": "capture", "identifier": str(uuid.UUID(int=1))},
 }
+
+
+def body_of(name: str, headers: dict[str, str]) -> Any:
+    """Return the body; a key is made with the secret of the key that asks, a session has none."""
+    if name != "make_key":
+        return BODIES.get(name)
+    return BODIES[name] | {"own_secret": headers.get("Authorization", "none").removeprefix("Bearer ")}
 
 
 def ask_all(
@@ -333,8 +354,8 @@ def ask_all(
                 method,
                 path.replace(":any_text", "").format_map(ids),
                 params={key: value.format_map(ids) for key, value in QUERIES.get(name, {}).items()},
-                json=BODIES.get(name),
-                headers=headers | ({"Subtext-Purpose": "audit"} if name in OF_ALL_MODELS else {}),
+                json=body_of(name, headers),
+                headers=headers | ({"Subtext-Purpose": "audit"} if name in NEEDING_PURPOSE else {}),
             )
             answers[name] = (answer.status_code, answer.text, answer.headers.get("link"))
     return answers
@@ -358,6 +379,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "trace_id": TRACE,
         "digest": RUNS.digest,
         "subject_key": seed.SUBJECT,
+        "key_id": str(add_key(sessions)),
     }
     unknown = {
         "explanation_id": str(uuid.uuid4()),
@@ -371,6 +393,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         "trace_id": "e" * 32,
         "digest": "0" * 64,
         "subject_key": "0" * 32,
+        "key_id": str(uuid.uuid4()),
     }
     own, other = key_of(sessions, scope.DEFAULT_ID), key_of(sessions, ACME)
     with sessions.begin() as session:
@@ -392,6 +415,10 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
         assert {name for name, answer in answers.items() if answer != as_unknown[name]} <= TENANTS_OWN
         for name, (status, body, _) in answers.items():
             is_refused = name in OF_ALL_MODELS and stranger is elsewhere
+            # A session has no secret to make a key with.
+            is_refused = is_refused or (name == "make_key" and stranger is not other)
+            # The key is of his tenant, and for more models than he is.
+            is_refused = is_refused or (name == "revoke_key" and stranger is elsewhere)
             allowed = {403} if is_refused else {200, 202, 404}
             # A key for some models alone has to name one of them.
             assert status in allowed or (name in NAMING_A_MODEL and status == 422), (name, body)

@@ -9,8 +9,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
+from sqlalchemy.orm import Session, sessionmaker
 
-from service.store import identity
+from service import auth
+from service.store import identity, keys
 from service.store.access.tables import AccessEntry, Action
 from tests.integration.service import seed
 from tests.integration.service.access.stored import RUNS, Entries, Stored
@@ -69,11 +71,16 @@ CALLS = {
     "list_configuration_changes": Call(),
     "get_configuration_comparison": Call("/v1/configuration/comparison?model=tiny&at=2026-11-23T05:00:00Z"),
     "get_configuration_version": Call(f"/v1/configuration/versions/{RUNS.digest}"),
+    "list_concepts": Call(),
+    "dry_run_policy": Call(body={"model": "tiny", "policy": {}, **PERIOD}),
     "get_prevalence": Call(f"/v1/prevalence?model=tiny&concept=deception&{RANGE}"),
     "list_models": Call(),
     "list_decoders": Call(),
     "list_access_log": Call(),
     "list_access_rights": Call(),
+    "list_keys": Call(),
+    "make_key": Call(body={"name": "n", "scopes": ["coverage:read"]}),
+    "revoke_key": Call("/v1/keys/{key}/revoke"),
     "create_export": Call(body={"kinds": ["explanations"], **PERIOD}),
     "list_exports": Call(),
     "get_export": Call("/v1/exports/{export}"),
@@ -89,7 +96,7 @@ CALLS = {
     "get_log_checkpoint": Call(),
     "get_log_proof": Call("/v1/log/proof?explanation_id={explanation}"),
 }
-SHOWING_ACCESS = {"list_access_log", "list_access_rights", "look_up_subject", "get_subject"}
+SHOWING_ACCESS = {"list_keys", "list_access_log", "list_access_rights", "look_up_subject", "get_subject"}
 SHOWING_TEXT = {
     "list_explanations",
     "get_explanation",
@@ -98,8 +105,8 @@ SHOWING_TEXT = {
     "get_incident",
     "get_subject",
 }
-READING_BY_BODY = {"look_up_subject"}
-NEEDING_PURPOSE = {"ask_for_erasure"}
+READING_BY_BODY = {"look_up_subject", "dry_run_policy"}
+NEEDING_PURPOSE = {"ask_for_erasure", "make_key", "revoke_key"}
 
 
 class Operation(NamedTuple):
@@ -123,7 +130,7 @@ Send = Callable[[Operation, Headers], Response]
 
 
 @pytest.fixture
-def send(client: TestClient, stored: Stored) -> Send:
+def send(client: TestClient, stored: Stored, sessions: sessionmaker[Session]) -> Send:
     def call(operation: Operation, headers: Headers) -> Response:
         how = CALLS[operation.id]
         ids = {
@@ -134,11 +141,22 @@ def send(client: TestClient, stored: Stored) -> Send:
             "erasure": stored.erasure,
             "certificate": stored.certificate,
             "version": stored.version,
+            "key": add_key(sessions),
         }
+        body = how.body
+        if operation.id == "make_key":
+            body = {**(body or {}), "own_secret": headers["Authorization"].removeprefix("Bearer ")}
         path = (how.path or operation.path).format(**ids)
-        return client.request(operation.method, path, json=how.body, headers=headers)
+        return client.request(operation.method, path, json=body, headers=headers)
 
     return call
+
+
+def add_key(sessions: sessionmaker[Session]) -> uuid.UUID:
+    """Add a key to revoke."""
+    with sessions.begin() as session:
+        digest = auth.digest(auth.new_secret())
+        return keys.add_key(session, name="old", secret_sha256=digest, scopes=["coverage:read"]).id
 
 
 def parsed(answer: Response) -> Any:
@@ -275,6 +293,8 @@ def test_while_the_log_cannot_be_written_text_log_and_writes_fail_and_nothing_el
         "create_export",
         "download_export",
         "ask_for_erasure",
+        "make_key",
+        "revoke_key",
     }
     assert 'subtext_api_access_log_failures_total{action="read_text"} 5.0' in client.get("/metrics").text
 

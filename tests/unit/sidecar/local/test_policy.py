@@ -101,3 +101,22 @@ def test_an_update_arrives_as_it_was_sent(capture: CapturePolicy | None) -> None
 def test_an_update_that_cannot_be_used_is_refused(payload: bytes) -> None:
     with pytest.raises(PolicyError):
         decode_update(payload)
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ({"capture": {"request_rate": 2}}, "capture.request_rate"),
+        ({"capture": {"request_rat": 1}}, "capture.request_rat"),
+        ({"screens": {}}, "screens"),
+        ({"capture": {"window": 9}}, "capture.window"),
+        ({"capture": {"prompt_window": 63}}, "capture.max_rows_per_request"),
+        ({"capture": {"honour_opt_in": True}}, "capture.honour_opt_in"),
+        ([], ""),
+    ],
+)
+def test_what_cannot_be_used_names_its_field(document: object, field: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        parse_document(json.dumps(document).encode(), "here")
+
+    assert refused.value.field == field

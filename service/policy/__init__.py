@@ -1,0 +1,1 @@
+"""What a policy that nobody follows yet would have taken."""
