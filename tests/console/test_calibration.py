@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -9,9 +10,9 @@ from playwright.sync_api import expect
 from service.store.canary import runs
 from service.store.canary.runs import NewRun
 from tests.integration.service import seed
-from tests.support.console import NARROW, WEB, WIDE, Console, axe, now
+from tests.support.console import NARROW, WIDE, Console, axe, now
 
-CARD = WEB.parents[2] / "deploy" / "decoders" / "smollm2-135m-l23"
+CARD = Path(__file__).resolve().parents[2] / "deploy" / "decoders" / "smollm2-135m-l23"
 
 
 def plant(console: Console) -> None:

@@ -137,7 +137,8 @@ def list_at(
 ) -> list[View]:
     """Return the first of the explanations at these places that are wanted, newest first."""
     asked = _Asked(wanted, known.model_id, None, None)
-    return _load(session, _at(places, asked).limit(limit)) if places else []
+    newest_first = sorted(places, key=lambda place: (place.at, place.id), reverse=True)
+    return _views(session, _read_at(session, newest_first, asked, limit))
 
 
 def get_explanation(session: Session, identity: uuid.UUID) -> View | None:

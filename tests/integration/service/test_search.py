@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import identity
 from service.store.access.tables import AccessEntry, Action
-from service.store.read import words
+from service.store.read import explanations, words
 from service.store.tables import SEARCHED_CHARACTERS
 from service.store.tenants import scope
 from service.store.tenants.tables import Tenant
@@ -124,7 +124,8 @@ def test_pages_meet_everything_once_also_over_days_and_say_what_is_left(
             for n in range(40)
         ]
 
-    met, pages, cursor = [], 0, {}
+    met, pages = [], 0
+    cursor: dict[str, str] = {}
     while True:
         found = search(client, admin, "word", limit=7, captured_after="2026-09-01T00:00:00Z", **cursor)
         met += [item["id"] for item in found["items"]]
@@ -275,7 +276,7 @@ def test_a_tenant_finds_its_own_and_the_index_is_used_under_row_level_security(
         session.rollback()
         # Whoever may read one model alone is told where others' readings are, and cannot read them.
         scope.enter(session, scope.Reach(acme, ["none"]))
-        wanted = words.explanations.Filter(words="secret", captured_after=seed.START)
+        wanted = explanations.Filter(words="secret", captured_after=seed.START)
         assert words.search(session, wanted, None, 10, seed.START).page.items == []
 
 
@@ -300,8 +301,8 @@ def test_readings_of_anomalous_states_are_found_without_text(
         seed.add_explanation(session, audited, position=2, anomaly_score=None)
 
     reader = headers_for("explanations:read")
-    for also in ({}, {"model": "tiny"}, {"layer": 20}, {"request": "chat-1"}):
-        parameters = {"max_anomaly_p": 0.01, **also}
+    for also in ("", "model=tiny", "layer=20", "request=chat-1"):
+        parameters = f"max_anomaly_p=0.01&{also}".rstrip("&")
         answer = client.get("/v1/explanations", params=parameters, headers=reader).json()
 
         assert [item["id"] for item in answer["items"]] == [str(strange.id)]
