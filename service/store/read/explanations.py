@@ -259,6 +259,7 @@ def _list_sampled(session: Session, asked: _Asked, span: "_Span", limit: int) ->
     newest = select(Sample).where(*_of_sample(wanted, asked.model_id), *span.of(at), *bounds)
     newest = newest.order_by(at.desc())
     is_wanted = [] if wanted.verified is None else [Explanation.verified == wanted.verified]
+    before = None if after is None else (after.at, after.id)
     rows: list[_Reading] = []
     at_once = limit
     while True:
@@ -266,7 +267,7 @@ def _list_sampled(session: Session, asked: _Asked, span: "_Span", limit: int) ->
         samples = session.scalars(newest.fetch(at_once, with_ties=True)).all()
         found = _readings(session, samples, *is_wanted)
         found.sort(key=lambda row: (row[1].captured_at, row[0].id), reverse=True)
-        rows += [row for row in found if after is None or (row[1].captured_at, row[0].id) < after]
+        rows += [row for row in found if before is None or (row[1].captured_at, row[0].id) < before]
         if len(samples) < at_once or len(rows) >= limit:
             return _views(session, rows[:limit])
         newest = newest.where(at < samples[-1].captured_at)

@@ -313,6 +313,6 @@ def test_an_unknown_model_is_an_empty_page_for_which_no_explanation_is_read(
 
     page = client.get("/v1/explanations", params={"model": "nobody-serves-it"}, headers=admin)
 
-    assert page.json() == {"items": [], "next_cursor": None}
+    assert page.json() == {"items": [], "next_cursor": None, "search": None}
     assert [statement for statement in statements if "explanations" in statement] == []
     assert len(client.get("/v1/explanations", params={"model": "tiny"}, headers=admin).json()["items"]) == 1

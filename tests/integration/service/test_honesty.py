@@ -51,6 +51,10 @@ LABELS: Final = (
     frozenset({"p_value", "p_value_floor", "calibration_n"}),  # an anomaly
     frozenset({"hypothesis", "label", "q_value", "window"}),  # the test of a request
     frozenset({"scope", "reason", "placed_at", "lifts"}),  # a hold: what to keep, whatever it is
+    frozenset(
+        {"status", "not_calibrated_because", "false_positive_rate", "flagged"}
+    ),  # a version
+    frozenset({"concept", "versions"}),  # a concept, each version with its status and rate
     frozenset({"hypothesis", "label", "readings"}),  # what readings say together
 )
 """What a verdict must carry: all fields of at least one set."""

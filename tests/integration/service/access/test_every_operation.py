@@ -61,6 +61,7 @@ CALLS = {
     "place_legal_hold": Call(body={"scope": {"model": "tiny"}, "reason": "THE-NOTE"}),
     "lift_legal_hold": Call("/v1/legal-holds/{hold}/lift", {"reason": "THE-NOTE"}),
     "list_incident_events": Call(),
+    "get_live": Call(),
     "get_triage": Call(f"/v1/triage?{RANGE}"),
     "list_reporting_clocks": Call(),
     "list_precision": Call(),
