@@ -28,6 +28,7 @@ from service.api.routes import (
     incidents,
     login,
     models,
+    positions,
     precision,
     prevalence,
     requests,
@@ -72,6 +73,7 @@ def create_app(resources: Resources) -> FastAPI:
     for routes in (
         explanations,
         requests,
+        positions,
         flags,
         discoveries,
         incidents,

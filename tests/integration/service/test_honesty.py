@@ -40,6 +40,7 @@ MARKS: Final = {
 LABELS: Final = (
     frozenset({"hypothesis", "false_positive_rate", "calibrated", "status"}),  # a flag
     frozenset({"hypothesis", "label", "fidelity"}),  # an explanation
+    frozenset({"hypothesis", "verified", "verified_above", "fve"}),  # an explanation's figures, no text
     frozenset({"hypothesis", "label", "status", "flags"}),  # an incident
     frozenset({"hypothesis", "label", "status", "due"}),  # an incident's terms
     frozenset({"hypothesis", "label", "findings"}),  # what happened to one, each finding with its rate

@@ -38,6 +38,7 @@ CALLS = {
     "list_requests": Call("/v1/requests?trace_id=0af7651916cd43dd8448eb211c80319c"),
     "get_request": Call("/v1/requests/chat-1"),
     "get_trace": Call("/v1/traces/0af7651916cd43dd8448eb211c80319c"),
+    "list_positions": Call("/v1/captures/{capture}/positions?model=tiny"),
     "list_flags": Call(),
     "list_discoveries": Call(),
     "list_incidents": Call(),
@@ -88,6 +89,7 @@ SHOWING_TEXT = {
     "get_explanation",
     "get_request",
     "get_trace",
+    "list_positions",
     "get_incident",
     "get_subject",
 }
@@ -121,6 +123,7 @@ def send(client: TestClient, stored: Stored) -> Send:
         how = CALLS[operation.id]
         ids = {
             "explanation": stored.explanations[0].id,
+            "capture": stored.incident.capture_id,
             "incident": stored.incident.id,
             "hold": stored.hold,
             "export": stored.export.id,
