@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -35,6 +36,7 @@ def install(app: FastAPI, *, has_issuer: bool, dist: Path = DIST) -> None:
 
     ``has_issuer``: whether people sign in by an issuer, which the sign-in page then offers.
     """
+    register_url_convertor("any_text", _AnyText())
     index = dist / "index.html"
     if index.is_file():
         html = index.read_text(encoding="utf-8")
@@ -48,13 +50,19 @@ def install(app: FastAPI, *, has_issuer: bool, dist: Path = DIST) -> None:
         return FileResponse(dist / "favicon.svg", headers=HEADERS) if html else _not_built()
 
     @app.get("/console", include_in_schema=False)
-    @app.get("/console/{path:path}", include_in_schema=False)
+    @app.get("/console/{path:any_text}", include_in_schema=False)
     def console(request: Request) -> Response:
         if html is None:
             return _not_built()
         root = request.scope.get("root_path", "").rstrip("/")
         page = _page(html, root if _ROOT_PATH.fullmatch(root) else "", has_issuer=has_issuer)
         return HTMLResponse(page, headers={**HEADERS, "Cache-Control": "no-cache"})
+
+
+class _AnyText(PathConvertor):
+    """The rest of a path, line breaks too: request ids may have them."""
+
+    regex = "(?s:.*)"
 
 
 def _page(html: str, root: str, *, has_issuer: bool) -> str:

@@ -9,7 +9,7 @@ export type PageRoute = {
 
 export const ROUTES: readonly PageRoute[] = [
   { path: "/", page: lazy(() => import("@/pages/overview")) },
-  { path: "/requests/:request", page: lazy(() => import("@/pages/request")) },
+  { path: "/requests/*", page: lazy(() => import("@/pages/request")) },
   { path: "/search", page: lazy(() => import("@/pages/search")) },
   { path: "/review/:incident?", page: lazy(() => import("@/pages/review")) },
   { path: "/coverage", page: lazy(() => import("@/pages/coverage")) },
