@@ -62,4 +62,5 @@ def list_positions(
             f"no sample of capture {capture_id} at this model is stored: it was not sampled, not audited,"
             " or is not decoded yet; this does not say that it was clean",
         )
-    return position_page(view, gate.disclose(caller, [], [found.sample for found in view.items]))
+    disclosure = gate.disclose(caller, [], [found.sample for found in view.items])
+    return position_page(capture_id, view, disclosure)

@@ -69,6 +69,7 @@ class LayerPositions(Answer):
 class PositionPage(Answer):
     """One page of the sampled positions of one capture at one layer, by position."""
 
+    capture_id: uuid.UUID = Field(description="Of all positions on the page.")
     layer: int = Field(description="Of these positions.", examples=[23])
     layers: list[LayerPositions] = Field(description="All layers at which the capture was sampled.")
     items: list[CapturePosition] = Field(
@@ -82,10 +83,11 @@ class PositionPage(Answer):
     )
 
 
-def position_page(view: positions.View, disclosure: Disclosure) -> PositionPage:
+def position_page(capture_id: uuid.UUID, view: positions.View, disclosure: Disclosure) -> PositionPage:
     """Return the answer for one page, with tokens only where the disclosure shows them."""
     code = disclosure.withholding
     return PositionPage(
+        capture_id=capture_id,
         layer=view.layer,
         layers=[LayerPositions.model_validate(one) for one in view.layers],
         items=[_position(found, disclosure) for found in view.items],

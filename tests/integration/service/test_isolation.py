@@ -357,6 +357,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
     }
     unknown = {
         "explanation_id": str(uuid.uuid4()),
+        "capture_id": str(uuid.uuid4()),
         "incident_id": str(uuid.uuid4()),
         "hold_id": str(uuid.uuid4()),
         "export_id": str(uuid.uuid4()),

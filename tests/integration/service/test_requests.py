@@ -487,7 +487,11 @@ def test_the_positions_of_a_capture_are_paged_in_order(
     assert page["layers"] == [{"layer": 20, "positions": 5}]
     [reading] = found[1]["readings"]
     assert reading["concepts"] == ["deception"]
-    assert (reading["verified"], reading["verified_above"], reading["fve_beyond_token"]) == (True, 0.1, 0.31)
+    assert (reading["verified"], reading["verified_above"], reading["fve_beyond_token"]) == (
+        True,
+        0.1,
+        0.31,
+    )
     explanation = client.get(f"/v1/explanations/{reading['explanation_id']}", headers=admin).json()
     assert explanation["position"] == 4
     assert explanation["fidelity"]["verified_above"] == reading["verified_above"]
