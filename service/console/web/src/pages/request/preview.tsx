@@ -25,7 +25,7 @@ export function Preview({ rows, index, lens, decoder }: Props) {
       <p className="row">
         <strong className="number">Position {whole(row.position)}</strong>
         {row.token_text !== null && <Untrusted className="mono token" text={tokenText(row)} limit={40} />}
-        <span>{see(lens, reading).words}</span>
+        <Untrusted text={see(lens, reading).words} limit={160} />
       </p>
       <p className="preview-text">
         {reading === null ? (
