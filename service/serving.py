@@ -65,6 +65,7 @@ def serve(settings: ServiceSettings) -> int:
         plan=settings.plan,
         exports=settings.export_folder,
         subject_secret=settings.subject_secret,
+        grafana_url=settings.grafana_url,
     )
     structlog.get_logger(__name__).info("service_starts", host=settings.http_host, port=settings.http_port)
     server = uvicorn.Server(

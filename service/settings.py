@@ -210,6 +210,11 @@ class ServiceSettings(SignInSettings, StoreSettings):
         pattern=r"^(https?://[^\s/?#@]+(/[\w.~-]+)*)?$",
         description="how people reach the service, for links in webhooks",
     )
+    grafana_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s/?#@\"'<>]+(/[\w.~-]+)*)?$",
+        description="of the dashboard's time series, to which the console then leads",
+    )
     export_folder: Path | None = Field(
         default=None, description="of exports' files, which `subtext keeper` writes; none: no exports"
     )

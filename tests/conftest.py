@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from tests.support import ROOT
 from tests.support.held import held
-from tests.support.schedule import ByFile, place_of
+from tests.support.schedule import ByFile, group_of, place_of
 from tests.support.services import running_postgres, running_valkey
 
 # The same examples in every run, so that a red build can be seen again; HYPOTHESIS_PROFILE=search
@@ -167,7 +167,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     The end-to-end tests stay together, so that their pipeline starts and stops once.
     """
-    items.sort(key=lambda item: place_of(item.nodeid))
+    with_engines = {group_of(item.nodeid) for item in items if item.get_closest_marker("vllm")}
+    items.sort(key=lambda item: place_of(item.nodeid, with_engines))
 
 
 @pytest.hookimpl(optionalhook=True)

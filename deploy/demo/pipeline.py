@@ -18,6 +18,7 @@ from deploy.local.ports import HOST, Ports
 from deploy.local.process import ProcessSpec
 from deploy.local.progress import Reporter
 from deploy.local.stack import Stack
+from service.auth import SCOPES, Role
 
 _STORE_DEADLINE_SECONDS = 60.0
 _PREPARE_DEADLINE_SECONDS = 420.0
@@ -26,6 +27,12 @@ _ENGINE_DEADLINE_SECONDS = 900.0
 KEY_RIGHTS = ("--role", "text-reader")
 # Whoever reads texts is not who reviews that: a key each, as in production.
 AUDITOR_RIGHTS = ("--role", "auditor")
+# The visitor of the console tries every page of it.
+CONSOLE_RIGHTS = tuple(
+    word
+    for scope in sorted({*SCOPES[Role.REVIEWER], *SCOPES[Role.AUDITOR], *SCOPES[Role.OPERATOR]})
+    for word in ("--scope", scope)
+)
 
 
 class KeyCreationError(RuntimeError):
@@ -50,6 +57,11 @@ class Pipeline:
     def api_url(self) -> str:
         """Base URL of the REST service."""
         return api_url(self.plan.ports)
+
+    @property
+    def console_url(self) -> str:
+        """Address of the console. Its key stands after the `#`, which browsers send to nobody."""
+        return f"{self.api_url}/console/#key={self.plan.home.console_key_file.read_text().strip()}"
 
 
 def api_url(ports: Ports) -> str:
@@ -97,7 +109,8 @@ def start(
     stack.start(launch.worker(plan))
     stack.wait_ready({"REST service": f"{api_url(ports)}/readyz"}, _STORE_DEADLINE_SECONDS)
     readback = _open_readback(plan)
-    _ensure_auditor_key(plan)
+    _ensure_key(plan, "demo-auditor", AUDITOR_RIGHTS, plan.home.auditor_key_file)
+    _ensure_key(plan, "demo-console", CONSOLE_RIGHTS, plan.home.console_key_file)
     totals_before = readback.totals(started_at)
     compiled = "" if is_eager else ", compiled; minutes at the first start"
     stack.wait_ready(
@@ -149,13 +162,12 @@ def _open_readback(plan: launch.LaunchPlan) -> Readback:
     return Readback(api_url(plan.ports), _make_key(plan, "demo", KEY_RIGHTS, key_file))
 
 
-def _ensure_auditor_key(plan: launch.LaunchPlan) -> None:
-    key_file = plan.home.auditor_key_file
+def _ensure_key(plan: launch.LaunchPlan, name: str, rights: Sequence[str], key_file: Path) -> None:
     if key_file.exists():
-        with Readback(api_url(plan.ports), key_file.read_text().strip()) as auditor:
-            if auditor.is_authorized():
+        with Readback(api_url(plan.ports), key_file.read_text().strip()) as reader:
+            if reader.is_authorized():
                 return
-    _make_key(plan, "demo-auditor", AUDITOR_RIGHTS, key_file)
+    _make_key(plan, name, rights, key_file)
 
 
 def _make_key(plan: launch.LaunchPlan, name: str, rights: Sequence[str], key_file: Path) -> str:

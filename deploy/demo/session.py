@@ -114,6 +114,7 @@ def header(running: pipelines.Pipeline) -> str:
     }
     addresses = ", ".join(f"{name} {port}" for name, port in metrics.items())
     return (
+        f"console          {running.console_url}\n"
         f"OpenAI endpoint  {running.openai_url}   send prompts of your own; they appear below\n"
         f"REST docs        {running.api_url}/docs   API key in {running.plan.home.api_key_file}\n"
         f"access log       {running.api_url}/v1/access-log   who read which text; the auditor's key in"

@@ -70,6 +70,11 @@ class Home:
         return self.root / "auditor_key"
 
     @property
+    def console_key_file(self) -> Path:
+        """The demo's REST key for a visitor of the console, mode 0600."""
+        return self.root / "console_key"
+
+    @property
     def evidence_dir(self) -> Path:
         """Key and checkpoints of the evidence log, mode 0700: it outlives a run, as the store does."""
         return self.root / "evidence"

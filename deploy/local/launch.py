@@ -97,8 +97,9 @@ def worker(plan: LaunchPlan) -> ProcessSpec:
 
 
 def service(plan: LaunchPlan) -> ProcessSpec:
-    """Return the service with REST and its metrics."""
-    return _subtext(plan, "service", plan.ports.api, login=SERVICE_LOGIN)
+    """Return the service with REST, console and its metrics, for browsers on this machine alone."""
+    spec = _subtext(plan, "service", plan.ports.api, login=SERVICE_LOGIN)
+    return dataclasses.replace(spec, env={**spec.env, "SUBTEXT_SESSION_PLAIN_HTTP": "true"})
 
 
 def log(plan: LaunchPlan) -> ProcessSpec:

@@ -1,10 +1,13 @@
 """The application: routes, errors and metrics around resources that somebody else opened."""
 
+from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from service.api.deps import Resources, refuse_repeated_parameters
 from service.api.http import docs_page, handlers, openapi
@@ -61,15 +64,27 @@ def create_app(resources: Resources) -> FastAPI:
         summary="Audits what a deployed language model is thinking while it serves traffic.",
         description=_DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        generate_unique_id_function=_operation_id,
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,  # it needs a CDN
     )
     app.state.resources = resources
-    api = APIRouter(
-        prefix="/v1", responses=problems(*ALWAYS), dependencies=[Depends(refuse_repeated_parameters)]
-    )
+    app.router.routes.extend(_routes())
+    handlers.install(app)
+    app.add_middleware(Observe, metrics=resources.metrics)
+    openapi.install(app)
+    docs_page.install(app)
+    pages.install(app, has_issuer=resources.issuer is not None, grafana_url=resources.grafana_url)
+    return app
+
+
+@cache
+def _routes() -> Sequence[BaseRoute]:
+    """Return every operation. Routes keep nothing of an application, so all of a process share them.
+
+    Reading the signatures of a hundred operations takes 0.2 s.
+    """
+    root = APIRouter(generate_unique_id_function=_operation_id)
     for routes in (
         explanations,
         requests,
@@ -94,17 +109,15 @@ def create_app(resources: Resources) -> FastAPI:
         retention,
         exports,
     ):
-        api.include_router(routes.router)
-    app.include_router(api)
-    app.include_router(sign_in.router)
-    app.include_router(login.router)
-    app.include_router(health.router)
-    handlers.install(app)
-    app.add_middleware(Observe, metrics=resources.metrics)
-    openapi.install(app)
-    docs_page.install(app)
-    pages.install(app, has_issuer=resources.issuer is not None)
-    return app
+        root.include_router(
+            routes.router,
+            prefix="/v1",
+            responses=problems(*ALWAYS),
+            dependencies=[Depends(refuse_repeated_parameters)],
+        )
+    for routes in (sign_in, login, health):
+        root.include_router(routes.router)
+    return tuple(root.routes)
 
 
 def _operation_id(route: APIRoute) -> str:

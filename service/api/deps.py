@@ -76,6 +76,8 @@ class Resources:
     """The folder of exports' files; None: there are no exports here."""
     subject_secret: bytes | None = field(default=None, repr=False)
     """What subject keys are made with; None: this service makes none."""
+    grafana_url: str = ""
+    """Where the console sends people for time series; empty: nowhere."""
     writes: Writes = field(default_factory=Writes)
     denials: Denials = field(default_factory=Denials)
     issuer: Issuer | None = field(init=False)

@@ -1,6 +1,8 @@
 """`/console`: the built page and its files, under a policy that lets nothing run but its own scripts."""
 
 import re
+from collections.abc import Mapping
+from html import escape
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -31,12 +33,14 @@ HEADERS: Final = {
 _ROOT_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 
-def install(app: FastAPI, *, has_issuer: bool, dist: Path = DIST) -> None:
+def install(app: FastAPI, *, has_issuer: bool, grafana_url: str = "", dist: Path = DIST) -> None:
     """Serve the console below ``/console``; where it was not built, say so with 503 and the fix.
 
     ``has_issuer``: whether people sign in by an issuer, which the sign-in page then offers.
+    ``grafana_url``: where the page leads for time series.
     """
     register_url_convertor("any_text", _AnyText())
+    told = {"subtext-issuer": "yes" if has_issuer else "", "subtext-grafana": grafana_url}
     index = dist / "index.html"
     if index.is_file():
         html = index.read_text(encoding="utf-8")
@@ -55,7 +59,7 @@ def install(app: FastAPI, *, has_issuer: bool, dist: Path = DIST) -> None:
         if html is None:
             return _not_built()
         root = request.scope.get("root_path", "").rstrip("/")
-        page = _page(html, root if _ROOT_PATH.fullmatch(root) else "", has_issuer=has_issuer)
+        page = _page(html, root if _ROOT_PATH.fullmatch(root) else "", told)
         return HTMLResponse(page, headers={**HEADERS, "Cache-Control": "no-cache"})
 
 
@@ -65,9 +69,11 @@ class _AnyText(PathConvertor):
     regex = "(?s:.*)"
 
 
-def _page(html: str, root: str, *, has_issuer: bool) -> str:
-    issuer = '\n    <meta name="subtext-issuer" content="yes" />' if has_issuer else ""
-    return html.replace(_BASE, f'<base href="{root}/console/" />{issuer}')
+def _page(html: str, root: str, told: Mapping[str, str]) -> str:
+    metas = "".join(
+        f'\n    <meta name="{name}" content="{escape(value)}" />' for name, value in told.items() if value
+    )
+    return html.replace(_BASE, f'<base href="{root}/console/" />{metas}')
 
 
 def _not_built() -> Response:
@@ -86,11 +92,10 @@ class _Unchanging:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
+            # What is not there is an exception, which passes by.
             if message["type"] == "http.response.start":
-                kept = message["status"] == HTTPStatus.OK
-                cache = "public, max-age=31536000, immutable" if kept else "no-cache"
                 headers = MutableHeaders(scope=message)
-                headers.update({**HEADERS, "Cache-Control": cache})
+                headers.update({**HEADERS, "Cache-Control": "public, max-age=31536000, immutable"})
             await send(message)
 
         await self._app(scope, receive, with_headers)

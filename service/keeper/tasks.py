@@ -109,6 +109,12 @@ def _make_days(keeping: Keeping, due: dt.datetime) -> None:
         log.warning("days_occupied", days=[str(day) for day in made.occupied])
 
 
+def _analyze_days(keeping: Keeping, due: dt.datetime) -> None:
+    analyzed = partitions.analyze_parents(keeping.engine, due)
+    if analyzed:
+        log.info("days_analyzed", tables=analyzed)
+
+
 def _expire_vectors(keeping: Keeping, due: dt.datetime) -> None:
     with keeping.sessions() as session:
         tenants = list_ids(session)
@@ -125,6 +131,7 @@ PERIODIC: Final[Sequence[Periodic]] = (
     Periodic("expire_exports", "*/5 * * * *", _expire_exports),
     Periodic("erase", "*/2 * * * *", _erase),
     Periodic("make_days", "7 * * * *", _make_days),
+    Periodic("analyze_days", "52 * * * *", _analyze_days),
     Periodic("expire_vectors", "37 * * * *", _expire_vectors),
     Periodic("retain", "11 3 * * *", _retain, tries=12),
 )

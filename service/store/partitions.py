@@ -41,6 +41,26 @@ _DEFAULT_BYTES: Final = """
     AND child.relname = parent.relname || '_default'
 """
 
+_ANALYZED_EVERY: Final = dt.timedelta(days=7)
+"""At least: times of all days move on while no row is more."""
+_ANALYZE_AT_MOST: Final = "30min"
+# By what PostgreSQL knows of each day by now, and of the whole since it was analysed. A tenth more or less
+# is what autovacuum analyses a table for.
+_TO_ANALYZE: Final = """
+    SELECT parent.relname FROM pg_class AS parent
+    JOIN pg_stat_user_tables AS known ON known.relid = parent.oid
+    JOIN LATERAL (
+        SELECT sum(greatest(child.reltuples, 0)) AS rows FROM pg_inherits
+        JOIN pg_class AS child ON child.oid = inhrelid WHERE inhparent = parent.oid
+    ) AS days ON true
+    WHERE parent.relkind = 'p' AND parent.relnamespace = current_schema()::regnamespace AND days.rows > 0
+    AND (
+        known.last_analyze IS NULL OR known.last_analyze < :before
+        OR abs(days.rows - greatest(parent.reltuples, 0)) > days.rows / 10
+    )
+    ORDER BY parent.relname
+"""
+
 
 class Partition(NamedTuple):
     """One partition of one table."""
@@ -125,16 +145,19 @@ def drop_before(engine: Engine) -> int:
     return int(str(_call(engine, "SELECT subtext_drop_partitions(:argument)", _BEFORE)))
 
 
-def analyze_parents(engine: Engine) -> None:
-    """Let the planner know what the tables hold as a whole, which autovacuum looks at in no table of days.
+def analyze_parents(engine: Engine, now: dt.datetime) -> list[str]:
+    """Let the planner know what the tables hold as a whole, where that has changed; return which ones.
 
-    Before PostgreSQL 18 every partition is looked at, too. The login must own the tables.
+    Autovacuum looks at each day and never at the whole. Before PostgreSQL 18 every day is looked at again,
+    too, and until that ends no day can be made or dropped. The login must be the keeper's, or the owner's.
     """
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        is_alone = connection.execute(text("SELECT current_setting('server_version_num')::int >= 180000"))
-        only = "ONLY " if is_alone.scalar_one() else ""
-        for table in TABLES:
-            connection.execute(text(f"ANALYZE {only}{table}"))
+    with engine.begin() as connection:
+        due = list(connection.execute(text(_TO_ANALYZE), {"before": now - _ANALYZED_EVERY}).scalars())
+    for table in due:
+        with engine.begin() as connection:
+            connection.execute(text(f"SET LOCAL statement_timeout = '{_ANALYZE_AT_MOST}'"))
+            connection.execute(text("SELECT subtext_analyze_parent(:table)"), {"table": table})
+    return due
 
 
 def _days(today: dt.date, days: int) -> Iterable[dt.date]:

@@ -247,8 +247,12 @@ KEEPER_GRANTS: Final[Mapping[str, Sequence[str]]] = {
 }
 """By table: it reads what there is and deletes what retention and erasure end; it adds none of traffic."""
 
-KEEPER_FUNCTIONS: Final = ("subtext_make_day(date)", "subtext_drop_partitions(text)")
-"""What it may do with the owner's rights: make a day ahead, and drop one that is over."""
+KEEPER_FUNCTIONS: Final = (
+    "subtext_make_day(date)",
+    "subtext_drop_partitions(text)",
+    "subtext_analyze_parent(text)",
+)
+"""What it may do with the owner's rights: make a day, drop one that is over, analyse the whole."""
 _CLOSE: Final = "subtext_close_partition(regclass)"
 
 _OPTIONAL: Final = {SEQUENCER: SEQUENCER_GRANTS, KEEPER: KEEPER_GRANTS}
@@ -456,14 +460,19 @@ def _partitions(connection: Connection) -> dict[str, str]:
 
 def _keep_partitions_closed(connection: Connection, keeper: str | None) -> None:
     """Let nobody meet a partition by itself, and let the keeper make and drop days by functions alone."""
-    there = connection.execute(text("SELECT to_regprocedure(:name) IS NOT NULL"), {"name": _CLOSE})
-    if not there.scalar_one():
-        return  # the database is at an older version
-    for function in (_CLOSE, *KEEPER_FUNCTIONS):
+    # The others where the database is at an older version.
+    there = [
+        function
+        for function in (_CLOSE, *KEEPER_FUNCTIONS)
+        if _is(connection, "to_regprocedure(:name) IS NOT NULL", name=function)
+    ]
+    if _CLOSE not in there:
+        return
+    for function in there:
         connection.execute(text(f"ALTER FUNCTION {function} OWNER TO {OWNER}"))
         connection.execute(text(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"))
-    if keeper is not None:
-        connection.execute(text(f"GRANT EXECUTE ON FUNCTION {', '.join(KEEPER_FUNCTIONS)} TO {keeper}"))
+        if keeper is not None and function != _CLOSE:
+            connection.execute(text(f"GRANT EXECUTE ON FUNCTION {function} TO {keeper}"))
     granted_or_open = f"""
         SELECT subtext_close_partition(child.oid) FROM pg_inherits
         JOIN pg_class AS child ON child.oid = inhrelid JOIN pg_class AS parent ON parent.oid = inhparent

@@ -96,6 +96,7 @@ class Sample(OfTenant, Base):
             postgresql_where=text("trace_id IS NOT NULL"),
         ),
         Index("ix_samples_captured_at_id", "captured_at", "id"),
+        Index("ix_samples_model_id_captured_at", "model_id", "captured_at"),  # pages of one model
         Index(
             "ix_samples_tenant_id_subject_captured_at_id",
             "tenant_id",

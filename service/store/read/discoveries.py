@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session, defer
 
 from service.store.read import names
 from service.store.read.page import Page, Position, older_than
-from service.store.tables import AnomalyWindow, Decoder, Incident, Model, RequestName, RequestTest
+from service.store.tables import AnomalyWindow, Decoder, Incident, Model, RequestTest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +50,10 @@ def list_discoveries(session: Session, wanted: Filter, after: Position | None, l
     return Page(page, Position(last.tested_at, last.id) if last else None)
 
 
-def list_of_capture(session: Session, capture: RequestName) -> list[View]:
-    """Return every test of the capture, discovery or not, by layer."""
-    if capture.capture_id is None:
-        return []  # captures without an identity are not tested
-    of_capture = names.is_of_capture(RequestTest, capture)
-    query = _joined().where(*of_capture).order_by(RequestTest.layer, RequestTest.id)
+def list_of_captures(session: Session, captures: Collection[uuid.UUID]) -> list[View]:
+    """Return every test of captures with these identities, discovery or not, of all models, by layer."""
+    query = _joined().where(RequestTest.capture_id.in_(captures))
+    query = query.order_by(RequestTest.layer, RequestTest.id)
     return [View(*row) for row in session.execute(query)]
 
 

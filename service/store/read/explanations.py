@@ -12,6 +12,7 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     DateTime,
+    Row,
     Select,
     SQLColumnExpression,
     Uuid,
@@ -45,6 +46,7 @@ from service.store.tenants import scope
 _CAPTURES_AT_FIRST: Final = 16
 _CAPTURES_AT_MOST: Final = 512
 _MATCHES_AT_MOST: Final = 512
+_SAMPLES_AT_MOST: Final = 2048
 _DAYS_AT_FIRST: Final = dt.timedelta(days=1)
 _DAYS_AT_MOST: Final = dt.timedelta(days=64)
 """At once; then all that are left."""
@@ -98,8 +100,8 @@ def list_explanations(session: Session, wanted: Filter, after: Position | None, 
         asked = _Asked(wanted, model_id, scope.entered_tenant(session), after)
         views = _list_by_days(session, asked, limit + 1)
     page = views[:limit]
-    last = page[-1].explanation if len(views) > limit else None
-    return Page(page, Position(last.captured_at, last.id) if last else None)
+    last = page[-1] if len(views) > limit else None
+    return Page(page, _position(last, wanted) if last else None)
 
 
 def get_explanation(session: Session, identity: uuid.UUID) -> View | None:
@@ -122,18 +124,24 @@ def list_of_samples(
     session: Session, samples: Sequence[Sample], decoder_id: uuid.UUID | None = None
 ) -> list[View]:
     """Return every explanation of these samples, of one decoder if given, by position."""
-    if not samples:
-        return []
-    order = (Sample.layer, Sample.position, Explanation.created_at, Explanation.id)
-    times = [sample.captured_at for sample in samples]
-    query = _joined().where(
-        Explanation.sample_id.in_([sample.id for sample in samples]),
-        *(near(table.captured_at, min(times), max(times)) for table in (Sample, Explanation)),
-    )
-    query = query.order_by(*order)
-    return _load(
-        session, query if decoder_id is None else query.where(Explanation.decoder_id == decoder_id)
-    )
+    of_decoder = [] if decoder_id is None else [Explanation.decoder_id == decoder_id]
+    rows = _readings(session, samples, *of_decoder)
+    rows.sort(key=lambda row: (row[1].layer, row[1].position, row[0].created_at, row[0].id))
+    return _views(session, rows)
+
+
+def _position(last: View, wanted: Filter) -> Position:
+    """Return where a page ends, in the order of its listing."""
+    at = last.sample.captured_at if _is_by_sample(wanted) else last.explanation.captured_at
+    return Position(at, last.explanation.id)
+
+
+def _is_by_sample(wanted: Filter) -> bool:
+    """Tell whether the listing walks the samples of its model, whatever is stored of other models.
+
+    Explanations name no model. Their times are their samples', but for rows of before there were days.
+    """
+    return wanted.model is not None and wanted.request_id is None and wanted.concept is None
 
 
 def _is_read(session: Session, layer: int) -> bool:
@@ -154,6 +162,7 @@ def _sample_at(explanation: uuid.UUID, at: dt.datetime) -> Select[Sample]:
 
 
 _Query = Select[Explanation, Sample, Decoder, str]
+_Reading = tuple[Explanation, Sample, Decoder, str]
 
 
 def _joined() -> _Query:
@@ -183,6 +192,8 @@ def _list_by_days(session: Session, asked: _Asked, limit: int) -> list[View]:
     views: list[View] = []
     # By its matches, for a concept may be as rare as it likes.
     list_span = _list_walked if asked.wanted.concept is None else _list_matched
+    if _is_by_sample(asked.wanted):
+        list_span = _list_sampled
     for span in _spans(asked.wanted, asked.after):
         views += list_span(session, asked, span, limit - len(views))
         if len(views) == limit:
@@ -199,6 +210,55 @@ def _list_walked(session: Session, asked: _Asked, span: "_Span", limit: int) -> 
     if asked.after is not None:
         query = query.where(older_than(Explanation.captured_at, Explanation.id, asked.after))
     return _load(session, query.order_by(*_NEWEST_FIRST).limit(limit))
+
+
+def _list_sampled(session: Session, asked: _Asked, span: "_Span", limit: int) -> list[View]:
+    """Return the first of the span that are of the model, some of its samples at a time."""
+    wanted, after, at = asked.wanted, asked.after, Sample.captured_at
+    bounds = [at >= wanted.captured_after] if wanted.captured_after is not None else []
+    bounds += [at < wanted.captured_before] if wanted.captured_before is not None else []
+    bounds += [at <= after.at] if after is not None else []
+    newest = select(Sample).where(*_of_sample(wanted, asked.model_id), *span.of(at), *bounds)
+    newest = newest.order_by(at.desc())
+    is_wanted = [] if wanted.verified is None else [Explanation.verified == wanted.verified]
+    rows: list[_Reading] = []
+    at_once = limit
+    while True:
+        # With ties: all of the last moment are among them, so that the next ones are older.
+        samples = session.scalars(newest.fetch(at_once, with_ties=True)).all()
+        found = _readings(session, samples, *is_wanted)
+        found.sort(key=lambda row: (row[1].captured_at, row[0].id), reverse=True)
+        rows += [row for row in found if after is None or (row[1].captured_at, row[0].id) < after]
+        if len(samples) < at_once or len(rows) >= limit:
+            return _views(session, rows[:limit])
+        newest = newest.where(at < samples[-1].captured_at)
+        at_once = min(2 * at_once, _SAMPLES_AT_MOST)
+
+
+def _readings(session: Session, samples: Sequence[Sample], *wanted: ColumnElement[bool]) -> list[_Reading]:
+    """Return the wanted explanations of these samples, each with its decoder and its model's name.
+
+    By the samples' ids and days as values, and by no join with them: conditions of row-level security have
+    PostgreSQL expect one row in all, and read whole days to look for it.
+    """
+    if not samples:
+        return []
+    by_id = {sample.id: sample for sample in samples}
+    query = (
+        select(Explanation, Decoder)
+        .join(Decoder, Decoder.id == Explanation.decoder_id)
+        .where(
+            Explanation.sample_id.in_(by_id),
+            near_any(Explanation.captured_at, [sample.captured_at for sample in samples]),
+            *wanted,
+        )
+        .options(defer(Decoder.card, raiseload=True))
+    )
+    found = session.execute(query).all()
+    of_models = select(Model.id, Model.name).where(Model.id.in_({one.model_id for one in samples}))
+    models = {identity: name for identity, name in session.execute(of_models)}  # noqa: C416  # rows, typed
+    named = [(one, by_id[one.sample_id], decoder) for one, decoder in found]
+    return [(one, sample, decoder, models[sample.model_id]) for one, sample, decoder in named]
 
 
 def _list_matched(session: Session, asked: _Asked, span: "_Span", limit: int) -> list[View]:
@@ -387,7 +447,10 @@ def _of_captures(query: _Query, captures: Sequence[RequestName]) -> _Query:
 
 
 def _load(session: Session, query: _Query) -> list[View]:
-    rows = session.execute(query).all()
+    return _views(session, session.execute(query).all())
+
+
+def _views(session: Session, rows: Sequence[Row[*_Reading] | _Reading]) -> list[View]:
     matches: defaultdict[uuid.UUID, list[ConceptMatch]] = defaultdict(list)
     if rows:
         times = [row[0].captured_at for row in rows]

@@ -3,15 +3,15 @@
 import datetime as dt
 import uuid
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, aliased
 
-from service.store.days import near_capture
+from service.store.days import near_any
 from service.store.read import discoveries, explanations, flags, names
 from service.store.read.page import Page, Position
-from service.store.tables import Model, RequestName, Sample
+from service.store.tables import Flag, Model, RequestName, RequestTest, Sample
 
 
 class SampleView(NamedTuple):
@@ -162,31 +162,97 @@ def get_request(
 
 
 def list_views(session: Session, page: Sequence[RequestName], samples: int) -> list[CaptureView]:
-    """Return the captures of these names, each with the first so many of its samples."""
+    """Return the captures of these names, each with the first so many of its samples.
+
+    All captures with an identity together: how many there are makes no more statements.
+    """
     query = select(Model.id, Model.name).where(Model.id.in_({name.model_id for name in page}))
     models = {identity: model for identity, model in session.execute(query)}  # noqa: C416  # rows, typed
-    return [_get_capture(session, name, models[name.model_id], samples) for name in page]
-
-
-def _get_capture(session: Session, name: RequestName, model: str, limit: int) -> CaptureView:
-    # The figures are of all samples: PostgreSQL limits what it returns, not what they are worked out of.
-    figures = (func.min(Sample.role).over(), func.count().over(), func.min(Sample.captured_at).over())
-    query = (
-        select(Sample, *figures)
-        .where(
-            *names.is_of_capture(Sample, name),
-            *near_capture(name.capture_id, (Sample.captured_at,), name.captured_at),
+    known = [name for name in page if name.capture_id is not None]
+    found = _first_samples(session, known, samples) if known else {}
+    for name in page:
+        if name.capture_id is None:
+            found[_key(name)] = _first_samples_of_before(session, name, samples)
+    of_samples = explanations.list_of_samples(
+        session, [sample for first in found.values() for sample in first.samples]
+    )
+    captures = {name.capture_id for name in known if name.capture_id is not None}
+    of_captures = flags.list_of_captures(session, captures) if captures else []
+    tests = discoveries.list_of_captures(session, captures) if captures else []
+    views = []
+    for name in page:
+        key = _key(name)
+        first = found.get(key, _First(None, 0, name.captured_at, []))
+        ids = {sample.id for sample in first.samples}
+        views.append(
+            CaptureView(
+                Capture(
+                    name.capture_id,
+                    name.request_id,
+                    models[name.model_id],
+                    first.role,
+                    first.total,
+                    first.captured_at,
+                ),
+                [SampleView(sample, models[name.model_id]) for sample in first.samples],
+                [one for one in of_samples if one.sample.id in ids],
+                flags.list_of_capture(session, name)
+                if name.capture_id is None
+                else [one for one in of_captures if _key(one.flag) == key],
+                [one for one in tests if _key(one.test) == key],  # of before are not tested
+            )
         )
-        .order_by(Sample.layer, Sample.position, Sample.id)
-        .limit(limit)
+    return views
+
+
+class _First(NamedTuple):
+    """The first samples of a capture, and figures of all of them."""
+
+    role: str | None
+    total: int
+    captured_at: dt.datetime
+    samples: list[Sample]
+
+
+def _key(row: RequestName | Sample | Flag | RequestTest) -> tuple[uuid.UUID | None, uuid.UUID, str]:
+    """Return by what a capture's rows are told from those of others."""
+    return (row.capture_id, row.model_id, row.request_id if row.capture_id is None else "")
+
+
+def _first_samples(
+    session: Session, page: Sequence[RequestName], limit: int
+) -> dict[tuple[uuid.UUID | None, uuid.UUID, str], _First]:
+    """Return the first samples by capture, looked for in the days of these captures alone."""
+    of_page = Sample.capture_id.in_([name.capture_id for name in page])
+    near_page = near_any(Sample.captured_at, [name.captured_at for name in page])
+    rows = session.execute(_numbered(limit, of_page, near_page))
+    found: dict[tuple[uuid.UUID | None, uuid.UUID, str], _First] = {}
+    for one, role, total, at in rows:
+        found.setdefault(_key(one), _First(role, total, at, [])).samples.append(one)
+    return found
+
+
+def _first_samples_of_before(session: Session, name: RequestName, limit: int) -> _First:
+    rows = session.execute(_numbered(limit, *names.is_of_capture(Sample, name))).all()
+    role, total, at = rows[0][1:] if rows else (None, 0, name.captured_at)
+    return _First(role, total, at, [row[0] for row in rows])
+
+
+def _numbered(limit: int, *wanted: ColumnElement[Any]) -> Select[Sample, str | None, int, dt.datetime]:
+    """Return the query for the first so many samples of each capture, with figures of all of its."""
+    capture = (Sample.capture_id, Sample.model_id)
+    order = (Sample.layer, Sample.position, Sample.id)
+    numbered = (
+        select(
+            Sample,
+            func.min(Sample.role).over(partition_by=capture).label("any_role"),
+            func.count().over(partition_by=capture).label("total"),
+            func.min(Sample.captured_at).over(partition_by=capture).label("earliest"),
+            func.row_number().over(partition_by=capture, order_by=order).label("number"),
+        )
+        .where(*wanted)
+        .subquery()
     )
-    rows = session.execute(query).all()
-    role, total, first = rows[0][1:] if rows else (None, 0, name.captured_at)
-    samples = [SampleView(row[0], model) for row in rows]
-    return CaptureView(
-        Capture(name.capture_id, name.request_id, model, role, total, first),
-        samples,
-        explanations.list_of_samples(session, [view.sample for view in samples]),
-        flags.list_of_capture(session, name),
-        discoveries.list_of_capture(session, name),
-    )
+    sample, figures = aliased(Sample, numbered), numbered.c
+    query = select(sample, figures.any_role, figures.total, figures.earliest)
+    return query.where(figures.number <= limit).order_by(sample.layer, sample.position, sample.id)

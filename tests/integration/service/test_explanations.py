@@ -156,6 +156,35 @@ def test_pages_are_newest_first_and_ties_in_time_lose_nothing(
     assert _follow(client, admin, limit=3, model="tiny", verified="true") == expected
 
 
+def test_pages_of_a_seldom_model_among_others_are_newest_first_and_whole(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        common, seldom = seed.add_model(session, "common"), seed.add_model(session, "seldom", 7)
+        rows = []
+        for n in range(200):
+            at = seed.START + dt.timedelta(hours=n // 2)  # over some days, two a moment
+            seed.add_explanation(session, common, position=n, captured_at=at)
+            if n % 10 < 2:
+                is_verified = n % 20 < 10
+                rows.append(
+                    seed.add_explanation(session, seldom, position=n, captured_at=at, verified=is_verified)
+                )
+    rows.sort(key=lambda row: (row.captured_at, row.id), reverse=True)
+    ids = [str(row.id) for row in rows]
+
+    assert _follow(client, admin, limit=7, model="seldom") == ids
+    unverified = [str(row.id) for row in rows if not row.verified]
+    assert _follow(client, admin, limit=4, model="seldom", verified="false") == unverified
+    first, last = rows[-1], rows[4]
+    within = [str(row.id) for row in rows if row.captured_at < last.captured_at]
+    span = {
+        "captured_after": first.captured_at.isoformat(),
+        "captured_before": last.captured_at.isoformat(),
+    }
+    assert _follow(client, admin, limit=5, model="seldom", **span) == within
+
+
 def test_paging_meets_every_old_row_exactly_once_while_others_are_inserted(
     client: TestClient, sessions: Sessions, admin: Headers
 ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import InsufficientPrivilege, RaiseException
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
@@ -96,8 +96,14 @@ def test_nobody_meets_a_partition_by_itself(
                     connection.execute(f"SELECT FROM {name}".encode())
 
 
-def test_only_the_keeper_may_make_and_drop_days(reader_url: str, writer_url: str, keeper_url: str) -> None:
-    calls = ("SELECT subtext_make_day(current_date)", "SELECT subtext_drop_partitions('20200101')")
+def test_only_the_keeper_may_make_drop_and_analyse_days(
+    reader_url: str, writer_url: str, keeper_url: str
+) -> None:
+    calls = (
+        "SELECT subtext_make_day(current_date)",
+        "SELECT subtext_drop_partitions('20200101')",
+        "SELECT subtext_analyze_parent('samples')",
+    )
     for url in (reader_url, writer_url):
         for call in calls:
             with psycopg.connect(url) as connection, pytest.raises(InsufficientPrivilege):
@@ -105,6 +111,11 @@ def test_only_the_keeper_may_make_and_drop_days(reader_url: str, writer_url: str
     with psycopg.connect(keeper_url) as connection:
         for call in calls:
             connection.execute(call.encode())
+
+
+def test_the_keeper_analyses_no_table_but_those_of_days(keeper_url: str) -> None:
+    with psycopg.connect(keeper_url) as connection, pytest.raises(RaiseException, match="no table of days"):
+        connection.execute("SELECT subtext_analyze_parent('api_keys')")
 
 
 def test_a_row_of_no_day_is_kept_and_says_so_and_its_day_cannot_be_made_any_more(

@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.read import requests
@@ -304,6 +305,29 @@ def test_an_id_that_was_stored_as_it_came_is_still_found(
     for listing in ("explanations", "flags"):
         found = client.get(f"/v1/{listing}", params={"request": long}, headers=admin).json()["items"]
         assert [one["request_id"] for one in found] == [long]
+
+
+def test_a_page_of_many_captures_costs_as_many_queries_as_one_of_two(
+    sessions: Sessions, engine: Engine
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for number in range(12):
+            _stored_under(session, audited, "many", number)
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *heard: statements.append(heard[2]))
+
+    def cost(captures: int) -> int:
+        statements.clear()
+        with sessions() as session:
+            view = requests.get_request(session, "many", requests.Limits(captures=captures, samples=3))
+        assert view is not None
+        assert len(view.captures.items) == captures
+        for one in view.captures.items:
+            assert len(one.samples) == len(one.explanations) == len(one.flags) == 1
+        return len(statements)
+
+    assert cost(2) == cost(12)
 
 
 def test_an_id_of_very_many_captures_costs_no_more_than_is_counted(sessions: Sessions) -> None:

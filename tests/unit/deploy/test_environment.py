@@ -9,6 +9,7 @@ FOLDERS = ("sidecar/subtext_sidecar", "workers", "service", "deploy", "migration
 MAY_READ = {
     "deploy/demo/commands.py": "a command line",
     "deploy/demo/session.py": "whether make started it, for what it prints",
+    "deploy/checks/console.py": "processes that it starts inherit it",
     "deploy/local/launch.py": "processes that it starts inherit it",
     "deploy/local/process.py": "processes that it starts inherit it",
     "migrations/env.py": "a command line: Alembic's",

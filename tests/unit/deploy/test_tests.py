@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
-from tests.support.schedule import LONG, TOGETHER, group_of, place_of
+from tests.support.schedule import LONG, SHORT, TOGETHER, group_of, place_of
 
 TESTS = ROOT / "tests"
 FILES = sorted(TESTS.rglob("*.py"))
@@ -101,7 +101,7 @@ def test_a_unit_imports_nothing_that_starts_a_process_or_opens_a_socket(path: Pa
     assert of_a_process(path.read_text()) == []
 
 
-@pytest.mark.parametrize("place", [*TOGETHER, *LONG])
+@pytest.mark.parametrize("place", [*TOGETHER, *LONG, SHORT])
 def test_what_the_schedule_names_is_there(place: str) -> None:
     assert (ROOT / place).exists()
 
@@ -111,7 +111,21 @@ def test_a_file_runs_in_one_process_and_the_end_to_end_tests_in_one_too() -> Non
 
     assert {group_of(name) for name in tests} == {"tests/unit/test_a.py"}
     assert group_of("tests/e2e/test_a.py::test_x") == group_of("tests/e2e/test_b.py::test_x")
-    assert place_of("tests/e2e/test_a.py::test_x") < place_of(tests[0]) == place_of(tests[1])
+    assert place_of(tests[0], set()) == place_of(tests[1], set())
+
+
+def test_the_end_to_end_tests_begin_then_come_those_with_engines_and_units_are_last() -> None:
+    files = [
+        "tests/e2e/test_a.py",
+        "tests/unit/test_b.py",
+        "tests/hostile/test_c.py",
+        "tests/unit/test_d.py",
+    ]
+
+    places = [place_of(f"{file}::test_x", {"tests/unit/test_b.py"}) for file in files]
+
+    assert sorted(places) == places
+    assert len(set(places)) == len(files)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session, sessionmaker
 from structlog.testing import capture_logs
 
@@ -181,6 +181,30 @@ def test_it_makes_the_days_ahead(keeping: Keeping, engine: Engine) -> None:
     assert {last + dt.timedelta(days=number + 1) for number in range(partitions.DAYS_AHEAD + 1)} <= ends
 
 
+def test_it_analyses_the_tables_of_days_as_a_whole_when_they_have_changed(
+    sessions: Sessions, keeping: Keeping, engine: Engine
+) -> None:
+    with sessions.begin() as session:
+        plant(session, "one", positions=3)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for table in ("samples", "explanations"):
+            connection.execute(text(f"ANALYZE {table}_before"))  # as autovacuum does
+            connection.execute(text(f"ANALYZE {table}_default"))
+
+    with capture_logs() as written:
+        RUNS["analyze_days"](keeping, NOW)
+        RUNS["analyze_days"](keeping, NOW)
+        RUNS["analyze_days"](keeping, NOW + dt.timedelta(days=8))
+
+    told = {"event": "days_analyzed", "log_level": "info", "tables": ["explanations", "samples"]}
+    assert written == [told, told]
+    with engine.connect() as connection:
+        rows = text("SELECT reltuples FROM pg_class WHERE relname = 'samples'")
+        known = text("SELECT count(*) FROM pg_stats WHERE tablename = 'samples' AND inherited")
+        assert connection.execute(rows).scalar_one() == 3
+        assert connection.execute(known).scalar_one() > 0
+
+
 def test_it_deletes_vectors_that_are_over_but_for_held_ones(sessions: Sessions, keeping: Keeping) -> None:
     wrapping = WrappingKey(b"w" * 32)
     with sessions.begin() as session:
@@ -209,4 +233,4 @@ def test_it_deletes_vectors_that_are_over_but_for_held_ones(sessions: Sessions, 
 
 
 def test_every_job_that_is_due_by_the_clock_is_tried_here() -> None:
-    assert set(RUNS) == {"expire_exports", "erase", "retain", "make_days", "expire_vectors"}
+    assert set(RUNS) == {"expire_exports", "erase", "retain", "make_days", "analyze_days", "expire_vectors"}

@@ -8,6 +8,7 @@ import { PurposeControl } from "@/app/purpose";
 import { NAVIGATION, ROUTES } from "@/app/routes";
 import { SessionGate, useSession, useSignOut } from "@/app/session";
 import { applyTheme, storedTheme, THEMES, type Theme } from "@/app/theme";
+import { told } from "@/app/told";
 import { DialogBox } from "@/ui/dialog";
 import { Page } from "@/ui/page";
 import { Loading } from "@/ui/states";
@@ -25,6 +26,7 @@ export function App() {
 
 function Frame() {
   const [location] = useLocation();
+  const grafana = told("grafana");
   return (
     <>
       <a className="skip" href="#page">
@@ -40,6 +42,7 @@ function Frame() {
               {name}
             </Link>
           ))}
+          {grafana !== null && <a href={grafana}>Grafana</a>}
         </nav>
         <div className="frame-controls">
           <PurposeControl />

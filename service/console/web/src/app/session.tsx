@@ -3,6 +3,7 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { createContext, type ReactNode, useContext, useEffect, useState } from "react";
 import { ApiError, api, CONSOLE, ROOT, type Schemas, take } from "@/api/client";
 import { statePurpose } from "@/app/purpose-store";
+import { told } from "@/app/told";
 import { Field } from "@/ui/field";
 import { Failed, Loading } from "@/ui/states";
 
@@ -73,7 +74,7 @@ function SignIn({ refused }: { refused: Error | null }) {
   const [key, setKey] = useState("");
   const [error, setError] = useState<Error | null>(refused);
   const [isBusy, setBusy] = useState(false);
-  const hasIssuer = document.querySelector('meta[name="subtext-issuer"]') !== null;
+  const hasIssuer = told("issuer") !== null;
 
   async function submit() {
     setBusy(true);
