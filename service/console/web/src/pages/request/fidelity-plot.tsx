@@ -74,7 +74,7 @@ export function FidelityPlot({ fidelity }: { fidelity: Schemas["Fidelity"] }) {
         ))}
       </dl>
       <figcaption className="hint">
-        Hatched: what texts of other vectors reach, the shuffled null, of {whole(fidelity.calibration_n)}{" "}
+        Shaded: what texts of other vectors reach, the shuffled null, of {whole(fidelity.calibration_n)}{" "}
         calibration readings. To the right of it, the text says something of this activation.
       </figcaption>
     </figure>
