@@ -130,7 +130,7 @@ def _readings_of(session: Session, samples: Sequence[Sample]) -> defaultdict[uui
         )
         .order_by(Explanation.created_at, Explanation.id)
     )
-    rows = session.execute(query).all()
+    rows: Sequence[Row[Any]] = session.execute(query).all()
     concepts = _concepts_of(session, rows)
     for sample_id, _, *figures in rows:
         readings[sample_id].append(Reading(*figures, concepts[figures[0]]))

@@ -499,13 +499,13 @@ def test_the_positions_of_a_capture_are_paged_in_order(
             seed.add_explanation(session, audited, position=position, concept=concept)
         capture = seed.capture_of(audited, "chat-1")
 
-    path, found, after = f"/v1/captures/{capture}/positions", [], {}
+    path, found, after = f"/v1/captures/{capture}/positions?model=tiny&limit=2", [], ""
     while True:
-        page = client.get(path, params={"model": "tiny", "limit": 2} | after, headers=admin).json()
+        page = client.get(f"{path}{after}", headers=admin).json()
         found += page["items"]
         if page["next_after"] is None:
             break
-        after = {"after": page["next_after"]}
+        after = f"&after={page['next_after']}"
 
     assert [one["position"] for one in found] == [2, 4, 7, 9, 11]
     assert page["layers"] == [{"layer": 20, "positions": 5}]
