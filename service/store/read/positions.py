@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.store.days import between, near
@@ -130,14 +130,14 @@ def _readings_of(session: Session, samples: Sequence[Sample]) -> defaultdict[uui
         )
         .order_by(Explanation.created_at, Explanation.id)
     )
-    rows: Sequence[Row[Any]] = session.execute(query).all()
+    rows: Sequence[Any] = session.execute(query).all()
     concepts = _concepts_of(session, rows)
-    for sample_id, _, *figures in rows:
-        readings[sample_id].append(Reading(*figures, concepts[figures[0]]))
+    for row in rows:
+        readings[row.sample_id].append(Reading._make((*row[2:], concepts[row.id])))
     return readings
 
 
-def _concepts_of(session: Session, rows: Sequence[Row[Any]]) -> defaultdict[uuid.UUID, list[str]]:
+def _concepts_of(session: Session, rows: Sequence[Any]) -> defaultdict[uuid.UUID, list[str]]:
     concepts: defaultdict[uuid.UUID, list[str]] = defaultdict(list)
     if rows:
         times = [row.captured_at for row in rows]
