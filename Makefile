@@ -39,7 +39,7 @@ test: setup-dev  ## Run every test against real vLLM, Valkey and PostgreSQL; ARG
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
-check: setup-dev  ## Lint, format, types, import rules, counters, migrations: what CI runs before the tests
+check: setup-dev  ## Lint, format, types, import rules, counters, migrations, console: what CI runs before the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -47,6 +47,7 @@ check: setup-dev  ## Lint, format, types, import rules, counters, migrations: wh
 	$(BIN)/python -m deploy.checks.counters
 	$(BIN)/python -m deploy.checks.files
 	$(BIN)/python -m deploy.checks.migrations
+	$(BIN)/python -m deploy.checks.console
 
 bench-%: setup  ## Run bench/NAME.py, which prints a table and, last, one JSON line
 	@$(BIN)/python -m bench.$* $(ARGS)

@@ -151,7 +151,7 @@ def test_the_dashboard_has_a_fixed_identity_and_takes_its_data_source_from_a_var
     assert board["uid"] == "subtext-overview"
     assert board["editable"] is False
     assert len(set(ids)) == len(ids)
-    assert {variable["name"] for variable in board["templating"]["list"]} == {"datasource", "model"}
+    assert {variable["name"] for variable in board["templating"]["list"]} == {"datasource", "model", "console"}
     for panel in board["panels"]:
         if panel["type"] != "row":
             assert panel["datasource"]["uid"] == "${datasource}"
@@ -195,6 +195,29 @@ def test_the_dashboard_shows(metric: str) -> None:
     panels = [query for query in shipped_queries() if query.source.startswith("subtext.json")]
 
     assert any(selector.metric == metric for query in panels for selector in selectors(query.expr))
+
+
+def test_the_dashboards_links_lead_to_pages_of_the_console_that_take_what_they_say() -> None:
+    known = {
+        "/": set(),
+        "/review": set(),
+        "/calibration": set(),
+        "/coverage": {"from", "to"},
+        "/search": {"concept", "max_anomaly_p", "captured_after", "captured_before"},
+    }
+    board = dashboard()
+    links = [*board["links"]]
+    for panel in board["panels"]:
+        links += panel.get("links", []) + panel.get("fieldConfig", {}).get("defaults", {}).get("links", [])
+    routes = (ROOT / "service/console/web/src/app/routes.tsx").read_text()
+
+    assert len(links) >= 8
+    for link in links:
+        base, _, rest = link["url"].partition("/console")
+        path, _, query = rest.partition("?")
+        assert base == "${console:raw}"
+        assert {part.split("=", 1)[0] for part in query.split("&") if part} <= known[path]
+        assert f'"{path}' in routes
 
 
 def test_grafana_is_provisioned_from_files_that_compose_mounts() -> None:
