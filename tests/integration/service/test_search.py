@@ -310,6 +310,7 @@ def test_readings_of_anomalous_states_are_found_without_text(
         assert answer["search"] is None
 
 
+@pytest.mark.usefixtures("stored")
 @pytest.mark.parametrize(
     "q",
     [
@@ -335,9 +336,7 @@ def test_readings_of_anomalous_states_are_found_without_text(
         "or",
     ],
 )
-def test_hostile_words_are_answered_at_once(
-    client: TestClient, admin: Headers, stored: Sequence[uuid.UUID], q: str
-) -> None:
+def test_hostile_words_are_answered_at_once(client: TestClient, admin: Headers, q: str) -> None:
     began = time.monotonic()
     answer = client.get("/v1/explanations", params={"q": q, "captured_after": SINCE}, headers=admin)
 
