@@ -43,7 +43,7 @@ class OwnProposalError(Exception):
     def __init__(self) -> None:
         super().__init__(
             "you gave this verdict, and a concept of the incident asks for two reviewers: another person or"
-            " another key has to give the same one"
+            " another key, of which neither made the other, has to give the same one"
         )
 
 

@@ -76,7 +76,8 @@ def decide(session: Session, removal: Removal, decision: Decision, reason: str, 
         if "ck_removal_decisions_other" in str(error.orig):
             raise NotAllowedStepError(
                 "other_identity_needed",
-                "this key or person asked for it, so somebody else has to confirm it",
+                "this key or person, or a key of which one made the other, asked for it, so somebody else"
+                " has to confirm it",
             ) from error
         raise NotAllowedStepError(
             "decided_meanwhile", "somebody else decided just now: read it again"

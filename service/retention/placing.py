@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from service.evidence.entry import new_salt
 from service.evidence.payloads import Kind, payload_of
 from service.retention.holds import announce, is_in_force
+from service.store import keys
 from service.store.base import values_of
 from service.store.evidence.append import append
 from service.store.read.names import names_of
@@ -94,10 +95,11 @@ def lift(session: Session, hold: View, reason: str, actor: Actor) -> LiftStep:
     if LiftStep.CONFIRMED in taken:
         raise NotAllowedStepError("already_lifted", "this hold was lifted before")
     asked = taken.get(LiftStep.ASKED)
-    if asked is not None and _is_same(asked, actor):
+    if asked is not None and _is_same(session, asked, actor):
         raise NotAllowedStepError(
             "other_key_needed",
-            "this key or person asked to lift the hold, so somebody else has to confirm it",
+            "this key or person, or a key of which one made the other, asked to lift the hold, so somebody"
+            " else has to confirm it",
         )
     step = LiftStep.ASKED if asked is None else LiftStep.CONFIRMED
     salt = new_salt()
@@ -121,10 +123,10 @@ def lift(session: Session, hold: View, reason: str, actor: Actor) -> LiftStep:
     return step
 
 
-def _is_same(asked: LegalHoldLift, actor: Actor) -> bool:
-    """Tell whether both are of one key or one person, in whichever session."""
+def _is_same(session: Session, asked: LegalHoldLift, actor: Actor) -> bool:
+    """Tell whether both are of one key or one person, in whichever session, or of one key's making."""
     if actor.key_id is not None or asked.key_id is not None:
-        return asked.key_id == actor.key_id
+        return asked.key_id == actor.key_id or keys.are_of_one(session, asked.key_id, actor.key_id)
     return (asked.issuer, asked.person) == (actor.issuer, actor.person)
 
 

@@ -90,6 +90,13 @@ def make_key(session: Session, wanted: NewKey, own_secret: str) -> Making:
     return made
 
 
+def are_of_one(session: Session, one: uuid.UUID | None, other: uuid.UUID | None) -> bool:
+    """Tell whether both are one key, or one key made the other or both: then they are one identity."""
+    if one is None or other is None:
+        return False
+    return bool(session.execute(select(func.subtext_of_one_key(str(one), str(other)))).scalar_one())
+
+
 def withdraw_key(session: Session, identity: uuid.UUID) -> bool:
     """Let the database revoke a key of the transaction's tenant; False when none is there to revoke."""
     return bool(session.execute(select(func.subtext_revoke_key(identity))).scalar_one())

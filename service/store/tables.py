@@ -598,3 +598,6 @@ class ApiKey(Base):
     expires_at: Mapped[dt.datetime | None]
     revoked_at: Mapped[dt.datetime | None]
     last_used_at: Mapped[dt.datetime | None]
+    # The key by whose secret it was made over REST, and that one's own: all of them are one identity where
+    # two are needed. None: an owner made it.
+    made_from: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id"))

@@ -4,7 +4,9 @@ import re
 
 import pytest
 from playwright.sync_api import expect
+from sqlalchemy import func, update
 
+from service.store.tables import ApiKey
 from tests.support.console import NARROW, WIDE, Console, axe, get
 
 SCHEMES = ("light", "dark")
@@ -31,6 +33,48 @@ def test_a_key_in_the_address_signs_in_and_leaves_it(console: Console) -> None:
     expect(page.get_by_text("demo", exact=True)).to_be_visible()
     assert "key=" not in page.url
     assert "key=" not in page.evaluate("JSON.stringify([localStorage, sessionStorage])")
+
+
+def test_a_key_in_an_address_takes_nobodys_session_over(console: Console) -> None:
+    page = console.open(f"#key={console.key('admin', name='stranger')}", name="night shift")
+
+    expect(page.get_by_text("night shift")).to_be_visible()
+    assert "key=" not in page.url
+
+
+def test_nothing_stays_of_who_was_signed_in_before(console: Console) -> None:
+    page = console.open(purpose=None, name="night shift")
+    page.get_by_role("button", name="Text withheld").click()
+    page.get_by_role("button", name="Show text").click()
+    expect(page.get_by_role("button", name="Purpose: Incident response")).to_be_visible()
+    with console.sessions.begin() as session:
+        session.execute(update(ApiKey).values(revoked_at=func.now()))
+
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+
+    expect(page.get_by_label("API key")).to_be_visible()
+    assert page.evaluate("sessionStorage.length") == 0
+    page.get_by_label("API key").fill(console.key("admin", name="day shift"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("day shift")).to_be_visible()
+    expect(page.get_by_role("button", name="Text withheld")).to_be_visible()
+
+
+def test_when_another_tab_signs_somebody_else_in_his_purpose_is_asked_for(console: Console) -> None:
+    page = console.open(purpose=None, name="night shift")
+    page.get_by_role("button", name="Text withheld").click()
+    page.get_by_role("button", name="Show text").click()
+    expect(page.get_by_role("button", name="Purpose: Incident response")).to_be_visible()
+    other = {"Authorization": f"Bearer {console.key('admin', name='day shift')}"}
+    signed_in = page.context.request.post(
+        f"{console.url}/auth/key", headers=other | {"Sec-Fetch-Site": "same-origin"}
+    )
+    assert signed_in.ok
+
+    page.evaluate("window.dispatchEvent(new Event('visibilitychange'))")
+
+    expect(page.get_by_text("day shift")).to_be_visible()
+    expect(page.get_by_role("button", name="Text withheld")).to_be_visible()
 
 
 def test_a_purpose_is_asked_for_and_sent_from_then_on(console: Console) -> None:

@@ -15,13 +15,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
+
+import structlog
 
 from service.store.tenants.scope import Reach
+
+_log: Final = structlog.get_logger(__name__)
 
 EVERY_SECONDS: Final = 2.0
 STREAMS_AT_MOST: Final = 200
 """In one process. Each is a connection and some kilobytes, and no thread."""
+STREAMS_OF_TENANT_AT_MOST: Final = 150
+"""So that no tenant, however many keys and sessions it makes, takes every place."""
 STREAMS_OF_ONE_AT_MOST: Final = 12
 """Of one session or key: tabs of a browser."""
 _LEAST_PAUSE_SECONDS: Final = 0.2
@@ -75,11 +81,11 @@ Find = Callable[[Reach, Collection[Part], Collection[Listener]], Look]
 
 
 class TooManyError(Exception):
-    """No further stream: of this listener, or of anybody."""
+    """No further stream: of this listener, of its tenant, or of anybody."""
 
-    def __init__(self, *, of_listener: bool) -> None:
-        super().__init__("of this key or session" if of_listener else "of this process")
-        self.of_listener = of_listener
+    def __init__(self, *, of_whom: Literal["key or session", "tenant", "process"]) -> None:
+        super().__init__(f"of this {of_whom}")
+        self.of_whom = of_whom
 
 
 class Frame(NamedTuple):
@@ -134,11 +140,13 @@ class Hub:
         every_seconds: float = EVERY_SECONDS,
         at_most: int = STREAMS_AT_MOST,
         of_one_at_most: int = STREAMS_OF_ONE_AT_MOST,
+        of_tenant_at_most: int = STREAMS_OF_TENANT_AT_MOST,
     ) -> None:
         self._find = find
         self._every_seconds = every_seconds
         self._at_most = at_most
         self._of_one_at_most = of_one_at_most
+        self._of_tenant_at_most = of_tenant_at_most
         self._changed = threading.Condition()
         self._subscriptions: list[Subscription] = []
         self._is_asked = False
@@ -150,9 +158,12 @@ class Hub:
         with self._changed:
             of_whom = Counter(_who(one.listener) for one in self._subscriptions)
             if of_whom[_who(listener)] >= self._of_one_at_most:
-                raise TooManyError(of_listener=True)
+                raise TooManyError(of_whom="key or session")
+            of_tenant = Counter(one.listener.reach.tenant for one in self._subscriptions)
+            if of_tenant[listener.reach.tenant] >= self._of_tenant_at_most:
+                raise TooManyError(of_whom="tenant")
             if len(self._subscriptions) >= self._at_most:
-                raise TooManyError(of_listener=False)
+                raise TooManyError(of_whom="process")
             made = Subscription(listener)
             self._subscriptions.append(made)
             self._is_asked = True
@@ -198,7 +209,10 @@ class Hub:
         parts = frozenset().union(*(one.parts for one in listeners))
         try:
             found: Look | None = self._find(reach, parts, listeners)
-        except AwayError:
+        except Exception as error:  # noqa: BLE001  # one tenant's row must not end the thread of all
+            if not isinstance(error, AwayError):
+                # Its message may have values of rows.
+                _log.error("live_look_broken", error_type=type(error).__name__)
             found = None
         frames = {} if found is None else {part: _frame(data) for part, data in found.parts.items()}
         with self._changed:

@@ -106,9 +106,9 @@ def _looked(state: State) -> bytes:
 
 
 def _too_many(error: TooManyError) -> ProblemError:
-    of_listener = error.of_listener
+    is_ours = error.of_whom == "process"
     return ProblemError(
-        HTTPStatus.TOO_MANY_REQUESTS if of_listener else HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.SERVICE_UNAVAILABLE if is_ours else HTTPStatus.TOO_MANY_REQUESTS,
         "too_many_streams",
         f"there are as many event streams {error} as there may be; close one, or ask again without"
         f" Accept: {MEDIA_TYPE} for one answer",

@@ -31,7 +31,7 @@ from service.errors import FieldError, ProblemError, invalid_input, problem
 from service.incidents import review
 from service.incidents.lifecycle import CLOSED, TRANSITIONS, Reason, State, labels
 from service.incidents.review import Identity, Step
-from service.store import triage
+from service.store import keys, triage
 from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import add_entry
 from service.store.read import incidents, reviews
@@ -220,13 +220,16 @@ def _take_step(session: Session, row: IncidentRow, change: triage.Change, actor:
     """Decide, propose or agree, and say which; raises the 409 to who agrees with himself."""
     is_verdict = change.to in CLOSED
     standing = reviews.get_standing(session, row.id) if is_verdict else None
+    by = actor.identity
+    if standing is not None and keys.are_of_one(session, standing.by.key_id, by.key_id):
+        by = standing.by
     try:
         step = review.step(
             needs_second=is_verdict and reviews.needs_second(session, row),
             standing=standing,
             to=change.to,
             labels=change.labels,
-            by=actor.identity,
+            by=by,
         )
     except review.OwnProposalError as error:
         raise _refused(row, "second_reviewer_needed", str(error)) from error

@@ -302,10 +302,11 @@ def test_the_database_refuses_what_the_service_would(
         return f"INSERT INTO incident_events ({names}) VALUES ({marks})", list(row.values())  # noqa: S608
 
     night_key = key_id_of(sessions, 0)
-    another = uuid.uuid4()
+    another, own = uuid.uuid4(), uuid.uuid4()
     with sessions.begin() as session:
-        stored = ApiKey(id=another, name="k", secret_sha256=another.bytes, scopes=[])
-        session.add(stored)
+        for one, made_from in ((another, None), (own, night_key)):
+            stored = ApiKey(id=one, name="k", secret_sha256=one.bytes, scopes=[], made_from=made_from)
+            session.add(stored)
     with pytest.raises(CheckViolation, match="two reviewers"):
         run((decide, []))
     with pytest.raises(CheckViolation, match="two reviewers"):
@@ -316,6 +317,10 @@ def test_the_database_refuses_what_the_service_would(
         run(event(another, 3, proposal=3))
     with pytest.raises(CheckViolation, match="two reviewers"):  # other labels than were proposed
         run(event(another, 3, proposal=2, labels='{"harm": true}'), (decide, []))
+    with pytest.raises(CheckViolation, match="two reviewers"):  # of a key that the first one made
+        run(event(own, 3, proposal=2), (decide, []))
+    with pytest.raises(CheckViolation, match="two reviewers"):  # by a table that hides ours
+        run(("CREATE TEMP TABLE flags (LIKE public.flags) ON COMMIT DROP", []), (decide, []))
     with pytest.raises(CheckViolation, match="two reviewers"):  # of nobody
         run(event(another, 3, proposal=2, key_id=None, key_name=None), (decide, []))
     run(event(another, 3, proposal=2), (decide, []))

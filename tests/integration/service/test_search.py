@@ -2,6 +2,7 @@
 
 import datetime as dt
 import hashlib
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -307,3 +308,37 @@ def test_readings_of_anomalous_states_are_found_without_text(
 
         assert [item["id"] for item in answer["items"]] == [str(strange.id)]
         assert answer["search"] is None
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(
+    "q",
+    [
+        "'); DROP TABLE samples; --",
+        "a & b | !c <-> d:* (((",
+        "\\' \\\\ '' \" aid",
+        "(a+)+$ [[:alpha:]]* %_",
+        "x.example/a<1>b'c!d aid",
+        f'-"x.example/{chr(39) * 80} b" aid',
+        f"-x.example/{chr(39) * 150} aid",
+        "\U0001f682 aid \u202e\u0301",
+        'or or -or "or"',
+    ],
+    ids=[
+        "SQL",
+        "operators",
+        "quotes",
+        "pattern",
+        "path",
+        "quotes of a phrase",
+        "many quotes",
+        "astral",
+        "or",
+    ],
+)
+def test_hostile_words_are_answered_at_once(client: TestClient, admin: Headers, q: str) -> None:
+    began = time.monotonic()
+    answer = client.get("/v1/explanations", params={"q": q, "captured_after": SINCE}, headers=admin)
+
+    assert answer.status_code in {200, 422}, answer.text
+    assert time.monotonic() - began < 5

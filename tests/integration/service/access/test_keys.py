@@ -9,12 +9,14 @@ import psycopg
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
+from psycopg.errors import CheckViolation
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import auth
 from service.store import keys
 from service.store.access.tables import Action
 from service.store.tenants import scope
+from tests.integration.service import seed
 from tests.integration.service.access.stored import Entries
 from tests.support.people import sign_in
 
@@ -218,3 +220,41 @@ def test_whoever_takes_the_service_over_makes_no_key_without_a_secret(
         # Without one.
         connection.execute("SELECT set_config(%s, '', false)", [scope.SETTING])
         assert made(admin, new, scopes, None, 1) == "unknown_key"
+
+
+def test_keys_of_one_keys_making_are_one_identity_where_two_are_needed(
+    client: TestClient, sessions: Sessions, make: Callable[..., tuple[uuid.UUID, str]], reader_url: str
+) -> None:
+    scopes = [*OPERATOR, "erasures:read", "erasures:write"]
+    first, secret = make(*scopes)
+    _, of_owner = make(*scopes)
+    child = ask(client, secret, scopes=scopes).json()
+    grandchild = ask(client, child["secret"], scopes=scopes).json()
+    with sessions.begin() as session:
+        seed.add_model(session)
+
+    def send(secret: str, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
+        headers = {"Authorization": f"Bearer {secret}", "Subtext-Purpose": "subject_request"}
+        answer = client.post(path, json=body, headers=headers)
+        return answer.status_code, answer.json()
+
+    _, erasure = send(secret, "/v1/erasures", scope="tenant")
+    _, hold = send(secret, "/v1/legal-holds", scope={"model": "tiny"}, reason="a case")
+    decide = f"/v1/erasures/{erasure['id']}/decision"
+    lift = f"/v1/legal-holds/{hold['id']}/lift"
+    confirm = {"decision": "confirmed", "reason": "looked at"}
+    assert send(child["secret"], lift, reason="over")[0] == 200
+
+    for other in (secret, grandchild["secret"]):
+        assert send(other, decide, **confirm)[1]["code"] == "other_identity_needed"
+        assert send(other, lift, reason="over")[1]["code"] == "other_key_needed"
+    step = (
+        "INSERT INTO legal_hold_lifts (id, hold_id, step, step_before, reason, key_id, key_name)"
+        " VALUES (gen_random_uuid(), %s, 'confirmed', 'asked', 'over', %s, 'k')"
+    )
+    with psycopg.connect(reader_url) as connection:
+        connection.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(scope.DEFAULT_ID)])
+        with pytest.raises(CheckViolation, match="one identity"):
+            connection.execute(step, [hold["id"], first])
+    assert send(of_owner, decide, **confirm)[0] == 200
+    assert send(of_owner, lift, reason="over")[0] == 200

@@ -106,13 +106,16 @@ def live_threads() -> list[threading.Thread]:
 
 def test_places_are_bounded_for_each_and_for_all() -> None:
     async def listen() -> None:
-        hub = still(Store(), at_most=3, of_one_at_most=2)
+        hub = still(Store(), at_most=3, of_one_at_most=2, of_tenant_at_most=3)
         async with subscribed(hub, listener(), listener(), listener(key=8)) as found:
             with pytest.raises(TooManyError) as of_one:
                 hub.subscribe(listener())
-            with pytest.raises(TooManyError) as of_all:
+            with pytest.raises(TooManyError) as of_tenant:
                 hub.subscribe(listener(key=9))
-            assert (of_one.value.of_listener, of_all.value.of_listener) == (True, False)
+            with pytest.raises(TooManyError) as of_all:
+                hub.subscribe(listener(OTHER, key=10))
+            whom = [one.value.of_whom for one in (of_one, of_tenant, of_all)]
+            assert whom == ["key or session", "tenant", "process"]
             hub.unsubscribe(found[0])
             hub.unsubscribe(found[0])
             hub.subscribe(listener())
@@ -135,6 +138,27 @@ def test_while_the_store_is_away_the_last_look_stays_and_is_told_to_be_old() -> 
             store.is_away = False
             hub.look()
             assert not one.state.is_away
+
+    asyncio.run(listen())
+
+
+def test_a_look_that_breaks_ends_the_thread_for_nobody() -> None:
+    store, broken = Store(), threading.Event()
+
+    def find(reach: Reach, parts: Collection[Part], listeners: Collection[Listener]) -> Look:
+        if reach == OTHER and broken.is_set():
+            raise ValueError(reach)
+        return store(reach, parts, listeners)
+
+    async def listen() -> None:
+        hub = Hub(find, every_seconds=0.2)
+        async with subscribed(hub, listener(), listener(OTHER, key=8)) as [one, other]:
+            await wait_for(lambda: one.state.looked_at and other.state.looked_at)
+            broken.set()
+            await wait_for(lambda: other.state.is_away)
+            assert not one.state.is_away
+            broken.clear()
+            await wait_for(lambda: not other.state.is_away)
 
     asyncio.run(listen())
 

@@ -1,6 +1,6 @@
 /** Who is signed in, and signing in and out. */
-import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { createContext, type ReactNode, useContext, useEffect, useState } from "react";
+import { type QueryKey, useQuery, useQueryClient } from "@tanstack/react-query";
+import { createContext, type ReactNode, useContext, useEffect, useRef, useState } from "react";
 import { ApiError, api, CONSOLE, ROOT, type Schemas, take } from "@/api/client";
 import { statePurpose } from "@/app/purpose-store";
 import { told } from "@/app/told";
@@ -32,23 +32,30 @@ export function SessionGate({ children }: { children: ReactNode }) {
     queryKey: SESSION,
     queryFn: async ({ signal }) => {
       const key = keyInAddress();
-      return key === null ? take(api.GET("/auth/session", { signal })) : signIn(key);
+      try {
+        // Who is signed in stays so: a link must make nobody work under another's key unseen.
+        return await take(api.GET("/auth/session", { signal }));
+      } catch (error) {
+        if (key === null || !isOver(error)) throw error;
+        return signIn(key);
+      }
     },
     staleTime: 60_000,
     refetchInterval: 60_000,
+    refetchOnWindowFocus: "always",
   });
+  useForgetting(session.data, isOver(session.error));
   useEffect(
     () =>
       queries.getQueryCache().subscribe(({ query }) => {
         const { error } = query.state;
-        const isOver =
-          error instanceof ApiError && error.status === 401 && query.queryKey[0] !== SESSION[0];
-        if (isOver) void queries.invalidateQueries({ queryKey: SESSION });
+        const isRefused = error instanceof ApiError && error.status === 401;
+        if (isRefused && !isOfSession(query)) void queries.invalidateQueries({ queryKey: SESSION });
       }),
     [queries],
   );
   if (session.isPending) return <Loading what="your session" />;
-  if (session.error instanceof ApiError && [401, 403].includes(session.error.status)) {
+  if (isOver(session.error)) {
     return <SignIn refused={session.error.code === "missing_credentials" ? null : session.error} />;
   }
   if (session.error !== null && session.data === undefined) {
@@ -57,7 +64,43 @@ export function SessionGate({ children }: { children: ReactNode }) {
   return <Signed.Provider value={session.data ?? null}>{children}</Signed.Provider>;
 }
 
-/** A key after `#key=` signs in, as the demo's address does; it leaves the address bar and the history. */
+function isOver(error: unknown): error is ApiError {
+  return error instanceof ApiError && [401, 403].includes(error.status);
+}
+
+function isOfSession({ queryKey }: { queryKey: QueryKey }): boolean {
+  return queryKey[0] === SESSION[0];
+}
+
+/** What tells one caller's rights from another's, whichever tab signed him in. */
+function identityOf(caller: SignedInCaller): string {
+  const { session_id, idle_expires_at, expires_at, ...same } = caller;
+  return JSON.stringify(same);
+}
+
+/** Forget answers and purpose when a session is over or another one's, and look anew at a page of the past. */
+function useForgetting(caller: SignedInCaller | undefined, over: boolean) {
+  const queries = useQueryClient();
+  const last = useRef<string | null>(null);
+  const who = caller === undefined ? null : identityOf(caller);
+  useEffect(() => {
+    const isAnother = who !== null && last.current !== null && who !== last.current;
+    if (who !== null) last.current = who;
+    if (!over && !isAnother) return;
+    statePurpose(null);
+    if (over) queries.removeQueries({ predicate: (query) => !isOfSession(query) });
+    else void queries.resetQueries({ predicate: (query) => !isOfSession(query) });
+  }, [queries, who, over]);
+  useEffect(() => {
+    function show(event: PageTransitionEvent) {
+      if (event.persisted) void queries.resetQueries();
+    }
+    window.addEventListener("pageshow", show);
+    return () => window.removeEventListener("pageshow", show);
+  }, [queries]);
+}
+
+/** A key after `#key=` signs in who is not, as the demo's address does; it leaves the address bar and the history. */
 function keyInAddress(): string | null {
   const found = new URLSearchParams(location.hash.slice(1)).get("key");
   if (found !== null) history.replaceState(null, "", location.pathname + location.search);
@@ -136,7 +179,7 @@ export function useSignOut(): () => Promise<void> {
   return async () => {
     const { issuer_logout_url: elsewhere } = await take(api.POST("/auth/logout"));
     statePurpose(null);
+    await queries.resetQueries(); // also before leaving: a browser may show the page as it was left
     if (elsewhere) location.assign(elsewhere);
-    else await queries.resetQueries();
   };
 }
