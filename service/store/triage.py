@@ -3,10 +3,11 @@
 import datetime as dt
 import uuid
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.auth import Scope
@@ -17,6 +18,19 @@ from service.store.evidence.events import add_event
 from service.store.keys import get_key_by_id
 from service.store.people.tables import LoginSession
 from service.store.tables import Flag, Incident, WebhookMessage
+
+_NEEDS_TWO: Final = "incidents_need_two"
+"""The trigger's name for its refusal, see migration 0039."""
+
+
+class SecondNeededError(Exception):
+    """The database knows a flag that asks for two reviewers and that the caller did not see."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a flag arrived while you decided, and its concept asks for two reviewers: read the incident "
+            "again and decide anew"
+        )
 
 
 class Assignee(NamedTuple):
@@ -82,7 +96,8 @@ def apply(session: Session, incident: Incident, change: Change, actor: Actor) ->
     """Change the state of an incident that `lock_incident` returned, with its event and its message.
 
     The caller has checked that version and transition are allowed. ``change.agrees_with`` is the version of
-    the proposal that this is the second verdict of.
+    the proposal that this is the second verdict of. Raises SecondNeededError when a flag that arrived since
+    asks for one; nothing of the transaction can be kept then.
     """
     version = _add_event(
         session,
@@ -95,7 +110,13 @@ def apply(session: Session, incident: Incident, change: Change, actor: Actor) ->
         labels=dict(change.labels),
         proposal=change.agrees_with,
     )
-    _update(session, incident, version, state=change.to, labels=dict(change.labels))
+    try:
+        _update(session, incident, version, state=change.to, labels=dict(change.labels))
+    except IntegrityError as error:
+        # Whoever adds flags need not wait for the incident's lock.
+        if getattr(getattr(error.orig, "diag", None), "constraint_name", None) != _NEEDS_TWO:
+            raise
+        raise SecondNeededError from error
 
 
 def propose(session: Session, incident: Incident, change: Change, actor: Actor) -> None:

@@ -235,10 +235,13 @@ def _take_step(session: Session, row: IncidentRow, change: triage.Change, actor:
         raise _refused(row, "second_reviewer_needed", str(error)) from error
     if step is Step.PROPOSES:
         triage.propose(session, row, change, actor)
-    elif step is Step.AGREES and standing is not None:
-        triage.apply(session, row, change._replace(agrees_with=standing.version), actor)
-    else:
+        return step
+    if step is Step.AGREES and standing is not None:
+        change = change._replace(agrees_with=standing.version)
+    try:
         triage.apply(session, row, change, actor)
+    except triage.SecondNeededError as error:
+        raise _refused(row, "incident_changed", str(error)) from error
     return step
 
 

@@ -3,6 +3,7 @@
 import datetime as dt
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -270,6 +271,36 @@ def test_concepts_that_ask_for_nothing_are_decided_by_one(sessions: Sessions, ni
     decided = night.send(incident, "transitions", version=1, **DISMISS).json()
 
     assert (decided["second_review"], decided["state"], decided["proposal"]) == (False, "dismissed", None)
+
+
+def test_a_flag_that_asks_for_two_while_one_decides_sends_him_back_to_read(
+    sessions: Sessions, night: Reviewer
+) -> None:
+    with sessions.begin() as session:
+        incident = plant(session, "chat-2", second_review=False)
+    waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'incident_events'::regclass AND NOT granted"
+
+    with ThreadPoolExecutor(1) as pool, sessions.begin() as arriving:
+        # The verdict has asked how many it needs when it waits to write its event.
+        arriving.execute(text("LOCK TABLE incident_events IN SHARE MODE"))
+        deciding = pool.submit(night.send, incident, "transitions", version=1, **DISMISS)
+        while not arriving.scalar(text(waiting)):
+            assert not deciding.done()
+        stored = arriving.get_one(Incident, incident)
+        audited = seed.Audited(*of(arriving, stored))
+        asking = NewConcept(name="third", version=1, digest="e" * 64, definition={"second_review": True})
+        register_concepts(arriving, audited.model.id, [asking])
+        flag = seed.add_flag(arriving, audited, request_id=stored.request_id, concept="third")
+        flag.concept_digest = asking.digest
+        arriving.commit()
+        answer = deciding.result()
+
+    refused = answer.json()
+    assert (answer.status_code, refused["code"]) == (409, "incident_changed"), answer.text
+    assert "two reviewers" in refused["detail"]
+    assert (refused["state"], refused["version"]) == ("open", 1)
+    again = night.send(incident, "transitions", version=1, **DISMISS).json()
+    assert (again["state"], again["proposal"]["version"]) == ("open", 2)
 
 
 def test_the_database_refuses_what_the_service_would(

@@ -42,7 +42,7 @@ export function AskForText() {
     return (
       <p className="quiet">
         Text is withheld. Your key or group lacks the scope <code>explanations:read_text</code>; an operator
-        can give it: <code>subtext key create --role text_reader</code>.
+        can give it: <code>subtext key create --role text-reader</code>.
       </p>
     );
   }
