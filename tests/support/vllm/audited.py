@@ -178,12 +178,7 @@ class Audited:
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of the sidecar's samples of that name which carry the labels."""
         text = httpx.get(f"{self._sidecar_url}/metrics", timeout=30, trust_env=False).text
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return metric_in(text, name, **labels)
 
     def settled_metric(self, name: str, **labels: str) -> float:
         """Return the metric once no heartbeat changes it any more, so that earlier requests are in it."""
@@ -197,6 +192,16 @@ class Audited:
         """Whether capture is on and no hook has failed."""
         is_on = self.metric("subtext_capture_enabled", model=MODEL, reason="ok") == 1.0
         return is_on and self.metric("subtext_capture_errors_total") == 0.0
+
+
+def metric_in(exposition: str, name: str, **labels: str) -> float:
+    """Return the sum of the samples of that name which carry the labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
 
 
 def make_model(folder: Path, tokenizer_from: Path) -> Path:

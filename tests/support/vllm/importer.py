@@ -1,6 +1,7 @@
 """Processes that have imported vLLM and fork for each list of jobs: the imports take ten seconds of CPU.
 
-A process serves the tests of one environment. At most two are kept, and each ends with whoever started it.
+Two are enough: one for the tests whose Triton kernels run interpreted, one for all others. Each ends with
+whoever started it.
 """
 
 import json
@@ -25,6 +26,8 @@ _ENV = {
     "DO_NOT_TRACK": "1",
     "PYTHONPATH": f"{ROOT}:{ROOT / 'sidecar'}",
 }
+# What is read while vLLM is imported; all else that tests set is read when an engine starts.
+_READ_BY_IMPORTS = ("TRITON_INTERPRET",)
 
 
 class Run:
@@ -84,8 +87,9 @@ def _importer(env: frozenset[tuple[str, str | None]]) -> Importer:
 
 
 def start(folder: Path, env: Mapping[str, str | None]) -> Run:
-    """Run the jobs of a folder in a child of a process that has imported vLLM in this environment.
+    """Run the jobs of a folder in a child of a process that has imported vLLM, in this environment.
 
     ``env`` sets variables, or removes those with the value None.
     """
-    return _importer(frozenset(env.items())).start(folder, env)
+    imported = frozenset((name, value) for name, value in env.items() if name in _READ_BY_IMPORTS)
+    return _importer(imported).start(folder, env)
