@@ -137,7 +137,7 @@ def test_each_row_has_its_labels_and_no_figure_without_what_it_stands_on(console
         assert "hypothesis" in row
         assert ("unverified" in row) is (number == 1)
         assert ("not calibrated" in row) is ("match: deception" in row) is (number == 0)
-        assert re.search(r"FVE beyond token \u2212?0\.\d+, null: 95% of .* below 0\.10, n 512", row)
+        assert re.search(r"FVE beyond the token \u2212?0\.\d+, null: 95% of .* below 0\.10, n 512", row)
         assert "anomaly p 0.013, n 512, not corrected for how many were tested" in row
 
 
