@@ -3,13 +3,13 @@ import { type ComponentType, type LazyExoticComponent, lazy } from "react";
 
 export type PageRoute = {
   /** Below the console's base, in wouter's syntax. */
-  path: string;
+  path: string | RegExp;
   page: LazyExoticComponent<ComponentType>;
 };
 
 export const ROUTES: readonly PageRoute[] = [
   { path: "/", page: lazy(() => import("@/pages/overview")) },
-  { path: "/requests/:request", page: lazy(() => import("@/pages/request")) },
+  { path: /^\/requests\/(?<request>[\s\S]+)$/, page: lazy(() => import("@/pages/request")) },
   { path: "/search", page: lazy(() => import("@/pages/search")) },
   { path: "/review/:incident?", page: lazy(() => import("@/pages/review")) },
   { path: "/coverage", page: lazy(() => import("@/pages/coverage")) },
