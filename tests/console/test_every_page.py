@@ -48,21 +48,23 @@ NO_FIGURE: Final = re.compile(
 )
 # Texts that hold a number, as the pages mark them, or a per cent; and the caption of a table around them.
 NUMBERS_JS: Final = """() => {
-  const blocks = "p, li, dt, dd, td, th, caption, figcaption, label, summary, h1, h2, h3, legend, div, section";
+  const blocks = "p, li, dt, dd, td, th, caption, figcaption, label, summary, h1, h2, h3, div, section";
   const main = document.querySelector("main");
   const found = new Set();
   for (const at of main.querySelectorAll(".number")) found.add(at.closest("td, li, p, dd") ?? at);
   const texts = document.createTreeWalker(main, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const at = texts.currentNode.parentElement;
-    if (/\\d *%/.test(texts.currentNode.data) && !at.closest("textarea, option")) found.add(at.closest(blocks));
+    const isShare = /\\d *%/.test(texts.currentNode.data);
+    if (isShare && !at.closest("textarea, option")) found.add(at.closest(blocks));
   }
-  return [...found].map((at) => [at.innerText, at.closest("td")?.closest("table").caption?.textContent ?? ""]);
+  const captionOf = (at) => at.closest("td")?.closest("table").caption?.textContent ?? "";
+  return [...found].map((at) => [at.innerText, captionOf(at)]);
 }"""
 # Places of a reading without hypothesis and verified, and of a concept without how far it is calibrated.
 UNLABELLED_JS: Final = f"""() => {{
   const places = "li, tr, article, a, aside, .panel, [role=option], [role=dialog]";
-  const wanted = [[{READING!r}, /hypothesis/, /\\b(un)?verified\\b/], [{CONCEPT!r}, /calibrated/, /calibrated/]];
+  const wanted = [[{READING!r}, /^hypothesis$/, /^(un)?verified$/], [{CONCEPT!r}, /calibrated/]];
   const found = [];
   const texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {{
@@ -70,12 +72,17 @@ UNLABELLED_JS: Final = f"""() => {{
       if (!texts.currentNode.data.includes(text)) continue;
       const around = [];
       for (let at = texts.currentNode.parentElement; at; at = at.parentElement)
-        if (at.matches(places)) around.push(at.textContent);
-      if (!around.some((told) => labels.every((label) => label.test(told)))) found.push(texts.currentNode.data);
+        if (at.matches(places)) around.push([...at.querySelectorAll(".badge")].map((one) => one.innerText));
+      const isLabelled = (told) => labels.every((label) => told.some((one) => label.test(one)));
+      if (!around.some(isLabelled)) found.push(texts.currentNode.data);
     }}
   }}
   return found;
 }}"""
+
+
+# The request page words its figures and labels in ways of its own: test_request.py checks them one by one.
+WORDED: Final = ("request", "reading")
 
 
 class Stop(NamedTuple):
@@ -106,7 +113,11 @@ def plant(console: Console) -> None:
                 concept=CONCEPT if position < 2 else None,
                 claims=seed.CLAIMS,
             )
-        definition = {"severity": "critical", "positions_required": 2, "description": "Says what is not so."}
+        definition = {
+            "severity": "critical",
+            "positions_required": 2,
+            "description": "Says what is not so.",
+        }
         for version in (1, 2):
             concept = NewConcept(
                 name=CONCEPT, version=version, digest=str(version) * 64, definition=definition
@@ -124,8 +135,9 @@ def plant(console: Console) -> None:
             )
             seed.add_incident(session, flag)
         seed.add_window(session, audited, ["chat-1"], ["chat-2", "chat-3", "chat-4"], captured_at=minute)
-        counted = {"requests_seen": 1200, "requests_sampled": 300, "rows_sampled": 400}
-        seed.add_coverage(session, hop="plugin", minute=minute, **counted)
+        seed.add_coverage(
+            session, hop="plugin", minute=minute, requests_seen=1200, requests_sampled=300, rows_sampled=400
+        )
         seed.add_coverage(session, hop="plugin", minute=minute, source="other", dropped_queue_full=20)
         seed.add_coverage(session, hop="worker", minute=minute, rows_consumed=380, rows_decoded=360)
         for outcome in ("flagged", "flagged", "not_flagged"):
@@ -180,6 +192,13 @@ def open_settings(page: Page) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
+def read_a_token(page: Page) -> None:
+    at("requests/chat-1", "What was found", "What was looked at")(page)
+    page.get_by_role("listbox").get_by_role("option").first.click()
+    drawer = page.get_by_role("complementary", name="Reading")
+    expect(drawer.get_by_text(READING)).to_be_visible()
+
+
 def sign_out(page: Page) -> None:
     at("nowhere", "No such page")(page)
     page.get_by_role("button", name="Sign out").click()
@@ -192,12 +211,15 @@ WALK: Final = (
     Stop("review", at("review", "chat-1")),
     Stop("incident", open_incident),
     Stop("verdict", give_verdict),
+    Stop("request", at("requests/chat-1", "What was found", "What was looked at", "Review the incident")),
+    Stop("reading", read_a_token),
     Stop("coverage", unfold("coverage", "300 of 1,200", "What these figures cannot see")),
-    Stop("calibration", unfold("calibration", "shuffled fve", CONCEPT)),
+    Stop("calibration", unfold("calibration", "shuffled FVE", CONCEPT)),
     Stop("keys", at("admin/keys", "test")),
     Stop("policy", at("admin/policy", "began", "decode_stride")),
     Stop("concepts", unfold("admin/concepts", "in force")),
     Stop("retention", unfold("admin/retention", "a case", "400 days", "Certificate")),
+    Stop("no such page", at("nowhere", "No such page")),
     Stop("settings", open_settings),
     Stop("sign in", sign_out),
 )
@@ -233,7 +255,48 @@ def test_every_page_is_accessible_fits_in_every_look_and_is_honest(console: Cons
             if not page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
                 faults.append((name, size, scheme, "the page scrolls sideways"))
         page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
+        if name in WORDED:
+            continue
         faults += [(name, "a number without what it stands on", text) for text in baseless(page)]
         faults += [(name, "a verdict without its label", text) for text in page.evaluate(UNLABELLED_JS)]
 
     assert faults == []
+
+
+def test_pages_are_changed_by_keys_alone_and_the_focus_follows(console: Console) -> None:
+    page = console.open()
+    heading = page.get_by_role("heading", level=1)
+    expect(heading).to_have_text("Overview")
+    for name in ("Search", "Review", "Coverage", "Calibration", "Admin"):
+        link = page.get_by_role("navigation", name="Pages").get_by_role("link", name=name)
+        link.focus()
+        assert link.evaluate("at => getComputedStyle(at).outlineStyle") == "solid"
+        page.keyboard.press("Enter")
+        expect(heading).to_have_text("Keys" if name == "Admin" else name)
+        expect(heading).to_be_focused()
+    section = page.get_by_role("link", name="Policy")
+    section.focus()
+    page.keyboard.press("Enter")
+    expect(heading).to_have_text("Policy")
+    expect(heading).to_be_focused()
+
+    settings = page.get_by_role("button", name="Settings")
+    settings.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(settings).to_be_focused()
+
+    page.reload()
+    expect(heading).to_have_text("Policy")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+
+
+def test_a_link_that_asks_for_words_without_a_time_is_searched(console: Console) -> None:
+    page = console.open("search?q=aid")
+
+    expect(page.get_by_text("Nothing was found.")).to_be_visible()
+    expect(page).to_have_url(re.compile("captured_after="))
