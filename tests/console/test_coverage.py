@@ -2,11 +2,10 @@
 
 import datetime as dt
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.integration.service import seed
-from tests.support.console import NARROW, WIDE, Console, axe
+from tests.support.console import Console
 
 HOUR = dt.timedelta(hours=1)
 DAY = "coverage?from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z&resolution=hour"
@@ -70,15 +69,3 @@ def test_without_its_scope_it_says_which(console: Console) -> None:
     page = console.open("coverage", scopes=("flags:read",), purpose=None)
 
     expect(page.get_by_text("coverage:read")).to_be_visible()
-
-
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_it_is_accessible(console: Console, size: tuple[int, int]) -> None:
-    plant(console)
-    page = console.open(DAY, size=size, scheme="dark" if size == NARROW else "light")
-    expect(page.get_by_role("region", name="tiny")).to_be_visible()
-    for summary in page.locator("summary").all():
-        summary.click()
-
-    assert axe(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

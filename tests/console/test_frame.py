@@ -2,14 +2,11 @@
 
 import re
 
-import pytest
 from playwright.sync_api import expect
 from sqlalchemy import func, update
 
 from service.store.tables import ApiKey
-from tests.support.console import NARROW, WIDE, Console, axe, get
-
-SCHEMES = ("light", "dark")
+from tests.support.console import Console, get
 
 
 def test_a_key_signs_in_and_out(console: Console) -> None:
@@ -111,21 +108,6 @@ def test_the_page_runs_under_a_strict_policy(console: Console) -> None:
         assert "immutable" in served.headers["cache-control"]
         assert served.headers["content-encoding"] == "gzip"
     assert get(f"{console.url}/console/assets/none.js").status_code == 404
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_the_frame_is_accessible(console: Console, scheme: str, size: tuple[int, int]) -> None:
-    page = console.open("nowhere", size=size, scheme="dark" if scheme == "dark" else "light")
-    expect(page.get_by_role("heading", name="No such page")).to_be_visible()
-
-    assert axe(page) == []
-    page.keyboard.press("?")
-    expect(page.get_by_role("dialog")).to_be_visible()
-    assert axe(page) == []
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog")).to_have_count(0)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_shortcuts_can_be_switched_off(console: Console) -> None:

@@ -2,15 +2,13 @@
 
 import datetime as dt
 import re
-from typing import Literal
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from service.store.canary import runs
 from service.store.canary.runs import NewRun
 from tests.integration.service import seed
-from tests.support.console import NARROW, WIDE, Console, axe, now
+from tests.support.console import Console, now
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202etxt"
 
@@ -112,17 +110,3 @@ def test_what_the_caller_may_not_see_is_told_as_that(console: Console) -> None:
         absent = page.locator(".absent").filter(has_text=f"{what}: not available.")
         expect(absent).to_contain_text(scope)
     assert "chat-2" not in page.content()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_it_is_accessible(
-    console: Console, scheme: Literal["light", "dark"], size: tuple[int, int]
-) -> None:
-    plant(console)
-    page = console.open(size=size, scheme=scheme)
-    expect(region(page, "Prevalence by concept")).to_contain_text("deception")
-    expect(region(page, "Newest readings").get_by_role("link", name="chat-2")).to_be_visible()
-
-    assert axe(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -5,13 +5,12 @@ import re
 from collections.abc import Sequence
 from urllib.parse import parse_qs, urlsplit
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 from sqlalchemy import select
 
 from service.store.access.tables import AccessEntry, Action
 from tests.integration.service import seed
-from tests.support.console import NARROW, WIDE, Console, axe
+from tests.support.console import Console
 
 PERIOD = "captured_after=2026-11-20T00:00:00Z&captured_before=2026-11-24T00:00:00Z"
 TEXTS = ("An answer about first aid.", "A question about trains.", "First, some aid; then a train.")
@@ -136,7 +135,7 @@ def test_each_row_has_its_labels_and_no_figure_without_what_it_stands_on(console
         assert "hypothesis" in row
         assert ("unverified" in row) is (number == 1)
         assert ("not calibrated" in row) is ("match: deception" in row) is (number == 0)
-        assert re.search(r"FVE beyond token \u2212?0\.\d+, null: 95% of .* below 0\.10, n 512", row)
+        assert re.search(r"FVE beyond the token \u2212?0\.\d+, null: 95% of .* below 0\.10, n 512", row)
         assert "anomaly p 0.013, n 512, not corrected for how many were tested" in row
 
 
@@ -211,17 +210,4 @@ def test_hostile_readings_are_text(console: Console) -> None:
     expect(page.get_by_role("img", name="right-to-left override")).to_be_visible()
     assert page.locator("mark").all_inner_texts() == ["aid"]
     assert page.locator("[role=option] img[src]").count() == 0
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_the_page_is_accessible(console: Console, scheme: str, size: tuple[int, int]) -> None:
-    plant(console)
-    page = console.open(f"search?q=aid&{PERIOD}", size=size, scheme="dark" if scheme == "dark" else "light")
-    expect(found(page)).to_have_count(2)
-    page.keyboard.press("j")
-    page.get_by_text("Saved searches (0)").click()
-
-    assert axe(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import httpx
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -32,6 +32,8 @@ from tests.support.waiting import wait_until
 
 WIDE: Final = (1440, 900)
 NARROW: Final = (390, 844)
+# A busy machine is slow, not wrong: what never comes fails all the same, only later.
+_PATIENCE_MS: Final = 20_000
 # What WCAG 2.2 AA asks for, as axe names it.
 _TAGS: Final = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
@@ -73,7 +75,7 @@ class Console:
             viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
         )
         self._contexts.append(context)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(_PATIENCE_MS)
         if purpose is not None:
             context.add_init_script(f"sessionStorage.setItem('subtext.purpose', {json.dumps(purpose)})")
         page = context.new_page()
@@ -106,6 +108,7 @@ class Console:
 def browser(state_dir: Path) -> Iterator[Browser]:
     """One headless Chromium; each test has contexts of its own."""
     program = installed_chromium(state_dir)
+    expect.set_options(timeout=_PATIENCE_MS)
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"]

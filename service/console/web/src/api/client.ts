@@ -60,7 +60,8 @@ function errorOf(status: number, body: unknown): ApiError {
   if (typeof body === "object" && body !== null && "code" in body && "detail" in body) {
     const problem = body as Problem;
     const fields = (problem.errors ?? []).map((wrong) => `${wrong.field}: ${wrong.message}`);
-    return new ApiError(status, problem.code, [problem.detail, ...fields].join(" "), problem);
+    const untold = fields.filter((field) => !problem.detail.includes(field));
+    return new ApiError(status, problem.code, [problem.detail, ...untold].join(" "), problem);
   }
   return new ApiError(status, "unknown", `The service answered ${status} and said nothing more.`);
 }

@@ -29,7 +29,15 @@ function Frame() {
   const grafana = told("grafana");
   return (
     <>
-      <a className="skip" href="#page">
+      <a
+        className="skip"
+        href="#page"
+        onClick={(event) => {
+          // The document's base is the console's root: the browser would leave the page for the overview.
+          event.preventDefault();
+          document.getElementById("page")?.focus();
+        }}
+      >
         Skip to the page
       </a>
       <header className="frame">

@@ -14,6 +14,8 @@ type Props = {
 };
 
 const HEIGHT = 100;
+/** As many steps as fill the width: fewer stand at the left, and none looks like a wall. */
+const FILLING = 15;
 
 export function StepBars({ label, names, bars }: Props) {
   const highest = Math.max(1, ...bars.map((bar) => sum(bar.values)));
@@ -23,7 +25,7 @@ export function StepBars({ label, names, bars }: Props) {
         className="step-bars"
         role="img"
         aria-label={`${label}: ${bars.length} steps, at most ${whole(highest)} in one`}
-        viewBox={`0 0 ${bars.length} ${HEIGHT}`}
+        viewBox={`0 0 ${Math.max(FILLING, bars.length)} ${HEIGHT}`}
         preserveAspectRatio="none"
       >
         {bars.map((bar, index) => (

@@ -106,7 +106,7 @@ function Table({ items, onRevoke }: { items: readonly Key[]; onRevoke: (key: Key
               </th>
               <td>
                 {key.role !== null && <strong>{key.role}: </strong>}
-                {key.scopes.join(", ")}
+                {key.scopes.length === 0 ? "nothing" : key.scopes.join(", ")}
               </td>
               <td>
                 {key.models === null ? "all" : <Untrusted text={key.models.join(", ")} limit={200} />}

@@ -28,7 +28,7 @@ export function isNull(figure: Figure): boolean {
 
 /** Return a figure's name as words. */
 export function words(name: string): string {
-  return name.replaceAll("_", " ");
+  return name.replaceAll("_", " ").replace(/\bfve\b/g, "FVE");
 }
 
 function figureOf(value: unknown): Omit<Figure, "name" | "group"> | null {

@@ -110,13 +110,13 @@ function Steps({ model, resolution }: { model: Model; resolution: string }) {
                   {whole(step.minutes.nobody_reported)} of {whole(step.minutes.total)} minutes
                 </td>
                 <td>
-                  <Share {...ofRatio(step.requests_sampled)} />
+                  <Counted {...ofRatio(step.requests_sampled)} />
                 </td>
                 <td>
-                  <Share {...ofRatio(step.rows_decoded)} />
+                  <Counted {...ofRatio(step.rows_decoded)} />
                 </td>
                 <td>
-                  <Share
+                  <Counted
                     count={step.rows_dropped + step.rows_dead_lettered}
                     of={step.rows_decoded.denominator}
                   />
@@ -135,6 +135,12 @@ function Steps({ model, resolution }: { model: Model; resolution: string }) {
       </Scroll>
     </details>
   );
+}
+
+/** Most steps of a quiet day have nothing: said in two words, so that the others stand out. */
+function Counted(share: { count: number; of: number }) {
+  if (share.count === 0 && share.of === 0) return <span className="quiet">none counted</span>;
+  return <Share {...share} />;
 }
 
 function ofRatio({ numerator, denominator }: Schemas["Ratio"]) {

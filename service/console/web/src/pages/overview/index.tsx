@@ -4,6 +4,7 @@ import { api, take } from "@/api/client";
 import { useScope } from "@/app/session";
 import { FlowTable } from "@/ui/flow-table";
 import { useLive } from "@/ui/live";
+import { whole } from "@/ui/numbers";
 import { Page } from "@/ui/page";
 import { NeedsScope } from "@/ui/scoped";
 import { Empty, Failed, Loading } from "@/ui/states";
@@ -48,7 +49,7 @@ export default function OverviewPage() {
                 </h3>
                 <FlowTable
                   sums={model.totals}
-                  caption={`Of ${model.minutes.total} minutes: ${model.minutes.with_traffic} with traffic, ${model.minutes.no_traffic} without, and of ${model.minutes.nobody_reported} nobody reported.`}
+                  caption={`Of ${whole(model.minutes.total)} minutes: ${whole(model.minutes.with_traffic)} with traffic, ${whole(model.minutes.no_traffic)} without, and of ${whole(model.minutes.nobody_reported)} nobody reported.`}
                 />
               </div>
             ))}

@@ -14,6 +14,7 @@ import { Time } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
 
 type Props = { live: LiveState };
+const SHOWN = 10;
 
 const SAID: Readonly<Record<LiveStatus, readonly [Tone, string]>> = {
   connecting: ["plain", "connecting"],
@@ -66,10 +67,7 @@ export function LiveNow({ live }: Props) {
               ],
             }))}
           />
-          <FlowTable
-            sums={model.totals}
-            caption="The last rows are on their way: what has no outcome yet may still get one."
-          />
+          <FlowTable sums={model.totals} caption="What has no outcome yet may still get one." />
         </div>
       ))}
     </section>
@@ -130,7 +128,7 @@ export function LiveIncidents({ live }: Props) {
       {incidents !== null && incidents.changed.length > 0 && (
         <Scroll label="Incidents">
           <table>
-            <caption>Last changed first, at most {whole(incidents.changed.length)}.</caption>
+            <caption>The {whole(Math.min(SHOWN, incidents.changed.length))} that changed last.</caption>
             <thead>
               <tr>
                 <th scope="col">Changed</th>
@@ -139,7 +137,7 @@ export function LiveIncidents({ live }: Props) {
               </tr>
             </thead>
             <tbody>
-              {incidents.changed.slice(0, 10).map((one) => (
+              {incidents.changed.slice(0, SHOWN).map((one) => (
                 <tr key={one.id}>
                   <td>
                     <Time at={one.updated_at} />
@@ -178,10 +176,10 @@ export function LiveReadings({ live }: Props) {
             <thead>
               <tr>
                 <th scope="col">Captured</th>
+                <th scope="col">Verified</th>
                 <th scope="col">Request</th>
                 <th scope="col">Layer, position</th>
-                <th scope="col">Verified</th>
-                <th scope="col">Variance explained</th>
+                <th scope="col">FVE</th>
               </tr>
             </thead>
             <tbody>
@@ -191,19 +189,20 @@ export function LiveReadings({ live }: Props) {
                     <Time at={one.captured_at} />
                   </td>
                   <td>
+                    <VerifiedBadge verified={one.fidelity.verified} />
+                  </td>
+                  <td>
                     <Link href={placeOf(one)}>
                       <Untrusted text={one.request_id} limit={80} />
                     </Link>
                   </td>
-                  <td className="number">
+                  <td>
                     {one.layer}, {one.position}
                   </td>
-                  <td>
-                    <VerifiedBadge verified={one.fidelity.verified} />
-                  </td>
                   <td className="number">
-                    {decimal(one.fidelity.fve_beyond_token ?? one.fidelity.fve)} (needs{" "}
-                    {decimal(one.fidelity.verified_above)}, n {whole(one.fidelity.calibration_n)})
+                    {decimal(one.fidelity.fve_beyond_token ?? one.fidelity.fve)}
+                    {one.fidelity.fve_beyond_token == null ? "" : " beyond the token"}, verified above{" "}
+                    {decimal(one.fidelity.verified_above)}, n {whole(one.fidelity.calibration_n)}
                   </td>
                 </tr>
               ))}

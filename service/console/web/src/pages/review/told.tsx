@@ -20,7 +20,7 @@ export function Told() {
   );
   return (
     <p role="status" className="review-told">
-      <Untrusted text={text} limit={400} />
+      {text !== "" && <Untrusted text={text} limit={400} />}
     </p>
   );
 }

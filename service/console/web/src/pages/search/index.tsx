@@ -1,6 +1,6 @@
 /** Search: readings by request, concept, model, time, anomaly, and words inside them. */
 import { useMemo } from "react";
-import { useLocation, useSearch } from "wouter";
+import { Redirect, useLocation, useSearch } from "wouter";
 import { useScope } from "@/app/session";
 import { Page } from "@/ui/page";
 import { Absent } from "@/ui/states";
@@ -20,6 +20,8 @@ export default function SearchPage() {
   const search = useMemo(() => searchOf(written), [written]);
   const selected = new URLSearchParams(address).get(SELECTED);
 
+  const bounded = addressOf(withPeriod(search, new Date()));
+
   function go(wanted: Search) {
     const next = addressOf(withPeriod(wanted, new Date()));
     navigate(next === "" ? "/search" : `/search?${next}`);
@@ -38,6 +40,8 @@ export default function SearchPage() {
       </Page>
     );
   }
+  // A link that was written by hand may ask for words and say no time.
+  if (bounded !== written) return <Redirect to={`/search?${bounded}`} replace />;
   return (
     <Page title="Search">
       <Form search={search} onSearch={go} />

@@ -44,7 +44,7 @@ function Figures({ reading: { fidelity, anomaly } }: { reading: Reading }) {
   const compared = beyond ?? fidelity.fve;
   return (
     <>
-      {beyond === null ? "FVE" : "FVE beyond token"} {decimal(compared)}, null: 95% of other vectors'
+      {beyond === null ? "FVE" : "FVE beyond the token"} {decimal(compared)}, null: 95% of other vectors'
       readings below {decimal(fidelity.verified_above)}, n {whole(fidelity.calibration_n)}; cosine{" "}
       {decimal(fidelity.cosine)}
       {anomaly?.p_value == null ? (
