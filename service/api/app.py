@@ -35,6 +35,7 @@ from service.api.routes import (
     login,
     models,
     policy,
+    positions,
     precision,
     prevalence,
     requests,
@@ -91,6 +92,7 @@ def _routes() -> Sequence[BaseRoute]:
     for routes in (
         explanations,
         requests,
+        positions,
         flags,
         discoveries,
         incidents,

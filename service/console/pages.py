@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -38,6 +39,7 @@ def install(app: FastAPI, *, has_issuer: bool, grafana_url: str = "", dist: Path
     ``has_issuer``: whether people sign in by an issuer, which the sign-in page then offers.
     ``grafana_url``: where the page leads for time series.
     """
+    register_url_convertor("any_text", _AnyText())
     told = {"subtext-issuer": "yes" if has_issuer else "", "subtext-grafana": grafana_url}
     index = dist / "index.html"
     if index.is_file():
@@ -52,13 +54,19 @@ def install(app: FastAPI, *, has_issuer: bool, grafana_url: str = "", dist: Path
         return FileResponse(dist / "favicon.svg", headers=HEADERS) if html else _not_built()
 
     @app.get("/console", include_in_schema=False)
-    @app.get("/console/{path:path}", include_in_schema=False)
+    @app.get("/console/{path:any_text}", include_in_schema=False)
     def console(request: Request) -> Response:
         if html is None:
             return _not_built()
         root = request.scope.get("root_path", "").rstrip("/")
         page = _page(html, root if _ROOT_PATH.fullmatch(root) else "", told)
         return HTMLResponse(page, headers={**HEADERS, "Cache-Control": "no-cache"})
+
+
+class _AnyText(PathConvertor):
+    """The rest of a path, line breaks too: request ids may have them."""
+
+    regex = "(?s:.*)"
 
 
 def _page(html: str, root: str, told: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ import datetime as dt
 import json
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from standardwebhooks import Webhook
 
@@ -22,7 +22,6 @@ def body(told: Telling, public_url: str) -> bytes:
     ``public_url`` is the service's, in front of the path of the link; empty when nobody said it.
     """
     event, incident = told.event, told.incident
-    path = f"/v1/incidents/{incident.id}"
     document = {
         "specversion": "1.0",
         "id": str(event.id),
@@ -31,10 +30,22 @@ def body(told: Telling, public_url: str) -> bytes:
         "subject": str(incident.id),
         "time": event.at.astimezone(dt.UTC).isoformat(),
         "datacontenttype": "application/json",
-        "data": _data(told)
-        | {"link": f"{public_url}{path}", "console": f"{public_url}/console/review/{incident.id}"},
+        "data": _data(told) | _links(told, public_url),
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _links(told: Telling, public_url: str) -> dict[str, str]:
+    """Return where a person reads on: the incident in the console, and the request that it is of."""
+    incident = told.incident
+    capture = {} if incident.capture_id is None else {"capture": str(incident.capture_id)}
+    query = capture | {"layer": str(incident.layer)}
+    request = f"/console/requests/{quote(incident.request_id, safe='')}?{urlencode(query)}"
+    return {
+        "link": f"{public_url}/console/review/{incident.id}",
+        "request_link": f"{public_url}{request}",
+        "api_link": f"{public_url}/v1/incidents/{incident.id}",
+    }
 
 
 def _data(told: Telling) -> dict[str, Any]:

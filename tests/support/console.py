@@ -134,7 +134,7 @@ def console(database_url: str, reader_url: str, browser: Browser, tmp_path: Path
         made.close()
     owner.dispose()
     reader.dispose()
-    assert made.complaints == []
+    assert made.complaints == [], made.complaints
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Requests of the audited model: everything known about one, or those of a trace."""
 
+import uuid
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Final
@@ -16,11 +17,13 @@ from service.api.http.responses import problems
 from service.api.paging import link
 from service.api.parameters import (
     MAX_LIMIT,
+    Absent,
     PageParameters,
     Parameters,
     RequestIdInPath,
     TraceId,
     TraceIdInPath,
+    Truth,
 )
 from service.api.schemas.request import (
     RequestReport,
@@ -71,6 +74,16 @@ class CaptureParameters(PageParameters):
     limit: int = Field(default=_MAX_CAPTURES, ge=1, le=_MAX_CAPTURES, description="Captures a page.")
 
 
+class ReportParameters(CaptureParameters):
+    """Which captures of a request, and how much of each."""
+
+    capture_id: uuid.UUID | Absent = Field(default=None, description="Only the capture with this identity.")
+    rows: Truth = Field(
+        default=True,
+        description="`false` leaves `samples` and `explanations` empty; every figure stays as it is.",
+    )
+
+
 class _AnyText(PathConvertor):
     """The rest of a path, line breaks and slashes too: nothing keeps a client from ids with both."""
 
@@ -91,7 +104,7 @@ def get_request(
     caller: ReadsRequests,
     gate: Gated,
     request_id: RequestIdInPath,
-    parameters: Annotated[CaptureParameters, Query()],
+    parameters: Annotated[ReportParameters, Query()],
     request: Request,
     response: Response,
 ) -> RequestReport:
@@ -108,7 +121,7 @@ def get_request(
     after = link.position(parameters, listing)
     limits = requests.Limits(captures=parameters.limit, samples=_SAMPLES)
     with reading(held, caller) as session:
-        view = requests.get_request(session, request_id, limits, after)
+        view = requests.get_request(session, request_id, limits, after, parameters.capture_id)
     if view is None:
         raise ProblemError(
             HTTPStatus.NOT_FOUND,
@@ -118,7 +131,7 @@ def get_request(
         )
     next_cursor = link.link_next(request, response, parameters, listing, view.captures.next)
     disclosure = _disclose(gate, caller, view.captures.items)
-    return report(view, next_cursor, disclosure)
+    return report(view, next_cursor, disclosure, with_rows=parameters.rows)
 
 
 @router.get(

@@ -41,7 +41,8 @@ class RequestCoverage(Answer):
 
     positions_sampled: int = Field(description="Positions stored of it, over all layers.")
     positions_listed: int = Field(
-        description="How many of them `samples` holds; the figures below are of these."
+        description="How many of them `samples` holds, unless rows were left out; the figures below are of "
+        "these."
     )
     truncated: bool = Field(
         description="True when there are more than are listed; page through /v1/explanations."
@@ -185,12 +186,14 @@ class TraceReport(Answer):
     next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
 
 
-def report(view: requests.View, next_cursor: str | None, disclosure: Disclosure) -> RequestReport:
+def report(
+    view: requests.View, next_cursor: str | None, disclosure: Disclosure, *, with_rows: bool = True
+) -> RequestReport:
     """Return the answer for one request id, with texts and tokens only where the disclosure shows them."""
     return RequestReport(
         request_id=view.request_id,
         captures_total=view.captures_total,
-        captures=[_capture(capture, disclosure) for capture in view.captures.items],
+        captures=[_capture(capture, disclosure, with_rows=with_rows) for capture in view.captures.items],
         next_cursor=next_cursor,
     )
 
@@ -208,7 +211,9 @@ def trace_report(
     )
 
 
-def _capture(view: requests.CaptureView, disclosure: Disclosure) -> Capture:
+def _capture(view: requests.CaptureView, disclosure: Disclosure, *, with_rows: bool = True) -> Capture:
+    samples = view.samples if with_rows else []
+    explanations = view.explanations if with_rows else []
     return Capture(
         capture_id=view.capture.capture_id,
         request_id=view.capture.request_id,
@@ -222,9 +227,9 @@ def _capture(view: requests.CaptureView, disclosure: Disclosure) -> Capture:
                 **sample_fields(sample.sample, sample.model, disclosure).model_dump(),
                 id=sample.sample.id,
             )
-            for sample in view.samples
+            for sample in samples
         ],
-        explanations=[explanation(found, disclosure) for found in view.explanations],
+        explanations=[explanation(found, disclosure) for found in explanations],
         flags=[flag(found) for found in view.flags],
         anomaly_tests=[request_test(found) for found in view.tests],
     )

@@ -24,7 +24,11 @@ def names_of(request_id: str) -> list[str]:
 
 
 def list_captures(
-    session: Session, request_id: str, after: Position | None, limit: int
+    session: Session,
+    request_id: str,
+    after: Position | None,
+    limit: int,
+    capture_id: uuid.UUID | None = None,
 ) -> Sequence[RequestName]:
     """Return the names of the captures under the id, newest capture first.
 
@@ -34,6 +38,8 @@ def list_captures(
     parts = []
     for name in names_of(request_id):
         part = select(RequestName).where(RequestName.name == name)
+        if capture_id is not None:
+            part = part.where(RequestName.capture_id == capture_id)
         if after is not None:
             part = part.where(older_than(RequestName.captured_at, RequestName.capture, after))
         # One name at a time: of several together PostgreSQL would sort all that there are.

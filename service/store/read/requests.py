@@ -137,9 +137,15 @@ def list_of_trace(
 
 
 def get_request(
-    session: Session, request_id: str, limits: Limits, after: Position | None = None
+    session: Session,
+    request_id: str,
+    limits: Limits,
+    after: Position | None = None,
+    capture_id: uuid.UUID | None = None,
 ) -> View | None:
     """Return a page of what is stored under the id, newest capture first; None when nothing is.
+
+    With ``capture_id`` that capture alone, if it came under the id.
 
     What it reads is bounded by ``limits``, however many requests share the id.
     """
@@ -148,7 +154,7 @@ def get_request(
     total = session.scalar(select(func.count()).select_from(counted)) or 0
     if not total:
         return None
-    found = names.list_captures(session, request_id, after, limits.captures + 1)
+    found = names.list_captures(session, request_id, after, limits.captures + 1, capture_id)
     page = found[: limits.captures]
     views = list_views(session, page, limits.samples)
     last = page[-1] if len(found) > limits.captures else None

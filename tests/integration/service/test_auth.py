@@ -22,6 +22,10 @@ OPERATIONS = {
     "/v1/requests?trace_id=0af7651916cd43dd8448eb211c80319c": ["explanations:read", "flags:read"],
     "/v1/requests/chat-1": ["explanations:read", "flags:read"],
     "/v1/traces/0af7651916cd43dd8448eb211c80319c": ["explanations:read", "flags:read"],
+    "/v1/captures/00000000-0000-0000-0000-000000000000/positions?model=tiny": [
+        "explanations:read",
+        "flags:read",
+    ],
     "/v1/flags": ["flags:read"],
     "/v1/discoveries": ["flags:read"],
     "/v1/incidents": ["flags:read"],

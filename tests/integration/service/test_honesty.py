@@ -40,6 +40,7 @@ MARKS: Final = {
 LABELS: Final = (
     frozenset({"hypothesis", "false_positive_rate", "calibrated", "status"}),  # a flag
     frozenset({"hypothesis", "label", "fidelity"}),  # an explanation
+    frozenset({"hypothesis", "verified", "verified_above", "fve"}),  # an explanation's figures, no text
     frozenset({"hypothesis", "label", "status", "flags"}),  # an incident
     frozenset({"hypothesis", "label", "status", "due"}),  # an incident's terms
     frozenset({"hypothesis", "label", "findings"}),  # what happened to one, each finding with its rate
@@ -51,9 +52,7 @@ LABELS: Final = (
     frozenset({"p_value", "p_value_floor", "calibration_n"}),  # an anomaly
     frozenset({"hypothesis", "label", "q_value", "window"}),  # the test of a request
     frozenset({"scope", "reason", "placed_at", "lifts"}),  # a hold: what to keep, whatever it is
-    frozenset(
-        {"status", "not_calibrated_because", "false_positive_rate", "flagged"}
-    ),  # a version
+    frozenset({"status", "not_calibrated_because", "false_positive_rate", "flagged"}),  # a version
     frozenset({"concept", "versions"}),  # a concept, each version with its status and rate
     frozenset({"hypothesis", "label", "readings"}),  # what readings say together
 )

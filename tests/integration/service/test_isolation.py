@@ -53,6 +53,7 @@ class Planted(NamedTuple):
     """Ids of what one tenant has."""
 
     explanation: uuid.UUID
+    capture: uuid.UUID
     incident: uuid.UUID
     hold: uuid.UUID
     export: uuid.UUID
@@ -126,7 +127,16 @@ def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
     assert asked is not None
     placing.lift(session, asked, "over", seed.add_actor(session, tenant))
     export, erasure = seed.add_export(session).id, seed.add_erasure(session)
-    return Planted(explanation.id, incident.id, hold, export, erasure, certificate, waiting)
+    return Planted(
+        explanation.id,
+        seed.capture_of(audited, "chat-1"),
+        incident.id,
+        hold,
+        export,
+        erasure,
+        certificate,
+        waiting,
+    )
 
 
 @pytest.fixture
@@ -278,6 +288,7 @@ DAY: Mapping[str, str] = {"from": "2026-11-23T00:00:00Z", "to": "2026-11-24T00:0
 # What an operation needs beyond its path.
 QUERIES: Mapping[str, Mapping[str, str]] = {
     "list_requests": {"trace_id": TRACE},
+    "list_positions": {"model": "tiny"},
     "get_prevalence": {
         "model": "tiny",
         "concept": "deception",
@@ -369,6 +380,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
     file.write_bytes(b"a file")
     ids = {
         "explanation_id": str(planted.explanation),
+        "capture_id": str(planted.capture),
         "incident_id": str(planted.incident),
         "hold_id": str(planted.hold),
         "export_id": str(planted.export),
@@ -383,6 +395,7 @@ def test_by_no_operation_is_anything_told_of_another_tenant(
     }
     unknown = {
         "explanation_id": str(uuid.uuid4()),
+        "capture_id": str(uuid.uuid4()),
         "incident_id": str(uuid.uuid4()),
         "hold_id": str(uuid.uuid4()),
         "export_id": str(uuid.uuid4()),

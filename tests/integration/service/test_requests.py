@@ -487,3 +487,71 @@ def test_a_trace_of_very_many_samples_is_read_up_to_a_bound_and_says_so(sessions
 
     assert [one.request_id for one in found.requests] == ["r0", "r1"]
     assert found.truncated
+
+
+def test_the_positions_of_a_capture_are_paged_in_order(
+    client: TestClient, sessions: sessionmaker[Session], admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for position in (9, 2, 4, 7, 11):
+            concept = "deception" if position == 4 else None
+            seed.add_explanation(session, audited, position=position, concept=concept)
+        capture = seed.capture_of(audited, "chat-1")
+
+    path, found, after = f"/v1/captures/{capture}/positions?model=tiny&limit=2", [], ""
+    while True:
+        page = client.get(f"{path}{after}", headers=admin).json()
+        found += page["items"]
+        if page["next_after"] is None:
+            break
+        after = f"&after={page['next_after']}"
+
+    assert [one["position"] for one in found] == [2, 4, 7, 9, 11]
+    assert page["layers"] == [{"layer": 20, "positions": 5}]
+    [reading] = found[1]["readings"]
+    assert reading["concepts"] == ["deception"]
+    assert (reading["verified"], reading["verified_above"], reading["fve_beyond_token"]) == (
+        True,
+        0.1,
+        0.31,
+    )
+    explanation = client.get(f"/v1/explanations/{reading['explanation_id']}", headers=admin).json()
+    assert explanation["position"] == 4
+    assert explanation["fidelity"]["verified_above"] == reading["verified_above"]
+
+
+def test_positions_say_what_is_not_there(
+    client: TestClient, sessions: sessionmaker[Session], admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        seed.add_explanation(session, audited)
+        capture = seed.capture_of(audited, "chat-1")
+
+    unknown = client.get(f"/v1/captures/{uuid.uuid4()}/positions?model=tiny", headers=admin)
+    of_no_model = client.get(f"/v1/captures/{capture}/positions?model=other", headers=admin)
+    unread = client.get(f"/v1/captures/{capture}/positions?model=tiny&layer=21", headers=admin).json()
+
+    assert (unknown.status_code, of_no_model.status_code) == (404, 404)
+    assert unknown.json()["code"] == "unknown_capture"
+    assert "does not say that it was clean" in unknown.json()["detail"]
+    assert (unread["layer"], unread["items"], unread["layers"][0]["layer"]) == (21, [], 20)
+
+
+def test_one_capture_is_asked_for_without_its_rows(
+    client: TestClient, sessions: sessionmaker[Session], admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        for capture in (uuid.UUID(int=1), uuid.UUID(int=2)):
+            seed.add_explanation(session, audited, capture_id=capture)
+
+    wanted = {"capture_id": str(uuid.UUID(int=1)), "rows": "false"}
+    report = client.get("/v1/requests/chat-1", params=wanted, headers=admin).json()
+
+    assert report["captures_total"] == 2
+    [capture] = report["captures"]
+    assert capture["capture_id"] == str(uuid.UUID(int=1))
+    assert (capture["samples"], capture["explanations"]) == ([], [])
+    assert capture["coverage"]["positions_explained"] == {"numerator": 1, "denominator": 1, "value": 1.0}

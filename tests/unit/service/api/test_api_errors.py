@@ -105,6 +105,7 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/requests": "list_requests",
         "/v1/requests/{request_id}": "get_request",
         "/v1/traces/{trace_id}": "get_trace",
+        "/v1/captures/{capture_id}/positions": "list_positions",
         "/v1/flags": "list_flags",
         "/v1/discoveries": "list_discoveries",
         "/v1/incidents": "list_incidents",

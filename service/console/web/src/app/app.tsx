@@ -55,7 +55,7 @@ function Frame() {
           <Suspense fallback={<Loading what="the page" />}>
             <Switch>
               {ROUTES.map(({ path, page: Shown }) => (
-                <Route key={path} path={path}>
+                <Route key={String(path)} path={path}>
                   <Shown />
                 </Route>
               ))}

@@ -5,30 +5,32 @@ type Load = () => Promise<{ default: ComponentType }>;
 
 export type PageRoute = {
   /** Below the console's base, in wouter's syntax. */
-  path: string;
+  path: string | RegExp;
+  /** The first part of such a path. */
+  first: string;
   page: LazyExoticComponent<ComponentType>;
   load: Load;
 };
 
 export const ROUTES: readonly PageRoute[] = [
-  route("/", () => import("@/pages/overview")),
-  route("/requests/:request", () => import("@/pages/request")),
-  route("/search", () => import("@/pages/search")),
-  route("/review/:incident?", () => import("@/pages/review")),
-  route("/coverage", () => import("@/pages/coverage")),
-  route("/calibration", () => import("@/pages/calibration")),
-  route("/admin/:section?", () => import("@/pages/admin")),
+  route("/", "", () => import("@/pages/overview")),
+  route(/^\/requests\/(?<request>[\s\S]+)$/, "requests", () => import("@/pages/request")),
+  route("/search", "search", () => import("@/pages/search")),
+  route("/review/:incident?", "review", () => import("@/pages/review")),
+  route("/coverage", "coverage", () => import("@/pages/coverage")),
+  route("/calibration", "calibration", () => import("@/pages/calibration")),
+  route("/admin/:section?", "admin", () => import("@/pages/admin")),
 ];
 
-function route(path: string, load: Load): PageRoute {
-  return { path, page: lazy(load), load };
+function route(path: string | RegExp, first: string, load: Load): PageRoute {
+  return { path, first, page: lazy(load), load };
 }
 
 /** Let the page at a path below the console's base come while it is found out who is signed in. */
 export function loadAhead(path: string): void {
-  const first = path.split("/")[1] ?? "";
+  const wanted = path.split("/")[1] ?? "";
   // What does not come is asked for again, and told, where the page is shown.
-  ROUTES.find((one) => one.path.split("/")[1] === first)
+  ROUTES.find(({ first }) => first === wanted)
     ?.load()
     .catch(() => {});
 }

@@ -48,6 +48,7 @@ WORDS: dict[str, set[str]] = {
     "areas": AREAS,
     "assignee": set(get_args(AssigneeKind)),
     "concept": CONCEPT_NAMES,
+    "concepts": CONCEPT_NAMES,
     "confirmed_concepts": CONCEPT_NAMES,
     "hop": {*map(str, Hop)},
     "kind": KINDS,

@@ -1,0 +1,162 @@
+/** What the page asks the service for. */
+import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
+import { useEffect } from "react";
+import { api, type Schemas, take } from "@/api/client";
+import { type Row, rowsOfReport } from "./rows";
+
+const CAPTURES = 3;
+
+export function useReport(id: string, capture: string | null) {
+  return useQuery({
+    queryKey: ["request", id, capture],
+    queryFn: ({ signal }) =>
+      take(
+        api.GET("/v1/requests/{request_id}", {
+          params: {
+            path: { request_id: id },
+            query: { rows: false, limit: CAPTURES, ...(capture === null ? {} : { capture_id: capture }) },
+          },
+          signal,
+        }),
+      ),
+  });
+}
+
+export function useIncidents(id: string) {
+  return useQuery({
+    queryKey: ["request", id, "incidents"],
+    queryFn: ({ signal }) => take(api.GET("/v1/incidents", { params: { query: { request: id } }, signal })),
+  });
+}
+
+export type Positions = {
+  rows: readonly Row[];
+  layer: number | null;
+  layers: readonly Schemas["LayerPositions"][];
+  total: number;
+  isComplete: boolean;
+  error: Error | null;
+  retry: () => void;
+};
+
+const NONE: Positions = {
+  rows: [],
+  layer: null,
+  layers: [],
+  total: 0,
+  isComplete: false,
+  error: null,
+  retry: () => {},
+};
+
+/** Return the sampled positions at a layer, page by page until all are there. */
+export function usePositions(
+  id: string,
+  capture: Schemas["Capture"] | undefined,
+  layer: number | null,
+): Positions {
+  const paged = usePages(capture, layer);
+  const listed = useListed(id, capture, layer);
+  return capture === undefined ? NONE : capture.capture_id === null ? listed : paged;
+}
+
+function usePages(capture: Schemas["Capture"] | undefined, layer: number | null): Positions {
+  const identity = capture?.capture_id ?? null;
+  const pages = useInfiniteQuery({
+    queryKey: ["positions", identity, capture?.model, layer],
+    enabled: identity !== null,
+    staleTime: 60_000,
+    initialPageParam: null as number | null,
+    queryFn: ({ pageParam, signal }) =>
+      take(
+        api.GET("/v1/captures/{capture_id}/positions", {
+          params: {
+            path: { capture_id: identity ?? "" },
+            query: {
+              model: capture?.model ?? "",
+              ...(layer === null ? {} : { layer }),
+              ...(pageParam === null ? {} : { after: pageParam }),
+            },
+          },
+          signal,
+        }),
+      ),
+    getNextPageParam: (page) => page.next_after,
+    select: ({ pages: found }) => {
+      const last = found.at(-1);
+      return {
+        rows: found.flatMap((page) => page.items),
+        layer: last?.layer ?? null,
+        layers: last?.layers ?? [],
+      };
+    },
+  });
+  const { hasNextPage, isFetching, isError, fetchNextPage } = pages;
+  useEffect(() => {
+    if (hasNextPage && !isFetching && !isError) void fetchNextPage();
+  }, [hasNextPage, isFetching, isError, fetchNextPage]);
+  const { data } = pages;
+  if (data === undefined) return { ...NONE, error: pages.error, retry: () => void pages.refetch() };
+  const total = data.layers.find((one) => one.layer === data.layer)?.positions ?? 0;
+  return {
+    ...data,
+    total,
+    isComplete: !hasNextPage,
+    error: pages.error,
+    retry: () => void fetchNextPage(),
+  };
+}
+
+/** Of before captures had an identity: the report lists the first of its samples, and says when there are more. */
+function useListed(id: string, capture: Schemas["Capture"] | undefined, layer: number | null): Positions {
+  const report = useQuery({
+    queryKey: ["request", id, "rows"],
+    enabled: capture !== undefined && capture.capture_id === null,
+    queryFn: ({ signal }) =>
+      take(api.GET("/v1/requests/{request_id}", { params: { path: { request_id: id } }, signal })),
+    select: (found) => {
+      const same = found.captures.find(
+        (one) => one.capture_id === null && one.first_captured_at === capture?.first_captured_at,
+      );
+      const counts = new Map<number, number>();
+      for (const { layer: at } of same?.samples ?? []) counts.set(at, (counts.get(at) ?? 0) + 1);
+      const layers = [...counts].map(([at, positions]) => ({ layer: at, positions }));
+      const chosen = layer ?? layers[0]?.layer ?? null;
+      const rows = same === undefined || chosen === null ? [] : rowsOfReport(same, chosen);
+      return { rows, layer: chosen, layers };
+    },
+  });
+  const { data } = report;
+  if (data === undefined) return { ...NONE, error: report.error, retry: () => void report.refetch() };
+  return {
+    ...data,
+    total: data.rows.length,
+    isComplete: !capture?.coverage.truncated,
+    error: report.error,
+    retry: () => void report.refetch(),
+  };
+}
+
+export function useExplanation(id: string | null) {
+  return useQuery({
+    queryKey: ["explanation", id],
+    enabled: id !== null,
+    staleTime: 300_000,
+    queryFn: ({ signal }) =>
+      take(
+        api.GET("/v1/explanations/{explanation_id}", {
+          params: { path: { explanation_id: id ?? "" } },
+          signal,
+        }),
+      ),
+  });
+}
+
+export function useProof(id: string, isAllowed: boolean) {
+  return useQuery({
+    queryKey: ["proof", id],
+    enabled: isAllowed,
+    queryFn: ({ signal }) =>
+      take(api.GET("/v1/log/proof", { params: { query: { explanation_id: id } }, signal })),
+  });
+}
