@@ -113,7 +113,7 @@ def _add_long_request(connection: psycopg.Connection[Any], positions: int, at: d
         "concept": _CONCEPT,
     }
     if connection.execute(
-        "SELECT FROM request_names WHERE name = %(request)s AND tenant_id = %(tenant)s", values
+        "SELECT 1 FROM request_names WHERE name = %(request)s AND tenant_id = %(tenant)s", values
     ).fetchone():
         return
     for statement in (_SAMPLES, _NAME, _EXPLANATIONS, _MATCHES, _FLAG, _INCIDENT, _EVENT):
