@@ -27,6 +27,7 @@ from bench import console_fill, store_fill, store_stage
 from bench.pair import log, positive, state_dir
 from bench.ratios import percentile
 from deploy.checks.console import DIST, SCRIPT_AT_MOST_BYTES, script_bytes
+from deploy.local.stores import SERVICE_LOGIN
 from service import auth
 from service.store import keys
 from service.store.engine import create_engine, session_factory
@@ -37,6 +38,8 @@ INTERACTION_AT_MOST_MS: Final = 100.0
 FRAMES_A_SECOND_AT_LEAST: Final = 50.0
 _PROBE: Final = Path(__file__).with_name("console_probe.js")
 _PIXELS_A_SECOND: Final = 2400
+_SETTLED_WITHIN_SECONDS: Final = 30
+_QUIET_LOOKS: Final = 3  # in a row
 _PAGES: Final = {  # and what shows that its first figures are there
     "overview": ("", "section[aria-labelledby=flow] tbody td"),
     "search": ("search", "[role=listbox] [role=option]"),
@@ -123,7 +126,8 @@ def main(argv: Sequence[str]) -> int:
             store_stage.service(url, {"SUBTEXT_SESSION_PLAIN_HTTP": "true"}) as port,
             _chromium() as browser,
         ):
-            visitor = _Visitor(browser, f"http://127.0.0.1:{port}", secret, options.slowdown)
+            place = f"http://127.0.0.1:{port}"
+            visitor = _Visitor(browser, place, secret, options.slowdown, lambda: _wait_for_queries(url))
             views = {name: visitor.load(name, options.loads) for name in _PAGES}
             first_script = visitor.script_of_first_view()
             interactions = visitor.interact()
@@ -175,6 +179,18 @@ def _add_key(url: str) -> str:
     return secret
 
 
+def _wait_for_queries(url: str) -> None:
+    """Wait until the service's queries are over: a page that was left has asked for more than it showed."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND state = 'active'"
+    deadline = time.monotonic() + _SETTLED_WITHIN_SECONDS
+    quiet = 0
+    with psycopg.connect(url, autocommit=True) as connection:
+        while quiet < _QUIET_LOOKS and time.monotonic() < deadline:
+            row = connection.execute(query, [SERVICE_LOGIN]).fetchone()
+            quiet = quiet + 1 if row == (0,) else 0
+            time.sleep(0.1)
+
+
 @contextmanager
 def _chromium() -> Iterator[Browser]:
     program = shutil.which("chromium")
@@ -192,8 +208,12 @@ def _chromium() -> Iterator[Browser]:
 class _Visitor:
     """Somebody who is signed in and has stated a purpose, on a slow machine."""
 
-    def __init__(self, browser: Browser, url: str, secret: str, slowdown: int) -> None:
+    def __init__(
+        self, browser: Browser, url: str, secret: str, slowdown: int, settle: Callable[[], None]
+    ) -> None:
+        """``settle`` waits until the service is done with what earlier pages asked."""
         self._browser, self._url, self._secret, self._slowdown = browser, url, secret, slowdown
+        self._settle = settle
         self._probe = _PROBE.read_text(encoding="utf-8")
 
     @contextmanager
@@ -221,6 +241,7 @@ class _Visitor:
 
     def _open(self, page: Page, path: str) -> float:
         """Return the milliseconds from the navigation until the page shows what it is for."""
+        self._settle()
         page.goto(f"{self._url}/console/{path}", wait_until="commit")
         return float(page.evaluate("() => subtextBench.shown"))
 
