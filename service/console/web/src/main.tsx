@@ -1,14 +1,16 @@
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
-import { ApiError } from "@/api/client";
+import { ApiError, CONSOLE } from "@/api/client";
 import { App } from "@/app/app";
+import { loadAhead } from "@/app/routes";
 import { applyTheme, storedTheme } from "@/app/theme";
 import "@/styles/tokens.css";
 import "@/styles/base.css";
 import "@/styles/parts.css";
 
 applyTheme(storedTheme());
+loadAhead(location.pathname.slice(CONSOLE.length));
 
 const queries = new QueryClient({
   defaultOptions: {

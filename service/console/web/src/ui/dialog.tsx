@@ -1,30 +1,21 @@
-import type { ReactNode } from "react";
-import { Dialog, Heading, Modal, ModalOverlay } from "react-aria-components";
+import { lazy, Suspense, useEffect, useState } from "react";
+import type { DialogProps } from "./dialog-modal";
 
-type Props = { title: string; isOpen: boolean; onClose: () => void; children: ReactNode };
+const load = () => import("./dialog-modal");
+const Modal = lazy(load);
 
-/** A modal dialog: keeps the focus, gives it back, closes by Esc. */
-export function DialogBox({ title, isOpen, onClose, children }: Props) {
+/** A modal dialog, whose script comes once the page has nothing better to do, or when it is opened. */
+export function DialogBox(props: DialogProps) {
+  const [wasOpen, setWasOpen] = useState(props.isOpen);
+  if (props.isOpen && !wasOpen) setWasOpen(true);
+  useEffect(() => {
+    // What does not come is asked for again, and told, where the dialog is opened. Safari has no such callback.
+    window.requestIdleCallback?.(() => void load().catch(() => {}));
+  }, []);
+  if (!wasOpen) return null;
   return (
-    <ModalOverlay
-      className="overlay"
-      isOpen={isOpen}
-      isDismissable
-      onOpenChange={(open) => {
-        if (!open) onClose();
-      }}
-    >
-      <Modal className="modal">
-        <Dialog className="dialog">
-          <div className="dialog-head">
-            <Heading slot="title">{title}</Heading>
-            <button type="button" className="plain" onClick={onClose} aria-label="Close">
-              ✕
-            </button>
-          </div>
-          {children}
-        </Dialog>
-      </Modal>
-    </ModalOverlay>
+    <Suspense fallback={null}>
+      <Modal {...props} />
+    </Suspense>
   );
 }
