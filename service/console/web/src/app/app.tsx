@@ -29,6 +29,7 @@ function Frame() {
   const grafana = told("grafana");
   return (
     <>
+      {/* biome-ignore lint/a11y/useValidAnchor: it does go to a place of this page */}
       <a
         className="skip"
         href="#page"
