@@ -151,7 +151,11 @@ def test_the_dashboard_has_a_fixed_identity_and_takes_its_data_source_from_a_var
     assert board["uid"] == "subtext-overview"
     assert board["editable"] is False
     assert len(set(ids)) == len(ids)
-    assert {variable["name"] for variable in board["templating"]["list"]} == {"datasource", "model", "console"}
+    assert {variable["name"] for variable in board["templating"]["list"]} == {
+        "datasource",
+        "model",
+        "console",
+    }
     for panel in board["panels"]:
         if panel["type"] != "row":
             assert panel["datasource"]["uid"] == "${datasource}"
