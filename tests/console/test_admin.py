@@ -192,4 +192,30 @@ def test_a_period_is_set_and_one_below_its_class_is_refused(watched: Console) ->
     dialog.get_by_label("Days after their capture").fill("200")
     dialog.get_by_role("button", name="Set it").click()
 
-    expect(page.get_by_role("row", name="all others")).to_contain_text("200 days")
+    waiting = page.get_by_role("article", name="Period that waits")
+    expect(waiting).to_contain_text("200 days for all others")
+    decide(page, "Confirm the period", "Confirm it")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_be_visible()
+
+    other = watched.open("admin/retention", name="second")
+    decide(other, "Confirm the period", "Confirm it")
+    expect(other.get_by_role("row", name="all others")).to_contain_text("200 days")
+    expect(other.get_by_role("article", name="Period that waits")).to_have_count(0)
+
+
+def test_a_period_that_waits_is_objected_to(watched: Console) -> None:
+    with watched.sessions.begin() as session:
+        seed.add_period(session, 200, is_confirmed=False)
+    page = watched.open("admin/retention")
+
+    decide(page, "Object to the period", "Object to it")
+
+    expect(page.get_by_role("article", name="Period that waits")).to_have_count(0)
+    expect(page.get_by_text("No period is set: nothing is removed.")).to_be_visible()
+
+
+def decide(page: Page, opens: str, decides: str) -> None:
+    page.get_by_role("button", name=opens).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Why").fill("as agreed")
+    dialog.get_by_role("button", name=decides).click()

@@ -12,6 +12,7 @@ import { Time } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
 import Holds from "./holds";
 import { PurposeFields, Refusal, Scroll, useStated } from "./parts";
+import { Waiting } from "./waiting";
 
 type Version = Schemas["RetentionVersion"];
 
@@ -67,6 +68,7 @@ function Periods() {
       {inForce.data !== undefined && inForce.data.items.length > 0 && (
         <Table label="Periods in force" items={inForce.data.items} />
       )}
+      <Waiting />
       {mayWrite && (
         <p>
           <button type="button" onClick={() => setSetting(true)}>
