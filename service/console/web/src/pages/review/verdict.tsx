@@ -1,7 +1,7 @@
 /** Giving a verdict: reason, concepts, note. When something happened meanwhile, it says what, and keeps what was written. */
 import { useState } from "react";
 import { ApiError } from "@/api/client";
-import { DialogBox } from "@/ui/dialog";
+import DialogModal from "@/ui/dialog-modal";
 import { Field } from "@/ui/field";
 import type { Decision } from "./data";
 import { Events } from "./history";
@@ -52,8 +52,9 @@ export function VerdictDialog({ incident, to, onClose, decide, refresh }: Props)
     }
   }
 
+  // Not loaded when it is opened, as elsewhere: whoever works by keyboard types on at once.
   return (
-    <DialogBox title={TITLES[to]} isOpen onClose={onClose}>
+    <DialogModal title={TITLES[to]} isOpen onClose={onClose}>
       <form
         onSubmit={(event) => {
           event.preventDefault();
@@ -117,7 +118,7 @@ export function VerdictDialog({ incident, to, onClose, decide, refresh }: Props)
           </button>
         </div>
       </form>
-    </DialogBox>
+    </DialogModal>
   );
 }
 
