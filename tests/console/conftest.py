@@ -1,5 +1,5 @@
 """What every test of the console uses."""
 
-from tests.support.console import browser, console
+from tests.support.console import console, driver
 
-__all__ = ["browser", "console"]
+__all__ = ["console", "driver"]

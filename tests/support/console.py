@@ -1,5 +1,6 @@
 """The service with its console in this process, and Debian's Chromium to drive it."""
 
+import asyncio
 import datetime as dt
 import json
 import threading
@@ -7,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import httpx
 import pytest
@@ -21,6 +22,7 @@ from service import auth
 from service.api.app import create_app
 from service.api.deps import Resources
 from service.metrics import Metrics
+from service.serving import Server
 from service.sign_in.cookies import Cookies
 from service.sign_in.plan import SignInPlan
 from service.store import keys
@@ -104,21 +106,43 @@ class Console:
             context.close()
 
 
+class Driver(NamedTuple):
+    """A browser, and the event loop by which this thread speaks with it."""
+
+    browser: Browser
+    loop: asyncio.AbstractEventLoop
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Let the loop be this thread's running one, as Playwright leaves it.
+
+        It rests otherwise: tests that run a loop of their own come between those of the console.
+        """
+        asyncio._set_running_loop(self.loop)  # noqa: SLF001  # for whoever implements a loop
+        try:
+            yield
+        finally:
+            asyncio._set_running_loop(None)  # noqa: SLF001
+
+
 @pytest.fixture(scope="session")
-def browser(state_dir: Path) -> Iterator[Browser]:
+def driver(state_dir: Path) -> Iterator[Driver]:
     """One headless Chromium; each test has contexts of its own."""
     program = installed_chromium(state_dir)
     expect.set_options(timeout=_PATIENCE_MS)
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield made
-        made.close()
+    playwright = sync_playwright().start()
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
+    browser = playwright.chromium.launch(executable_path=program, args=arguments)
+    made = Driver(browser, asyncio.get_running_loop())
+    asyncio._set_running_loop(None)  # noqa: SLF001
+    yield made
+    with made.at_work():
+        browser.close()
+        playwright.stop()
 
 
 @pytest.fixture
-def console(database_url: str, reader_url: str, browser: Browser, tmp_path: Path) -> Iterator[Console]:
+def console(database_url: str, reader_url: str, driver: Driver, tmp_path: Path) -> Iterator[Console]:
     """The service over the test's own database, with the rights of a deployment."""
     owner, reader = create_engine(database_url), create_engine(reader_url, pool_size=10)
     exports = tmp_path / "exports"
@@ -131,8 +155,8 @@ def console(database_url: str, reader_url: str, browser: Browser, tmp_path: Path
         exports=exports,
         subject_secret=seed.SUBJECT_SECRET,
     )
-    with _serving(resources) as url:
-        made = Console(url, session_factory(owner), browser)
+    with _serving(resources) as url, driver.at_work():
+        made = Console(url, session_factory(owner), driver.browser)
         yield made
         made.close()
     owner.dispose()
@@ -143,7 +167,7 @@ def console(database_url: str, reader_url: str, browser: Browser, tmp_path: Path
 @contextmanager
 def _serving(resources: Resources) -> Iterator[str]:
     port = free_port()
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             create_app(resources),
             host="127.0.0.1",
@@ -151,7 +175,8 @@ def _serving(resources: Resources) -> Iterator[str]:
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=1,
-        )
+        ),
+        resources.live,
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
