@@ -196,7 +196,7 @@ def read_a_token(page: Page) -> None:
     at("requests/chat-1", "What was found", "What was looked at")(page)
     page.get_by_role("listbox").get_by_role("option").first.click()
     drawer = page.get_by_role("complementary", name="Reading")
-    expect(drawer.get_by_text(READING)).to_be_visible()
+    expect(drawer.get_by_role("region", name="Text").get_by_text(READING)).to_be_visible()
 
 
 def sign_out(page: Page) -> None:
