@@ -10,6 +10,7 @@ import sqlalchemy
 from alembic import context
 
 import service.store.evidence.tables  # noqa: F401  # its tables are part of the metadata
+from service.store import locks
 from service.store.engine import create_migrator, set_in_each_transaction
 from service.store.schema import METADATA
 
@@ -17,8 +18,6 @@ from service.store.schema import METADATA
 _LOCK = 5_873_146_021
 _WAIT_FOR_OTHER_MIGRATOR_SECONDS = 600.0
 _ASK_AGAIN_SECONDS = 0.2
-# DDL that queues behind a long query blocks everything behind it: give up fast, try again later.
-_LOCK_TIMEOUT = "5s"
 _STATEMENT_TIMEOUT = "300s"
 
 
@@ -57,9 +56,7 @@ def run() -> None:
     url = database_url()
     guarding, engine = create_migrator(url), create_migrator(url)
     set_in_each_transaction(guarding, {"idle_in_transaction_session_timeout": "0"})
-    set_in_each_transaction(
-        engine, {"lock_timeout": _LOCK_TIMEOUT, "statement_timeout": _STATEMENT_TIMEOUT}
-    )
+    set_in_each_transaction(engine, {"lock_timeout": locks.WAIT, "statement_timeout": _STATEMENT_TIMEOUT})
     # A connection of its own, whose transaction ends when it is closed.
     with guarding.connect() as guard, engine.connect() as connection:
         wait_for_other_migrators(guard)

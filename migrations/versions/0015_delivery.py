@@ -8,7 +8,7 @@ done twice is written so that it can: each index commits what was done before it
 import sqlalchemy as sa
 from alembic import op
 
-from migrations import concurrent_index
+from migrations import concurrent_index, locks
 
 revision = "0015"
 down_revision = "0014"
@@ -17,10 +17,7 @@ depends_on = None
 
 # All first and in the order in which workers take them: in another, a worker and the migrator could each
 # wait for what the other has.
-_LOCK = """
-    LOCK TABLE incident_events, webhook_messages, webhook_deliveries, concept_versions
-    IN ACCESS EXCLUSIVE MODE
-"""
+_TABLES = ("incident_events", "webhook_messages", "webhook_deliveries", "concept_versions")
 # As service.store.outbox puts them in order.
 _PRIORITIES = """
     UPDATE webhook_deliveries SET priority =
@@ -54,7 +51,7 @@ _FREE_VERSIONS = "ALTER TABLE concept_versions DROP CONSTRAINT IF EXISTS uq_conc
 
 
 def upgrade() -> None:
-    op.execute(_LOCK)
+    locks.lock(*_TABLES)
     op.execute("ALTER TABLE webhook_messages DROP COLUMN IF EXISTS routed_at")  # with its index
     op.execute(
         "ALTER TABLE webhook_deliveries ADD COLUMN IF NOT EXISTS priority smallint NOT NULL DEFAULT 0"
@@ -96,7 +93,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute(_LOCK)
+    locks.lock(*_TABLES)
     op.drop_index("ix_webhook_messages_created_at", "webhook_messages", if_exists=True)
     op.execute("ALTER TABLE webhook_messages ADD COLUMN IF NOT EXISTS routed_at timestamptz")
     # The services of before look at what is younger than a day, and send nothing twice.

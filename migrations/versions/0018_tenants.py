@@ -8,7 +8,7 @@ row-level security on, which needs the roles. A worker of before cannot add to a
 import sqlalchemy as sa
 from alembic import op
 
-from migrations import concurrent_index, row_security
+from migrations import concurrent_index, locks, row_security
 
 revision = "0018"
 down_revision = "0017"
@@ -46,7 +46,7 @@ _OLD_KEY = "ix_coverage_minutes_of_all"
 
 def upgrade() -> None:
     _create_tenants()
-    op.execute(f"LOCK TABLE {', '.join(_TABLES)} IN ACCESS EXCLUSIVE MODE")
+    locks.lock(*_TABLES)
     for table in _TABLES:
         op.execute(
             f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS tenant_id uuid NOT NULL DEFAULT {_DEFAULT}"
@@ -83,7 +83,7 @@ def downgrade() -> None:
         )
     row_security.take_off(*_TABLES, "concept_versions")
     concurrent_index.build(_OLD_KEY, "coverage_minutes", *_COUNTS_KEY, where=None, unique=True)
-    op.execute(f"LOCK TABLE {', '.join(_TABLES)} IN ACCESS EXCLUSIVE MODE")
+    locks.lock(*_TABLES)
     _swap_counts_key(_OLD_KEY)
     _change_key("models", "tenant_id_name", "name")
     _change_key("decoders", "tenant_id_digest", "digest")

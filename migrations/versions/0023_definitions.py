@@ -6,6 +6,8 @@ Both columns are null for rows of before, and no row is written again.
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import locks
+
 revision = "0023"
 down_revision = "0022"
 branch_labels = None
@@ -13,16 +15,16 @@ depends_on = None
 
 # Both first and in the order in which workers take them: in another, a worker and the migrator could each
 # wait for what the other has.
-_LOCK = "LOCK TABLE concept_matches, canary_readings IN ACCESS EXCLUSIVE MODE"
+_TABLES = ("concept_matches", "canary_readings")
 
 
 def upgrade() -> None:
-    op.execute(_LOCK)
+    locks.lock(*_TABLES)
     op.add_column("concept_matches", sa.Column("concept_digest", sa.Text(), nullable=True))
     op.add_column("canary_readings", sa.Column("positions_needed", sa.Integer(), nullable=True))
 
 
 def downgrade() -> None:
-    op.execute(_LOCK)
+    locks.lock(*_TABLES)
     op.drop_column("canary_readings", "positions_needed")
     op.drop_column("concept_matches", "concept_digest")

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from migrations import concurrent_index, row_security
+from migrations import concurrent_index, locks, row_security
 
 revision = "0028"
 down_revision = "0027"
@@ -35,7 +35,7 @@ _ADDED = {
 def upgrade() -> None:
     _add_sessions()
     # In the order in which the service takes them.
-    op.execute(f"LOCK TABLE {', '.join(reversed(_NAMING))} IN ACCESS EXCLUSIVE MODE")
+    locks.lock(*reversed(_NAMING))
     for table in _NAMING:
         for column, kind in (("session_id", "uuid"), ("issuer", "text"), ("person", "text")):
             op.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} {kind}")

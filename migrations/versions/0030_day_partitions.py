@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import sqlalchemy as sa
 from alembic import op
 
-from migrations import concurrent_index, partitions
+from migrations import concurrent_index, locks, partitions
 
 revision = "0030"
 down_revision = "0029"
@@ -112,7 +112,6 @@ _TABLES: Final = (
     ),
 )
 _READINGS: Final = ("sample_id", "decoder_id")
-_LOCK: Final = f"LOCK TABLE {', '.join(table.name for table in _TABLES)} IN ACCESS EXCLUSIVE MODE"
 
 
 def upgrade() -> None:
@@ -130,7 +129,7 @@ def upgrade() -> None:
         _check("concept_matches", "ck_concept_matches_timed", "captured_at IS NOT NULL")
         for table in _TABLES:
             _check(table.name, table.bound, f"captured_at < '{bound.isoformat()}'")
-    op.execute(_LOCK)
+    locks.lock(*(table.name for table in _TABLES))
     op.execute("DROP TRIGGER fill_time ON concept_matches")
     op.execute("DROP FUNCTION subtext_time_of_match()")
     op.execute("ALTER TABLE concept_matches ALTER COLUMN captured_at SET NOT NULL")
@@ -150,7 +149,7 @@ def downgrade() -> None:
         for index in table.old:
             concurrent_index.build(index.name, table.before, *index.columns, where=None)
     concurrent_index.build("old_readings", "explanations_before", *_READINGS, where=None, unique=True)
-    op.execute(_LOCK)
+    locks.lock(*(table.name for table in _TABLES))
     for table in reversed(_TABLES):
         _unwrap(table)
     op.execute("ALTER TABLE concept_matches DROP COLUMN captured_at")

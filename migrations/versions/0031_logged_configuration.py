@@ -7,6 +7,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations import locks
+
 revision = "0031"
 down_revision = "0030"
 branch_labels = None
@@ -15,11 +17,10 @@ depends_on = None
 _TABLES = ("configuration_versions", "configuration_contents", "configuration_periods")
 # First and in the order in which workers take them: in another, a worker and the migrator could each wait
 # for what the other has.
-_LOCK = f"LOCK TABLE {', '.join(_TABLES)} IN ACCESS EXCLUSIVE MODE"
 
 
 def upgrade() -> None:
-    op.execute(_LOCK)
+    locks.lock(*_TABLES)
     for table in _TABLES:
         op.add_column(table, sa.Column("log_salt", postgresql.BYTEA(), nullable=True))
     op.add_column(
@@ -28,7 +29,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute(_LOCK)
+    locks.lock(*_TABLES)
     op.drop_column("configuration_periods", "log_trail")
     for table in reversed(_TABLES):
         op.drop_column(table, "log_salt")

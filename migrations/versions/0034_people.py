@@ -6,6 +6,8 @@ are added first, then for all without a lock that stops anybody.
 
 from alembic import op
 
+from migrations import locks
+
 revision = "0034"
 down_revision = "0033"
 branch_labels = None
@@ -13,7 +15,6 @@ depends_on = None
 
 # In the order in which the service takes them.
 _TABLES = ("legal_holds", "legal_hold_lifts", "retention_versions", "erasures", "exports")
-_LOCK = f"LOCK TABLE {', '.join(_TABLES)} IN ACCESS EXCLUSIVE MODE"
 _COLUMNS = (("session_id", "uuid"), ("issuer", "text"), ("person", "text"))
 _IS_NAMED = (
     "(key_id IS NULL) <> (person IS NULL) AND (key_id IS NULL) = (key_name IS NULL)"
@@ -23,7 +24,7 @@ _ONE_STEP = "uq_legal_hold_lifts_hold_id_issuer_person"
 
 
 def upgrade() -> None:
-    op.execute(_LOCK)
+    locks.lock(*_TABLES)
     for table in _TABLES:
         for column, kind in _COLUMNS:
             op.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} {kind}")
@@ -41,7 +42,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     # Where a person asked for something this is refused: the schema of before cannot name him.
-    op.execute(_LOCK)
+    locks.lock(*_TABLES)
     op.drop_constraint(_ONE_STEP, "legal_hold_lifts")
     for table in reversed(_TABLES):
         op.drop_constraint(op.f(f"ck_{table}_named"), table)

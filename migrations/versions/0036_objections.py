@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from migrations import row_security
+from migrations import locks, row_security
 
 revision = "0036"
 down_revision = "0035"
@@ -20,10 +20,7 @@ _TENANT = sa.text(
     " 'cc7d071b-fe4c-56b2-8970-b2fd46ba7e52'::uuid)"
 )
 # In the order in which the service takes them. Neither rows of samples nor of explanations are touched.
-_LOCK = (
-    "LOCK TABLE tenants, retention_versions, erasures, retention_runs, log_tombstones"
-    " IN ACCESS EXCLUSIVE MODE"
-)
+_TABLES = ("tenants", "retention_versions", "erasures", "retention_runs", "log_tombstones")
 _WHO = "COALESCE(key_id::text, issuer || ' '::text || person)"
 _IS_NAMED = (
     "(key_id IS NULL) <> (person IS NULL) AND (key_id IS NULL) = (key_name IS NULL)"
@@ -189,7 +186,7 @@ _FUNCTIONS = (
 
 
 def upgrade() -> None:
-    op.execute(_LOCK)
+    locks.lock(*_TABLES)
     op.add_column(
         "tenants", sa.Column("objection_hours", sa.Integer(), server_default="72", nullable=False)
     )
@@ -273,7 +270,7 @@ def _create_decisions() -> None:
 
 
 def downgrade() -> None:
-    op.execute(_LOCK)
+    locks.lock(*_TABLES)
     for name, when, _ in _TRIGGERS:
         op.execute(f"DROP TRIGGER {name} ON {when.rpartition(' ')[2]}")
     row_security.take_off("removal_decisions")

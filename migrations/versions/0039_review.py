@@ -8,7 +8,7 @@ before: a trigger and two unique indexes see to it, whoever holds the service's 
 import sqlalchemy as sa
 from alembic import op
 
-from migrations import concurrent_index
+from migrations import concurrent_index, locks
 
 revision = "0039"
 down_revision = "0037"
@@ -67,7 +67,7 @@ _NEED_TWO = """
 
 
 def upgrade() -> None:
-    op.execute(f"LOCK TABLE {', '.join(_TABLES)} IN ACCESS EXCLUSIVE MODE")
+    locks.lock(*_TABLES)
     for table in _TABLES:
         for column, kind in _ASSIGNEE:
             op.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} {kind}")
@@ -112,7 +112,7 @@ def _build_queue() -> None:
 
 
 def downgrade() -> None:
-    op.execute(f"LOCK TABLE {', '.join(_TABLES)} IN ACCESS EXCLUSIVE MODE")
+    locks.lock(*_TABLES)
     op.execute("DROP TRIGGER IF EXISTS incidents_need_two ON incidents")
     op.execute("DROP FUNCTION IF EXISTS incidents_need_two()")
     op.execute("DROP INDEX IF EXISTS ix_incidents_queue")

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.erasure.rows import AT_ONCE, erase_explanations
 from service.evidence.tombstones import Reason
 from service.retention import certificates, holds, periods
+from service.store import locks
 from service.store.erasure.standing import Span
 from service.store.evidence.proof import newest_checkpoint
 from service.store.retention.tables import RetentionRun, RetentionVersion
@@ -27,7 +28,6 @@ from service.store.tenants import scope
 from service.store.tenants.read import list_ids
 
 _log: Final = structlog.get_logger(__name__)
-_BUSY: Final = frozenset({"55P03", "40P01"})  # SQLSTATE lock_not_available, deadlock_detected
 _OF_SAMPLE: Final = and_(Sample.id == Explanation.sample_id, Sample.captured_at == Explanation.captured_at)
 _EARLIEST: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 Sessions = sessionmaker[Session]
@@ -118,7 +118,7 @@ def _run_model(sessions: Sessions, job: _Job, pace: Pace, stop: Callable[[], boo
             time.sleep(0 if is_whole else pace.pause_seconds)
         certificate = in_transaction(lambda session: _finish(session, run_id)) if is_whole else None
     except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) not in _BUSY:
+        if not locks.is_locked(error):
             raise
         _log.warning("retention_run_waits", run=str(run_id))
         certificate, is_whole = None, False
@@ -127,17 +127,14 @@ def _run_model(sessions: Sessions, job: _Job, pace: Pace, stop: Callable[[], boo
 
 def _patiently(sessions: Sessions, tenant: uuid.UUID, pace: Pace, work: Callable[[Session], T]) -> T:
     """Do it in a transaction of the tenant's that waits briefly for locks, again and again."""
-    for attempt in range(1, pace.tries + 1):
-        try:
-            with sessions.begin() as session:
-                scope.set_tenant(session, tenant)
-                session.execute(text(f"SET LOCAL lock_timeout = '{round(pace.lock_seconds * 1000)}ms'"))
-                return work(session)
-        except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) not in _BUSY or attempt == pace.tries:
-                raise
-            time.sleep(pace.pause_seconds)
-    raise AssertionError("unreachable")
+
+    def attempt() -> T:
+        with sessions.begin() as session:
+            scope.set_tenant(session, tenant)
+            session.execute(text(f"SET LOCAL lock_timeout = '{round(pace.lock_seconds * 1000)}ms'"))
+            return work(session)
+
+    return locks.when_free(attempt, tries=pace.tries, pause_seconds=pace.pause_seconds)
 
 
 def _begin(session: Session, model: uuid.UUID, version: uuid.UUID) -> uuid.UUID:

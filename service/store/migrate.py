@@ -13,13 +13,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import OperationalError
 
-from service.store import partitions, roles
+from service.store import locks, partitions, roles
 from service.store.engine import create_migrator
 
-_ATTEMPTS: Final = 5
-_DEADLOCK: Final = "40P01"  # SQLSTATE deadlock_detected
+_TRIES: Final = 60
+_PAUSE_SECONDS: Final = 1.5
 _SCRIPTS: Final = Path(__file__).resolve().parents[2] / "migrations"
 
 
@@ -44,18 +43,14 @@ def upgrade(url: str, revision: str = "head") -> roles.Advice | None:
 
 
 def _upgrade(url: str, revision: str) -> None:
-    """Run the revisions; one that lost a deadlock against readers or writers is begun again.
+    """Run the revisions; one that finds a table in use is begun again, for about two minutes.
 
     A query names its tables in any order, so none in which they are locked is safe from all. Each revision
     can be run again after it was interrupted.
     """
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return alembic.command.upgrade(config(url), revision)
-        except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != _DEADLOCK:
-                raise
-    return alembic.command.upgrade(config(url), revision)
+    locks.when_free(
+        lambda: alembic.command.upgrade(config(url), revision), tries=_TRIES, pause_seconds=_PAUSE_SECONDS
+    )
 
 
 def _make_days_ahead(url: str) -> None:

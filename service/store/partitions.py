@@ -7,12 +7,13 @@ waits half a second for its locks and no longer, so that whoever writes meanwhil
 """
 
 import datetime as dt
-import time
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
+
+from service.store import locks
 
 TABLES: Final = ("samples", "request_names", "explanations", "concept_matches")
 """In the order in which they are written. No constraint binds one to another, see decision 28."""
@@ -21,7 +22,6 @@ _BEFORE: Final = "before"
 _SUFFIX: Final = "%Y%m%d"
 _TRIES: Final = 40
 _PAUSE_SECONDS: Final = 1.5
-_LOCKED: Final = frozenset({"55P03", "40P01"})  # SQLSTATE lock_not_available, deadlock_detected
 
 # The end stands in the catalogue as text alone.
 _LIST: Final = r"""
@@ -174,15 +174,16 @@ def _covers(found: Iterable[Partition], table: str, day: dt.date) -> bool:
 
 def _call(engine: Engine, statement: str, argument: dt.date | str) -> object:
     """Run it in a transaction of its own, again and again while somebody's reading is in its way."""
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(_PAUSE_SECONDS)
-        try:
-            with engine.begin() as connection:
-                return connection.execute(text(statement), {"argument": argument}).scalar_one()
-        except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) not in _LOCKED:
-                raise
-    raise PartitionLockedError(
-        f"somebody has read for over {_TRIES * _PAUSE_SECONDS:.0f} s; nothing is lost, try again later"
-    )
+
+    def attempt() -> object:
+        with engine.begin() as connection:
+            return connection.execute(text(statement), {"argument": argument}).scalar_one()
+
+    try:
+        return locks.when_free(attempt, tries=_TRIES, pause_seconds=_PAUSE_SECONDS)
+    except OperationalError as error:
+        if not locks.is_locked(error):
+            raise
+        raise PartitionLockedError(
+            f"somebody has read for over {_TRIES * _PAUSE_SECONDS:.0f} s; nothing is lost, try again later"
+        ) from error

@@ -5,14 +5,14 @@ whoever gives the log's entries their places to `SEQUENCER`, and whoever erases 
 A role belongs to the whole server, a grant to one database.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import ProgrammingError
 
+from service.store import locks
 from service.store.engine import create_migrator, set_in_each_transaction
 from service.store.erasure.grants import ERASING
 from service.store.tenants import row_security, scope
@@ -285,10 +285,9 @@ _IS_OPEN: Final = """(
     )
 )"""
 """Of a partition `child`: that somebody but the owner may meet it by itself."""
-_LOCKED: Final = {"55P03", "40P01"}  # SQLSTATE lock_not_available, deadlock_detected: nothing was done yet
 _LOCK: Final = 5_873_146_022
-_ATTEMPTS: Final = 12
-_PAUSE_SECONDS: Final = 5.0
+_TRIES: Final = 60
+_PAUSE_SECONDS: Final = 1.5
 
 
 class Advice(NamedTuple):
@@ -318,7 +317,7 @@ def apply(url: str) -> Advice | None:
     to do where the login is not allowed to, as on managed servers; nothing has changed then.
     """
     engine = create_migrator(url)
-    set_in_each_transaction(engine, {"lock_timeout": "5s", "statement_timeout": "60s"})
+    set_in_each_transaction(engine, {"lock_timeout": locks.WAIT, "statement_timeout": "60s"})
     try:
         _apply_when_unlocked(engine)
     except _NotAllowedError as error:
@@ -342,16 +341,12 @@ class _NotAllowedError(Exception):
 
 def _apply_when_unlocked(engine: Engine) -> None:
     """Apply; try again while somebody's long statement keeps a table from changing its owner."""
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            with engine.begin() as connection:
-                return _apply(connection)
-        except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) not in _LOCKED:
-                raise
-        time.sleep(_PAUSE_SECONDS)
-    with engine.begin() as connection:
-        return _apply(connection)
+
+    def attempt() -> None:
+        with engine.begin() as connection:
+            _apply(connection)
+
+    locks.when_free(attempt, tries=_TRIES, pause_seconds=_PAUSE_SECONDS)
 
 
 def _apply(connection: Connection) -> None:

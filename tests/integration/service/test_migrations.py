@@ -348,7 +348,7 @@ ONE_MORE_EVENT = """
     SELECT gen_random_uuid(), id, 2, 'evidence', 'open', 'critical', '[]' FROM incidents LIMIT 1
     RETURNING id
 """
-UPGRADE = "import sys; from service.store import migrate; migrate.upgrade(sys.argv[1], '0015')"
+UPGRADE = "import sys; from service.store import migrate; migrate.upgrade(*sys.argv[1:])"
 WAITING = """
     SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE application_name = 'subtext-migrate' AND datname = current_database()
@@ -363,9 +363,13 @@ EXCLUDES_WRITERS = """
 
 
 @contextlib.contextmanager
-def _upgrade_that_waits(engine: Engine, database_url: str, table: str) -> Iterator[None]:
-    """Run the migration to the fifteenth revision until it waits for the table, or has given that up."""
-    migrator = subprocess.Popen([sys.executable, "-c", UPGRADE, database_url], stderr=subprocess.DEVNULL)
+def _upgrade_that_waits(
+    engine: Engine, database_url: str, table: str, revision: str = "0015"
+) -> Iterator[None]:
+    """Run the migration to the revision until it waits for the table, or has given that up."""
+    migrator = subprocess.Popen(
+        [sys.executable, "-c", UPGRADE, database_url, revision], stderr=subprocess.DEVNULL
+    )
     try:
         wait_until(
             "the migration waits",
@@ -408,6 +412,24 @@ def test_the_fifteenth_revision_locks_nothing_while_it_looks_at_all_flags(databa
         assert excluded == []
         migrate.upgrade(database_url, "0015")
         assert _rows(engine, USED) == [("a", "d1")]
+        migrate.upgrade(database_url)
+
+
+def test_a_migration_that_meets_who_locks_in_another_order_is_the_one_that_gives_way(
+    database_url: str,
+) -> None:
+    engine = create_engine(database_url, lock_timeout_seconds=60)
+    with contextlib.ExitStack() as stack:
+        stack.callback(engine.dispose)
+        migrate.downgrade(database_url, "0022")
+        with engine.connect() as client:
+            # Sooner than the migrator's, so that PostgreSQL would end the client.
+            client.execute(text("SET LOCAL deadlock_timeout = '700ms'"))
+            client.execute(text("LOCK TABLE canary_readings IN ROW EXCLUSIVE MODE"))
+            with _upgrade_that_waits(engine, database_url, "canary_readings", "0023"):
+                assert client.execute(text("SELECT count(*) FROM concept_matches")).scalar_one() == 0
+                client.commit()
+        assert migrate.current_revision(engine) == "0023"
         migrate.upgrade(database_url)
 
 
