@@ -42,9 +42,9 @@ class Pace:
     """Explanations a transaction."""
     pause_seconds: float = 0.2
     """After each transaction."""
-    lock_seconds: float = 2.0
-    """How long a transaction waits for a lock before it gives up and is tried again."""
-    tries: int = 20
+    lock_seconds: float = 0.5
+    """How long a transaction waits for a lock before it gives up and is tried again: see `locks.WAIT`."""
+    tries: int = 60
 
 
 class Outcome(NamedTuple):
