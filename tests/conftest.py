@@ -3,6 +3,8 @@
 Each process has a PostgreSQL and a Valkey of its own, from pinned packages.
 """
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.support import ROOT
@@ -26,6 +29,17 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 # As in the Makefile: without bytecode each process of the tests compiles what it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Where a test configures no log, structlog would draw each traceback with all local variables: for seconds.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
+# Collecting the tests makes millions of objects that stay: see pytest_collection_finish.
+gc.disable()
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Read when torch is first imported; spinning threads of two engines slow both down tenfold.
@@ -165,6 +179,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     with_engines = {group_of(item.nodeid) for item in items if item.get_closest_marker("vllm")}
     items.sort(key=lambda item: place_of(item.nodeid, with_engines))
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look through what was imported, in no process that is forked either."""
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # or native modules report leaks
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

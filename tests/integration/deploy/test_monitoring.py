@@ -1,5 +1,6 @@
 """What the tools of Prometheus and Alertmanager say of the files that ship."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ def test_the_rule_tests_pass_in_promtool(state_dir: Path) -> None:
         for name in load(path)["rule_files"]:
             assert (path.parent / name).is_file()
     tool = promtool(state_dir)
-    subprocess.run([tool, "test", "rules", *map(str, ALERT_TESTS)], check=True)
+    # It allocates far more than it keeps: looking for garbage seldom spares a quarter of its time.
+    seldom = os.environ | {"GOGC": "400"}
+    subprocess.run([tool, "test", "rules", *map(str, ALERT_TESTS)], check=True, env=seldom)
     subprocess.run([tool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")], check=True)
 
 

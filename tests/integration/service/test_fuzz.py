@@ -92,6 +92,7 @@ def test_every_operation_keeps_to_its_description_and_tells_nobody_of_another_te
 
     codes = {error["code"] for error in answer.json()["errors"]} if answer.status_code == 422 else set()
     case.validate_response(answer, excluded_checks=[positive_data_acceptance] if codes & UNSAYABLE else [])
-    if case.path.startswith("/v1/"):
+    # What is refused for its form was refused before anything was read, whoever asks.
+    if case.path.startswith("/v1/") and (answer.status_code != 422 or codes & UNSAYABLE):
         told = case.call(headers=stranger).text
         assert not [word for word in SECRET if word in told]

@@ -36,7 +36,9 @@ class Reference:
         key = tuple(token_ids)
         if key not in self._known:
             with torch.inference_mode():
-                states = self._model(torch.tensor([token_ids]), output_hidden_states=True).hidden_states
+                # Without the head, which costs as much as eight blocks of SmolLM2.
+                body = self._model.base_model
+                states = body(torch.tensor([token_ids]), output_hidden_states=True).hidden_states
             self._known[key] = [state[0].numpy() for state in states]
         return self._known[key]
 

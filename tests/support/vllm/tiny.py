@@ -77,6 +77,14 @@ def with_end_token(model_dir: Path, folder: Path, token_id: int) -> Path:
     return folder
 
 
+def shortened(model_dir: Path, folder: Path, blocks: int) -> Path:
+    """Save a copy of the model with its first blocks only, and without a tokenizer; return its folder."""
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(model_dir, num_hidden_layers=blocks).save_pretrained(folder)
+    return folder
+
+
 def _save(model_class: Any, config: Any, folder: Path) -> Path:
     import torch
 

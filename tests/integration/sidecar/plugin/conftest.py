@@ -16,8 +16,14 @@ def prompts(model_dir: Path) -> list[list[int]]:
 
 
 @pytest.fixture(scope="session")
-def reference(model_dir: Path) -> Reference:
-    return Reference(model_dir)
+def short_model(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first four blocks of SmolLM2: its width, heads, vocabulary and weights at a third of its costs."""
+    return tiny.shortened(model_dir, tmp_path_factory.mktemp("short"), blocks=4)
+
+
+@pytest.fixture(scope="session")
+def short_reference(short_model: Path) -> Reference:
+    return Reference(short_model)
 
 
 @pytest.fixture(scope="session")

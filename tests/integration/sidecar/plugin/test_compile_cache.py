@@ -6,7 +6,14 @@ import pytest
 
 from subtext_sidecar.local.policy import CapturePolicy
 from tests.support.vllm import tiny
-from tests.support.vllm.judge import Reference, judge, positions, prompts_of, wanted
+from tests.support.vllm.judge import (
+    Reference,
+    assert_counts_reconcile,
+    judge,
+    positions,
+    prompts_of,
+    wanted,
+)
 from tests.support.vllm.runs import job, request, run_jobs
 
 pytestmark = pytest.mark.vllm
@@ -52,7 +59,9 @@ def test_vanilla_one_layer_another_layer_and_vanilla_again_are_right_on_one_comp
             assert run.records == []
         else:
             judge(run, reference, layer)
+            assert_counts_reconcile(run, sampled=len(requests))
             assert positions(run) == wanted(run, prompts_of(requests), EVERY)
+    assert "Warming up model for the compilation" in runs[0].log
     # What tells them apart is vLLM's own hash of the configuration, the key of its compiled code.
     vanilla, first, second, again = (run.result["config_hash"] for run in runs)
     assert vanilla == again

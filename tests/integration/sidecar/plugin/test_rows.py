@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from subtext_sidecar.local.policy import CapturePolicy
-from tests.support.held import held
 from tests.support.vllm.judge import Reference, assert_counts_reconcile, judge, positions, wanted
-from tests.support.vllm.runs import LAYER, job, request, run_jobs
+from tests.support.vllm.runs import job, request, run_jobs
 
 pytestmark = pytest.mark.vllm
 
+LAYER = 1
 SAMPLED = CapturePolicy(decode_stride=4, window=2, prompt_window=16, skip_first=4)
 ABORTED = range(0, 64, 9)
 
 
 def test_every_row_of_64_concurrent_requests_is_the_row_of_that_request_whatever_the_scheduler_does(
-    tmp_path: Path, prompts: list[list[int]], model_dir: Path, reference: Reference
+    tmp_path: Path, prompts: list[list[int]], short_model: Path, short_reference: Reference
 ) -> None:
     # 64 requests at once; prompts are cut where 256 tokens a step end; there are too few cache blocks for
     # all to grow, so some are preempted and computed again; every ninth is aborted on its way.
@@ -33,7 +33,13 @@ def test_every_row_of_64_concurrent_requests_is_the_row_of_that_request_whatever
     # Then eight prompts that end one token after a cache block, and the same again while the first
     # ones are still there: all but that token is cached.
     requests += [
-        request(64 + number, prompts[number % 8 + 40][:33], arrives=80 + number // 8 * 20, max_tokens=40)
+        request(
+            64 + number,
+            prompts[number % 8 + 40][:33],
+            arrives=80 + number // 8 * 20,
+            max_tokens=40,
+            ignore_eos=True,
+        )
         for number in range(16)
     ]
     engine = {
@@ -42,10 +48,12 @@ def test_every_row_of_64_concurrent_requests_is_the_row_of_that_request_whatever
         "block_size": 32,
         "num_gpu_blocks_override": 200,
         "disable_log_stats": False,
+        "skip_tokenizer_init": True,
     }
-    (run,) = run_jobs(tmp_path, [job(model_dir, requests, subtext={}, policy=SAMPLED, engine=engine)])
+    captured = job(short_model, requests, subtext={"layer": LAYER}, policy=SAMPLED, engine=engine)
+    (run,) = run_jobs(tmp_path, [captured])
 
-    judged = judge(run, reference, LAYER)
+    judged = judge(run, short_reference, LAYER)
     assert judged.rows >= 2_000
     assert_counts_reconcile(run, sampled=80)
     assert run.result["concurrent"] == 64
@@ -64,32 +72,3 @@ def test_every_row_of_64_concurrent_requests_is_the_row_of_that_request_whatever
     assert len(asked - came) <= counts["unobservable_prefix_cached"]
     status = run.statuses[-1]
     assert (status.enabled, status.reason, status.model) == (True, "ok", "smollm2")
-
-
-def test_rows_are_right_when_the_model_is_compiled(
-    tmp_path: Path, prompts: list[list[int]], model_dir: Path, state_dir: Path, reference: Reference
-) -> None:
-    requests = [request(number, prompt, max_tokens=16) for number, prompt in enumerate(prompts[:16])]
-    # The cache of compiled code that the demo and the end-to-end tests use, so that only one of them waits.
-    cache = state_dir / "vllm-cache"
-    env = {
-        "VLLM_CACHE_ROOT": str(cache),
-        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
-        "VLLM_USE_AOT_COMPILE": "0",
-    }
-    compiled = job(
-        model_dir,
-        requests,
-        subtext={},
-        policy=SAMPLED,
-        engine={"enforce_eager": False, "max_model_len": 2048},
-    )
-
-    with held(cache):
-        (run,) = run_jobs(tmp_path, [compiled], env)
-
-    judged = judge(run, reference, LAYER)
-    assert judged.rows > 16 * 16
-    assert_counts_reconcile(run, sampled=16)
-    assert positions(run) == wanted(run, {one["id"]: one["prompt"] for one in requests}, SAMPLED)
-    assert "Warming up model for the compilation" in run.log

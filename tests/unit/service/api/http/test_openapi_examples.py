@@ -34,9 +34,10 @@ CONCEPTS = yaml.safe_load((ROOT / "deploy/concepts.yaml").read_text())["concepts
 AREAS = set(TAXONOMY["areas"])
 KINDS = {kind["name"] for kind in TAXONOMY["kinds"]}
 REASONS = {*get_args(sampling.Reason), "screen_anomaly"}
+DOCUMENT = json.loads(openapi.document())
 OPERATION_IDS = [
     described["operationId"]
-    for methods in json.loads(openapi.document())["paths"].values()
+    for methods in DOCUMENT["paths"].values()
     for described in methods.values()
 ]
 CONCEPT_NAMES = {concept["name"] for concept in CONCEPTS}
@@ -149,7 +150,7 @@ class Example(NamedTuple):
 
 
 def examples() -> Iterator[Example]:
-    for schema, described in json.loads(openapi.document())["components"]["schemas"].items():
+    for schema, described in DOCUMENT["components"]["schemas"].items():
         for field, rule in described.get("properties", {}).items():
             for value in rule.get("examples", []):
                 yield Example(schema, field, value, rule)
