@@ -6,7 +6,7 @@ and no columns, spare the planner the other partitions too, which costs more tha
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, and_, false, or_
@@ -60,13 +60,26 @@ def later(at: dt.datetime, by: dt.timedelta) -> dt.datetime:
 
 def near_any(column: SQLColumnExpression[dt.datetime], times: Sequence[dt.datetime]) -> ColumnElement[bool]:
     """Return the condition for what may be of requests with a row at one of these times."""
+    return or_(false(), *(near(column, *span) for span in _spans(times, 2 * REQUEST_LASTS)))
+
+
+def among(column: SQLColumnExpression[dt.datetime], times: Iterable[dt.datetime]) -> ColumnElement[bool]:
+    """Return a condition that is met at all of these times, and in no partition without one of them.
+
+    By a few spans: a list of times would be sorted again for each row that is looked up by one of them.
+    """
+    return or_(false(), *(between(column, *span) for span in _spans(times, dt.timedelta(days=1))))
+
+
+def _spans(times: Iterable[dt.datetime], gap: dt.timedelta) -> list[tuple[dt.datetime, dt.datetime]]:
+    """Return the spans that the times lie in, with no more than the gap between neighbours in one."""
     spans: list[tuple[dt.datetime, dt.datetime]] = []
     for at in sorted(times):
-        if spans and earlier(at, REQUEST_LASTS) <= later(spans[-1][1], REQUEST_LASTS):
+        if spans and at - spans[-1][1] <= gap:
             spans[-1] = (spans[-1][0], at)
         else:
             spans.append((at, at))
-    return or_(false(), *(near(column, *span) for span in spans))
+    return spans
 
 
 def is_sample_of_explanation(explanation: Any = Explanation) -> ColumnElement[bool]:
@@ -81,16 +94,6 @@ def is_sample_of_explanation(explanation: Any = Explanation) -> ColumnElement[bo
             Sample.captured_at,
             explanation.captured_at - REQUEST_LASTS,
             explanation.captured_at + REQUEST_LASTS,
-        ),
-    )
-
-
-def is_explanation_of_sample(sample: Any = Sample) -> ColumnElement[bool]:
-    """Return the same condition, by which explanations are looked for in the days of a known sample."""
-    return and_(
-        Explanation.sample_id == sample.id,
-        between(
-            Explanation.captured_at, sample.captured_at - REQUEST_LASTS, sample.captured_at + REQUEST_LASTS
         ),
     )
 

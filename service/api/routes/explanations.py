@@ -96,6 +96,9 @@ def list_explanations(
     `next_cursor` meets every explanation that was stored when the first page was read exactly once.
     Text and tokens are withheld without the scope `explanations:read_text` and a stated purpose.
 
+    With `concept` and another filter a page may have fewer items than `limit`, or none, and a
+    `next_cursor`: it looks up a thousand matches and no more.
+
     With `q` texts are searched, a bounded part of the period a page: `search` says how far, and a page may
     have fewer items than `limit`, or none, and a `next_cursor`. Each such page is in the access log, with
     the words' digest, also where nothing was found.

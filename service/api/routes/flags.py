@@ -60,6 +60,9 @@ def list_flags(
 
     A flag says at how many of the verified positions its concept was found. Where `calibrated` is
     false, how often it is raised on benign requests is not known.
+
+    With `min_fve` or `min_cosine` a page may have fewer flags than `limit`, or none, and a `next_cursor`:
+    it looks into some hundred flags and no more.
     """
     after = link.position(parameters, caller.listing(_LISTING))
     with reading(held, caller) as session:

@@ -3,7 +3,7 @@
 import datetime as dt
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final, NamedTuple
@@ -32,6 +32,7 @@ from sqlalchemy.orm import Session, aliased, defer
 from service.store.configuration.read import digests_of
 from service.store.days import (
     REQUEST_LASTS,
+    among,
     between,
     earlier,
     is_match_of_explanation,
@@ -57,6 +58,9 @@ from service.store.tenants import scope
 _CAPTURES_AT_FIRST: Final = 16
 _CAPTURES_AT_MOST: Final = 512
 _MATCHES_AT_MOST: Final = 512
+"""Looked up at once."""
+_MATCHES_OF_PAGE: Final = 1024
+"""After so many a page ends as it is."""
 _SAMPLES_AT_MOST: Final = 2048
 _DAYS_AT_FIRST: Final = dt.timedelta(days=1)
 _DAYS_AT_MOST: Final = dt.timedelta(days=64)
@@ -98,20 +102,27 @@ def list_explanations(session: Session, wanted: Filter, after: Position | None, 
 
     Of one request id that is by its captures, each capture's own newest first within it: what a page costs
     is then bounded by what it lists, and not by how much clients have stored under the id.
+
+    Of a concept a page looks up so many matches: where another filter wants few of them it may be short, or
+    empty, and have a next one.
     """
     known = look_up(session, wanted)
     if known is None:
         return Page([], None)
     model_id = known.model_id
+    reached = None
     if wanted.request_id is not None:
         query = _joined().where(*_of_sample(wanted, model_id), *_of_reading(wanted))
         views = _list_of_request(session, query, wanted, after, limit + 1)
     else:
         asked = _Asked(wanted, model_id, scope.entered_tenant(session), after)
-        views = _list_by_days(session, asked, limit + 1)
+        if wanted.concept is None:
+            views = _list_by_days(session, asked, limit + 1)
+        else:  # it may be as rare as it likes
+            views, reached = _list_matched(session, asked, limit + 1)
     page = views[:limit]
     last = page[-1] if len(views) > limit else None
-    return Page(page, _position(last, wanted) if last else None)
+    return Page(page, _position(last, wanted) if last else reached)
 
 
 class Known(NamedTuple):
@@ -228,8 +239,6 @@ def _list_by_days(session: Session, asked: _Asked, limit: int) -> list[View]:
 
     Of all days at once PostgreSQL would plan and begin a scan of each.
     """
-    if asked.wanted.concept is not None:
-        return _list_matched(session, asked, limit)  # it may be as rare as it likes
     views: list[View] = []
     list_span = _list_sampled if _is_by_sample(asked.wanted) else _list_walked
     for span in _spans(asked.wanted, asked.after):
@@ -294,20 +303,25 @@ def _readings(session: Session, samples: Sequence[Sample], *wanted: ColumnElemen
         .options(defer(Decoder.card, raiseload=True))
     )
     found = session.execute(query).all()
-    of_models = select(Model.id, Model.name).where(Model.id.in_({one.model_id for one in samples}))
-    models = {identity: name for identity, name in session.execute(of_models)}  # noqa: C416  # rows, typed
+    models = _names_of(session, samples)
     named = [(one, by_id[one.sample_id], decoder) for one, decoder in found]
     return [(one, sample, decoder, models[sample.model_id]) for one, sample, decoder in named]
 
 
-def _list_matched(session: Session, asked: _Asked, limit: int) -> list[View]:
+class _Matched(NamedTuple):
+    views: list[View]
+    reached: Position | None
+    """Where it ended before the matches did; None: they are all looked up, or the page is full."""
+
+
+def _list_matched(session: Session, asked: _Asked, limit: int) -> _Matched:
     """Return the first that matched the concept: many matches, however far apart, are read at once."""
     newest_first = (ConceptMatch.captured_at.desc(), ConceptMatch.explanation_id.desc())
     of_concept = select(ConceptMatch.captured_at, ConceptMatch.explanation_id)
     of_concept = of_concept.where(ConceptMatch.concept == asked.wanted.concept).order_by(*newest_first)
     views: list[View] = []
     places: list[Position] = []
-    after, at_once = asked.after, limit
+    after, at_once, looked_up = asked.after, limit, 0
     for span in _spans(asked.wanted, asked.after):
         while True:
             part = of_concept.where(*span.of(ConceptMatch.captured_at)).limit(at_once - len(places))
@@ -318,11 +332,14 @@ def _list_matched(session: Session, asked: _Asked, limit: int) -> list[View]:
                 break  # the span has no more
             views += _views(session, _read_at(session, places, asked, limit - len(views)))
             if len(views) == limit:
-                return views
+                return _Matched(views, None)
+            looked_up += len(places)
             after, places = places[-1], []
+            if looked_up >= _MATCHES_OF_PAGE:
+                return _Matched(views, after)
             at_once = min(2 * at_once, _MATCHES_AT_MOST)
     rest = _read_at(session, places, asked, limit - len(views)) if places else []
-    return views + _views(session, rest)
+    return _Matched(views + _views(session, rest), None)
 
 
 def _read_at(session: Session, places: Sequence[Position], asked: _Asked, limit: int) -> list[_Reading]:
@@ -331,25 +348,39 @@ def _read_at(session: Session, places: Sequence[Position], asked: _Asked, limit:
     Only ids are read of what another model's samples are behind. Rows are looked up place by place, behind
     OFFSET as a fence: of a list of ids PostgreSQL may rather walk whole days by an index with the id last.
     """
+    if asked.model_id is not None or asked.wanted.layer is not None:
+        places = _of_wanted_samples(session, places, asked)[:limit]
     if not places:
         return []
     place, found = _explanations_at(places, asked)
-    ids = select(found.c.id, found.c.sample_id, found.c.captured_at).select_from(place).join(found, true())
-    rows = session.execute(ids).all()
-    sample_of = {row.id: row.sample_id for row in rows}
-    samples = _samples_at(session, [Position(row.captured_at, row.sample_id) for row in rows], asked)
-    chosen = [one for one in places if sample_of.get(one.id) in samples][:limit]
-    if not chosen:
-        return []
-    place, found = _explanations_at(chosen, asked)
     reading = aliased(Explanation, found)
     query = select(reading, Decoder).select_from(place).join(found, true())
     query = query.join(Decoder, Decoder.id == reading.decoder_id).options(
         defer(Decoder.card, raiseload=True)
     )
     by_id = {one.id: (one, decoder) for one, decoder in session.execute(query)}
-    order = [by_id[one.id] for one in chosen]
-    return [(one, samples[one.sample_id][0], decoder, samples[one.sample_id][1]) for one, decoder in order]
+    ordered = [by_id[one.id] for one in places if one.id in by_id]
+    samples = {sample.id: sample for sample in _samples_at(session, [one for one, _ in ordered])}
+    met = [(one, samples[one.sample_id], decoder) for one, decoder in ordered if one.sample_id in samples]
+    models = _names_of(session, samples.values())
+    return [(one, sample, decoder, models[sample.model_id]) for one, sample, decoder in met[:limit]]
+
+
+def _of_wanted_samples(session: Session, places: Sequence[Position], asked: _Asked) -> list[Position]:
+    """Return those of the places whose explanations, and the samples behind these, are wanted."""
+    place, found = _explanations_at(places, asked)
+    keys = (found.c.id, found.c.sample_id, found.c.captured_at)
+    rows = session.execute(select(*keys).select_from(place).join(found, true())).all()
+    samples = {sample.id: sample for sample in _samples_at(session, rows, is_key_alone=True)}
+    wanted = ((asked.model_id, "model_id"), (asked.wanted.layer, "layer"))
+    equal = [(value, name) for value, name in wanted if value is not None]
+    chosen = {
+        row.id
+        for row in rows
+        if (sample := samples.get(row.sample_id)) is not None
+        and all(getattr(sample, name) == value for value, name in equal)
+    }
+    return [one for one in places if one.id in chosen]
 
 
 def _explanations_at(places: Sequence[Position], asked: _Asked) -> tuple[TableValuedAlias, FromClause]:
@@ -360,7 +391,7 @@ def _explanations_at(places: Sequence[Position], asked: _Asked) -> tuple[TableVa
         .where(
             Explanation.id == place.c.id,
             Explanation.captured_at == place.c.at,
-            Explanation.captured_at.in_([one.at for one in places]),
+            among(Explanation.captured_at, [one.at for one in places]),
             *_of_reading(asked.wanted),
         )
         .correlate(place)
@@ -370,27 +401,40 @@ def _explanations_at(places: Sequence[Position], asked: _Asked) -> tuple[TableVa
     return place, found
 
 
-def _samples_at(
-    session: Session, places: Sequence[Position], asked: _Asked
-) -> dict[uuid.UUID, tuple[Sample, str]]:
-    """Return the wanted ones of the samples at these places, or near them, with their models, by id."""
-    place = _unnested(places)
-    fence = (
-        select(Sample)
-        .where(
-            Sample.id == place.c.id,
-            between(Sample.captured_at, place.c.at - REQUEST_LASTS, place.c.at + REQUEST_LASTS),
-            near_any(Sample.captured_at, [one.at for one in places]),
-        )
-        .correlate(place)
-        .offset(0)
-        .lateral()
-    )
-    sample = aliased(Sample, fence)
-    query = select(sample, Model.name).select_from(place).join(fence, true())
-    query = query.join(Model, Model.id == sample.model_id)
-    query = query.where(*_of_sample(asked.wanted, asked.model_id, sample))
-    return {one.id: (one, model) for one, model in session.execute(query)} if places else {}
+def _samples_at(session: Session, readings: Sequence[Any], *, is_key_alone: bool = False) -> list[Any]:
+    """Return the samples of these readings, or rows of id, model and layer.
+
+    At the readings' own times, where all are but those of before there were days; the rest near these.
+    """
+    missing = [Position(one.captured_at, one.sample_id) for one in readings]
+    found: list[Any] = []
+    for is_near in (False, True):
+        if missing:
+            query = _looked_up(missing, is_near=is_near, is_key_alone=is_key_alone)
+            found += session.execute(query).all() if is_key_alone else session.scalars(query).all()
+            there = {one.id for one in found}
+            missing = [one for one in missing if one.id not in there]
+    return found
+
+
+def _looked_up(places: Sequence[Position], *, is_near: bool, is_key_alone: bool) -> Select[Any]:
+    place, at = _unnested(places), Sample.captured_at
+    times = [one.at for one in places]
+    if is_near:
+        day = REQUEST_LASTS
+        of_days = (between(at, place.c.at - day, place.c.at + day), near_any(at, times))
+    else:
+        of_days = (at == place.c.at, among(at, times))
+    fence = select(Sample).where(Sample.id == place.c.id, *of_days).correlate(place).offset(0).lateral()
+    key = (fence.c.id, fence.c.model_id, fence.c.layer)
+    columns = key if is_key_alone else (aliased(Sample, fence),)
+    return select(*columns).select_from(place).join(fence, true())
+
+
+def _names_of(session: Session, samples: Iterable[Sample]) -> dict[uuid.UUID, str]:
+    """Return the names of these samples' models, by id."""
+    of_models = select(Model.id, Model.name).where(Model.id.in_({one.model_id for one in samples}))
+    return {identity: name for identity, name in session.execute(of_models)}  # noqa: C416  # rows, typed
 
 
 def _unnested(places: Sequence[Position]) -> TableValuedAlias:
@@ -555,15 +599,34 @@ def _load(session: Session, query: _Query) -> list[View]:
 
 
 def _views(session: Session, rows: Sequence[Row[*_Reading] | _Reading]) -> list[View]:
-    matches: defaultdict[uuid.UUID, list[ConceptMatch]] = defaultdict(list)
-    if rows:
-        times = [row[0].captured_at for row in rows]
-        query_matches = select(ConceptMatch).where(
-            ConceptMatch.explanation_id.in_([row[0].id for row in rows]),
-            between(ConceptMatch.captured_at, min(times), max(times)),
-        )
-        for match in session.scalars(query_matches.order_by(ConceptMatch.concept)):
-            matches[match.explanation_id].append(match)
+    matches = _matches_of(session, [row[0] for row in rows])
     named = {one.configuration_id for row in rows for one in (row[0], row[1])} - {None}
     digests = digests_of(session, named)
     return [View(row[0], row[1], row[2], row[3], matches[row[0].id], digests) for row in rows]
+
+
+def _matches_of(
+    session: Session, readings: Sequence[Explanation]
+) -> defaultdict[uuid.UUID, list[ConceptMatch]]:
+    """Return the matches by reading and concept, looked up reading by reading: a page may span months."""
+    matches: defaultdict[uuid.UUID, list[ConceptMatch]] = defaultdict(list)
+    if not readings:
+        return matches
+    place = _unnested([Position(one.captured_at, one.id) for one in readings])
+    fence = (
+        select(ConceptMatch)
+        .where(
+            ConceptMatch.explanation_id == place.c.id,
+            ConceptMatch.captured_at == place.c.at,
+            among(ConceptMatch.captured_at, [one.captured_at for one in readings]),
+        )
+        .correlate(place)
+        .offset(0)
+        .lateral()
+    )
+    found = aliased(ConceptMatch, fence)
+    for match in session.scalars(
+        select(found).select_from(place).join(fence, true()).order_by(found.concept)
+    ):
+        matches[match.explanation_id].append(match)
+    return matches

@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, select, true
+from sqlalchemy import ColumnElement, Select, and_, func, select, text, true
 from sqlalchemy.orm import Session, aliased, defer
 
-from service.store.days import REQUEST_LASTS, is_explanation_of_sample, is_match_of_explanation, near
+from service.store.days import REQUEST_LASTS, between, earlier, is_match_of_explanation, later
 from service.store.read import names
 from service.store.read.page import Page, Position, older_than
 from service.store.tables import (
@@ -22,8 +22,13 @@ from service.store.tables import (
     Sample,
 )
 
-_LOOKED_INTO_AT_MOST: Final = 500
-"""Flags at once, of which some do not have the wanted fidelity."""
+_LOOKED_INTO_OF_PAGE: Final = 300
+"""Flags, of which some do not have the wanted fidelity: after so many a page ends as it is."""
+# Of another time than their samples' there are readings only where there were no days yet, see `days`.
+_DAYS_BEGIN: Final = text(r"""
+    SELECT substring(pg_get_expr(relpartbound, oid) FROM 'TO \(''([^'']+)''\)')::timestamptz
+    FROM pg_class WHERE oid = to_regclass('explanations_before')
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,9 @@ def list_flags(session: Session, wanted: Filter, after: Position | None, limit: 
 
     The order is that of ``created_at``: ``last_captured_at`` grows while a reader pages, which
     would make rows jump over it.
+
+    By fidelity a page may have fewer flags than it has room for, or none, and a next one: how many it looks
+    into is bounded, however few have what is wanted.
     """
     model_id = None
     if wanted.model is not None:
@@ -65,7 +73,7 @@ def list_flags(session: Session, wanted: Filter, after: Position | None, limit: 
     query = _narrowed(select(Flag), wanted, model_id).order_by(Flag.created_at.desc(), Flag.id.desc())
     has_fidelity = wanted.min_fve is not None or wanted.min_cosine is not None
     views: list[View] = []
-    at_once = limit + 1
+    at_once, looked_into = limit + 1, 0
     while True:
         part = query if after is None else query.where(older_than(Flag.created_at, Flag.id, after))
         found = [View(*row) for row in session.execute(_of_page(part.limit(at_once)))]
@@ -73,7 +81,10 @@ def list_flags(session: Session, wanted: Filter, after: Position | None, limit: 
         if len(found) < at_once or len(views) > limit:
             break
         after = Position(found[-1].flag.created_at, found[-1].flag.id)
-        at_once = min(2 * at_once, _LOOKED_INTO_AT_MOST)
+        looked_into += len(found)
+        if looked_into >= _LOOKED_INTO_OF_PAGE:
+            return Page(views, after)
+        at_once *= 2
     page = views[:limit]
     last = page[-1].flag if len(views) > limit else None
     return Page(page, Position(last.created_at, last.id) if last else None)
@@ -137,26 +148,39 @@ def _faithful(session: Session, wanted: Filter, views: Sequence[View]) -> list[V
 
     Some flags at a time, so that PostgreSQL looks into their days and no others.
     """
+    days_begin = session.scalar(_DAYS_BEGIN)
     positions: dict[uuid.UUID, int] = {}
-    for has_identity in (True, False):
-        flags = [view.flag for view in views if (view.flag.capture_id is not None) is has_identity]
-        if flags:
-            is_same = Sample.capture_id == Flag.capture_id if has_identity else Sample.capture_id.is_(None)
-            rows = session.execute(_count_positions(wanted, flags, is_same))
-            positions |= {identity: count for identity, count in rows}  # noqa: C416  # rows, typed
+
+    def kind(view: View) -> tuple[bool, bool]:
+        is_before = days_begin is not None and view.flag.first_captured_at < later(
+            days_begin, REQUEST_LASTS
+        )
+        return (view.flag.capture_id is not None, is_before)
+
+    for has_identity, is_before in {kind(view) for view in views}:
+        flags = [view.flag for view in views if kind(view) == (has_identity, is_before)]
+        # By its identity alone, or PostgreSQL asks the index of request ids as well.
+        is_same = Sample.capture_id == Flag.capture_id
+        if not has_identity:
+            is_same = and_(Sample.capture_id.is_(None), Sample.request_id == Flag.request_id)
+        apart = dt.timedelta() if has_identity and not is_before else REQUEST_LASTS
+        rows = session.execute(_count_positions(wanted, flags, is_same, apart))
+        positions |= {identity: count for identity, count in rows}  # noqa: C416  # rows, typed
     return [view for view in views if positions.get(view.flag.id, 0) >= view.flag.positions_required]
 
 
 def _count_positions(
-    wanted: Filter, flags: Sequence[Flag], is_same_capture: ColumnElement[bool]
+    wanted: Filter, flags: Sequence[Flag], is_same_capture: ColumnElement[bool], apart: dt.timedelta
 ) -> Select[uuid.UUID, int]:
     """Return the query for the positions of each flag that has any, looked up flag by flag.
+
+    A flag spans what matched; ``apart`` is how far times of samples and of their readings may lie apart.
 
     OFFSET is a fence: what is in it is looked up for each row of what is before it. Joined without one,
     conditions of row-level security have PostgreSQL expect a row or two, and it reads all of the days.
     """
-    first = min(flag.first_captured_at for flag in flags)
-    last = max(flag.last_captured_at for flag in flags)
+    first = earlier(min(flag.first_captured_at for flag in flags), apart)
+    last = later(max(flag.last_captured_at for flag in flags), apart)
     bounds = ((Explanation.fve, wanted.min_fve), (Explanation.cosine, wanted.min_cosine))
     sample = aliased(
         Sample,
@@ -165,23 +189,24 @@ def _count_positions(
             is_same_capture,
             Sample.model_id == Flag.model_id,
             Sample.layer == Flag.layer,
-            Sample.request_id == Flag.request_id,
-            near(Sample.captured_at, first, last),
-            # The flag spans what matched.
-            Sample.captured_at >= Flag.first_captured_at - REQUEST_LASTS,
-            Sample.captured_at <= Flag.last_captured_at + REQUEST_LASTS,
+            between(Sample.captured_at, first, last),
+            between(Sample.captured_at, Flag.first_captured_at - apart, Flag.last_captured_at + apart),
         )
         .correlate(Flag)
         .offset(0)
         .lateral(),
     )
+    at, of_sample = Explanation.captured_at, sample.captured_at
+    # An equality where it may be one: by a span neighbouring days are looked into as well.
+    is_at_time = between(at, of_sample - apart, of_sample + apart) if apart else at == of_sample
     reading = aliased(
         Explanation,
         select(Explanation)
         .where(
-            is_explanation_of_sample(sample),
+            Explanation.sample_id == sample.id,
+            is_at_time,
             Explanation.decoder_id == Flag.decoder_id,
-            near(Explanation.captured_at, first, last),
+            between(Explanation.captured_at, first, last),
             Explanation.verified,
             *(column >= least for column, least in bounds if least is not None),
         )
@@ -194,7 +219,7 @@ def _count_positions(
         .where(
             is_match_of_explanation(reading),
             ConceptMatch.concept == Flag.concept,
-            near(ConceptMatch.captured_at, first, last),
+            between(ConceptMatch.captured_at, first, last),
         )
         .correlate(Flag, reading)
         .offset(0)
