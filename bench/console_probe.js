@@ -7,17 +7,21 @@
       after.port2.postMessage(null);
     });
   const GIVEN_UP_MS = 20_000; // what did not come by then counts as that long
-  const when = (isThere) =>
+  const STEP_GIVEN_UP_MS = 5_000; // of an interaction
+  const when = (isThere, atMost = GIVEN_UP_MS) =>
     new Promise((resolve) => {
-      const until = performance.now() + GIVEN_UP_MS;
+      const until = performance.now() + atMost;
       const look = () => (isThere() || performance.now() > until ? painted().then(resolve) : requestAnimationFrame(look));
       requestAnimationFrame(look);
     });
-  const bench = { shown: null, answered: null, frames: [] };
+  const LOADING = "p.state[role=status]"; // as src/ui/states.tsx says that something is coming
+  const bench = { shown: null, whole: null, answered: null, frames: [] };
   window.subtextBench = bench;
 
   bench.expect = (selector) => {
-    bench.shown = when(() => document.querySelector("h1") && document.querySelector(selector));
+    const isShown = () => document.querySelector("h1") && document.querySelector(selector);
+    bench.shown = when(isShown);
+    bench.whole = when(() => isShown() && !document.querySelector(LOADING));
   };
   // How the elements look that a key or a click is to change.
   const seen = (selector) =>
@@ -28,12 +32,14 @@
     bench.answered = new Promise((resolve) => {
       const begin = (event) => {
         for (const type of ["keydown", "click"]) removeEventListener(type, begin, true);
-        Promise.all([when(() => true), when(() => seen(selector) !== before)]).then(([frame, change]) =>
+        const isOther = () => seen(selector) !== before;
+        Promise.all([when(() => true), when(isOther, STEP_GIVEN_UP_MS)]).then(([frame, change]) =>
           resolve({ frame: frame - event.timeStamp, change: change - event.timeStamp }),
         );
       };
       for (const type of ["keydown", "click"]) addEventListener(type, begin, true);
-      setTimeout(() => resolve({ frame: GIVEN_UP_MS, change: GIVEN_UP_MS }), 2 * GIVEN_UP_MS);
+      const given = { frame: STEP_GIVEN_UP_MS, change: STEP_GIVEN_UP_MS };
+      setTimeout(() => resolve(given), 2 * STEP_GIVEN_UP_MS); // no key or click came
     });
   };
   // Every frame with how far the element was scrolled by then.

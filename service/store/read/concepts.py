@@ -12,8 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.store.configuration import read as configurations
 from service.store.configuration.tables import ConfigurationContent, ConfigurationPeriod
-from service.store.days import is_sample_of_explanation, near
-from service.store.tables import ConceptVersion, Explanation, Flag, Model, ModelConcept, Sample
+from service.store.tables import ConceptVersion, Flag, Model, ModelConcept, RequestName
 from subtext_sidecar.contract.configuration import Kind
 
 
@@ -131,17 +130,22 @@ def count_flagged(session: Session, window: Window) -> dict[tuple[uuid.UUID, str
 
 
 def count_read(session: Session, window: Window) -> dict[uuid.UUID, int]:
-    """Return of how many captures of the window something was read, by model."""
-    unit = (
-        select(Sample.model_id, Sample.capture_id, Sample.request_id)
-        .join(Explanation, is_sample_of_explanation())
+    """Return of how many captures of the window something was read, by model.
+
+    A capture is named as soon as one of its readings is stored, and its name goes with the last of them:
+    names are a fraction of the readings. It counts where its name stands, at the first sample that was
+    stored, as a flag counts at its first capture.
+    """
+    named = (
+        select(RequestName.model_id, RequestName.capture)
         .where(
-            Explanation.captured_at >= window.start,
-            Explanation.captured_at < window.end,
-            near(Sample.captured_at, window.start, window.end),
+            RequestName.captured_at >= window.start,
+            RequestName.captured_at < window.end,
+            # Its own: the others are what its client may have sent besides.
+            RequestName.name == RequestName.request_id,
         )
         .distinct()
         .subquery()
     )
-    query = select(unit.c.model_id, func.count()).group_by(unit.c.model_id)
+    query = select(named.c.model_id, func.count()).group_by(named.c.model_id)
     return dict(session.execute(query).all())

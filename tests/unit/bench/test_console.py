@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.console import Times, scrolled_of
+from bench.console import Times, Views, scrolled_of
 
 
 def test_frames_are_counted_while_the_place_changes_alone() -> None:
@@ -27,3 +27,17 @@ def test_what_a_page_can_do_by_itself_is_judged_when_it_is_done() -> None:
 
     assert local.judged == [40.0]
     assert asking.judged == [10.0]
+
+
+def test_what_never_comes_is_not_waited_for_a_third_time() -> None:
+    step = Times(is_local=True, change=[5_000.0, 40.0])
+    view = Views(cold=[20_000.0], warm=[800.0])
+
+    assert not step.is_hopeless
+    assert not view.is_hopeless
+
+    step.change.append(5_001.0)
+    view.warm.append(20_003.0)
+
+    assert step.is_hopeless
+    assert view.is_hopeless

@@ -17,7 +17,7 @@ type Version = Schemas["ListedConceptVersion"];
 
 export default function Concepts() {
   const may = useScope("flags:read");
-  const [range, setRange] = useState<Range>("week");
+  const [range, setRange] = useState<Range>("day");
   const found = useQuery({
     queryKey: ["concepts", range],
     enabled: may,
