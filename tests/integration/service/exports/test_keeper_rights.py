@@ -19,7 +19,7 @@ from service.keeper import app, tasks
 from service.keeper.metrics import KeeperMetrics, UnfinishedError
 from service.keeper.tasks import ErasureFailedError, Keeping
 from service.retention.decisions import Removal
-from service.retention.run import Pace
+from service.retention.pace import Pace
 from service.store import partitions
 from service.store.engine import create_engine, session_factory
 from service.store.erasure import requests
