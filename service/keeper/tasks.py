@@ -76,6 +76,7 @@ def _expire_exports(keeping: Keeping, _due: dt.datetime) -> None:
 
 def _erase(keeping: Keeping, _due: dt.datetime) -> None:
     if keeping.streams is None:
+        erasure.close_objected(keeping.sessions)
         with keeping.sessions() as session:
             waiting = len(requests.list_due(session))
         keeping.metrics.erasures_without_redis.set(waiting)
