@@ -78,6 +78,7 @@ LOSS_REASONS = {lost.reason for counter in COUNTERS if (lost := loss_of(counter)
 WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
     ("AccessRight", "role"): {*map(str, Role)},
     ("ListedKey", "role"): {*map(str, Role)},
+    ("RevokedKey", "role"): {*map(str, Role)},
     ("BlindSpot", "code"): set(blind_spots.CODES),
     **{
         (schema, "kind"): {*map(str, configuration.Kind)}
