@@ -159,10 +159,11 @@ def _revoke(session: Session, identity: str, now: dt.datetime) -> tuple[int, str
     if not keys.revoke_key(session, parsed, now):
         sys.stderr.write(f"subtext key: there is no key {identity} that could be revoked\n")
         return 1, ""
+    went = [parsed, *keys.list_revoked_with(session, parsed)]
     revoked = keys.get_key_by_id(session, parsed)
     if revoked is not None:
-        _log_change(session, "key revoke", [parsed], {}, revoked.tenant_id)
-    return 0, f"revoked {parsed}\n"
+        _log_change(session, "key revoke", went, {}, revoked.tenant_id)
+    return 0, "".join(f"revoked {one}\n" for one in went)
 
 
 def _log_change(

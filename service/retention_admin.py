@@ -6,7 +6,8 @@ import threading
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.retention.run import Pace
+from service.retention import record_run
+from service.retention.pace import Pace
 from service.retention.run import run as run_retention
 from service.store import engine
 
@@ -18,7 +19,9 @@ def run(url: str) -> int:
         signal.signal(wanted, lambda *_: stopping.set())
     database = engine.create_engine(url, application_name="subtext-retention")
     try:
-        outcomes = run_retention(engine.session_factory(database), Pace(), stop=stopping.is_set)
+        sessions = engine.session_factory(database)
+        outcomes = run_retention(sessions, Pace(), stop=stopping.is_set)
+        of_records = record_run.run(sessions, Pace(), stop=stopping.is_set)
     except engine.UnusableDatabaseError as error:
         sys.stderr.write(f"subtext retention: {error}\n")
         return 2
@@ -30,10 +33,12 @@ def run(url: str) -> int:
         return 1
     finally:
         database.dispose()
-    for one in outcomes:
-        state = "finished" if one.is_finished else "not finished; run it again"
-        sys.stdout.write(
-            f"{one.model}: {one.explanations} explanations removed, {state}"
-            f"{'' if one.certificate is None else f', certificate {one.certificate}'}\n"
-        )
-    return 0 if all(one.is_finished for one in outcomes) else 1
+    told = [
+        *((f"{a.model}: {a.explanations} explanations", a.is_finished, a.certificate) for a in outcomes),
+        *((f"{b.records}: {b.removed} rows", b.is_finished, b.certificate) for b in of_records),
+    ]
+    for removed, is_finished, certificate in told:
+        state = "finished" if is_finished else "not finished; run it again"
+        of = "" if certificate is None else f", certificate {certificate}"
+        sys.stdout.write(f"{removed} removed, {state}{of}\n")
+    return 0 if all(is_finished for _, is_finished, _ in told) else 1

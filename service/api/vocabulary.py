@@ -14,6 +14,7 @@ from service.incidents import clocks, lifecycle
 from service.retention import classes
 from service.store.access import tables as access
 from service.store.exports import tables as export_tables
+from service.store.retention import tables as retention
 from subtext_sidecar.contract import configuration, counters, equations
 
 IncidentOrder = Literal["newest", "queue"]
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     IncidentReason = lifecycle.Reason
     Withholding = disclosure.Withholding
     RetentionClass = classes.RetentionClass
+    RetainedRecords = retention.Records
     AccessAction = access.Action
     AccessPurpose = access.Purpose
     AccessResult = access.Result
@@ -57,6 +59,7 @@ else:
     IncidentReason = Literal[tuple(map(str, lifecycle.Reason))]
     Withholding = Literal[tuple(map(str, disclosure.Withholding))]
     RetentionClass = Literal[tuple(map(str, classes.RetentionClass))]
+    RetainedRecords = Literal[tuple(map(str, retention.Records))]
     AccessAction = Literal[tuple(map(str, access.Action))]
     AccessPurpose = Literal[tuple(map(str, access.Purpose))]
     AccessResult = Literal[tuple(map(str, access.Result))]

@@ -75,9 +75,8 @@ def run(
     where it is not known, an erasure of a tenant that has exports waits until they are over. Raises
     SQLAlchemyError and RedisError when a store is away; all that was done stays done.
     """
+    close_objected(sessions)
     with sessions.begin() as session:
-        for cancelled in requests.cancel_objected(session):
-            log.info("erasure_cancelled", erasure=str(cancelled))
         targets = [_target(one) for one in requests.list_due(session)]
         waiting = requests.count_waiting(session)
     if not targets:
@@ -86,6 +85,13 @@ def run(
     settle = dt.timedelta(seconds=settle_seconds)
     done = sum(_sweep(Sweep(sessions, one, deleted[one], at_once, exports), settle) for one in targets)
     return Swept(done, len(targets) - done, waiting)
+
+
+def close_objected(sessions: Sessions) -> None:
+    """Close erasures to which somebody objected, and forget what they were about: it takes no stream."""
+    with sessions.begin() as session:
+        for cancelled in requests.cancel_objected(session):
+            log.info("erasure_cancelled", erasure=str(cancelled))
 
 
 def _target(erasure: Erasure) -> Target:

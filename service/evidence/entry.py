@@ -8,7 +8,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
@@ -19,6 +19,8 @@ import rfc8785
 from service.evidence import merkle
 
 SALT_BYTES: Final = 16
+TRANSACTION_TIME: Final = timedelta(minutes=10)
+"""No transaction of ours lives longer, so no entry is older than its row or an earlier entry by more."""
 COMMITMENT_BYTES: Final = 32
 _SAFE_INTEGER: Final = 2**53 - 1  # what JSON's numbers hold exactly
 _LEAST_PLAIN, _MOST_PLAIN = 1e-4, 2.0**53

@@ -129,7 +129,7 @@ COLUMNS: Final[Mapping[Kind, Columns]] = {
             "id", "model_id", "retention_class", "floor_days", "ceiling_days", "period_days",
             "in_force_from", "reason", "key_id", "key_name", "set_at",
         ),
-        where_set=_PEOPLE,
+        where_set=(*_PEOPLE, "records"),
         # The database's own: a service of before adds a row without having read them back.
         may_change=("objectable_until", "asked_by"),
     ),

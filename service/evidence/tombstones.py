@@ -4,11 +4,14 @@ A tombstone is a row that the log commits to like any other. It names places of 
 it tells nothing of what was deleted, and hides nothing that came later.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
+from service.evidence.entry import TRANSACTION_TIME
 from service.evidence.payloads import Kind, payload_of
 
 BURIABLE: Final = frozenset({Kind.EXPLANATION, Kind.FLAG, Kind.INCIDENT_EVENT, Kind.ACCESS})
@@ -25,6 +28,9 @@ NEVER_BEFORE: Final = frozenset(
     }
 )
 """Kinds of which there were no rows before the log: one without an entry was put there behind its back."""
+
+_ACCESS_LOG: Final = "access_log"
+"""What a period of the access log says that it is of."""
 
 Ranges: TypeAlias = Sequence[tuple[int, int]]
 """Places of entries, as (first, behind the last), in rising order and without touching."""
@@ -46,6 +52,9 @@ class Tombstone(NamedTuple):
     leaves: Ranges
     total: int
     """How many entries it says that it covers."""
+    reason: str
+    at: datetime
+    """When it was added, as its row says."""
     seq: int | None
     """Its own place; None while it waits for one."""
 
@@ -71,10 +80,45 @@ def tombstone_payload(row: Mapping[str, Any]) -> dict[str, Any]:
     return payload_of(Kind.TOMBSTONE, row)
 
 
-def read(key: str, payload: Mapping[str, Any], seq: int | None) -> Tombstone:
+def read(key: str, payload: Mapping[str, Any], at: datetime, seq: int | None) -> Tombstone:
     """Return what the committed payload says."""
     leaves = [(int(first), int(behind)) for first, behind in payload["leaves"]]
-    return Tombstone(key, UUID(str(payload["authority"])), leaves, int(payload["count"]), seq)
+    authority, reason = UUID(str(payload["authority"])), str(payload["reason"])
+    return Tombstone(key, authority, leaves, int(payload["count"]), reason, at, seq)
+
+
+class Retained:
+    """Which entries of the access log may have gone when their period was over.
+
+    A period is a row of the log, and so is who objected to it. Of all that ever were, the shortest counts.
+    """
+
+    def __init__(self) -> None:
+        self._days: dict[str, int] = {}
+        self._objected: set[str] = set()
+        self._ranges: list[tuple[int, int, datetime]] = []
+
+    def add(self, kind: str, payload: Mapping[str, Any]) -> None:
+        """Take a row of the log, of whichever kind."""
+        if kind == Kind.RETENTION_VERSION and payload.get("records") == _ACCESS_LOG:
+            if payload["period_days"] is not None:
+                self._days[str(payload["id"])] = int(payload["period_days"])
+        elif kind == Kind.REMOVAL_DECISION and payload["decision"] == "objected":
+            self._objected.add(str(payload["version_id"]))
+
+    def bury(self, stones: Iterable[Tombstone]) -> None:
+        """Take the tombstones, once."""
+        of_runs = (one for one in stones if one.reason == Reason.RETENTION)
+        self._ranges = sorted((first, behind, one.at) for one in of_runs for first, behind in one.leaves)
+
+    def covers(self, place: int, at: datetime) -> bool:
+        """Tell whether the entry of this place and time was due under the tombstone over it."""
+        periods = [days for version, days in self._days.items() if version not in self._objected]
+        number = bisect_right(self._ranges, place, key=lambda one: one[0]) - 1
+        if not periods or number < 0 or place >= self._ranges[number][1]:
+            return False
+        # An entry and its row may be so far apart.
+        return at <= self._ranges[number][2] - timedelta(days=min(periods)) + TRANSACTION_TIME
 
 
 class Graves:

@@ -13,18 +13,24 @@ from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 from service.evidence.cosignature import WitnessVerifier
-from service.evidence.entry import Leaf
+from service.evidence.entry import TRANSACTION_TIME, Leaf
 from service.evidence.incident import Histories, IncidentState
 from service.evidence.merkle import Frontier
 from service.evidence.note import Checkpoint, NoteError, Verifier, read_checkpoint
 from service.evidence.payloads import Kind
 from service.evidence.row import Row
-from service.evidence.tombstones import BURIABLE, NEVER_BEFORE, Graves, Tombstone, count_of, read
+from service.evidence.tombstones import (
+    BURIABLE,
+    NEVER_BEFORE,
+    Graves,
+    Retained,
+    Tombstone,
+    count_of,
+    read,
+)
 
 TILE_HEIGHT: Final = 8
 """A node is stored of each 2**8 leaves or nodes below it, as in C2SP tlog-tiles."""
-TRANSACTION_TIME: Final = timedelta(minutes=10)
-"""No transaction of ours lives longer, so no entry is older than its row or an earlier entry by more."""
 ROLLOUT_TIME: Final = timedelta(days=1)
 """For how long after a log's first entry rows may still come from workers of before it."""
 _MAY_PRECEDE: Final = frozenset({Kind.FLAG, Kind.DECODER})
@@ -354,6 +360,7 @@ class _Accounts:
         self.strays: defaultdict[str, list[tuple[Row, int]]] = defaultdict(list)
         """By kind, rows of which entries are missing, with how many."""
         self.tombstones: list[Tombstone] = []
+        self.retained = Retained()
         for batch in log.pending():
             report.pending += len(batch.commitments)
             self.waiting |= dict.fromkeys(batch.commitments, batch)
@@ -382,8 +389,9 @@ class _Accounts:
                 self.strays[row.kind].append((row, missing))
             else:
                 self._report.rows += 1
+                self.retained.add(row.kind, row.payload)
                 if row.kind == Kind.TOMBSTONE:
-                    self.tombstones.append(read(row.key, row.payload, place))
+                    self.tombstones.append(read(row.key, row.payload, row.at, place))
 
     def _add_without(self, row: Row) -> None:
         counts = self._report.not_in_log
@@ -428,11 +436,13 @@ class _Accounts:
         return (one for one in self._again if one[1] not in self._buried_at)
 
     def may_be_buried(self, leaf: Leaf) -> bool:
-        """Tell whether an entry may lie under a tombstone: of the access log, if its row still stands.
+        """Tell whether an entry may lie under a tombstone: of the access log, if it stands or was due.
 
         Erasure takes ids out of a row there and deletes none, not even the one that tells of the erasure.
         """
-        return leaf.kind in BURIABLE and (leaf.kind != Kind.ACCESS or leaf.seq in self._shrunk)
+        if leaf.kind == Kind.ACCESS:
+            return leaf.seq in self._shrunk or self.retained.covers(leaf.seq, leaf.at)
+        return leaf.kind in BURIABLE
 
     def is_found(self, seq: int) -> bool:
         """Tell whether a row accounts for an entry."""
@@ -466,6 +476,7 @@ def _dug(accounts: _Accounts, report: Report) -> Graves:
     """Return what lies under tombstones, and add what they should not cover."""
     graves = Graves(report.leaves)
     report.tombstones = len(accounts.tombstones)
+    accounts.retained.bury(accounts.tombstones)
     for stone in accounts.tombstones:
         where = f"{Kind.TOMBSTONE} {stone.key}"
         for place in graves.add(stone):

@@ -133,7 +133,8 @@ class Gathering:
         if leaf.kind not in BURIABLE:
             return None
         covering = (one.entry for one in self.graves if one.first <= leaf.seq < min(one.end, one.entry))
-        return next(covering, None)
+        # The last one: retention buries what is left of an entry of which erasure buried a part.
+        return max(covering, default=None)
 
     def _reason(self, leaf: Leaf) -> Reason:
         is_others = self.is_restricted and leaf.kind not in OF_EVERY_READER

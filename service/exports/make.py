@@ -36,9 +36,8 @@ from service.evidence.bundle.layout import (
     Query,
 )
 from service.evidence.bundle.proof import Earlier, Proof
-from service.evidence.entry import Leaf, commit, entry_bytes, moment
+from service.evidence.entry import TRANSACTION_TIME, Leaf, commit, entry_bytes, moment
 from service.evidence.payloads import Kind, payload_of
-from service.evidence.verify import TRANSACTION_TIME
 from service.exports import context, files
 from service.exports.gather import Gathering
 from service.exports.query import ExportKind, kinds_of

@@ -20,8 +20,8 @@ from service.erasure import run as erasure
 from service.exports.expire import expire
 from service.exports.make import ExportError, Maker
 from service.keeper.metrics import KeeperMetrics, UnfinishedError
-from service.retention import holds
-from service.retention.run import Pace
+from service.retention import holds, record_run
+from service.retention.pace import Pace
 from service.retention.run import run as run_retention
 from service.store import partitions
 from service.store.erasure import requests
@@ -76,6 +76,7 @@ def _expire_exports(keeping: Keeping, _due: dt.datetime) -> None:
 
 def _erase(keeping: Keeping, _due: dt.datetime) -> None:
     if keeping.streams is None:
+        erasure.close_objected(keeping.sessions)
         with keeping.sessions() as session:
             waiting = len(requests.list_due(session))
         keeping.metrics.erasures_without_redis.set(waiting)
@@ -96,9 +97,10 @@ def _erase(keeping: Keeping, _due: dt.datetime) -> None:
 
 def _retain(keeping: Keeping, _due: dt.datetime) -> None:
     outcomes = run_retention(keeping.sessions, keeping.pace, stop=keeping.stop)
-    left = sum(not one.is_finished for one in outcomes)
-    if left or keeping.stop():
-        raise UnfinishedError("the rows of some models are the next try's")
+    of_records = record_run.run(keeping.sessions, keeping.pace, stop=keeping.stop)
+    finished = [*(one.is_finished for one in outcomes), *(one.is_finished for one in of_records)]
+    if not all(finished) or keeping.stop():
+        raise UnfinishedError("the rows of some models, or some records, are the next try's")
 
 
 def _make_days(keeping: Keeping, due: dt.datetime) -> None:

@@ -8,17 +8,17 @@ import datetime as dt
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import structlog
-from sqlalchemy import ColumnElement, Select, and_, func, select, text, tuple_
+from sqlalchemy import ColumnElement, Select, and_, func, select, tuple_
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
-from service.erasure.rows import AT_ONCE, erase_explanations
+from service.erasure.rows import erase_explanations
 from service.evidence.tombstones import Reason
 from service.retention import certificates, holds, periods
+from service.retention.pace import Pace, Sessions, T, patiently
 from service.store import locks
 from service.store.erasure.standing import Span
 from service.store.evidence.proof import newest_checkpoint
@@ -30,21 +30,6 @@ from service.store.tenants.read import list_ids
 _log: Final = structlog.get_logger(__name__)
 _OF_SAMPLE: Final = and_(Sample.id == Explanation.sample_id, Sample.captured_at == Explanation.captured_at)
 _EARLIEST: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-Sessions = sessionmaker[Session]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How much at once, so that whoever ingests is not kept waiting."""
-
-    rows: int = AT_ONCE
-    """Explanations a transaction."""
-    pause_seconds: float = 0.2
-    """After each transaction."""
-    lock_seconds: float = 0.5
-    """How long a transaction waits for a lock before it gives up and is tried again: see `locks.WAIT`."""
-    tries: int = 60
 
 
 class Outcome(NamedTuple):
@@ -106,7 +91,7 @@ def _counting(session: Session, models: Sequence[Model]) -> Mapping[uuid.UUID, R
 
 def _run_model(sessions: Sessions, job: _Job, pace: Pace, stop: Callable[[], bool]) -> Outcome:
     def in_transaction(work: Callable[[Session], T]) -> T:
-        return _patiently(sessions, job.tenant, pace, work)
+        return patiently(sessions, job.tenant, pace, work)
 
     run_id = in_transaction(lambda session: _begin(session, job.model, job.version))
     after: _Position | None = None
@@ -123,18 +108,6 @@ def _run_model(sessions: Sessions, job: _Job, pace: Pace, stop: Callable[[], boo
         _log.warning("retention_run_waits", run=str(run_id))
         certificate, is_whole = None, False
     return in_transaction(lambda session: _outcome(session, run_id, certificate, is_finished=is_whole))
-
-
-def _patiently(sessions: Sessions, tenant: uuid.UUID, pace: Pace, work: Callable[[Session], T]) -> T:
-    """Do it in a transaction of the tenant's that waits briefly for locks, again and again."""
-
-    def attempt() -> T:
-        with sessions.begin() as session:
-            scope.set_tenant(session, tenant)
-            session.execute(text(f"SET LOCAL lock_timeout = '{round(pace.lock_seconds * 1000)}ms'"))
-            return work(session)
-
-    return locks.when_free(attempt, tries=pace.tries, pause_seconds=pace.pause_seconds)
 
 
 def _begin(session: Session, model: uuid.UUID, version: uuid.UUID) -> uuid.UUID:
@@ -164,7 +137,8 @@ def _begin(session: Session, model: uuid.UUID, version: uuid.UUID) -> uuid.UUID:
 
 def _still_counts(session: Session, begun: RetentionRun) -> bool:
     """Tell whether the run's period is the model's still: under a longer one nothing more may go."""
-    version = _counting(session, [session.get_one(Model, begun.model_id)]).get(begun.model_id)
+    model = session.scalars(select(Model).where(Model.id == begun.model_id)).one()
+    version = _counting(session, [model]).get(model.id)
     return version is not None and version.id == begun.version_id
 
 
@@ -249,7 +223,7 @@ def _outcome(
     session: Session, run_id: uuid.UUID, certificate: uuid.UUID | None, *, is_finished: bool
 ) -> Outcome:
     begun = session.get_one(RetentionRun, run_id)
-    model = session.get_one(Model, begun.model_id).name
+    model = session.scalars(select(Model.name).where(Model.id == begun.model_id)).one()
     return Outcome(run_id, model, int(begun.removed.get("explanations", 0)), certificate, is_finished)
 
 

@@ -98,7 +98,7 @@ def are_of_one(session: Session, one: uuid.UUID | None, other: uuid.UUID | None)
 
 
 def withdraw_key(session: Session, identity: uuid.UUID) -> bool:
-    """Let the database revoke a key of the transaction's tenant; False when none is there to revoke."""
+    """Let the database revoke a key of the transaction's tenant and what it made; False without one."""
     return bool(session.execute(select(func.subtext_revoke_key(identity))).scalar_one())
 
 
@@ -157,14 +157,27 @@ def count_expiring(
 
 
 def revoke_key(session: Session, identity: uuid.UUID, now: dt.datetime) -> bool:
-    """Revoke a key; False when there is none or it is revoked already."""
+    """Revoke a key with what it made, and those; False when there is none or it is revoked already."""
     changed = (
         update(ApiKey)
         .where(ApiKey.id == identity, ApiKey.revoked_at.is_(None))
         .values(revoked_at=now)
         .returning(ApiKey.id)
     )
-    return session.scalar(changed) is not None
+    if session.scalar(changed) is None:
+        return False
+    line = ApiKey.id.in_(select(func.subtext_keys_made_by(identity)))
+    session.execute(update(ApiKey).where(line, ApiKey.revoked_at.is_(None)).values(revoked_at=now))
+    return True
+
+
+def list_revoked_with(session: Session, identity: uuid.UUID) -> list[uuid.UUID]:
+    """Return the keys of a revoked key's making that were revoked in the same moment, oldest first."""
+    revoked_at = select(ApiKey.revoked_at).where(ApiKey.id == identity).scalar_subquery()
+    query = select(ApiKey.id).where(
+        ApiKey.id.in_(select(func.subtext_keys_made_by(identity))), ApiKey.revoked_at == revoked_at
+    )
+    return list(session.scalars(query.order_by(ApiKey.created_at, ApiKey.id)))
 
 
 def mark_used(session: Session, identity: uuid.UUID, now: dt.datetime, stale: dt.timedelta) -> None:

@@ -162,7 +162,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "retention_versions": [
             "SELECT",
             "INSERT (id, model_id, retention_class, floor_days, ceiling_days, period_days, in_force_from)",
-            "INSERT (reason, log_salt)",
+            "INSERT (records, reason, log_salt)",
             _INSERT_ACTOR,
         ],
         # Without a time of its own choice. The constraints see to the two that a lift takes.
@@ -231,6 +231,7 @@ _ERASED: Final = (
     "request_tests",
     "canary_readings",
     "canary_flags",
+    "canary_runs",
 )
 KEEPER_GRANTS: Final[Mapping[str, Sequence[str]]] = {
     **dict.fromkeys(GRANTS[READER], ("SELECT",)),
@@ -250,7 +251,7 @@ KEEPER_GRANTS: Final[Mapping[str, Sequence[str]]] = {
     "retention_runs": [
         "SELECT",
         "INSERT (id, model_id, version_id, captured_before, checkpoint_size, removed)",
-        "INSERT (first_captured_at, last_captured_at, finished_at)",
+        "INSERT (records, first_captured_at, last_captured_at, finished_at)",
         "UPDATE (removed, first_captured_at, last_captured_at, finished_at)",
     ],
     "deletion_certificates": ["SELECT", "INSERT"],

@@ -598,6 +598,8 @@ class ApiKey(Base):
     expires_at: Mapped[dt.datetime | None]
     revoked_at: Mapped[dt.datetime | None]
     last_used_at: Mapped[dt.datetime | None]
-    # The key by whose secret it was made over REST, and that one's own: all of them are one identity where
+    # The first of its line, by a key of which it was made over REST: all of a line are one identity where
     # two are needed. None: an owner made it.
     made_from: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id"))
+    # That key itself, with which it is revoked. None: an owner made it, or a service of before did.
+    made_by: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id"))

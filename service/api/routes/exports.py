@@ -18,7 +18,7 @@ from service.api.paging import link
 from service.api.parameters import NoParameters, PageParameters
 from service.api.schemas.export import Export, ExportPage, ExportRequest, export
 from service.errors import FieldError, Location, Problem, ProblemError, invalid_input
-from service.evidence.verify import TRANSACTION_TIME
+from service.evidence.entry import TRANSACTION_TIME
 from service.exports import files
 from service.exports.context import model_id_of
 from service.exports.query import scopes_of

@@ -17,8 +17,8 @@ from service.api.schemas.key import (
     MOST_DAYS,
     AskedKey,
     KeyPage,
-    ListedKey,
     MadeKey,
+    RevokedKey,
     exceeds,
     grantable,
     listed_key,
@@ -26,7 +26,7 @@ from service.api.schemas.key import (
 from service.errors import FieldError, Problem, ProblemError, invalid_input
 from service.store import keys
 from service.store.access.tables import Action, SubjectKind
-from service.store.access.write import add_entry
+from service.store.access.write import Subjects, add_entry
 from service.store.tenants import row_security
 
 router = APIRouter(tags=["access"])
@@ -109,8 +109,10 @@ def make_key(
             details: dict[str, Any] = {"role": asked.role, "scopes": asked.granted, "models": models}
             details["expires_at"] = wanted.expires_at.isoformat(timespec="seconds")
             subjects = one(SubjectKind.API_KEY, wanted.id)
-            add_entry(session, gate.entry(caller, Action.KEY_CHANGE, subjects, details=details))
             found = keys.get_key_by_id(session, wanted.id)
+            # Not always the caller's: somebody who signed in sends a secret that he was given.
+            details["made_by"] = None if found is None else str(found.made_by)
+            add_entry(session, gate.entry(caller, Action.KEY_CHANGE, subjects, details=details))
     if made != "made" or found is None:
         raise gate.refuse(caller, f"own_secret_{made}", _REFUSED[made])
     response.headers["Cache-Control"] = "no-store"
@@ -131,8 +133,10 @@ def revoke_key(
     gate: Gated,
     key_id: uuid.UUID,
     _parameters: Annotated[NoParameters, Query()],
-) -> ListedKey:
-    """Revoke a key for good, and with it the sessions that were begun with it; return it.
+) -> RevokedKey:
+    """Revoke a key for good, with the sessions that it began and all keys that it made; return it.
+
+    What those made goes too, however long the line: nobody keeps a way in by a key that he made in time.
 
     A key that may do more than the caller is revoked by one that may as much, or with `subtext key revoke`.
     It needs a purpose (`Subtext-Purpose`) and is entered in the access log.
@@ -148,11 +152,14 @@ def revoke_key(
     with writing(held, caller) as session:
         if not keys.withdraw_key(session, key_id):
             raise ProblemError(HTTPStatus.CONFLICT, "revoked_already", "this key is revoked already")
-        add_entry(session, gate.entry(caller, Action.KEY_CHANGE, one(SubjectKind.API_KEY, key_id)))
+        went = keys.list_revoked_with(session, key_id)
+        subjects = Subjects(kind=SubjectKind.API_KEY, ids=[key_id, *went])
+        add_entry(session, gate.entry(caller, Action.KEY_CHANGE, subjects))
         found = keys.get_key_by_id(session, key_id)
         if found is None:
             raise LookupError("a key that was just revoked is gone")
-        return listed_key(found, caller, held.clock())
+        told = listed_key(found, caller, held.clock())
+        return RevokedKey(**told.model_dump(), revoked_with=went)
 
 
 def _models(asked: AskedKey, caller: Caller) -> list[str] | None:

@@ -53,7 +53,7 @@ class RetentionParameters(Parameters):
 def get_retention(
     held: Held, caller: ReadsCoverage, parameters: Annotated[RetentionParameters, Query()]
 ) -> RetentionInForce:
-    """Return the periods in force at a time: the tenant's, and those of models that have their own.
+    """Return the periods in force at a time: the tenant's, of its records, and of models with their own.
 
     Without either nothing is removed. A legal hold comes before every period.
     """
@@ -145,8 +145,9 @@ def set_retention(
     One by which rows go that would stay, or that is to come into force later, waits: until
     `objectable_until` whoever may hold or set periods may object, and somebody else may confirm it.
 
-    A period below the floor or above the ceiling of its class is refused. What is removed does not come
-    back. A key that is for some models alone names one of them.
+    A period below the floor or above the ceiling of its class is refused, and one of records that is
+    shorter than what they tell about is kept. What is removed does not come back. A key that is for some
+    models alone names one of them.
     """
     if caller.reach.models is not None and asked.model is None:
         raise _wrong("model", "model_required", "name one of the models that this key is for")

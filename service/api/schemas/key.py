@@ -70,9 +70,20 @@ class ListedKey(Answer):
     expires_at: dt.datetime | None = Field(description="Null: never.")
     last_used_at: dt.datetime | None = Field(description="To the minute; null: never.")
     revoked_at: dt.datetime | None
+    made_by: uuid.UUID | None = Field(
+        description="The key whose secret made it; null: it was made on the command line."
+    )
     is_own: bool = Field(description="The caller's own key, or that of its session.")
     may_revoke: bool = Field(
         description="Whether the caller may revoke it: it is valid and may do no more than the caller may."
+    )
+
+
+class RevokedKey(ListedKey):
+    """A key that was just revoked."""
+
+    revoked_with: list[uuid.UUID] = Field(
+        description="Keys that were revoked with it: those that it made, and those that these made."
     )
 
 
@@ -103,7 +114,7 @@ def exceeds(key: ApiKey, caller: Caller) -> bool:
 def listed_key(key: ApiKey, caller: Caller, now: dt.datetime) -> ListedKey:
     """Return the answer for one key, with its state at ``now``."""
     same = ("id", "name", "role", "scopes", "models", "created_at")
-    times = ("expires_at", "last_used_at", "revoked_at")
+    times = ("expires_at", "last_used_at", "revoked_at", "made_by")
     state = auth.state_of(key, now)
     may = auth.allows(caller.scopes, auth.Scope.KEYS_WRITE)
     return ListedKey(

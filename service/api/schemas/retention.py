@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api.parameters import Name, Note, Time
 from service.api.schemas.answer import Answer, Attribution
 from service.api.schemas.decision import RemovalDecision
-from service.api.vocabulary import RetentionClass
+from service.api.vocabulary import RetainedRecords, RetentionClass
 from service.retention import classes
 from service.retention.periods import NewPeriod, View
+from service.store.retention.tables import Records
 
 _MOST_DAYS = 36_525
 Days = Annotated[int, Field(ge=1, le=_MOST_DAYS)]
@@ -26,11 +27,19 @@ class AskedPeriod(BaseModel):
         default=None,
         description="Served model name; null: all of the tenant's that have none of their own.",
     )
+    records: RetainedRecords | None = Field(
+        default=None,
+        description="Null: readings, and what stands on them. `access_log`: who read and did what, kept "
+        "as long as what it tells about; `canaries`: their readings, flags and runs; `webhooks`: messages "
+        "and their deliveries, but for those that may yet be sent. None of them is of a model.",
+    )
     retention_class: RetentionClass = Field(
         description="`ai_act`: at least 183 days; `hipaa`: at least "
         "2,192; `minimal`: at most 30; `custom`: as `floor_days` and `ceiling_days` say."
     )
-    period_days: Days | None = Field(description="Days after their capture; null: for good.")
+    period_days: Days | None = Field(
+        description="Days after their capture, or of records after their time; null: for good."
+    )
     floor_days: Days | None = Field(
         default=None, description="At least so many; more than the class wants."
     )
@@ -44,6 +53,7 @@ class AskedPeriod(BaseModel):
         """Return it as the store takes it."""
         return NewPeriod(
             model=self.model,
+            records=None if self.records is None else Records(self.records),
             retention_class=classes.RetentionClass(self.retention_class),
             period_days=self.period_days,
             floor_days=self.floor_days,
@@ -58,6 +68,7 @@ class RetentionVersion(Attribution):
 
     id: uuid.UUID
     model: str | None = Field(description="Null: of all models of the tenant that have none of their own.")
+    records: RetainedRecords | None = Field(description="Of which records; null: of readings.")
     retention_class: RetentionClass
     floor_days: int | None = Field(description="Null: none.")
     ceiling_days: int | None = Field(description="Null: none.")
@@ -75,10 +86,12 @@ class RetentionVersion(Attribution):
 
 
 class RetentionInForce(Answer):
-    """What counted at a time. A model without a version of its own has the tenant's."""
+    """What counted at a time. A model without a version of its own has the tenant's; records have none."""
 
     as_of: dt.datetime = Field(description="UTC.")
-    items: list[RetentionVersion] = Field(description="The tenant's first, then those of models, by name.")
+    items: list[RetentionVersion] = Field(
+        description="The tenant's first, then those of records, then those of models, by name."
+    )
 
 
 class RetentionPage(Answer):
@@ -91,7 +104,15 @@ class RetentionPage(Answer):
 def retention_version(view: View) -> RetentionVersion:
     """Return the answer for one version."""
     row = view.version
-    same = ("id", "retention_class", "floor_days", "ceiling_days", "period_days", "in_force_from", "reason")
-    own = {name: getattr(row, name) for name in (*same, "set_at", "objectable_until")}
+    same = (
+        "id",
+        "records",
+        "retention_class",
+        "floor_days",
+        "ceiling_days",
+        "period_days",
+        "in_force_from",
+    )
+    own = {name: getattr(row, name) for name in (*same, "reason", "set_at", "objectable_until")}
     decision = None if view.decision is None else RemovalDecision.model_validate(view.decision)
     return RetentionVersion(model=view.model, decision=decision, **own, **RetentionVersion.names(row))

@@ -31,10 +31,9 @@ from service.evidence.bundle.layout import (
 )
 from service.evidence.bundle.proof import Proof
 from service.evidence.bundle.rows import Accounts, Paths
-from service.evidence.entry import commit, entry_bytes, moment
+from service.evidence.entry import TRANSACTION_TIME, commit, entry_bytes, moment
 from service.evidence.note import Checkpoint, NoteError, Verifier, read_checkpoint
 from service.evidence.payloads import Kind
-from service.evidence.verify import TRANSACTION_TIME
 
 _KINDS: Final = {member: kind for kind, member in FILES.items()}
 

@@ -13,9 +13,8 @@ from service.evidence.bundle.archive import Archive
 from service.evidence.bundle.finding import Place, Report, What
 from service.evidence.bundle.layout import LEAVES, Query
 from service.evidence.bundle.proof import Proof
-from service.evidence.entry import COMMITMENT_BYTES, entry_bytes
+from service.evidence.entry import COMMITMENT_BYTES, TRANSACTION_TIME, entry_bytes
 from service.evidence.note import Checkpoint
-from service.evidence.verify import TRANSACTION_TIME
 
 _KIND: Final = re.compile(r"^[a-z_]{1,32}$")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from service.evidence import merkle
@@ -23,10 +23,11 @@ from service.evidence.bundle.layout import (
     read_line,
     read_moment,
 )
-from service.evidence.entry import commit, entry_bytes
+from service.evidence.entry import TRANSACTION_TIME, commit, entry_bytes
 from service.evidence.note import Checkpoint
 from service.evidence.payloads import Kind
 from service.evidence.tombstones import BURIABLE, NEVER_BEFORE, Ranges, count_of
+from service.evidence.tombstones import Reason as Erasing
 from service.evidence.verify import ROLLOUT_TIME
 
 _AT: Final[Mapping[str, str]] = {
@@ -39,6 +40,8 @@ _AT: Final[Mapping[str, str]] = {
 }
 """By kinds that were there before the log, when a row says that it was stored."""
 _OF_ROW, _WITHHELD = 1, 2
+_SHORTEST_PERIOD: Final = timedelta(days=1) - TRANSACTION_TIME
+"""A bundle need not hold the version by which entries of the access log went; no period is shorter."""
 
 
 class Paths:
@@ -86,6 +89,7 @@ class Accounts:
         self._met = bytearray(entries.end - entries.first)
         self._outside: set[tuple[str, int]] = set()
         self._stones: dict[int, Ranges] = {}  # by their entries
+        self._retained: dict[int, datetime] = {}  # by entry, when tombstones of retention were added
         self._shrunk: set[str] = set()  # commitments to what entries of the access log said before
 
     def read(self, archive: Archive, member: str, kind: str) -> str:
@@ -199,6 +203,8 @@ class Accounts:
         except (KeyError, TypeError, ValueError):
             self._report.add(What.ROW_UNREADABLE, place, "it does not say which entries it is for")
             return
+        if row.payload.get("reason") == Erasing.RETENTION:
+            self._retained[entry] = read_moment(row.payload.get("at"))
         self._report.tombstones += 1
         self._stones[entry] = leaves
         if leaves[-1][1] > entry:
@@ -244,7 +250,10 @@ class Accounts:
         if by is None or entry >= by or found.kind not in BURIABLE:
             return False
         if found.kind == Kind.ACCESS and found.commitment.hex() not in self._shrunk:
-            return False  # its row stands, with less in it, or somebody hides who read
+            # Its row stands, with less in it, or it was due; else somebody hides who read.
+            at = self._retained.get(by)
+            if at is None or found.at > at - _SHORTEST_PERIOD:
+                return False
         return any(first <= entry < end for first, end in self._stones.get(by, ()))
 
     def _check_standing(self) -> None:

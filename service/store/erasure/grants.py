@@ -7,8 +7,8 @@ ERASING: Final[Mapping[str, Sequence[str]]] = {
     # Without a time of its own choice.
     "log_tombstones": ["SELECT", "INSERT (id, reason, authority, leaves, count, log_salt)"],
     "log_pending": ["SELECT", "INSERT (kind, commitments)"],
-    # Whose triggers let ids be taken out, and nothing else.
-    "access_log": ["SELECT", "UPDATE (subject_ids, capture_ids, details, log_salt, log_trail)"],
+    # Whose triggers let ids be taken out, and entries go by a run of their own.
+    "access_log": ["SELECT", "DELETE", "UPDATE (subject_ids, capture_ids, details, log_salt, log_trail)"],
     "flags": [
         "SELECT",
         "DELETE",

@@ -9,12 +9,12 @@ from sqlalchemy import TEXT, ColumnElement, Select, cast, exists, select
 from sqlalchemy.dialects.postgresql.ranges import MultiRange, Range
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from service.evidence.entry import TRANSACTION_TIME
 from service.evidence.incident import ASSIGNEE, IncidentState
 from service.evidence.payloads import Kind, explanation_payload, payload_of
 from service.evidence.row import Row
 from service.evidence.tombstones import Reason as Erasing
 from service.evidence.tombstones import tombstone_payload
-from service.evidence.verify import TRANSACTION_TIME
 from service.store.access.tables import AccessEntry
 from service.store.base import OfTenant, values_of
 from service.store.configuration.tables import (

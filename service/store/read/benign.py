@@ -31,6 +31,7 @@ class Wanted:
 class ReadPosition(NamedTuple):
     """What was read at one position of a capture."""
 
+    explanation_id: uuid.UUID
     capture_id: uuid.UUID
     position: int
     captured_at: dt.datetime
@@ -54,6 +55,7 @@ def iterate_readings(session: Session, wanted: Wanted) -> Iterator[ReadPosition]
     """
     query = (
         select(
+            Explanation.id,
             Sample.capture_id,
             Sample.position,
             Sample.captured_at,

@@ -6,7 +6,7 @@ All but runs are only ever added: triggers refuse every change and deletion, to 
 import datetime as dt
 import uuid
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -26,6 +26,17 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.store.base import IS_NAMED, WHO, Base, OfActor, OfTenant
 
 
+class Records(StrEnum):
+    """Records of the audit itself, each with a period of its own."""
+
+    ACCESS_LOG = "access_log"
+    CANARIES = "canaries"  # what was read of them, and their runs
+    WEBHOOKS = "webhooks"  # messages and their deliveries
+
+
+_RECORDS: Final = ", ".join(f"'{one}'" for one in Records)
+
+
 class LiftStep(StrEnum):
     """What somebody did to end a hold."""
 
@@ -37,7 +48,7 @@ class RetentionVersion(OfActor, OfTenant, Base):
     """For how long rows of a tenant, or of one of its models, are kept from some time on.
 
     Of a tenant and of a model the version that came into force last counts, and a model's own before its
-    tenant's. A later one is another row.
+    tenant's. A later one is another row. Records that are no readings have versions of their own.
     """
 
     __tablename__ = "retention_versions"
@@ -60,6 +71,7 @@ class RetentionVersion(OfActor, OfTenant, Base):
             "ceiling_days IS NULL OR COALESCE(period_days <= ceiling_days, false)", name="ceiling"
         ),
         CheckConstraint("in_force_from >= set_at", name="in_force_from"),  # nothing is set for the past
+        CheckConstraint(f"records IS NULL OR records IN ({_RECORDS}) AND model_id IS NULL", name="records"),
         CheckConstraint(IS_NAMED, name="named"),
         UniqueConstraint("id", "tenant_id", "asked_by"),  # for who confirms it
         # Pages follow set_at, which never changes.
@@ -68,6 +80,7 @@ class RetentionVersion(OfActor, OfTenant, Base):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # random
     model_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("models.id"))  # None: all of the tenant
+    records: Mapped[str | None]  # a Records; None: readings, and what stands on them
     retention_class: Mapped[str]  # a RetentionClass
     floor_days: Mapped[int | None]
     ceiling_days: Mapped[int | None]
@@ -207,22 +220,31 @@ class LegalHoldLift(OfActor, OfTenant, Base):
 
 
 class RetentionRun(OfTenant, Base):
-    """One removal of what a model has beyond its period. It is resumed until it is finished."""
+    """One removal of what a model, or records, have beyond their period; resumed until it is finished."""
 
     __tablename__ = "retention_runs"
     __table_args__ = (
         Index("ix_retention_runs_tenant_id_started_at_id", "tenant_id", "started_at", "id"),
-        # One model is run once at a time.
+        CheckConstraint(f"num_nonnulls(model_id, records) = 1 AND records IN ({_RECORDS})", name="of_one"),
+        # One model is run once at a time, and so are records of one kind.
         Index(
             "uq_retention_runs_unfinished",
             "model_id",
             unique=True,
             postgresql_where=text("finished_at IS NULL"),
         ),
+        Index(
+            "uq_retention_runs_unfinished_records",
+            "tenant_id",
+            "records",
+            unique=True,
+            postgresql_where=text("finished_at IS NULL AND records IS NOT NULL"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # random; its tombstones name it
-    model_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.id"))
+    model_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("models.id"))  # None: of records
+    records: Mapped[str | None]  # a Records
     version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("retention_versions.id"))
     captured_before: Mapped[dt.datetime]  # exclusive
     checkpoint_size: Mapped[int | None] = mapped_column(BigInteger)  # when it began; None: none was signed

@@ -20,7 +20,7 @@ from service.store.erasure import requests
 from service.store.erasure.tables import ErasureScope
 from service.store.exports.tables import Export
 from service.store.identity import DEFAULT_TENANT
-from service.store.retention.tables import Decision, RetentionRun
+from service.store.retention.tables import Decision, Records, RetentionRun
 from service.store.tables import (
     ConceptMatch,
     CoverageMinute,
@@ -98,10 +98,15 @@ def add_period(
     retention_class: RetentionClass = RetentionClass.CUSTOM,
     by: Actor | None = None,
     is_confirmed: bool = True,
+    records: Records | None = None,
 ) -> uuid.UUID:
     """Set for how long rows are kept, from now on; unconfirmed a shorter period waits."""
     asked = periods.NewPeriod(
-        model=model, retention_class=retention_class, period_days=period_days, reason="a duty"
+        model=model,
+        records=records,
+        retention_class=retention_class,
+        period_days=period_days,
+        reason="a duty",
     )
     version = periods.set_period(session, asked, by or add_actor(session)).version
     if is_confirmed and version.objectable_until is not None:

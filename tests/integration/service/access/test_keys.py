@@ -173,6 +173,38 @@ def test_a_revoked_key_is_denied_and_stays_revoked(
     assert (denied.status_code, denied.json()["code"]) == (401, "revoked_key")
 
 
+def test_with_a_key_goes_all_that_it_made(
+    client: TestClient, make: Callable[..., tuple[uuid.UUID, str]], entries: Entries, sessions: Sessions
+) -> None:
+    scopes = ["coverage:read", "keys:read", "keys:write"]
+    root, secret = make(*OPERATOR)
+    child, other = (ask(client, secret, scopes=scopes).json() for _ in range(2))
+    grandchild = ask(client, child["secret"], scopes=["coverage:read"]).json()
+    bearer = {"Authorization": f"Bearer {secret}", **PURPOSE}
+    made = entries()
+
+    revoked = client.post(f"/v1/keys/{child['key']['id']}/revoke", headers=bearer).json()
+
+    ids = [str(root), *(one["key"]["id"] for one in (child, other, grandchild))]
+    # Who made each, by id, though all are of one line.
+    makers = [ids[0], ids[0], ids[1]]
+    assert [one["key"]["made_by"] for one in (child, other, grandchild)] == makers
+    assert [entry.details["made_by"] for entry in made] == makers
+    assert (revoked["state"], revoked["revoked_with"]) == ("revoked", [ids[3]])
+    [entry] = entries()
+    assert [*map(str, entry.subject_ids)] == [ids[1], ids[3]]
+
+    def works(key: Any) -> bool:
+        answer = client.get("/v1/retention", headers={"Authorization": f"Bearer {key['secret']}"})
+        return answer.status_code == 200
+
+    assert [works(one) for one in (child, grandchild, other)] == [False, False, True]
+    with sessions.begin() as session:
+        assert keys.revoke_key(session, root, dt.datetime.now(dt.UTC))
+        assert keys.list_revoked_with(session, root) == [uuid.UUID(ids[2])]
+    assert not works(other)
+
+
 def test_a_key_that_may_do_more_is_not_revoked(
     client: TestClient, make: Callable[..., tuple[uuid.UUID, str]], entries: Entries
 ) -> None:

@@ -21,7 +21,8 @@ from service.evidence.entry import commit, entry_bytes
 from service.evidence.payloads import Kind
 from service.evidence.tombstones import Reason
 from service.exports.query import ExportKind
-from service.retention.run import Pace, run
+from service.retention.pace import Pace
+from service.retention.run import run
 from service.sequencer.sequencer import Sequencer
 from service.store.access.tables import Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry

@@ -18,14 +18,15 @@ from service.exports.make import Maker
 from service.keeper import app, tasks
 from service.keeper.metrics import KeeperMetrics, UnfinishedError
 from service.keeper.tasks import ErasureFailedError, Keeping
+from service.retention import decisions
 from service.retention.decisions import Removal
-from service.retention.run import Pace
+from service.retention.pace import Pace
 from service.store import partitions
 from service.store.engine import create_engine, session_factory
 from service.store.erasure import requests
 from service.store.erasure.tables import ErasureScope, ErasureState
 from service.store.exports.tables import Export
-from service.store.retention.tables import DeletionCertificate, RetentionRun
+from service.store.retention.tables import Decision, DeletionCertificate, RetentionRun
 from service.store.tables import Sample
 from service.store.tenants import scope
 from service.store.triage import Actor
@@ -123,16 +124,22 @@ def test_without_redis_an_erasure_waits_and_that_is_said(
     with sessions.begin() as session:
         plant(session, "gone")
     erasure = ask(sessions, "gone")
+    with sessions.begin() as session:
+        objected = seed.add_erasure(session)
+        by = seed.add_actor(session)
+        decisions.decide(session, Removal(objected, "erasure"), Decision.OBJECTED, "a case", by)
 
     with capture_logs() as written:
         RUNS["erase"](replace(keeping, streams=None), NOW)
 
-    assert [one["event"] for one in written] == ["erasures_wait"]
+    assert [one["event"] for one in written] == ["erasure_cancelled", "erasures_wait"]
     assert registry.get_sample_value("subtext_keeper_erasures_without_redis") == 1
     with sessions() as session:
-        told = requests.get(session, erasure)
+        told, closed = (requests.get(session, one) for one in (erasure, objected))
     assert told is not None
-    assert told.state == ErasureState.OPEN
+    assert closed is not None
+    # It takes no stream to carry nothing out.
+    assert (told.state, closed.state) == (ErasureState.OPEN, ErasureState.CANCELLED)
 
 
 def test_what_ends_an_erasure_early_tells_nothing_of_what_was_to_be_erased(

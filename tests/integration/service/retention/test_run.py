@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.evidence import merkle, note
 from service.evidence.entry import Leaf, commit
 from service.incident_metrics import IncidentMetrics
-from service.retention.run import Pace, run
+from service.retention.pace import Pace
+from service.retention.run import run
 from service.store.engine import session_factory
 from service.store.retention.tables import RetentionRun
 from service.store.tables import Explanation, Flag, Incident, RequestName, Sample
@@ -122,7 +123,8 @@ def test_a_run_that_was_killed_goes_on_and_its_counts_are_exact(
     log.sign()
     program = (
         "import sys\n"
-        "from service.retention.run import Pace, run\n"
+        "from service.retention.pace import Pace\n"
+        "from service.retention.run import run\n"
         "from service.store.engine import create_engine, session_factory\n"
         "run(session_factory(create_engine(sys.argv[1])), Pace(rows=2, pause_seconds=0.3))\n"
     )

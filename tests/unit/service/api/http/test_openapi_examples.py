@@ -36,9 +36,7 @@ KINDS = {kind["name"] for kind in TAXONOMY["kinds"]}
 REASONS = {*get_args(sampling.Reason), "screen_anomaly"}
 DOCUMENT = json.loads(openapi.document())
 OPERATION_IDS = [
-    described["operationId"]
-    for methods in DOCUMENT["paths"].values()
-    for described in methods.values()
+    described["operationId"] for methods in DOCUMENT["paths"].values() for described in methods.values()
 ]
 CONCEPT_NAMES = {concept["name"] for concept in CONCEPTS}
 
@@ -79,6 +77,7 @@ LOSS_REASONS = {lost.reason for counter in COUNTERS if (lost := loss_of(counter)
 WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
     ("AccessRight", "role"): {*map(str, Role)},
     ("ListedKey", "role"): {*map(str, Role)},
+    ("RevokedKey", "role"): {*map(str, Role)},
     ("BlindSpot", "code"): set(blind_spots.CODES),
     **{
         (schema, "kind"): {*map(str, configuration.Kind)}

@@ -279,7 +279,7 @@ function RevokeDialog({ of, onClose }: { of: Key; onClose: () => void }) {
       >
         <p>
           <Untrusted text={of.name} limit={120} /> is denied from then on, and so are the sessions that were
-          begun with it. Nothing takes that back.
+          begun with it, and every key that it made. Nothing takes that back.
         </p>
         {of.is_own && <p className="fault">This is your own key: you are signed out by it.</p>}
         <PurposeFields of={purpose} />

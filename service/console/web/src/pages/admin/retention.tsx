@@ -11,6 +11,7 @@ import { Absent, Empty, Failed, Loading } from "@/ui/states";
 import { Time } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
 import Holds from "./holds";
+import { Kept, RECORDS } from "./kept";
 import { PurposeFields, Refusal, Scroll, useStated } from "./parts";
 import { Waiting } from "./waiting";
 
@@ -155,7 +156,7 @@ function Table({ items, label }: { items: readonly Version[]; label: string }) {
       <table>
         <thead>
           <tr>
-            <th scope="col">Model</th>
+            <th scope="col">Of</th>
             <th scope="col">Period</th>
             <th scope="col">Class</th>
             <th scope="col">Floor and ceiling</th>
@@ -168,7 +169,7 @@ function Table({ items, label }: { items: readonly Version[]; label: string }) {
           {items.map((one) => (
             <tr key={one.id}>
               <th scope="row">
-                {one.model === null ? "all others" : <Untrusted text={one.model} limit={120} />}
+                <Kept of={one} />
               </th>
               <td className="number">{days(one.period_days, "for good")}</td>
               <td>{one.retention_class}</td>
@@ -204,6 +205,7 @@ function SetDialog({ onClose }: { onClose: () => void }) {
   const queries = useQueryClient();
   const purpose = useStated();
   const [kept, setKept] = useState({
+    records: "",
     class: "ai_act",
     days: "",
     model: "",
@@ -220,11 +222,12 @@ function SetDialog({ onClose }: { onClose: () => void }) {
         api.POST("/v1/retention", {
           headers: purpose.headers,
           body: {
+            records: kept.records === "" ? null : kept.records,
             retention_class: kept.class,
             period_days: number(kept.days),
             floor_days: number(kept.floor),
             ceiling_days: number(kept.ceiling),
-            model: kept.model.trim() === "" ? null : kept.model.trim(),
+            model: kept.records !== "" || kept.model.trim() === "" ? null : kept.model.trim(),
             reason: kept.reason,
           } as Schemas["AskedPeriod"],
         }),
@@ -243,6 +246,16 @@ function SetDialog({ onClose }: { onClose: () => void }) {
           set.mutate();
         }}
       >
+        <Field label="Of" hint="Records are of the tenant, and kept no shorter than what they tell about.">
+          <select value={kept.records} onChange={change("records")}>
+            <option value="">readings</option>
+            {Object.entries(RECORDS).map(([name, shown]) => (
+              <option key={name} value={name}>
+                {shown}
+              </option>
+            ))}
+          </select>
+        </Field>
         <Field label="Class">
           <select value={kept.class} onChange={change("class")}>
             {CLASSES.map(([name, floor, ceiling]) => (
@@ -255,9 +268,11 @@ function SetDialog({ onClose }: { onClose: () => void }) {
         <Field label="Days after their capture" hint="Empty: rows are kept for good.">
           <input type="number" min={1} max={36525} value={kept.days} onChange={change("days")} />
         </Field>
-        <Field label="Model" hint="Empty: all that have none of their own.">
-          <input value={kept.model} onChange={change("model")} />
-        </Field>
+        {kept.records === "" && (
+          <Field label="Model" hint="Empty: all that have none of their own.">
+            <input value={kept.model} onChange={change("model")} />
+          </Field>
+        )}
         <Field label="Floor in days, optional" hint="At least so many; more than the class wants.">
           <input type="number" min={1} max={36525} value={kept.floor} onChange={change("floor")} />
         </Field>
@@ -275,6 +290,11 @@ function SetDialog({ onClose }: { onClose: () => void }) {
       </form>
     </DialogBox>
   );
+}
+
+function removedOf(document: Record<string, unknown>): string {
+  const found = Object.entries(RECORDS).find(([name]) => name === document.records);
+  return found === undefined ? "several models, or all" : found[1];
 }
 
 function Certificates() {
@@ -301,7 +321,7 @@ function Certificates() {
         {items.map((one) => (
           <li key={one.id}>
             <Time at={one.issued_at} /> <Badge>{one.reason}</Badge>{" "}
-            {one.model === null ? "several models, or all" : <Untrusted text={one.model} limit={120} />}
+            {one.model === null ? removedOf(one.document) : <Untrusted text={one.model} limit={120} />}
             <details>
               <summary>Certificate {one.id}</summary>
               <Untrusted text={JSON.stringify(one.document, null, 2)} className="mono" />

@@ -10,6 +10,7 @@ import { whole } from "@/ui/numbers";
 import { Failed } from "@/ui/states";
 import { Time } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
+import { Kept } from "./kept";
 import { PurposeFields, Refusal, useStated } from "./parts";
 
 type Version = Schemas["RetentionVersion"];
@@ -34,9 +35,8 @@ export function Waiting() {
         <article key={one.id} className="panel" aria-label="Period that waits">
           <p>
             <Badge tone="warning">waits</Badge>{" "}
-            {one.period_days === null ? "For good" : `${whole(one.period_days)} days`} for{" "}
-            {one.model === null ? "all others" : <Untrusted text={one.model} limit={120} />}, set by{" "}
-            <Untrusted text={one.person ?? one.key_name ?? "nobody named"} limit={120} />:{" "}
+            {one.period_days === null ? "For good" : `${whole(one.period_days)} days`} for <Kept of={one} />
+            , set by <Untrusted text={one.person ?? one.key_name ?? "nobody named"} limit={120} />:{" "}
             <Untrusted text={one.reason} limit={300} />
           </p>
           <p className="quiet">
