@@ -8,8 +8,8 @@ import pytest
 from bench.prevalence import Outcome, compare, replay
 from bench.prevalence_traffic import Day, fit_reference, simulate
 
-# The bench replays 500. With so many the standard errors are a seventieth of the truth at most, and intervals
-# that cover 90% would pass one time in twelve.
+# The bench replays 500. With so many the standard errors are a seventieth of the truth at most, and
+# intervals that cover 90% would pass one time in twelve.
 REPLICATIONS = 200
 
 

@@ -36,9 +36,7 @@ KINDS = {kind["name"] for kind in TAXONOMY["kinds"]}
 REASONS = {*get_args(sampling.Reason), "screen_anomaly"}
 DOCUMENT = json.loads(openapi.document())
 OPERATION_IDS = [
-    described["operationId"]
-    for methods in DOCUMENT["paths"].values()
-    for described in methods.values()
+    described["operationId"] for methods in DOCUMENT["paths"].values() for described in methods.values()
 ]
 CONCEPT_NAMES = {concept["name"] for concept in CONCEPTS}
 
