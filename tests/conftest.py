@@ -7,7 +7,7 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,6 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
     ]
 )
-
-# Collecting the tests makes millions of objects that stay: see pytest_collection_finish.
-gc.disable()
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Read when torch is first imported; spinning threads of two engines slow both down tenfold.
@@ -181,11 +178,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place_of(item.nodeid, with_engines))
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
     """Let no collection of garbage look through what was imported, in no process that is forked either."""
-    gc.freeze()
-    atexit.register(gc.unfreeze)  # or native modules report leaks
-    gc.enable()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # or native modules report leaks
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

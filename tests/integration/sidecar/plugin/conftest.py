@@ -17,7 +17,7 @@ def prompts(model_dir: Path) -> list[list[int]]:
 
 @pytest.fixture(scope="session")
 def short_model(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first four blocks of SmolLM2: its width, heads and vocabulary, at a third of its cost."""
+    """The first four blocks of SmolLM2: its width, vocabulary and weights at a third of the cost."""
     return tiny.shortened(model_dir, tmp_path_factory.mktemp("short"), blocks=4)
 
 
