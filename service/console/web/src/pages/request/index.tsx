@@ -293,7 +293,7 @@ function Capture({
             </>
           )}
         </div>
-        {isLocked && selected >= 0 && (
+        {isLocked && selected >= 0 ? (
           <Drawer
             {...{ rows, decoder, heading }}
             index={selected}
@@ -301,6 +301,10 @@ function Capture({
             onSelect={select}
             onClose={close}
           />
+        ) : (
+          <p className="state drawer-place">
+            What was read at a token comes here: click one, or press Enter.
+          </p>
         )}
       </section>
     </>
