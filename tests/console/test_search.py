@@ -165,7 +165,7 @@ def test_who_may_not_read_text_sees_readings_without_it_and_cannot_search_it(con
     assert found(page).count() == 0
 
     unstated = console.open(f"search?q=aid&{PERIOD}", purpose=None)
-    unstated.get_by_role("button", name="State a purpose").click()
+    unstated.get_by_role("button", name="State a purpose to read the text").click()
     unstated.get_by_role("button", name="Show text").click()
     expect(found(unstated)).to_have_count(2)
 

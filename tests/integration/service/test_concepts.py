@@ -45,7 +45,8 @@ def watched(sessions: sessionmaker[Session]) -> None:
             concept = NewConcept(name="deception", version=version, digest=digest, definition=definition)
             register_concepts(session, audited.model.id, [concept])
         seed.add_explanation(session, audited)
-        seed.add_explanation(session, audited, request_id="chat-2", position=1)
+        # Two names of one request, which is read once.
+        seed.add_explanation(session, audited, request_id="chat-2", position=1, request_names=("client-2",))
         seed.add_flag(session, audited).concept_digest = NEW
         concepts = configuration(Kind.CONCEPTS, {"concepts": [{"name": "deception", "digest": NEW}]})
         for one in (concepts, configuration(Kind.CONCEPT_CALIBRATION, CALIBRATION)):

@@ -5,7 +5,7 @@ import { CONSOLE } from "@/api/client";
 import { ErrorBoundary } from "@/app/error-boundary";
 import { setShortcutsOn, useShortcuts, useShortcutsOn } from "@/app/keys";
 import { PurposeControl } from "@/app/purpose";
-import { NAVIGATION, ROUTES } from "@/app/routes";
+import { NAVIGATION, PageOf, ROUTES } from "@/app/routes";
 import { SessionGate, useSession, useSignOut } from "@/app/session";
 import { applyTheme, storedTheme, THEMES, type Theme } from "@/app/theme";
 import { told } from "@/app/told";
@@ -63,9 +63,9 @@ function Frame() {
         <ErrorBoundary key={location}>
           <Suspense fallback={<Loading what="the page" />}>
             <Switch>
-              {ROUTES.map(({ path, page: Shown }) => (
-                <Route key={String(path)} path={path}>
-                  <Shown />
+              {ROUTES.map((route) => (
+                <Route key={String(route.path)} path={route.path}>
+                  <PageOf route={route} />
                 </Route>
               ))}
               <Route>

@@ -1,15 +1,22 @@
 /** Every page: its address, its place in the navigation, and the chunk that holds it. */
-import { type ComponentType, type LazyExoticComponent, lazy } from "react";
+import { type ComponentType, type LazyExoticComponent, lazy, useState } from "react";
+import type { SignedInCaller } from "@/app/session";
 
-type Load = () => Promise<{ default: ComponentType }>;
+type Chunk = {
+  default: ComponentType;
+  /** Ask for what the page shows first, of what the caller may see, before the page is drawn. */
+  askAhead?: (caller: SignedInCaller) => void;
+};
 
 export type PageRoute = {
   /** Below the console's base, in wouter's syntax. */
   path: string | RegExp;
   /** The first part of such a path. */
   first: string;
-  page: LazyExoticComponent<ComponentType>;
-  load: Load;
+  load: () => Promise<Chunk>;
+  later: LazyExoticComponent<ComponentType>;
+  /** The page itself, once it has come. */
+  there: ComponentType | null;
 };
 
 export const ROUTES: readonly PageRoute[] = [
@@ -22,17 +29,32 @@ export const ROUTES: readonly PageRoute[] = [
   route("/admin/:section?", "admin", () => import("@/pages/admin")),
 ];
 
-function route(path: string | RegExp, first: string, load: Load): PageRoute {
-  return { path, first, page: lazy(load), load };
+function route(path: string | RegExp, first: string, load: () => Promise<Chunk>): PageRoute {
+  const made: PageRoute = { path, first, load: loaded, later: lazy(loaded), there: null };
+  async function loaded(): Promise<Chunk> {
+    const chunk = await load();
+    made.there = chunk.default;
+    return chunk;
+  }
+  return made;
 }
 
-/** Let the page at a path below the console's base come while it is found out who is signed in. */
-export function loadAhead(path: string): void {
+/** The page of a route. What is lazy React draws only after a pause, even when it has come by then. */
+export function PageOf({ route }: { route: PageRoute }) {
+  const [Page] = useState<ComponentType>(() => route.there ?? route.later); // another one would begin anew
+  return <Page />;
+}
+
+/** Let the page at a path below the console's base come, and what it shows, once it is known who asks. */
+export async function loadAhead(path: string, caller: Promise<SignedInCaller | null>): Promise<void> {
   const wanted = path.split("/")[1] ?? "";
-  // What does not come is asked for again, and told, where the page is shown.
-  ROUTES.find(({ first }) => first === wanted)
-    ?.load()
-    .catch(() => {});
+  try {
+    const chunk = ROUTES.find(({ first }) => first === wanted)?.load();
+    const [found, who] = await Promise.all([chunk, caller]);
+    if (who !== null) found?.askAhead?.(who);
+  } catch {
+    // What does not come is asked for again, and told, where the page is shown.
+  }
 }
 
 export const NAVIGATION: readonly { to: string; name: string }[] = [

@@ -1,5 +1,5 @@
 /** Who is signed in, and signing in and out. */
-import { type QueryKey, useQuery, useQueryClient } from "@tanstack/react-query";
+import { type QueryKey, queryOptions, useQuery, useQueryClient } from "@tanstack/react-query";
 import { createContext, type ReactNode, useContext, useEffect, useRef, useState } from "react";
 import { ApiError, api, CONSOLE, ROOT, type Schemas, take } from "@/api/client";
 import { statePurpose } from "@/app/purpose-store";
@@ -21,26 +21,34 @@ export function useSession(): SignedInCaller {
 
 /** Return whether the caller has a scope; `admin` stands for all. */
 export function useScope(scope: string): boolean {
-  const { scopes } = useSession();
+  return hasScope(useSession(), scope);
+}
+
+export function hasScope({ scopes }: SignedInCaller, scope: string): boolean {
   return scopes.includes(scope) || scopes.includes("admin");
 }
+
+/** Who is signed in. */
+export const SESSION_QUERY = queryOptions({
+  queryKey: SESSION,
+  queryFn: async ({ signal }) => {
+    const key = keyInAddress();
+    try {
+      // Who is signed in stays so: a link must make nobody work under another's key unseen.
+      return await take(api.GET("/auth/session", { signal }));
+    } catch (error) {
+      if (key === null || !isOver(error)) throw error;
+      return signIn(key);
+    }
+  },
+  staleTime: 60_000,
+});
 
 /** Show the console to who is signed in, and the sign-in page to everybody else. */
 export function SessionGate({ children }: { children: ReactNode }) {
   const queries = useQueryClient();
   const session = useQuery({
-    queryKey: SESSION,
-    queryFn: async ({ signal }) => {
-      const key = keyInAddress();
-      try {
-        // Who is signed in stays so: a link must make nobody work under another's key unseen.
-        return await take(api.GET("/auth/session", { signal }));
-      } catch (error) {
-        if (key === null || !isOver(error)) throw error;
-        return signIn(key);
-      }
-    },
-    staleTime: 60_000,
+    ...SESSION_QUERY,
     refetchInterval: 60_000,
     refetchOnWindowFocus: "always",
   });

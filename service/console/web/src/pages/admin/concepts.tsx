@@ -1,8 +1,9 @@
 /** Concepts: every version, what its calibration measured, and how often it flagged. */
-import { useQuery } from "@tanstack/react-query";
+import { queryOptions, useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { api, type Schemas, take } from "@/api/client";
-import { useScope } from "@/app/session";
+import { queries } from "@/app/queries";
+import { hasScope, type SignedInCaller, useScope } from "@/app/session";
 import { Badge, CalibratedBadge } from "@/ui/badge";
 import { Field } from "@/ui/field";
 import { percent, whole } from "@/ui/numbers";
@@ -15,15 +16,23 @@ import { Scroll } from "./parts";
 
 type Version = Schemas["ListedConceptVersion"];
 
-export default function Concepts() {
-  const may = useScope("flags:read");
-  const [range, setRange] = useState<Range>("day");
-  const found = useQuery({
+const RANGE_AT_FIRST: Range = "day";
+
+const conceptsOf = (range: Range) =>
+  queryOptions({
     queryKey: ["concepts", range],
-    enabled: may,
     queryFn: ({ signal }) =>
       take(api.GET("/v1/concepts", { params: { query: rangeOf(range, new Date()) }, signal })),
   });
+
+export function askForConcepts(caller: SignedInCaller): void {
+  if (hasScope(caller, "flags:read")) void queries.prefetchQuery(conceptsOf(RANGE_AT_FIRST));
+}
+
+export default function Concepts() {
+  const may = useScope("flags:read");
+  const [range, setRange] = useState<Range>(RANGE_AT_FIRST);
+  const found = useQuery({ ...conceptsOf(range), enabled: may });
   if (!may) {
     return (
       <Absent

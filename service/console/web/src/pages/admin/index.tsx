@@ -1,18 +1,26 @@
 /** Keys, policy, concepts and retention: a section each, by its own address. */
-import { type ComponentType, type LazyExoticComponent, lazy, Suspense } from "react";
+import type { ComponentType } from "react";
 import { Link, Redirect, useParams } from "wouter";
+import type { SignedInCaller } from "@/app/session";
 import { Page } from "@/ui/page";
-import { Loading } from "@/ui/states";
+import Concepts, { askForConcepts } from "./concepts";
+import Keys from "./keys";
+import Policy from "./policy";
+import Retention from "./retention";
 import "./admin.css";
 
-type Section = { name: string; section: LazyExoticComponent<ComponentType> };
+type Section = { name: string; section: ComponentType };
 
 const SECTIONS: Readonly<Record<string, Section>> = {
-  keys: { name: "Keys", section: lazy(() => import("./keys")) },
-  policy: { name: "Policy", section: lazy(() => import("./policy")) },
-  concepts: { name: "Concepts", section: lazy(() => import("./concepts")) },
-  retention: { name: "Retention", section: lazy(() => import("./retention")) },
+  keys: { name: "Keys", section: Keys },
+  policy: { name: "Policy", section: Policy },
+  concepts: { name: "Concepts", section: Concepts },
+  retention: { name: "Retention", section: Retention },
 };
+
+export function askAhead(caller: SignedInCaller): void {
+  if (location.pathname.endsWith("/admin/concepts")) askForConcepts(caller);
+}
 
 export default function AdminPage() {
   const { section = "" } = useParams<{ section?: string }>();
@@ -32,9 +40,7 @@ export default function AdminPage() {
         </nav>
       }
     >
-      <Suspense fallback={<Loading what="the section" />}>
-        <Shown />
-      </Suspense>
+      <Shown />
     </Page>
   );
 }

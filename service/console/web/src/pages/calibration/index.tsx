@@ -1,8 +1,9 @@
 /** How far verdicts can be trusted: each detector's rates, and each decoder's card with its nulls. */
-import { useQuery } from "@tanstack/react-query";
+import { queryOptions, useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { api, take } from "@/api/client";
-import { useScope } from "@/app/session";
+import { queries } from "@/app/queries";
+import { hasScope, type SignedInCaller, useScope } from "@/app/session";
 import { Page } from "@/ui/page";
 import { NeedsScope } from "@/ui/scoped";
 import { Empty, Failed, Loading } from "@/ui/states";
@@ -12,11 +13,10 @@ import { Detectors } from "./detectors";
 const DAY_MS = 86_400_000;
 const PERIODS = [7, 30, 90, 365] as const;
 
-export default function CalibrationPage() {
-  const hasFlags = useScope("flags:read");
-  const hasReadings = useScope("explanations:read");
-  const [days, setDays] = useState<number>(30);
-  const detectors = useQuery({
+const DAYS_AT_FIRST = 30;
+
+const detectorsOf = (days: number) =>
+  queryOptions({
     queryKey: ["calibration", "detectors", days],
     queryFn: ({ signal }) => {
       const to = new Date();
@@ -24,15 +24,26 @@ export default function CalibrationPage() {
       const query = { from: from.toISOString(), to: to.toISOString() };
       return take(api.GET("/v1/detectors", { params: { query }, signal }));
     },
-    enabled: hasFlags,
     staleTime: 60_000,
   });
-  const decoders = useQuery({
-    queryKey: ["calibration", "decoders"],
-    queryFn: ({ signal }) => take(api.GET("/v1/decoders", { signal })),
-    enabled: hasReadings,
-    staleTime: 60_000,
-  });
+
+const DECODERS = queryOptions({
+  queryKey: ["calibration", "decoders"],
+  queryFn: ({ signal }) => take(api.GET("/v1/decoders", { signal })),
+  staleTime: 60_000,
+});
+
+export function askAhead(caller: SignedInCaller): void {
+  if (hasScope(caller, "flags:read")) void queries.prefetchQuery(detectorsOf(DAYS_AT_FIRST));
+  if (hasScope(caller, "explanations:read")) void queries.prefetchQuery(DECODERS);
+}
+
+export default function CalibrationPage() {
+  const hasFlags = useScope("flags:read");
+  const hasReadings = useScope("explanations:read");
+  const [days, setDays] = useState<number>(DAYS_AT_FIRST);
+  const detectors = useQuery({ ...detectorsOf(days), enabled: hasFlags });
+  const decoders = useQuery({ ...DECODERS, enabled: hasReadings });
   return (
     <Page title="Calibration">
       <section className="panel" aria-labelledby="detectors">

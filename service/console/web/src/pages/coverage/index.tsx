@@ -1,9 +1,10 @@
 /** What was not looked at, by hour and reason, for any range of time. */
-import { useQuery } from "@tanstack/react-query";
+import { queryOptions, useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { useLocation, useSearch } from "wouter";
 import { api, type Schemas, take } from "@/api/client";
-import { useScope } from "@/app/session";
+import { queries } from "@/app/queries";
+import { hasScope, type SignedInCaller, useScope } from "@/app/session";
 import { Field } from "@/ui/field";
 import { whole } from "@/ui/numbers";
 import { Page } from "@/ui/page";
@@ -14,18 +15,25 @@ import { Untrusted } from "@/ui/untrusted";
 import { ModelCoverage } from "./model";
 import { inputOf, type Range, rangeOf, searchOf, timeOf } from "./range";
 
+const statementOf = (range: Range) =>
+  queryOptions({
+    queryKey: ["coverage", "statement", range],
+    queryFn: ({ signal }) => take(api.GET("/v1/coverage/statement", { params: { query: range }, signal })),
+    staleTime: 60_000,
+  });
+
+export function askAhead(caller: SignedInCaller): void {
+  if (!hasScope(caller, "coverage:read")) return;
+  void queries.prefetchQuery(statementOf(rangeOf(location.search, Date.now())));
+}
+
 export default function CoveragePage() {
   const hasCoverage = useScope("coverage:read");
   const search = useSearch();
   const [, go] = useLocation();
   const [opened] = useState(Date.now);
   const range = rangeOf(search, opened);
-  const statement = useQuery({
-    queryKey: ["coverage", "statement", range],
-    queryFn: ({ signal }) => take(api.GET("/v1/coverage/statement", { params: { query: range }, signal })),
-    enabled: hasCoverage,
-    staleTime: 60_000,
-  });
+  const statement = useQuery({ ...statementOf(range), enabled: hasCoverage });
   if (!hasCoverage) {
     return (
       <Page title="Coverage">

@@ -1,7 +1,8 @@
 /** What the audit sees now and saw in the last day: every figure with its denominator or interval. */
-import { useQuery } from "@tanstack/react-query";
+import { queryOptions, useQuery } from "@tanstack/react-query";
 import { api, take } from "@/api/client";
-import { useScope } from "@/app/session";
+import { queries } from "@/app/queries";
+import { hasScope, type SignedInCaller, useScope } from "@/app/session";
 import { FlowTable } from "@/ui/flow-table";
 import { useLive } from "@/ui/live";
 import { whole } from "@/ui/numbers";
@@ -17,17 +18,21 @@ import { CanaryRecall } from "./recall";
 
 const REFRESH_MS = 60_000;
 
+const STATEMENT = queryOptions({
+  queryKey: ["overview", "statement"],
+  queryFn: ({ signal }) =>
+    take(api.GET("/v1/coverage/statement", { params: { query: lastDay(Date.now()) }, signal })),
+  staleTime: REFRESH_MS / 2,
+});
+
+export function askAhead(caller: SignedInCaller): void {
+  if (hasScope(caller, "coverage:read")) void queries.prefetchQuery(STATEMENT);
+}
+
 export default function OverviewPage() {
   const hasCoverage = useScope("coverage:read");
   const live = useLive(hasCoverage);
-  const statement = useQuery({
-    queryKey: ["overview", "statement"],
-    queryFn: ({ signal }) =>
-      take(api.GET("/v1/coverage/statement", { params: { query: lastDay(Date.now()) }, signal })),
-    enabled: hasCoverage,
-    refetchInterval: REFRESH_MS,
-    staleTime: REFRESH_MS / 2,
-  });
+  const statement = useQuery({ ...STATEMENT, enabled: hasCoverage, refetchInterval: REFRESH_MS });
   const models = statement.data?.models ?? [];
 
   return (

@@ -1,13 +1,16 @@
 /** What the page asks the service for. */
-import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
+import { infiniteQueryOptions, queryOptions, useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { useEffect } from "react";
 import { api, type Schemas, take } from "@/api/client";
+import { queries } from "@/app/queries";
 import { type Row, rowsOfReport } from "./rows";
 
 const CAPTURES = 3;
+/** More than the strip shows at once; those behind them come in larger pages. */
+const FIRST_POSITIONS = 400;
 
-export function useReport(id: string, capture: string | null) {
-  return useQuery({
+const reportOf = (id: string, capture: string | null) =>
+  queryOptions({
     queryKey: ["request", id, capture],
     queryFn: ({ signal }) =>
       take(
@@ -20,6 +23,26 @@ export function useReport(id: string, capture: string | null) {
         }),
       ),
   });
+
+export function useReport(id: string, capture: string | null) {
+  return useQuery(reportOf(id, capture));
+}
+
+/** Ask for the report, and for the first of the positions that it leads to. */
+export async function askForRequest(
+  id: string,
+  selected: { capture: string | null; layer: number | null },
+): Promise<void> {
+  await queries.prefetchQuery(reportOf(id, selected.capture));
+  const found = queries.getQueryData<Schemas["RequestReport"]>(reportOf(id, selected.capture).queryKey);
+  const capture = found?.captures[0];
+  if (capture === undefined || capture.capture_id === null) return;
+  await queries.prefetchInfiniteQuery(pagesOf(capture, selected.layer ?? firstLayer(capture)));
+}
+
+/** Return the layer to show first: that of a verdict, or null for the lowest that was sampled. */
+export function firstLayer(capture: Schemas["Capture"]): number | null {
+  return capture.flags[0]?.layer ?? capture.anomaly_tests.find((test) => test.is_discovery)?.layer ?? null;
 }
 
 export function useIncidents(id: string) {
@@ -60,11 +83,10 @@ export function usePositions(
   return capture === undefined ? NONE : capture.capture_id === null ? listed : paged;
 }
 
-function usePages(capture: Schemas["Capture"] | undefined, layer: number | null): Positions {
+function pagesOf(capture: Schemas["Capture"] | undefined, layer: number | null) {
   const identity = capture?.capture_id ?? null;
-  const pages = useInfiniteQuery({
+  return infiniteQueryOptions({
     queryKey: ["positions", identity, capture?.model, layer],
-    enabled: identity !== null,
     staleTime: 60_000,
     initialPageParam: null as number | null,
     queryFn: ({ pageParam, signal }) =>
@@ -75,13 +97,20 @@ function usePages(capture: Schemas["Capture"] | undefined, layer: number | null)
             query: {
               model: capture?.model ?? "",
               ...(layer === null ? {} : { layer }),
-              ...(pageParam === null ? {} : { after: pageParam }),
+              ...(pageParam === null ? { limit: FIRST_POSITIONS } : { after: pageParam }),
             },
           },
           signal,
         }),
       ),
     getNextPageParam: (page) => page.next_after,
+  });
+}
+
+function usePages(capture: Schemas["Capture"] | undefined, layer: number | null): Positions {
+  const pages = useInfiniteQuery({
+    ...pagesOf(capture, layer),
+    enabled: capture !== undefined && capture.capture_id !== null,
     select: ({ pages: found }) => {
       const last = found.at(-1);
       return {

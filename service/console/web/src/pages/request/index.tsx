@@ -4,14 +4,14 @@ import { navigate, usePathname } from "wouter/use-browser-location";
 import { ApiError, CONSOLE, type Schemas } from "@/api/client";
 import { useShortcuts } from "@/app/keys";
 import { usePurpose } from "@/app/purpose";
-import { useSession } from "@/app/session";
+import { hasScope, type SignedInCaller, useSession } from "@/app/session";
 import { whole } from "@/ui/numbers";
 import { Page } from "@/ui/page";
 import { Absent, Failed, Loading } from "@/ui/states";
 import { utc } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
 import { requestInAddress, searchOf, selectionOf } from "./address";
-import { useIncidents, usePositions, useReport } from "./data";
+import { askForRequest, firstLayer, useIncidents, usePositions, useReport } from "./data";
 import { Drawer } from "./drawer";
 import { LEGEND, LENS_NAMES, LENSES, type Lens, lensNamed, nextLens } from "./lens";
 import { Preview } from "./preview";
@@ -19,6 +19,12 @@ import { indexAt } from "./rows";
 import { Strip } from "./strip";
 import { Verdicts } from "./verdicts";
 import "./request.css";
+
+export function askAhead(caller: SignedInCaller): void {
+  const id = requestInAddress(location.pathname, CONSOLE);
+  const may = hasScope(caller, "explanations:read") && hasScope(caller, "flags:read");
+  if (id !== null && id !== "" && may) void askForRequest(id, selectionOf(location.search));
+}
 
 export default function RequestPage() {
   const id = requestInAddress(usePathname(), CONSOLE);
@@ -287,7 +293,7 @@ function Capture({
             </>
           )}
         </div>
-        {isLocked && selected >= 0 && (
+        {isLocked && selected >= 0 ? (
           <Drawer
             {...{ rows, decoder, heading }}
             index={selected}
@@ -295,6 +301,10 @@ function Capture({
             onSelect={select}
             onClose={close}
           />
+        ) : (
+          <p className="state drawer-place">
+            What was read at a token comes here: click one, or press Enter.
+          </p>
         )}
       </section>
     </>
@@ -325,10 +335,6 @@ function Legend({ lens }: { lens: Lens }) {
       </li>
     </ul>
   );
-}
-
-function firstLayer(capture: Schemas["Capture"]): number | null {
-  return capture.flags[0]?.layer ?? capture.anomaly_tests.find((test) => test.is_discovery)?.layer ?? null;
 }
 
 function write(selection: Parameters<typeof searchOf>[0]) {

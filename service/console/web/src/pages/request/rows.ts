@@ -81,8 +81,12 @@ export function gapText(tokens: number): string {
 const WIDE =
   /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]/u;
 
+/** What most tokens are: a column a character, and nothing in it that has to be marked. */
+export const PLAIN = /^[!-~·⏎⇥∅…]*$/;
+
 /** Return how many columns a text takes in the strip. */
 export function columnsOf(text: string): number {
+  if (PLAIN.test(text)) return Math.max(1, text.length);
   let columns = 0;
   for (const piece of visible(text)) {
     if (piece.kind === "mark") columns += MARK_COLUMNS;

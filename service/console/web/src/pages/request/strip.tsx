@@ -2,12 +2,22 @@
 import { memo, type RefObject, useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "react";
 import { Untrusted } from "@/ui/untrusted";
 import { type Lens, see } from "./lens";
-import { type Cell, cellsOf, gapText, lineOfIndex, linesOf, type Row, readingOf, tokenText } from "./rows";
+import {
+  type Cell,
+  cellsOf,
+  gapText,
+  lineOfIndex,
+  linesOf,
+  PLAIN,
+  type Row,
+  readingOf,
+  tokenText,
+} from "./rows";
 
 const LINE = 36;
 const GUTTER = 7;
 /** Lines that are drawn together, and beyond the view on either side. */
-const STEP = 4;
+const STEP = 2;
 /** As many lines as the strip is high at most, see request.css. */
 const VISIBLE = 16;
 
@@ -29,9 +39,15 @@ export function Strip(props: Props) {
   const ruler = useRef<HTMLSpanElement>(null);
   const columns = useColumns(frame, ruler);
   const cells = useMemo(() => cellsOf(rows), [rows]);
-  const lines = useMemo(() => linesOf(cells, columns - GUTTER), [cells, columns]);
+  const lines = useMemo(() => (columns === 0 ? [] : linesOf(cells, columns - GUTTER)), [cells, columns]);
   const lineOf = useMemo(() => lineOfIndex(lines), [lines]);
   const [first, setFirst] = useState(0);
+  const [isSeen, setSeen] = useState(false);
+  // What is out of view is drawn once the rest is seen: a line is some thirty elements.
+  useEffect(() => {
+    const timer = setTimeout(() => setSeen(true), 200);
+    return () => clearTimeout(timer);
+  }, []);
 
   useEffect(() => {
     const element = frame.current;
@@ -45,7 +61,7 @@ export function Strip(props: Props) {
   }, [selected, lineOf, frame]);
 
   const start = Math.max(0, first - STEP);
-  const end = Math.min(lines.length, first + VISIBLE + 2 * STEP);
+  const end = Math.min(lines.length, first + VISIBLE + (isSeen ? 2 * STEP : 0));
   const to = (index: number) => props.onSelect(Math.min(Math.max(index, 0), rows.length - 1));
   const isDrawn = selected >= 0 && (lineOf[selected] ?? -1) >= start && (lineOf[selected] ?? -1) < end;
 
@@ -175,8 +191,6 @@ const Line = memo(function Line({
   );
 });
 
-const PLAIN = /^[!-~·⏎⇥∅…]*$/;
-
 /** Most tokens are plain: thousands of them scroll faster without elements of their own. */
 function Token({ text }: { text: string }) {
   return PLAIN.test(text) ? text : <Untrusted text={text} limit={40} />;
@@ -206,9 +220,9 @@ function indexOf(target: EventTarget): number | null {
   return cell === null ? null : Number(cell.dataset.index);
 }
 
-/** Return how many characters of the strip's font fit into a line. */
+/** Return how many characters of the strip's font fit into a line; 0 until it is laid out. */
 function useColumns(frame: RefObject<HTMLElement | null>, ruler: RefObject<HTMLElement | null>): number {
-  const [columns, setColumns] = useState(80);
+  const [columns, setColumns] = useState(0);
   useLayoutEffect(() => {
     const element = frame.current;
     if (element === null) return;

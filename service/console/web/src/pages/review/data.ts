@@ -1,5 +1,5 @@
 /** What the review page asks of the service, and what it changes there. */
-import { useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
+import { infiniteQueryOptions, useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, type Schemas, take } from "@/api/client";
 import type { Incident, Report, Shown, Verdict } from "./queue";
 
@@ -8,9 +8,8 @@ const QUEUE = ["review", "queue"] as const;
 const INCIDENT = ["review", "incident"] as const;
 const PRECISION = ["review", "precision"] as const;
 
-/** The undecided incidents by severity and age, read again every 20 seconds. */
-export function useQueue(shown: Shown) {
-  return useInfiniteQuery({
+export const queueOf = (shown: Shown) =>
+  infiniteQueryOptions({
     queryKey: [...QUEUE, shown],
     queryFn: ({ pageParam, signal }) => {
       const assignee = ({ all: undefined, mine: "me", free: "none" } as const)[shown];
@@ -25,8 +24,11 @@ export function useQueue(shown: Shown) {
     },
     initialPageParam: "",
     getNextPageParam: (page) => page.next_cursor,
-    refetchInterval: 20_000,
   });
+
+/** The undecided incidents by severity and age, read again every 20 seconds. */
+export function useQueue(shown: Shown) {
+  return useInfiniteQuery({ ...queueOf(shown), refetchInterval: 20_000 });
 }
 
 /** One incident. It is not read again by the clock: each reading of its texts is an entry in the access log. */

@@ -1,5 +1,5 @@
 /** What was found, page by page, newest first. */
-import { useInfiniteQuery } from "@tanstack/react-query";
+import { infiniteQueryOptions, useInfiniteQuery } from "@tanstack/react-query";
 import { useMemo } from "react";
 import { useLocation } from "wouter";
 import { api, take } from "@/api/client";
@@ -82,8 +82,8 @@ function Found({ search, selected, onSelect }: Props) {
   );
 }
 
-function useFound(search: Search) {
-  const found = useInfiniteQuery({
+export const foundOf = (search: Search) =>
+  infiniteQueryOptions({
     queryKey: ["search", addressOf(search)],
     queryFn: ({ pageParam, signal }) =>
       take(
@@ -102,6 +102,9 @@ function useFound(search: Search) {
     getNextPageParam: (page) => page.next_cursor,
     staleTime: 60_000,
   });
+
+function useFound(search: Search) {
+  const found = useInfiniteQuery(foundOf(search));
   const pages = found.data?.pages;
   const readings = useMemo<Reading[]>(() => pages?.flatMap(({ items }) => items) ?? [], [pages]);
   const ranges = useMemo(
