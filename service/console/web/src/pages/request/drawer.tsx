@@ -276,9 +276,9 @@ function Neighbours({
       )}
       {found.map(({ concept, matched, neighbours }) => (
         <p key={concept}>
-          <Untrusted text={concept} limit={80} />{" "}
-          <CalibratedBadge calibrated={isCalibrated(flags, concept)} /> at{" "}
-          <Share count={matched} of={neighbours} what="sampled neighbours with a reading" />
+          <Untrusted text={concept} limit={80} /> at{" "}
+          <Share count={matched} of={neighbours} what="sampled neighbours with a reading" />{" "}
+          <CalibratedBadge calibrated={isCalibrated(flags, concept)} />
         </p>
       ))}
       <ul className="neighbours">
