@@ -214,6 +214,21 @@ def test_a_period_that_waits_is_objected_to(watched: Console) -> None:
     expect(page.get_by_text("No period is set: nothing is removed.")).to_be_visible()
 
 
+def test_an_erasure_that_waits_is_confirmed_by_somebody_else(watched: Console) -> None:
+    with watched.sessions.begin() as session:
+        asked = seed.add_erasure(session)
+    page = watched.open("admin/retention")
+    waiting = page.get_by_role("article", name="Erasure that waits")
+    expect(waiting).to_contain_text("Of one request")
+    expect(waiting).to_contain_text("by data protection")
+    expect(waiting).to_contain_text(str(asked))
+
+    decide(page, "Confirm the erasure", "Confirm it")
+
+    expect(waiting).to_have_count(0)
+    expect(page.get_by_role("region", name="Erasures that wait")).to_contain_text("None waits.")
+
+
 def decide(page: Page, opens: str, decides: str) -> None:
     page.get_by_role("button", name=opens).click()
     dialog = page.get_by_role("dialog")

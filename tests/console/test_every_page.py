@@ -3,34 +3,24 @@
 A page's own tests say what it shows. What holds of all of them is checked here and nowhere else.
 """
 
-import datetime as dt
-import json
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Literal, NamedTuple, TypeAlias
+from urllib.parse import quote
 
 from playwright.sync_api import Page, expect
 
-from service.store.canary import runs
-from service.store.canary.runs import NewRun
-from service.store.configuration import write
-from service.store.configuration.write import Report
-from service.store.write.concepts import NewConcept, register_concepts
-from subtext_sidecar.contract.configuration import Kind, configuration
-from subtext_sidecar.contract.counters import Hop
-from tests.integration.service import seed
-from tests.support.console import NARROW, WIDE, Console, axe, now
+from tests.console.planted import CONCEPT, LONG, READING, add_everything
+from tests.support.console import NARROW, WIDE, Console, axe
 
-CARD: Final = Path(__file__).resolve().parents[2] / "deploy" / "decoders" / "smollm2-135m-l23"
-READING: Final = "The text asks for first aid and says that nothing happened."
-CONCEPT: Final = "deception"
-LONG: Final = "<b>a request</b>\u202e" + "of-a-long-name-" * 12
-LOOKS: Final[tuple[tuple[tuple[int, int], Literal["light", "dark"]], ...]] = (
-    (WIDE, "light"),
-    (WIDE, "dark"),
-    (NARROW, "dark"),
-    (NARROW, "light"),
+# Every rule is held in each size, and those that a theme may break in each theme.
+BY_THEME: Final = ("color-contrast", "link-in-text-block")
+Looks: TypeAlias = tuple[tuple[tuple[int, int], Literal["light", "dark"], Sequence[str]], ...]
+LOOKS: Final[Looks] = (
+    (WIDE, "light", ()),
+    (WIDE, "dark", BY_THEME),
+    (NARROW, "dark", ()),
+    (NARROW, "light", BY_THEME),
 )
 
 
@@ -41,10 +31,11 @@ BASIS: Final = re.compile(
 )
 # A count of all there are, which others are shares of; and a period, which is a rule and no figure.
 TOTAL: Final = re.compile(r"(.*: )?[-\u2212]?[\d,]+( \w+)?\.?")
-# What is no figure: times, an entry's place, and levels that were chosen and not measured.
+# What is no figure: times, the place of an entry or a token, and what was chosen and not measured.
 NO_FIGURE: Final = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC|^\d+\. |95% intervals?|\(95%, one-sided\)|\(one-sided 95%[^)]*\)"
-    r"|95% of other vectors' readings|The dashed line is 5%|Article \d+"
+    r"|95% of other vectors' (readings|texts)|\b[Pp]osition [\d,]+|^[+\u2212][\d,]+ "
+    r"|[\d.]+ that it was sampled at all|The dashed line is 5%|Article \d+"
 )
 # Texts that hold a number, as the pages mark them, or a per cent; and the caption of a table around them.
 NUMBERS_JS: Final = """() => {
@@ -63,7 +54,7 @@ NUMBERS_JS: Final = """() => {
 }"""
 # Places of a reading without hypothesis and verified, and of a concept without how far it is calibrated.
 UNLABELLED_JS: Final = f"""() => {{
-  const places = "li, tr, article, a, aside, .panel, [role=option], [role=dialog]";
+  const places = "li, tr, article, a, aside, .panel, .preview, [role=option], dialog";
   const wanted = [[{READING!r}, /^hypothesis$/, /^(un)?verified$/], [{CONCEPT!r}, /calibrated/]];
   const found = [];
   const texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
@@ -81,75 +72,12 @@ UNLABELLED_JS: Final = f"""() => {{
 }}"""
 
 
-# The request page words its figures and labels in ways of its own: test_request.py checks them one by one.
-WORDED: Final = ("request", "reading")
-
-
 class Stop(NamedTuple):
     """One view of the walk: how to come to it, and what is there once it is whole."""
 
     name: str
     go: Callable[[Page], None]
-
-
-def plant(console: Console) -> None:
-    """Store something for every page to show: certain and uncertain, much and little."""
-    minute = now().replace(second=0, microsecond=0) - dt.timedelta(minutes=5)
-    with console.sessions.begin() as session:
-        audited = seed.add_model(session)
-        audited.decoder.card = json.loads((CARD / "card.json").read_text(encoding="utf-8")) | {
-            "calibration": json.loads((CARD / "calibration.json").read_text(encoding="utf-8"))["measured"]
-        }
-        seed.add_decoder(session, audited.model, 7)
-        for position, request_id in enumerate(("chat-1", "chat-1", "chat-1", LONG, "chat-2")):
-            seed.add_explanation(
-                session,
-                audited,
-                request_id=request_id,
-                position=position,
-                captured_at=minute,
-                text=READING,
-                verified=position != 1,
-                concept=CONCEPT if position < 2 else None,
-                claims=seed.CLAIMS,
-            )
-        definition = {
-            "severity": "critical",
-            "positions_required": 2,
-            "description": "Says what is not so.",
-        }
-        for version in (1, 2):
-            concept = NewConcept(
-                name=CONCEPT, version=version, digest=str(version) * 64, definition=definition
-            )
-            register_concepts(session, audited.model.id, [concept])
-        for request_id, rate in (("chat-1", None), (LONG, 0.0075)):
-            flag = seed.add_flag(
-                session,
-                audited,
-                request_id=request_id,
-                concept=CONCEPT,
-                captured_at=minute,
-                created_at=minute,
-                false_positive_rate=rate,
-            )
-            seed.add_incident(session, flag)
-        seed.add_window(session, audited, ["chat-1"], ["chat-2", "chat-3", "chat-4"], captured_at=minute)
-        seed.add_coverage(
-            session, hop="plugin", minute=minute, requests_seen=1200, requests_sampled=300, rows_sampled=400
-        )
-        seed.add_coverage(session, hop="plugin", minute=minute, source="other", dropped_queue_full=20)
-        seed.add_coverage(session, hop="worker", minute=minute, rows_consumed=380, rows_decoded=360)
-        for outcome in ("flagged", "flagged", "not_flagged"):
-            run = NewRun(model="tiny", concept="weapons", kind="positive", outcome=outcome, lost_at=None)
-            runs.add(session, run)
-        capture = configuration(Kind.CAPTURE_POLICY, {"request_rate": 0.5, "decode_stride": 8})
-        concepts = configuration(Kind.CONCEPTS, {"concepts": [{"name": CONCEPT, "digest": "2" * 64}]})
-        for hop, one in ((Hop.PLUGIN, capture), (Hop.WORKER, concepts)):
-            write.note(session, [Report(source="s", hop=hop, model="tiny", layer=None, configuration=one)])
-        seed.add_hold(session, model="tiny")
-        seed.add_period(session, 400)
-        seed.add_certificate(session, audited.model.id)
+    looks: Looks = LOOKS
 
 
 def at(path: str, *whole: str) -> Callable[[Page], None]:
@@ -192,11 +120,17 @@ def open_settings(page: Page) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
-def read_a_token(page: Page) -> None:
-    at("requests/chat-1", "What was found", "What was looked at")(page)
-    page.get_by_role("listbox").get_by_role("option").first.click()
-    drawer = page.get_by_role("complementary", name="Reading")
-    expect(drawer.get_by_role("region", name="Text").get_by_text(READING)).to_be_visible()
+def read(request_id: str, position: int, *whole: str) -> Callable[[Page], None]:
+    """Go to a token of a request, unfold the page, and wait until its drawer says these texts."""
+
+    def go(page: Page) -> None:
+        path = f"requests/{quote(request_id, safe='')}?position={position}"
+        unfold(path, "What was found", "What was looked at", "Sampled, layer")(page)
+        drawer = page.get_by_role("complementary", name="Reading")
+        for text in whole:
+            expect(drawer.get_by_text(text).first).to_be_visible()
+
+    return go
 
 
 def sign_out(page: Page) -> None:
@@ -212,7 +146,11 @@ WALK: Final = (
     Stop("incident", open_incident),
     Stop("verdict", give_verdict),
     Stop("request", at("requests/chat-1", "What was found", "What was looked at", "Review the incident")),
-    Stop("reading", read_a_token),
+    Stop("verified token", read("chat-1", 0, READING, "A proof: not available.")),
+    Stop("unverified token", read("chat-1", 1, READING, "A proof: not available."), LOOKS[:1]),
+    Stop("calibrated concept", read(LONG, 0, READING, "A proof: not available."), LOOKS[:1]),
+    Stop("token that was not read", read("chat-1", 3, "A reading: not available."), LOOKS[:1]),
+    Stop("token that was not sampled", read("chat-1", 4, READING, "It was not sampled"), LOOKS[:1]),
     Stop("coverage", unfold("coverage", "300 of 1,200", "What these figures cannot see")),
     Stop("calibration", unfold("calibration", "shuffled FVE", CONCEPT)),
     Stop("keys", at("admin/keys", "test")),
@@ -225,11 +163,11 @@ WALK: Final = (
 )
 
 
-def walk(page: Page) -> Iterator[str]:
+def walk(page: Page) -> Iterator[Stop]:
     for stop in WALK:
         stop.go(page)
         expect(page.get_by_text(re.compile("^Loading "))).to_have_count(0)
-        yield stop.name
+        yield stop
 
 
 def baseless(page: Page) -> list[str]:
@@ -244,19 +182,18 @@ def baseless(page: Page) -> list[str]:
 
 
 def test_every_page_is_accessible_fits_in_every_look_and_is_honest(console: Console) -> None:
-    plant(console)
+    with console.sessions.begin() as session:
+        add_everything(session)
     page = console.open()
     faults: list[tuple[object, ...]] = []
-    for name in walk(page):
-        for size, scheme in LOOKS:
+    for name, _, looks in walk(page):
+        for size, scheme, rules in looks:
             page.set_viewport_size({"width": size[0], "height": size[1]})
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            faults += [(name, size, scheme, found) for found in axe(page)]
+            faults += [(name, size, scheme, found) for found in axe(page, rules)]
             if not page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
                 faults.append((name, size, scheme, "the page scrolls sideways"))
         page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
-        if name in WORDED:
-            continue
         faults += [(name, "a number without what it stands on", text) for text in baseless(page)]
         faults += [(name, "a verdict without its label", text) for text in page.evaluate(UNLABELLED_JS)]
 

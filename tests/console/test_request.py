@@ -262,7 +262,7 @@ def test_a_request_of_eight_thousand_tokens_scrolls(console: Console) -> None:
         ]
         add_request(session, audited, spoken)
     page = console.open("requests/chat-1")
-    expect(page.get_by_text("8,000 sampled positions", exact=True)).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("8,000 of 8,000 sampled positions", exact=True)).to_be_visible(timeout=60_000)
     assert page.locator(".strip .cell").count() < 1500
 
     figures = page.context.new_cdp_session(page)

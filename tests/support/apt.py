@@ -29,15 +29,19 @@ def installed_alertmanager(state_dir: Path) -> str:
 
 
 def installed_chromium(state_dir: Path) -> str:
-    """Return the path of Chromium, which root installs from Debian when it is missing.
+    """Return the path of Chromium's headless shell, which root installs from Debian when it is missing.
 
-    Raises RuntimeError with the command to run where it cannot be installed.
+    It is the same engine without windows and profiles, and takes half as much of a processor as the whole
+    browser, which serves only where the shell cannot be had. Raises RuntimeError with the command
+    to run where neither can be installed.
     """
     with held(state_dir / "chromium-install"):
-        if not shutil.which("chromium"):
-            _install("chromium")
-        found = shutil.which("chromium")
-    return _there(found, "chromium")
+        for package in ("chromium-headless-shell", "chromium"):
+            if not shutil.which(package):
+                _install(package)
+            if found := shutil.which(package):
+                return found
+    return _there(None, "chromium-headless-shell")
 
 
 def _there(found: str | None, package: str) -> str:

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
 from deploy.checks.console import node_modules
+from deploy.local.stores import SERVICE_LOGIN
 from service import auth
 from service.api.app import create_app
 from service.api.deps import Resources
@@ -26,7 +27,7 @@ from service.serving import Server
 from service.sign_in.cookies import Cookies
 from service.sign_in.plan import SignInPlan
 from service.store import keys
-from service.store.engine import create_engine, session_factory
+from service.store.engine import create_engine, session_factory, with_user
 from tests.integration.service import seed
 from tests.support.apt import installed_chromium
 from tests.support.services import free_port
@@ -142,10 +143,18 @@ def driver(state_dir: Path) -> Iterator[Driver]:
 
 
 @pytest.fixture
-def console(database_url: str, reader_url: str, driver: Driver, tmp_path: Path) -> Iterator[Console]:
+def console(database_url: str, driver: Driver, tmp_path: Path) -> Iterator[Console]:
     """The service over the test's own database, with the rights of a deployment."""
-    owner, reader = create_engine(database_url), create_engine(reader_url, pool_size=10)
-    exports = tmp_path / "exports"
+    with running_console(database_url, driver, tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def running_console(database_url: str, driver: Driver, folder: Path) -> Iterator[Console]:
+    """Serve a database until the block ends, and then tell of what pages complained of meanwhile."""
+    owner = create_engine(database_url)
+    reader = create_engine(with_user(database_url, SERVICE_LOGIN), pool_size=10)
+    exports = folder / "exports"
     exports.mkdir()
     resources = Resources(
         engine=reader,
@@ -188,12 +197,15 @@ def _serving(resources: Resources) -> Iterator[str]:
         thread.join(20)
 
 
-def axe(page: Page) -> list[dict[str, Any]]:
-    """Return what axe finds against WCAG 2.2 AA on the page as it stands: rule, impact, and where."""
-    page.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text(encoding="utf-8"))
-    found = page.evaluate(
-        "tags => axe.run(document, {runOnly: {type: 'tag', values: tags}}).then(r => r.violations)", _TAGS
-    )
+def axe(page: Page, rules: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return what axe finds against WCAG 2.2 AA on the page as it stands: rule, impact, and where.
+
+    With ``rules`` it looks for these alone.
+    """
+    if not page.evaluate("'axe' in window"):
+        page.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text(encoding="utf-8"))
+    only = {"type": "rule", "values": [*rules]} if rules else {"type": "tag", "values": _TAGS}
+    found = page.evaluate("only => axe.run(document, {runOnly: only}).then(r => r.violations)", only)
     return [
         {
             "rule": rule["id"],

@@ -3,6 +3,7 @@ import { Suspense, useState } from "react";
 import { Link, Route, Router, Switch, useLocation } from "wouter";
 import { CONSOLE } from "@/api/client";
 import { ErrorBoundary } from "@/app/error-boundary";
+import { useFocusKept } from "@/app/focus";
 import { setShortcutsOn, useShortcuts, useShortcutsOn } from "@/app/keys";
 import { PurposeControl } from "@/app/purpose";
 import { NAVIGATION, PageOf, ROUTES } from "@/app/routes";
@@ -27,6 +28,7 @@ export function App() {
 function Frame() {
   const [location] = useLocation();
   const grafana = told("grafana");
+  useFocusKept();
   return (
     <>
       {/* biome-ignore lint/a11y/useValidAnchor: it does go to a place of this page */}

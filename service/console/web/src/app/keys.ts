@@ -45,7 +45,7 @@ export function useShortcuts(shortcuts: Shortcuts, isActive = true): void {
     if (!isActive) return;
     function press(event: KeyboardEvent) {
       if (!isOn || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (isTyping(event.target) || document.querySelector('[role="dialog"]') !== null) return;
+      if (isTyping(event.target) || document.querySelector("dialog[open]") !== null) return;
       const name = event.key.toLowerCase();
       if (isPressed(event.target) && (name === "enter" || name === " ")) return;
       const run = newest.current[name];

@@ -9,7 +9,7 @@ import {
   statedPurpose,
   statePurpose,
 } from "@/app/purpose-store";
-import { useSession } from "@/app/session";
+import { SESSION, useSession } from "@/app/session";
 import { DialogBox } from "@/ui/dialog";
 import { Field } from "@/ui/field";
 
@@ -64,7 +64,8 @@ function PurposeDialog({ isOpen, onClose }: { isOpen: boolean; onClose: () => vo
 
   function state(next: PurposeCode | null) {
     statePurpose(next, note);
-    void queries.resetQueries();
+    // Who is signed in stays; without an answer the whole frame would be drawn anew.
+    void queries.resetQueries({ predicate: ({ queryKey }) => queryKey[0] !== SESSION[0] });
     onClose();
   }
 

@@ -9,7 +9,7 @@ import { Failed, Loading } from "@/ui/states";
 
 export type SignedInCaller = Schemas["SignedInCaller"];
 
-const SESSION = ["session"] as const;
+export const SESSION = ["session"] as const;
 const Signed = createContext<SignedInCaller | null>(null);
 
 /** Return who is signed in; only below SessionGate. */

@@ -1,25 +1,55 @@
-import { lazy, Suspense, useEffect, useState } from "react";
-import type { DialogProps } from "./dialog-modal";
+import { type ReactNode, useId, useLayoutEffect, useRef } from "react";
 
-const load = () => import("./dialog-modal");
-const Modal = lazy(load);
-const AFTER_MS = 2000;
+type Props = { title: string; isOpen: boolean; onClose: () => void; children: ReactNode };
 
-/** A modal dialog, whose script comes once the page has nothing better to do, or when it is opened. */
-export function DialogBox(props: DialogProps) {
-  const [wasOpen, setWasOpen] = useState(props.isOpen);
-  if (props.isOpen && !wasOpen) setWasOpen(true);
-  useEffect(() => {
-    // What does not come is asked for again, and told, where the dialog is opened. Safari has no such callback.
-    const ask = () => window.requestIdleCallback?.(() => void load().catch(() => {}));
-    // A page that waits for its figures is idle too, and must not be kept from showing them.
-    const timer = setTimeout(ask, AFTER_MS);
-    return () => clearTimeout(timer);
+/**
+ * A modal dialog: keeps the focus, gives it back, and closes by Esc, as the browser does it.
+ *
+ * It is there as soon as it is asked for, so that the keys of whoever types on at once are its keys.
+ */
+export function DialogBox({ isOpen, ...props }: Props) {
+  return isOpen ? <Opened {...props} /> : null;
+}
+
+function Opened({ title, onClose, children }: Omit<Props, "isOpen">) {
+  const id = useId();
+  const box = useRef<HTMLDialogElement>(null);
+  useLayoutEffect(() => {
+    const opened = box.current;
+    if (opened === null) return;
+    opened.showModal();
+    firstControl(opened).focus();
+    return () => opened.close();
   }, []);
-  if (!wasOpen) return null;
   return (
-    <Suspense fallback={null}>
-      <Modal {...props} />
-    </Suspense>
+    <dialog
+      ref={box}
+      className="modal"
+      aria-labelledby={id}
+      onClose={() => {
+        if (box.current?.open === false) onClose();
+      }}
+      onPointerDown={(event) => {
+        if (event.target === event.currentTarget) onClose();
+      }}
+    >
+      <div className="dialog">
+        <div className="dialog-head">
+          <h2 id={id} tabIndex={-1}>
+            {title}
+          </h2>
+          <button type="button" className="plain" onClick={onClose} aria-label="Close">
+            ✕
+          </button>
+        </div>
+        {children}
+      </div>
+    </dialog>
   );
+}
+
+/** Where its form begins; without one, its title, so that it is read from the top. */
+function firstControl(dialog: HTMLDialogElement): HTMLElement {
+  const control = dialog.querySelector<HTMLElement>("form :is(input, select, textarea):enabled");
+  return control ?? dialog.querySelector<HTMLElement>("h2") ?? dialog;
 }

@@ -1,10 +1,29 @@
 import type { Schemas } from "@/api/client";
-import { flow } from "@/ui/flow";
+import { flow, isUnreported } from "@/ui/flow";
 import { whole } from "@/ui/numbers";
 import { place } from "@/ui/scale";
 import { Scroll } from "@/ui/scroll";
 import { Share } from "@/ui/share";
+import { Absent } from "@/ui/states";
 import "@/ui/figures.css";
+
+type Statement = Pick<Schemas["ModelStatement"], "totals" | "minutes">;
+
+/** The same of a range with its minutes: of what nobody reported there is no flow, rather than one of zeros. */
+export function FlowOfRange({ of: { totals, minutes }, caption }: { of: Statement; caption: string }) {
+  if (!isUnreported(totals, minutes)) return <FlowTable sums={totals} caption={caption} />;
+  return (
+    <Absent
+      what="The flow of traffic"
+      why={
+        <>
+          Nobody reported of any of the {whole(minutes.total)} minutes: no server ran, or none that is
+          audited, or its counts were lost. What came by, if anything, was not looked at.
+        </>
+      }
+    />
+  );
+}
 
 /** Traffic seen, sampled, decoded and lost, with bars that repeat the shares. */
 export function FlowTable({ sums, caption }: { sums: Schemas["Sums"]; caption: string }) {

@@ -11,6 +11,11 @@ export type Stage = {
   note?: string;
 };
 
+/** Whether nobody told of any minute and nothing was counted: then no count of it is a zero, none is known. */
+export function isUnreported(sums: Schemas["Sums"], minutes: Schemas["MinuteSums"]): boolean {
+  return minutes.nobody_reported === minutes.total && flow(sums).every((stage) => stage.count === 0);
+}
+
 export function flow(sums: Schemas["Sums"]): Stage[] {
   const requests = sums.requests_sampled;
   const rows = sums.rows_decoded;

@@ -11,7 +11,9 @@ export function Page({ title, children, actions }: Props) {
   useEffect(() => {
     document.title = `${title} · Subtext`;
     // Who came here by a link reads on from the heading, not from the link that is gone.
-    const isInPage = heading.current?.closest("main")?.contains(document.activeElement);
+    const main = heading.current?.closest("main");
+    const at = document.activeElement;
+    const isInPage = at !== main && main?.contains(at);
     if (!isFirst && !isInPage) heading.current?.focus();
     isFirst = false;
   }, [title]);

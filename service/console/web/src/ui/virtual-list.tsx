@@ -1,6 +1,7 @@
 /** A long list of which only what is in view is drawn: J and K move, Enter opens. */
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { type ReactNode, useEffect, useId, useRef } from "react";
+import { isNowhere } from "@/app/focus";
 import { useShortcuts } from "@/app/keys";
 
 type Props<T> = {
@@ -54,6 +55,7 @@ export function VirtualList<T>({
 
   function move(to: number) {
     if (items.length === 0) return;
+    if (isNowhere()) frame.current?.focus();
     const index = Math.min(Math.max(to, 0), items.length - 1);
     onSelect(index);
     list.scrollToIndex(index);

@@ -9,8 +9,7 @@ import { Field } from "@/ui/field";
 import { Empty, Failed, Loading } from "@/ui/states";
 import { Time } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
-import { PurposeFields, Refusal, useStated } from "./parts";
-import { By, More } from "./retention";
+import { ActDialog, By, More, PurposeFields, Refusal, useStated } from "./parts";
 
 type Hold = Schemas["LegalHold"];
 
@@ -223,54 +222,22 @@ function PlaceDialog({ onClose }: { onClose: () => void }) {
 
 function LiftDialog({ of, onClose }: { of: Hold; onClose: () => void }) {
   const queries = useQueryClient();
-  const purpose = useStated();
-  const [reason, setReason] = useState("");
   const isFirst = of.state === "in_force";
-  const lift = useMutation({
-    mutationFn: () =>
-      take(
-        api.POST("/v1/legal-holds/{hold_id}/lift", {
-          params: { path: { hold_id: of.id } },
-          headers: purpose.headers,
-          body: { reason },
-        }),
-      ),
-    onSuccess: async () => {
-      await queries.invalidateQueries({ queryKey: ["holds"] });
-      onClose();
-    },
-  });
   return (
-    <DialogBox
+    <ActDialog
       title={isFirst ? "Ask to lift a hold" : "Confirm the lift of a hold"}
-      isOpen
+      why="Why it may end"
+      does={isFirst ? "Ask to lift it" : "Confirm the lift"}
       onClose={onClose}
+      act={async (reason, headers) => {
+        const params = { path: { hold_id: of.id } };
+        await take(api.POST("/v1/legal-holds/{hold_id}/lift", { params, headers, body: { reason } }));
+        await queries.invalidateQueries({ queryKey: ["holds"] });
+      }}
     >
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          lift.mutate();
-        }}
-      >
-        <p>
-          {isFirst
-            ? "The hold stays in force until somebody else confirms."
-            : "With this the hold ends, and what it covers may be removed. Whoever asked cannot confirm."}
-        </p>
-        <Field label="Why it may end" hint="It cannot be changed later: no personal data.">
-          <input
-            value={reason}
-            maxLength={2000}
-            required
-            onChange={(event) => setReason(event.target.value)}
-          />
-        </Field>
-        <PurposeFields of={purpose} />
-        <Refusal error={lift.error} />
-        <button type="submit" className="primary" disabled={lift.isPending || purpose.fault !== null}>
-          {isFirst ? "Ask to lift it" : "Confirm the lift"}
-        </button>
-      </form>
-    </DialogBox>
+      {isFirst
+        ? "The hold stays in force until somebody else confirms."
+        : "With this the hold ends, and what it covers may be removed. Whoever asked cannot confirm."}
+    </ActDialog>
   );
 }

@@ -1,18 +1,20 @@
 /** Retention: for how long rows are kept, certificates of what went, and what legal holds keep. */
 import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { type ReactNode, useState } from "react";
+import { useState } from "react";
 import { api, type Schemas, take } from "@/api/client";
 import { useScope } from "@/app/session";
 import { Badge } from "@/ui/badge";
 import { DialogBox } from "@/ui/dialog";
 import { Field } from "@/ui/field";
 import { whole } from "@/ui/numbers";
-import { Absent, Empty, Failed, Loading } from "@/ui/states";
+import { NeedsScope } from "@/ui/scoped";
+import { Empty, Failed, Loading } from "@/ui/states";
 import { Time } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
+import { Erasures } from "./erasures";
 import Holds from "./holds";
 import { Kept, RECORDS } from "./kept";
-import { PurposeFields, Refusal, Scroll, useStated } from "./parts";
+import { By, More, PurposeFields, Refusal, Scroll, useStated } from "./parts";
 import { Waiting } from "./waiting";
 
 type Version = Schemas["RetentionVersion"];
@@ -27,25 +29,14 @@ const CLASSES = [
 export default function Retention() {
   const may = useScope("coverage:read");
   const mayHold = useScope("holds:read");
+  const mayErase = useScope("erasures:read");
   return (
     <>
-      {may ? <Periods /> : <Lacking what="Retention" scope="coverage:read" />}
-      {mayHold ? <Holds /> : <Lacking what="Legal holds" scope="holds:read" />}
+      {may ? <Periods /> : <NeedsScope what="Retention" scope="coverage:read" />}
+      {mayErase ? <Erasures /> : <NeedsScope what="Erasures that wait" scope="erasures:read" />}
+      {mayHold ? <Holds /> : <NeedsScope what="Legal holds" scope="holds:read" />}
       {may && <Certificates />}
     </>
-  );
-}
-
-function Lacking({ what, scope }: { what: string; scope: string }) {
-  return (
-    <Absent
-      what={what}
-      why={
-        <>
-          Your key or group lacks the scope <code>{scope}</code>.
-        </>
-      }
-    />
   );
 }
 
@@ -136,20 +127,6 @@ function Versions() {
   );
 }
 
-export function More({
-  of,
-  what,
-}: {
-  of: { isFetching: boolean; fetchNextPage: () => unknown };
-  what: string;
-}) {
-  return (
-    <button type="button" disabled={of.isFetching} onClick={() => void of.fetchNextPage()}>
-      Show older {what}
-    </button>
-  );
-}
-
 function Table({ items, label }: { items: readonly Version[]; label: string }) {
   return (
     <Scroll label={label}>
@@ -195,10 +172,6 @@ function Table({ items, label }: { items: readonly Version[]; label: string }) {
 
 function days(number: number | null, without: string): string {
   return number === null ? without : `${whole(number)} days`;
-}
-
-export function By({ of }: { of: { key_name: string | null; person: string | null } }): ReactNode {
-  return <Untrusted text={of.person ?? of.key_name ?? "nobody named"} limit={120} />;
 }
 
 function SetDialog({ onClose }: { onClose: () => void }) {

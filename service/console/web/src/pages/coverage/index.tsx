@@ -43,11 +43,7 @@ export default function CoveragePage() {
   }
   return (
     <Page title="Coverage">
-      <RangeForm
-        key={searchOf(range)}
-        range={range}
-        onChange={(next) => go(`/coverage?${searchOf(next)}`)}
-      />
+      <RangeForm range={range} onChange={(next) => go(`/coverage?${searchOf(next)}`)} />
       {statement.isPending && <Loading what="the statement" />}
       {statement.error && <Failed error={statement.error} retry={() => void statement.refetch()} />}
       {statement.data && <Statement found={statement.data} />}
@@ -56,9 +52,16 @@ export default function CoveragePage() {
 }
 
 function RangeForm({ range, onChange }: { range: Range; onChange: (next: Range) => void }) {
+  const [shown, setShown] = useState(range);
   const [from, setFrom] = useState(inputOf(range.from));
   const [to, setTo] = useState(inputOf(range.to));
   const [resolution, setResolution] = useState(range.resolution);
+  if (searchOf(shown) !== searchOf(range)) {
+    setShown(range);
+    setFrom(inputOf(range.from));
+    setTo(inputOf(range.to));
+    setResolution(range.resolution);
+  }
   const [start, end] = [timeOf(from), timeOf(to)];
   const fault =
     start !== null && end !== null && start >= end ? "The end has to be later than the start." : null;

@@ -2,7 +2,7 @@
 import { useId } from "react";
 import type { Schemas } from "@/api/client";
 import { Badge } from "@/ui/badge";
-import { FlowTable } from "@/ui/flow-table";
+import { FlowOfRange } from "@/ui/flow-table";
 import { whole } from "@/ui/numbers";
 import { Scroll } from "@/ui/scroll";
 import { Share } from "@/ui/share";
@@ -33,7 +33,7 @@ export function ModelCoverage({ model, resolution }: { model: Model; resolution:
         <Share count={model.minutes.nobody_reported} of={model.minutes.total} what="minutes" /> are those of
         which nobody reported: what came by in them, if anything, was not looked at.
       </p>
-      <FlowTable sums={model.totals} caption="Over the whole range; canaries are no traffic." />
+      <FlowOfRange of={model} caption="Over the whole range; canaries are no traffic." />
       <Losses model={model} />
       <Steps model={model} resolution={resolution} />
       <Gaps model={model} />

@@ -3,7 +3,7 @@ import { queryOptions, useQuery } from "@tanstack/react-query";
 import { api, take } from "@/api/client";
 import { queries } from "@/app/queries";
 import { hasScope, type SignedInCaller, useScope } from "@/app/session";
-import { FlowTable } from "@/ui/flow-table";
+import { FlowOfRange } from "@/ui/flow-table";
 import { useLive } from "@/ui/live";
 import { whole } from "@/ui/numbers";
 import { Page } from "@/ui/page";
@@ -52,8 +52,8 @@ export default function OverviewPage() {
                 <h3>
                   <Untrusted text={model.model} limit={120} />
                 </h3>
-                <FlowTable
-                  sums={model.totals}
+                <FlowOfRange
+                  of={model}
                   caption={`Of ${whole(model.minutes.total)} minutes: ${whole(model.minutes.with_traffic)} with traffic, ${whole(model.minutes.no_traffic)} without, and of ${whole(model.minutes.nobody_reported)} nobody reported.`}
                 />
               </div>

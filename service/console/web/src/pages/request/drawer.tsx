@@ -4,7 +4,7 @@ import { type ReactNode, type RefObject, useRef } from "react";
 import { ApiError, type Schemas } from "@/api/client";
 import { AskForText } from "@/app/purpose";
 import { useScope } from "@/app/session";
-import { Badge, HypothesisBadge, VerifiedBadge } from "@/ui/badge";
+import { Badge, CalibratedBadge, HypothesisBadge, VerifiedBadge } from "@/ui/badge";
 import { decimal, percent, pValue, whole } from "@/ui/numbers";
 import { Share } from "@/ui/share";
 import { Absent, Failed, Loading } from "@/ui/states";
@@ -13,11 +13,13 @@ import { Untrusted } from "@/ui/untrusted";
 import { useExplanation, useProof } from "./data";
 import { FidelityPlot } from "./fidelity-plot";
 import { bytes, isSame, rootOf } from "./proof";
-import { neighboursOf, type Row, readingOf, recurrence, tokenText } from "./rows";
+import { isCalibrated, neighboursOf, type Row, readingOf, recurrence, tokenText } from "./rows";
 
 type Props = {
   rows: readonly Row[];
   index: number;
+  /** The position that was asked for, which may be none of those sampled. */
+  asked: number | null;
   decoder: string | null;
   flags: readonly Schemas["Flag"][];
   heading: RefObject<HTMLHeadingElement | null>;
@@ -25,7 +27,7 @@ type Props = {
   onClose: () => void;
 };
 
-export function Drawer({ rows, index, decoder, flags, heading, onSelect, onClose }: Props) {
+export function Drawer({ rows, index, asked, decoder, flags, heading, onSelect, onClose }: Props) {
   const row = rows[index];
   const body = useRef<HTMLDivElement>(null);
   if (row === undefined) return null;
@@ -61,6 +63,12 @@ export function Drawer({ rows, index, decoder, flags, heading, onSelect, onClose
           </button>
         </div>
       </div>
+      {asked !== null && asked !== row.position && (
+        <Absent
+          what={`Position ${whole(asked)}`}
+          why="It was not sampled: nothing is known of it. The next sampled one is shown, or the last."
+        />
+      )}
       {reading === null ? (
         <Absent
           what="A reading"
@@ -113,14 +121,18 @@ function Reading({
           </p>
         )}
         {explanation.claims !== null && (
-          <Claims claims={explanation.claims} next={nextToken(rows, index)} />
+          <Claims
+            claims={explanation.claims}
+            candidates={explanation.fidelity.candidates}
+            next={nextToken(rows, index)}
+          />
         )}
       </section>
       <Part title="How well the text rebuilds it">
         <FidelityPlot fidelity={explanation.fidelity} />
       </Part>
       <Part title="Neighbours">
-        <Neighbours {...{ rows, index, decoder }} isShown={explanation.text !== null} />
+        <Neighbours {...{ rows, index, decoder, flags }} isShown={explanation.text !== null} />
       </Part>
       <Part title="Concepts">
         <Concepts explanation={explanation} flags={flags} />
@@ -197,7 +209,15 @@ function nextToken(rows: readonly Row[], index: number): string | null {
   return own !== undefined && next?.position === own.position + 1 ? next.token_text : null;
 }
 
-function Claims({ claims, next }: { claims: Schemas["Claims"]; next: string | null }) {
+function Claims({
+  claims,
+  candidates,
+  next,
+}: {
+  claims: Schemas["Claims"];
+  candidates: number;
+  next: string | null;
+}) {
   return (
     <dl className="pairs">
       <Pair name="Kind of text">
@@ -206,7 +226,10 @@ function Claims({ claims, next }: { claims: Schemas["Claims"]; next: string | nu
       <Pair name="Theme">
         {claims.area === null ? "the decoder is not sure" : <Untrusted text={claims.area} limit={80} />}
         {claims.area !== null && claims.areas[claims.area] !== undefined && (
-          <span className="quiet"> probability {decimal(claims.areas[claims.area] ?? 0)}</span>
+          <span className="quiet">
+            {" "}
+            probability {decimal(claims.areas[claims.area] ?? 0)} by the decoder itself, not calibrated
+          </span>
         )}
         {claims.topic !== null && (
           <>
@@ -218,7 +241,7 @@ function Claims({ claims, next }: { claims: Schemas["Claims"]; next: string | nu
         <Pair name="Expects next">
           <Untrusted className="mono" text={claims.expects.replaceAll(" ", "·")} limit={40} />
           {claims.expects_agreement !== null &&
-            ` (${percent(claims.expects_agreement)} of the candidates agree)`}
+            ` (${percent(claims.expects_agreement)} of ${candidates} candidates agree)`}
           {"; "}
           {next === null
             ? "the next token was not sampled"
@@ -235,11 +258,13 @@ function Neighbours({
   rows,
   index,
   decoder,
+  flags,
   isShown,
 }: {
   rows: readonly Row[];
   index: number;
   decoder: string | null;
+  flags: readonly Schemas["Flag"][];
   isShown: boolean;
 }) {
   const found = recurrence(rows, index, decoder);
@@ -252,7 +277,8 @@ function Neighbours({
       {found.map(({ concept, matched, neighbours }) => (
         <p key={concept}>
           <Untrusted text={concept} limit={80} /> at{" "}
-          <Share count={matched} of={neighbours} what="sampled neighbours with a reading" />
+          <Share count={matched} of={neighbours} what="sampled neighbours with a reading" />{" "}
+          <CalibratedBadge calibrated={isCalibrated(flags, concept)} />
         </p>
       ))}
       <ul className="neighbours">
@@ -292,13 +318,19 @@ function Neighbour({
     <li>
       <span className="quiet number">
         {distance > 0 ? "+" : "−"}
-        {whole(Math.abs(distance))}{" "}
-        {reading === null ? "no reading" : reading.verified ? "verified" : "unverified"}:
+        {whole(Math.abs(distance))}
       </span>{" "}
-      {found.data?.text ? (
-        <Untrusted text={found.data.text} limit={140} />
+      {reading === null ? (
+        <span className="quiet">no reading</span>
       ) : (
-        <span className="quiet">…</span>
+        <>
+          <HypothesisBadge /> <VerifiedBadge verified={reading.verified} />{" "}
+          {found.data?.text ? (
+            <Untrusted text={found.data.text} limit={140} />
+          ) : (
+            <span className="quiet">…</span>
+          )}
+        </>
       )}
     </li>
   );
@@ -323,7 +355,8 @@ function Concepts({
             <strong>
               <Untrusted text={match.concept} limit={80} />
             </strong>{" "}
-            by {match.matcher}, score {decimal(match.score)}.{" "}
+            <CalibratedBadge calibrated={flag?.calibrated ?? false} /> by {match.matcher}, score{" "}
+            {decimal(match.score)}.{" "}
             {flag === undefined ? (
               <span className="quiet">
                 A match alone is no flag; its version stands in the configuration.
@@ -356,7 +389,13 @@ function Anomaly({ anomaly }: { anomaly: Schemas["Anomaly"] | null }) {
     <dl className="pairs">
       <Pair name="Score">
         <span className="number">{decimal(anomaly.score)}</span>{" "}
-        <span className="quiet">(0: benign median; 1: benign 99th percentile)</span>
+        <span className="quiet">
+          (0: benign median; 1: benign 99th percentile;{" "}
+          {anomaly.calibration_n === null
+            ? "of how many is not stored"
+            : `n ${whole(anomaly.calibration_n)} benign activations`}
+          )
+        </span>
       </Pair>
       <Pair name="p-value">
         {anomaly.p_value === null ? (

@@ -68,7 +68,9 @@ export function FidelityPlot({ fidelity }: { fidelity: Schemas["Fidelity"] }) {
             </dt>
             <dd className="number">
               {decimal(value)}
-              {against !== null && ` (95% of other vectors' texts: at most ${decimal(against)})`}
+              {against === null
+                ? " (n 1: of this vector; what other texts reach is not measured)"
+                : ` (95% of other vectors' texts: at most ${decimal(against)}, n ${whole(fidelity.calibration_n)})`}
             </dd>
           </div>
         ))}

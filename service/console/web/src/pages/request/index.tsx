@@ -2,6 +2,7 @@
 import { useEffect, useMemo, useRef, useState } from "react";
 import { navigate, usePathname } from "wouter/use-browser-location";
 import { ApiError, CONSOLE, type Schemas } from "@/api/client";
+import { isNowhere } from "@/app/focus";
 import { useShortcuts } from "@/app/keys";
 import { usePurpose } from "@/app/purpose";
 import { hasScope, type SignedInCaller, useSession } from "@/app/session";
@@ -13,7 +14,7 @@ import { Untrusted } from "@/ui/untrusted";
 import { requestInAddress, searchOf, selectionOf } from "./address";
 import { askForRequest, firstLayer, useIncidents, usePositions, useReport } from "./data";
 import { Drawer } from "./drawer";
-import { LEGEND, LENS_NAMES, LENSES, type Lens, lensNamed, nextLens } from "./lens";
+import { ABSENT, LEGEND, LENS_NAMES, LENSES, type Lens, lensNamed, nextLens } from "./lens";
 import { Preview } from "./preview";
 import { indexAt } from "./rows";
 import { Strip } from "./strip";
@@ -183,6 +184,11 @@ function Capture({
     if (row !== undefined) setPosition(row.position);
   }
 
+  function step(to: number) {
+    if (isNowhere()) strip.current?.focus();
+    select(to);
+  }
+
   function lock(index: number, isByKey = false) {
     select(index);
     setLocked(true);
@@ -195,8 +201,8 @@ function Capture({
   }
 
   useShortcuts({
-    j: () => select(selected + 1),
-    k: () => select(Math.max(0, selected - 1)),
+    j: () => step(selected + 1),
+    k: () => step(Math.max(0, selected - 1)),
     l: () => setLens(nextLens(lens)),
     enter: () => {
       if (rows.length > 0) lock(Math.max(selected, 0), true);
@@ -221,6 +227,7 @@ function Capture({
                 {LENSES.map((one) => (
                   <option key={one} value={one}>
                     {LENS_NAMES[one]}
+                    {ABSENT[one] !== undefined && " (not available)"}
                   </option>
                 ))}
               </select>
@@ -257,7 +264,7 @@ function Capture({
               {positions.layer === null
                 ? ""
                 : positions.isComplete
-                  ? `${whole(rows.length)} sampled positions`
+                  ? `${whole(rows.length)} of ${whole(rows.length)} sampled positions`
                   : `${whole(rows.length)} of ${whole(positions.total)} sampled positions so far`}
             </span>
           </div>
@@ -284,6 +291,7 @@ function Capture({
                 index={hovered >= 0 ? hovered : selected}
                 lens={lens}
                 decoder={decoder}
+                flags={capture.flags}
               />
               <p className="hint">
                 <kbd>J</kbd> <kbd>K</kbd> next and previous sampled token, <kbd>Enter</kbd> its reading,{" "}
@@ -297,6 +305,7 @@ function Capture({
           <Drawer
             {...{ rows, decoder, heading }}
             index={selected}
+            asked={position}
             flags={capture.flags}
             onSelect={select}
             onClose={close}
@@ -312,11 +321,12 @@ function Capture({
 }
 
 function Legend({ lens }: { lens: Lens }) {
-  if (lens === "surprise") {
+  const absent = ABSENT[lens];
+  if (absent !== undefined) {
     return (
       <Absent
-        what="Next-token surprise"
-        why="No probabilities of the served model are stored. What a reading expects next, and whether it came, stands beside its text."
+        what={LENS_NAMES[lens]}
+        why={`The records of activations carry none: ${absent}. What a reading expects next, and whether it came, stands beside its text.`}
       />
     );
   }

@@ -28,7 +28,7 @@ it("tells an unverified reading in words and by its level", () => {
 it("never takes what was not read or scored for nothing", () => {
   for (const lens of LENSES) expect(see(lens, null).level).toBe(-1);
   expect(see("anomaly", { ...reading, anomaly_score: null }).level).toBe(-1);
-  expect(see("surprise", reading).words).toContain("not stored");
+  expect(see("surprise", reading).words).toContain("not available");
 });
 
 it("goes round all lenses", () => {

@@ -12,6 +12,11 @@ export const LENS_NAMES: Record<Lens, string> = {
   surprise: "Next-token surprise",
 };
 
+/** Why a lens shows nothing here; the others have no reason. */
+export const ABSENT: Partial<Record<Lens, string>> = {
+  surprise: "no log-probability of the served model is captured",
+};
+
 /** `level` chooses colour and mark: -1 is not known, 0 nothing, 4 the most. */
 export type Seen = { level: -1 | 0 | 1 | 2 | 3 | 4; words: string };
 
@@ -24,7 +29,8 @@ export function lensNamed(name: string | null): Lens | null {
 }
 
 export function see(lens: Lens, reading: Reading | null): Seen {
-  if (lens === "surprise") return { level: -1, words: "next-token surprise is not stored" };
+  const absent = ABSENT[lens];
+  if (absent !== undefined) return { level: -1, words: `not available: ${absent}` };
   if (reading === null) return { level: -1, words: "no reading" };
   if (lens === "fidelity") return fidelity(reading);
   return lens === "anomaly" ? anomaly(reading) : concept(reading);
@@ -78,5 +84,5 @@ export const LEGEND: Record<Lens, readonly { level: Seen["level"]; words: string
     { level: 2, words: "matched, unverified" },
     { level: 4, words: "matched, verified" },
   ],
-  surprise: [{ level: -1, words: "not stored" }],
+  surprise: [],
 };

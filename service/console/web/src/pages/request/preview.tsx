@@ -1,16 +1,24 @@
 /** The line below the strip: the token under the pointer, or the selected one, in words. */
 import { useEffect, useState } from "react";
+import type { Schemas } from "@/api/client";
+import { CalibratedBadge, HypothesisBadge, VerifiedBadge } from "@/ui/badge";
 import { whole } from "@/ui/numbers";
 import { Untrusted } from "@/ui/untrusted";
 import { useExplanation } from "./data";
 import { type Lens, see } from "./lens";
-import { type Row, readingOf, tokenText } from "./rows";
+import { isCalibrated, type Row, readingOf, tokenText } from "./rows";
 
 const REST_MS = 200;
 
-type Props = { rows: readonly Row[]; index: number; lens: Lens; decoder: string | null };
+type Props = {
+  rows: readonly Row[];
+  index: number;
+  lens: Lens;
+  decoder: string | null;
+  flags: readonly Schemas["Flag"][];
+};
 
-export function Preview({ rows, index, lens, decoder }: Props) {
+export function Preview({ rows, index, lens, decoder, flags }: Props) {
   const row = rows[index];
   const reading = row === undefined ? null : readingOf(row, decoder);
   // Each text that is shown is entered in the access log: only where the pointer rests.
@@ -26,6 +34,15 @@ export function Preview({ rows, index, lens, decoder }: Props) {
         <strong className="number">Position {whole(row.position)}</strong>
         {row.token_text !== null && <Untrusted className="mono token" text={tokenText(row)} limit={40} />}
         <Untrusted text={see(lens, reading).words} limit={160} />
+        {reading !== null && (
+          <>
+            <HypothesisBadge />
+            <VerifiedBadge verified={reading.verified} />
+            {reading.concepts.length > 0 && (
+              <CalibratedBadge calibrated={reading.concepts.every((one) => isCalibrated(flags, one))} />
+            )}
+          </>
+        )}
       </p>
       <p className="preview-text">
         {reading === null ? (
@@ -33,12 +50,9 @@ export function Preview({ rows, index, lens, decoder }: Props) {
         ) : explanation === undefined ? (
           <span className="quiet">…</span>
         ) : explanation.text === null ? (
-          <span className="quiet">Hypothesis: text withheld.</span>
+          <span className="quiet">Text withheld.</span>
         ) : (
-          <>
-            <span className="quiet">Hypothesis{reading.verified ? "" : ", unverified"}:</span>{" "}
-            <Untrusted text={explanation.text} limit={160} />
-          </>
+          <Untrusted text={explanation.text} limit={160} />
         )}
       </p>
     </div>

@@ -117,6 +117,11 @@ export function readingOf(row: Row, decoder: string | null): Reading | null {
   return found ?? (decoder === null ? (row.readings.at(-1) ?? null) : null);
 }
 
+/** Whether the rate at which a concept is flagged wrongly was measured; a match without a flag has none. */
+export function isCalibrated(flags: readonly Schemas["Flag"][], concept: string): boolean {
+  return flags.some((flag) => flag.concept === concept && flag.calibrated);
+}
+
 /** What the rows of one layer say together. */
 export type Tally = {
   sampled: number;

@@ -193,8 +193,8 @@ function Said({ capture, isWithheld }: { capture: Schemas["Capture"]; isWithheld
           </p>
           {summary.area_probability !== null && (
             <p className="number">
-              Mean probability {decimal(summary.area_probability)} over {whole(summary.readings)} readings,
-              verified or not.
+              Mean probability {decimal(summary.area_probability)}, by the decoder itself, n{" "}
+              {whole(summary.readings)} readings, verified or not.
             </p>
           )}
           {summary.kinds.length > 0 && (

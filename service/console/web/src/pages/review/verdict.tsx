@@ -1,7 +1,7 @@
 /** Giving a verdict: reason, concepts, note. When something happened meanwhile, it says what, and keeps what was written. */
 import { useState } from "react";
 import { ApiError } from "@/api/client";
-import DialogModal from "@/ui/dialog-modal";
+import { DialogBox } from "@/ui/dialog";
 import { Field } from "@/ui/field";
 import type { Decision } from "./data";
 import { Events } from "./history";
@@ -52,9 +52,8 @@ export function VerdictDialog({ incident, to, onClose, decide, refresh }: Props)
     }
   }
 
-  // Not loaded when it is opened, as elsewhere: whoever works by keyboard types on at once.
   return (
-    <DialogModal title={TITLES[to]} isOpen onClose={onClose}>
+    <DialogBox title={TITLES[to]} isOpen onClose={onClose}>
       <form
         onSubmit={(event) => {
           event.preventDefault();
@@ -77,13 +76,11 @@ export function VerdictDialog({ incident, to, onClose, decide, refresh }: Props)
         )}
         <fieldset className="choices">
           <legend>Reason</legend>
-          {(isPossible ? reasons : reason === null ? [] : [reason]).map((code, index) => (
+          {(isPossible ? reasons : reason === null ? [] : [reason]).map((code) => (
             <label key={code}>
               <input
                 type="radio"
                 name="reason"
-                // biome-ignore lint/a11y/noAutofocus: a dialog takes the focus to its first control
-                autoFocus={index === 0}
                 checked={code === reason}
                 onChange={() => setReason(code)}
               />
@@ -118,7 +115,7 @@ export function VerdictDialog({ incident, to, onClose, decide, refresh }: Props)
           </button>
         </div>
       </form>
-    </DialogModal>
+    </DialogBox>
   );
 }
 

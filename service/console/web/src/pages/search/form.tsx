@@ -1,15 +1,17 @@
 /** The filters. What is asked for stands in the page's address, so that a search is a link. */
 import { useQuery } from "@tanstack/react-query";
-import { useEffect, useRef, useState } from "react";
+import { type ReactNode, useEffect, useState } from "react";
 import { api, take } from "@/api/client";
 import { Field } from "@/ui/field";
 import { EVERYTHING, inputOf, P_VALUES, type Search, timeOf } from "./query";
+
+/** Those that are folded away where there is little room. */
+const FOLDED = ["model", "captured_after", "captured_before", "verified", "max_anomaly_p"] as const;
 
 type Props = { search: Search; onSearch: (search: Search) => void };
 
 export function Form({ search, onSearch }: Props) {
   const [draft, setDraft] = useState(search);
-  const form = useRef<HTMLFormElement>(null);
   useEffect(() => setDraft(search), [search]);
   const models = useQuery({
     queryKey: ["models"],
@@ -37,7 +39,6 @@ export function Form({ search, onSearch }: Props) {
   return (
     <search>
       <form
-        ref={form}
         className="panel search-form"
         aria-label="Search readings"
         onSubmit={(event) => {
@@ -45,7 +46,11 @@ export function Form({ search, onSearch }: Props) {
           onSearch(draft);
         }}
         onKeyDown={(event) => {
-          if (event.key === "Escape" && event.target instanceof HTMLElement) event.target.blur();
+          if (event.key !== "Escape") return;
+          // Out of the field, where J and K are keys again.
+          const page = event.currentTarget.closest(".page");
+          const to = page?.querySelector('[role="listbox"]') ?? page?.querySelector("h1");
+          (to as HTMLElement | null | undefined)?.focus();
         }}
       >
         <Field
@@ -56,47 +61,49 @@ export function Form({ search, onSearch }: Props) {
         >
           <input type="search" maxLength={200} autoComplete="off" {...bind("q")} />
         </Field>
-        <Field label="Model">
-          <input list="search-models" maxLength={512} autoComplete="off" {...bind("model")} />
-        </Field>
-        <datalist id="search-models">
-          {models.data?.items.map(({ id, name }) => (
-            <option key={id} value={name} />
-          ))}
-        </datalist>
         <Field label="Concept">
           <input maxLength={512} autoComplete="off" {...bind("concept")} />
         </Field>
         <Field label="Request">
           <input autoComplete="off" {...bind("request")} />
         </Field>
-        <Field label="From (UTC)">
-          <input {...bindTime("captured_after")} />
-        </Field>
-        <Field label="Before (UTC)">
-          <input {...bindTime("captured_before")} />
-        </Field>
-        <Field label="Verified">
-          <select {...bind("verified")}>
-            <option value="">any</option>
-            <option value="true">verified only</option>
-            <option value="false">unverified only</option>
-          </select>
-        </Field>
-        <Field label="Anomaly p-value">
-          <select {...bind("max_anomaly_p")}>
-            <option value="">any, or not scored</option>
-            {P_VALUES.map((value) => (
-              <option key={value} value={value}>
-                {value} or smaller
-              </option>
+        <MoreFilters set={FOLDED.filter((name) => search[name] !== "").length}>
+          <Field label="Model">
+            <input list="search-models" maxLength={512} autoComplete="off" {...bind("model")} />
+          </Field>
+          <datalist id="search-models">
+            {models.data?.items.map(({ id, name }) => (
+              <option key={id} value={name} />
             ))}
-            {draft.max_anomaly_p !== "" &&
-              !(P_VALUES as readonly string[]).includes(draft.max_anomaly_p) && (
-                <option value={draft.max_anomaly_p}>{draft.max_anomaly_p} or smaller</option>
-              )}
-          </select>
-        </Field>
+          </datalist>
+          <Field label="From (UTC)">
+            <input {...bindTime("captured_after")} />
+          </Field>
+          <Field label="Before (UTC)">
+            <input {...bindTime("captured_before")} />
+          </Field>
+          <Field label="Verified">
+            <select {...bind("verified")}>
+              <option value="">any</option>
+              <option value="true">verified only</option>
+              <option value="false">unverified only</option>
+            </select>
+          </Field>
+          <Field label="Anomaly p-value">
+            <select {...bind("max_anomaly_p")}>
+              <option value="">any, or not scored</option>
+              {P_VALUES.map((value) => (
+                <option key={value} value={value}>
+                  {value} or smaller
+                </option>
+              ))}
+              {draft.max_anomaly_p !== "" &&
+                !(P_VALUES as readonly string[]).includes(draft.max_anomaly_p) && (
+                  <option value={draft.max_anomaly_p}>{draft.max_anomaly_p} or smaller</option>
+                )}
+            </select>
+          </Field>
+        </MoreFilters>
         <div className="row search-buttons">
           <button type="submit" className="primary">
             Search
@@ -107,5 +114,18 @@ export function Form({ search, onSearch }: Props) {
         </div>
       </form>
     </search>
+  );
+}
+
+/** Open where the screen is wide; on a phone it stays folded, and says how many filters in it are set. */
+function MoreFilters({ set, children }: { set: number; children: ReactNode }) {
+  const [isOpen, setOpen] = useState(() => matchMedia("(width >= 40rem)").matches);
+  return (
+    <details className="search-more" open={isOpen} onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary>
+        More filters<span className="quiet">{set > 0 && `, ${set} set`}</span>
+      </summary>
+      <div className="search-fields">{children}</div>
+    </details>
   );
 }
