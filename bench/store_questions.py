@@ -47,9 +47,8 @@ class Asked(NamedTuple):
 
 def list_questions(part: str, asked: Asked) -> list[Question]:
     """Return the listings of this part."""
-    return [Question(name, [path] * asked.times) for name, path in _SAME[part].items()] + _OTHERS.get(
-        part, lambda _: []
-    )(asked)
+    questions = [Question(name, [path] * asked.times) for name, path in _SAME[part].items()]
+    return questions + _OTHERS[part](asked) if part in _OTHERS else questions
 
 
 _SAME: Final[Mapping[str, Mapping[str, str]]] = {
