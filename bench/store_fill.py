@@ -26,6 +26,9 @@ ACME: Final = "acme"
 _SHARES: Final = (("chat", "default", 70), ("search", "default", 84), ("seldom", "default", 85))
 """Models with their tenants and the percent of captures up to theirs; `chat` of acme has the others."""
 
+OF_DEFAULT: Final = 85
+"""Percent of the captures that are of the default tenant."""
+
 QUICK: Final = {
     "wal_level": "minimal",  # a table of the same transaction is written once, not twice
     "max_wal_senders": "0",
@@ -53,6 +56,11 @@ class Shape(NamedTuple):
     def list_days(self) -> list[dt.date]:
         """Return its days, the oldest first."""
         return [self.first + dt.timedelta(days=number) for number in range(self.days)]
+
+
+def base_of(day: dt.date) -> int:
+    """Return the number of the day's first explanation."""
+    return (day - dt.date(2000, 1, 1)).days * 10_000_000
 
 
 def prepare(connection: psycopg.Connection[Any]) -> None:
@@ -95,12 +103,12 @@ def prepare(connection: psycopg.Connection[Any]) -> None:
 
 def list_filled(connection: psycopg.Connection[Any]) -> set[dt.date]:
     """Return the days that are full."""
-    return {row[0] for row in connection.execute("SELECT day FROM bench.filled")}
+    return {row[0] for row in connection.execute("SELECT day FROM bench.filled WHERE rows > 0")}
 
 
 def fill_day(connection: psycopg.Connection[Any], shape: Shape, day: dt.date) -> None:
     """Fill one day in one transaction. The login must not be subject to row-level security."""
-    base = (day - dt.date(2000, 1, 1)).days * 10_000_000
+    base = base_of(day)
     values = {
         "base": base,
         "rows": shape.rows_a_day,
@@ -121,7 +129,10 @@ def fill_day(connection: psycopg.Connection[Any], shape: Shape, day: dt.date) ->
                 connection.execute(index.encode())
         for table in TABLES:  # all at last: attaching lets no other day be attached meanwhile
             _attach(connection, table, f"{table}_{day:%Y%m%d}", day)
-        connection.execute("INSERT INTO bench.filled VALUES (%s, %s)", [day, shape.rows_a_day])
+        connection.execute(
+            "INSERT INTO bench.filled VALUES (%s, %s) ON CONFLICT (day) DO UPDATE SET rows = EXCLUDED.rows",
+            [day, shape.rows_a_day],
+        )
     for table in TABLES:
         connection.execute(f"VACUUM ANALYZE {table}_{day:%Y%m%d}".encode())
 
@@ -138,7 +149,21 @@ def empty_day(connection: psycopg.Connection[Any], day: dt.date) -> None:
                 span,
             )
         connection.execute(f"DELETE FROM {table} WHERE {at} >= %s AND {at} < %s".encode(), span)
-    connection.execute("DELETE FROM bench.filled WHERE day = %s", [day])
+    connection.execute("UPDATE bench.filled SET rows = 0 WHERE day = %s", [day])  # the first day stays it
+
+
+def fill_records(connection: psycopg.Connection[Any], shape: Shape) -> None:
+    """Fill what listings read that lies in no day, unless it is there: access log and discoveries."""
+    connection.execute("CREATE TABLE IF NOT EXISTS bench.records (at timestamptz NOT NULL)")
+    if connection.execute("SELECT 1 FROM bench.records").fetchone() is not None:
+        return
+    with connection.transaction():
+        for day in shape.list_days():
+            values = {"base": base_of(day), "start": dt.datetime.combine(day, dt.time(), dt.UTC)}
+            for statement in _RECORDS:
+                connection.execute(statement.encode(), {**values, "tenant": tenant_id("default")})
+        connection.execute("INSERT INTO bench.records VALUES (now())")
+    connection.execute("VACUUM ANALYZE access_log, request_tests, anomaly_windows")
 
 
 def _list_indexes(connection: psycopg.Connection[Any], table: str, partition: str) -> list[str]:
@@ -243,3 +268,34 @@ _EVENTS: Final = f"""
     FROM ({_FLAGGED}) AS flagged
 """
 _STATEMENTS: Final = (_SAMPLES, _NAMES, _EXPLANATIONS, _MATCHES, _FLAGS, _INCIDENTS, _EVENTS)
+_ACCESS: Final = """
+    INSERT INTO access_log (id, at, key_id, key_name, action, operation, subject_kind, subject_ids,
+        subjects_total, purpose, status, result, tenant_id)
+    SELECT md5('a' || %(base)s + n)::uuid, %(start)s + n * interval '43 seconds', md5('k' || n %% 20)::uuid,
+        'auditor', CASE WHEN n %% 50 = 0 THEN 'export' ELSE 'read_text' END, 'list_explanations', 'explanation',
+        ARRAY[md5('e' || %(base)s + n)::uuid, md5('e' || %(base)s + n + 1)::uuid], 2,
+        CASE WHEN n %% 200 = 0 THEN 'subject_request' ELSE 'incident_response' END, 200, 'done', %(tenant)s
+    FROM generate_series(0, 1999) AS n
+"""
+_WINDOW: Final = """
+    INSERT INTO anomaly_windows (id, decoder_id, reference_digest, fdr, requests, discoveries, threshold,
+        started_at, ended_at, closed_at, tenant_id)
+    SELECT md5('w' || %(base)s)::uuid, decoder, md5('reference'), 0.1, 10000, 100, 0.01, %(start)s,
+        %(start)s + interval '1 day', %(start)s + interval '1 day', %(tenant)s
+    FROM bench.shares WHERE percent = 0
+"""
+_TESTS: Final = f"""
+    INSERT INTO request_tests (id, window_id, model_id, decoder_id, capture_id, request_id, layer, p_value,
+        q_value, rank, calibration_n, positions, row_p_values, is_discovery, first_captured_at,
+        last_captured_at, tested_at, tenant_id)
+    SELECT md5('d' || c)::uuid, md5('w' || %(base)s)::uuid, model, decoder, md5('c' || c)::uuid,
+        'chatcmpl-' || md5('r' || c), {LAYER}, 0.001, 0.05, 1, 512, ARRAY[40], ARRAY[0.001], true, at, at, at,
+        %(tenant)s
+    FROM generate_series(0, 99) AS number
+    CROSS JOIN LATERAL (
+        SELECT %(base)s::bigint / {POSITIONS} + number * 100 AS c, %(start)s + number * interval '14 minutes' AS at
+    ) AS tested
+    JOIN bench.shares ON percent = 0
+"""
+_RECORDS: Final = (_ACCESS, _WINDOW, _TESTS)
+"""Of a day, as `fill_records` stores them."""

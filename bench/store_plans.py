@@ -4,13 +4,15 @@ The application runs in this process, so that every statement of an answer is se
 no time of it is a bar's.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 
 from service.api.app import create_app
 from service.api.deps import Resources
@@ -18,6 +20,7 @@ from service.metrics import Metrics
 from service.store.engine import create_engine, session_factory
 
 _DAY: Final = len("_20261128")
+_WITHOUT_DAY: Final = re.compile(r"_\d{8}(?=_)")
 
 
 class Plan(NamedTuple):
@@ -31,6 +34,8 @@ class Plan(NamedTuple):
     """Of 8 KiB that it touched, in memory or on the disk."""
     partitions: int
     """That it looked into."""
+    planned: int
+    """Partitions that it was planned for, in all of its scans."""
     scans: tuple[str, ...]
     """How each table was looked into: by which index, without the day."""
 
@@ -65,7 +70,10 @@ def watched(url: str) -> Iterator["Watch"]:
     engine = create_engine(url)
     held = Resources(engine=engine, sessions=session_factory(engine), metrics=Metrics(CollectorRegistry()))
     with TestClient(create_app(held)) as client:
-        yield Watch(engine, client)
+        with engine.connect() as connection:
+            backend = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        parent = Path(f"/proc/{backend}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
+        yield Watch(engine, client, int(parent))
     engine.dispose()
 
 
@@ -74,6 +82,8 @@ class Watch(NamedTuple):
 
     engine: Engine
     client: TestClient
+    postmaster: int
+    """PostgreSQL's first process."""
 
     def ask(self, path: str, headers: Mapping[str, str]) -> Cost:
         """Return what the answer to this question took."""
@@ -101,17 +111,20 @@ class Watch(NamedTuple):
 def read(found: Mapping[str, Any]) -> Plan:
     """Return what an explanation in JSON says."""
     partitions: set[str] = set()
+    planned = 0
     scans: set[str] = set()
     rows = 0
 
     def walk(node: Mapping[str, Any]) -> None:
-        nonlocal rows
+        nonlocal rows, planned
         loops = node.get("Actual Loops", 0)
+        planned += node.get("Subplans Removed", 0)
+        planned += _is_of_day(node.get("Relation Name", ""))
         if loops and "Relation Name" in node:
             table = node["Relation Name"]
             come_upon = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
             rows += round(loops * (come_upon + node.get("Rows Removed by Index Recheck", 0)))
-            if table[-_DAY:].replace("_", "", 1).isdigit():
+            if _is_of_day(table):
                 partitions.add(table)
                 name, day = table[:-_DAY], table[-_DAY:]
             else:
@@ -120,6 +133,8 @@ def read(found: Mapping[str, Any]) -> Plan:
             scans.add(f"{name} by {by}")
         for part in node.get("Plans", []):
             walk(part)
+        if loops and node["Node Type"] == "Bitmap Index Scan":
+            scans.add(f"by {_WITHOUT_DAY.sub('', node['Index Name'])}")
 
     top = found["Plan"]
     walk(top)
@@ -129,5 +144,10 @@ def read(found: Mapping[str, Any]) -> Plan:
         rows,
         top["Shared Hit Blocks"] + top["Shared Read Blocks"],
         len(partitions),
+        planned,
         tuple(sorted(scans)),
     )
+
+
+def _is_of_day(table: str) -> bool:
+    return table[-_DAY:].replace("_", "", 1).isdigit()

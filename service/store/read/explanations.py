@@ -362,7 +362,7 @@ def _read_at(session: Session, places: Sequence[Position], asked: _Asked, limit:
     ordered = [by_id[one.id] for one in places if one.id in by_id]
     samples = {sample.id: sample for sample in _samples_at(session, [one for one, _ in ordered])}
     met = [(one, samples[one.sample_id], decoder) for one, decoder in ordered if one.sample_id in samples]
-    models = _names_of(session, samples.values())
+    models = _names_of(session, samples.values()) if met else {}
     return [(one, sample, decoder, models[sample.model_id]) for one, sample, decoder in met[:limit]]
 
 

@@ -84,7 +84,7 @@ def list_flags(session: Session, wanted: Filter, after: Position | None, limit: 
         looked_into += len(found)
         if looked_into >= _LOOKED_INTO_OF_PAGE:
             return Page(views, after)
-        at_once *= 2
+        at_once = min(2 * at_once, _LOOKED_INTO_OF_PAGE - looked_into)
     page = views[:limit]
     last = page[-1].flag if len(views) > limit else None
     return Page(page, Position(last.created_at, last.id) if last else None)
