@@ -60,8 +60,8 @@ export function Waiting() {
     >
       <p>
         <Badge tone="warning">waits</Badge>{" "}
-        {one.period_days === null ? "For good" : `${whole(one.period_days)} days`} for <Kept of={one} />, set
-        by <By of={one} />: <Untrusted text={one.reason} limit={300} />
+        {one.period_days === null ? "For good" : `${whole(one.period_days)} days`} for <Kept of={one} />,
+        set by <By of={one} />: <Untrusted text={one.reason} limit={300} />
       </p>
       <p className="quiet">
         More would be removed than before. Nothing is, before{" "}
