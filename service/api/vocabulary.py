@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from service import auth
 from service.api.access import disclosure
 from service.coverage import gaps
+from service.evidence.bundle import layout as bundle_layout
 from service.exports import query as exports
 from service.incidents import clocks, lifecycle
 from service.retention import classes
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     KeyScope = auth.Scope
     ExportKind = exports.ExportKind
     ExportState = export_tables.State
+    RowFormat = bundle_layout.RowFormat
 else:
     GapReason = Literal[tuple(map(str, gaps.GapReason))]
     ConfigurationKind = Literal[tuple(map(str, configuration.Kind))]
@@ -68,3 +70,4 @@ else:
     KeyScope = Literal[tuple(map(str, auth.Scope))]
     ExportKind = Literal[tuple(map(str, exports.ExportKind))]
     ExportState = Literal[tuple(map(str, export_tables.State))]
+    RowFormat = Literal[tuple(map(str, bundle_layout.RowFormat))]

@@ -1,15 +1,17 @@
 """Erasing reaches exports: a file that may hold what is erased is deleted, and its export says so."""
 
 import re
+import shutil
+import tempfile
 import uuid
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy.orm import Session
 
-from service.evidence.bundle.layout import FILES
+from service.evidence.bundle.layout import FILES, RowFormat, member_of
 from service.exports import files
 from service.store.exports import write
 from service.store.exports.tables import Export, State
@@ -41,13 +43,24 @@ def _holds(folder: Path, export: Export, wanted: frozenset[bytes]) -> bool:
     path = files.path_of(folder, export.tenant_id, export.id)
     try:
         with zipfile.ZipFile(path) as opened:
-            names = [one for one in opened.namelist() if one in {*FILES.values(), "incidents.ndjson"}]
-            for name in names:
-                with opened.open(name) as member:
-                    if any(not wanted.isdisjoint(_ID.findall(line)) for line in member):
-                        return True
+            for name in opened.namelist():
+                if any(not wanted.isdisjoint(_ID.findall(line)) for line in _lines(opened, name)):
+                    return True
     except FileNotFoundError:
         return False
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, OSError, ValueError):
         return True  # what cannot be read is not kept either
     return False
+
+
+def _lines(opened: zipfile.ZipFile, name: str) -> Iterator[bytes]:
+    """Yield what a member's rows say, one after the other; nothing of members without rows."""
+    if name in {*FILES.values(), "incidents.ndjson"}:
+        with opened.open(name) as member:
+            yield from member
+    elif name in {member_of(kind, RowFormat.PARQUET) for kind in FILES}:
+        from service.evidence.bundle import parquet
+
+        with opened.open(name) as member, tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(member, copy)
+            yield from parquet.Rows(copy).payloads()

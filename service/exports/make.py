@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
@@ -34,6 +34,8 @@ from service.evidence.bundle.layout import (
     WITHHELD,
     Line,
     Query,
+    RowFormat,
+    member_of,
 )
 from service.evidence.bundle.proof import Earlier, Proof
 from service.evidence.entry import TRANSACTION_TIME, Leaf, commit, entry_bytes, moment
@@ -41,7 +43,7 @@ from service.evidence.payloads import Kind, payload_of
 from service.exports import context, files
 from service.exports.gather import Gathering
 from service.exports.query import ExportKind, kinds_of
-from service.exports.schemas import schema_of
+from service.exports.schemas import document_of, schema_of, table_of
 from service.store.access.tables import MAX_SUBJECTS, AccessEntry, Action, Purpose, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.base import values_of
@@ -230,10 +232,18 @@ def _gathering(session: Session, log: Session, export: Export) -> Gathering:
 
 def _write_rows(session: Session, export: Export, gathering: Gathering, bundle: Writer) -> bytes:
     """Write all but entries and proof; return the manifest."""
-    window = gathering.window
+    window, form = gathering.window, RowFormat(export.format)
     members: dict[str, Written] = {}
+    documents: dict[Kind, dict[str, Any]] = {}
     for kind in gathering.kinds:
-        members[FILES[kind]] = bundle.lines(FILES[kind], gathering.rows(kind))
+        member = member_of(kind, form)
+        if form is RowFormat.PARQUET:
+            table = table_of(kind, with_text=export.with_text)
+            members[member] = bundle.table(member, table, gathering.rows(kind))
+            documents[kind] = document_of(kind, table, with_text=export.with_text)
+        else:
+            members[member] = bundle.lines(member, gathering.rows(kind))
+            documents[kind] = schema_of(kind, with_text=export.with_text)
     members[WITHHELD] = bundle.lines(WITHHELD, gathering.unaccounted())
     if ExportKind.INCIDENTS in export.kinds:
         members["incidents.ndjson"] = bundle.lines("incidents.ndjson", context.incidents(session, window))
@@ -242,9 +252,9 @@ def _write_rows(session: Session, export: Export, gathering: Gathering, bundle: 
     now = session.execute(select(func.now())).scalar_one()
     stated = context.coverage(session, window, export.of_model, now)
     members["coverage.json"] = bundle.whole("coverage.json", stated)
-    for kind in gathering.kinds:
+    for kind, document in documents.items():
         name = f"schemas/{FILES[kind].removesuffix('.ndjson')}.json"
-        members[name] = bundle.whole(name, written(schema_of(kind, with_text=export.with_text)))
+        members[name] = bundle.whole(name, written(document))
     signed = newest_checkpoint(session, export.tenant_id)
     if signed is None:
         raise ExportError("log_not_signed", "there is no checkpoint any more; see: subtext verify")
@@ -259,7 +269,7 @@ def _write_rows(session: Session, export: Export, gathering: Gathering, bundle: 
         "tenant": str(export.tenant_id),
         "made_at": moment(now),
         "made_by": f"subtext {version('subtext')}",
-        "query": {"model": export.of_model, "models": export.models},
+        "query": {"model": export.of_model, "models": export.models, "format": export.format},
         "rows": dict(gathering.handed_out),
         "withheld": dict(gathering.withheld),
         "decoders": context.decoders(session, window),

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, JSON, Table
@@ -49,6 +49,68 @@ def schema_of(kind: Kind, *, with_text: bool) -> dict[str, Any]:
         "required": ["entry", "salt", "payload"],
         "additionalProperties": False,
     }
+
+
+def table_of(kind: Kind, *, with_text: bool) -> Any:
+    """Return the Arrow schema of a member of Parquet: a column for each value of its payloads."""
+    import pyarrow as pa
+
+    from service.evidence.bundle.parquet import schema_of as schema_of_columns
+
+    left_out = TEXT_OF_EXPLANATION if kind is Kind.EXPLANATION and not with_text else ()
+    columns = [pa.field("v", pa.int64()), pa.field("table", pa.string())]
+    columns += [one for one in _fields(COLUMNS[kind]) if one.name not in left_out]
+    columns.append(pa.field("trail", pa.list_(pa.string())))
+    if kind is Kind.EXPLANATION:
+        of_sample = [one for one in _fields(SAMPLE) if with_text or one.name not in TEXT_OF_SAMPLE]
+        columns += [
+            pa.field("sample", pa.struct(of_sample)),
+            pa.field("matches", pa.list_(pa.struct(list(_fields(MATCH))))),
+        ]
+    return schema_of_columns(columns)
+
+
+def document_of(kind: Kind, table: Any, *, with_text: bool) -> dict[str, Any]:
+    """Return the schema document of a member of Parquet: its columns, and what their payload is."""
+    from service.evidence.bundle.parquet import told
+
+    line = schema_of(kind, with_text=with_text)
+    return {
+        "title": line["title"],
+        "format": "parquet",
+        "columns": told(table),
+        "payload": {"$schema": line["$schema"], **line["properties"]["payload"]},
+    }
+
+
+def _fields(columns: Columns) -> Iterator[Any]:
+    import pyarrow as pa
+
+    table = METADATA.tables[columns.table]
+    for name in (*columns.committed, *columns.where_set):
+        yield pa.field(name, _arrow(table.columns[name].type))
+
+
+def _arrow(kind: TypeEngine[Any]) -> Any:
+    """Return the type of a column's values; what only JSON can say, ids and digests are text."""
+    import pyarrow as pa
+
+    if isinstance(kind, INT8MULTIRANGE):
+        return pa.list_(pa.list_(pa.int64()))
+    if isinstance(kind, ARRAY):
+        return pa.list_(_arrow(kind.item_type))
+    if isinstance(kind, JSON):
+        return pa.string()
+    known = {
+        str: pa.string(),
+        int: pa.int64(),
+        float: pa.float64(),
+        bool: pa.bool_(),
+        uuid.UUID: pa.string(),
+        dt.datetime: pa.timestamp("us", tz="UTC"),
+        bytes: pa.string(),
+    }
+    return known[kind.python_type]
 
 
 def _take_out(schema: dict[str, Any], names: tuple[str, ...]) -> None:

@@ -202,6 +202,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "exports": [
             "SELECT",
             "INSERT (id, kinds, of_model, models, period_start, period_end, with_text, earlier_size)",
+            "INSERT (format)",
             "INSERT (purpose, purpose_note)",
             _INSERT_ACTOR,
         ],

@@ -3,16 +3,18 @@
 import random
 import uuid
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from service.evidence import merkle, note
-from service.evidence.bundle import manifest, proof
-from service.evidence.bundle.archive import Writer, written
+from service.evidence.bundle import manifest, parquet, proof
+from service.evidence.bundle.archive import Writer, Written, written
 from service.evidence.bundle.layout import (
     FILES,
     LEAVES,
@@ -23,7 +25,9 @@ from service.evidence.bundle.layout import (
     WITHHELD,
     Line,
     Query,
+    RowFormat,
     line_of,
+    member_of,
     without_text,
 )
 from service.evidence.bundle.proof import Earlier, Proof
@@ -115,6 +119,7 @@ class Wish:
     without: frozenset[int] = frozenset()
     """Entries whose rows are not handed out."""
     earlier: int | None = None
+    form: RowFormat = RowFormat.NDJSON
     model: str | None = None
     """The one that the export is restricted to."""
 
@@ -130,8 +135,10 @@ def pack(log: PlantedLog, file: Path, wish: Wish | None = None) -> Path:
     rows = [older, *rows, *late]
     with Writer(file) as bundle:
         files = {
-            FILES[kind]: bundle.lines(
-                FILES[kind],
+            member_of(kind, wish.form): _add_rows(
+                bundle,
+                kind,
+                wish.form,
                 (written(line_of(_shown(line, kind, query))) for of, _, line in rows if of == kind),
             )
             for kind in FILES
@@ -159,6 +166,29 @@ def pack(log: PlantedLog, file: Path, wish: Wish | None = None) -> Path:
         whole = replace(proven, before=before, behind=behind)
         bundle.whole(PROOF, written(proof.told(whole)))
     return file
+
+
+def _add_rows(bundle: Writer, kind: str, form: RowFormat, lines: Iterator[bytes]) -> Written:
+    member = member_of(kind, form)
+    if form is RowFormat.PARQUET:
+        return bundle.table(member, table_of(kind), lines)
+    return bundle.lines(member, lines)
+
+
+def table_of(kind: str) -> pa.Schema:
+    """Return the columns of what is planted."""
+    columns = [pa.field("id", pa.string())]
+    if kind == Kind.FLAG:
+        return parquet.schema_of(
+            [*columns, pa.field("positions", pa.int64()), pa.field("trail", pa.list_(pa.string()))]
+        )
+    columns += [pa.field("at", parquet.TIME), pa.field("figure", pa.float64())]
+    if kind == Kind.EXPLANATION:
+        numbers, texts = ("token_id", "layer"), ("id", "token_text")
+        sample = [*((one, pa.int64()) for one in numbers), *((one, pa.string()) for one in texts)]
+        columns += [pa.field("text", pa.string()), pa.field("claims", pa.string())]
+        columns += [pa.field("sample", pa.struct(sample)), pa.field("matches", pa.list_(pa.string()))]
+    return parquet.schema_of(columns)
 
 
 def _path(log: PlantedLog, tree: Hashes, line: Line, size: int) -> dict[str, Any]:

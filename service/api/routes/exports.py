@@ -133,6 +133,7 @@ def _new(asked: ExportRequest, caller: Caller, gate: Gate) -> write.NewExport:
         models=None if caller.reach.models is None else sorted(caller.reach.models),
         period_start=asked.start,
         period_end=asked.end,
+        format=asked.format,
         with_text=asked.with_text,
         earlier_size=asked.earlier_size,
         by=Actor(**caller.names),

@@ -2,13 +2,14 @@
 
 import datetime as dt
 import uuid
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.api.parameters import Name, Time
 from service.api.schemas.answer import Answer, Attribution
-from service.api.vocabulary import AccessPurpose, ExportKind, ExportState
+from service.api.vocabulary import AccessPurpose, ExportKind, ExportState, RowFormat
+from service.evidence.bundle import layout
 from service.store.exports.tables import Export as Row
 
 _MOST = 2**53 - 1
@@ -46,7 +47,11 @@ class ExportRequest(BaseModel):
         description="Its end, exclusive: at least ten minutes ago, since until then entries of it may still"
         " come, and at most 366 days after its start.",
     )
-    format: Literal["ndjson"] = Field(default="ndjson", description="Of the rows.")
+    format: RowFormat = Field(
+        default=layout.RowFormat.NDJSON,
+        description="Of the rows: `ndjson`, a JSON object in a line, or `parquet`, a file for each kind,"
+        " with typed columns beside the text that a row's entry commits to.",
+    )
     with_text: bool = Field(
         default=False,
         description="Whether explanations have their text and tokens. It needs `explanations:read_text` and"
@@ -76,7 +81,7 @@ class Export(Attribution):
     model: str | None = Field(description="The one model; null: all that the key read.")
     start: dt.datetime = Field(serialization_alias="from", description="Start of the period, inclusive.")
     end: dt.datetime = Field(serialization_alias="to", description="End of the period, exclusive.")
-    format: Literal["ndjson"]
+    format: RowFormat = Field(description="Of the rows.", examples=["ndjson"])
     with_text: bool = Field(description="Whether it has texts and tokens.")
     earlier_size: int | None = Field(description="Size of the checkpoint that its log grew out of.")
     purpose: AccessPurpose | None = Field(description="Why, as the caller said.", examples=["audit"])
@@ -103,10 +108,10 @@ class ExportPage(Answer):
 
 def export(row: Row) -> Export:
     """Return a stored export as it is answered."""
-    own = {"model", "start", "end", "format", "entries_withheld"}
+    own = {"model", "start", "end", "entries_withheld"}
     same = set(Export.model_fields) - own
     return Export.model_validate(
         {name: getattr(row, name) for name in same}
-        | {"model": row.of_model, "start": row.period_start, "end": row.period_end, "format": "ndjson"}
+        | {"model": row.of_model, "start": row.period_start, "end": row.period_end}
         | {"entries_withheld": row.withheld}
     )

@@ -4,16 +4,19 @@ import hashlib
 import json
 import re
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import IO, Any, BinaryIO, Final, NamedTuple, Self
 
 from service.evidence.entry import canonical
 
-_NAME: Final = re.compile(r"[a-z_]+(\.schema)?\.(json|ndjson)|schemas/[a-z_]+\.json")
+_NAME: Final = re.compile(r"[a-z_]+(\.schema)?\.(json|ndjson|parquet)|schemas/[a-z_]+\.json")
 _NEVER_CHANGES: Final = (1980, 1, 1, 0, 0, 0)
 _HEADER: Final = struct.Struct("<26sHH")
 """Of a member, as it stands before it: the last two are the lengths of its name and of what is extra."""
@@ -58,6 +61,17 @@ class Writer:
                 size, rows = size + len(whole), rows + 1
         return Written(digest.hexdigest(), size, rows)
 
+    def table(self, name: str, schema: Any, lines: Iterator[bytes]) -> Written:
+        """Write a member of lines as Parquet, by a schema of `parquet.schema_of`."""
+        from service.evidence.bundle import parquet
+
+        info = _info(name)
+        info.compress_type = zipfile.ZIP_STORED  # its columns are compressed
+        with self._zip.open(info, "w", force_zip64=True) as member:
+            sink = _Sink(member)
+            rows = parquet.write(sink, schema, lines)
+        return Written(sink.digest.hexdigest(), sink.size, rows)
+
     def whole(self, name: str, content: bytes) -> Written:
         """Write a member of one piece."""
         with self._zip.open(_info(name), "w") as member:
@@ -71,6 +85,26 @@ class Writer:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
     ) -> None:
         self._zip.close()
+
+
+class _Sink(RawIOBase):
+    """Digests and counts what is written to a member."""
+
+    def __init__(self, member: IO[bytes]) -> None:
+        self._member = member
+        self.digest, self.size = hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.size
+
+    def write(self, piece: Any) -> int:
+        self._member.write(piece)
+        self.digest.update(piece)
+        self.size += len(piece)
+        return len(piece)
 
 
 def _info(name: str) -> zipfile.ZipInfo:
@@ -156,6 +190,17 @@ class Archive:
         for piece in self._pieces(name):
             digest.update(piece)
         return digest.hexdigest()
+
+    @contextmanager
+    def copied(self, name: str) -> Iterator[tuple[BinaryIO, str]]:
+        """Open a copy of a member in which one may seek, with its SHA-256; ArchiveError as for `read`."""
+        digest = hashlib.sha256()
+        with tempfile.TemporaryFile() as copy:
+            for piece in self._pieces(name):
+                digest.update(piece)
+                copy.write(piece)
+            copy.seek(0)
+            yield copy, digest.hexdigest()
 
     def _pieces(self, name: str, most: int | None = None) -> Iterator[bytes]:
         read = 0

@@ -26,7 +26,9 @@ from service.evidence.bundle.layout import (
     SEAL_DETAIL,
     WITHHELD,
     Query,
+    RowFormat,
     ShapeError,
+    member_of,
     read_query,
 )
 from service.evidence.bundle.proof import Proof
@@ -35,7 +37,7 @@ from service.evidence.entry import TRANSACTION_TIME, commit, entry_bytes, moment
 from service.evidence.note import Checkpoint, NoteError, Verifier, read_checkpoint
 from service.evidence.payloads import Kind
 
-_KINDS: Final = {member: kind for kind, member in FILES.items()}
+_KINDS: Final = {member_of(kind, form): kind for kind in FILES for form in RowFormat}
 
 
 class _StopError(Exception):
@@ -192,4 +194,8 @@ def _read_member(archive: Archive, name: str, accounts: Accounts) -> str:
     if name == WITHHELD:
         return accounts.read_withheld(archive)
     kind = _KINDS.get(name)
-    return archive.digest(name) if kind is None else accounts.read(archive, name, kind)
+    if kind is None:
+        return archive.digest(name)
+    if name == member_of(kind, RowFormat.PARQUET):
+        return accounts.read_table(archive, name, kind)
+    return accounts.read(archive, name, kind)

@@ -37,13 +37,17 @@ class Place(NamedTuple):
 
     member: str
     line: int | None = None
-    """From 1."""
+    """From 1; of a Parquet file the number of the row."""
     row: str | None = None
     """The row's key."""
 
+    @property
+    def _unit(self) -> str:
+        return "number" if self.member.endswith(".parquet") else "line"
+
     def __str__(self) -> str:
         """Return it as it is told."""
-        line = "" if self.line is None else f" line {self.line}"
+        line = "" if self.line is None else f" {self._unit} {self.line}"
         return self.member + line + ("" if self.row is None else f", row {self.row}")
 
 

@@ -3,7 +3,7 @@
 | member | what | held by |
 |---|---|---|
 | leaves.ndjson | each entry of the log from before the period to behind it | the signed root |
-| explanations.ndjson and so on | rows with the salts that open their entries | entries, manifest |
+| explanations.ndjson and so on, or .parquet | rows with what opens their entries | entries, manifest |
 | withheld.ndjson | entries of the period that no row in the bundle opens, with the reason | manifest |
 | coverage.json, configuration.ndjson, schemas/ | what else was asked for | manifest |
 | paths.ndjson | inclusion proofs of rows whose last entry is not among those | the signed root |
@@ -49,7 +49,21 @@ FILES: Final[Mapping[str, str]] = {
     Kind.CONFIGURATION_CONTENT: "configuration_contents.ndjson",
     Kind.CONFIGURATION_PERIOD: "configuration_periods.ndjson",
 }
-"""By the kind of their entries, the members whose rows open entries."""
+"""By the kind of their entries, the members whose rows open entries, in lines."""
+
+
+class RowFormat(StrEnum):
+    """How rows that open entries are written. All else in a bundle is JSON."""
+
+    NDJSON = "ndjson"
+    PARQUET = "parquet"
+
+
+def member_of(kind: str, form: RowFormat) -> str:
+    """Return the member that has the rows of a kind."""
+    return f"{FILES[kind].removesuffix('.ndjson')}.{form}"
+
+
 OF_EVERY_READER: Final = frozenset({Kind.ACCESS, Kind.DECODER, Kind.TOMBSTONE})
 """Kinds whose rows no export may withhold for being of another model."""
 TEXT_OF_EXPLANATION: Final = ("text", "claims")

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Index, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
+from service.evidence.bundle.layout import RowFormat
 from service.store.base import IS_NAMED, Base, OfActor, OfTenant
 
 
@@ -28,6 +29,7 @@ class Export(OfActor, OfTenant, Base):
     __tablename__ = "exports"
     __table_args__ = (
         CheckConstraint(f"state IN ({', '.join(repr(str(one)) for one in State)})", name="state"),
+        CheckConstraint(f"format IN ({', '.join(repr(str(one)) for one in RowFormat)})", name="format"),
         CheckConstraint("period_start < period_end", name="period"),
         CheckConstraint(IS_NAMED, name="named"),
         CheckConstraint(
@@ -47,6 +49,7 @@ class Export(OfActor, OfTenant, Base):
     models: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # all that the key may read; None: any
     period_start: Mapped[dt.datetime]
     period_end: Mapped[dt.datetime]
+    format: Mapped[str] = mapped_column(server_default=text("'ndjson'"))  # of the rows: a RowFormat
     with_text: Mapped[bool]
     earlier_size: Mapped[int | None] = mapped_column(BigInteger)  # of the checkpoint that it must grow from
     # Why, as whoever asked said.

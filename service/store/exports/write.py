@@ -24,6 +24,7 @@ class NewExport:
     models: Sequence[str] | None
     period_start: dt.datetime
     period_end: dt.datetime
+    format: str
     with_text: bool
     earlier_size: int | None
     by: Actor
