@@ -264,3 +264,21 @@ def test_what_arrow_compresses_is_not_compressed_again(packed: Packed) -> None:
     with zipfile.ZipFile(packed.file) as opened:
         stored = {one.filename for one in opened.infolist() if one.compress_type == zipfile.ZIP_STORED}
     assert stored == {one for one in packed.members if one.endswith(".parquet")}
+
+
+def test_a_payload_that_no_column_can_say_is_named_and_the_rows_beside_it_are_read() -> None:
+    schema = parquet.schema_of([pa.field("n", pa.int64()), pa.field("at", parquet.TIME)])
+    lines = [written({"entry": 1, "salt": None, "payload": {"n": number}}) for number in range(4)]
+    table = read(_written(schema, lines))
+    rows = table.to_pylist()
+    said = ["[]", '{"at":"yesterday","n":1}', '{"n":[5]}', rows[3]["payload"]]
+
+    changed = rewritten([row | {"payload": one} for row, one in zip(rows, said, strict=True)], table.schema)
+
+    *wrong, right = parquet.Rows(io.BytesIO(changed))
+    assert not isinstance(right, ValueError)
+    assert [str(one).split(":")[0] for one in wrong] == [
+        "its payload is no object in canonical JSON (RFC 8785)",
+        "its at is no timestamp[us, tz=UTC]",
+        "its n is no int64",
+    ]

@@ -30,6 +30,7 @@ _MOST_BYTES: Final = 8 << 20
 """Of payloads in a row group; a single row may be larger."""
 _LARGEST_GROUP: Final = 256 << 20
 _LONGEST_FOOTER: Final = 1 << 20
+_NO_VALUE: Final = (TypeError, ValueError, ArithmeticError, AttributeError, pa.ArrowException)
 
 
 class ParquetError(ValueError):
@@ -204,16 +205,27 @@ class Rows:
 def _wanted(
     lines: Sequence[Mapping[str, Any] | ValueError], column: pa.Field, found: dict[int, ValueError]
 ) -> pa.Array:
-    values: list[Any] = []
-    for number, line in enumerate(lines):
-        value = None
-        if not isinstance(line, ValueError) and number not in found:
-            try:
-                value = pa.scalar(_valued(line, column), column.type).as_py()
-            except (TypeError, ValueError, ArithmeticError, AttributeError, pa.ArrowException) as error:
-                found[number] = ShapeError(f"its {column.name} is no {column.type}: {error}")
-        values.append(value)
-    return pa.array(values, column.type)
+    try:
+        return pa.array(
+            [None if isinstance(line, ValueError) else _valued(line, column) for line in lines], column.type
+        )
+    except _NO_VALUE:
+        return pa.array(
+            [_tried(line, column, number, found) for number, line in enumerate(lines)], column.type
+        )
+
+
+def _tried(
+    line: Mapping[str, Any] | ValueError, column: pa.Field, number: int, found: dict[int, ValueError]
+) -> Any:
+    """Return the value that a column should have; None, and why in ``found``, where there is none."""
+    if isinstance(line, ValueError):
+        return None
+    try:
+        return pa.scalar(_valued(line, column), column.type).as_py()
+    except _NO_VALUE as error:
+        found.setdefault(number, ShapeError(f"its {column.name} is no {column.type}: {error}"))
+    return None
 
 
 def _short(value: Any) -> str:

@@ -13,6 +13,7 @@ from service.api.http import openapi
 from service.api.vocabulary import AssigneeKind
 from service.auth import Role, Scope
 from service.coverage import blind_spots
+from service.evidence.bundle.layout import RowFormat
 from service.exports.query import ExportKind
 from service.incidents import lifecycle
 from service.store import migrate
@@ -91,6 +92,7 @@ WORDS_OF_SCHEMA: dict[tuple[str, str], set[str]] = {
     },
     ("Export", "kinds"): {*map(str, ExportKind)},
     ("Export", "state"): {*map(str, ExportState)},
+    ("Export", "format"): {*map(str, RowFormat)},
     ("ExportRequest", "kinds"): {*map(str, ExportKind)},
     ("Flag", "status"): {*map(str, FlagStatus)},
     ("Loss", "reason"): LOSS_REASONS,
