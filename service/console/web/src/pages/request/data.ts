@@ -136,18 +136,21 @@ function pagesOf(capture: Schemas["Capture"] | undefined, layer: number | null) 
   });
 }
 
+/** A function of its own: what is written where it is used joins all pages again whenever the page is drawn. */
+function joined({ pages }: { pages: Schemas["PositionPage"][] }) {
+  const last = pages.at(-1);
+  return {
+    rows: pages.flatMap((page) => page.items),
+    layer: last?.layer ?? null,
+    layers: last?.layers ?? [],
+  };
+}
+
 function usePages(capture: Schemas["Capture"] | undefined, layer: number | null): Positions {
   const pages = useInfiniteQuery({
     ...pagesOf(capture, layer),
     enabled: capture !== undefined && capture.capture_id !== null,
-    select: ({ pages: found }) => {
-      const last = found.at(-1);
-      return {
-        rows: found.flatMap((page) => page.items),
-        layer: last?.layer ?? null,
-        layers: last?.layers ?? [],
-      };
-    },
+    select: joined,
   });
   const { hasNextPage, isFetching, isError, fetchNextPage } = pages;
   useEffect(() => {

@@ -1,5 +1,5 @@
 /** What a woken person has to see first: what was found, how far to trust it, and what was not looked at. */
-import type { ReactNode } from "react";
+import { type ReactNode, useMemo } from "react";
 import { Link } from "wouter";
 import type { Schemas } from "@/api/client";
 import { AskForText } from "@/app/purpose";
@@ -146,15 +146,18 @@ function Matched({
   decoder: string | null;
   onSelect: (index: number) => void;
 }) {
-  if (!isHere) return null;
-  const found = matchedBy(positions.rows, concept, decoder);
+  const { rows } = positions;
+  const found = useMemo(
+    () => (isHere ? matchedBy(rows, concept, decoder) : []),
+    [isHere, rows, concept, decoder],
+  );
   if (found.length === 0) return null;
   return (
     <p className="row">
       <span className="quiet">Positions</span>
       {found.slice(0, LISTED).map((index) => (
         <button key={index} type="button" className="small" onClick={() => onSelect(index)}>
-          {positions.rows[index]?.position}
+          {rows[index]?.position}
         </button>
       ))}
       {found.length > LISTED && (
@@ -225,7 +228,7 @@ function Said({ id, capture, isWithheld }: Pick<Props, "id" | "capture" | "isWit
 
 function Looked({ capture, positions, decoder }: Pick<Props, "capture" | "positions" | "decoder">) {
   const { coverage } = capture;
-  const counted = tally(positions.rows, decoder);
+  const counted = useMemo(() => tally(positions.rows, decoder), [positions.rows, decoder]);
   return (
     <section className="panel" aria-label="What was looked at, and what was not">
       <h2>What was looked at, and what was not</h2>
