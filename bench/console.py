@@ -387,7 +387,7 @@ class _Visitor:
         return found
 
 
-_ALL_THERE: Final = re.compile(r"^[\d,]+ sampled positions$")
+_ALL_THERE: Final = re.compile(r"^([\d,]+) of \1 sampled positions$")
 
 
 def _time(page: Page, step: Step, times: Times) -> None:

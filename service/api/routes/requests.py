@@ -26,6 +26,7 @@ from service.api.parameters import (
     Truth,
 )
 from service.api.schemas.request import (
+    Parts,
     RequestReport,
     TracedRequest,
     TracedRequests,
@@ -82,6 +83,11 @@ class ReportParameters(CaptureParameters):
         default=True,
         description="`false` leaves `samples` and `explanations` empty; every figure stays as it is.",
     )
+    summary: Truth = Field(
+        default=True,
+        description="`false` leaves `summary` null. With `rows=false` no reading is loaded then: it is the "
+        "quickest answer, and reads no text.",
+    )
 
 
 class _AnyText(PathConvertor):
@@ -119,7 +125,8 @@ def get_request(
     """
     listing = caller.listing(f"{_LISTING} of {request_id}")
     after = link.position(parameters, listing)
-    limits = requests.Limits(captures=parameters.limit, samples=_SAMPLES)
+    with_rows = parameters.rows or parameters.summary
+    limits = requests.Limits(captures=parameters.limit, samples=_SAMPLES, with_rows=with_rows)
     with reading(held, caller) as session:
         view = requests.get_request(session, request_id, limits, after, parameters.capture_id)
     if view is None:
@@ -131,7 +138,8 @@ def get_request(
         )
     next_cursor = link.link_next(request, response, parameters, listing, view.captures.next)
     disclosure = _disclose(gate, caller, view.captures.items)
-    return report(view, next_cursor, disclosure, with_rows=parameters.rows)
+    parts = Parts(rows=parameters.rows, summary=parameters.summary)
+    return report(view, next_cursor, disclosure, parts)
 
 
 @router.get(

@@ -2,9 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections import defaultdict
-from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -114,8 +112,8 @@ class Capture(Answer):
     role: str | None = Field(description=ROLE, examples=["decode"])
     first_captured_at: dt.datetime = Field(description="Its first sample, UTC.")
     summary: RequestSummary | None = Field(
-        description="What the listed readings say together; null where text is withheld, and when no "
-        "reading carries claims."
+        description="What the listed readings say together; null where text is withheld or no summary was "
+        "asked for, and when no reading carries claims."
     )
     coverage: RequestCoverage
     samples: list[Sample] = Field(description="By layer and position.")
@@ -186,14 +184,24 @@ class TraceReport(Answer):
     next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
 
 
+class Parts(NamedTuple):
+    """What of each capture an answer holds beside its figures."""
+
+    rows: bool = True
+    summary: bool = True
+
+
+_ALL: Final = Parts()
+
+
 def report(
-    view: requests.View, next_cursor: str | None, disclosure: Disclosure, *, with_rows: bool = True
+    view: requests.View, next_cursor: str | None, disclosure: Disclosure, parts: Parts = _ALL
 ) -> RequestReport:
     """Return the answer for one request id, with texts and tokens only where the disclosure shows them."""
     return RequestReport(
         request_id=view.request_id,
         captures_total=view.captures_total,
-        captures=[_capture(capture, disclosure, with_rows=with_rows) for capture in view.captures.items],
+        captures=[_capture(capture, disclosure, parts) for capture in view.captures.items],
         next_cursor=next_cursor,
     )
 
@@ -211,16 +219,17 @@ def trace_report(
     )
 
 
-def _capture(view: requests.CaptureView, disclosure: Disclosure, *, with_rows: bool = True) -> Capture:
-    samples = view.samples if with_rows else []
-    explanations = view.explanations if with_rows else []
+def _capture(view: requests.CaptureView, disclosure: Disclosure, parts: Parts = _ALL) -> Capture:
+    samples = view.samples if parts.rows else []
+    explanations = view.explanations if parts.rows else []
+    has_summary = parts.summary and disclosure.withholding is None
     return Capture(
         capture_id=view.capture.capture_id,
         request_id=view.capture.request_id,
         model=view.capture.model,
         role=view.capture.role,
         first_captured_at=view.capture.first_captured_at,
-        summary=_summary(view) if disclosure.withholding is None else None,
+        summary=_summary(view) if has_summary else None,
         coverage=_coverage(view),
         samples=[
             Sample(
@@ -245,38 +254,20 @@ def _summary(view: requests.CaptureView) -> RequestSummary | None:
 
 
 def _coverage(view: requests.CaptureView) -> RequestCoverage:
-    total, listed = view.capture.samples_total, len(view.samples)
-    explained = Ratio.of(len({found.sample.id for found in view.explanations}), listed)
-    verified = Ratio.of(
-        len({found.sample.id for found in view.explanations if found.explanation.verified}),
-        explained.numerator,
-    )
+    total, figures = view.capture.samples_total, view.figures
+    explained = Ratio.of(figures.explained, figures.listed)
+    verified = Ratio.of(figures.verified, figures.explained)
     return RequestCoverage(
         positions_sampled=total,
-        positions_listed=listed,
-        truncated=listed < total,
+        positions_listed=figures.listed,
+        truncated=figures.listed < total,
         positions_explained=explained,
         positions_verified=verified,
-        reasons=_reasons(view.samples),
+        reasons=[ReasonCount(**reason._asdict()) for reason in figures.reasons],
         statement=(
-            f"{total} positions of this request were sampled and stored; of the {listed} "
-            f"listed, {explained.numerator} have an explanation and {verified.numerator} a verified one. "
+            f"{total} positions of this request were sampled and stored; of the {figures.listed} "
+            f"listed, {figures.explained} have an explanation and {figures.verified} a verified one. "
             "No other position was looked at, and how many there were is not stored."
         ),
         blind_spots=blind_spots.ALWAYS,
     )
-
-
-def _reasons(samples: Iterable[requests.SampleView]) -> list[ReasonCount]:
-    found: defaultdict[str, list[float]] = defaultdict(list)
-    for view in samples:
-        found[view.sample.reason].append(view.sample.inclusion_probability)
-    return [
-        ReasonCount(
-            reason=reason,
-            positions=len(probabilities),
-            probability_min=min(probabilities),
-            probability_max=max(probabilities),
-        )
-        for reason, probabilities in sorted(found.items())
-    ]

@@ -5,13 +5,13 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Label, Select, func, select, true
 from sqlalchemy.orm import Session, aliased
 
 from service.store.days import near_any
 from service.store.read import discoveries, explanations, flags, names
 from service.store.read.page import Page, Position
-from service.store.tables import Flag, Model, RequestName, RequestTest, Sample
+from service.store.tables import Explanation, Flag, Model, RequestName, RequestTest, Sample
 
 
 class SampleView(NamedTuple):
@@ -35,11 +35,41 @@ class Capture(NamedTuple):
     first_captured_at: dt.datetime
 
 
+class ReasonFigures(NamedTuple):
+    """Positions that were chosen for one reason, and with what probability."""
+
+    reason: str
+    positions: int
+    probability_min: float
+    probability_max: float
+
+
+class Figures(NamedTuple):
+    """What the first samples of a capture are, whether they are listed or not."""
+
+    listed: int = 0
+    explained: int = 0
+    verified: int = 0
+    """With a verified reading."""
+    reasons: Sequence[ReasonFigures] = ()
+
+    def with_reason(self, added: ReasonFigures, explained: int, verified: int) -> "Figures":
+        """Return the figures with these positions counted too, by reason in order."""
+        return Figures(
+            self.listed + added.positions,
+            self.explained + explained,
+            self.verified + verified,
+            sorted([*self.reasons, added]),
+        )
+
+
 class CaptureView(NamedTuple):
-    """One capture with the first of its samples and everything that is known about those."""
+    """One capture with figures of the first of its samples, and everything that is known about those."""
 
     capture: Capture
+    figures: Figures
     samples: Sequence[SampleView]
+    """Empty where rows were not wanted, and so are the explanations."""
     explanations: Sequence[explanations.View]
     flags: Sequence[flags.View]
     tests: Sequence[discoveries.View]
@@ -67,6 +97,8 @@ class Limits(NamedTuple):
     """Of each capture."""
     counted: int = COUNTED_CAPTURES
     """Of all captures."""
+    with_rows: bool = True
+    """False: figures alone, for which no row has to be loaded."""
 
 
 class TracedRequest(NamedTuple):
@@ -156,46 +188,48 @@ def get_request(
         return None
     found = names.list_captures(session, request_id, after, limits.captures + 1, capture_id)
     page = found[: limits.captures]
-    views = list_views(session, page, limits.samples)
+    views = list_views(session, page, limits)
     last = page[-1] if len(found) > limits.captures else None
     return View(request_id, total, Page(views, Position(last.captured_at, last.capture) if last else None))
 
 
-def list_views(session: Session, page: Sequence[RequestName], samples: int) -> list[CaptureView]:
-    """Return the captures of these names, each with the first so many of its samples.
+def list_views(session: Session, page: Sequence[RequestName], limits: Limits) -> list[CaptureView]:
+    """Return the captures of these names, each with figures of the first so many of its samples.
 
     All captures with an identity together: how many there are makes no more statements.
     """
     query = select(Model.id, Model.name).where(Model.id.in_({name.model_id for name in page}))
     models = {identity: model for identity, model in session.execute(query)}  # noqa: C416  # rows, typed
     known = [name for name in page if name.capture_id is not None]
-    found = _first_samples(session, known, samples) if known else {}
-    for name in page:
-        if name.capture_id is None:
-            found[_key(name)] = _first_samples_of_before(session, name, samples)
-    of_samples = explanations.list_of_samples(
-        session, [sample for first in found.values() for sample in first.samples]
-    )
+    groups = [[name] for name in page if name.capture_id is None]
+    counted: dict[_Key, _Counted] = {}
+    first: list[Sample] = []
+    for group in [known, *groups] if known else groups:
+        wanted = _Wanted(group)
+        counted |= _count(session, wanted, limits.samples)
+        if limits.with_rows:
+            first += session.scalars(_first_samples(wanted, limits.samples))
+    of_samples = explanations.list_of_samples(session, first)
     captures = {name.capture_id for name in known if name.capture_id is not None}
     of_captures = flags.list_of_captures(session, captures) if captures else []
     tests = discoveries.list_of_captures(session, captures) if captures else []
     views = []
     for name in page:
         key = _key(name)
-        first = found.get(key, _First(None, 0, name.captured_at, []))
-        ids = {sample.id for sample in first.samples}
+        found = counted.get(key, _Counted(None, 0, name.captured_at, Figures()))
         views.append(
             CaptureView(
                 Capture(
                     name.capture_id,
                     name.request_id,
                     models[name.model_id],
-                    first.role,
-                    first.total,
-                    first.captured_at,
+                    found.role,
+                    found.total,
+                    found.captured_at,
                 ),
-                [SampleView(sample, models[name.model_id]) for sample in first.samples],
-                [one for one in of_samples if one.sample.id in ids],
+                found.figures,
+                [SampleView(sample, models[name.model_id]) for sample in first if _key(sample) == key],
+                [one for one in of_samples if _key(one.sample) == key],
                 flags.list_of_capture(session, name)
                 if name.capture_id is None
                 else [one for one in of_captures if _key(one.flag) == key],
@@ -205,54 +239,97 @@ def list_views(session: Session, page: Sequence[RequestName], samples: int) -> l
     return views
 
 
-class _First(NamedTuple):
-    """The first samples of a capture, and figures of all of them."""
+_Key = tuple[uuid.UUID | None, uuid.UUID, str]
+
+
+class _Counted(NamedTuple):
+    """Figures of all samples of a capture, and of the first of them."""
 
     role: str | None
     total: int
     captured_at: dt.datetime
-    samples: list[Sample]
+    figures: Figures
 
 
-def _key(row: RequestName | Sample | Flag | RequestTest) -> tuple[uuid.UUID | None, uuid.UUID, str]:
+def _key(row: RequestName | Sample | Flag | RequestTest) -> _Key:
     """Return by what a capture's rows are told from those of others."""
     return (row.capture_id, row.model_id, row.request_id if row.capture_id is None else "")
 
 
-def _first_samples(
-    session: Session, page: Sequence[RequestName], limit: int
-) -> dict[tuple[uuid.UUID | None, uuid.UUID, str], _First]:
-    """Return the first samples by capture, looked for in the days of these captures alone."""
-    of_page = Sample.capture_id.in_([name.capture_id for name in page])
-    near_page = near_any(Sample.captured_at, [name.captured_at for name in page])
-    rows = session.execute(_numbered(limit, of_page, near_page))
-    found: dict[tuple[uuid.UUID | None, uuid.UUID, str], _First] = {}
-    for one, role, total, at in rows:
-        found.setdefault(_key(one), _First(role, total, at, [])).samples.append(one)
-    return found
+class _Wanted:
+    """Captures with an identity, or one of before there were any."""
+
+    def __init__(self, names_: Sequence[RequestName]) -> None:
+        self.keys = {(name.capture_id, name.model_id): _key(name) for name in names_}
+        """By what tells them apart here."""
+        if names_[0].capture_id is None:
+            self.samples: Sequence[ColumnElement[Any]] = names.is_of_capture(Sample, names_[0])
+            self.readings: Sequence[ColumnElement[Any]] = ()
+        else:  # in the days of these captures alone
+            times = [name.captured_at for name in names_]
+            self.samples = (
+                Sample.capture_id.in_([name.capture_id for name in names_]),
+                near_any(Sample.captured_at, times),
+            )
+            self.readings = (near_any(Explanation.captured_at, times),)
 
 
-def _first_samples_of_before(session: Session, name: RequestName, limit: int) -> _First:
-    rows = session.execute(_numbered(limit, *names.is_of_capture(Sample, name))).all()
-    role, total, at = rows[0][1:] if rows else (None, 0, name.captured_at)
-    return _First(role, total, at, [row[0] for row in rows])
-
-
-def _numbered(limit: int, *wanted: ColumnElement[Any]) -> Select[Sample, str | None, int, dt.datetime]:
-    """Return the query for the first so many samples of each capture, with figures of all of its."""
+def _count(session: Session, wanted: _Wanted, limit: int) -> dict[_Key, _Counted]:
+    """Return figures of these captures: PostgreSQL aggregates them, and loads no row for it."""
     capture = (Sample.capture_id, Sample.model_id)
-    order = (Sample.layer, Sample.position, Sample.id)
-    numbered = (
+    first = (
         select(
-            Sample,
+            *capture,
+            Sample.id,
+            Sample.reason,
+            Sample.inclusion_probability,
             func.min(Sample.role).over(partition_by=capture).label("any_role"),
             func.count().over(partition_by=capture).label("total"),
             func.min(Sample.captured_at).over(partition_by=capture).label("earliest"),
-            func.row_number().over(partition_by=capture, order_by=order).label("number"),
+            _number_in_capture(),
         )
-        .where(*wanted)
+        .where(*wanted.samples)
         .subquery()
+        .c
     )
-    sample, figures = aliased(Sample, numbered), numbered.c
-    query = select(sample, figures.any_role, figures.total, figures.earliest)
-    return query.where(figures.number <= limit).order_by(sample.layer, sample.position, sample.id)
+    reading = (
+        select(func.bool_or(Explanation.verified).label("is_verified"))  # null where there is none
+        .where(Explanation.sample_id == first.id, *wanted.readings)
+        .lateral()
+    )
+    keys = (first.capture_id, first.model_id, first.any_role, first.total, first.earliest, first.reason)
+    query = (
+        select(
+            *keys,
+            func.count(),
+            func.min(first.inclusion_probability),
+            func.max(first.inclusion_probability),
+            func.count(reading.c.is_verified),
+            func.count().filter(reading.c.is_verified),
+        )
+        .outerjoin(reading, true())
+        .where(first.number <= limit)
+        .group_by(*keys)
+    )
+    found: dict[_Key, _Counted] = {}
+    for capture_id, model_id, role, total, at, *of_reason, explained, verified in session.execute(query):
+        key = wanted.keys.get((capture_id, model_id))
+        if key is not None:
+            before = found[key].figures if key in found else Figures()
+            figures = before.with_reason(ReasonFigures(*of_reason), explained, verified)
+            found[key] = _Counted(role, total, at, figures)
+    return found
+
+
+def _first_samples(wanted: _Wanted, limit: int) -> Select[Sample]:
+    """Return the query for the first so many samples of each capture."""
+    numbered = select(Sample, _number_in_capture()).where(*wanted.samples).subquery()
+    sample = aliased(Sample, numbered)
+    query = select(sample).where(numbered.c.number <= limit)
+    return query.order_by(sample.layer, sample.position, sample.id)
+
+
+def _number_in_capture() -> Label[int]:
+    capture = (Sample.capture_id, Sample.model_id)
+    order = (Sample.layer, Sample.position, Sample.id)
+    return func.row_number().over(partition_by=capture, order_by=order).label("number")

@@ -66,7 +66,7 @@ def get_trace(
     if after is not None:
         query = query.where(older_than(found.captured_at, found.capture, after))
     page = session.scalars(query.limit(limits.captures + 1)).all()
-    views = requests.list_views(session, page[: limits.captures], limits.samples)
+    views = requests.list_views(session, page[: limits.captures], limits)
     last = page[limits.captures - 1] if len(page) > limits.captures else None
     return View(
         len(captured),

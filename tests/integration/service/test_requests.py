@@ -5,9 +5,10 @@ from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.store.access.tables import AccessEntry, Action
 from service.store.read import requests
 from service.store.tables import Sample
 from subtext_sidecar.contract.request_id import forms
@@ -555,3 +556,26 @@ def test_one_capture_is_asked_for_without_its_rows(
     assert capture["capture_id"] == str(uuid.UUID(int=1))
     assert (capture["samples"], capture["explanations"]) == ([], [])
     assert capture["coverage"]["positions_explained"] == {"numerator": 1, "denominator": 1, "value": 1.0}
+
+
+def test_figures_are_the_same_without_rows_and_no_text_is_read_for_them(
+    client: TestClient, sessions: sessionmaker[Session], admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        seed.add_explanation(session, audited, capture_id=uuid.UUID(int=1))
+        seed.add_explanation(session, audited, capture_id=None)
+    stated = admin | {"Subtext-Purpose": "debugging"}
+
+    def ask(**wanted: str) -> list[dict[str, Any]]:
+        answer = client.get("/v1/requests/chat-1", params=wanted, headers=stated).json()
+        return list(answer["captures"])
+
+    whole, figures = ask(), ask(rows="false", summary="false")
+
+    assert [one["coverage"] for one in figures] == [one["coverage"] for one in whole]
+    assert {one["coverage"]["positions_explained"]["value"] for one in figures} == {1.0}
+    assert {one["summary"] for one in figures} == {None}
+    with sessions() as session:
+        texts_read = select(AccessEntry).where(AccessEntry.action == Action.READ_TEXT)
+        assert len(session.scalars(texts_read).all()) == 1

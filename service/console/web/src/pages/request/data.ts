@@ -6,6 +6,8 @@ import { queries } from "@/app/queries";
 import { type Row, rowsOfReport } from "./rows";
 
 const CAPTURES = 3;
+/** No rows and no texts: the page's first answer. */
+const FIGURES = { rows: false, summary: false };
 /** More than the strip shows at once; those behind them come in larger pages. */
 const FIRST_POSITIONS = 400;
 
@@ -17,7 +19,7 @@ const reportOf = (id: string, capture: string | null) =>
         api.GET("/v1/requests/{request_id}", {
           params: {
             path: { request_id: id },
-            query: { rows: false, limit: CAPTURES, ...(capture === null ? {} : { capture_id: capture }) },
+            query: { ...FIGURES, limit: CAPTURES, ...(capture === null ? {} : { capture_id: capture }) },
           },
           signal,
         }),
@@ -26,6 +28,33 @@ const reportOf = (id: string, capture: string | null) =>
 
 export function useReport(id: string, capture: string | null) {
   return useQuery(reportOf(id, capture));
+}
+
+/** What the readings of a capture say together, which takes the service longer than all its figures. */
+export function useSummary(id: string, capture: Schemas["Capture"], isAllowed: boolean) {
+  const { capture_id, first_captured_at, model } = capture;
+  return useQuery({
+    queryKey: ["request", id, "summary", capture_id, first_captured_at, model],
+    enabled: isAllowed,
+    staleTime: 60_000,
+    queryFn: ({ signal }) =>
+      take(
+        api.GET("/v1/requests/{request_id}", {
+          params: {
+            path: { request_id: id },
+            query: { rows: false, ...(capture_id === null ? { limit: CAPTURES } : { capture_id }) },
+          },
+          signal,
+        }),
+      ),
+    select: (found) =>
+      found.captures.find(
+        (one) =>
+          one.capture_id === capture_id &&
+          one.model === model &&
+          one.first_captured_at === first_captured_at,
+      )?.summary ?? null,
+  });
 }
 
 /** Ask for the report, and for the first of the positions that it leads to. */
@@ -107,18 +136,21 @@ function pagesOf(capture: Schemas["Capture"] | undefined, layer: number | null) 
   });
 }
 
+/** A function of its own: what is written where it is used joins all pages again whenever the page is drawn. */
+function joined({ pages }: { pages: Schemas["PositionPage"][] }) {
+  const last = pages.at(-1);
+  return {
+    rows: pages.flatMap((page) => page.items),
+    layer: last?.layer ?? null,
+    layers: last?.layers ?? [],
+  };
+}
+
 function usePages(capture: Schemas["Capture"] | undefined, layer: number | null): Positions {
   const pages = useInfiniteQuery({
     ...pagesOf(capture, layer),
     enabled: capture !== undefined && capture.capture_id !== null,
-    select: ({ pages: found }) => {
-      const last = found.at(-1);
-      return {
-        rows: found.flatMap((page) => page.items),
-        layer: last?.layer ?? null,
-        layers: last?.layers ?? [],
-      };
-    },
+    select: joined,
   });
   const { hasNextPage, isFetching, isError, fetchNextPage } = pages;
   useEffect(() => {

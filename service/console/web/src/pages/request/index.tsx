@@ -215,7 +215,7 @@ function Capture({
   return (
     <>
       <Verdicts
-        {...{ capture, incidents, positions, decoder, isWithheld }}
+        {...{ id, capture, incidents, positions, decoder, isWithheld }}
         onSelect={(index) => lock(index, true)}
       />
       <section aria-label="Tokens" className={isLocked && selected >= 0 ? "tokens with-drawer" : "tokens"}>

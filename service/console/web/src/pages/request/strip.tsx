@@ -159,7 +159,8 @@ const Line = memo(function Line({
         {head === undefined ? "" : head.kind === "gap" ? head.from : head.row.position}
       </span>
       {cells.map((cell) => {
-        const width = `${Math.min(cell.columns, Math.max(4, columns - 2)) + 2}ch`;
+        const most = Math.max(4, columns - 2);
+        const width = `${Math.min(cell.columns, most) + 2}ch`;
         if (cell.kind === "gap") {
           return (
             <span key={`gap-${cell.from}`} className="cell gap" style={{ width }} aria-hidden="true">
@@ -169,6 +170,9 @@ const Line = memo(function Line({
         }
         const seen = see(lens, readingOf(cell.row, decoder));
         const isSelected = cell.index === selected;
+        const text = tokenText(cell.row);
+        const isPlain = PLAIN.test(text); // thousands of these scroll faster without elements of their own
+        const size = isPlain && cell.columns <= most ? "" : " wide";
         return (
           // biome-ignore lint/a11y/useFocusableInteractive: the listbox has the focus, and says which option is active
           <span
@@ -180,21 +184,16 @@ const Line = memo(function Line({
             aria-setsize={total}
             aria-label={labelOf(cell, seen.words)}
             data-index={cell.index}
-            className={`cell level-${seen.level}${isSelected ? (isLocked ? " selected locked" : " selected") : ""}`}
+            className={`cell level-${seen.level}${size}${isSelected ? (isLocked ? " selected locked" : " selected") : ""}`}
             style={{ width }}
           >
-            <Token text={tokenText(cell.row)} />
+            {isPlain ? text : <Untrusted text={text} limit={40} />}
           </span>
         );
       })}
     </div>
   );
 });
-
-/** Most tokens are plain: thousands of them scroll faster without elements of their own. */
-function Token({ text }: { text: string }) {
-  return PLAIN.test(text) ? text : <Untrusted text={text} limit={40} />;
-}
 
 function labelOf(cell: Cell & { kind: "token" }, words: string): string {
   const token = cell.row.token_text === null ? "token withheld" : `token ${tokenText(cell.row)}`;

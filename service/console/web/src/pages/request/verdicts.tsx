@@ -1,17 +1,19 @@
 /** What a woken person has to see first: what was found, how far to trust it, and what was not looked at. */
-import type { ReactNode } from "react";
+import { type ReactNode, useMemo } from "react";
 import { Link } from "wouter";
 import type { Schemas } from "@/api/client";
 import { AskForText } from "@/app/purpose";
 import { Badge, CalibratedBadge, HypothesisBadge, type Tone } from "@/ui/badge";
 import { decimal, percent, pValue, whole } from "@/ui/numbers";
 import { Share } from "@/ui/share";
+import { Failed, Loading } from "@/ui/states";
 import { Time } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
-import type { Positions } from "./data";
+import { type Positions, useSummary } from "./data";
 import { type Row, readingOf, tally } from "./rows";
 
 type Props = {
+  id: string;
   capture: Schemas["Capture"];
   incidents: readonly Schemas["Incident"][] | undefined;
   positions: Positions;
@@ -20,11 +22,11 @@ type Props = {
   onSelect: (index: number) => void;
 };
 
-export function Verdicts({ capture, incidents, positions, decoder, isWithheld, onSelect }: Props) {
+export function Verdicts({ id, capture, incidents, positions, decoder, isWithheld, onSelect }: Props) {
   return (
     <div className="verdicts">
       <Found {...{ capture, incidents, positions, decoder, onSelect }} />
-      <Said capture={capture} isWithheld={isWithheld} />
+      <Said id={id} capture={capture} isWithheld={isWithheld} />
       <Looked {...{ capture, positions, decoder }} />
     </div>
   );
@@ -38,7 +40,7 @@ const rank = (severity: string) => (ORDER.includes(severity) ? ORDER.indexOf(sev
 const SEVERITY: Record<string, Tone> = { critical: "bad", high: "bad", warning: "warning" };
 const LISTED = 12;
 
-function Found({ capture, incidents, positions, decoder, onSelect }: Omit<Props, "isWithheld">) {
+function Found({ capture, incidents, positions, decoder, onSelect }: Omit<Props, "id" | "isWithheld">) {
   const own = (incidents ?? []).filter((one) => one.capture_id === capture.capture_id);
   return (
     <section className="panel" aria-label="What was found">
@@ -144,15 +146,18 @@ function Matched({
   decoder: string | null;
   onSelect: (index: number) => void;
 }) {
-  if (!isHere) return null;
-  const found = matchedBy(positions.rows, concept, decoder);
+  const { rows } = positions;
+  const found = useMemo(
+    () => (isHere ? matchedBy(rows, concept, decoder) : []),
+    [isHere, rows, concept, decoder],
+  );
   if (found.length === 0) return null;
   return (
     <p className="row">
       <span className="quiet">Positions</span>
       {found.slice(0, LISTED).map((index) => (
         <button key={index} type="button" className="small" onClick={() => onSelect(index)}>
-          {positions.rows[index]?.position}
+          {rows[index]?.position}
         </button>
       ))}
       {found.length > LISTED && (
@@ -174,13 +179,20 @@ function matchedBy(rows: readonly Row[], concept: string, decoder: string | null
   return found;
 }
 
-function Said({ capture, isWithheld }: { capture: Schemas["Capture"]; isWithheld: boolean }) {
-  const { summary } = capture;
+function Said({ id, capture, isWithheld }: Pick<Props, "id" | "capture" | "isWithheld">) {
+  const found = useSummary(id, capture, !isWithheld);
+  const summary = found.data;
   return (
     <section className="panel" aria-label="What the readings say together">
       <h2>What the readings say together</h2>
       {isWithheld ? (
         <AskForText />
+      ) : summary === undefined ? (
+        found.error === null ? (
+          <Loading what="the readings" />
+        ) : (
+          <Failed error={found.error} retry={() => void found.refetch()} />
+        )
       ) : summary === null ? (
         <p>No reading of it carries claims, so there is no summary.</p>
       ) : (
@@ -216,7 +228,7 @@ function Said({ capture, isWithheld }: { capture: Schemas["Capture"]; isWithheld
 
 function Looked({ capture, positions, decoder }: Pick<Props, "capture" | "positions" | "decoder">) {
   const { coverage } = capture;
-  const counted = tally(positions.rows, decoder);
+  const counted = useMemo(() => tally(positions.rows, decoder), [positions.rows, decoder]);
   return (
     <section className="panel" aria-label="What was looked at, and what was not">
       <h2>What was looked at, and what was not</h2>
