@@ -171,6 +171,47 @@ def test_only_a_run_of_the_access_log_deletes_entries_up_to_its_time(
     assert entries(sessions).isdisjoint([old])
 
 
+@pytest.mark.parametrize("records", [None, Records.ACCESS_LOG])
+def test_a_period_that_a_longer_one_replaced_lets_nothing_go(
+    sessions: Sessions, keeper_url: str, records: Records | None
+) -> None:
+    [old] = read_at(sessions, OLD)
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        model = seed.add_model(session).model.id if records is None else None
+        version = seed.add_period(session, 30)
+        if records is not None:
+            version = seed.add_period(session, 30, records=records)
+    begin = (
+        "INSERT INTO retention_runs (id, model_id, records, version_id, captured_before)"
+        " VALUES (%s, %s, %s, %s, now() - interval '30 days')"
+    )
+    bury = (
+        "INSERT INTO log_tombstones (id, reason, authority, leaves, count, log_salt)"
+        " VALUES (gen_random_uuid(), 'retention', %s, '{[1,2)}', 1, '')"
+    )
+    begun = uuid.uuid4()
+
+    def do(statement: str, *values: object) -> None:
+        with psycopg.connect(keeper_url) as connection:
+            connection.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(scope.DEFAULT_ID)])
+            connection.execute("SELECT set_config('subtext.retaining', %s, true)", [str(begun)])
+            connection.execute(statement.encode(), values)
+
+    do(begin, begun, model, records, version)
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        seed.add_period(session, 90, records=records)
+
+    with pytest.raises(RestrictViolation):
+        do(bury, begun)
+    with pytest.raises(RestrictViolation):
+        do("DELETE FROM access_log WHERE id = %s", old)
+    do("UPDATE retention_runs SET finished_at = now() WHERE id = %s", begun)
+    with pytest.raises(RestrictViolation):
+        do(begin, uuid.uuid4(), model, records, version)
+
+
 def test_canaries_and_settled_messages_go_by_their_own_periods(sessions: Sessions, log: Log) -> None:
     with sessions.begin() as session:
         scope.set_tenant(session, scope.DEFAULT_ID)
