@@ -212,6 +212,53 @@ def test_a_period_that_a_longer_one_replaced_lets_nothing_go(
         do(begin, uuid.uuid4(), model, records, version)
 
 
+def test_the_database_keeps_what_a_hold_may_be_about_and_runs_of_canaries_without_a_run_of_retention(
+    sessions: Sessions, keeper_url: str
+) -> None:
+    [entry] = read_at(sessions, OLD)
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        add_canary(session, seed.add_model(session), OLD)
+    set_periods(sessions, readings=30, access_log=30, canaries=30)
+    begun = dict.fromkeys((Records.ACCESS_LOG, Records.CANARIES), uuid.UUID(int=0))
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        for view in periods.list_in_force(session, dt.datetime.now(dt.UTC) + DAY):
+            if view.version.records is not None:
+                run_id = begun[Records(view.version.records)] = uuid.uuid4()
+                made = RetentionRun(
+                    id=run_id,
+                    records=view.version.records,
+                    version_id=view.version.id,
+                    captured_before=NOW - 31 * DAY,
+                )
+                session.add(made)
+
+    statements = {
+        "access_log": f"DELETE FROM access_log WHERE id = '{entry}'",  # noqa: S608
+        "canary_runs": "DELETE FROM canary_runs",
+    }
+
+    def delete(table: str, run_id: uuid.UUID) -> int:
+        with psycopg.connect(keeper_url) as connection:
+            connection.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(scope.DEFAULT_ID)])
+            connection.execute("SELECT set_config('subtext.retaining', %s, true)", [str(run_id)])
+            deleted = connection.execute(statements[table].encode()).rowcount
+            connection.rollback()
+            return deleted
+
+    of_table = {"access_log": begun[Records.ACCESS_LOG], "canary_runs": begun[Records.CANARIES]}
+    with pytest.raises(RestrictViolation):
+        delete("canary_runs", begun[Records.ACCESS_LOG])
+    assert [delete(*one) for one in of_table.items()] == [1, 1]
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        seed.add_hold(session, captured_from=OLD - DAY, captured_to=OLD)
+    for table, run_id in of_table.items():
+        with pytest.raises(RestrictViolation):
+            delete(table, run_id)
+
+
 def test_canaries_and_settled_messages_go_by_their_own_periods(sessions: Sessions, log: Log) -> None:
     with sessions.begin() as session:
         scope.set_tenant(session, scope.DEFAULT_ID)
