@@ -100,7 +100,9 @@ def add_message(session: Session, audited: seed.Audited, at: dt.datetime, state:
     return event
 
 
-def test_entries_go_when_no_reading_is_left_that_they_may_tell_about(sessions: Sessions, log: Log) -> None:
+def test_entries_go_when_no_reading_is_left_that_they_may_tell_about(
+    sessions: Sessions, log: Log, client: TestClient, admin: Headers
+) -> None:
     *old, new = read_at(sessions, *(OLD + DAY * number for number in range(3)), NEW)
     with sessions.begin() as session:
         scope.set_tenant(session, scope.DEFAULT_ID)
@@ -123,6 +125,11 @@ def test_entries_go_when_no_reading_is_left_that_they_may_tell_about(sessions: S
         assert certificate.document["records"] == "access_log"
         assert certificate.document["removed"] == {"access_entries": 3, "log_entries": 3}
         assert certificate.document["tombstones"] == {"count": 2, "log_entries": 3}
+        before = session.get_one(RetentionRun, done.run).captured_before
+    # Whoever asks is told that the log does not reach back any further.
+    for path in ("/v1/access-log", "/v1/access-rights"):
+        told = client.get(path, headers=admin).json()["removed_before"]
+        assert dt.datetime.fromisoformat(told) == before
 
 
 def test_a_hold_keeps_all_entries_since_its_beginning(sessions: Sessions, log: Log) -> None:
