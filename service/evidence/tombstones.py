@@ -90,11 +90,12 @@ def read(key: str, payload: Mapping[str, Any], at: datetime, seq: int | None) ->
 class Retained:
     """Which entries of the access log may have gone when their period was over.
 
-    A period is a row of the log, and so is who objected to it. Of all that ever were, the shortest counts.
+    A period is a row of the log, and so is who objected to it. Of all that had begun when the tombstone was
+    added, the shortest counts.
     """
 
     def __init__(self) -> None:
-        self._days: dict[str, int] = {}
+        self._periods: dict[str, tuple[datetime, int]] = {}
         self._objected: set[str] = set()
         self._ranges: list[tuple[int, int, datetime]] = []
 
@@ -102,7 +103,8 @@ class Retained:
         """Take a row of the log, of whichever kind."""
         if kind == Kind.RETENTION_VERSION and payload.get("records") == _ACCESS_LOG:
             if payload["period_days"] is not None:
-                self._days[str(payload["id"])] = int(payload["period_days"])
+                begins = datetime.fromisoformat(str(payload["in_force_from"]))
+                self._periods[str(payload["id"])] = (begins, int(payload["period_days"]))
         elif kind == Kind.REMOVAL_DECISION and payload["decision"] == "objected":
             self._objected.add(str(payload["version_id"]))
 
@@ -113,12 +115,17 @@ class Retained:
 
     def covers(self, place: int, at: datetime) -> bool:
         """Tell whether the entry of this place and time was due under the tombstone over it."""
-        periods = [days for version, days in self._days.items() if version not in self._objected]
         number = bisect_right(self._ranges, place, key=lambda one: one[0]) - 1
-        if not periods or number < 0 or place >= self._ranges[number][1]:
+        if number < 0 or place >= self._ranges[number][1]:
             return False
+        buried_at = self._ranges[number][2]
+        periods = [
+            days
+            for version, (begins, days) in self._periods.items()
+            if version not in self._objected and begins <= buried_at + TRANSACTION_TIME
+        ]
         # An entry and its row may be so far apart.
-        return at <= self._ranges[number][2] - timedelta(days=min(periods)) + TRANSACTION_TIME
+        return bool(periods) and at <= buried_at - timedelta(days=min(periods)) + TRANSACTION_TIME
 
 
 class Graves:

@@ -20,6 +20,7 @@ from service.store.read.names import names_of
 from service.store.read.page import Page, Position, older_than
 from service.store.retention.tables import LegalHold, LegalHoldLift, LiftStep
 from service.store.tables import Model
+from service.store.tenants import scope
 from service.store.triage import Actor
 
 
@@ -155,7 +156,9 @@ def list_holds(
 
 def find_model(session: Session, name: str) -> uuid.UUID:
     """Return the id of the tenant's model; raises UnknownModelError."""
-    found = session.scalar(select(Model.id).where(Model.name == name))
+    # Where row-level security does not narrow it, as for an owner, another tenant's may have the name.
+    of_tenant = Model.tenant_id == scope.tenant_of(session)
+    found = session.scalar(select(Model.id).where(Model.name == name, of_tenant))
     if found is None:
         raise UnknownModelError(name)
     return found

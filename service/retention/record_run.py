@@ -7,7 +7,8 @@ removes no entry that is younger than the oldest reading that is there, which it
 import datetime as dt
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -179,11 +180,10 @@ def _remove_entries(
     committed = {one["id"]: row_of(Kind.ACCESS, one, at="at").commitments for one in found}
     places = find_places(session, begun.tenant_id, [each for one in committed.values() for each in one])
     going = [one for one, of_it in committed.items() if places.waiting.isdisjoint(of_it)]
-    session.execute(select(func.set_config("subtext.retaining", str(begun.id), True)))  # noqa: FBT003
-    session.execute(
-        delete(entry).where(entry.id.in_(going)), execution_options={"synchronize_session": False}
-    )
-    session.execute(select(func.set_config("subtext.retaining", "", True)))  # noqa: FBT003
+    with _named(session, begun):
+        session.execute(
+            delete(entry).where(entry.id.in_(going)), execution_options={"synchronize_session": False}
+        )
     known = (places.known[each] for one in going for each in committed[one] if each in places.known)
     buried = bury(session, known, reason=Reason.RETENTION, authority=begun.id)
     return _Part({"access_entries": len(going), "log_entries": buried}, (found[-1]["at"], found[-1]["id"]))
@@ -197,7 +197,8 @@ def _remove_canaries(
         "canary_flags": (CanaryFlag.stored_at, ~holds.covers_canaries(CanaryFlag)),
         "canary_runs": (CanaryRun.ended_at, ~_may_be_held(CanaryRun, CanaryRun.ended_at)),
     }
-    counts = {name: _delete(session, begun, at, may_go, rows) for name, (at, may_go) in tables.items()}
+    with _named(session, begun):
+        counts = {name: _delete(session, begun, at, may_go, rows) for name, (at, may_go) in tables.items()}
     return _Part(counts, _ANYWHERE if any(counts.values()) else None)
 
 
@@ -234,6 +235,14 @@ def _remove_messages(
     session.execute(delete(message).where(message.event_id.in_(going)))
     counts = {"webhook_messages": len(going), "webhook_deliveries": len(deliveries)}
     return _Part(counts, _ANYWHERE if going else None)
+
+
+@contextmanager
+def _named(session: Session, begun: RetentionRun) -> Iterator[None]:
+    """Name the run to the triggers, which let rows go by nothing else."""
+    session.execute(select(func.set_config("subtext.retaining", str(begun.id), True)))  # noqa: FBT003
+    yield
+    session.execute(select(func.set_config("subtext.retaining", "", True)))  # noqa: FBT003
 
 
 def _delete(session: Session, begun: RetentionRun, at: Any, may_go: ColumnElement[bool], rows: int) -> int:

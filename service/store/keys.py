@@ -167,7 +167,10 @@ def revoke_key(session: Session, identity: uuid.UUID, now: dt.datetime) -> bool:
     if session.scalar(changed) is None:
         return False
     line = ApiKey.id.in_(select(func.subtext_keys_made_by(identity)))
-    session.execute(update(ApiKey).where(line, ApiKey.revoked_at.is_(None)).values(revoked_at=now))
+    rest = update(ApiKey).where(line, ApiKey.revoked_at.is_(None)).values(revoked_at=now)
+    # Each look waits for who is making a key by one of those that it revokes.
+    while session.scalars(rest.returning(ApiKey.id)).all():
+        pass
     return True
 
 

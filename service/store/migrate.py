@@ -5,6 +5,7 @@ needs no alembic.ini and no working directory.
 """
 
 import datetime as dt
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -36,21 +37,19 @@ def upgrade(url: str, revision: str = "head") -> roles.Advice | None:
     A second migrator waits for the first. Returns what an administrator has to do for the roles where this
     login may not.
     """
-    _upgrade(url, revision)
+    _run(alembic.command.upgrade, url, revision)
     advice = roles.apply(url)
     _make_days_ahead(url)
     return advice
 
 
-def _upgrade(url: str, revision: str) -> None:
+def _run(command: Callable[[Config, str], None], url: str, revision: str) -> None:
     """Run the revisions; one that finds a table in use is begun again, for about two minutes.
 
     A query names its tables in any order, so none in which they are locked is safe from all. Each revision
     can be run again after it was interrupted.
     """
-    locks.when_free(
-        lambda: alembic.command.upgrade(config(url), revision), tries=_TRIES, pause_seconds=_PAUSE_SECONDS
-    )
+    locks.when_free(lambda: command(config(url), revision), tries=_TRIES, pause_seconds=_PAUSE_SECONDS)
 
 
 def _make_days_ahead(url: str) -> None:
@@ -68,7 +67,7 @@ def _make_days_ahead(url: str) -> None:
 
 def downgrade(url: str, revision: str) -> None:
     """Migrate the database down to ``revision`` (``base`` empties it). Data in dropped tables is lost."""
-    alembic.command.downgrade(config(url), revision)
+    _run(alembic.command.downgrade, url, revision)
 
 
 def current_revision(engine: Engine) -> str | None:

@@ -60,10 +60,11 @@ def readings(argv: list[str]) -> int:
             with transaction(sessions, tenant_id(arguments.tenant)) as session:
                 written = _write(session, arguments)
                 _enter(session, arguments, written)
+            # Nobody has the texts before it is entered who read them.
+            written.file.replace(arguments.out)
         finally:
+            _unfinished(arguments).unlink(missing_ok=True)
             database.dispose()
-        # Nobody has the texts before it is entered who read them.
-        written.file.replace(arguments.out)
     except CalibrationError as error:
         sys.stderr.write(f"subtext calibrate readings: {error}\n")
         return _BAD_USE
@@ -74,6 +75,12 @@ def readings(argv: list[str]) -> int:
         return _BAD_USE
     sys.stderr.write("".join(f"{line}\n" for line in written.told))
     return 0
+
+
+def _unfinished(arguments: argparse.Namespace) -> Path:
+    """Return where the texts are until it is entered who read them; nothing stays there."""
+    out: Path = arguments.out
+    return out.with_name(f".{out.name}.unfinished")
 
 
 class _Text(NamedTuple):
@@ -93,14 +100,13 @@ def _write(session: Session, arguments: argparse.Namespace) -> _Written:
     wanted = benign.Wanted(
         decoder_id=decoder.id, captured_after=arguments.after, captured_before=arguments.before
     )
-    unfinished = arguments.out.with_name(f".{arguments.out.name}.unfinished")
+    unfinished = _unfinished(arguments)
     texts: list[_Text] = []
     with unfinished.open("w", encoding="utf-8") as file:
         for row in benign.iterate_readings(session, wanted):
             file.write(json.dumps(_reading(row), ensure_ascii=False) + "\n")
             texts.append(_Text(row.explanation_id, row.capture_id))
     if not texts:
-        unfinished.unlink()
         raise CalibrationError(
             f"after, before: nothing of {arguments.model} was read then; give a span with traffic"
         )
@@ -118,7 +124,6 @@ def _enter(session: Session, arguments: argparse.Namespace, written: _Written) -
         for at in range(0, len(written.texts), MAX_SUBJECTS):  # an entry names no more
             _add_entry(session, arguments, written.texts[at : at + MAX_SUBJECTS])
     except ProgrammingError as error:
-        written.file.unlink()
         raise CalibrationError(
             f"SUBTEXT_DATABASE_URL: this login may not write the access log, so it may read no text:"
             f" use the service's ({type(error.orig).__name__})"

@@ -78,8 +78,10 @@ def list_access_log(
     after = link.position(parameters, caller.listing(_LOG))
     with reading(held, caller) as session:
         page = read.list_entries(session, parameters.filter(), after, parameters.limit)
+        removed_before = read.removed_before(session)
     _log_reading(gate, caller, parameters)
     return AccessLogPage(
+        removed_before=removed_before,
         items=[AccessLogEntry.model_validate(entry) for entry in page.items],
         next_cursor=link.link_next(request, response, parameters, caller.listing(_LOG), page.next),
     )
@@ -122,10 +124,12 @@ def list_access_rights(
     after = link.position(parameters, caller.listing(_RIGHTS))
     with reading(held, caller) as session:
         page = read.list_rights(session, start, end, after, parameters.limit)
+        removed_before = read.removed_before(session)
     _log_reading(gate, caller, parameters)
     return AccessRightPage(
         start=start,
         end=end,
+        removed_before=removed_before,
         items=[access_right(right, now) for right in page.items],
         next_cursor=link.link_next(request, response, parameters, caller.listing(_RIGHTS), page.next),
     )

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,14 @@ from service.api.vocabulary import AccessAction, AccessPurpose, AccessResult, Ac
 from service.store.access.read import Right
 from service.store.people.tables import LoginSession
 from service.store.tables import ApiKey
+
+RemovedBefore = Annotated[
+    dt.datetime | None,
+    Field(
+        description="Retention removed entries from before this time, so of then only what is left is "
+        "told; null: it removed none. UTC."
+    ),
+]
 
 
 class AccessLogEntry(Answer):
@@ -62,6 +70,7 @@ class AccessLogEntry(Answer):
 class AccessLogPage(Answer):
     """One page of entries, newest first."""
 
+    removed_before: RemovedBefore
     items: list[AccessLogEntry]
     next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
 
@@ -114,6 +123,7 @@ class AccessRightPage(Answer):
 
     start: dt.datetime = Field(description="Start of the period, inclusive, UTC.")
     end: dt.datetime = Field(description="End of the period, exclusive, UTC.")
+    removed_before: RemovedBefore
     items: list[AccessRight]
     next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
 

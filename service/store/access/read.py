@@ -14,6 +14,7 @@ from service.store.identity import capture_key
 from service.store.people.tables import LoginSession
 from service.store.read.explanations import find_sample
 from service.store.read.page import Page, Position, older_than
+from service.store.retention.tables import Records, RetentionRun
 from service.store.tables import ApiKey
 
 
@@ -60,6 +61,15 @@ def list_entries(session: Session, wanted: Filter, after: Position | None, limit
     page = entries[:limit]
     last = page[-1] if len(entries) > limit else None
     return Page(page, Position(last.at, last.id) if last else None)
+
+
+def removed_before(session: Session) -> dt.datetime | None:
+    """Return before when retention may have removed entries; None: it removed none."""
+    run = RetentionRun
+    removed = run.removed["access_entries"].as_integer()
+    return session.scalar(
+        select(func.max(run.captured_before)).where(run.records == Records.ACCESS_LOG, removed > 0)
+    )
 
 
 def list_rights(

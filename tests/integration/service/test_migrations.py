@@ -4,6 +4,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import alembic.command
 import pytest
@@ -431,6 +432,25 @@ def test_a_migration_that_meets_who_locks_in_another_order_is_the_one_that_gives
                 client.commit()
         assert migrate.current_revision(engine) == "0023"
         migrate.upgrade(database_url)
+
+
+def test_a_downgrade_waits_for_a_client_that_is_at_work(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with contextlib.ExitStack() as stack:
+        stack.callback(engine.dispose)
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+
+        def waits() -> bool:
+            return _rows(engine, WAITING.format(table="api_keys")) != [(0,)]
+
+        with engine.connect() as client:
+            client.execute(text("LOCK TABLE api_keys IN ACCESS SHARE MODE"))
+            going = pool.submit(migrate.downgrade, database_url, "0044")
+            wait_until("the downgrade waits", lambda: going.done() or waits(), 120)
+            wait_until("the downgrade lets go", lambda: going.done() or not waits(), 120)
+        going.result(120)
+
+        assert migrate.current_revision(engine) == "0044"
 
 
 @pytest.mark.parametrize(

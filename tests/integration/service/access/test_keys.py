@@ -3,6 +3,7 @@
 import datetime as dt
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -19,6 +20,7 @@ from service.store.tenants import scope
 from tests.integration.service import seed
 from tests.integration.service.access.stored import Entries
 from tests.support.people import sign_in
+from tests.support.waiting import wait_until
 
 Headers = dict[str, str]
 Sessions = sessionmaker[Session]
@@ -203,6 +205,34 @@ def test_with_a_key_goes_all_that_it_made(
         assert keys.revoke_key(session, root, dt.datetime.now(dt.UTC))
         assert keys.list_revoked_with(session, root) == [uuid.UUID(ids[2])]
     assert not works(other)
+
+
+def test_a_key_goes_that_is_made_while_its_maker_is_revoked(
+    make: Callable[..., tuple[uuid.UUID, str]], sessions: Sessions, reader_url: str
+) -> None:
+    root, secret = make(*OPERATOR)
+    child = auth.new_secret()
+    with (
+        psycopg.connect(reader_url) as maker,
+        psycopg.connect(reader_url) as revoker,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        for connection in (maker, revoker):
+            connection.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(scope.DEFAULT_ID)])
+        revoker_pid = revoker.info.backend_pid
+        maker.execute(MAKE, [secret, auth.digest(child), ["keys:write"], None, 1])
+        revoked = pool.submit(revoker.execute, "SELECT subtext_revoke_key(%s)", [root])
+
+        def waits() -> bool:
+            blocked = maker.execute("SELECT pg_blocking_pids(%s)", [revoker_pid]).fetchone()
+            return bool(blocked and blocked[0])
+
+        wait_until("the revocation waits for who makes a key", waits, 60)
+        maker.commit()
+        assert revoked.result(60).fetchone() == (True,)
+        revoker.commit()
+    with sessions() as session:
+        assert len(keys.list_revoked_with(session, root)) == 1
 
 
 def test_a_key_that_may_do_more_is_not_revoked(

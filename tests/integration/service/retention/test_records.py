@@ -100,7 +100,9 @@ def add_message(session: Session, audited: seed.Audited, at: dt.datetime, state:
     return event
 
 
-def test_entries_go_when_no_reading_is_left_that_they_may_tell_about(sessions: Sessions, log: Log) -> None:
+def test_entries_go_when_no_reading_is_left_that_they_may_tell_about(
+    sessions: Sessions, log: Log, client: TestClient, admin: Headers
+) -> None:
     *old, new = read_at(sessions, *(OLD + DAY * number for number in range(3)), NEW)
     with sessions.begin() as session:
         scope.set_tenant(session, scope.DEFAULT_ID)
@@ -123,6 +125,11 @@ def test_entries_go_when_no_reading_is_left_that_they_may_tell_about(sessions: S
         assert certificate.document["records"] == "access_log"
         assert certificate.document["removed"] == {"access_entries": 3, "log_entries": 3}
         assert certificate.document["tombstones"] == {"count": 2, "log_entries": 3}
+        before = session.get_one(RetentionRun, done.run).captured_before
+    # Whoever asks is told that the log does not reach back any further.
+    for path in ("/v1/access-log", "/v1/access-rights"):
+        told = client.get(path, headers=admin).json()["removed_before"]
+        assert dt.datetime.fromisoformat(told) == before
 
 
 def test_a_hold_keeps_all_entries_since_its_beginning(sessions: Sessions, log: Log) -> None:
@@ -169,6 +176,94 @@ def test_only_a_run_of_the_access_log_deletes_entries_up_to_its_time(
             delete(entry, setting)
     delete(old, of_log)
     assert entries(sessions).isdisjoint([old])
+
+
+@pytest.mark.parametrize("records", [None, Records.ACCESS_LOG])
+def test_a_period_that_a_longer_one_replaced_lets_nothing_go(
+    sessions: Sessions, keeper_url: str, records: Records | None
+) -> None:
+    [old] = read_at(sessions, OLD)
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        model = seed.add_model(session).model.id if records is None else None
+        version = seed.add_period(session, 30)
+        if records is not None:
+            version = seed.add_period(session, 30, records=records)
+    begin = (
+        "INSERT INTO retention_runs (id, model_id, records, version_id, captured_before)"
+        " VALUES (%s, %s, %s, %s, now() - interval '30 days')"
+    )
+    bury = (
+        "INSERT INTO log_tombstones (id, reason, authority, leaves, count, log_salt)"
+        " VALUES (gen_random_uuid(), 'retention', %s, '{[1,2)}', 1, '')"
+    )
+    begun = uuid.uuid4()
+
+    def do(statement: str, *values: object) -> None:
+        with psycopg.connect(keeper_url) as connection:
+            connection.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(scope.DEFAULT_ID)])
+            connection.execute("SELECT set_config('subtext.retaining', %s, true)", [str(begun)])
+            connection.execute(statement.encode(), values)
+
+    do(begin, begun, model, records, version)
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        seed.add_period(session, 90, records=records)
+
+    with pytest.raises(RestrictViolation):
+        do(bury, begun)
+    with pytest.raises(RestrictViolation):
+        do("DELETE FROM access_log WHERE id = %s", old)
+    do("UPDATE retention_runs SET finished_at = now() WHERE id = %s", begun)
+    with pytest.raises(RestrictViolation):
+        do(begin, uuid.uuid4(), model, records, version)
+
+
+def test_the_database_keeps_what_a_hold_may_be_about_and_runs_of_canaries_without_a_run_of_retention(
+    sessions: Sessions, keeper_url: str
+) -> None:
+    [entry] = read_at(sessions, OLD)
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        add_canary(session, seed.add_model(session), OLD)
+    set_periods(sessions, readings=30, access_log=30, canaries=30)
+    begun = dict.fromkeys((Records.ACCESS_LOG, Records.CANARIES), uuid.UUID(int=0))
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        for view in periods.list_in_force(session, dt.datetime.now(dt.UTC) + DAY):
+            if view.version.records is not None:
+                run_id = begun[Records(view.version.records)] = uuid.uuid4()
+                made = RetentionRun(
+                    id=run_id,
+                    records=view.version.records,
+                    version_id=view.version.id,
+                    captured_before=NOW - 31 * DAY,
+                )
+                session.add(made)
+
+    statements = {
+        "access_log": f"DELETE FROM access_log WHERE id = '{entry}'",  # noqa: S608
+        "canary_runs": "DELETE FROM canary_runs",
+    }
+
+    def delete(table: str, run_id: uuid.UUID) -> int:
+        with psycopg.connect(keeper_url) as connection:
+            connection.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(scope.DEFAULT_ID)])
+            connection.execute("SELECT set_config('subtext.retaining', %s, true)", [str(run_id)])
+            deleted = connection.execute(statements[table].encode()).rowcount
+            connection.rollback()
+            return deleted
+
+    of_table = {"access_log": begun[Records.ACCESS_LOG], "canary_runs": begun[Records.CANARIES]}
+    with pytest.raises(RestrictViolation):
+        delete("canary_runs", begun[Records.ACCESS_LOG])
+    assert [delete(*one) for one in of_table.items()] == [1, 1]
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        seed.add_hold(session, captured_from=OLD - DAY, captured_to=OLD)
+    for table, run_id in of_table.items():
+        with pytest.raises(RestrictViolation):
+            delete(table, run_id)
 
 
 def test_canaries_and_settled_messages_go_by_their_own_periods(sessions: Sessions, log: Log) -> None:

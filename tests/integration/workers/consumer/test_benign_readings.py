@@ -3,8 +3,10 @@
 import uuid
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from service.store.access.operator import os_user
 from service.store.access.tables import AccessEntry
@@ -97,6 +99,20 @@ def test_a_login_that_cannot_enter_it_writes_no_text(
     assert readings(ask) == 2
 
     assert "the access log" in capsys.readouterr().err
+    assert list(tmp_path.glob("*readings*")) == []
+
+
+def test_a_write_that_breaks_off_leaves_no_text(
+    bench: Bench, ask: list[str], tmp_path: Path, database_url: str
+) -> None:
+    bench.add(*make_record(capture_id=CAPTURE, captured_at=NOON))
+    bench.drain()
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("ALTER TABLE access_log ADD CONSTRAINT refused CHECK (action <> 'read_text')")
+
+    with pytest.raises(IntegrityError):
+        readings(ask)
+
     assert list(tmp_path.glob("*readings*")) == []
 
 
