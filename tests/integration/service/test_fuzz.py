@@ -29,8 +29,16 @@ UNSAYABLE |= {"not_allowed", "incident_decided", "unknown_reviewer"}
 UNSAYABLE |= {"empty_scope", "unknown_model"}
 # What time it is.
 UNSAYABLE |= {"in_the_future"}
-# Which periods a class allows.
-UNSAYABLE |= {"below_class", "above_class", "below_floor", "above_ceiling", "in_the_past"}
+# Which periods a class allows, and of what a model has none.
+UNSAYABLE |= {
+    "below_class",
+    "above_class",
+    "below_floor",
+    "above_ceiling",
+    "in_the_past",
+    "of_no_model",
+    "below_readings",
+}
 # Which period is over, what is stored, and what goes together in an export.
 UNSAYABLE |= {
     "period_not_over",
