@@ -11,6 +11,8 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import functions
+
 revision = "0041"
 down_revision = "0040"
 branch_labels = None
@@ -83,7 +85,7 @@ def upgrade() -> None:
     for function in (_OF_ONE_KEY, _CONFIRM_REMOVAL, _CONFIRM_LIFT):
         op.execute(sa.text(function.replace(":", r"\:")))
     for function, changes in _CHANGES.items():
-        _rewrite(function, changes)
+        functions.rewrite(function, changes)
     schema = op.get_bind().execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one()
     for function in (*_NEW, *_OF_TRIGGERS):
         op.execute(f"ALTER FUNCTION {function} SET search_path = {schema}, pg_temp")
@@ -101,18 +103,7 @@ def downgrade() -> None:
     for function in _OF_TRIGGERS:
         op.execute(f"ALTER FUNCTION {function} RESET search_path")
     for function, changes in _CHANGES.items():
-        _rewrite(function, tuple((new, old) for old, new in changes))
+        functions.rewrite(function, tuple((new, old) for old, new in changes))
     for function in reversed(_NEW):
         op.execute(f"DROP FUNCTION {function}")
     op.execute("ALTER TABLE api_keys DROP COLUMN made_from")
-
-
-def _rewrite(function: str, changes: tuple[tuple[str, str], ...]) -> None:
-    """Change a function where it stands; its owner and who may call it stay."""
-    query = sa.text("SELECT pg_get_functiondef(to_regprocedure(:name))")
-    body: str = op.get_bind().execute(query, {"name": function}).scalar_one()
-    for old, new in changes:
-        if body.count(old) != 1:
-            raise ValueError(f"{function} is not as this migration knows it: it lacks {old}")
-        body = body.replace(old, new)
-    op.get_bind().exec_driver_sql(body.replace("%", "%%"))

@@ -10,6 +10,8 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import functions
+
 revision = "0044"
 down_revision = "0041"
 branch_labels = None
@@ -99,7 +101,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("finished_at IS NULL AND records IS NOT NULL"),
     )
     for function, changes in _CHANGES.items():
-        _rewrite(function, changes)
+        functions.rewrite(function, changes)
     schema = op.get_bind().execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one()
     op.execute(sa.text(_LET_GO.format(schema=schema).replace(":", r"\:")))
     op.execute(
@@ -115,21 +117,10 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER access_log_only_retained ON access_log")
     op.execute("DROP FUNCTION access_log_let_go()")
     for function, changes in _CHANGES.items():
-        _rewrite(function, tuple((new, old) for old, new in changes))
+        functions.rewrite(function, tuple((new, old) for old, new in changes))
     op.drop_index("uq_retention_runs_unfinished_records", "retention_runs")
     op.drop_constraint(op.f("ck_retention_runs_of_one"), "retention_runs")
     op.drop_constraint(op.f("ck_retention_versions_records"), "retention_versions")
     op.alter_column("retention_runs", "model_id", nullable=False)
     for table in ("retention_versions", "retention_runs"):
         op.drop_column(table, "records")
-
-
-def _rewrite(function: str, changes: tuple[tuple[str, str], ...]) -> None:
-    """Change a function where it stands; its owner and who may call it stay."""
-    query = sa.text("SELECT pg_get_functiondef(to_regprocedure(:name))")
-    body: str = op.get_bind().execute(query, {"name": function}).scalar_one()
-    for old, new in changes:
-        if body.count(old) != 1:
-            raise ValueError(f"{function} is not as this migration knows it: it lacks {old}")
-        body = body.replace(old, new)
-    op.get_bind().exec_driver_sql(body.replace("%", "%%"))

@@ -9,6 +9,8 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import functions
+
 revision = "0045"
 down_revision = "0044"
 branch_labels = None
@@ -48,22 +50,11 @@ def upgrade() -> None:
     schema = op.get_bind().execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one()
     op.execute(_MADE_BY.format(schema=schema))
     for function, changes in _CHANGES.items():
-        _rewrite(function, changes)
+        functions.rewrite(function, changes)
 
 
 def downgrade() -> None:
     for function, changes in _CHANGES.items():
-        _rewrite(function, tuple((new, old) for old, new in changes))
+        functions.rewrite(function, tuple((new, old) for old, new in changes))
     op.execute("DROP FUNCTION subtext_keys_made_by(uuid)")
     op.execute("ALTER TABLE api_keys DROP COLUMN made_by")
-
-
-def _rewrite(function: str, changes: tuple[tuple[str, str], ...]) -> None:
-    """Change a function where it stands; its owner and who may call it stay."""
-    query = sa.text("SELECT pg_get_functiondef(to_regprocedure(:name))")
-    body: str = op.get_bind().execute(query, {"name": function}).scalar_one()
-    for old, new in changes:
-        if body.count(old) != 1:
-            raise ValueError(f"{function} is not as this migration knows it: it lacks {old}")
-        body = body.replace(old, new)
-    op.get_bind().exec_driver_sql(body.replace("%", "%%"))

@@ -13,6 +13,8 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import functions
+
 revision = "0048"
 down_revision = "0046"
 branch_labels = None
@@ -103,7 +105,7 @@ def upgrade() -> None:
     for function in (_COUNTING, _IS_HELD, _LET_CANARY_GO):
         op.execute(sa.text(function.format(schema=schema).replace(":", r"\:")))
     for function, changes in _CHANGES.items():
-        _rewrite(function, changes)
+        functions.rewrite(function, changes)
     op.execute(
         "CREATE TRIGGER canary_runs_only_retained BEFORE DELETE ON canary_runs"
         " FOR EACH ROW EXECUTE FUNCTION canary_runs_let_go()"
@@ -115,17 +117,6 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER canary_runs_only_retained ON canary_runs")
     op.execute("DROP FUNCTION canary_runs_let_go()")
     for function, changes in _CHANGES.items():
-        _rewrite(function, tuple((new, old) for old, new in changes))
+        functions.rewrite(function, tuple((new, old) for old, new in changes))
     op.execute("DROP FUNCTION subtext_may_be_held(uuid, timestamptz)")
     op.execute("DROP FUNCTION subtext_counting_version(uuid, uuid, text)")
-
-
-def _rewrite(function: str, changes: tuple[tuple[str, str], ...]) -> None:
-    """Change a function where it stands; its owner and who may call it stay."""
-    query = sa.text("SELECT pg_get_functiondef(to_regprocedure(:name))")
-    body: str = op.get_bind().execute(query, {"name": function}).scalar_one()
-    for old, new in changes:
-        if body.count(old) != 1:
-            raise ValueError(f"{function} is not as this migration knows it: it lacks {old}")
-        body = body.replace(old, new)
-    op.get_bind().exec_driver_sql(body.replace("%", "%%"))
