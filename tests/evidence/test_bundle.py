@@ -5,7 +5,7 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,7 @@ from service.evidence.entry import entry_bytes, moment
 from service.evidence.note import Checkpoint
 from service.verifying import run
 from tests.support import bundles
-from tests.support.bundles import PlantedLog, Wish
+from tests.support.bundles import Packed, Wish
 
 CHANGES = 1000
 FLIPS = 150
@@ -32,20 +32,9 @@ Members = dict[str, bytes]
 ROWS = [FILES[kind] for kind in ("explanation", "flag", "incident_event", "access", "decoder")]
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A bundle, and the log that it is of."""
-
-    log: PlantedLog
-    file: Path
-    members: Mapping[str, bytes]
-
-
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
-    log = bundles.plant()
-    file = bundles.pack(log, tmp_path_factory.mktemp("bundle") / "whole.zip", Wish(earlier=EARLIER))
-    return Packed(log, file, bundles.members_of(file))
+    return bundles.packed_of(tmp_path_factory.mktemp("bundle") / "whole.zip", Wish(earlier=EARLIER))
 
 
 def lines_of(members: Mapping[str, bytes], name: str) -> list[bytes]:

@@ -6,8 +6,7 @@ import json
 import random
 import uuid
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from service.evidence.bundle.finding import Report, What
 from service.evidence.bundle.layout import LEAVES, MANIFEST, PROOF, RowFormat, member_of
 from service.evidence.entry import plain
 from tests.support import bundles
-from tests.support.bundles import PlantedLog, Wish
+from tests.support.bundles import Packed, Wish
 
 CHANGES = 45
 FLIPS = 20
@@ -32,21 +31,10 @@ Members = dict[str, bytes]
 Rows = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A bundle, and the log that it is of."""
-
-    log: PlantedLog
-    file: Path
-    members: Mapping[str, bytes]
-
-
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
-    log = bundles.plant()
     wish = Wish(form=RowFormat.PARQUET)
-    file = bundles.pack(log, tmp_path_factory.mktemp("parquet") / "whole.zip", wish)
-    return Packed(log, file, bundles.members_of(file))
+    return bundles.packed_of(tmp_path_factory.mktemp("parquet") / "whole.zip", wish)
 
 
 def read(content: bytes) -> pa.Table:

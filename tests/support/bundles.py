@@ -253,3 +253,19 @@ def rewrite(file: Path, members: Mapping[str, bytes]) -> Path:
         for name, content in members.items():
             bundle.whole(name, content)
     return file
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A bundle, and the log that it is of."""
+
+    log: PlantedLog
+    file: Path
+    members: Mapping[str, bytes]
+
+
+def packed_of(file: Path, wish: Wish) -> Packed:
+    """Plant a log and write a bundle of it to the file."""
+    log = plant()
+    made = pack(log, file, wish)
+    return Packed(log, made, members_of(made))
