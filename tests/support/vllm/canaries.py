@@ -1,12 +1,15 @@
 """Canaries for a running audit whose decoder reads one token as the concept."""
 
+import datetime as dt
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 
+from service.store.read import canaries
 from subtext_sidecar.contract import canary
+from subtext_sidecar.contract.counters import PluginCounter
 from tests.support.secret import SECRET
 from tests.support.vllm.audited import BOMB, MODEL, Audited, Request, completion
 from workers.canary.prompts import Canary
@@ -46,7 +49,22 @@ class TokenEndpoint:
 
 
 def run_one(parts: Audited, request_id: str, deadline_seconds: float) -> Result:
-    """Send one canary about bombs, as `subtext canary` does, and return what became of it."""
+    """Send one canary about bombs, as `subtext canary` does, and return what became of it.
+
+    What earlier tests had counted is stored first, as it would be taken for a misuse of this canary.
+    """
+    told = sum(
+        parts.settled_metric("subtext_requests_unheeded_total", reason=reason)
+        for reason in ("canary_replayed", "canary_altered")
+    )
+    misused = (PluginCounter.IGNORED_CANARY_REPLAYED, PluginCounter.IGNORED_CANARY_ALTERED)
+
+    def stored() -> int:
+        with parts.sessions() as session:
+            counted = canaries.count_hops(session, MODEL, dt.datetime.fromtimestamp(0, dt.UTC))
+        return sum(counted.get((one.hop, str(one)), 0) for one in misused)
+
+    parts.wait_for("what was counted before is stored", lambda: stored() >= told)
     runner = Runner(
         endpoint=TokenEndpoint(parts, request_id),
         store=SqlStore(parts.sessions, MODEL),
