@@ -25,7 +25,7 @@ from sqlalchemy import text
 from bench import ingest, store_fill, store_plans, store_questions, store_results, store_stage
 from bench.pair import log, positive, state_dir
 from bench.ratios import paired_ratios, percentile
-from deploy.local.stores import KEEPER_LOGIN, SERVICE_LOGIN, WORKER_LOGIN
+from deploy.local.stores import SERVICE_LOGIN, WORKER_LOGIN
 from service import auth
 from service.store import keys, partitions
 from service.store.engine import create_engine, session_factory, with_user
@@ -191,8 +191,11 @@ def _ingest(url: str, batches: int) -> dict[str, Any]:
 
 
 def _drop(url: str, shape: store_fill.Shape) -> float:
-    """Drop the first day as the keeper and return the seconds that took; the next run fills it again."""
-    engine = create_engine(with_user(url, KEEPER_LOGIN))
+    """Drop the first day and return the seconds that took; the next run fills it again.
+
+    As the owner, since the keeper drops no day with rows in it.
+    """
+    engine = create_engine(url)
     started = time.perf_counter()
     dropped = partitions.drop_day(engine, shape.first)
     took = time.perf_counter() - started

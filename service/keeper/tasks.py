@@ -111,6 +111,12 @@ def _make_days(keeping: Keeping, due: dt.datetime) -> None:
         log.warning("days_occupied", days=[str(day) for day in made.occupied])
 
 
+def _drop_days(keeping: Keeping, due: dt.datetime) -> None:
+    dropped = partitions.drop_empty(keeping.engine, due)
+    if dropped:
+        log.info("days_dropped", days=dropped)
+
+
 def _analyze_days(keeping: Keeping, due: dt.datetime) -> None:
     analyzed = partitions.analyze_parents(keeping.engine, due)
     if analyzed:
@@ -133,6 +139,7 @@ PERIODIC: Final[Sequence[Periodic]] = (
     Periodic("expire_exports", "*/5 * * * *", _expire_exports),
     Periodic("erase", "*/2 * * * *", _erase),
     Periodic("make_days", "7 * * * *", _make_days),
+    Periodic("drop_days", "23 5 * * *", _drop_days),
     Periodic("analyze_days", "52 * * * *", _analyze_days),
     Periodic("expire_vectors", "37 * * * *", _expire_vectors),
     Periodic("retain", "11 3 * * *", _retain, tries=12),

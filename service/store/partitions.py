@@ -18,7 +18,8 @@ from service.store import locks
 TABLES: Final = ("samples", "request_names", "explanations", "concept_matches")
 """In the order in which they are written. No constraint binds one to another, see decision 28."""
 DAYS_AHEAD: Final = 7
-_BEFORE: Final = "before"
+EMPTY_FOR: Final = dt.timedelta(days=30)
+"""How long a day stays, though nothing is in it: an old stream, or dead letters, may be delivered again."""
 _SUFFIX: Final = "%Y%m%d"
 _TRIES: Final = 40
 _PAUSE_SECONDS: Final = 1.5
@@ -134,15 +135,27 @@ def make_ahead(engine: Engine, today: dt.date, days: int = DAYS_AHEAD) -> Made:
 def drop_day(engine: Engine, day: dt.date) -> int:
     """Drop the day's partition of every table; return how many there were, 0 when it is gone already.
 
-    Whoever calls it has looked at holds and buried what the evidence log holds of the day. Raises
-    PartitionLockedError, and sqlalchemy.exc.DBAPIError for a day that is not over.
+    Raises PartitionLockedError, and sqlalchemy.exc.DBAPIError for a day that is not over, or that has rows:
+    these only the owner of the tables drops, who has looked at holds and buried what the log has of them.
     """
-    return int(str(_call(engine, "SELECT subtext_drop_partitions(:argument)", day.strftime(_SUFFIX))))
+    return _drop(engine, day.strftime(_SUFFIX))
 
 
-def drop_before(engine: Engine) -> int:
-    """As `drop_day`, for all from before there were days: its last row must be old enough."""
-    return int(str(_call(engine, "SELECT subtext_drop_partitions(:argument)", _BEFORE)))
+def drop_empty(engine: Engine, now: dt.datetime) -> list[str]:
+    """Drop each day of which no table has a row any more, but for the last `EMPTY_FOR`; return which.
+
+    `before` is all from before there were days. Raises as `drop_day`.
+    """
+    with engine.begin() as connection:
+        query = text("SELECT subtext_list_empty(:ended_before)")
+        empty = list(connection.execute(query, {"ended_before": now - EMPTY_FOR}).scalars())
+    for suffix in empty:
+        _drop(engine, suffix)
+    return empty
+
+
+def _drop(engine: Engine, suffix: str) -> int:
+    return int(str(_call(engine, "SELECT subtext_drop_partitions(:argument)", suffix)))
 
 
 def analyze_parents(engine: Engine, now: dt.datetime) -> list[str]:

@@ -263,9 +263,10 @@ KEEPER_GRANTS: Final[Mapping[str, Sequence[str]]] = {
 KEEPER_FUNCTIONS: Final = (
     "subtext_make_day(date)",
     "subtext_drop_partitions(text)",
+    "subtext_list_empty(timestamptz)",
     "subtext_analyze_parent(text)",
 )
-"""What it may do with the owner's rights: make a day, drop one that is over, analyse the whole."""
+"""What it may do with the owner's rights: make a day, list and drop empty ones, analyse the whole."""
 READER_FUNCTIONS: Final = (
     "subtext_find_words(text, timestamptz, timestamptz, timestamptz, uuid, integer)",
     "subtext_make_key(text, uuid, text, bytea, text[], text, text[], timestamptz)",

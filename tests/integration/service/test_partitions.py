@@ -178,7 +178,7 @@ def test_a_day_is_dropped_whole_once_its_readers_have_ended_and_not_before_it_is
         reading.execute("SELECT count(*) FROM explanations")
         end = threading.Timer(1, reading.rollback)
         end.start()
-        assert partitions.drop_day(keeper, day) == len(partitions.TABLES)
+        assert partitions.drop_day(engine, day) == len(partitions.TABLES)
         end.join()
 
     assert partitions.drop_day(keeper, day) == 0
@@ -187,6 +187,35 @@ def test_a_day_is_dropped_whole_once_its_readers_have_ended_and_not_before_it_is
     assert [one(engine, query) for query in ORPHANS] == [0, 0]
     with pytest.raises(DBAPIError, match="is not over yet"):
         partitions.drop_day(keeper, last_day(engine))
+
+
+def test_the_keeper_drops_days_of_which_nothing_is_left_and_no_others(
+    engine: Engine, sessions: sessionmaker[Session], keeper: Engine
+) -> None:
+    last = today(engine)
+    full, empty, lately = (last - dt.timedelta(days=days) for days in (40, 39, 20))
+    with engine.begin() as connection:
+        for table in partitions.TABLES:
+            connection.execute(text(f"DROP TABLE {table}_before"))
+    assert partitions.make_ahead(keeper, full, days=20).made[-1] == lately
+    with sessions.begin() as session:
+        at = dt.datetime.combine(full, dt.time(12), dt.UTC)
+        seed.add_explanation(session, seed.add_model(session), captured_at=at, request_id="r")
+
+    with pytest.raises(DBAPIError, match="has rows: a day goes when nothing of it is left"):
+        partitions.drop_day(keeper, full)
+    now = dt.datetime.combine(last, dt.time(12), dt.UTC)
+    dropped = partitions.drop_empty(keeper, now)
+
+    assert dropped == [f"{empty + dt.timedelta(days=number):%Y%m%d}" for number in range(9)]
+    with engine.connect() as connection:
+        starts = {one.start.date() for one in partitions.list_partitions(connection) if one.start}
+    assert full in starts
+    assert lately in starts
+    assert starts.isdisjoint({empty})
+    for table in ("samples", "explanations"):
+        assert one(engine, f"SELECT count(*) FROM {table}") == 1, table
+    assert partitions.drop_empty(keeper, now) == []
 
 
 def reading(sample: Sample, name: str) -> readings.NewReading:

@@ -7,14 +7,13 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.erasure.days import DayChangedError, bury_day, read_day
 from service.erasure.rows import Erased, erase_explanations
 from service.evidence.tombstones import Reason
 from service.evidence.verify import What
 from service.store.access.tables import AccessEntry, Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.evidence.tables import LogTombstone
-from service.store.tables import Explanation, Flag, Incident, Model, Sample
+from service.store.tables import Explanation, Flag, Incident, Sample
 from service.store.vectors.sealing import NONCE_BYTES
 from service.store.vectors.tables import Vector
 from tests.integration.service import seed
@@ -152,34 +151,3 @@ def test_a_row_that_was_tampered_with_is_found_after_its_erasure_too(
     log.sign()
 
     assert {one.what for one in log.report().findings} == {What.ROW_DELETED}
-
-
-def test_a_day_is_buried_as_it_was_read(sessions: Sessions, log: Log) -> None:
-    with sessions.begin() as session:
-        plant(session, "of the day")
-        plant(session, "of the next", at=START + dt.timedelta(days=1))
-        run = seed.add_run(session, session.scalars(select(Model.id)).one())
-    log.sign()
-    with sessions() as session:
-        day = read_day(session, START.date())
-    with sessions.begin() as session:
-        plant(session, "late")
-    with sessions() as session, pytest.raises(DayChangedError, match="read the day again"):
-        bury_day(session, day, authority=run)
-    log.sign()
-
-    with sessions() as session:
-        day = read_day(session, START.date())
-    with sessions.begin() as session:
-        buried = bury_day(session, day, authority=run)
-        for table in ("concept_matches", "explanations", "samples"):  # as if partitions were dropped
-            of_day = "captured_at < :behind" if table != "concept_matches" else (
-                "explanation_id IN (SELECT id FROM explanations WHERE captured_at < :behind)"
-            )  # fmt: skip
-            behind = dt.datetime.combine(START.date() + dt.timedelta(days=1), dt.time(), dt.UTC)
-            session.execute(text(f"DELETE FROM {table} WHERE {of_day}"), {"behind": behind})  # noqa: S608
-    assert log.report().findings == []
-    log.sign()
-
-    assert buried == Erased(explanations=6, log_entries=6)
-    assert log.report().findings == []

@@ -191,6 +191,20 @@ def test_it_makes_the_days_ahead(keeping: Keeping, engine: Engine) -> None:
     assert {last + dt.timedelta(days=number + 1) for number in range(partitions.DAYS_AHEAD + 1)} <= ends
 
 
+def test_it_drops_the_days_of_which_nothing_is_left(keeping: Keeping, engine: Engine) -> None:
+    day = NOW.date() - dt.timedelta(days=40)
+    with engine.begin() as connection:
+        for table in partitions.TABLES:
+            connection.execute(text(f"DROP TABLE {table}_before"))
+    partitions.make_ahead(engine, day, days=0)
+
+    with capture_logs() as written:
+        RUNS["drop_days"](keeping, NOW)
+        RUNS["drop_days"](keeping, NOW)
+
+    assert written == [{"event": "days_dropped", "log_level": "info", "days": [f"{day:%Y%m%d}"]}]
+
+
 def test_it_analyses_the_tables_of_days_as_a_whole_when_they_have_changed(
     sessions: Sessions, keeping: Keeping, engine: Engine
 ) -> None:
@@ -243,4 +257,12 @@ def test_it_deletes_vectors_that_are_over_but_for_held_ones(sessions: Sessions, 
 
 
 def test_every_job_that_is_due_by_the_clock_is_tried_here() -> None:
-    assert set(RUNS) == {"expire_exports", "erase", "retain", "make_days", "analyze_days", "expire_vectors"}
+    assert set(RUNS) == {
+        "expire_exports",
+        "erase",
+        "retain",
+        "make_days",
+        "drop_days",
+        "analyze_days",
+        "expire_vectors",
+    }
