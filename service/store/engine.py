@@ -85,7 +85,7 @@ def create_engine(
         # The connection that was used last is used again: of each partition that a backend meets first it
         # reads the catalogue, which takes it up to a second where tables have 180 days.
         pool_use_lifo=True,
-        # A restarted server, or whoever closes idle connections, must cost a reconnect, not a failed request.
+        # What a server closed, restarting or as idle, must cost a reconnect, not a failed request.
         pool_pre_ping=True,
         connect_args=_connect_args(connect_timeout_seconds, application_name),
     )
