@@ -21,6 +21,7 @@ from service.store.engine import create_engine, ping, session_factory
 from service.watch.incident_watch import IncidentWatch
 from service.watch.key_watch import KeyWatch
 from service.watch.partition_watch import PartitionWatch
+from service.watch.pool_warmer import PoolWarmer
 from service.watch.prevalence_watch import PrevalenceWatch, WatchPlan
 from service.webhooks.courier import Courier
 
@@ -67,6 +68,7 @@ def serve(settings: ServiceSettings) -> int:
     )
     webhooks = settings.webhooks
     beside = (
+        PoolWarmer(engine),
         KeyWatch(sessions, metrics),
         PartitionWatch(engine, metrics),
         PrevalenceWatch(sessions, metrics, plan),

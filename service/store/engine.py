@@ -82,7 +82,11 @@ def create_engine(
         max_overflow=0,
         pool_timeout=pool_timeout_seconds,
         hide_parameters=True,  # they hold request ids, texts and digests of keys
-        pool_pre_ping=True,  # a restarted server must cost a reconnect, not a failed request
+        # The connection that was used last is used again: of each partition that a backend meets first it
+        # reads the catalogue, which takes it up to a second where tables have 180 days.
+        pool_use_lifo=True,
+        # What a server closed, restarting or as idle, must cost a reconnect, not a failed request.
+        pool_pre_ping=True,
         connect_args=_connect_args(connect_timeout_seconds, application_name),
     )
     _watch(engine)

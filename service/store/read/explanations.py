@@ -200,8 +200,9 @@ def _is_read(session: Session, layer: int) -> bool:
 
 
 def _time_of(explanation: uuid.UUID) -> Select[dt.datetime]:
-    """Return the query that looks into every day, and into nothing else."""
-    return select(Explanation.captured_at).where(Explanation.id == explanation).limit(1)
+    """Return the query that looks into every day, by a plan that stays in the database, see decision 28."""
+    at = func.subtext_time_of_explanation(explanation, type_=DateTime(timezone=True))
+    return select(at.column_valued())
 
 
 def _sample_at(explanation: uuid.UUID, at: dt.datetime) -> Select[Sample]:

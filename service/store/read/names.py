@@ -1,17 +1,38 @@
-"""By what a request id finds something: the names that captures are stored under."""
+"""By what a request id finds something: the names that captures are stored under.
+
+A name may be of any day, so it is looked up by functions of the database whose plans stay there, see
+decision 28.
+"""
 
 import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, func, select, union, union_all
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Integer,
+    SQLColumnExpression,
+    Text,
+    Uuid,
+    cast,
+    func,
+    select,
+    text,
+    union,
+)
+from sqlalchemy.orm import Session
 
-from service.store.read.page import Position, older_than
+from service.store.read.page import Position
 from service.store.tables import Flag, Incident, RequestName, RequestTest, Sample
 from subtext_sidecar.contract.request_id import bounded
 
 _NO_CAPTURE: Final = uuid.UUID(int=0)
+# One name at a time: of several together PostgreSQL would sort all that there are.
+_CAPTURES: Final = text("""SELECT * FROM subtext_captures_named(
+        CAST(:names AS text[]), CAST(:of_capture AS uuid), CAST(:before_at AS timestamptz),
+        CAST(:before_capture AS uuid), :at_most
+    ) ORDER BY captured_at DESC, capture DESC LIMIT :at_most""")
 
 
 def names_of(request_id: str) -> list[str]:
@@ -32,21 +53,23 @@ def list_captures(
 ) -> Sequence[RequestName]:
     """Return the names of the captures under the id, newest capture first.
 
-    It reads no more than ``limit`` of them for each name, however many there are.
+    It reads no more than ``limit`` of them for each name, however many there are, and looks into older days
+    only where the newer ones have fewer.
     """
-    newest_first = (RequestName.captured_at.desc(), RequestName.capture.desc())
-    parts = []
-    for name in names_of(request_id):
-        part = select(RequestName).where(RequestName.name == name)
-        if capture_id is not None:
-            part = part.where(RequestName.capture_id == capture_id)
-        if after is not None:
-            part = part.where(older_than(RequestName.captured_at, RequestName.capture, after))
-        # One name at a time: of several together PostgreSQL would sort all that there are.
-        parts.append(select(part.order_by(*newest_first).limit(limit).subquery()))
-    found = aliased(RequestName, union_all(*parts).subquery())
-    query = select(found).order_by(found.captured_at.desc(), found.capture.desc())
-    return session.scalars(query.limit(limit)).all()
+    values = {
+        "names": names_of(request_id),
+        "of_capture": capture_id,
+        "before_at": after and after.at,
+        "before_capture": after and after.id,
+        "at_most": limit,
+    }
+    return session.scalars(select(RequestName).from_statement(_CAPTURES), values).all()
+
+
+def count_captures(session: Session, request_id: str, at_most: int) -> int:
+    """Return how many names of captures are stored under the id; ``at_most`` where there are more."""
+    counted = func.subtext_count_named(_array_of(request_id), at_most, type_=Integer).column_valued()
+    return session.scalar(select(counted)) or 0
 
 
 def is_of_request(
@@ -54,11 +77,15 @@ def is_of_request(
 ) -> ColumnElement[bool]:
     """Return the condition for rows of captures that have the id among their names."""
     names = names_of(request_id)
-    named = select(RequestName.capture_id).where(RequestName.name.in_(names))
+    named = select(func.subtext_capture_ids_named(_array_of(request_id), type_=Uuid).column_valued())
     captured = select(owner.id).where(owner.capture_id.in_(named))
     # Not by `or`, for which PostgreSQL would read the whole table.
     before_captures = select(owner.id).where(owner.request_id.in_(names), owner.capture_id.is_(None))
     return owner.id.in_(union(captured, before_captures))
+
+
+def _array_of(request_id: str) -> ColumnElement[Any]:
+    return cast(names_of(request_id), ARRAY(Text))
 
 
 def is_of_capture(

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import DateTime, func, select
 from sqlalchemy.orm import Session
 
 from service.store.days import between, near
@@ -67,9 +67,16 @@ class Asked(NamedTuple):
 
 def list_of_capture(session: Session, asked: Asked) -> View | None:
     """Return the page; None when nothing of the capture is stored."""
+    model_id = select(Model.id).where(Model.name == asked.model).scalar_subquery()
+    # Of any day, by a plan that stays in the database, see decision 28.
+    time = func.subtext_time_of_capture(asked.capture_id, model_id, type_=DateTime(timezone=True))
+    at = session.scalar(select(time.column_valued()))
+    if at is None:
+        return None
     of_capture = (
         Sample.capture_id == asked.capture_id,
-        Sample.model_id == select(Model.id).where(Model.name == asked.model).scalar_subquery(),
+        Sample.model_id == model_id,
+        near(Sample.captured_at, at),
     )
     counted = (
         select(Sample.layer, func.count(), func.min(Sample.captured_at), func.max(Sample.captured_at))
@@ -78,8 +85,6 @@ def list_of_capture(session: Session, asked: Asked) -> View | None:
         .order_by(Sample.layer)
     )
     found = {row[0]: row for row in session.execute(counted)}
-    if not found:
-        return None
     layers = [Layer(row[0], row[1]) for row in found.values()]
     chosen = layers[0].layer if asked.layer is None else asked.layer
     if chosen not in found:

@@ -5,10 +5,10 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Label, Select, func, select, true
+from sqlalchemy import ColumnElement, DateTime, Label, Select, column, func, select, true
 from sqlalchemy.orm import Session, aliased
 
-from service.store.days import near_any
+from service.store.days import among, near_any
 from service.store.read import discoveries, explanations, flags, names
 from service.store.read.page import Page, Position
 from service.store.tables import Explanation, Flag, Model, RequestName, RequestTest, Sample
@@ -118,6 +118,13 @@ TRACED_SAMPLES: Final = 10_000
 """More of one trace are not read: clients may send any number of requests with the same."""
 
 
+# By a plan that stays in the database, see decision 28.
+_DAYS_OF_TRACE: Final = (
+    column("first_at", DateTime(timezone=True)),
+    column("last_at", DateTime(timezone=True)),
+)
+
+
 class TracedRequests(NamedTuple):
     """Requests of a trace. ``total`` counts all that were read of, ``requests`` holds the first of them."""
 
@@ -135,14 +142,7 @@ def list_of_trace(
     It reads the first so many samples of the trace, by the time of their capture. What is sent later under
     a trace id pushes nothing out of the answer.
     """
-    first = aliased(
-        Sample,
-        select(Sample)
-        .where(Sample.trace_id == trace_id)
-        .order_by(Sample.captured_at, Sample.id)
-        .limit(samples + 1)
-        .subquery(),
-    )
+    first = aliased(Sample, first_of_trace(session, trace_id, samples + 1).subquery())
     of_request = (
         select(
             first.request_id,
@@ -168,6 +168,14 @@ def list_of_trace(
     return TracedRequests(total, [TracedRequest(*row[:-2]) for row in rows], read > samples)
 
 
+def first_of_trace(session: Session, trace_id: str, at_most: int) -> Select[Sample]:
+    """Return the query for the first samples of the trace, in their days alone."""
+    days = func.subtext_days_of_trace(trace_id, at_most).table_valued(*_DAYS_OF_TRACE)
+    times = [at for day in session.execute(select(days)) for at in day]
+    of_trace = select(Sample).where(Sample.trace_id == trace_id, among(Sample.captured_at, times))
+    return of_trace.order_by(Sample.captured_at, Sample.id).limit(at_most)
+
+
 def get_request(
     session: Session,
     request_id: str,
@@ -181,13 +189,12 @@ def get_request(
 
     What it reads is bounded by ``limits``, however many requests share the id.
     """
-    named = RequestName.name.in_(names.names_of(request_id))
-    counted = select(RequestName.capture).where(named).limit(limits.counted).subquery()
-    total = session.scalar(select(func.count()).select_from(counted)) or 0
-    if not total:
-        return None
     found = names.list_captures(session, request_id, after, limits.captures + 1, capture_id)
     page = found[: limits.captures]
+    is_all = after is None and capture_id is None and len(found) == len(page)
+    total = len(page) if is_all else names.count_captures(session, request_id, limits.counted)
+    if not total:
+        return None
     views = list_views(session, page, limits)
     last = page[-1] if len(found) > limits.captures else None
     return View(request_id, total, Page(views, Position(last.captured_at, last.capture) if last else None))

@@ -11,7 +11,7 @@ from service.store.days import REQUEST_LASTS, between, near_any
 from service.store.identity import capture_key
 from service.store.read import requests
 from service.store.read.page import Page, Position, older_than
-from service.store.tables import RequestName, Sample
+from service.store.tables import RequestName
 
 
 class View(NamedTuple):
@@ -85,13 +85,7 @@ class _Captured(NamedTuple):
 
 def _captured(session: Session, trace_id: str, samples: int) -> tuple[list[_Captured], int]:
     """Return the captures that the trace's first samples are of, and how many samples were read."""
-    first = (
-        select(Sample)
-        .where(Sample.trace_id == trace_id)
-        .order_by(Sample.captured_at, Sample.id)
-        .limit(samples + 1)
-        .subquery()
-    )
+    first = requests.first_of_trace(session, trace_id, samples + 1).subquery()
     capture = (first.c.capture_id, first.c.model_id, first.c.request_id, first.c.tenant_id)
     figures = (func.min(first.c.captured_at), func.count())
     rows = session.execute(select(*capture, *figures).group_by(*capture)).all()
