@@ -43,7 +43,6 @@ from service.store.days import (
     is_sample_of_explanation,
     later,
     near,
-    near_any,
     spans_near,
     spans_of,
     within,
@@ -64,15 +63,16 @@ from service.store.tenants import scope
 
 _CAPTURES_AT_FIRST: Final = 16
 _CAPTURES_AT_MOST: Final = 512
+_GROW: Final = 4
 _MATCHES_AT_MOST: Final = 512
-"""Looked up at once."""
-_MATCHES_OF_PAGE: Final = 1024
+"""Looked up at first, where some are not wanted."""
+_MATCHES_OF_PAGE: Final = 1280
 """After so many a page ends as it is."""
 _SAMPLES_AT_MOST: Final = 2048
 _DAYS_AT_FIRST: Final = dt.timedelta(days=1)
 _DAYS_AT_MOST: Final = dt.timedelta(days=64)
 """At once; then all that are left."""
-_DAYS_GROW: Final = 4
+_DAYS_GROW: Final = 8
 _MOMENT: Final = dt.timedelta(microseconds=1)
 _TIME: Final = DateTime(timezone=True)
 # The places as a table, so that how many there are makes no other statement.
@@ -186,8 +186,7 @@ def list_of_samples(
     session: Session, samples: Sequence[Sample], decoder_id: uuid.UUID | None = None
 ) -> list[View]:
     """Return every explanation of these samples, of one decoder if given, by position."""
-    of_decoder = [] if decoder_id is None else [Explanation.decoder_id == decoder_id]
-    rows = _readings(session, samples, *of_decoder)
+    rows = _readings(session, samples, decoder=decoder_id)
     rows.sort(key=lambda row: (row[1].layer, row[1].position, row[0].created_at, row[0].id))
     return _views(session, rows)
 
@@ -294,8 +293,7 @@ def _walk(given: frozenset[str], *, is_near: bool) -> Select[Any]:
     if "tenant" in given:
         of_page.append(Explanation.tenant_id == bindparam("tenant"))
     if "place" in given:
-        place = (bindparam("place_at", type_=_TIME), bindparam("place", type_=Uuid))
-        of_page.append(tuple_(Explanation.captured_at, Explanation.id) < tuple_(*place))
+        of_page.append(_is_older(Explanation.captured_at, Explanation.id))
     query = _with(
         select(Explanation).select_from(Explanation), Explanation, read_with, given, is_near=is_near
     )
@@ -334,8 +332,7 @@ def _read_with(reading: Any, days: Sequence[ColumnElement[bool]], *, is_near: bo
         Sample.id == reading.sample_id, is_of_time, *days
     )
     sample_fence = of_sample.correlate(reading).offset(0).lateral()
-    of_decoder = select(Decoder).where(Decoder.id == reading.decoder_id)
-    decoder_fence = of_decoder.correlate(reading).offset(0).lateral()
+    decoder_fence = _decoder_of(reading)
     return _ReadWith(
         sample_fence, decoder_fence, aliased(Sample, sample_fence), aliased(Decoder, decoder_fence)
     )
@@ -396,14 +393,13 @@ def _list_sampled(session: Session, asked: _Asked, span: "_Span", limit: int) ->
     bounds += [at <= after.at] if after is not None else []
     newest = select(Sample).where(*_of_sample(wanted, asked.model_id), *span.of(at), *bounds)
     newest = newest.order_by(at.desc())
-    is_wanted = [] if wanted.verified is None else [Explanation.verified == wanted.verified]
     before = None if after is None else (after.at, after.id)
     rows: list[_Reading] = []
-    at_once = limit
+    at_once = limit if after is None else limit + 1  # the last page's last one is met again
     while True:
         # With ties: all of the last moment are among them, so that the next ones are older.
         samples = session.scalars(newest.fetch(at_once, with_ties=True)).all()
-        found = _readings(session, samples, *is_wanted)
+        found = _readings(session, samples, verified=wanted.verified)
         found.sort(key=lambda row: (row[1].captured_at, row[0].id), reverse=True)
         rows += [row for row in found if before is None or (row[1].captured_at, row[0].id) < before]
         if len(samples) < at_once or len(rows) >= limit:
@@ -412,29 +408,53 @@ def _list_sampled(session: Session, asked: _Asked, span: "_Span", limit: int) ->
         at_once = min(2 * at_once, _SAMPLES_AT_MOST)
 
 
-def _readings(session: Session, samples: Sequence[Sample], *wanted: ColumnElement[bool]) -> list[_Reading]:
-    """Return the wanted explanations of these samples, each with its decoder and its model's name.
-
-    By the samples' ids and days as values, and by no join with them: conditions of row-level security have
-    PostgreSQL expect one row in all, and read whole days to look for it.
-    """
+def _readings(
+    session: Session,
+    samples: Sequence[Sample],
+    *,
+    verified: bool | None = None,
+    decoder: uuid.UUID | None = None,
+) -> list[_Reading]:
+    """Return the wanted explanations of these samples, each with its decoder and its model's name."""
     if not samples:
         return []
     by_id = {sample.id: sample for sample in samples}
-    query = (
-        select(Explanation, Decoder)
-        .join(Decoder, Decoder.id == Explanation.decoder_id)
-        .where(
-            Explanation.sample_id.in_(by_id),
-            near_any(Explanation.captured_at, [sample.captured_at for sample in samples]),
-            *wanted,
-        )
-        .options(defer(Decoder.card, raiseload=True))
-    )
-    found = session.execute(query).all()
+    given = {"verified": verified, "decoder": decoder}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    query = frozenset(values)
+    near = spans_near([sample.captured_at for sample in samples])
+    values |= near | _of_places([Position(sample.captured_at, sample.id) for sample in samples])
+    found = session.execute(_of_samples(query, len(near)), values).all()
     models = _names_of(session, samples)
     named = [(one, by_id[one.sample_id], decoder) for one, decoder in found]
     return [(one, sample, decoder, models[sample.model_id]) for one, sample, decoder in named]
+
+
+@cache
+def _of_samples(given: frozenset[str], bounds: int) -> Select[Explanation, Decoder]:
+    """Return the query for explanations of samples, looked up sample by sample in its own days."""
+    at, of_sample = Explanation.captured_at, _PLACE.c.at
+    is_near = (between(at, of_sample - REQUEST_LASTS, of_sample + REQUEST_LASTS), within(at, bounds))
+    wanted = {
+        "verified": Explanation.verified == bindparam("verified"),
+        "decoder": Explanation.decoder_id == bindparam("decoder"),
+    }
+    fence = (
+        select(Explanation)
+        .where(Explanation.sample_id == _PLACE.c.id, *is_near, *(wanted[name] for name in sorted(given)))
+        .correlate(_PLACE)
+        .offset(0)
+        .lateral()
+    )
+    reading = aliased(Explanation, fence)
+    decoder_fence = _decoder_of(reading)
+    decoder = aliased(Decoder, decoder_fence)
+    query = select(reading, decoder).select_from(_PLACE).join(fence, true()).join(decoder_fence, true())
+    return query.options(defer(decoder.card, raiseload=True))
+
+
+def _decoder_of(reading: Any) -> FromClause:
+    return select(Decoder).where(Decoder.id == reading.decoder_id).correlate(reading).offset(0).lateral()
 
 
 class _Matched(NamedTuple):
@@ -445,30 +465,69 @@ class _Matched(NamedTuple):
 
 def _list_matched(session: Session, asked: _Asked, limit: int) -> _Matched:
     """Return the first that matched the concept: many matches, however far apart, are read at once."""
-    newest_first = (ConceptMatch.captured_at.desc(), ConceptMatch.explanation_id.desc())
-    of_concept = select(ConceptMatch.captured_at, ConceptMatch.explanation_id)
-    of_concept = of_concept.where(ConceptMatch.concept == asked.wanted.concept).order_by(*newest_first)
-    views: list[View] = []
+    is_filtered = _is_filtered(asked)
+    rows: list[_Reading] = []
     places: list[Position] = []
-    after, at_once, looked_up = asked.after, limit, 0
+    after, looked_up = asked.after, 0
+    at_once = min(_GROW * limit, _MATCHES_AT_MOST) if is_filtered else limit
     for span in _spans(asked.wanted, asked.after):
         while True:
-            part = of_concept.where(*span.of(ConceptMatch.captured_at)).limit(at_once - len(places))
-            if after is not None:
-                part = part.where(older_than(ConceptMatch.captured_at, ConceptMatch.explanation_id, after))
-            places += [Position(*row) for row in session.execute(part)]
+            places += _find_matches(session, asked.wanted, span, after, at_once - len(places))
             if len(places) < at_once:
                 break  # the span has no more
-            views += _views(session, _read_at(session, places, asked, limit - len(views)))
-            if len(views) == limit:
-                return _Matched(views, None)
+            rows += _read_at(session, places, asked, limit - len(rows))
             looked_up += len(places)
             after, places = places[-1], []
-            if looked_up >= _MATCHES_OF_PAGE:
-                return _Matched(views, after)
-            at_once = min(2 * at_once, _MATCHES_AT_MOST)
-    rest = _read_at(session, places, asked, limit - len(views)) if places else []
-    return _Matched(views + _views(session, rest), None)
+            if len(rows) == limit or looked_up >= _MATCHES_OF_PAGE:
+                return _Matched(_views(session, rows), None if len(rows) == limit else after)
+            at_once = min(_GROW * at_once, _MATCHES_OF_PAGE - looked_up)
+    rows += _read_at(session, places, asked, limit - len(rows))
+    return _Matched(_views(session, rows), None)
+
+
+def _is_filtered(asked: _Asked) -> bool:
+    """Tell whether some of what matched the concept is not wanted."""
+    wanted = asked.wanted
+    return asked.model_id is not None or not (
+        wanted.layer is None
+        and wanted.verified is None
+        and wanted.max_anomaly_p is None
+        and wanted.words is None
+    )
+
+
+def _find_matches(
+    session: Session, wanted: Filter, span: "_Span", after: Position | None, limit: int
+) -> list[Position]:
+    """Return the places of the first matches of the concept in the span."""
+    given: dict[str, Any] = {
+        "start": span.start,
+        "end": span.end,
+        "concept": wanted.concept,
+        "limit": limit,
+    }
+    if after is not None:
+        given |= {"place_at": after.at, "place": after.id}
+    values = {name: value for name, value in given.items() if value is not None}
+    return [Position(*row) for row in session.execute(_walk_matches(frozenset(values)), values)]
+
+
+@cache
+def _walk_matches(given: frozenset[str]) -> Select[dt.datetime, uuid.UUID]:
+    at, identity = ConceptMatch.captured_at, ConceptMatch.explanation_id
+    query = select(at, identity).where(
+        ConceptMatch.concept == bindparam("concept"), *_days_of(at, "", given)
+    )
+    if "place" in given:
+        query = query.where(_is_older(at, identity))
+    return query.order_by(at.desc(), identity.desc()).limit(bindparam("limit", type_=Integer))
+
+
+def _is_older(
+    at: SQLColumnExpression[dt.datetime], identity: SQLColumnExpression[uuid.UUID]
+) -> ColumnElement[bool]:
+    """Return the condition for what comes after the place that is given."""
+    return tuple_(at, identity) < tuple_(bindparam("place_at", type_=_TIME), bindparam("place", type_=Uuid))
 
 
 def _read_at(session: Session, places: Sequence[Position], asked: _Asked, limit: int) -> list[_Reading]:
