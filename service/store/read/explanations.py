@@ -327,10 +327,7 @@ def _read_with(reading: Any, days: Sequence[ColumnElement[bool]], *, is_near: bo
     at = reading.captured_at
     times = between(Sample.captured_at, at - REQUEST_LASTS, at + REQUEST_LASTS)
     is_of_time = times if is_near else Sample.captured_at == at
-    name = select(Model.name).where(Model.id == Sample.model_id).scalar_subquery()
-    of_sample = select(Sample, name.label("served_as")).where(
-        Sample.id == reading.sample_id, is_of_time, *days
-    )
+    of_sample = select(Sample).where(Sample.id == reading.sample_id, is_of_time, *days)
     sample_fence = of_sample.correlate(reading).offset(0).lateral()
     decoder_fence = _decoder_of(reading)
     return _ReadWith(
@@ -347,11 +344,12 @@ def _with(
     model's. Of another time than its sample's, a reading comes with none at first.
     """
     sample, decoder = found.sample, found.decoder
-    query = query.add_columns(sample, decoder, found.sample_fence.c.served_as)
+    name = select(Model.name).where(Model.id == sample.model_id).scalar_subquery()
+    query = query.add_columns(sample, decoder, name)
     query = query.outerjoin(found.sample_fence, true()).join(found.decoder_fence, true())
     of_sample = {"model": sample.model_id, "layer": sample.layer}
     equal = [column == bindparam(name) for name, column in of_sample.items() if name in given]
-    is_wanted = and_(found.sample_fence.c.served_as.is_not(None), *equal)
+    is_wanted = and_(found.sample_fence.c.id.is_not(None), *equal)
     if is_near:
         query = query.where(is_wanted)
     elif equal:
