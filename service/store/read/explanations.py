@@ -385,35 +385,57 @@ def _wanted(reading: Any, given: frozenset[str]) -> list[ColumnElement[bool]]:
 
 def _list_sampled(session: Session, asked: _Asked, span: "_Span", limit: int) -> list[View]:
     """Return the first of the span that are of the model, some of its samples at a time."""
-    wanted, after, at = asked.wanted, asked.after, Sample.captured_at
-    bounds = [at >= wanted.captured_after] if wanted.captured_after is not None else []
-    bounds += [at < wanted.captured_before] if wanted.captured_before is not None else []
-    bounds += [at <= after.at] if after is not None else []
-    newest = select(Sample).where(*_of_sample(wanted, asked.model_id), *span.of(at), *bounds)
-    newest = newest.order_by(at.desc())
+    wanted, after = asked.wanted, asked.after
+    given: dict[str, Any] = _values(asked) | {"start": span.start, "end": span.end}
+    given["place_at"] = after and after.at
+    values = {name: value for name, value in given.items() if value is not None}
     before = None if after is None else (after.at, after.id)
     rows: list[_Reading] = []
     at_once = limit if after is None else limit + 1  # the last page's last one is met again
     while True:
-        # With ties: all of the last moment are among them, so that the next ones are older.
-        samples = session.scalars(newest.fetch(at_once, with_ties=True)).all()
-        found = _readings(session, samples, verified=wanted.verified)
+        query = _walk_samples(frozenset(values))
+        samples = session.scalars(query, values | {"limit": at_once}).all()
+        found = _readings(session, samples, model=wanted.model, verified=wanted.verified)
         found.sort(key=lambda row: (row[1].captured_at, row[0].id), reverse=True)
         rows += [row for row in found if before is None or (row[1].captured_at, row[0].id) < before]
         if len(samples) < at_once or len(rows) >= limit:
             return _views(session, rows[:limit])
-        newest = newest.where(at < samples[-1].captured_at)
+        values["older_than"] = samples[-1].captured_at
         at_once = min(2 * at_once, _SAMPLES_AT_MOST)
+
+
+@cache
+def _walk_samples(given: frozenset[str]) -> Select[Sample]:
+    """Return the query for the newest samples of a model, by the names of the values that it is given.
+
+    With ties: all of the last moment are among them, so that the next ones are older.
+    """
+    at = Sample.captured_at
+    conditions = {
+        "model": Sample.model_id == bindparam("model"),
+        "layer": Sample.layer == bindparam("layer"),
+        "captured_after": at >= bindparam("captured_after"),
+        "captured_before": at < bindparam("captured_before"),
+        "place_at": at <= bindparam("place_at"),
+        "older_than": at < bindparam("older_than"),
+    }
+    wanted = [condition for name, condition in conditions.items() if name in given]
+    query = select(Sample).where(*wanted, *_days_of(at, "", given)).order_by(at.desc())
+    return query.fetch(bindparam("limit", type_=Integer), with_ties=True)
 
 
 def _readings(
     session: Session,
     samples: Sequence[Sample],
     *,
+    model: str | None = None,
     verified: bool | None = None,
     decoder: uuid.UUID | None = None,
 ) -> list[_Reading]:
-    """Return the wanted explanations of these samples, each with its decoder and its model's name."""
+    """Return the wanted explanations of these samples, each with its decoder and its model's name.
+
+    All of one model may come with its name.
+    """
     if not samples:
         return []
     by_id = {sample.id: sample for sample in samples}
@@ -423,7 +445,7 @@ def _readings(
     near = spans_near([sample.captured_at for sample in samples])
     values |= near | _of_places([Position(sample.captured_at, sample.id) for sample in samples])
     found = session.execute(_of_samples(query, len(near)), values).all()
-    models = _names_of(session, samples)
+    models = _names_of(session, samples) if model is None else {one.model_id: model for one in samples}
     named = [(one, by_id[one.sample_id], decoder) for one, decoder in found]
     return [(one, sample, decoder, models[sample.model_id]) for one, sample, decoder in named]
 
