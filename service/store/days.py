@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, and_, false, or_
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, bindparam, false, or_
 
 from service.store.tables import ConceptMatch, Explanation, Sample
 
@@ -63,12 +63,29 @@ def near_any(column: SQLColumnExpression[dt.datetime], times: Sequence[dt.dateti
     return or_(false(), *(near(column, *span) for span in _spans(times, 2 * REQUEST_LASTS)))
 
 
-def among(column: SQLColumnExpression[dt.datetime], times: Iterable[dt.datetime]) -> ColumnElement[bool]:
-    """Return a condition that is met at all of these times, and in no partition without one of them.
+def within(column: SQLColumnExpression[dt.datetime], bounds: int, prefix: str = "") -> ColumnElement[bool]:
+    """Return the condition for so many values of `spans_of`, or `spans_near`, which are given by name.
 
     By a few spans: a list of times would be sorted again for each row that is looked up by one of them.
     """
-    return or_(false(), *(between(column, *span) for span in _spans(times, dt.timedelta(days=1))))
+    names = [f"{prefix}{number}" for number in range(bounds)]
+    pairs = zip(names[::2], names[1::2], strict=True)
+    return or_(false(), *(and_(column >= bindparam(one), column <= bindparam(two)) for one, two in pairs))
+
+
+def spans_of(times: Iterable[dt.datetime], prefix: str = "") -> dict[str, dt.datetime]:
+    """Return values for `within`: with them it is met at all of these times, and in no day without one."""
+    return _named(_spans(times, dt.timedelta(days=1)), prefix)
+
+
+def spans_near(times: Iterable[dt.datetime], prefix: str = "") -> dict[str, dt.datetime]:
+    """Return values for `within`: with them it is met by what `near_any` finds at these times."""
+    spans = _spans(times, 2 * REQUEST_LASTS)
+    return _named([(earlier(one, REQUEST_LASTS), later(two, REQUEST_LASTS)) for one, two in spans], prefix)
+
+
+def _named(spans: Iterable[tuple[dt.datetime, dt.datetime]], prefix: str) -> dict[str, dt.datetime]:
+    return {f"{prefix}{number}": at for number, at in enumerate(at for span in spans for at in span)}
 
 
 def _spans(times: Iterable[dt.datetime], gap: dt.timedelta) -> list[tuple[dt.datetime, dt.datetime]]:

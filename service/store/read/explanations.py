@@ -5,6 +5,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
@@ -13,33 +14,38 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     FromClause,
+    Integer,
     Row,
     Select,
     SQLColumnExpression,
-    TableValuedAlias,
+    Text,
     Uuid,
+    and_,
+    bindparam,
     case,
-    cast,
     column,
     exists,
     func,
     literal_column,
+    or_,
     select,
     true,
+    tuple_,
 )
 from sqlalchemy.orm import Session, aliased, defer
 
 from service.store.configuration.read import digests_of
 from service.store.days import (
     REQUEST_LASTS,
-    among,
     between,
     earlier,
     is_match_of_explanation,
     is_sample_of_explanation,
     later,
     near,
-    near_any,
+    spans_near,
+    spans_of,
+    within,
 )
 from service.store.identity import capture_key
 from service.store.read import names
@@ -57,16 +63,24 @@ from service.store.tenants import scope
 
 _CAPTURES_AT_FIRST: Final = 16
 _CAPTURES_AT_MOST: Final = 512
+_GROW: Final = 4
 _MATCHES_AT_MOST: Final = 512
-"""Looked up at once."""
-_MATCHES_OF_PAGE: Final = 1024
+"""Looked up at first, where some are not wanted."""
+_MATCHES_OF_PAGE: Final = 1280
 """After so many a page ends as it is."""
 _SAMPLES_AT_MOST: Final = 2048
 _DAYS_AT_FIRST: Final = dt.timedelta(days=1)
 _DAYS_AT_MOST: Final = dt.timedelta(days=64)
 """At once; then all that are left."""
-_DAYS_GROW: Final = 4
+_DAYS_GROW: Final = 8
 _MOMENT: Final = dt.timedelta(microseconds=1)
+_TIME: Final = DateTime(timezone=True)
+# The places as a table, so that how many there are makes no other statement.
+_PLACE: Final = (
+    func.unnest(bindparam("ids", type_=ARRAY(Uuid)), bindparam("times", type_=ARRAY(_TIME)))
+    .table_valued(column("id", Uuid), column("at", _TIME), with_ordinality="number", name="place")
+    .render_derived()
+)
 _NEWEST_FIRST: Final = (Explanation.captured_at.desc(), Explanation.id.desc())
 
 
@@ -172,8 +186,7 @@ def list_of_samples(
     session: Session, samples: Sequence[Sample], decoder_id: uuid.UUID | None = None
 ) -> list[View]:
     """Return every explanation of these samples, of one decoder if given, by position."""
-    of_decoder = [] if decoder_id is None else [Explanation.decoder_id == decoder_id]
-    rows = _readings(session, samples, *of_decoder)
+    rows = _readings(session, samples, decoder=decoder_id)
     rows.sort(key=lambda row: (row[1].layer, row[1].position, row[0].created_at, row[0].id))
     return _views(session, rows)
 
@@ -250,63 +263,219 @@ def _list_by_days(session: Session, asked: _Asked, limit: int) -> list[View]:
 
 
 def _list_walked(session: Session, asked: _Asked, span: "_Span", limit: int) -> list[View]:
-    query = _fenced(asked, span.widened().of(Sample.captured_at))
-    query = query.where(*span.of(Explanation.captured_at), *_of_reading(asked.wanted))
-    # By value: PostgreSQL does not know how many rows are of a tenant that a policy names.
-    if asked.tenant is not None:
-        query = query.where(Explanation.tenant_id == asked.tenant)
-    if asked.after is not None:
-        query = query.where(older_than(Explanation.captured_at, Explanation.id, asked.after))
-    return _load(session, query.order_by(*_NEWEST_FIRST).limit(limit))
+    """Return the first of the span, each with its sample of the same time, as all but the oldest have one.
+
+    Where one has none, or none that may be met, they are all read by whatever is near.
+    """
+    given: dict[str, Any] = {"start": span.start, "end": span.end, "tenant": asked.tenant, "limit": limit}
+    given |= _values(asked) | {
+        "place_at": asked.after and asked.after.at,
+        "place": asked.after and asked.after.id,
+    }
+    values = {name: value for name, value in given.items() if value is not None}
+    rows = session.execute(_walk(frozenset(values), is_near=False), values).all()
+    if any(row[1] is None for row in rows):
+        widened = span.widened()
+        near = {"near_start": widened.start, "near_end": widened.end}
+        values |= {name: value for name, value in near.items() if value is not None}
+        rows = session.execute(_walk(frozenset(values), is_near=True), values).all()
+    return _views(session, rows)
+
+
+@cache
+def _walk(given: frozenset[str], *, is_near: bool) -> Select[Any]:
+    """Return the query that walks the order of the page, by the names of the values that it is given.
+
+    By the tenant as a value: PostgreSQL does not know how many rows are of one that a policy names.
+    """
+    bounds = _days_of(Sample.captured_at, "near_" if is_near else "", given)
+    read_with = _read_with(Explanation, bounds, is_near=is_near)
+    of_page = _days_of(Explanation.captured_at, "", given)
+    if "tenant" in given:
+        of_page.append(Explanation.tenant_id == bindparam("tenant"))
+    if "place" in given:
+        of_page.append(_is_older(Explanation.captured_at, Explanation.id))
+    query = _with(
+        select(Explanation).select_from(Explanation), Explanation, read_with, given, is_near=is_near
+    )
+    return query.where(*of_page).order_by(*_NEWEST_FIRST).limit(bindparam("limit", type_=Integer))
+
+
+def _days_of(
+    at: SQLColumnExpression[dt.datetime], prefix: str, given: frozenset[str]
+) -> list[ColumnElement[bool]]:
+    start = [at >= bindparam(f"{prefix}start")] if f"{prefix}start" in given else []
+    return [*start, at < bindparam(f"{prefix}end")] if f"{prefix}end" in given else start
+
+
+class _ReadWith(NamedTuple):
+    """What a reading is looked up with: its sample, its decoder and the name of its model."""
+
+    sample_fence: FromClause
+    decoder_fence: FromClause
+    sample: Any
+    decoder: Any
+
+
+def _read_with(reading: Any, days: Sequence[ColumnElement[bool]], *, is_near: bool) -> _ReadWith:
+    """Return what is looked up for each reading, one by one.
+
+    OFFSET is a fence: what is in it is looked up for each row of what is before it. Joined without one,
+    conditions of row-level security have PostgreSQL expect one row in all. Then it reads every row of the
+    days and sorts them, where it could walk along the order of the page; or it looks a sample up once for
+    each model.
+    """
+    at = reading.captured_at
+    times = between(Sample.captured_at, at - REQUEST_LASTS, at + REQUEST_LASTS)
+    is_of_time = times if is_near else Sample.captured_at == at
+    of_sample = select(Sample).where(Sample.id == reading.sample_id, is_of_time, *days)
+    sample_fence = of_sample.correlate(reading).offset(0).lateral()
+    decoder_fence = _decoder_of(reading)
+    return _ReadWith(
+        sample_fence, decoder_fence, aliased(Sample, sample_fence), aliased(Decoder, decoder_fence)
+    )
+
+
+def _with(
+    query: Select[Any], reading: Any, found: _ReadWith, given: frozenset[str], *, is_near: bool
+) -> Select[Any]:
+    """Return the query for readings with what they are read with, and for those that are wanted.
+
+    What is wanted of a sample stands behind the fence: in it, a sample would be looked for among all of its
+    model's. Of another time than its sample's, a reading comes with none at first.
+    """
+    sample, decoder = found.sample, found.decoder
+    name = select(Model.name).where(Model.id == sample.model_id).scalar_subquery()
+    query = query.add_columns(sample, decoder, name)
+    query = query.outerjoin(found.sample_fence, true()).join(found.decoder_fence, true())
+    of_sample = {"model": sample.model_id, "layer": sample.layer}
+    equal = [column == bindparam(name) for name, column in of_sample.items() if name in given]
+    is_wanted = and_(found.sample_fence.c.id.is_not(None), *equal)
+    if is_near:
+        query = query.where(is_wanted)
+    elif equal:
+        query = query.where(or_(found.sample_fence.c.id.is_(None), is_wanted))
+    return query.where(*_wanted(reading, given)).options(defer(decoder.card, raiseload=True))
+
+
+def _values(asked: _Asked) -> dict[str, Any]:
+    """Return what is wanted by name, None where anything is."""
+    wanted = asked.wanted
+    return {
+        "model": asked.model_id,
+        "layer": wanted.layer,
+        "verified": wanted.verified,
+        "max_anomaly_p": wanted.max_anomaly_p,
+        "words": wanted.words,
+        "captured_after": wanted.captured_after,
+        "captured_before": wanted.captured_before,
+    }
+
+
+def _wanted(reading: Any, given: frozenset[str]) -> list[ColumnElement[bool]]:
+    """Return the conditions for readings, by the names of those values that are given."""
+    conditions = {
+        "verified": reading.verified == bindparam("verified"),
+        "max_anomaly_p": reading.anomaly_p_value <= bindparam("max_anomaly_p"),
+        "words": _has_words(reading.text, bindparam("words", type_=Text)),
+        "captured_after": reading.captured_at >= bindparam("captured_after"),
+        "captured_before": reading.captured_at < bindparam("captured_before"),
+    }
+    return [condition for name, condition in conditions.items() if name in given]
 
 
 def _list_sampled(session: Session, asked: _Asked, span: "_Span", limit: int) -> list[View]:
     """Return the first of the span that are of the model, some of its samples at a time."""
-    wanted, after, at = asked.wanted, asked.after, Sample.captured_at
-    bounds = [at >= wanted.captured_after] if wanted.captured_after is not None else []
-    bounds += [at < wanted.captured_before] if wanted.captured_before is not None else []
-    bounds += [at <= after.at] if after is not None else []
-    newest = select(Sample).where(*_of_sample(wanted, asked.model_id), *span.of(at), *bounds)
-    newest = newest.order_by(at.desc())
-    is_wanted = [] if wanted.verified is None else [Explanation.verified == wanted.verified]
+    wanted, after = asked.wanted, asked.after
+    given: dict[str, Any] = _values(asked) | {"start": span.start, "end": span.end}
+    given["place_at"] = after and after.at
+    values = {name: value for name, value in given.items() if value is not None}
     before = None if after is None else (after.at, after.id)
     rows: list[_Reading] = []
-    at_once = limit
+    at_once = limit if after is None else limit + 1  # the last page's last one is met again
     while True:
-        # With ties: all of the last moment are among them, so that the next ones are older.
-        samples = session.scalars(newest.fetch(at_once, with_ties=True)).all()
-        found = _readings(session, samples, *is_wanted)
+        query = _walk_samples(frozenset(values))
+        samples = session.scalars(query, values | {"limit": at_once}).all()
+        found = _readings(session, samples, model=wanted.model, verified=wanted.verified)
         found.sort(key=lambda row: (row[1].captured_at, row[0].id), reverse=True)
         rows += [row for row in found if before is None or (row[1].captured_at, row[0].id) < before]
         if len(samples) < at_once or len(rows) >= limit:
             return _views(session, rows[:limit])
-        newest = newest.where(at < samples[-1].captured_at)
+        values["older_than"] = samples[-1].captured_at
         at_once = min(2 * at_once, _SAMPLES_AT_MOST)
 
 
-def _readings(session: Session, samples: Sequence[Sample], *wanted: ColumnElement[bool]) -> list[_Reading]:
+@cache
+def _walk_samples(given: frozenset[str]) -> Select[Sample]:
+    """Return the query for the newest samples of a model, by the names of the values that it is given.
+
+    With ties: all of the last moment are among them, so that the next ones are older.
+    """
+    at = Sample.captured_at
+    conditions = {
+        "model": Sample.model_id == bindparam("model"),
+        "layer": Sample.layer == bindparam("layer"),
+        "captured_after": at >= bindparam("captured_after"),
+        "captured_before": at < bindparam("captured_before"),
+        "place_at": at <= bindparam("place_at"),
+        "older_than": at < bindparam("older_than"),
+    }
+    wanted = [condition for name, condition in conditions.items() if name in given]
+    query = select(Sample).where(*wanted, *_days_of(at, "", given)).order_by(at.desc())
+    return query.fetch(bindparam("limit", type_=Integer), with_ties=True)
+
+
+def _readings(
+    session: Session,
+    samples: Sequence[Sample],
+    *,
+    model: str | None = None,
+    verified: bool | None = None,
+    decoder: uuid.UUID | None = None,
+) -> list[_Reading]:
     """Return the wanted explanations of these samples, each with its decoder and its model's name.
 
-    By the samples' ids and days as values, and by no join with them: conditions of row-level security have
-    PostgreSQL expect one row in all, and read whole days to look for it.
+    All of one model may come with its name.
     """
     if not samples:
         return []
     by_id = {sample.id: sample for sample in samples}
-    query = (
-        select(Explanation, Decoder)
-        .join(Decoder, Decoder.id == Explanation.decoder_id)
-        .where(
-            Explanation.sample_id.in_(by_id),
-            near_any(Explanation.captured_at, [sample.captured_at for sample in samples]),
-            *wanted,
-        )
-        .options(defer(Decoder.card, raiseload=True))
-    )
-    found = session.execute(query).all()
-    models = _names_of(session, samples)
+    given = {"verified": verified, "decoder": decoder}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    query = frozenset(values)
+    near = spans_near([sample.captured_at for sample in samples])
+    values |= near | _of_places([Position(sample.captured_at, sample.id) for sample in samples])
+    found = session.execute(_of_samples(query, len(near)), values).all()
+    models = _names_of(session, samples) if model is None else {one.model_id: model for one in samples}
     named = [(one, by_id[one.sample_id], decoder) for one, decoder in found]
     return [(one, sample, decoder, models[sample.model_id]) for one, sample, decoder in named]
+
+
+@cache
+def _of_samples(given: frozenset[str], bounds: int) -> Select[Explanation, Decoder]:
+    """Return the query for explanations of samples, looked up sample by sample in its own days."""
+    at, of_sample = Explanation.captured_at, _PLACE.c.at
+    is_near = (between(at, of_sample - REQUEST_LASTS, of_sample + REQUEST_LASTS), within(at, bounds))
+    wanted = {
+        "verified": Explanation.verified == bindparam("verified"),
+        "decoder": Explanation.decoder_id == bindparam("decoder"),
+    }
+    fence = (
+        select(Explanation)
+        .where(Explanation.sample_id == _PLACE.c.id, *is_near, *(wanted[name] for name in sorted(given)))
+        .correlate(_PLACE)
+        .offset(0)
+        .lateral()
+    )
+    reading = aliased(Explanation, fence)
+    decoder_fence = _decoder_of(reading)
+    decoder = aliased(Decoder, decoder_fence)
+    query = select(reading, decoder).select_from(_PLACE).join(fence, true()).join(decoder_fence, true())
+    return query.options(defer(decoder.card, raiseload=True))
+
+
+def _decoder_of(reading: Any) -> FromClause:
+    return select(Decoder).where(Decoder.id == reading.decoder_id).correlate(reading).offset(0).lateral()
 
 
 class _Matched(NamedTuple):
@@ -317,119 +486,115 @@ class _Matched(NamedTuple):
 
 def _list_matched(session: Session, asked: _Asked, limit: int) -> _Matched:
     """Return the first that matched the concept: many matches, however far apart, are read at once."""
-    newest_first = (ConceptMatch.captured_at.desc(), ConceptMatch.explanation_id.desc())
-    of_concept = select(ConceptMatch.captured_at, ConceptMatch.explanation_id)
-    of_concept = of_concept.where(ConceptMatch.concept == asked.wanted.concept).order_by(*newest_first)
-    views: list[View] = []
+    is_filtered = _is_filtered(asked)
+    rows: list[_Reading] = []
     places: list[Position] = []
-    after, at_once, looked_up = asked.after, limit, 0
+    after, looked_up = asked.after, 0
+    at_once = min(_GROW * limit, _MATCHES_AT_MOST) if is_filtered else limit
     for span in _spans(asked.wanted, asked.after):
         while True:
-            part = of_concept.where(*span.of(ConceptMatch.captured_at)).limit(at_once - len(places))
-            if after is not None:
-                part = part.where(older_than(ConceptMatch.captured_at, ConceptMatch.explanation_id, after))
-            places += [Position(*row) for row in session.execute(part)]
+            places += _find_matches(session, asked.wanted, span, after, at_once - len(places))
             if len(places) < at_once:
                 break  # the span has no more
-            views += _views(session, _read_at(session, places, asked, limit - len(views)))
-            if len(views) == limit:
-                return _Matched(views, None)
+            rows += _read_at(session, places, asked, limit - len(rows))
             looked_up += len(places)
             after, places = places[-1], []
-            if looked_up >= _MATCHES_OF_PAGE:
-                return _Matched(views, after)
-            at_once = min(2 * at_once, _MATCHES_AT_MOST)
-    rest = _read_at(session, places, asked, limit - len(views)) if places else []
-    return _Matched(views + _views(session, rest), None)
+            if len(rows) == limit or looked_up >= _MATCHES_OF_PAGE:
+                return _Matched(_views(session, rows), None if len(rows) == limit else after)
+            at_once = min(_GROW * at_once, _MATCHES_OF_PAGE - looked_up)
+    rows += _read_at(session, places, asked, limit - len(rows))
+    return _Matched(_views(session, rows), None)
+
+
+def _is_filtered(asked: _Asked) -> bool:
+    """Tell whether some of what matched the concept is not wanted."""
+    wanted = asked.wanted
+    return asked.model_id is not None or not (
+        wanted.layer is None
+        and wanted.verified is None
+        and wanted.max_anomaly_p is None
+        and wanted.words is None
+    )
+
+
+def _find_matches(
+    session: Session, wanted: Filter, span: "_Span", after: Position | None, limit: int
+) -> list[Position]:
+    """Return the places of the first matches of the concept in the span."""
+    given: dict[str, Any] = {
+        "start": span.start,
+        "end": span.end,
+        "concept": wanted.concept,
+        "limit": limit,
+    }
+    if after is not None:
+        given |= {"place_at": after.at, "place": after.id}
+    values = {name: value for name, value in given.items() if value is not None}
+    return [Position(*row) for row in session.execute(_walk_matches(frozenset(values)), values)]
+
+
+@cache
+def _walk_matches(given: frozenset[str]) -> Select[dt.datetime, uuid.UUID]:
+    at, identity = ConceptMatch.captured_at, ConceptMatch.explanation_id
+    query = select(at, identity).where(
+        ConceptMatch.concept == bindparam("concept"), *_days_of(at, "", given)
+    )
+    if "place" in given:
+        query = query.where(_is_older(at, identity))
+    return query.order_by(at.desc(), identity.desc()).limit(bindparam("limit", type_=Integer))
+
+
+def _is_older(
+    at: SQLColumnExpression[dt.datetime], identity: SQLColumnExpression[uuid.UUID]
+) -> ColumnElement[bool]:
+    """Return the condition for what comes after the place that is given."""
+    return tuple_(at, identity) < tuple_(bindparam("place_at", type_=_TIME), bindparam("place", type_=Uuid))
 
 
 def _read_at(session: Session, places: Sequence[Position], asked: _Asked, limit: int) -> list[_Reading]:
     """Return the first wanted ones of the explanations at these places, in their order.
 
-    Only ids are read of what another model's samples are behind. Rows are looked up place by place, behind
-    OFFSET as a fence: of a list of ids PostgreSQL may rather walk whole days by an index with the id last.
+    Rows are looked up place by place, behind OFFSET as a fence: of a list of ids PostgreSQL may rather walk
+    whole days by an index with the id last.
     """
-    if asked.model_id is not None or asked.wanted.layer is not None:
-        places = _of_wanted_samples(session, places, asked)[:limit]
     if not places:
         return []
-    place, found = _explanations_at(places, asked)
-    reading = aliased(Explanation, found)
-    query = select(reading, Decoder).select_from(place).join(found, true())
-    query = query.join(Decoder, Decoder.id == reading.decoder_id).options(
-        defer(Decoder.card, raiseload=True)
-    )
-    by_id = {one.id: (one, decoder) for one, decoder in session.execute(query)}
-    ordered = [by_id[one.id] for one in places if one.id in by_id]
-    samples = {sample.id: sample for sample in _samples_at(session, [one for one, _ in ordered])}
-    met = [(one, samples[one.sample_id], decoder) for one, decoder in ordered if one.sample_id in samples]
-    models = _names_of(session, samples.values()) if met else {}
-    return [(one, sample, decoder, models[sample.model_id]) for one, sample, decoder in met[:limit]]
+    times = [place.at for place in places]
+    given = {name: value for name, value in _values(asked).items() if value is not None}
+    of_places, spans = _of_places(places), spans_of(times)
+    values: dict[str, Any] = given | of_places | spans | {"limit": limit}
+    query = _look_up(frozenset(given), len(spans), 0, is_near=False)
+    rows = session.execute(query, values).all()
+    if any(row[1] is None for row in rows):
+        near = spans_near(times, "near_")
+        query = _look_up(frozenset(given), len(spans), len(near), is_near=True)
+        rows = session.execute(query, values | near).all()
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
-def _of_wanted_samples(session: Session, places: Sequence[Position], asked: _Asked) -> list[Position]:
-    """Return those of the places whose explanations, and the samples behind these, are wanted."""
-    place, found = _explanations_at(places, asked)
-    keys = (found.c.id, found.c.sample_id, found.c.captured_at)
-    rows = session.execute(select(*keys).select_from(place).join(found, true())).all()
-    samples = {sample.id: sample for sample in _samples_at(session, rows, is_key_alone=True)}
-    wanted = ((asked.model_id, "model_id"), (asked.wanted.layer, "layer"))
-    equal = [(value, name) for value, name in wanted if value is not None]
-    chosen = {
-        row.id
-        for row in rows
-        if (sample := samples.get(row.sample_id)) is not None
-        and all(getattr(sample, name) == value for value, name in equal)
-    }
-    return [one for one in places if one.id in chosen]
-
-
-def _explanations_at(places: Sequence[Position], asked: _Asked) -> tuple[TableValuedAlias, FromClause]:
-    """Return the places as a table, and the wanted explanations as what is looked up for each of them."""
-    place = _unnested(places)
-    found = (
+@cache
+def _look_up(given: frozenset[str], bounds: int, near_bounds: int, *, is_near: bool) -> Select[Any]:
+    """Return the query for what stands at places, by the names of the values that it is given."""
+    at = Explanation.captured_at
+    fence = (
         select(Explanation)
-        .where(
-            Explanation.id == place.c.id,
-            Explanation.captured_at == place.c.at,
-            among(Explanation.captured_at, [one.at for one in places]),
-            *_of_reading(asked.wanted),
-        )
-        .correlate(place)
+        .where(Explanation.id == _PLACE.c.id, at == _PLACE.c.at, within(at, bounds))
+        .correlate(_PLACE)
         .offset(0)
         .lateral()
     )
-    return place, found
+    reading = aliased(Explanation, fence)
+    of_days = (
+        within(Sample.captured_at, near_bounds, "near_") if is_near else within(Sample.captured_at, bounds)
+    )
+    read_with = _read_with(reading, [of_days], is_near=is_near)
+    query = select(reading).select_from(_PLACE).join(fence, true())
+    query = _with(query, reading, read_with, given, is_near=is_near)
+    return query.order_by(_PLACE.c.number).limit(bindparam("limit", type_=Integer))
 
 
-def _samples_at(session: Session, readings: Sequence[Any], *, is_key_alone: bool = False) -> list[Any]:
-    """Return the samples of these readings, or rows of id, model and layer.
-
-    At the readings' own times, where all are but those of before there were days; the rest near these.
-    """
-    missing = [Position(one.captured_at, one.sample_id) for one in readings]
-    found: list[Any] = []
-    for is_near in (False, True):
-        if missing:
-            query = _looked_up(missing, is_near=is_near, is_key_alone=is_key_alone)
-            found += session.execute(query).all() if is_key_alone else session.scalars(query).all()
-            there = {one.id for one in found}
-            missing = [one for one in missing if one.id not in there]
-    return found
-
-
-def _looked_up(places: Sequence[Position], *, is_near: bool, is_key_alone: bool) -> Select[Any]:
-    place, at = _unnested(places), Sample.captured_at
-    times = [one.at for one in places]
-    if is_near:
-        day = REQUEST_LASTS
-        of_days = (between(at, place.c.at - day, place.c.at + day), near_any(at, times))
-    else:
-        of_days = (at == place.c.at, among(at, times))
-    fence = select(Sample).where(Sample.id == place.c.id, *of_days).correlate(place).offset(0).lateral()
-    key = (fence.c.id, fence.c.model_id, fence.c.layer)
-    columns = key if is_key_alone else (aliased(Sample, fence),)
-    return select(*columns).select_from(place).join(fence, true())
+def _of_places(places: Sequence[Position]) -> dict[str, Any]:
+    return {"ids": [place.id for place in places], "times": [place.at for place in places]}
 
 
 def _names_of(session: Session, samples: Iterable[Sample]) -> dict[uuid.UUID, str]:
@@ -438,45 +603,8 @@ def _names_of(session: Session, samples: Iterable[Sample]) -> dict[uuid.UUID, st
     return {identity: name for identity, name in session.execute(of_models)}  # noqa: C416  # rows, typed
 
 
-def _unnested(places: Sequence[Position]) -> TableValuedAlias:
-    """Return the places as a table, so that how many there are makes no other statement."""
-    ids = cast([place.id for place in places], ARRAY(Uuid))
-    times = cast([place.at for place in places], ARRAY(DateTime(timezone=True)))
-    columns = (column("id", Uuid), column("at", DateTime(timezone=True)))
-    return func.unnest(ids, times).table_valued(*columns, name="place").render_derived()
-
-
-def _fenced(asked: _Asked, days: Sequence[ColumnElement[bool]]) -> _Query:
-    """Return the query for readings, each with its sample, decoder and model, looked up one by one.
-
-    OFFSET is a fence: what is in it is looked up for each row of what is before it. Joined without one,
-    conditions of row-level security have PostgreSQL expect one row in all. Then it reads every row of the
-    days and sorts them, where it could walk along the order of the page. What is wanted of a sample stands
-    behind the fence: in it, a sample would be looked for among all of its model's.
-    """
-    fence = (
-        select(Sample, Decoder, Model.name.label("served_as"))
-        .join(Model, Model.id == Sample.model_id)
-        .join(Decoder, Decoder.id == Explanation.decoder_id)
-        .where(is_sample_of_explanation(Explanation), *days)
-        .correlate(Explanation)
-        .offset(0)
-        .lateral()
-    )
-    sample, decoder = aliased(Sample, fence), aliased(Decoder, fence)
-    query: _Query = select(Explanation, sample, decoder, fence.c.served_as)
-    query = (
-        query.select_from(Explanation)
-        .join(fence, true())
-        .where(*_of_sample(asked.wanted, asked.model_id, sample))
-    )
-    return query.options(defer(decoder.card, raiseload=True))
-
-
-def _of_sample(
-    wanted: Filter, model_id: uuid.UUID | None, sample: Any = Sample
-) -> list[ColumnElement[bool]]:
-    equal = ((sample.model_id, model_id), (sample.layer, wanted.layer))
+def _of_sample(wanted: Filter, model_id: uuid.UUID | None) -> list[ColumnElement[bool]]:
+    equal = ((Sample.model_id, model_id), (Sample.layer, wanted.layer))
     return [column == value for column, value in equal if value is not None]
 
 
@@ -487,7 +615,7 @@ def _of_reading(wanted: Filter) -> list[ColumnElement[bool]]:
     if wanted.max_anomaly_p is not None:
         conditions.append(Explanation.anomaly_p_value <= wanted.max_anomaly_p)
     if wanted.words is not None:
-        conditions.append(_has_words(wanted.words))
+        conditions.append(_has_words(Explanation.text, wanted.words))
     if wanted.captured_after is not None:
         conditions.append(Explanation.captured_at >= wanted.captured_after)
     if wanted.captured_before is not None:
@@ -495,9 +623,9 @@ def _of_reading(wanted: Filter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _has_words(words: str) -> ColumnElement[bool]:
+def _has_words(read_text: SQLColumnExpression[str], words: str | ColumnElement[str]) -> ColumnElement[bool]:
     simple: ColumnElement[str] = literal_column("'simple'::regconfig")
-    found_in = func.to_tsvector(simple, func.left(Explanation.text, SEARCHED_CHARACTERS))
+    found_in = func.to_tsvector(simple, func.left(read_text, SEARCHED_CHARACTERS))
     return found_in.bool_op("@@")(func.websearch_to_tsquery(simple, words))
 
 
@@ -613,21 +741,17 @@ def _matches_of(
     matches: defaultdict[uuid.UUID, list[ConceptMatch]] = defaultdict(list)
     if not readings:
         return matches
-    place = _unnested([Position(one.captured_at, one.id) for one in readings])
-    fence = (
-        select(ConceptMatch)
-        .where(
-            ConceptMatch.explanation_id == place.c.id,
-            ConceptMatch.captured_at == place.c.at,
-            among(ConceptMatch.captured_at, [one.captured_at for one in readings]),
-        )
-        .correlate(place)
-        .offset(0)
-        .lateral()
-    )
-    found = aliased(ConceptMatch, fence)
-    for match in session.scalars(
-        select(found).select_from(place).join(fence, true()).order_by(found.concept)
-    ):
+    places = [Position(one.captured_at, one.id) for one in readings]
+    spans = spans_of([one.captured_at for one in readings])
+    for match in session.scalars(_matches_at(len(spans)), _of_places(places) | spans):
         matches[match.explanation_id].append(match)
     return matches
+
+
+@cache
+def _matches_at(bounds: int) -> Select[ConceptMatch]:
+    at = ConceptMatch.captured_at
+    of_place = (ConceptMatch.explanation_id == _PLACE.c.id, at == _PLACE.c.at, within(at, bounds))
+    fence = select(ConceptMatch).where(*of_place).correlate(_PLACE).offset(0).lateral()
+    found = aliased(ConceptMatch, fence)
+    return select(found).select_from(_PLACE).join(fence, true()).order_by(found.concept)

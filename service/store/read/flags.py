@@ -4,9 +4,11 @@ import datetime as dt
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
+from math import ceil
 from typing import Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, text, true
+from sqlalchemy import ARRAY, DateTime, Select, Uuid, and_, any_, bindparam, func, select, text, true
 from sqlalchemy.orm import Session, aliased, defer
 
 from service.store.days import REQUEST_LASTS, between, earlier, is_match_of_explanation, later
@@ -24,10 +26,15 @@ from service.store.tables import (
 
 _LOOKED_INTO_OF_PAGE: Final = 300
 """Flags, of which some do not have the wanted fidelity: after so many a page ends as it is."""
+_AT_LEAST: Final = 25
+"""Flags at once."""
 # Of another time than their samples' there are readings only where there were no days yet, see `days`.
+# A bitmap of all that was captured between two times would be made for each flag, to find a few samples.
 _DAYS_BEGIN: Final = text(r"""
-    SELECT substring(pg_get_expr(relpartbound, oid) FROM 'TO \(''([^'']+)''\)')::timestamptz
-    FROM pg_class WHERE oid = to_regclass('explanations_before')
+    SELECT (
+        SELECT substring(pg_get_expr(relpartbound, oid) FROM 'TO \(''([^'']+)''\)')::timestamptz
+        FROM pg_class WHERE oid = to_regclass('explanations_before')
+    ), set_config('enable_bitmapscan', 'off', true)
 """)
 
 
@@ -72,19 +79,23 @@ def list_flags(session: Session, wanted: Filter, after: Position | None, limit: 
             return Page([], None)
     query = _narrowed(select(Flag), wanted, model_id).order_by(Flag.created_at.desc(), Flag.id.desc())
     has_fidelity = wanted.min_fve is not None or wanted.min_cosine is not None
+    days_begin = session.scalar(_DAYS_BEGIN) if has_fidelity else None
     views: list[View] = []
     at_once, looked_into = limit + 1, 0
     while True:
         part = query if after is None else query.where(older_than(Flag.created_at, Flag.id, after))
         found = [View(*row) for row in session.execute(_of_page(part.limit(at_once)))]
-        views += _faithful(session, wanted, found) if has_fidelity else found
+        views += _faithful(session, wanted, found, days_begin) if has_fidelity else found
         if len(found) < at_once or len(views) > limit:
             break
         after = Position(found[-1].flag.created_at, found[-1].flag.id)
         looked_into += len(found)
         if looked_into >= _LOOKED_INTO_OF_PAGE:
             return Page(views, after)
-        at_once = min(2 * at_once, _LOOKED_INTO_OF_PAGE - looked_into)
+        # By the share so far a quarter more than what is missing; none: as many as there may be.
+        share = len(views) / looked_into
+        missing = 5 * (limit + 1 - len(views)) / (4 * share) if share else _LOOKED_INTO_OF_PAGE
+        at_once = min(max(ceil(missing), _AT_LEAST), _LOOKED_INTO_OF_PAGE - looked_into)
     page = views[:limit]
     last = page[-1].flag if len(views) > limit else None
     return Page(page, Position(last.created_at, last.id) if last else None)
@@ -143,13 +154,16 @@ def _narrowed(query: Select[Flag], wanted: Filter, model_id: uuid.UUID | None) -
     return query
 
 
-def _faithful(session: Session, wanted: Filter, views: Sequence[View]) -> list[View]:
+def _faithful(
+    session: Session, wanted: Filter, views: Sequence[View], days_begin: dt.datetime | None
+) -> list[View]:
     """Return those of the flags that enough verified readings with the wanted fidelity stand behind.
 
     Some flags at a time, so that PostgreSQL looks into their days and no others.
     """
-    days_begin = session.scalar(_DAYS_BEGIN)
-    positions: dict[uuid.UUID, int] = {}
+    given = {"fve": wanted.min_fve, "cosine": wanted.min_cosine}
+    bounds = {name: least for name, least in given.items() if least is not None}
+    faithful: set[uuid.UUID] = set()
 
     def kind(view: View) -> tuple[bool, bool]:
         is_before = days_begin is not None and view.flag.first_captured_at < later(
@@ -159,34 +173,37 @@ def _faithful(session: Session, wanted: Filter, views: Sequence[View]) -> list[V
 
     for has_identity, is_before in {kind(view) for view in views}:
         flags = [view.flag for view in views if kind(view) == (has_identity, is_before)]
-        # By its identity alone, or PostgreSQL asks the index of request ids as well.
-        is_same = Sample.capture_id == Flag.capture_id
-        if not has_identity:
-            is_same = and_(Sample.capture_id.is_(None), Sample.request_id == Flag.request_id)
         apart = dt.timedelta() if has_identity and not is_before else REQUEST_LASTS
-        rows = session.execute(_count_positions(wanted, flags, is_same, apart))
-        positions |= {identity: count for identity, count in rows}  # noqa: C416  # rows, typed
-    return [view for view in views if positions.get(view.flag.id, 0) >= view.flag.positions_required]
+        values = bounds | {
+            "ids": [flag.id for flag in flags],
+            "first": earlier(min(flag.first_captured_at for flag in flags), apart),
+            "last": later(max(flag.last_captured_at for flag in flags), apart),
+        }
+        query = _are_faithful(frozenset(bounds), has_identity=has_identity, is_apart=bool(apart))
+        faithful.update(session.scalars(query, values))
+    return [view for view in views if view.flag.id in faithful]
 
 
-def _count_positions(
-    wanted: Filter, flags: Sequence[Flag], is_same_capture: ColumnElement[bool], apart: dt.timedelta
-) -> Select[uuid.UUID, int]:
-    """Return the query for the positions of each flag that has any, looked up flag by flag.
+@cache
+def _are_faithful(given: frozenset[str], *, has_identity: bool, is_apart: bool) -> Select[uuid.UUID]:
+    """Return the query for those of the flags with enough positions, looked up flag by flag.
 
     A flag spans what matched; ``apart`` is how far times of samples and of their readings may lie apart.
 
     OFFSET is a fence: what is in it is looked up for each row of what is before it. Joined without one,
     conditions of row-level security have PostgreSQL expect a row or two, and it reads all of the days.
     """
-    first = earlier(min(flag.first_captured_at for flag in flags), apart)
-    last = later(max(flag.last_captured_at for flag in flags), apart)
-    bounds = ((Explanation.fve, wanted.min_fve), (Explanation.cosine, wanted.min_cosine))
+    apart = REQUEST_LASTS if is_apart else dt.timedelta()
+    first, last = (bindparam(name, type_=DateTime(timezone=True)) for name in ("first", "last"))
+    # By its identity alone, or PostgreSQL asks the index of request ids as well.
+    is_same = Sample.capture_id == Flag.capture_id
+    if not has_identity:
+        is_same = and_(Sample.capture_id.is_(None), Sample.request_id == Flag.request_id)
     sample = aliased(
         Sample,
         select(Sample)
         .where(
-            is_same_capture,
+            is_same,
             Sample.model_id == Flag.model_id,
             Sample.layer == Flag.layer,
             between(Sample.captured_at, first, last),
@@ -198,7 +215,11 @@ def _count_positions(
     )
     at, of_sample = Explanation.captured_at, sample.captured_at
     # An equality where it may be one: by a span neighbouring days are looked into as well.
-    is_at_time = between(at, of_sample - apart, of_sample + apart) if apart else at == of_sample
+    is_at_time = between(at, of_sample - apart, of_sample + apart) if is_apart else at == of_sample
+    least = {
+        "fve": Explanation.fve >= bindparam("fve"),
+        "cosine": Explanation.cosine >= bindparam("cosine"),
+    }
     reading = aliased(
         Explanation,
         select(Explanation)
@@ -208,7 +229,7 @@ def _count_positions(
             Explanation.decoder_id == Flag.decoder_id,
             between(Explanation.captured_at, first, last),
             Explanation.verified,
-            *(column >= least for column, least in bounds if least is not None),
+            *(least[name] for name in sorted(given)),
         )
         .correlate(Flag, sample)
         .offset(0)
@@ -226,11 +247,12 @@ def _count_positions(
         .lateral()
     )
     return (
-        select(Flag.id, func.count(sample.position.distinct()))
+        select(Flag.id)
         .select_from(Flag)
         .join(sample, true())
         .join(reading, true())
         .join(match, true())
-        .where(Flag.id.in_([flag.id for flag in flags]))
+        .where(Flag.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
         .group_by(Flag.id)
+        .having(func.count(sample.position.distinct()) >= Flag.positions_required)
     )

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Integer,
     Select,
     SQLColumnExpression,
+    Text,
+    Uuid,
     and_,
+    any_,
+    bindparam,
     exists,
     false,
     func,
@@ -46,6 +51,18 @@ from service.store.tables import (
 
 _FLAGS_OF_RARE: Final = 500
 """A concept with fewer flags is rare."""
+_FLAGS_OF: Final = (
+    select(Flag)
+    .where(
+        or_(
+            Flag.capture_id == any_(bindparam("captures", type_=ARRAY(Uuid))),
+            and_(
+                Flag.request_id == any_(bindparam("requests", type_=ARRAY(Text))), Flag.capture_id.is_(None)
+            ),
+        )
+    )
+    .order_by(Flag.concept)
+)
 LISTED_POSITIONS: Final = 1000
 """More of one incident are counted and not listed; a capture's rows are bounded by its policy."""
 
@@ -301,17 +318,15 @@ def _load(session: Session, query: _Query) -> list[View]:
     rows = session.execute(query).all()
     subjects = {_subject(row[0]) for row in rows}
     found: defaultdict[tuple[Any, ...], list[Flag]] = defaultdict(list)
-    captures = [row[0].capture_id for row in rows if row[0].capture_id is not None]
-    requests = [row[0].request_id for row in rows if row[0].capture_id is None]
-    of_page = or_(
-        Flag.capture_id.in_(captures), and_(Flag.request_id.in_(requests), Flag.capture_id.is_(None))
-    )
-    for flag in session.scalars(select(Flag).where(of_page).order_by(Flag.concept)):
+    incidents = [row[0] for row in rows]
+    captures = [one.capture_id for one in incidents if one.capture_id is not None]
+    requests = [one.request_id for one in incidents if one.capture_id is None]
+    for flag in session.scalars(_FLAGS_OF, {"captures": captures, "requests": requests}):
         if _subject(flag) in subjects:  # else of another layer or decoder
             found[_subject(flag)].append(flag)
     digests = {flag.concept_digest for flags in found.values() for flag in flags if flag.concept_digest}
     asking = reviews.asking_for_two(session, digests)
-    standing = reviews.list_standing(session, [row[0].id for row in rows])
+    standing = reviews.list_standing(session, [one.id for one in incidents])
     return [
         View(
             row[0],

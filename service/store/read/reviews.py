@@ -2,14 +2,28 @@
 
 import uuid
 from collections.abc import Collection, Mapping
+from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from service.incidents.lifecycle import EventKind, State
 from service.incidents.review import Identity, Proposal
 from service.store.tables import ConceptVersion, Flag, Incident, IncidentEvent
+
+_NEWEST: Final = (
+    select(IncidentEvent)
+    .ext(distinct_on(IncidentEvent.incident_id))
+    .where(
+        IncidentEvent.incident_id == any_(bindparam("incidents", type_=ARRAY(Uuid))),
+        IncidentEvent.kind != EventKind.ASSIGNED,
+    )
+    .order_by(IncidentEvent.incident_id, IncidentEvent.version.desc())
+    .subquery()
+)
+_STANDING: Final = select(aliased(IncidentEvent, _NEWEST)).where(_NEWEST.c.kind == EventKind.PROPOSED)
+"""Nearly no incident has one, so all others' events are left where they are."""
 
 
 def asking_for_two(session: Session, digests: Collection[str]) -> set[str]:
@@ -21,14 +35,8 @@ def asking_for_two(session: Session, digests: Collection[str]) -> set[str]:
 
 def list_standing(session: Session, incidents: Collection[uuid.UUID]) -> Mapping[uuid.UUID, IncidentEvent]:
     """Return the proposals that stand, by incident: nothing but assignments came after them."""
-    newest = (
-        select(IncidentEvent)
-        .ext(distinct_on(IncidentEvent.incident_id))
-        .where(IncidentEvent.incident_id.in_(incidents), IncidentEvent.kind != EventKind.ASSIGNED)
-        .order_by(IncidentEvent.incident_id, IncidentEvent.version.desc())
-    )
-    found = session.scalars(newest).all() if incidents else ()
-    return {event.incident_id: event for event in found if event.kind == EventKind.PROPOSED}
+    found = session.scalars(_STANDING, {"incidents": list(incidents)}).all() if incidents else ()
+    return {event.incident_id: event for event in found}
 
 
 def needs_second(session: Session, incident: Incident) -> bool:
