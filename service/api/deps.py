@@ -95,8 +95,8 @@ class Resources:
         object.__setattr__(self, "live", Hub(finder(self.sessions)))
 
 
-def resources(request: Request) -> Resources:
-    """Return the process's resources."""
+async def resources(request: Request) -> Resources:
+    """Return the process's resources. Async, as all that waits for nothing: else it is done in a thread."""
     found = request.app.state.resources
     if not isinstance(found, Resources):
         raise TypeError("the application was built without resources")
@@ -326,7 +326,7 @@ def _forbidden(error: auth.ScopeError) -> ProblemError:
     )
 
 
-def refuse_repeated_parameters(request: Request) -> None:
+async def refuse_repeated_parameters(request: Request) -> None:
     """Raise 422 when a query parameter stands twice: only one of its values could be meant."""
     names = [name for name, _ in request.query_params.multi_items()]
     repeated = sorted({name for name in names if names.count(name) > 1})
