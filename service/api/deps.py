@@ -95,15 +95,20 @@ class Resources:
         object.__setattr__(self, "live", Hub(finder(self.sessions)))
 
 
-async def resources(request: Request) -> Resources:
-    """Return the process's resources. Async, as all that waits for nothing: else it is done in a thread."""
+def resources(request: Request) -> Resources:
+    """Return the process's resources."""
     found = request.app.state.resources
     if not isinstance(found, Resources):
         raise TypeError("the application was built without resources")
     return found
 
 
-Held = Annotated[Resources, Depends(resources)]
+async def _held(request: Request) -> Resources:
+    # Async, as every dependency that waits for nothing: else it would be handed to a thread.
+    return resources(request)
+
+
+Held = Annotated[Resources, Depends(_held)]
 
 
 @contextmanager
