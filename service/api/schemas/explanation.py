@@ -2,16 +2,14 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Collection
 from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from service.api.access.disclosure import HOW_TO_READ, Disclosure
-from service.api.schemas.answer import Answer
+from service.api.schemas.answer import Answer, part, stored
 from service.api.vocabulary import Withholding
 from service.highlights import MOST_RANGES, ranges_of, words_of
-from service.store.base import Base
 from service.store.read import explanations, words
 from service.store.tables import SEARCHED_CHARACTERS
 from service.store.tables import ConceptMatch as MatchRow
@@ -41,7 +39,7 @@ class DecoderReference(Answer):
     @classmethod
     def of(cls, row: DecoderRow) -> "DecoderReference":
         """Return the reference to a decoder."""
-        return cls(id=row.id, name=row.name, digest=row.digest)
+        return cls.model_validate(decoder_part(row))
 
 
 class Fidelity(Answer):
@@ -321,7 +319,7 @@ def sample_fields(row: SampleRow, model: str, disclosure: Disclosure) -> dict[st
     # The id gives the token away as surely as its text: tokenizers are public.
     tokens = {} if is_shown else dict.fromkeys(("token_id", "token_text"))
     beside = {"model": model, "text_withheld": not is_shown, "withheld": _withheld(disclosure)}
-    return _part(row, _OF_SAMPLE) | tokens | beside
+    return part(row, _OF_SAMPLE) | tokens | beside
 
 
 def search(found: words.Found, disclosure: Disclosure) -> Search:
@@ -368,7 +366,7 @@ def explanation(view: explanations.View, disclosure: Disclosure) -> Explanation:
                 "plugin": _digest(view, view.sample.configuration_id),
             },
             "anomaly": _anomaly(row),
-            "matches": [_part(match, _OF_MATCH) for match in view.matches],
+            "matches": [part(match, _OF_MATCH) for match in view.matches],
         }
     )
 
@@ -383,12 +381,17 @@ def explanation_fidelity(view: explanations.View) -> Fidelity:
 
 
 def _fidelity(row: ExplanationRow, decoder: DecoderRow) -> dict[str, Any]:
-    return _part(row, _OF_FIDELITY) | {
+    return part(row, _OF_FIDELITY) | {
         "verified_above": _verified_above(row, decoder),
         "shuffled_fve_p95": decoder.shuffled_fve_p95,
         "calibration_n": decoder.calibration_n,
-        "decoder": _part(decoder, _OF_DECODER),
+        "decoder": decoder_part(decoder),
     }
+
+
+def decoder_part(row: DecoderRow) -> dict[str, Any]:
+    """Return the values of a decoder's reference."""
+    return part(row, _OF_DECODER)
 
 
 def _verified_above(row: ExplanationRow, decoder: DecoderRow) -> float:
@@ -409,18 +412,7 @@ def _anomaly(row: ExplanationRow) -> dict[str, Any] | None:
     }
 
 
-def _stored(answer: type[Answer], table: type[Base]) -> Collection[str]:
-    """Return the fields that an answer has from a table, of the same name there."""
-    return answer.model_fields.keys() & table.__table__.columns.keys()
-
-
-def _part(row: Base, names: Collection[str]) -> dict[str, Any]:
-    """Return these of a loaded row, past SQLAlchemy's attributes: a page reads ten thousand of them."""
-    loaded = row.__dict__
-    return {name: loaded[name] for name in names}
-
-
-_OF_SAMPLE: Final = _stored(SampleFields, SampleRow)
-_OF_FIDELITY: Final = _stored(Fidelity, ExplanationRow)
-_OF_DECODER: Final = _stored(DecoderReference, DecoderRow)
-_OF_MATCH: Final = _stored(ConceptMatch, MatchRow)
+_OF_SAMPLE: Final = stored(SampleFields, SampleRow)
+_OF_FIDELITY: Final = stored(Fidelity, ExplanationRow)
+_OF_DECODER: Final = stored(DecoderReference, DecoderRow)
+_OF_MATCH: Final = stored(ConceptMatch, MatchRow)
