@@ -125,7 +125,7 @@ def _freeze() -> None:
     """Let the collector pass over what is there from the start, modules and routes, and never goes.
 
     Else every full collection walks a quarter of a million objects, while a page of a listing waits for it.
-    A page makes some thousands: the youngest are looked at when there are as many, and not each time 700 are.
+    A page makes some thousands: the youngest are looked at when there are as many, not each time 700 are.
     """
     configure_mappers()  # else the first query does, and what it makes is young
     gc.collect()
