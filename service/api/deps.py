@@ -103,7 +103,12 @@ def resources(request: Request) -> Resources:
     return found
 
 
-Held = Annotated[Resources, Depends(resources)]
+async def _held(request: Request) -> Resources:
+    # Async, as every dependency that waits for nothing: else it would be handed to a thread.
+    return resources(request)
+
+
+Held = Annotated[Resources, Depends(_held)]
 
 
 @contextmanager
@@ -326,7 +331,7 @@ def _forbidden(error: auth.ScopeError) -> ProblemError:
     )
 
 
-def refuse_repeated_parameters(request: Request) -> None:
+async def refuse_repeated_parameters(request: Request) -> None:
     """Raise 422 when a query parameter stands twice: only one of its values could be meant."""
     names = [name for name, _ in request.query_params.multi_items()]
     repeated = sorted({name for name in names if names.count(name) > 1})

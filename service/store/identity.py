@@ -63,7 +63,7 @@ def capture_key(
     ``tenant`` None: the default one. A capture of another is told apart by its model too, which is his own:
     an engine of his that repeats somebody's capture takes no name from it.
     """
-    if capture_id is not None and tenant in {None, tenant_id(DEFAULT_TENANT)}:
+    if capture_id is not None and (tenant is None or tenant == _DEFAULT_ID):
         return capture_id
     # No UUIDv5, because PostgreSQL has to come to the same for what it stored before (migration 0009).
     of_model = request_id if capture_id is None else capture_id.hex
@@ -73,3 +73,6 @@ def capture_key(
 def _derive(*parts: str) -> uuid.UUID:
     # JSON keeps ("a", "bc") and ("ab", "c") apart.
     return uuid.uuid5(_NAMESPACE, json.dumps(parts))
+
+
+_DEFAULT_ID: Final = tenant_id(DEFAULT_TENANT)

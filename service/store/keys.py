@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from sqlalchemy import LargeBinary, Text, bindparam, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -117,7 +117,11 @@ def get_key(session: Session, secret_sha256: bytes) -> ApiKey | None:
 
     A transaction with a reader's rights meets it after `scope.look_for_key` alone.
     """
-    return session.scalar(select(ApiKey).where(ApiKey.secret_sha256 == secret_sha256))
+    return session.scalar(_OF_DIGEST, {"digest": secret_sha256})
+
+
+_OF_DIGEST: Final = select(ApiKey).where(ApiKey.secret_sha256 == bindparam("digest"))
+"""Built once: every request asks."""
 
 
 def list_keys(session: Session) -> list[ApiKey]:

@@ -36,18 +36,17 @@ class Disclosure:
 
     def shows_text(self, explanation: uuid.UUID) -> bool:
         """Tell whether the explanation's text may be shown; LookupError when its reading was not logged."""
-        return self._shows(explanation, self.explanations)
+        return self.withholding is None and _is_logged(explanation, self.explanations)
 
     def shows_token(self, sample: Sample) -> bool:
         """Tell whether the sample's token may be shown; LookupError as `shows_text`."""
-        return self._shows(capture_of(sample), self.captures)
+        return self.withholding is None and _is_logged(capture_of(sample), self.captures)
 
-    def _shows(self, subject: uuid.UUID, logged: frozenset[uuid.UUID]) -> bool:
-        if self.withholding is not None:
-            return False
-        if subject not in logged:
-            raise LookupError("an answer would show what the access log does not say was read")
-        return True
+
+def _is_logged(subject: uuid.UUID, logged: frozenset[uuid.UUID]) -> bool:
+    if subject not in logged:
+        raise LookupError("an answer would show what the access log does not say was read")
+    return True
 
 
 def capture_of(sample: Sample) -> uuid.UUID:

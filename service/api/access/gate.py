@@ -37,7 +37,7 @@ _log: Final = structlog.get_logger(__name__)
 _RETRY_AFTER_SECONDS: Final = "5"
 
 
-def stated_purpose(
+async def stated_purpose(
     request: Request,
     _value: Annotated[
         str | Absent,
@@ -140,7 +140,7 @@ class Gate:
             raise _not_logged(entry.action) from error
 
 
-def gate(
+async def gate(
     held: Held, request: Request, purpose: Annotated[StatedPurpose | None, Depends(stated_purpose)]
 ) -> Gate:
     """Return the gate of one request."""

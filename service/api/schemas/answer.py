@@ -1,11 +1,12 @@
 """What every answer shares."""
 
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.store.base import OfActor
+from service.store.base import Base, OfActor
 
 
 class Answer(BaseModel):
@@ -48,3 +49,17 @@ class Ratio(Answer):
         """Return the ratio; without a denominator it has no value."""
         value = numerator / denominator if denominator else None
         return cls(numerator=numerator, denominator=denominator, value=value)
+
+
+def stored(answer: type[Answer], table: type[Base]) -> Collection[str]:
+    """Return the fields that an answer has from a table, under the name that they have there."""
+    return answer.model_fields.keys() & table.__table__.columns.keys()
+
+
+def part(row: Base, names: Collection[str]) -> dict[str, Any]:
+    """Return these values of a row, by column; the row is loaded.
+
+    They are read past SQLAlchemy's attributes, which are functions: a page has ten thousand of them.
+    """
+    loaded = row.__dict__
+    return {name: loaded[name] for name in names}

@@ -2,17 +2,17 @@
 
 import datetime as dt
 import uuid
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from service.api.access.disclosure import HOW_TO_READ, Disclosure
-from service.api.schemas.answer import Answer
+from service.api.schemas.answer import Answer, part, stored
 from service.api.vocabulary import Withholding
 from service.highlights import MOST_RANGES, ranges_of, words_of
-from service.store.base import values_of
 from service.store.read import explanations, words
 from service.store.tables import SEARCHED_CHARACTERS
+from service.store.tables import ConceptMatch as MatchRow
 from service.store.tables import Decoder as DecoderRow
 from service.store.tables import Explanation as ExplanationRow
 from service.store.tables import Sample as SampleRow
@@ -39,7 +39,7 @@ class DecoderReference(Answer):
     @classmethod
     def of(cls, row: DecoderRow) -> "DecoderReference":
         """Return the reference to a decoder."""
-        return cls(id=row.id, name=row.name, digest=row.digest)
+        return cls.model_validate(decoder_part(row))
 
 
 class Fidelity(Answer):
@@ -310,13 +310,16 @@ class ExplanationPage(Answer):
     )
 
 
-def sample_fields(row: SampleRow, model: str, disclosure: Disclosure) -> SampleFields:
-    """Return the answer's sample part, with tokens only where the disclosure shows them."""
+def sample_fields(row: SampleRow, model: str, disclosure: Disclosure) -> dict[str, Any]:
+    """Return the answer's sample part, with tokens only where the disclosure shows them.
+
+    As values: the answer that they are of is made once, and not each of its parts before.
+    """
     is_shown = disclosure.shows_token(row)
     # The id gives the token away as surely as its text: tokenizers are public.
     tokens = {} if is_shown else dict.fromkeys(("token_id", "token_text"))
     beside = {"model": model, "text_withheld": not is_shown, "withheld": _withheld(disclosure)}
-    return SampleFields.model_validate(values_of(row) | tokens | beside)
+    return part(row, _OF_SAMPLE) | tokens | beside
 
 
 def search(found: words.Found, disclosure: Disclosure) -> Search:
@@ -340,31 +343,31 @@ def search(found: words.Found, disclosure: Disclosure) -> Search:
     )
 
 
-def _withheld(disclosure: Disclosure) -> WithheldText | None:
+def _withheld(disclosure: Disclosure) -> dict[str, Any] | None:
     code = disclosure.withholding
-    return None if code is None else WithheldText(code=code, detail=HOW_TO_READ[code])
+    return None if code is None else {"code": code, "detail": HOW_TO_READ[code]}
 
 
 def explanation(view: explanations.View, disclosure: Disclosure) -> Explanation:
     """Return the answer for one explanation, with text and tokens only where the disclosure shows them."""
     row = view.explanation
     with_text = disclosure.shows_text(row.id)
-    return Explanation(
-        **sample_fields(view.sample, view.model, disclosure).model_dump(),
-        id=row.id,
-        sample_id=row.sample_id,
-        text=row.text if with_text else None,
-        claims=None if row.claims is None or not with_text else Claims.model_validate(row.claims),
-        well_formed=row.well_formed,
-        fidelity=_fidelity(row, view.decoder),
-        configuration=ConfigurationReference(
-            worker=_digest(view, row.configuration_id), plugin=_digest(view, view.sample.configuration_id)
-        ),
-        anomaly=_anomaly(row),
-        matches=[
-            ConceptMatch(concept=match.concept, matcher=match.matcher, score=match.score)
-            for match in view.matches
-        ],
+    return Explanation.model_validate(
+        sample_fields(view.sample, view.model, disclosure)
+        | {
+            "id": row.id,
+            "sample_id": row.sample_id,
+            "text": row.text if with_text else None,
+            "claims": row.claims if with_text else None,
+            "well_formed": row.well_formed,
+            "fidelity": _fidelity(row, view.decoder),
+            "configuration": {
+                "worker": _digest(view, row.configuration_id),
+                "plugin": _digest(view, view.sample.configuration_id),
+            },
+            "anomaly": _anomaly(row),
+            "matches": [part(match, _OF_MATCH) for match in view.matches],
+        }
     )
 
 
@@ -374,23 +377,21 @@ def _digest(view: explanations.View, version_id: int | None) -> str | None:
 
 def explanation_fidelity(view: explanations.View) -> Fidelity:
     """Return the fidelity of one reading, for an answer that does not show the reading itself."""
-    return _fidelity(view.explanation, view.decoder)
+    return Fidelity.model_validate(_fidelity(view.explanation, view.decoder))
 
 
-def _fidelity(row: ExplanationRow, decoder: DecoderRow) -> Fidelity:
-    return Fidelity(
-        cosine=row.cosine,
-        fve=row.fve,
-        verified=row.verified,
-        fve_beyond_token=row.fve_beyond_token,
-        position_class=row.position_class,
-        verified_above=_verified_above(row, decoder),
-        candidates=row.candidates,
-        margin=row.margin,
-        shuffled_fve_p95=decoder.shuffled_fve_p95,
-        calibration_n=decoder.calibration_n,
-        decoder=DecoderReference.of(decoder),
-    )
+def _fidelity(row: ExplanationRow, decoder: DecoderRow) -> dict[str, Any]:
+    return part(row, _OF_FIDELITY) | {
+        "verified_above": _verified_above(row, decoder),
+        "shuffled_fve_p95": decoder.shuffled_fve_p95,
+        "calibration_n": decoder.calibration_n,
+        "decoder": decoder_part(decoder),
+    }
+
+
+def decoder_part(row: DecoderRow) -> dict[str, Any]:
+    """Return the values of a decoder's reference."""
+    return part(row, _OF_DECODER)
 
 
 def _verified_above(row: ExplanationRow, decoder: DecoderRow) -> float:
@@ -399,13 +400,19 @@ def _verified_above(row: ExplanationRow, decoder: DecoderRow) -> float:
     return max(float(thresholds.get(row.position_class, decoder.shuffled_fve_p95)), 0.0)
 
 
-def _anomaly(row: ExplanationRow) -> Anomaly | None:
+def _anomaly(row: ExplanationRow) -> dict[str, Any] | None:
     if row.anomaly_score is None:
         return None
     known = row.anomaly_calibration_n
-    return Anomaly(
-        score=row.anomaly_score,
-        p_value=row.anomaly_p_value,
-        p_value_floor=None if known is None else 1 / (known + 1),
-        calibration_n=known,
-    )
+    return {
+        "score": row.anomaly_score,
+        "p_value": row.anomaly_p_value,
+        "p_value_floor": None if known is None else 1 / (known + 1),
+        "calibration_n": known,
+    }
+
+
+_OF_SAMPLE: Final = stored(SampleFields, SampleRow)
+_OF_FIDELITY: Final = stored(Fidelity, ExplanationRow)
+_OF_DECODER: Final = stored(DecoderReference, DecoderRow)
+_OF_MATCH: Final = stored(ConceptMatch, MatchRow)

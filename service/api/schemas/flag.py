@@ -2,13 +2,14 @@
 
 import datetime as dt
 import uuid
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from service.api.schemas.answer import Answer
-from service.api.schemas.explanation import DecoderReference
+from service.api.schemas.answer import Answer, part, stored
+from service.api.schemas.explanation import DecoderReference, decoder_part
 from service.store.read import flags
+from service.store.tables import Flag as FlagRow
 from service.store.tables import FlagStatus
 
 
@@ -83,30 +84,20 @@ class FlagPage(Answer):
 
 def flag(view: flags.View) -> Flag:
     """Return the answer for one flag."""
+    return Flag.model_validate(flag_part(view))
+
+
+def flag_part(view: flags.View) -> dict[str, Any]:
+    """Return the values of the answer for one flag."""
     row = view.flag
-    return Flag(
-        id=row.id,
-        model=view.model,
-        request_id=row.request_id,
-        capture_id=row.capture_id,
-        layer=row.layer,
-        concept=row.concept,
-        concept_version=row.concept_version,
-        concept_digest=row.concept_digest,
-        concepts_digest=row.concepts_digest,
-        severity=row.severity,
-        positions_matched=row.positions_matched,
-        positions_required=row.positions_required,
-        positions_verified=row.positions_verified,
-        status="calibrated" if row.status == FlagStatus.CALIBRATED else "lead",
-        false_positive_rate=row.false_positive_rate,
-        false_positive_rate_upper=row.false_positive_rate_upper,
-        calibration_requests=row.calibration_requests,
-        calibration_digest=row.calibration_digest,
-        calibrated=row.status == FlagStatus.CALIBRATED,
-        decoder=DecoderReference.of(view.decoder),
-        first_captured_at=row.first_captured_at,
-        last_captured_at=row.last_captured_at,
-        raised_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+    is_calibrated = row.status == FlagStatus.CALIBRATED
+    return part(row, _STORED) | {
+        "model": view.model,
+        "status": "calibrated" if is_calibrated else "lead",
+        "calibrated": is_calibrated,
+        "decoder": decoder_part(view.decoder),
+        "raised_at": row.created_at,
+    }
+
+
+_STORED: Final = stored(Flag, FlagRow)

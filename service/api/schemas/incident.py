@@ -10,10 +10,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.api.access.disclosure import Disclosure
 from service.api.parameters import Name, Person
-from service.api.schemas.answer import Answer
+from service.api.schemas.answer import Answer, part, stored
 from service.api.schemas.discovery import RequestTest, request_test
-from service.api.schemas.explanation import DecoderReference, Explanation, explanation
-from service.api.schemas.flag import Flag, flag
+from service.api.schemas.explanation import DecoderReference, Explanation, decoder_part, explanation
+from service.api.schemas.flag import Flag, flag_part
 from service.api.vocabulary import AssigneeKind, IncidentEventKind, IncidentReason, IncidentState
 from service.errors import Problem
 from service.store.read import flags, incidents
@@ -275,33 +275,23 @@ class IncidentReport(Incident):
 
 def incident(view: incidents.View) -> Incident:
     """Return the answer for one incident."""
+    return Incident.model_validate(_incident_part(view))
+
+
+def _incident_part(view: incidents.View) -> dict[str, Any]:
     row = view.incident
-    return Incident(
-        **{name: getattr(row, name) for name in _COPIED},
-        model=view.model,
-        decoder=DecoderReference.of(view.decoder),
-        status="calibrated" if _is_calibrated(view) else "lead",
-        assignee=_assignee(row),
-        second_review=view.needs_second,
-        proposal=None if view.proposal is None else _proposal(view.proposal),
-        flags=[flag(flags.View(found, view.decoder, view.model)) for found in view.flags],
-    )
+    return part(row, _STORED) | {
+        "model": view.model,
+        "decoder": decoder_part(view.decoder),
+        "status": "calibrated" if _is_calibrated(view) else "lead",
+        "assignee": _assignee(row),
+        "second_review": view.needs_second,
+        "proposal": None if view.proposal is None else _proposal(view.proposal),
+        "flags": [flag_part(flags.View(found, view.decoder, view.model)) for found in view.flags],
+    }
 
 
-_COPIED: Final = (
-    "id",
-    "request_id",
-    "capture_id",
-    "layer",
-    "severity",
-    "state",
-    "version",
-    "labels",
-    "opened_at",
-    "updated_at",
-    "first_captured_at",
-    "last_captured_at",
-)
+_STORED: Final = stored(Incident, IncidentRow)
 
 
 def report(

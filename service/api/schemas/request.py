@@ -232,9 +232,8 @@ def _capture(view: requests.CaptureView, disclosure: Disclosure, parts: Parts = 
         summary=_summary(view) if has_summary else None,
         coverage=_coverage(view),
         samples=[
-            Sample(
-                **sample_fields(sample.sample, sample.model, disclosure).model_dump(),
-                id=sample.sample.id,
+            Sample.model_validate(
+                sample_fields(sample.sample, sample.model, disclosure) | {"id": sample.sample.id}
             )
             for sample in samples
         ],

@@ -135,7 +135,7 @@ def _capture(capture: subjects.Capture, disclosure: Disclosure) -> SubjectCaptur
         request_id=capture.request_id,
         model=capture.model,
         samples=[
-            Sample(**sample_fields(one.sample, one.model, disclosure).model_dump(), id=one.sample.id)
+            Sample.model_validate(sample_fields(one.sample, one.model, disclosure) | {"id": one.sample.id})
             for one in capture.samples
         ],
         explanations=[explanation(one, disclosure) for one in capture.explanations],
