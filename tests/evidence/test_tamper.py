@@ -640,6 +640,23 @@ def test_nothing_is_found_on_what_nobody_changed(planted: Image) -> None:
     assert (report.tombstones, report.erased) == (1, len(planted.erased) + 1)
 
 
+@pytest.mark.parametrize("kind", sorted({Kind.EXPLANATION, Kind.FLAG, Kind.INCIDENT_EVENT}))
+def test_an_entry_that_is_both_buried_and_present_is_named(planted: Image, kind: Kind) -> None:
+    """Also where every row that the tombstone is of was put back, each state of a flag with it."""
+    known = planted.find([one for each in planted.rows_ for one in each.commitments])
+    there = next(
+        one for one in planted.rows_ if one.kind == kind and all(each in known for each in one.commitments)
+    )
+    places = sorted(known[one].seq for one in there.commitments)
+    stone = tombstone(9, planted.pending_[-1].at, ranges_of(places))
+
+    found = check(with_tombstone(planted, stone)).findings
+
+    assert [(one.what, one.why) for one in found] == [
+        (What.TOMBSTONE_OVER_ROW, f"it covers entry {place}, whose row still stands") for place in places
+    ]
+
+
 def test_each_of_a_thousand_changes_is_found_and_named(planted: Image) -> None:
     rng = random.Random(17)  # noqa: S311  # the same changes each time
     named: Counter[What] = Counter()
