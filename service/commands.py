@@ -168,7 +168,12 @@ def _key_parser() -> argparse.ArgumentParser:
         help="served name of a model; it then reads of this one alone; repeat for more",
     )
     _add_lifetime(create)
-    actions.add_parser("list", help="list keys, without secrets")
+    listed = actions.add_parser("list", help="list keys, without secrets")
+    listed.add_argument(
+        "--orphans",
+        action="store_true",
+        help="those alone that work while a key that they come from is revoked",
+    )
     rotate = actions.add_parser(
         "rotate", help="create a key that may do the same, and let the old one work a while longer"
     )

@@ -79,9 +79,7 @@ def _act(
         case "revoke":
             return _revoke(session, arguments.id, now)
         case _:
-            names = {tenant.id: tenant.name for tenant in tenants.list_tenants(session)}
-            lines = (_line(key, names[key.tenant_id], now) for key in keys.list_keys(session))
-            return 0, "".join(lines)
+            return 0, _listed(session, now, orphans_only=arguments.orphans)
 
 
 def _create_anew(
@@ -207,6 +205,18 @@ def _parsed(identity: str) -> uuid.UUID | None:
 
 def _shown(moment: dt.datetime | None) -> str:
     return "never" if moment is None else moment.isoformat(timespec="seconds")
+
+
+def _listed(session: Session, now: dt.datetime, *, orphans_only: bool) -> str:
+    """Return a line a key; of orphans with the revoked key that each comes from."""
+    names = {tenant.id: tenant.name for tenant in tenants.list_tenants(session)}
+    if not orphans_only:
+        return "".join(_line(key, names[key.tenant_id], now) for key in keys.list_keys(session))
+    return "".join(
+        f"from {one.maker.id}, revoked {_shown(one.maker.revoked_at)}:"
+        f" {_line(one.key, names[one.key.tenant_id], now)}"
+        for one in keys.list_orphans(session, now)
+    )
 
 
 def _line(key: ApiKey, tenant: str, now: dt.datetime) -> str:

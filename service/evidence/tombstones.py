@@ -13,6 +13,7 @@ from uuid import UUID
 
 from service.evidence.entry import TRANSACTION_TIME
 from service.evidence.payloads import Kind, payload_of
+from service.evidence.periods import Periods
 
 BURIABLE: Final = frozenset({Kind.EXPLANATION, Kind.FLAG, Kind.INCIDENT_EVENT, Kind.ACCESS})
 """Kinds whose entries may lose their rows. Definitions, decoders and tombstones are nobody's data."""
@@ -88,44 +89,59 @@ def read(key: str, payload: Mapping[str, Any], at: datetime, seq: int | None) ->
 
 
 class Retained:
-    """Which entries of the access log may have gone when their period was over.
+    """Which entries may have gone when their period was over.
 
-    A period is a row of the log, and so is who objected to it. Of all that had begun when the tombstone was
-    added, the shortest counts.
+    A period is a row of the log, and so is what was said to it. Of an entry of the access log the period
+    has to be over that counted when its tombstone was added. Of a reading some period has to have begun:
+    its entry says neither of which model it is nor when it was captured.
     """
 
     def __init__(self) -> None:
-        self._periods: dict[str, tuple[datetime, int]] = {}
+        self._of_entries = Periods()
+        self._of_readings: dict[str, datetime] = {}  # from when on, by version
         self._objected: set[str] = set()
-        self._ranges: list[tuple[int, int, datetime]] = []
+        self._ranges: list[tuple[int, int, Tombstone]] = []
+        self._days: dict[str, int | None] = {}  # by tombstone, of the access log; None: for good
 
     def add(self, kind: str, payload: Mapping[str, Any]) -> None:
         """Take a row of the log, of whichever kind."""
         if kind == Kind.RETENTION_VERSION and payload.get("records") == _ACCESS_LOG:
+            self._of_entries.add(kind, payload)
+        elif kind == Kind.RETENTION_VERSION and payload.get("records") is None:
             if payload["period_days"] is not None:
                 begins = datetime.fromisoformat(str(payload["in_force_from"]))
-                self._periods[str(payload["id"])] = (begins, int(payload["period_days"]))
-        elif kind == Kind.REMOVAL_DECISION and payload["decision"] == "objected":
-            self._objected.add(str(payload["version_id"]))
+                self._of_readings[str(payload["id"])] = begins
+        elif kind == Kind.REMOVAL_DECISION:
+            self._of_entries.add(kind, payload)
+            if payload["decision"] == "objected":
+                self._objected.add(str(payload["version_id"]))
 
     def bury(self, stones: Iterable[Tombstone]) -> None:
         """Take the tombstones, once."""
         of_runs = (one for one in stones if one.reason == Reason.RETENTION)
-        self._ranges = sorted((first, behind, one.at) for one in of_runs for first, behind in one.leaves)
+        self._ranges = sorted(
+            ((first, behind, one) for one in of_runs for first, behind in one.leaves),
+            key=lambda one: one[:2],
+        )
 
-    def covers(self, place: int, at: datetime) -> bool:
-        """Tell whether the entry of this place and time was due under the tombstone over it."""
+    def stone_over(self, place: int) -> Tombstone | None:
+        """Return the tombstone of retention over a place; None where there is none."""
         number = bisect_right(self._ranges, place, key=lambda one: one[0]) - 1
-        if number < 0 or place >= self._ranges[number][1]:
-            return False
-        buried_at = self._ranges[number][2]
-        periods = [
-            days
-            for version, (begins, days) in self._periods.items()
-            if version not in self._objected and begins <= buried_at + TRANSACTION_TIME
-        ]
+        return self._ranges[number][2] if number >= 0 and place < self._ranges[number][1] else None
+
+    def lets_go(self, kind: str, at: datetime, stone: Tombstone) -> bool:
+        """Tell whether an entry of this kind and time may lie under a tombstone of retention."""
+        if kind != Kind.ACCESS:
+            return any(
+                begins <= stone.at + TRANSACTION_TIME and version not in self._objected
+                for version, begins in self._of_readings.items()
+            )
+        if stone.key not in self._days:
+            counting = self._of_entries.counting(stone.at)
+            self._days[stone.key] = min((days for days in counting if days is not None), default=None)
+        days = self._days[stone.key]
         # An entry and its row may be so far apart.
-        return bool(periods) and at <= buried_at - timedelta(days=min(periods)) + TRANSACTION_TIME
+        return days is not None and at <= stone.at - timedelta(days=days) + TRANSACTION_TIME
 
 
 class Graves:

@@ -60,6 +60,7 @@ class What(StrEnum):
     TOMBSTONE_OVER_ROW = "tombstone_over_row"
     TOMBSTONE_AHEAD = "tombstone_ahead"
     TOMBSTONE_MISCOUNTED = "tombstone_miscounted"
+    TOMBSTONE_NOT_DUE = "tombstone_not_due"
     INCIDENT_CHANGED = "incident_changed"
     COSIGNATURE_MISSING = "cosignature_missing"
     SPLIT_VIEW = "split_view"
@@ -440,9 +441,16 @@ class _Accounts:
 
         Erasure takes ids out of a row there and deletes none, not even the one that tells of the erasure.
         """
-        if leaf.kind == Kind.ACCESS:
-            return leaf.seq in self._shrunk or self.retained.covers(leaf.seq, leaf.at)
-        return leaf.kind in BURIABLE
+        if leaf.kind == Kind.ACCESS and leaf.seq in self._shrunk:
+            return True
+        stone = self.retained.stone_over(leaf.seq)
+        if stone is not None and leaf.kind in BURIABLE:
+            return self.retained.lets_go(leaf.kind, leaf.at, stone)
+        return leaf.kind in BURIABLE and leaf.kind != Kind.ACCESS
+
+    def not_due(self, leaf: Leaf) -> Tombstone | None:
+        """Return the tombstone by which an entry went before its time, if a run of retention added it."""
+        return None if self.may_be_buried(leaf) else self.retained.stone_over(leaf.seq)
 
     def is_found(self, seq: int) -> bool:
         """Tell whether a row accounts for an entry."""
@@ -495,11 +503,18 @@ def _dug(accounts: _Accounts, report: Report) -> Graves:
 def _orphans(accounts: _Accounts, graves: Graves, report: Report) -> dict[str, list[str]]:
     """Return the entries that neither a row nor a tombstone accounts for, by kind."""
     orphans: defaultdict[str, list[str]] = defaultdict(list)
+    early: dict[str, list[Leaf]] = {}
     for leaf in accounts.without_row():
         if accounts.may_be_buried(leaf) and graves.covers(leaf.seq):
             report.erased += 1
-        else:
-            orphans[leaf.kind].append(f"entry {leaf.seq} of {leaf.at}")
+            continue
+        orphans[leaf.kind].append(f"entry {leaf.seq} of {leaf.at}")
+        if (stone := accounts.not_due(leaf)) is not None:
+            early.setdefault(stone.key, []).append(leaf)
+    for key, leaves in early.items():
+        why = f"no period that counted by then let entry {leaves[0].seq} of {leaves[0].at} go"
+        others = f", nor {len(leaves) - 1} more" if leaves[1:] else ""
+        report.add(What.TOMBSTONE_NOT_DUE, f"{Kind.TOMBSTONE} {key}", why + others)
     for batch in accounts.waiting.values():
         orphans[batch.kind].append(f"waiting entry {batch.id} of {batch.at}")
     return orphans

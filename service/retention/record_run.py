@@ -215,7 +215,7 @@ def _remove_messages(
     is_held = exists(
         select(IncidentEvent.id)
         .join(Incident, Incident.id == IncidentEvent.incident_id)
-        .where(IncidentEvent.id == message.event_id, holds.covers_standing(Incident))
+        .where(IncidentEvent.id == message.event_id, func.subtext_incident_may_be_held(Incident.id))
         .correlate(message)
     )
     going = session.scalars(

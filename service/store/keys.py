@@ -2,17 +2,21 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from sqlalchemy import LargeBinary, Text, bindparam, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
+from service.store.access.tables import AccessEntry, Action
 from service.store.read.page import Page, Position, older_than
 from service.store.tables import ApiKey
 from service.store.tenants import scope
+
+_MAKE_KEY: Final = "make_key"
+"""What the access log calls the operation by which one key makes another."""
 
 
 def add_key(
@@ -185,6 +189,58 @@ def list_revoked_with(session: Session, identity: uuid.UUID) -> list[uuid.UUID]:
         ApiKey.id.in_(select(func.subtext_keys_made_by(identity))), ApiKey.revoked_at == revoked_at
     )
     return list(session.scalars(query.order_by(ApiKey.created_at, ApiKey.id)))
+
+
+class Orphan(NamedTuple):
+    """A key that works, and a revoked one that it comes from."""
+
+    key: ApiKey
+    maker: ApiKey
+
+
+def list_orphans(session: Session, now: dt.datetime) -> list[Orphan]:
+    """Return the keys that work though one that they come from is revoked, oldest first.
+
+    Since migration 0045 keys are revoked with what they made; those that were revoked before it left theirs
+    at work. Of a key that does not say who made it the access log does, and else the first of its line
+    stands for its maker. The transaction must meet every tenant's rows.
+    """
+    known = {key.id: key for key in list_keys(session)}
+    makers: dict[uuid.UUID, set[uuid.UUID]] = {
+        key.id: {one for one in [key.made_by or key.made_from] if one is not None} for key in known.values()
+    }
+    making = select(AccessEntry.key_id, AccessEntry.subject_ids).where(
+        AccessEntry.action == Action.KEY_CHANGE, AccessEntry.operation == _MAKE_KEY
+    )
+    for maker, made in session.execute(making):
+        if maker is None:  # a session, by a secret that it does not say
+            continue
+        for one in made:
+            if one in known and known[one].made_by is None:
+                makers[one].add(maker)
+    working = (
+        key
+        for key in known.values()
+        if key.revoked_at is None and (key.expires_at is None or key.expires_at > now)
+    )
+    found = ((key, _revoked_maker(key.id, makers, known)) for key in working)
+    return [Orphan(key, maker) for key, maker in found if maker is not None]
+
+
+def _revoked_maker(
+    identity: uuid.UUID, makers: Mapping[uuid.UUID, set[uuid.UUID]], known: Mapping[uuid.UUID, ApiKey]
+) -> ApiKey | None:
+    """Return the nearest key that this one comes from and that is revoked."""
+    seen: set[uuid.UUID] = {identity}
+    line = sorted(makers[identity])
+    for one in line:  # which grows
+        if one in seen or one not in known:
+            continue
+        seen.add(one)
+        if known[one].revoked_at is not None:
+            return known[one]
+        line.extend(sorted(makers[one]))
+    return None
 
 
 def mark_used(session: Session, identity: uuid.UUID, now: dt.datetime, stale: dt.timedelta) -> None:

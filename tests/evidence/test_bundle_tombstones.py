@@ -106,6 +106,31 @@ def test_what_a_tombstone_may_not_say_is_named(tmp_path: Path) -> None:
     assert says([(1, 0)], gone=[0]) == {What.ROW_UNREADABLE, What.ROW_MISSING}
 
 
+@pytest.mark.parametrize("kind", [Kind.EXPLANATION, Kind.FLAG, Kind.INCIDENT_EVENT, Kind.ACCESS])
+def test_an_entry_that_is_both_buried_and_present_is_named(kind: Kind, tmp_path: Path) -> None:
+    log = bundles.plant()
+    there = entries_of(log, kind)[0]
+    stone = bury(log, [(there, there + 1)])
+
+    [found] = verified(log, tmp_path / "there.zip", {}).findings
+
+    assert found.what is What.TOMBSTONE_OVER_ROW
+    assert f"the tombstone of entry {stone} covers entry {there}," in found.why
+
+
+def test_so_is_one_whose_row_has_a_proof_of_its_own(tmp_path: Path) -> None:
+    log = bundles.plant()
+    # Handed out though it is of before the period, as rows of the period stand on it.
+    older = next(line.entry for kind, _, line in log.rows if kind == Kind.DECODER)
+    assert older is not None
+    bury(log, [(older, older + 1)])
+
+    [found] = verified(log, tmp_path / "older.zip", {}).findings
+
+    assert found.what is What.TOMBSTONE_OVER_ROW
+    assert f"covers entry {older}," in found.why
+
+
 def test_a_row_without_an_entry_is_of_before_the_log_or_a_finding(tmp_path: Path) -> None:
     log = bundles.plant()
     for number, at in enumerate((timedelta(0), timedelta(days=2))):

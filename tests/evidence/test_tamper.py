@@ -86,11 +86,13 @@ def row(number: int, kind: Kind, at: datetime) -> Row:
     return Row(kind=kind, key=str(number), at=at, salt=entry.new_salt(), payload=payload)
 
 
-def tombstone(key: int, at: datetime, leaves: Ranges, count: int | None = None) -> Row:
+def tombstone(
+    key: int, at: datetime, leaves: Ranges, count: int | None = None, reason: str = "erasure"
+) -> Row:
     values = {
         "id": str(uuid.UUID(int=key)),
         "at": at,
-        "reason": "erasure",
+        "reason": reason,
         "authority": uuid.UUID(int=5),
         "leaves": leaves,
         "count": count_of(leaves) if count is None else count,
@@ -529,6 +531,28 @@ def hide_reader(image: Image, _rng: random.Random) -> tuple[Image, set[What]]:
     return replace(image, rows_=(*rows, stone), pending_=(*image.pending_, waits)), {What.ROW_DELETED}
 
 
+def remove_before_its_time(image: Image, rng: random.Random) -> tuple[Image, set[What]]:
+    """Set a period, or let one wait, and remove by it at once what should stay for longer."""
+    at = image.pending_[-1].at
+    kind = rng.choice([Kind.ACCESS, Kind.EXPLANATION])
+    gone = rng.choice([one for one in image.rows_[: SIGNED // 3] if one.kind == Kind.EXPLANATION])
+    if kind == Kind.ACCESS:
+        gone = next(one for one in image.rows_ if one.kind == Kind.ACCESS)
+    places = [one.seq for one in image.leaves_ if one.commitment in gone.commitments]
+    values = {"id": "period", "records": "access_log", "period_days": 1, "set_at": at, "in_force_from": at}
+    payload = payload_of(Kind.RETENTION_VERSION, values)
+    period = Row(kind=Kind.RETENTION_VERSION, key="period", at=at, salt=entry.new_salt(), payload=payload)
+    stone = tombstone(9, at, ranges_of(places), reason="retention")
+    waiting = [
+        Pending(97 + number, one.kind, at, one.commitments) for number, one in enumerate((period, stone))
+    ]
+    rows = (*(one for one in image.rows_ if one is not gone), period, stone)
+    return replace(image, rows_=rows, pending_=(*image.pending_, *waiting)), {
+        What.ROW_DELETED,
+        What.TOMBSTONE_NOT_DUE,
+    }
+
+
 def pass_off(image: Image, _rng: random.Random) -> tuple[Image, set[What]]:
     """Delete a row of the access log, and let another say that its entry was what it said before."""
     rows = [one for one in image.rows_ if one.kind != Kind.ACCESS]
@@ -603,7 +627,7 @@ KINDS: Sequence[Change] = (
     widen_tombstone, delete_tombstone, add_tombstone_without_entry, restore_row, bury_standing,
     bury_what_is_to_come, bury_what_nobody_may, miscount, redact_without_tombstone,
     edit_incident, delete_incident, insert_incident, delete_event,
-    hide_reader, pass_off, lift_without_entry, bury_first_event, bury_last_event,
+    hide_reader, remove_before_its_time, pass_off, lift_without_entry, bury_first_event, bury_last_event,
 )  # fmt: skip
 
 
@@ -614,6 +638,23 @@ def test_nothing_is_found_on_what_nobody_changed(planted: Image) -> None:
     assert (report.leaves, report.pending) == (SIGNED, WAITING)
     assert report.rows == len(planted.rows_)
     assert (report.tombstones, report.erased) == (1, len(planted.erased) + 1)
+
+
+@pytest.mark.parametrize("kind", sorted({Kind.EXPLANATION, Kind.FLAG, Kind.INCIDENT_EVENT}))
+def test_an_entry_that_is_both_buried_and_present_is_named(planted: Image, kind: Kind) -> None:
+    """Also where every row that the tombstone is of was put back, each state of a flag with it."""
+    known = planted.find([one for each in planted.rows_ for one in each.commitments])
+    there = next(
+        one for one in planted.rows_ if one.kind == kind and all(each in known for each in one.commitments)
+    )
+    places = sorted(known[one].seq for one in there.commitments)
+    stone = tombstone(9, planted.pending_[-1].at, ranges_of(places))
+
+    found = check(with_tombstone(planted, stone)).findings
+
+    assert [(one.what, one.why) for one in found] == [
+        (What.TOMBSTONE_OVER_ROW, f"it covers entry {place}, whose row still stands") for place in places
+    ]
 
 
 def test_each_of_a_thousand_changes_is_found_and_named(planted: Image) -> None:

@@ -63,7 +63,7 @@ def _concepts(session: Session, window: concepts.Window) -> list[Concept]:
     calibrations = Calibrations(list(concepts.list_calibrations(session, window.model)))
     in_force = concepts.list_in_force(session, window.model)
     rates = concepts.list_rates(session)
-    flagged, read = concepts.count_flagged(session, window), concepts.count_read(session, window)
+    counts = concepts.count(session, window)
     used = concepts.list_used(session, window.model)
     return [
         Concept(
@@ -74,7 +74,9 @@ def _concepts(session: Session, window: concepts.Window) -> list[Concept]:
                     one,
                     calibrations,
                     rates.get((one.model_id, one.digest)),
-                    share(flagged.get((one.model_id, one.digest), 0), read.get(one.model_id, 0)),
+                    share(
+                        counts.flagged.get((one.model_id, one.digest), 0), counts.read.get(one.model_id, 0)
+                    ),
                     is_in_force=_is_in_force(in_force.get(one.model, {}), one.digest),
                 )
                 for one in reversed(list(versions))

@@ -160,8 +160,8 @@ def _of_flag(rate: Rate | None) -> ConceptRate | None:
 
 
 def share(flagged: int, read: int) -> FlaggedShare:
-    """Return the share with its interval; a flag of a request whose readings are gone adds no request."""
-    measured = precision.measure(min(flagged, read), read - min(flagged, read))
+    """Return the share with its interval."""
+    measured = precision.measure(flagged, read - flagged)
     return FlaggedShare(
         flagged=flagged,
         read=read,

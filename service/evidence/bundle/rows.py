@@ -1,6 +1,7 @@
 """The rows that a bundle holds: whether each opens its entry, and each entry of the period has one."""
 
 import hashlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -276,12 +277,14 @@ class Accounts:
     def _check_standing(self) -> None:
         """Report tombstones over entries whose rows are here all the same."""
         first = self._entries.first
+        outside = sorted(entry for _, entry in self._outside)  # of rows with a proof of their own
         for stone, leaves in self._stones.items():
             for start, end in leaves:
                 at = self._met.find(_OF_ROW, max(start - first, 0), max(end - first, 0))
-                if at >= 0:
+                met = [] if at < 0 else [first + at]
+                for entry in met + outside[bisect_left(outside, start) : bisect_left(outside, end)][:1]:
                     place = Place(FILES[Kind.TOMBSTONE])
-                    why = f"the tombstone of entry {stone} covers entry {first + at}, whose row is here"
+                    why = f"the tombstone of entry {stone} covers entry {entry}, whose row is here"
                     self._report.add(What.TOMBSTONE_OVER_ROW, place, why)
 
     def close(self) -> None:

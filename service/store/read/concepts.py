@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import func, null, select, union_all
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from service.store.configuration import read as configurations
 from service.store.configuration.tables import ConfigurationContent, ConfigurationPeriod
+from service.store.days import REQUEST_LASTS
+from service.store.read.names import is_same_capture
 from service.store.tables import ConceptVersion, Flag, Model, ModelConcept, RequestName
 from subtext_sidecar.contract.configuration import Kind
 
@@ -114,30 +116,25 @@ def list_rates(session: Session) -> dict[tuple[uuid.UUID, str], Rate]:
     return {(row[0], str(row[1])): Rate._make(row[2:]) for row in session.execute(query)}
 
 
-def count_flagged(session: Session, window: Window) -> dict[tuple[uuid.UUID, str], int]:
-    """Return how many captures of the window were flagged, by model and digest of the definition."""
-    capture = func.coalesce(func.cast(Flag.capture_id, Flag.request_id.type), Flag.request_id)
-    query = (
-        select(Flag.model_id, Flag.concept_digest, func.count(capture.distinct()))
-        .where(
-            Flag.concept_digest.is_not(None),
-            Flag.first_captured_at >= window.start,
-            Flag.first_captured_at < window.end,
-        )
-        .group_by(Flag.model_id, Flag.concept_digest)
-    )
-    return {(model, str(digest)): number for model, digest, number in session.execute(query)}
+class Counts(NamedTuple):
+    """How many captures of a window were read, and flagged."""
+
+    read: dict[uuid.UUID, int]
+    """By model."""
+    flagged: dict[tuple[uuid.UUID, str], int]
+    """By model and digest of the definition: of those that were read."""
 
 
-def count_read(session: Session, window: Window) -> dict[uuid.UUID, int]:
-    """Return of how many captures of the window something was read, by model.
+def count(session: Session, window: Window) -> Counts:
+    """Count the captures of the window of which something was read, and those of them that were flagged.
 
     A capture is named as soon as one of its readings is stored, and its name goes with the last of them:
     names are a fraction of the readings. It counts where its name stands, at the first sample that was
-    stored, as a flag counts at its first capture.
+    stored, whether it is read or flagged: a flag may be of later positions. Both are of one moment, so that
+    no share is over one.
     """
     named = (
-        select(RequestName.model_id, RequestName.capture)
+        select(RequestName.model_id, RequestName.request_id, RequestName.capture_id, RequestName.capture)
         .where(
             RequestName.captured_at >= window.start,
             RequestName.captured_at < window.end,
@@ -145,7 +142,28 @@ def count_read(session: Session, window: Window) -> dict[uuid.UUID, int]:
             RequestName.name == RequestName.request_id,
         )
         .distinct()
-        .subquery()
+        .cte("named")
     )
-    query = select(named.c.model_id, func.count()).group_by(named.c.model_id)
-    return dict(session.execute(query).all())
+    read = select(named.c.model_id, null().label("digest"), func.count()).group_by(named.c.model_id)
+    flagged = (
+        select(Flag.model_id, Flag.concept_digest, func.count(named.c.capture.distinct()))
+        .join(
+            named,
+            (named.c.model_id == Flag.model_id)
+            & (named.c.request_id == Flag.request_id)
+            & is_same_capture(named.c.capture_id, Flag.capture_id),
+        )
+        .where(
+            Flag.concept_digest.is_not(None),
+            Flag.first_captured_at >= window.start - REQUEST_LASTS,
+            Flag.first_captured_at < window.end + REQUEST_LASTS,
+        )
+        .group_by(Flag.model_id, Flag.concept_digest)
+    )
+    counts = Counts({}, {})
+    for model, digest, number in session.execute(union_all(read, flagged)):
+        if digest is None:
+            counts.read[model] = number
+        else:
+            counts.flagged[model, digest] = number
+    return counts

@@ -1,14 +1,17 @@
 """Concepts by model: every version, how it is calibrated, and how often it flagged."""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import delete
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.configuration import write
 from service.store.configuration.write import Report
+from service.store.tables import RequestName
 from service.store.write.concepts import NewConcept, register_concepts
 from subtext_sidecar.contract.configuration import Kind, configuration
 from subtext_sidecar.contract.counters import Hop
@@ -98,6 +101,32 @@ def test_what_it_flagged_has_its_denominator_and_interval(versions: dict[int, di
     assert (flagged["flagged"], flagged["read"], flagged["estimate"]) == (1, 2, 0.5)
     assert 0.0 < flagged["lower"] < 0.5 < flagged["upper"] < 1.0
     assert versions[1]["flagged"]["flagged"] == 0
+
+
+def test_a_request_at_the_edge_of_a_range_is_read_and_flagged_in_one_and_the_same(
+    client: TestClient, headers_for: Callable[..., Headers], sessions: sessionmaker[Session]
+) -> None:
+    edge, before = seed.START, seed.START - timedelta(minutes=1)
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        concept = NewConcept(name="deception", version=1, digest=NEW, definition={"positions_required": 2})
+        register_concepts(session, audited.model.id, [concept])
+        # The first sample lies before the edge, and what is flagged behind it.
+        seed.add_explanation(session, audited, captured_at=before)
+        seed.add_flag(session, audited, captured_at=edge).concept_digest = NEW
+        # Nothing that was read of this one is left: it is no part of any share.
+        gone = seed.add_flag(session, audited, request_id="chat-2", captured_at=edge)
+        gone.concept_digest = NEW
+        session.execute(delete(RequestName).where(RequestName.request_id == "chat-2"))
+
+    def share(start: datetime, end: datetime) -> tuple[int, int]:
+        query = {"from": start.isoformat(), "to": end.isoformat()}
+        answer = client.get("/v1/concepts", params=query, headers=headers_for("flags:read"))
+        [one] = answer.json()["items"][0]["versions"]
+        return one["flagged"]["flagged"], one["flagged"]["read"]
+
+    day = timedelta(days=1)
+    assert (share(edge - day, edge), share(edge, edge + day)) == ((1, 1), (0, 0))
 
 
 @pytest.mark.usefixtures("watched")

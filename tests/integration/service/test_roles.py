@@ -68,6 +68,25 @@ UNKNOWN_TO_WORKERS = {
 }
 UNREAD = {"vectors", "vector_keys"}
 """What no answer of the service needs."""
+OF_THE_LOG = "the log has an entry of each: `subtext verify` names one that went without a tombstone"
+OF_A_READING = "part of a reading, of which the log has an entry"
+KEEPERS_OWN = "the queue of the keeper's own jobs, which tells nothing that anybody relies on"
+UNGUARDED = {
+    "explanations": OF_THE_LOG,
+    "flags": OF_THE_LOG,
+    "incident_events": OF_THE_LOG,
+    "incidents": "their events are in the log: `subtext verify` names one whose events have no row",
+    "concept_matches": OF_A_READING,
+    "samples": OF_A_READING,
+    "request_names": "a client's words, which the log does not have; a name proves nothing",
+    "request_tests": "figures of a request that its readings give again; the log does not have them",
+    "vectors": "kept for a time that each says itself, and sealed; no answer needs one",
+    **{
+        f"subtext_jobs.procrastinate_{table}": KEEPERS_OWN
+        for table in ("events", "jobs", "periodic_defers", "workers")
+    },
+}
+"""What the keeper may delete at any time, and why no trigger says when."""
 TRIGGER = "suppress_redundant_updates_trigger"
 LATER = "CREATE TABLE later (id integer)"
 
@@ -243,6 +262,32 @@ def test_the_keeper_deletes_no_count_no_log_and_no_configuration(keeper_url: str
     wanted = [f"DELETE FROM {table}" for table in kept]
 
     assert refused(keeper_url, *wanted) == wanted
+
+
+def test_each_right_of_the_keeper_to_delete_is_guarded_or_has_its_reason(unchanged_url: str) -> None:
+    # A trigger for every row, which replication's mode does not switch off either.
+    query = f"""
+        SELECT granted.oid::regclass::text, EXISTS (
+            SELECT FROM pg_trigger AS guard
+            WHERE guard.tgrelid = granted.oid AND guard.tgname = granted.relname || '_only_retained'
+                AND guard.tgenabled = 'A' AND guard.tgtype & 9 = 9 AND guard.tgqual IS NULL
+        )
+        FROM pg_class AS granted
+        WHERE granted.relkind IN ('r', 'p')
+            AND has_table_privilege('{roles.KEEPER}', granted.oid, 'DELETE')
+    """
+    with psycopg.connect(unchanged_url) as connection:
+        is_guarded: dict[str, bool] = dict(connection.execute(query.encode()).fetchall())
+
+    assert {table for table, guarded in is_guarded.items() if not guarded} == set(UNGUARDED)
+    assert {table for table, guarded in is_guarded.items() if guarded} == {
+        "access_log",
+        "canary_flags",
+        "canary_readings",
+        "canary_runs",
+        "webhook_deliveries",
+        "webhook_messages",
+    }
 
 
 def test_the_keeper_has_nothing_of_the_readers_until_it_becomes_it(keeper_url: str) -> None:

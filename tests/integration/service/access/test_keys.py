@@ -11,11 +11,13 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from psycopg.errors import CheckViolation
+from sqlalchemy import func, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from service import auth
+from service import auth, commands
 from service.store import keys
 from service.store.access.tables import Action
+from service.store.tables import ApiKey
 from service.store.tenants import scope
 from tests.integration.service import seed
 from tests.integration.service.access.stored import Entries
@@ -205,6 +207,44 @@ def test_with_a_key_goes_all_that_it_made(
         assert keys.revoke_key(session, root, dt.datetime.now(dt.UTC))
         assert keys.list_revoked_with(session, root) == [uuid.UUID(ids[2])]
     assert not works(other)
+
+
+def test_keys_that_a_revocation_of_before_left_are_listed(
+    *,
+    client: TestClient,
+    make: Callable[..., tuple[uuid.UUID, str]],
+    sessions: Sessions,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SUBTEXT_DATABASE_URL", database_url)
+    scopes = ["coverage:read", "keys:read", "keys:write"]
+    root, secret = make(*OPERATOR)
+    child = ask(client, secret, scopes=scopes).json()
+    grandchild, gone = (ask(client, child["secret"], scopes=["coverage:read"]).json() for _ in range(2))
+    sibling = ask(client, secret, scopes=["coverage:read"]).json()
+    ids = {name: one["key"]["id"] for name, one in (("child", child), ("gone", gone))}
+    with sessions.begin() as session:
+        keys.revoke_key(session, uuid.UUID(ids["gone"]), dt.datetime.now(dt.UTC))
+        # As of before migration 0041: no key says of which it comes, and one is revoked alone.
+        session.execute(update(ApiKey).values(made_by=None, made_from=None))
+        session.execute(update(ApiKey).where(ApiKey.id == ids["child"]).values(revoked_at=func.now()))
+
+    assert commands.key(["list", "--orphans"]) == 0
+
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"from {ids['child']}, revoked ")
+    assert f" {grandchild['key']['id']}  valid " in line
+
+    # As of before migration 0045: the first of its line is known, and of each key the maker by the log.
+    with sessions.begin() as session:
+        session.execute(update(ApiKey).where(ApiKey.id != root).values(made_from=root))
+        session.execute(update(ApiKey).where(ApiKey.id == root).values(revoked_at=func.now()))
+    assert commands.key(["list", "--orphans"]) == 0
+    found = capsys.readouterr().out
+    assert [one for one in (grandchild, sibling) if one["key"]["id"] in found] == [grandchild, sibling]
+    assert ids["gone"] not in found
 
 
 def test_a_key_goes_that_is_made_while_its_maker_is_revoked(

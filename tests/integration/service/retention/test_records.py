@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -219,51 +220,106 @@ def test_a_period_that_a_longer_one_replaced_lets_nothing_go(
         do(begin, uuid.uuid4(), model, records, version)
 
 
-def test_the_database_keeps_what_a_hold_may_be_about_and_runs_of_canaries_without_a_run_of_retention(
-    sessions: Sessions, keeper_url: str
-) -> None:
-    [entry] = read_at(sessions, OLD)
-    with sessions.begin() as session:
-        scope.set_tenant(session, scope.DEFAULT_ID)
-        add_canary(session, seed.add_model(session), OLD)
-    set_periods(sessions, readings=30, access_log=30, canaries=30)
-    begun = dict.fromkeys((Records.ACCESS_LOG, Records.CANARIES), uuid.UUID(int=0))
+DELETIONS = {
+    "access_log": ["DELETE FROM access_log WHERE at < now() - interval '31 days'"],
+    "canary_readings": ["DELETE FROM canary_readings"],
+    "canary_flags": ["DELETE FROM canary_flags"],
+    "canary_runs": ["DELETE FROM canary_runs"],
+    "webhook_messages": ["DELETE FROM webhook_deliveries", "DELETE FROM webhook_messages"],
+}
+"""By what nobody deletes without a run of retention, how he would do it."""
+RUN_OF = {
+    "access_log": Records.ACCESS_LOG,
+    "canary_readings": Records.CANARIES,
+    "canary_flags": Records.CANARIES,
+    "canary_runs": Records.CANARIES,
+    "webhook_messages": Records.WEBHOOKS,
+}
+
+
+def delete_as_keeper(url: str, statements: Sequence[str], run_id: uuid.UUID | None = None) -> int:
+    """Run them as the keeper with the run named, look at what waits for the commit, and undo it all."""
+    with psycopg.connect(url) as connection:
+        connection.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(scope.DEFAULT_ID)])
+        connection.execute("SELECT set_config('subtext.retaining', %s, true)", [str(run_id or "")])
+        deleted = [connection.execute(statement.encode()).rowcount for statement in statements]
+        # What is looked at in the end finds no other tenant's hold or event in place of the row's own.
+        connection.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(uuid.uuid4())])
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        connection.rollback()
+        return deleted[-1]
+
+
+def begin_runs(sessions: Sessions) -> dict[Records, uuid.UUID]:
+    """Begin a run of each kind of records whose period is set."""
+    begun = {}
     with sessions.begin() as session:
         scope.set_tenant(session, scope.DEFAULT_ID)
         for view in periods.list_in_force(session, dt.datetime.now(dt.UTC) + DAY):
             if view.version.records is not None:
-                run_id = begun[Records(view.version.records)] = uuid.uuid4()
                 made = RetentionRun(
-                    id=run_id,
+                    id=uuid.uuid4(),
                     records=view.version.records,
                     version_id=view.version.id,
                     captured_before=NOW - 31 * DAY,
                 )
                 session.add(made)
+                begun[Records(view.version.records)] = made.id
+    return begun
 
-    statements = {
-        "access_log": f"DELETE FROM access_log WHERE id = '{entry}'",  # noqa: S608
-        "canary_runs": "DELETE FROM canary_runs",
-    }
 
-    def delete(table: str, run_id: uuid.UUID) -> int:
-        with psycopg.connect(keeper_url) as connection:
-            connection.execute("SELECT set_config(%s, %s, true)", [scope.SETTING, str(scope.DEFAULT_ID)])
-            connection.execute("SELECT set_config('subtext.retaining', %s, true)", [str(run_id)])
-            deleted = connection.execute(statements[table].encode()).rowcount
-            connection.rollback()
-            return deleted
-
-    of_table = {"access_log": begun[Records.ACCESS_LOG], "canary_runs": begun[Records.CANARIES]}
-    with pytest.raises(RestrictViolation):
-        delete("canary_runs", begun[Records.ACCESS_LOG])
-    assert [delete(*one) for one in of_table.items()] == [1, 1]
+def test_the_database_lets_records_go_by_a_run_of_their_own_alone_and_keeps_what_a_hold_may_be_about(
+    sessions: Sessions, keeper_url: str
+) -> None:
+    read_at(sessions, OLD)
     with sessions.begin() as session:
         scope.set_tenant(session, scope.DEFAULT_ID)
-        seed.add_hold(session, captured_from=OLD - DAY, captured_to=OLD)
-    for table, run_id in of_table.items():
+        audited = seed.add_model(session)
+        add_canary(session, audited, OLD)
+        add_message(session, audited, OLD, "delivered")
+
+    for statements in DELETIONS.values():
         with pytest.raises(RestrictViolation):
-            delete(table, run_id)
+            delete_as_keeper(keeper_url, statements)
+    set_periods(sessions, readings=30, access_log=30, canaries=30, webhooks=30)
+    begun = begin_runs(sessions)
+    for table in ("canary_readings", "canary_flags", "canary_runs"):
+        with pytest.raises(RestrictViolation):
+            delete_as_keeper(keeper_url, DELETIONS[table], begun[Records.ACCESS_LOG])
+    with pytest.raises(RestrictViolation):  # a message would have been sent, and nobody could tell
+        delete_as_keeper(keeper_url, DELETIONS["webhook_messages"][:1])
+    assert [
+        delete_as_keeper(keeper_url, statements, begun[RUN_OF[table]])
+        for table, statements in DELETIONS.items()
+    ] == [1] * len(DELETIONS)
+
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        seed.add_hold(session, captured_from=OLD - DAY)
+    for table, statements in DELETIONS.items():
+        with pytest.raises(RestrictViolation):
+            delete_as_keeper(keeper_url, statements, begun[RUN_OF[table]])
+
+
+def test_the_database_lets_no_record_go_that_is_too_new_or_waits(
+    sessions: Sessions, keeper_url: str
+) -> None:
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        audited = seed.add_model(session)
+        add_canary(session, audited, NEW)
+        messages = ((OLD, "pending"), (NEW, "failed"))
+        events = [add_message(session, audited, *one) for one in messages]
+    set_periods(sessions, canaries=30, webhooks=30)
+    begun = begin_runs(sessions)
+
+    of_messages = [
+        [f"{one} WHERE event_id = '{event}'" for one in DELETIONS["webhook_messages"]] for event in events
+    ]
+    of_canaries = [DELETIONS[one] for one in ("canary_readings", "canary_flags", "canary_runs")]
+    for statements in (*of_messages, *of_canaries):
+        with pytest.raises(RestrictViolation):
+            delete_as_keeper(keeper_url, statements, begun[RUN_OF[statements[-1].split()[2]]])
 
 
 def test_canaries_and_settled_messages_go_by_their_own_periods(sessions: Sessions, log: Log) -> None:
