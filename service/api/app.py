@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from service.api.deps import Resources, refuse_repeated_parameters
+from service.api.deps import Resources, refuse_repeated_parameters, scopes_of_session
 from service.api.http import docs_page, handlers, openapi
 from service.api.http.middleware import Observe
 from service.api.http.responses import ALWAYS, problems
@@ -78,7 +78,12 @@ def create_app(resources: Resources) -> FastAPI:
     app.add_middleware(Observe, metrics=resources.metrics)
     openapi.install(app)
     docs_page.install(app)
-    pages.install(app, has_issuer=resources.issuer is not None, grafana_url=resources.grafana_url)
+    pages.install(
+        app,
+        has_issuer=resources.issuer is not None,
+        grafana_url=resources.grafana_url,
+        scopes_of=scopes_of_session,
+    )
     return app
 
 

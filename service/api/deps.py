@@ -207,6 +207,23 @@ def _given(held: Resources, request: Request, secret: str | None) -> tuple[str, 
     return secret or "", token or None
 
 
+def scopes_of_session(request: Request) -> Sequence[str]:
+    """Return what the browser's session may; nothing without a living one or without a database.
+
+    It grants nothing and so notes nothing: the page only learns by it what it may ask for.
+    """
+    held = resources(request)
+    token = held.plan.cookies.read(request, held.plan.cookies.session)
+    if not token or len(token) > _MAX_SECRET_LENGTH:
+        return ()
+    try:
+        with held.sessions() as session:
+            asker = find_by_token(session, token)
+        return sorted(caller_of(check_living(asker, None, token, held.clock())).scopes)
+    except (auth.AuthenticationError, SQLAlchemyError):
+        return ()
+
+
 class CrossOriginError(Exception):
     """A page that is not ours would change something with somebody's session."""
 

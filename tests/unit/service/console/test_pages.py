@@ -1,5 +1,7 @@
 """What is served where, without a browser."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,39 @@ def test_a_console_that_was_not_built_says_so(tmp_path: Path) -> None:
 
     assert answer.status_code == 503
     assert "make console" in answer.text
+
+
+def test_a_page_names_the_scripts_and_styles_that_it_needs_but_those_of_every_page(dist: Path) -> None:
+    (dist / "manifest.json").write_text(
+        json.dumps(
+            {
+                "index.html": {"file": "assets/a.js", "imports": ["_b.js"], "css": ["assets/a.css"]},
+                "_b.js": {"file": "assets/b.js"},
+                "src/app/start.tsx": {"file": "assets/start.js", "imports": ["_b.js"]},
+                "src/pages/search/index.tsx": {"file": "assets/search.js", "css": ["assets/search.css"]},
+                "src/pages/request/index.tsx": {"file": "assets/request.js"},
+            }
+        )
+    )
+    service = client(dist)
+
+    def linked(path: str) -> list[str]:
+        return re.findall(
+            r'<link rel="(\w+)" crossorigin href="\./assets/([\w.]+)" />', service.get(path).text
+        )
+
+    start = ("modulepreload", "start.js")
+    assert linked("/console/search") == [
+        start,
+        ("modulepreload", "search.js"),
+        ("stylesheet", "search.css"),
+    ]
+    assert linked("/console/requests/a%2Fb") == [start, ("modulepreload", "request.js")]
+    assert linked("/console/none") == linked("/console/..%2Fsrc") == [start]
+
+
+def test_the_page_is_told_what_its_session_may(dist: Path) -> None:
+    may = client(dist, scopes_of=lambda _request: ("flags:read", '"><b>')).get("/console").text
+
+    assert '<meta name="subtext-scopes" content="flags:read &quot;&gt;&lt;b&gt;" />' in may
+    assert "subtext-scopes" not in client(dist).get("/console").text

@@ -1,6 +1,7 @@
 /** Asking for the text: a purpose is stated, and the service enters it beside every text that it shows. */
 import { useQueryClient } from "@tanstack/react-query";
 import { useState, useSyncExternalStore } from "react";
+import { SESSION } from "@/app/caller";
 import {
   hearPurpose,
   noteFault,
@@ -9,7 +10,7 @@ import {
   statedPurpose,
   statePurpose,
 } from "@/app/purpose-store";
-import { SESSION, useSession } from "@/app/session";
+import { useSession } from "@/app/session";
 import { DialogBox } from "@/ui/dialog";
 import { Field } from "@/ui/field";
 

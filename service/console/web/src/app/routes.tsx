@@ -1,12 +1,8 @@
 /** Every page: its address, its place in the navigation, and the chunk that holds it. */
 import { type ComponentType, type LazyExoticComponent, lazy, useState } from "react";
-import type { SignedInCaller } from "@/app/session";
+import { firstOf } from "@/app/ahead";
 
-type Chunk = {
-  default: ComponentType;
-  /** Ask for what the page shows first, of what the caller may see, before the page is drawn. */
-  askAhead?: (caller: SignedInCaller) => void;
-};
+type Chunk = { default: ComponentType };
 
 export type PageRoute = {
   /** Below the console's base, in wouter's syntax. */
@@ -45,13 +41,10 @@ export function PageOf({ route }: { route: PageRoute }) {
   return <Page />;
 }
 
-/** Let the page at a path below the console's base come, and what it shows, once it is known who asks. */
-export async function loadAhead(path: string, caller: Promise<SignedInCaller | null>): Promise<void> {
-  const wanted = path.split("/")[1] ?? "";
+/** Let the script of the page at a path below the console's base come. */
+export async function loadPage(path: string): Promise<void> {
   try {
-    const chunk = ROUTES.find(({ first }) => first === wanted)?.load();
-    const [found, who] = await Promise.all([chunk, caller]);
-    if (who !== null) found?.askAhead?.(who);
+    await ROUTES.find(({ first }) => first === firstOf(path))?.load();
   } catch {
     // What does not come is asked for again, and told, where the page is shown.
   }

@@ -1,15 +1,13 @@
 /** Who is signed in, and signing in and out. */
-import { type QueryKey, queryOptions, useQuery, useQueryClient } from "@tanstack/react-query";
+import { type QueryKey, useQuery, useQueryClient } from "@tanstack/react-query";
 import { createContext, type ReactNode, useContext, useEffect, useRef, useState } from "react";
-import { ApiError, api, CONSOLE, ROOT, type Schemas, take } from "@/api/client";
+import { ApiError, api, CONSOLE, ROOT, take } from "@/api/client";
+import { hasScope, isOver, SESSION, SESSION_QUERY, type SignedInCaller, signIn } from "@/app/caller";
 import { statePurpose } from "@/app/purpose-store";
 import { told } from "@/app/told";
 import { Field } from "@/ui/field";
 import { Failed, Loading } from "@/ui/states";
 
-export type SignedInCaller = Schemas["SignedInCaller"];
-
-export const SESSION = ["session"] as const;
 const Signed = createContext<SignedInCaller | null>(null);
 
 /** Return who is signed in; only below SessionGate. */
@@ -23,26 +21,6 @@ export function useSession(): SignedInCaller {
 export function useScope(scope: string): boolean {
   return hasScope(useSession(), scope);
 }
-
-export function hasScope({ scopes }: SignedInCaller, scope: string): boolean {
-  return scopes.includes(scope) || scopes.includes("admin");
-}
-
-/** Who is signed in. */
-export const SESSION_QUERY = queryOptions({
-  queryKey: SESSION,
-  queryFn: async ({ signal }) => {
-    const key = keyInAddress();
-    try {
-      // Who is signed in stays so: a link must make nobody work under another's key unseen.
-      return await take(api.GET("/auth/session", { signal }));
-    } catch (error) {
-      if (key === null || !isOver(error)) throw error;
-      return signIn(key);
-    }
-  },
-  staleTime: 60_000,
-});
 
 /** Show the console to who is signed in, and the sign-in page to everybody else. */
 export function SessionGate({ children }: { children: ReactNode }) {
@@ -70,10 +48,6 @@ export function SessionGate({ children }: { children: ReactNode }) {
     return <Failed error={session.error} retry={() => void session.refetch()} />;
   }
   return <Signed.Provider value={session.data ?? null}>{children}</Signed.Provider>;
-}
-
-function isOver(error: unknown): error is ApiError {
-  return error instanceof ApiError && [401, 403].includes(error.status);
 }
 
 function isOfSession({ queryKey }: { queryKey: QueryKey }): boolean {
@@ -106,18 +80,6 @@ function useForgetting(caller: SignedInCaller | undefined, over: boolean) {
     window.addEventListener("pageshow", show);
     return () => window.removeEventListener("pageshow", show);
   }, [queries]);
-}
-
-/** A key after `#key=` signs in who is not, as the demo's address does; it leaves the address bar and the history. */
-function keyInAddress(): string | null {
-  const found = new URLSearchParams(location.hash.slice(1)).get("key");
-  if (found !== null) history.replaceState(null, "", location.pathname + location.search);
-  return found;
-}
-
-async function signIn(key: string): Promise<SignedInCaller> {
-  await take(api.POST("/auth/key", { headers: { Authorization: `Bearer ${key}` } }));
-  return take(api.GET("/auth/session"));
 }
 
 function SignIn({ refused }: { refused: Error | null }) {

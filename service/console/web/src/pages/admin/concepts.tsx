@@ -1,9 +1,8 @@
 /** Concepts: every version, what its calibration measured, and how often it flagged. */
-import { queryOptions, useQuery } from "@tanstack/react-query";
+import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { api, type Schemas, take } from "@/api/client";
-import { queries } from "@/app/queries";
-import { hasScope, type SignedInCaller, useScope } from "@/app/session";
+import type { Schemas } from "@/api/client";
+import { useScope } from "@/app/session";
 import { Badge, CalibratedBadge } from "@/ui/badge";
 import { Field } from "@/ui/field";
 import { percent, whole } from "@/ui/numbers";
@@ -11,23 +10,11 @@ import { Estimate } from "@/ui/share";
 import { Absent, Empty, Failed, Loading } from "@/ui/states";
 import { Time } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
-import { RANGES, type Range, rangeOf, rate, short } from "./figures";
+import { conceptsOf, RANGE_AT_FIRST } from "./ahead";
+import { RANGES, type Range, rate, short } from "./figures";
 import { Scroll } from "./parts";
 
 type Version = Schemas["ListedConceptVersion"];
-
-const RANGE_AT_FIRST: Range = "day";
-
-const conceptsOf = (range: Range) =>
-  queryOptions({
-    queryKey: ["concepts", range],
-    queryFn: ({ signal }) =>
-      take(api.GET("/v1/concepts", { params: { query: rangeOf(range, new Date()) }, signal })),
-  });
-
-export function askForConcepts(caller: SignedInCaller): void {
-  if (hasScope(caller, "flags:read")) void queries.prefetchQuery(conceptsOf(RANGE_AT_FIRST));
-}
 
 export default function Concepts() {
   const may = useScope("flags:read");

@@ -1,9 +1,8 @@
 /** Keys, policy, concepts and retention: a section each, by its own address. */
 import type { ComponentType } from "react";
 import { Link, Redirect, useParams } from "wouter";
-import type { SignedInCaller } from "@/app/session";
 import { Page } from "@/ui/page";
-import Concepts, { askForConcepts } from "./concepts";
+import Concepts from "./concepts";
 import Keys from "./keys";
 import Policy from "./policy";
 import Retention from "./retention";
@@ -17,10 +16,6 @@ const SECTIONS: Readonly<Record<string, Section>> = {
   concepts: { name: "Concepts", section: Concepts },
   retention: { name: "Retention", section: Retention },
 };
-
-export function askAhead(caller: SignedInCaller): void {
-  if (location.pathname.endsWith("/admin/concepts")) askForConcepts(caller);
-}
 
 export default function AdminPage() {
   const { section = "" } = useParams<{ section?: string }>();

@@ -1,42 +1,15 @@
 /** How far verdicts can be trusted: each detector's rates, and each decoder's card with its nulls. */
-import { queryOptions, useQuery } from "@tanstack/react-query";
+import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { api, take } from "@/api/client";
-import { queries } from "@/app/queries";
-import { hasScope, type SignedInCaller, useScope } from "@/app/session";
+import { useScope } from "@/app/session";
 import { Page } from "@/ui/page";
 import { NeedsScope } from "@/ui/scoped";
 import { Empty, Failed, Loading } from "@/ui/states";
+import { DAYS_AT_FIRST, DECODERS, detectorsOf } from "./ahead";
 import { DecoderCard } from "./decoder";
 import { Detectors } from "./detectors";
 
-const DAY_MS = 86_400_000;
 const PERIODS = [7, 30, 90, 365] as const;
-
-const DAYS_AT_FIRST = 30;
-
-const detectorsOf = (days: number) =>
-  queryOptions({
-    queryKey: ["calibration", "detectors", days],
-    queryFn: ({ signal }) => {
-      const to = new Date();
-      const from = new Date(to.getTime() - days * DAY_MS);
-      const query = { from: from.toISOString(), to: to.toISOString() };
-      return take(api.GET("/v1/detectors", { params: { query }, signal }));
-    },
-    staleTime: 60_000,
-  });
-
-const DECODERS = queryOptions({
-  queryKey: ["calibration", "decoders"],
-  queryFn: ({ signal }) => take(api.GET("/v1/decoders", { signal })),
-  staleTime: 60_000,
-});
-
-export function askAhead(caller: SignedInCaller): void {
-  if (hasScope(caller, "flags:read")) void queries.prefetchQuery(detectorsOf(DAYS_AT_FIRST));
-  if (hasScope(caller, "explanations:read")) void queries.prefetchQuery(DECODERS);
-}
 
 export default function CalibrationPage() {
   const hasFlags = useScope("flags:read");

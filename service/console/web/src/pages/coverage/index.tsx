@@ -1,10 +1,9 @@
 /** What was not looked at, by hour and reason, for any range of time. */
-import { queryOptions, useQuery } from "@tanstack/react-query";
+import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { useLocation, useSearch } from "wouter";
-import { api, type Schemas, take } from "@/api/client";
-import { queries } from "@/app/queries";
-import { hasScope, type SignedInCaller, useScope } from "@/app/session";
+import type { Schemas } from "@/api/client";
+import { useScope } from "@/app/session";
 import { Field } from "@/ui/field";
 import { whole } from "@/ui/numbers";
 import { Page } from "@/ui/page";
@@ -12,20 +11,9 @@ import { NeedsScope } from "@/ui/scoped";
 import { Empty, Failed, Loading } from "@/ui/states";
 import { Time } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
+import { statementOf } from "./ahead";
 import { ModelCoverage } from "./model";
 import { inputOf, type Range, rangeOf, searchOf, timeOf } from "./range";
-
-const statementOf = (range: Range) =>
-  queryOptions({
-    queryKey: ["coverage", "statement", range],
-    queryFn: ({ signal }) => take(api.GET("/v1/coverage/statement", { params: { query: range }, signal })),
-    staleTime: 60_000,
-  });
-
-export function askAhead(caller: SignedInCaller): void {
-  if (!hasScope(caller, "coverage:read")) return;
-  void queries.prefetchQuery(statementOf(rangeOf(location.search, Date.now())));
-}
 
 export default function CoveragePage() {
   const hasCoverage = useScope("coverage:read");

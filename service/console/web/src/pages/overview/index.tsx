@@ -1,8 +1,6 @@
 /** What the audit sees now and saw in the last day: every figure with its denominator or interval. */
-import { queryOptions, useQuery } from "@tanstack/react-query";
-import { api, take } from "@/api/client";
-import { queries } from "@/app/queries";
-import { hasScope, type SignedInCaller, useScope } from "@/app/session";
+import { useQuery } from "@tanstack/react-query";
+import { useScope } from "@/app/session";
 import { FlowOfRange } from "@/ui/flow-table";
 import { useLive } from "@/ui/live";
 import { whole } from "@/ui/numbers";
@@ -10,24 +8,11 @@ import { Page } from "@/ui/page";
 import { NeedsScope } from "@/ui/scoped";
 import { Empty, Failed, Loading } from "@/ui/states";
 import { Untrusted } from "@/ui/untrusted";
+import { REFRESH_MS, STATEMENT } from "./ahead";
 import { DecoderHealth } from "./decoder-health";
 import { AnomalyRate, LiveIncidents, LiveNow, LiveReadings, LiveStatusLine } from "./live-panels";
 import { Prevalence } from "./prevalence";
-import { lastDay } from "./range";
 import { CanaryRecall } from "./recall";
-
-const REFRESH_MS = 60_000;
-
-const STATEMENT = queryOptions({
-  queryKey: ["overview", "statement"],
-  queryFn: ({ signal }) =>
-    take(api.GET("/v1/coverage/statement", { params: { query: lastDay(Date.now()) }, signal })),
-  staleTime: REFRESH_MS / 2,
-});
-
-export function askAhead(caller: SignedInCaller): void {
-  if (hasScope(caller, "coverage:read")) void queries.prefetchQuery(STATEMENT);
-}
 
 export default function OverviewPage() {
   const hasCoverage = useScope("coverage:read");

@@ -1,30 +1,9 @@
 /** What the page asks the service for. */
-import { infiniteQueryOptions, queryOptions, useInfiniteQuery, useQuery } from "@tanstack/react-query";
+import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { useEffect } from "react";
 import { api, type Schemas, take } from "@/api/client";
-import { queries } from "@/app/queries";
+import { CAPTURES, pagesOf, reportOf } from "./ahead";
 import { type Row, rowsOfReport } from "./rows";
-
-const CAPTURES = 3;
-/** No rows and no texts: the page's first answer. */
-const FIGURES = { rows: false, summary: false };
-/** More than the strip shows at once; those behind them come in larger pages. */
-const FIRST_POSITIONS = 400;
-
-const reportOf = (id: string, capture: string | null) =>
-  queryOptions({
-    queryKey: ["request", id, capture],
-    queryFn: ({ signal }) =>
-      take(
-        api.GET("/v1/requests/{request_id}", {
-          params: {
-            path: { request_id: id },
-            query: { ...FIGURES, limit: CAPTURES, ...(capture === null ? {} : { capture_id: capture }) },
-          },
-          signal,
-        }),
-      ),
-  });
 
 export function useReport(id: string, capture: string | null) {
   return useQuery(reportOf(id, capture));
@@ -55,23 +34,6 @@ export function useSummary(id: string, capture: Schemas["Capture"], isAllowed: b
           one.first_captured_at === first_captured_at,
       )?.summary ?? null,
   });
-}
-
-/** Ask for the report, and for the first of the positions that it leads to. */
-export async function askForRequest(
-  id: string,
-  selected: { capture: string | null; layer: number | null },
-): Promise<void> {
-  await queries.prefetchQuery(reportOf(id, selected.capture));
-  const found = queries.getQueryData<Schemas["RequestReport"]>(reportOf(id, selected.capture).queryKey);
-  const capture = found?.captures[0];
-  if (capture === undefined || capture.capture_id === null) return;
-  await queries.prefetchInfiniteQuery(pagesOf(capture, selected.layer ?? firstLayer(capture)));
-}
-
-/** Return the layer to show first: that of a verdict, or null for the lowest that was sampled. */
-export function firstLayer(capture: Schemas["Capture"]): number | null {
-  return capture.flags[0]?.layer ?? capture.anomaly_tests.find((test) => test.is_discovery)?.layer ?? null;
 }
 
 export function useIncidents(id: string) {
@@ -110,30 +72,6 @@ export function usePositions(
   const paged = usePages(capture, layer);
   const listed = useListed(id, capture, layer);
   return capture === undefined ? NONE : capture.capture_id === null ? listed : paged;
-}
-
-function pagesOf(capture: Schemas["Capture"] | undefined, layer: number | null) {
-  const identity = capture?.capture_id ?? null;
-  return infiniteQueryOptions({
-    queryKey: ["positions", identity, capture?.model, layer],
-    staleTime: 60_000,
-    initialPageParam: null as number | null,
-    queryFn: ({ pageParam, signal }) =>
-      take(
-        api.GET("/v1/captures/{capture_id}/positions", {
-          params: {
-            path: { capture_id: identity ?? "" },
-            query: {
-              model: capture?.model ?? "",
-              ...(layer === null ? {} : { layer }),
-              ...(pageParam === null ? { limit: FIRST_POSITIONS } : { after: pageParam }),
-            },
-          },
-          signal,
-        }),
-      ),
-    getNextPageParam: (page) => page.next_after,
-  });
 }
 
 /** A function of its own: what is written where it is used joins all pages again whenever the page is drawn. */

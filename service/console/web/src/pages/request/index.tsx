@@ -5,14 +5,15 @@ import { ApiError, CONSOLE, type Schemas } from "@/api/client";
 import { isNowhere } from "@/app/focus";
 import { useShortcuts } from "@/app/keys";
 import { usePurpose } from "@/app/purpose";
-import { hasScope, type SignedInCaller, useSession } from "@/app/session";
+import { useSession } from "@/app/session";
 import { whole } from "@/ui/numbers";
 import { Page } from "@/ui/page";
 import { Absent, Failed, Loading } from "@/ui/states";
 import { utc } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
 import { requestInAddress, searchOf, selectionOf } from "./address";
-import { askForRequest, firstLayer, useIncidents, usePositions, useReport } from "./data";
+import { firstLayer } from "./ahead";
+import { useIncidents, usePositions, useReport } from "./data";
 import { Drawer } from "./drawer";
 import { ABSENT, LEGEND, LENS_NAMES, LENSES, type Lens, lensNamed, nextLens } from "./lens";
 import { Preview } from "./preview";
@@ -20,12 +21,6 @@ import { indexAt } from "./rows";
 import { Strip } from "./strip";
 import { Verdicts } from "./verdicts";
 import "./request.css";
-
-export function askAhead(caller: SignedInCaller): void {
-  const id = requestInAddress(location.pathname, CONSOLE);
-  const may = hasScope(caller, "explanations:read") && hasScope(caller, "flags:read");
-  if (id !== null && id !== "" && may) void askForRequest(id, selectionOf(location.search));
-}
 
 export default function RequestPage() {
   const id = requestInAddress(usePathname(), CONSOLE);

@@ -1,30 +1,11 @@
 /** What the review page asks of the service, and what it changes there. */
-import { infiniteQueryOptions, useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, type Schemas, take } from "@/api/client";
+import { QUEUE, queueOf } from "./ahead";
 import type { Incident, Report, Shown, Verdict } from "./queue";
 
-const PAGE = 50;
-const QUEUE = ["review", "queue"] as const;
 const INCIDENT = ["review", "incident"] as const;
 const PRECISION = ["review", "precision"] as const;
-
-export const queueOf = (shown: Shown) =>
-  infiniteQueryOptions({
-    queryKey: [...QUEUE, shown],
-    queryFn: ({ pageParam, signal }) => {
-      const assignee = ({ all: undefined, mine: "me", free: "none" } as const)[shown];
-      const query = {
-        order: "queue" as const,
-        state: "undecided" as const,
-        limit: PAGE,
-        ...(assignee && { assignee }),
-        ...(pageParam && { cursor: pageParam }),
-      };
-      return take(api.GET("/v1/incidents", { params: { query }, signal }));
-    },
-    initialPageParam: "",
-    getNextPageParam: (page) => page.next_cursor,
-  });
 
 /** The undecided incidents by severity and age, read again every 20 seconds. */
 export function useQueue(shown: Shown) {

@@ -2,21 +2,16 @@
 import { useMemo } from "react";
 import { Link, useLocation, useParams, useSearch } from "wouter";
 import { useShortcuts } from "@/app/keys";
-import { queries } from "@/app/queries";
-import { hasScope, type SignedInCaller, useSession } from "@/app/session";
+import { useSession } from "@/app/session";
 import { whole } from "@/ui/numbers";
 import { Page } from "@/ui/page";
 import { Failed, Loading } from "@/ui/states";
-import { queueOf, useQueue } from "./data";
+import { useQueue } from "./data";
 import { IncidentPanel } from "./incident";
 import { isWaiting, nextAfter, SHOWN, type Shown, shownOf } from "./queue";
 import { QueueList } from "./queue-list";
 import { Told, tell } from "./told";
 import "./review.css";
-
-export function askAhead(caller: SignedInCaller): void {
-  if (hasScope(caller, "flags:read")) void queries.prefetchInfiniteQuery(queueOf(shownOf(location.search)));
-}
 
 export default function ReviewPage() {
   const me = useSession();

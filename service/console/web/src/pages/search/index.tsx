@@ -1,25 +1,16 @@
 /** Search: readings by request, concept, model, time, anomaly, and words inside them. */
 import { useMemo } from "react";
 import { Redirect, useLocation, useSearch } from "wouter";
-import { queries } from "@/app/queries";
-import { hasScope, type SignedInCaller, useScope } from "@/app/session";
+import { useScope } from "@/app/session";
 import { Page } from "@/ui/page";
 import { Absent } from "@/ui/states";
 import { Form } from "./form";
 import { addressOf, type Search, searchOf, withPeriod } from "./query";
-import { foundOf, Results } from "./results";
+import { Results } from "./results";
 import { SavedSearches } from "./saved";
 import "./search.css";
 
 const SELECTED = "selected";
-
-export function askAhead(caller: SignedInCaller): void {
-  const search = searchOf(location.search);
-  // Words are looked for of those who may read them, within a time that the page adds to the address.
-  if (search.q === "" && hasScope(caller, "explanations:read")) {
-    void queries.prefetchInfiniteQuery(foundOf(searchOf(addressOf(search))));
-  }
-}
 
 export default function SearchPage() {
   const [, navigate] = useLocation();

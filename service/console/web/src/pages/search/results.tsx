@@ -1,8 +1,7 @@
 /** What was found, page by page, newest first. */
-import { infiniteQueryOptions, useInfiniteQuery } from "@tanstack/react-query";
+import { useInfiniteQuery } from "@tanstack/react-query";
 import { useMemo } from "react";
 import { useLocation } from "wouter";
-import { api, take } from "@/api/client";
 import { useShortcuts } from "@/app/keys";
 import { AskForText, usePurpose } from "@/app/purpose";
 import { useSession } from "@/app/session";
@@ -10,12 +9,12 @@ import { whole } from "@/ui/numbers";
 import { Absent, Failed, Loading } from "@/ui/states";
 import { Time } from "@/ui/time";
 import { VirtualList } from "@/ui/virtual-list";
+import { foundOf } from "./ahead";
 import type { Range } from "./highlight";
 import { Nothing } from "./nothing";
-import { addressOf, apiQueryOf, requestAddress, type Search } from "./query";
+import { requestAddress, type Search } from "./query";
 import { type Reading, Row } from "./row";
 
-const PAGE = 50;
 const NO_RANGES: readonly Range[] = [];
 
 type Props = {
@@ -81,27 +80,6 @@ function Found({ search, selected, onSelect }: Props) {
     </section>
   );
 }
-
-export const foundOf = (search: Search) =>
-  infiniteQueryOptions({
-    queryKey: ["search", addressOf(search)],
-    queryFn: ({ pageParam, signal }) =>
-      take(
-        api.GET("/v1/explanations", {
-          params: {
-            query: {
-              ...apiQueryOf(search),
-              limit: PAGE,
-              ...(pageParam === null ? {} : { cursor: pageParam }),
-            },
-          },
-          signal,
-        }),
-      ),
-    initialPageParam: null as string | null,
-    getNextPageParam: (page) => page.next_cursor,
-    staleTime: 60_000,
-  });
 
 function useFound(search: Search) {
   const found = useInfiniteQuery(foundOf(search));
