@@ -12,7 +12,7 @@ from alembic import op
 from migrations import functions
 
 revision = "0053"
-down_revision = "0048"
+down_revision = "0051"
 branch_labels = None
 depends_on = None
 

@@ -63,11 +63,16 @@ def near_any(column: SQLColumnExpression[dt.datetime], times: Sequence[dt.dateti
     return or_(false(), *(near(column, *span) for span in _spans(times, 2 * REQUEST_LASTS)))
 
 
-def within(column: SQLColumnExpression[dt.datetime], bounds: int, prefix: str = "") -> ColumnElement[bool]:
-    """Return the condition for so many values of `spans_of`, or `spans_near`, which are given by name.
+def among(column: SQLColumnExpression[dt.datetime], times: Iterable[dt.datetime]) -> ColumnElement[bool]:
+    """Return a condition that is met at all of these times, and in no partition without one of them.
 
     By a few spans: a list of times would be sorted again for each row that is looked up by one of them.
     """
+    return or_(false(), *(between(column, *span) for span in _spans(times, dt.timedelta(days=1))))
+
+
+def within(column: SQLColumnExpression[dt.datetime], bounds: int, prefix: str = "") -> ColumnElement[bool]:
+    """Return the condition for so many values of `spans_of`, or `spans_near`, which are given by name."""
     names = [f"{prefix}{number}" for number in range(bounds)]
     pairs = zip(names[::2], names[1::2], strict=True)
     return or_(false(), *(and_(column >= bindparam(one), column <= bindparam(two)) for one, two in pairs))
