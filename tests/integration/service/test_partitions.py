@@ -36,6 +36,10 @@ WITHOUT_EXPLANATION = """
         WHERE explanations.id = explanation_id AND explanations.captured_at = match.captured_at
     )
 """
+KEPT_PLANS = """
+    SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND NOT prosecdef
+    AND 'plan_cache_mode=force_generic_plan' = ANY (proconfig) ORDER BY proname COLLATE "C"
+"""
 ORPHANS = (WITHOUT_SAMPLE, WITHOUT_EXPLANATION)
 
 
@@ -297,3 +301,42 @@ def test_a_match_without_a_time_is_refused_as_by_a_store_that_is_away(engine: En
 
     # No constraint that a worker would blame on the row, and give it up for.
     assert getattr(refused.value.orig, "sqlstate", "")[:2] == "55"
+
+
+def test_look_ups_of_any_day_keep_one_plan_and_meet_their_callers_rows_alone(
+    sessions: sessionmaker[Session], reader_url: str
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        stored = seed.add_explanation(session, audited, request_id="mine", trace_id="ab" * 16)
+        capture = seed.capture_of(audited, "mine")
+        values = {"id": stored.id, "capture": capture, "model": audited.model.id, "trace": "ab" * 16}
+        kept = session.scalars(text(KEPT_PLANS)).all()
+    found = {}
+    reader = create_engine(reader_url)
+    for name in (DEFAULT_TENANT, "acme"):
+        with Session(reader) as session:
+            scope.enter(session, scope.Reach(tenant_id(name)))
+            found[name] = [
+                session.execute(text(look_up), values).scalar()
+                for look_up in (
+                    "SELECT subtext_time_of_explanation(:id)",
+                    "SELECT subtext_time_of_capture(:capture, :model)",
+                    "SELECT capture_id FROM subtext_captures_named('{mine}', NULL, NULL, NULL, 1)",
+                    "SELECT NULLIF(subtext_count_named('{mine}', 9), 0)",
+                    "SELECT subtext_capture_ids_named('{mine}')",
+                    "SELECT first_at FROM subtext_days_of_trace(:trace, 9)",
+                )
+            ]
+    reader.dispose()
+
+    assert found[DEFAULT_TENANT] == [seed.START, seed.START, capture, 1, capture, seed.START]
+    assert found["acme"] == [None] * 6
+    assert kept == [
+        "subtext_capture_ids_named",
+        "subtext_captures_named",
+        "subtext_count_named",
+        "subtext_days_of_trace",
+        "subtext_time_of_capture",
+        "subtext_time_of_explanation",
+    ]
