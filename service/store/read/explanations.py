@@ -453,16 +453,18 @@ def _readings(
 
 @cache
 def _of_samples(given: frozenset[str], bounds: int) -> Select[Explanation, Decoder]:
-    """Return the query for explanations of samples, looked up sample by sample in its own days."""
-    at, of_sample = Explanation.captured_at, _PLACE.c.at
-    is_near = (between(at, of_sample - REQUEST_LASTS, of_sample + REQUEST_LASTS), within(at, bounds))
+    """Return the query for explanations of samples, looked up sample by sample.
+
+    Their days are values alone: by a time of the sample's PostgreSQL may rather walk a day than its key.
+    """
+    is_near = within(Explanation.captured_at, bounds)
     wanted = {
         "verified": Explanation.verified == bindparam("verified"),
         "decoder": Explanation.decoder_id == bindparam("decoder"),
     }
     fence = (
         select(Explanation)
-        .where(Explanation.sample_id == _PLACE.c.id, *is_near, *(wanted[name] for name in sorted(given)))
+        .where(Explanation.sample_id == _PLACE.c.id, is_near, *(wanted[name] for name in sorted(given)))
         .correlate(_PLACE)
         .offset(0)
         .lateral()
