@@ -1,5 +1,5 @@
 /** What a woken person has to see first: what was found, how far to trust it, and what was not looked at. */
-import { type ReactNode, useMemo } from "react";
+import { memo, type ReactNode, useMemo } from "react";
 import { Link } from "wouter";
 import type { Schemas } from "@/api/client";
 import { AskForText } from "@/app/purpose";
@@ -22,7 +22,8 @@ type Props = {
   onSelect: (index: number) => void;
 };
 
-export function Verdicts({ id, capture, incidents, positions, decoder, isWithheld, onSelect }: Props) {
+export const Verdicts = memo(function Verdicts(props: Props) {
+  const { id, capture, incidents, positions, decoder, isWithheld, onSelect } = props;
   return (
     <div className="verdicts">
       <Found {...{ capture, incidents, positions, decoder, onSelect }} />
@@ -30,7 +31,7 @@ export function Verdicts({ id, capture, incidents, positions, decoder, isWithhel
       <Looked {...{ capture, positions, decoder }} />
     </div>
   );
-}
+});
 
 /** Worst first; what is not known by name comes before what is. */
 const ORDER = ["info", "warning", "high", "critical"];
