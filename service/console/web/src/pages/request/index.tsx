@@ -240,7 +240,7 @@ function Capture({
                 >
                   {positions.layers.map((one) => (
                     <option key={one.layer} value={one.layer}>
-                      {one.layer} ({whole(one.positions)} positions)
+                      {one.layer} ({whole(one.positions)} {one.positions === 1 ? "position" : "positions"})
                     </option>
                   ))}
                 </select>

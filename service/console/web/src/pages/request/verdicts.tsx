@@ -258,13 +258,17 @@ function Looked({ capture, positions, decoder }: Pick<Props, "capture" | "positi
         </dl>
       )}
       <p>
-        <strong>Not looked at:</strong> {whole(counted.between)} positions between these
+        <strong>Not looked at:</strong> {whole(counted.between)}{" "}
+        {counted.between === 1 ? "position" : "positions"} between these
         {counted.before > 0 &&
           `, of which ${whole(counted.before)} before the first: not sampled, or served from the prefix cache and never computed`}
         ; and whatever came after the last. How many that was is not stored.
       </p>
       {counted.repeated > 0 && (
-        <p>{whole(counted.repeated)} positions came more than once: several requests share this id.</p>
+        <p>
+          {whole(counted.repeated)} {counted.repeated === 1 ? "position" : "positions"} came more than once:
+          several requests share this id.
+        </p>
       )}
       {coverage.truncated && capture.capture_id === null && (
         <p>
