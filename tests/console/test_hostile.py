@@ -233,7 +233,7 @@ def test_ids_that_would_be_addresses_or_markup_are_text(console: Console) -> Non
             add_request(session, audited, [Spoken(0), Spoken(3)], request_id)
     page = open_watched(console, "chat-1")
 
-    html = get(f"{console.url}/console").text
+    html = get(f"{console.url}/console/requests/chat-1").text
 
     for number, request_id in enumerate(IDS):
         path = f"/console/requests/{quote(request_id, safe='')}"

@@ -15,6 +15,8 @@ import { Page } from "@/ui/page";
 import { Loading } from "@/ui/states";
 import { Untrusted } from "@/ui/untrusted";
 
+const REVIEW = "/review";
+
 export function App() {
   return (
     <Router base={CONSOLE}>
@@ -62,7 +64,7 @@ function Frame() {
         </div>
       </header>
       <main id="page" tabIndex={-1}>
-        <ErrorBoundary key={location}>
+        <ErrorBoundary key={placeOf(location)}>
           <Suspense fallback={<Loading what="the page" />}>
             <Switch>
               {ROUTES.map((route) => (
@@ -83,6 +85,11 @@ function Frame() {
       </main>
     </>
   );
+}
+
+/** What is drawn anew for another address: in the review the queue stays while incidents open beside it. */
+function placeOf(location: string): string {
+  return isAt(location, REVIEW) ? REVIEW : location;
 }
 
 function isAt(location: string, to: string): boolean {

@@ -44,7 +44,7 @@ export function VirtualList<T>({
       const item = items[index];
       return item === undefined ? index : keyOf(item);
     },
-    overscan: 8,
+    overscan: 3,
   });
   const rows = list.getVirtualItems();
   const last = rows.at(-1)?.index ?? -1;

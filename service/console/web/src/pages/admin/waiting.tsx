@@ -66,7 +66,15 @@ export function Waiting() {
       <p className="quiet">
         More would be removed than before. Nothing is, before{" "}
         {one.objectable_until !== null && <Time at={one.objectable_until} />}: until then somebody may
-        object, and when somebody else confirms it, it is in force at once.
+        object, and when somebody else confirms it, it is in force{" "}
+        {Date.parse(one.in_force_from) > Date.now() ? (
+          <>
+            from <Time at={one.in_force_from} />
+          </>
+        ) : (
+          "at once"
+        )}
+        .
       </p>
     </Waits>
   ));

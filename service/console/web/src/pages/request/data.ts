@@ -1,6 +1,6 @@
 /** What the page asks the service for. */
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
-import { useEffect } from "react";
+import { useEffect, useMemo } from "react";
 import { api, type Schemas, take } from "@/api/client";
 import { CAPTURES, pagesOf, reportOf } from "./ahead";
 import { type Row, rowsOfReport } from "./rows";
@@ -94,16 +94,13 @@ function usePages(capture: Schemas["Capture"] | undefined, layer: number | null)
   useEffect(() => {
     if (hasNextPage && !isFetching && !isError) void fetchNextPage();
   }, [hasNextPage, isFetching, isError, fetchNextPage]);
-  const { data } = pages;
-  if (data === undefined) return { ...NONE, error: pages.error, retry: () => void pages.refetch() };
-  const total = data.layers.find((one) => one.layer === data.layer)?.positions ?? 0;
-  return {
-    ...data,
-    total,
-    isComplete: !hasNextPage,
-    error: pages.error,
-    retry: () => void fetchNextPage(),
-  };
+  const { data, error, refetch } = pages;
+  // The same as long as nothing came: what is drawn of it is not drawn anew at each key.
+  return useMemo(() => {
+    if (data === undefined) return { ...NONE, error, retry: () => void refetch() };
+    const total = data.layers.find((one) => one.layer === data.layer)?.positions ?? 0;
+    return { ...data, total, isComplete: !hasNextPage, error, retry: () => void fetchNextPage() };
+  }, [data, error, hasNextPage, refetch, fetchNextPage]);
 }
 
 /** Of before captures had an identity: the report lists the first of its samples, and says when there are more. */

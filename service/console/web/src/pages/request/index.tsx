@@ -1,5 +1,5 @@
 /** One request: what was found on it, which tokens, what was read there, how far to trust it, what was not seen. */
-import { useEffect, useMemo, useRef, useState } from "react";
+import { memo, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { navigate, usePathname } from "wouter/use-browser-location";
 import { ApiError, CONSOLE, type Schemas } from "@/api/client";
 import { isNowhere } from "@/app/focus";
@@ -174,21 +174,28 @@ function Capture({
     return () => clearTimeout(timer);
   }, [capture.capture_id, layer, position, lens]);
 
-  function select(index: number) {
-    const row = rows[Math.min(Math.max(index, 0), rows.length - 1)];
-    if (row !== undefined) setPosition(row.position);
-  }
+  const select = useCallback(
+    (index: number) => {
+      const row = rows[Math.min(Math.max(index, 0), rows.length - 1)];
+      if (row !== undefined) setPosition(row.position);
+    },
+    [rows],
+  );
 
   function step(to: number) {
     if (isNowhere()) strip.current?.focus();
     select(to);
   }
 
-  function lock(index: number, isByKey = false) {
-    select(index);
-    setLocked(true);
-    if (isByKey) requestAnimationFrame(() => heading.current?.focus());
-  }
+  const lock = useCallback(
+    (index: number, isByKey = false) => {
+      select(index);
+      setLocked(true);
+      if (isByKey) requestAnimationFrame(() => heading.current?.focus());
+    },
+    [select],
+  );
+  const lockFromList = useCallback((index: number) => lock(index, true), [lock]);
 
   function close() {
     setLocked(false);
@@ -209,10 +216,7 @@ function Capture({
 
   return (
     <>
-      <Verdicts
-        {...{ id, capture, incidents, positions, decoder, isWithheld }}
-        onSelect={(index) => lock(index, true)}
-      />
+      <Verdicts {...{ id, capture, incidents, positions, decoder, isWithheld }} onSelect={lockFromList} />
       <section aria-label="Tokens" className={isLocked && selected >= 0 ? "tokens with-drawer" : "tokens"}>
         <div className="strip-part">
           <div className="row strip-tools">
@@ -236,7 +240,7 @@ function Capture({
                 >
                   {positions.layers.map((one) => (
                     <option key={one.layer} value={one.layer}>
-                      {one.layer} ({whole(one.positions)} positions)
+                      {one.layer} ({whole(one.positions)} {one.positions === 1 ? "position" : "positions"})
                     </option>
                   ))}
                 </select>
@@ -315,7 +319,7 @@ function Capture({
   );
 }
 
-function Legend({ lens }: { lens: Lens }) {
+const Legend = memo(function Legend({ lens }: { lens: Lens }) {
   const absent = ABSENT[lens];
   if (absent !== undefined) {
     return (
@@ -340,7 +344,7 @@ function Legend({ lens }: { lens: Lens }) {
       </li>
     </ul>
   );
-}
+});
 
 function write(selection: Parameters<typeof searchOf>[0]) {
   const search = searchOf(selection);

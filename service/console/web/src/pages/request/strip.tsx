@@ -20,6 +20,8 @@ const GUTTER = 7;
 const STEP = 2;
 /** As many lines as the strip is high at most, see request.css. */
 const VISIBLE = 16;
+/** Widths, in columns, that a class of request.css has. */
+const CLASSED = 20;
 
 type Props = {
   rows: readonly Row[];
@@ -42,11 +44,16 @@ export function Strip(props: Props) {
   const lines = useMemo(() => (columns === 0 ? [] : linesOf(cells, columns - GUTTER)), [cells, columns]);
   const lineOf = useMemo(() => lineOfIndex(lines), [lines]);
   const [first, setFirst] = useState(0);
+  const [isBegun, setBegun] = useState(false);
   const [isSeen, setSeen] = useState(false);
-  // What is out of view is drawn once the rest is seen: a line is some thirty elements.
+  // A line is some thirty elements: half of the view is drawn in the first frame, and what is out of view at last.
   useEffect(() => {
+    const frame = requestAnimationFrame(() => setBegun(true));
     const timer = setTimeout(() => setSeen(true), 200);
-    return () => clearTimeout(timer);
+    return () => {
+      cancelAnimationFrame(frame);
+      clearTimeout(timer);
+    };
   }, []);
 
   useEffect(() => {
@@ -61,7 +68,8 @@ export function Strip(props: Props) {
   }, [selected, lineOf, frame]);
 
   const start = Math.max(0, first - STEP);
-  const end = Math.min(lines.length, first + VISIBLE + (isSeen ? 2 * STEP : 0));
+  const drawn = isSeen ? VISIBLE + 2 * STEP : isBegun ? VISIBLE : VISIBLE / 2;
+  const end = Math.min(lines.length, first + drawn);
   const to = (index: number) => props.onSelect(Math.min(Math.max(index, 0), rows.length - 1));
   const isDrawn = selected >= 0 && (lineOf[selected] ?? -1) >= start && (lineOf[selected] ?? -1) < end;
 
@@ -144,7 +152,7 @@ type LineProps = {
 const Line = memo(function Line({
   number,
   cells,
-  columns,
+  columns: across,
   lens,
   decoder,
   id,
@@ -159,11 +167,18 @@ const Line = memo(function Line({
         {head === undefined ? "" : head.kind === "gap" ? head.from : head.row.position}
       </span>
       {cells.map((cell) => {
-        const most = Math.max(4, columns - 2);
-        const width = `${Math.min(cell.columns, most) + 2}ch`;
+        const most = Math.max(4, across - 2);
+        const columns = Math.min(cell.columns, most) + 2;
+        // Cells of a class share one style; a style of its own is parsed and resolved for each.
+        const style = columns > CLASSED ? { width: `${columns}ch` } : undefined;
         if (cell.kind === "gap") {
           return (
-            <span key={`gap-${cell.from}`} className="cell gap" style={{ width }} aria-hidden="true">
+            <span
+              key={`gap-${cell.from}`}
+              className={`cell gap w${columns}`}
+              style={style}
+              aria-hidden="true"
+            >
               <span>{gapText(cell.tokens)}</span>
             </span>
           );
@@ -177,15 +192,15 @@ const Line = memo(function Line({
           // biome-ignore lint/a11y/useFocusableInteractive: the listbox has the focus, and says which option is active
           <span
             key={cell.index}
-            id={`${id}-${cell.index}`}
+            id={isSelected ? `${id}-${cell.index}` : undefined}
             role="option"
             aria-selected={isSelected}
             aria-posinset={cell.index + 1}
             aria-setsize={total}
             aria-label={labelOf(cell, seen.words)}
             data-index={cell.index}
-            className={`cell level-${seen.level}${size}${isSelected ? (isLocked ? " selected locked" : " selected") : ""}`}
-            style={{ width }}
+            className={`cell w${columns} level-${seen.level}${size}${isSelected ? (isLocked ? " selected locked" : " selected") : ""}`}
+            style={style}
           >
             {isPlain ? text : <Untrusted text={text} limit={40} />}
           </span>

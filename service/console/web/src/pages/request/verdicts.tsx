@@ -1,5 +1,5 @@
 /** What a woken person has to see first: what was found, how far to trust it, and what was not looked at. */
-import { type ReactNode, useMemo } from "react";
+import { memo, type ReactNode, useMemo } from "react";
 import { Link } from "wouter";
 import type { Schemas } from "@/api/client";
 import { AskForText } from "@/app/purpose";
@@ -22,7 +22,8 @@ type Props = {
   onSelect: (index: number) => void;
 };
 
-export function Verdicts({ id, capture, incidents, positions, decoder, isWithheld, onSelect }: Props) {
+export const Verdicts = memo(function Verdicts(props: Props) {
+  const { id, capture, incidents, positions, decoder, isWithheld, onSelect } = props;
   return (
     <div className="verdicts">
       <Found {...{ capture, incidents, positions, decoder, onSelect }} />
@@ -30,7 +31,7 @@ export function Verdicts({ id, capture, incidents, positions, decoder, isWithhel
       <Looked {...{ capture, positions, decoder }} />
     </div>
   );
-}
+});
 
 /** Worst first; what is not known by name comes before what is. */
 const ORDER = ["info", "warning", "high", "critical"];
@@ -257,13 +258,17 @@ function Looked({ capture, positions, decoder }: Pick<Props, "capture" | "positi
         </dl>
       )}
       <p>
-        <strong>Not looked at:</strong> {whole(counted.between)} positions between these
+        <strong>Not looked at:</strong> {whole(counted.between)}{" "}
+        {counted.between === 1 ? "position" : "positions"} between these
         {counted.before > 0 &&
           `, of which ${whole(counted.before)} before the first: not sampled, or served from the prefix cache and never computed`}
         ; and whatever came after the last. How many that was is not stored.
       </p>
       {counted.repeated > 0 && (
-        <p>{whole(counted.repeated)} positions came more than once: several requests share this id.</p>
+        <p>
+          {whole(counted.repeated)} {counted.repeated === 1 ? "position" : "positions"} came more than once:
+          several requests share this id.
+        </p>
       )}
       {coverage.truncated && capture.capture_id === null && (
         <p>

@@ -1,5 +1,5 @@
 /** The undecided incidents, as links: J and K move the focus among them, Enter follows it. */
-import { useRef } from "react";
+import { memo, useRef } from "react";
 import { Link } from "wouter";
 import { useShortcuts } from "@/app/keys";
 import { Empty } from "@/ui/states";
@@ -34,32 +34,41 @@ export function QueueList({ queue, me, open, addressOf, onStep }: Props) {
   return (
     <ol ref={list} className="review-queue">
       {queue.map((incident) => (
-        <li key={incident.id}>
-          <Link
-            href={addressOf(incident.id)}
-            className="review-row"
-            aria-current={incident.id === open ? "true" : undefined}
-          >
-            <span className="row">
-              <SeverityBadge severity={incident.severity} />
-              <StatusBadge status={incident.status} />
-              <span className="quiet">{ago(incident.opened_at)} old</span>
-            </span>
-            <span>
-              {incident.flags.length === 0
-                ? "anomaly"
-                : incident.flags.map((flag) => flag.concept).join(", ")}
-            </span>
-            <span className="quiet">
-              <Untrusted text={incident.request_id} limit={60} />
-            </span>
-            <span className="quiet">{standing(incident, me)}</span>
-          </Link>
-        </li>
+        <Row
+          key={incident.id}
+          incident={incident}
+          me={me}
+          age={ago(incident.opened_at)}
+          href={addressOf(incident.id)}
+          isOpen={incident.id === open}
+        />
       ))}
     </ol>
   );
 }
+
+type RowProps = { incident: Incident; me: Who; age: string; href: string; isOpen: boolean };
+
+const Row = memo(function Row({ incident, me, age, href, isOpen }: RowProps) {
+  return (
+    <li>
+      <Link href={href} className="review-row" aria-current={isOpen ? "true" : undefined}>
+        <span className="row">
+          <SeverityBadge severity={incident.severity} />
+          <StatusBadge status={incident.status} />
+          <span className="quiet">{age} old</span>
+        </span>
+        <span>
+          {incident.flags.length === 0 ? "anomaly" : incident.flags.map((flag) => flag.concept).join(", ")}
+        </span>
+        <span className="quiet">
+          <Untrusted text={incident.request_id} limit={60} />
+        </span>
+        <span className="quiet">{standing(incident, me)}</span>
+      </Link>
+    </li>
+  );
+});
 
 function standing(incident: Incident, me: Who): string {
   const has = incident.assignee;

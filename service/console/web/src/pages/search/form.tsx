@@ -1,6 +1,6 @@
 /** The filters. What is asked for stands in the page's address, so that a search is a link. */
 import { useQuery } from "@tanstack/react-query";
-import { type ReactNode, useEffect, useState } from "react";
+import { memo, type ReactNode, useEffect, useState } from "react";
 import { api, take } from "@/api/client";
 import { Field } from "@/ui/field";
 import { EVERYTHING, inputOf, P_VALUES, type Search, timeOf } from "./query";
@@ -10,7 +10,7 @@ const FOLDED = ["model", "captured_after", "captured_before", "verified", "max_a
 
 type Props = { search: Search; onSearch: (search: Search) => void };
 
-export function Form({ search, onSearch }: Props) {
+export const Form = memo(function Form({ search, onSearch }: Props) {
   const [draft, setDraft] = useState(search);
   useEffect(() => setDraft(search), [search]);
   const models = useQuery({
@@ -115,7 +115,7 @@ export function Form({ search, onSearch }: Props) {
       </form>
     </search>
   );
-}
+});
 
 /** Open where the screen is wide; on a phone it stays folded, and says how many filters in it are set. */
 function MoreFilters({ set, children }: { set: number; children: ReactNode }) {

@@ -1,5 +1,5 @@
 /** Search: readings by request, concept, model, time, anomaly, and words inside them. */
-import { useMemo } from "react";
+import { useCallback, useMemo } from "react";
 import { Redirect, useLocation, useSearch } from "wouter";
 import { useScope } from "@/app/session";
 import { Page } from "@/ui/page";
@@ -22,10 +22,13 @@ export default function SearchPage() {
 
   const bounded = addressOf(withPeriod(search, new Date()));
 
-  function go(wanted: Search) {
-    const next = addressOf(withPeriod(wanted, new Date()));
-    navigate(next === "" ? "/search" : `/search?${next}`);
-  }
+  const go = useCallback(
+    (wanted: Search) => {
+      const next = addressOf(withPeriod(wanted, new Date()));
+      navigate(next === "" ? "/search" : `/search?${next}`);
+    },
+    [navigate],
+  );
   function select(id: string | null) {
     const next = new URLSearchParams(written);
     if (id !== null) next.set(SELECTED, id);

@@ -1,4 +1,5 @@
 /** One reading in the list: what it says, and how far it can be trusted. */
+import { memo } from "react";
 import type { Schemas } from "@/api/client";
 import { Badge, CalibratedBadge, HypothesisBadge, VerifiedBadge } from "@/ui/badge";
 import { decimal, pValue, whole } from "@/ui/numbers";
@@ -9,7 +10,10 @@ import { Marked } from "./marked";
 
 export type Reading = Schemas["Explanation"];
 
-export function Row({ reading, ranges }: { reading: Reading; ranges: readonly Range[] }) {
+type Props = { reading: Reading; ranges: readonly Range[] };
+
+/** Drawn once, however often another row is selected. */
+export const Row = memo(function Row({ reading, ranges }: Props) {
   return (
     <article className="search-row">
       <div className="row">
@@ -37,7 +41,7 @@ export function Row({ reading, ranges }: { reading: Reading; ranges: readonly Ra
       </p>
     </article>
   );
-}
+});
 
 function Figures({ reading: { fidelity, anomaly } }: { reading: Reading }) {
   const beyond = fidelity.fve_beyond_token;

@@ -1,10 +1,10 @@
 /** Searches that the user named: links, kept in this browser and nowhere else. */
-import { useId, useState } from "react";
+import { memo, useId, useState } from "react";
 import { Link } from "wouter";
 import { Untrusted } from "@/ui/untrusted";
 import { LONGEST_NAME, readSaved, withSaved, writeSaved } from "./saved-list";
 
-export function SavedSearches({ address }: { address: string }) {
+export const SavedSearches = memo(function SavedSearches({ address }: { address: string }) {
   const [saved, setSaved] = useState(() => readSaved(localStorage));
   const [name, setName] = useState("");
   const id = useId();
@@ -57,4 +57,4 @@ export function SavedSearches({ address }: { address: string }) {
       </form>
     </details>
   );
-}
+});
