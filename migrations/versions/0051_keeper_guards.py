@@ -17,15 +17,19 @@ down_revision = "0049"
 branch_labels = None
 depends_on = None
 
-# Whatever tenant the caller names: of another one it would meet no hold, no event and no message.
-_ANY_TENANT: Final = "SET search_path = {schema}, pg_temp SET subtext.tenant = ''"
+_PATH: Final = "SET search_path = {schema}, pg_temp"
+# Whatever tenant the caller names: of another one it would meet no hold, no event and no message. Only an
+# administrator may let a function set it by itself.
+_NAMED: Final = "named text := COALESCE(current_setting('subtext.tenant', true), '');"
+_OF_ALL: Final = "PERFORM set_config('subtext.tenant', '', true);"
+_OF_NAMED: Final = "PERFORM set_config('subtext.tenant', named, true);"
 _NOT_LIFTED: Final = """NOT EXISTS (
                     SELECT FROM legal_hold_lifts AS lift
                     WHERE lift.hold_id = hold.id AND lift.step = 'confirmed'
                 )"""
 _CANARY_IS_HELD: Final = f"""
     CREATE FUNCTION subtext_canary_may_be_held(of_tenant uuid, of_capture uuid, at timestamptz)
-    RETURNS boolean LANGUAGE sql STABLE {_ANY_TENANT} AS $$
+    RETURNS boolean LANGUAGE sql STABLE {_PATH} AS $$
         SELECT EXISTS (
             SELECT FROM legal_holds AS hold
             WHERE hold.tenant_id = of_tenant AND (hold.captured_from IS NULL OR at >= hold.captured_from)
@@ -37,7 +41,7 @@ _CANARY_IS_HELD: Final = f"""
 # What else a hold says is not looked at: one incident too many stays, and none too few.
 _INCIDENT_IS_HELD: Final = f"""
     CREATE FUNCTION subtext_incident_may_be_held(incident uuid)
-    RETURNS boolean LANGUAGE sql STABLE {_ANY_TENANT} AS $$
+    RETURNS boolean LANGUAGE sql STABLE {_PATH} AS $$
         SELECT EXISTS (
             SELECT FROM incidents AS one JOIN legal_holds AS hold ON hold.tenant_id = one.tenant_id
             WHERE one.id = incident AND (hold.model_id IS NULL OR hold.model_id = one.model_id)
@@ -51,8 +55,10 @@ _RUN: Final = """SELECT FROM retention_runs AS run
             WHERE run.tenant_id = OLD.tenant_id AND run.records = '{records}' AND run.finished_at IS NULL
                 AND run.version_id = subtext_counting_version(run.tenant_id, run.model_id, run.records)"""
 _LET_CANARY_GO: Final = """
-    CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql {any_tenant} AS $$
+    CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql {path} AS $$
+    DECLARE {named}
     BEGIN
+        {of_all}
         IF subtext_canary_may_be_held(OLD.tenant_id, OLD.capture_id, OLD.{at}) OR NOT EXISTS (
             {run} AND OLD.{at} < run.captured_before
                 AND run.id::text = current_setting('subtext.retaining', true)
@@ -68,14 +74,18 @@ _LET_CANARY_GO: Final = """
             RAISE EXCEPTION 'neither retention nor an erasure lets this row of % go', TG_TABLE_NAME
             USING ERRCODE = 'restrict_violation';
         END IF;
+        {of_named}
         RETURN OLD;
     END
     $$
 """
 _LET_MESSAGE_GO: Final = f"""
-    CREATE FUNCTION webhook_messages_let_go() RETURNS trigger LANGUAGE plpgsql {_ANY_TENANT} AS $$
-    DECLARE of_incident uuid;
+    CREATE FUNCTION webhook_messages_let_go() RETURNS trigger LANGUAGE plpgsql {_PATH} AS $$
+    DECLARE
+        {_NAMED}
+        of_incident uuid;
     BEGIN
+        {_OF_ALL}
         SELECT incident_id INTO of_incident FROM incident_events WHERE id = OLD.event_id;
         IF of_incident IS NOT NULL AND (
             subtext_incident_may_be_held(of_incident) OR NOT EXISTS (
@@ -85,19 +95,23 @@ _LET_MESSAGE_GO: Final = f"""
             RAISE EXCEPTION 'no run of retention lets the message of event % go', OLD.event_id
             USING ERRCODE = 'restrict_violation';
         END IF;
+        {_OF_NAMED}
         RETURN NULL;
     END
     $$
 """  # noqa: S608
 _LET_DELIVERY_GO: Final = f"""
-    CREATE FUNCTION webhook_deliveries_let_go() RETURNS trigger LANGUAGE plpgsql {_ANY_TENANT} AS $$
+    CREATE FUNCTION webhook_deliveries_let_go() RETURNS trigger LANGUAGE plpgsql {_PATH} AS $$
+    DECLARE {_NAMED}
     BEGIN
+        {_OF_ALL}
         IF EXISTS (SELECT FROM webhook_messages WHERE event_id = OLD.event_id)
             OR OLD.state = 'pending' AND EXISTS (SELECT FROM incident_events WHERE id = OLD.event_id)
         THEN
             RAISE EXCEPTION 'a delivery of event % goes with its message, once sent', OLD.event_id
             USING ERRCODE = 'restrict_violation';
         END IF;
+        {_OF_NAMED}
         RETURN NULL;
     END
     $$
@@ -110,7 +124,13 @@ def upgrade() -> None:
     schema = op.get_bind().execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one()
     of_canaries = [
         _LET_CANARY_GO.format(
-            function=f"{table}_let_go", any_tenant=_ANY_TENANT, run=_RUN.format(records="canaries"), at=at
+            function=f"{table}_let_go",
+            path=_PATH,
+            named=_NAMED,
+            of_all=_OF_ALL,
+            of_named=_OF_NAMED,
+            run=_RUN.format(records="canaries"),
+            at=at,
         )
         for table, at in _CANARIES.items()
     ]

@@ -13,15 +13,18 @@ from psycopg.errors import RestrictViolation
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.retention import periods, record_run, run
+from service.retention import decisions, periods, record_run, run
 from service.retention.classes import RetentionClass
 from service.retention.pace import Pace
 from service.store.access.tables import AccessEntry, Action
 from service.store.access.write import Entry, add_entry
 from service.store.canary.tables import CanaryRun
+from service.store.erasure import requests
+from service.store.erasure.tables import ErasureScope
 from service.store.retention.tables import DeletionCertificate, Records, RetentionRun
 from service.store.tables import CanaryFlag, CanaryReading, IncidentEvent, WebhookDelivery, WebhookMessage
 from service.store.tenants import scope
+from service.store.triage import Actor
 from tests.integration.service import seed
 from tests.support.erasing import Log, plant
 
@@ -320,6 +323,36 @@ def test_the_database_lets_no_record_go_that_is_too_new_or_waits(
     for statements in (*of_messages, *of_canaries):
         with pytest.raises(RestrictViolation):
             delete_as_keeper(keeper_url, statements, begun[RUN_OF[statements[-1].split()[2]]])
+
+
+def test_an_erasure_lets_canaries_of_its_capture_go_once_it_may_be_carried_out(
+    sessions: Sessions, keeper_url: str
+) -> None:
+    of_both = [DELETIONS[one] for one in ("canary_readings", "canary_flags")]
+    with sessions.begin() as session:
+        scope.set_tenant(session, scope.DEFAULT_ID)
+        add_canary(session, seed.add_model(session), OLD)
+        [capture] = session.scalars(select(CanaryReading.capture_id))
+
+    asks = Actor(uuid.UUID(int=9), "asks")
+
+    def ask(identifier: uuid.UUID) -> decisions.Removal:
+        with sessions.begin() as session:
+            scope.set_tenant(session, scope.DEFAULT_ID)
+            asked, _ = requests.ask(session, ErasureScope.CAPTURE, str(identifier), asks)
+        return decisions.Removal(asked, "erasure")
+
+    def confirm(removal: decisions.Removal) -> None:
+        with sessions.begin() as session:
+            scope.set_tenant(session, scope.DEFAULT_ID)
+            seed.confirm(session, removal, scope.DEFAULT_ID)
+
+    confirm(ask(uuid.uuid4()))
+    waiting = ask(capture)
+    with pytest.raises(RestrictViolation):  # of another capture, or not yet
+        delete_as_keeper(keeper_url, of_both[0])
+    confirm(waiting)
+    assert [delete_as_keeper(keeper_url, one) for one in of_both] == [1, 1]
 
 
 def test_canaries_and_settled_messages_go_by_their_own_periods(sessions: Sessions, log: Log) -> None:
