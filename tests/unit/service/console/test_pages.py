@@ -89,7 +89,7 @@ def test_a_page_names_the_scripts_and_styles_that_it_needs_but_those_of_every_pa
     )
     service = client(dist)
 
-    def linked(path: str) -> list[str]:
+    def linked(path: str) -> list[tuple[str, str]]:
         return re.findall(
             r'<link rel="(\w+)" crossorigin href="\./assets/([\w.]+)" />', service.get(path).text
         )

@@ -1,1 +1,0 @@
-import{$ as e,b as t}from"./index-C6RVIyxq.js";var n=e();function r({what:e,scope:r}){return(0,n.jsx)(t,{what:e,why:(0,n.jsxs)(n.Fragment,{children:[`Your key or group lacks the scope `,(0,n.jsx)(`code`,{children:r}),`.`]})})}export{r as t};
