@@ -212,7 +212,7 @@ def test_what_was_stored_before_captures_is_shown_too(console: Console) -> None:
             seed.add_explanation(session, audited, request_id="old", capture_id=None, position=position)
     page = console.open("requests/old")
     expect(page.get_by_role("listbox").get_by_role("option")).to_have_count(3)
-    expect(page.get_by_text("1 positions came more than once")).to_be_visible()
+    expect(page.get_by_text("1 position came more than once")).to_be_visible()
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (NARROW, "dark")], ids=["wide", "narrow"])

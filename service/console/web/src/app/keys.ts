@@ -1,5 +1,5 @@
 /** Single-key shortcuts. They can be switched off (WCAG 2.1.4), and rest while something is typed or a dialog is open. */
-import { useEffect, useRef, useSyncExternalStore } from "react";
+import { useLayoutEffect, useRef, useSyncExternalStore } from "react";
 
 export type Shortcuts = Readonly<Record<string, (event: KeyboardEvent) => void>>;
 
@@ -38,10 +38,11 @@ export function useShortcutsOn(): boolean {
 /** Run the function whose name is the key: `KeyboardEvent.key` in lower case, as "j", "enter" or "escape". */
 export function useShortcuts(shortcuts: Shortcuts, isActive = true): void {
   const newest = useRef(shortcuts);
-  useEffect(() => {
+  // With the frame that shows what the keys are for: a key may follow it at once.
+  useLayoutEffect(() => {
     newest.current = shortcuts;
   });
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!isActive) return;
     function press(event: KeyboardEvent) {
       if (!isOn || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -20,9 +20,9 @@ it("every model and concept is named once, flagged or only asked for by canaries
   ]);
 });
 
-it("a day ends with a whole minute", () => {
+it("a day ends with the minute that is under way", () => {
   expect(lastDay(Date.parse("2026-11-28T20:15:42Z"))).toEqual({
-    from: "2026-11-27T20:15:00.000Z",
-    to: "2026-11-28T20:15:00.000Z",
+    from: "2026-11-27T20:16:00.000Z",
+    to: "2026-11-28T20:16:00.000Z",
   });
 });
