@@ -37,6 +37,8 @@ DROP_AT_MOST_SECONDS: Final = 1.0
 PRODUCTION_ROWS: Final = 155_000_000
 _OK: Final = 200
 _WARM_UP: Final = 3
+_SETTLE_SECONDS: Final = 10.0
+"""A service that has just started warms its connections beside what it is asked: the two cores are busy."""
 _ARMS: Final = ("with", "without")
 _PARTS: Final = (*store_questions.PARTS, "ingest", "drop")
 
@@ -121,6 +123,7 @@ def _ask(folder: Path, url: str, shape: store_fill.Shape, requests: int, parts: 
     engine.dispose()
     with store_stage.service(url) as port, store_plans.watched(with_user(url, SERVICE_LOGIN)) as watch:
         asked = store_questions.Asked(url, shape, port, secrets, requests + _WARM_UP)
+        time.sleep(_SETTLE_SECONDS)
         for part in parts:
             listings = {}
             for question in store_questions.list_questions(part, asked):
