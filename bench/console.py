@@ -49,7 +49,7 @@ _PAGES: Final = {  # and what shows that its first figures are there
     "overview": ("", "section[aria-labelledby=flow] tbody td"),
     "search": ("search", "[role=listbox] [role=option]"),
     "review": ("review", ".review-queue a"),
-    "request": (f"requests/{console_fill.LONG_REQUEST}", ".strip [role=option]"),
+    "request": (console_fill.LONG_ADDRESS, ".strip [role=option]"),
     "coverage": ("coverage", "main tbody td"),
     "calibration": ("calibration", "main dd, main tbody td"),
     "admin": ("admin/concepts", "main tbody td"),

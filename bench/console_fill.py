@@ -20,6 +20,9 @@ from subtext_sidecar.contract.counters import (
 LONG_REQUEST: Final = "chatcmpl-of-many-tokens"
 MODELS: Final = ("chat", "search")
 """That are counted."""
+_LONG_CAPTURE: Final = uuid.uuid5(uuid.NAMESPACE_URL, LONG_REQUEST)
+LONG_ADDRESS: Final = f"requests/{LONG_REQUEST}?capture={_LONG_CAPTURE}&model={MODELS[0]}&layer={LAYER}"
+"""Of the request's page, as every alert, incident and reading links to it."""
 _COUNTS: Final = (  # of one source in one minute; what comes in goes out, as the equations have it
     (Hop.PLUGIN, PluginCounter.REQUESTS_SEEN, 600),
     (Hop.PLUGIN, PluginCounter.REQUESTS_SAMPLED, 60),
@@ -106,7 +109,7 @@ def _add_long_request(connection: psycopg.Connection[Any], positions: int, at: d
         "model": model,
         "decoder": decoder,
         "tenant": tenant,
-        "capture": uuid.uuid5(uuid.NAMESPACE_URL, LONG_REQUEST),
+        "capture": _LONG_CAPTURE,
         "request": LONG_REQUEST,
         "positions": positions,
         "at": at,

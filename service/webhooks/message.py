@@ -39,7 +39,7 @@ def _links(told: Telling, public_url: str) -> dict[str, str]:
     """Return where a person reads on: the incident in the console, and the request that it is of."""
     incident = told.incident
     capture = {} if incident.capture_id is None else {"capture": str(incident.capture_id)}
-    query = capture | {"layer": str(incident.layer)}
+    query = capture | {"model": told.model, "layer": str(incident.layer)}
     request = f"/console/requests/{quote(incident.request_id, safe='')}?{urlencode(query)}"
     return {
         "link": f"{public_url}/console/review/{incident.id}",

@@ -115,7 +115,9 @@ def test_the_keys_move_open_come_back_and_leave(console: Console) -> None:
     page.keyboard.press("j")
     selected = query(page)["selected"]
     page.keyboard.press("Enter")
-    expect(page).to_have_url(re.compile(r"/console/requests/chat%2F1\?capture=[0-9a-f-]{36}&position=1$"))
+    expect(page).to_have_url(
+        re.compile(r"/requests/chat%2F1\?capture=[0-9a-f-]{36}&model=[^&]+&layer=\d+&position=1\b")
+    )
 
     page.go_back()
     expect(chosen(page)).to_contain_text("trains")

@@ -140,7 +140,8 @@ def test_a_message_is_a_signed_cloud_event_without_text(
     assert data["link"] == f"https://audit.example/console/review/{incident.id}"
     assert data["api_link"] == f"https://audit.example/v1/incidents/{incident.id}"
     assert data["request_link"] == (
-        f"https://audit.example/console/requests/chat-1?capture={incident.capture_id}&layer=20"
+        "https://audit.example/console/requests/chat-1"
+        f"?capture={incident.capture_id}&model=org%2Ftiny&layer=20"
     )
     told = received.body.decode()
     assert not [text for text in (seed.SECRET_TEXT, seed.SECRET_TOKEN, seed.SECRET_AREA) if text in told]

@@ -5,6 +5,7 @@ import { Badge, HypothesisBadge, type Tone, VerifiedBadge } from "@/ui/badge";
 import { FlowTable } from "@/ui/flow-table";
 import type { LiveState, LiveStatus } from "@/ui/live-state";
 import { decimal, whole } from "@/ui/numbers";
+import { requestAddress } from "@/ui/request-address";
 import { NeedsScope } from "@/ui/scoped";
 import { Scroll } from "@/ui/scroll";
 import { Share } from "@/ui/share";
@@ -192,7 +193,9 @@ export function LiveReadings({ live }: Props) {
                     <VerifiedBadge verified={one.fidelity.verified} />
                   </td>
                   <td>
-                    <Link href={placeOf(one)}>
+                    <Link
+                      href={requestAddress({ ...one, capture_id: one.capture_id ?? null }, one.position)}
+                    >
                       <Untrusted text={one.request_id} limit={80} />
                     </Link>
                   </td>
@@ -212,12 +215,4 @@ export function LiveReadings({ live }: Props) {
       )}
     </section>
   );
-}
-
-type Placed = { request_id: string; capture_id?: string | null; position: number };
-
-function placeOf({ request_id, capture_id, position }: Placed): string {
-  const query = new URLSearchParams({ position: String(position) });
-  if (capture_id) query.set("capture", capture_id);
-  return `/requests/${encodeURIComponent(request_id)}?${query}`;
 }

@@ -14,10 +14,11 @@ it("reads no id where there is none", () => {
 });
 
 it("keeps a selection, and takes nothing for a position but a number", () => {
-  const selection = { capture: "c", layer: 20, position: 41, lens: "anomaly" };
+  const selection = { capture: "c", model: "m", layer: 20, position: 41, lens: "anomaly" };
   expect(selectionOf(searchOf(selection))).toEqual(selection);
   expect(selectionOf("position=-1&layer=x")).toEqual({
     capture: null,
+    model: null,
     layer: null,
     position: null,
     lens: null,

@@ -1,4 +1,4 @@
-/** The page's address: which request, capture, layer, position and lens. */
+/** The page's address: which request, capture, model, layer, position and lens. */
 
 /** Return the request's id as the address has it, or null where the address cannot be read. */
 export function requestInAddress(pathname: string, base: string): string | null {
@@ -14,6 +14,7 @@ export function requestInAddress(pathname: string, base: string): string | null 
 
 export type Selection = {
   capture: string | null;
+  model: string | null;
   layer: number | null;
   position: number | null;
   lens: string | null;
@@ -23,6 +24,7 @@ export function selectionOf(search: string): Selection {
   const found = new URLSearchParams(search);
   return {
     capture: found.get("capture"),
+    model: found.get("model"),
     layer: numberOf(found.get("layer")),
     position: numberOf(found.get("position")),
     lens: found.get("lens"),

@@ -3,7 +3,7 @@ import { infiniteQueryOptions, queryOptions } from "@tanstack/react-query";
 import { api, CONSOLE, type Schemas, take } from "@/api/client";
 import { hasScope, type Rights } from "@/app/caller";
 import { queries } from "@/app/queries";
-import { requestInAddress, selectionOf } from "./address";
+import { requestInAddress, type Selection, selectionOf } from "./address";
 
 export const CAPTURES = 3;
 /** No rows and no texts: the page's first answer. */
@@ -26,7 +26,9 @@ export const reportOf = (id: string, capture: string | null) =>
       ),
   });
 
-export function pagesOf(capture: Schemas["Capture"] | undefined, layer: number | null) {
+type Named = Pick<Schemas["Capture"], "capture_id" | "model">;
+
+export function pagesOf(capture: Named | undefined, layer: number | null) {
   const identity = capture?.capture_id ?? null;
   return infiniteQueryOptions({
     queryKey: ["positions", identity, capture?.model, layer],
@@ -61,12 +63,13 @@ export function askAhead(rights: Rights): void {
   if (id !== null && id !== "" && may) void askForRequest(id, selectionOf(location.search));
 }
 
-/** Ask for the report, and for the first of the positions that it leads to. */
-async function askForRequest(
-  id: string,
-  selected: { capture: string | null; layer: number | null },
-): Promise<void> {
-  await queries.prefetchQuery(reportOf(id, selected.capture));
+/** Ask for the report, and for the first positions: beside it where the address names all that leads to them. */
+async function askForRequest(id: string, selected: Selection): Promise<void> {
+  const { capture: capture_id, model, layer } = selected;
+  const report = queries.prefetchQuery(reportOf(id, capture_id));
+  if (capture_id !== null && model !== null && layer !== null)
+    void queries.prefetchInfiniteQuery(pagesOf({ capture_id, model }, layer));
+  await report;
   const found = queries.getQueryData<Schemas["RequestReport"]>(reportOf(id, selected.capture).queryKey);
   const capture = found?.captures[0];
   if (capture === undefined || capture.capture_id === null) return;

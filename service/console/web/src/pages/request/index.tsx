@@ -170,9 +170,12 @@ function Capture({
 
   // Not at every key press: a browser refuses more than some hundred changes of its address in a row.
   useEffect(() => {
-    const timer = setTimeout(() => write({ capture: capture.capture_id, layer, position, lens }), 200);
+    const timer = setTimeout(
+      () => write({ capture: capture.capture_id, model: capture.model, layer, position, lens }),
+      200,
+    );
     return () => clearTimeout(timer);
-  }, [capture.capture_id, layer, position, lens]);
+  }, [capture.capture_id, capture.model, layer, position, lens]);
 
   const select = useCallback(
     (index: number) => {

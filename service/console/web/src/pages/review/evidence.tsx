@@ -5,10 +5,11 @@ import type { Schemas } from "@/api/client";
 import { AskForText } from "@/app/purpose";
 import { Badge, HypothesisBadge, VerifiedBadge } from "@/ui/badge";
 import { decimal, pValue, whole } from "@/ui/numbers";
+import { requestAddress } from "@/ui/request-address";
 import { Empty } from "@/ui/states";
 import { Untrusted } from "@/ui/untrusted";
 import { whitespace } from "@/ui/visible";
-import { type Report, requestLink } from "./queue";
+import type { Report } from "./queue";
 
 const AT_FIRST = 12;
 
@@ -48,7 +49,7 @@ function Reading({ found }: { found: Schemas["EvidencePosition"] }) {
   return (
     <>
       <p className="row">
-        <Link href={requestLink(explanation, explanation.position)}>
+        <Link href={requestAddress(explanation, explanation.position)}>
           position {whole(explanation.position)}
         </Link>
         {explanation.token_text !== null && (

@@ -5,6 +5,7 @@ import { ApiError } from "@/api/client";
 import { useShortcuts } from "@/app/keys";
 import { useScope } from "@/app/session";
 import { HypothesisBadge } from "@/ui/badge";
+import { requestAddress } from "@/ui/request-address";
 import { Failed, Loading } from "@/ui/states";
 import { ago, Time } from "@/ui/time";
 import { Untrusted } from "@/ui/untrusted";
@@ -20,7 +21,6 @@ import {
   isUndecided,
   nameOf,
   type Report,
-  requestLink,
   since,
   type Verdict,
   type Who,
@@ -67,7 +67,7 @@ function Opened({ incident, me, onDone }: OpenedProps) {
         <StateBadge state={incident.state} />
         <StatusBadge status={incident.status} />
         <HypothesisBadge />
-        <Link href={requestLink(incident, incident.evidence[0]?.explanation.position)}>
+        <Link href={requestAddress(incident, incident.evidence[0]?.explanation.position)}>
           Open the request
         </Link>
       </p>

@@ -1,15 +1,5 @@
 import { describe, expect, it } from "vitest";
-import {
-  type Event,
-  type Incident,
-  isSame,
-  nextAfter,
-  requestLink,
-  shownOf,
-  since,
-  tickedAtFirst,
-  told,
-} from "./queue";
+import { type Event, type Incident, isSame, nextAfter, shownOf, since, tickedAtFirst, told } from "./queue";
 
 const ME = { key_id: "k", issuer: null, person: null };
 const NOBODY = { key_id: null, issuer: null, person: null };
@@ -94,10 +84,7 @@ it("ticks the only concept, and of several those that a first reviewer confirmed
   expect(tickedAtFirst(incident("a", { flags, proposal }))).toEqual(["harm"]);
 });
 
-it("reads the address and writes that of a request", () => {
+it("reads the address", () => {
   expect(shownOf("?show=mine")).toBe("mine");
   expect(shownOf("show=toString")).toBe("all");
-  const found = { request_id: "a/b?c", capture_id: "id", layer: 3 };
-  expect(requestLink(found, 7)).toBe("/requests/a%2Fb%3Fc?capture=id&position=7");
-  expect(requestLink({ ...found, capture_id: null })).toBe("/requests/a%2Fb%3Fc");
 });

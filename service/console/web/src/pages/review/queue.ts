@@ -92,15 +92,3 @@ export function tickedAtFirst(incident: Incident): string[] {
 export function conceptsOf(incident: Incident): string[] {
   return incident.flags.map((flag) => flag.concept);
 }
-
-/** Return the address of the request page, at the evidence's first position where there is one. */
-export function requestLink(
-  incident: { request_id: string; capture_id: string | null; layer: number },
-  position?: number,
-): string {
-  const query = new URLSearchParams();
-  if (incident.capture_id !== null) query.set("capture", incident.capture_id);
-  if (position !== undefined) query.set("position", String(position));
-  const asked = query.toString();
-  return `/requests/${encodeURIComponent(incident.request_id)}${asked && `?${asked}`}`;
-}

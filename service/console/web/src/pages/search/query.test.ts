@@ -1,14 +1,5 @@
 import { describe, expect, it } from "vitest";
-import {
-  addressOf,
-  apiQueryOf,
-  EVERYTHING,
-  inputOf,
-  requestAddress,
-  searchOf,
-  timeOf,
-  withPeriod,
-} from "./query";
+import { addressOf, apiQueryOf, EVERYTHING, inputOf, searchOf, timeOf, withPeriod } from "./query";
 
 const NOW = new Date("2026-11-28T12:00:00Z");
 
@@ -58,13 +49,4 @@ describe("times", () => {
     expect(inputOf("2026-11-01T09:30:00Z")).toBe("2026-11-01T09:30:00");
     expect([timeOf(""), timeOf("x"), inputOf(""), inputOf("x")]).toEqual(["", "", "", ""]);
   });
-});
-
-it("a reading's address is its request's, at its position", () => {
-  expect(requestAddress({ request_id: "a/b?c", capture_id: "7", position: 3, layer: 20 })).toBe(
-    "/requests/a%2Fb%3Fc?capture=7&position=3",
-  );
-  expect(requestAddress({ request_id: "a", capture_id: null, position: 0, layer: 20 })).toBe(
-    "/requests/a?position=0",
-  );
 });

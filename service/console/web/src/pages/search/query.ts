@@ -76,19 +76,6 @@ export function timeOf(input: string): string {
   return input === "" || Number.isNaN(at.getTime()) ? "" : seconds(at);
 }
 
-/** Return the request page's address, at the position of a reading. */
-export function requestAddress(reading: {
-  request_id: string;
-  capture_id: string | null;
-  position: number;
-  layer: number;
-}): string {
-  const at = new URLSearchParams();
-  if (reading.capture_id !== null) at.set("capture", reading.capture_id);
-  at.set("position", String(reading.position));
-  return `/requests/${encodeURIComponent(reading.request_id)}?${at}`;
-}
-
 function seconds(time: Date): string {
   return `${time.toISOString().slice(0, 19)}Z`;
 }

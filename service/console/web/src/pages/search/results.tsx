@@ -6,13 +6,14 @@ import { useShortcuts } from "@/app/keys";
 import { AskForText, usePurpose } from "@/app/purpose";
 import { useSession } from "@/app/session";
 import { whole } from "@/ui/numbers";
+import { requestAddress } from "@/ui/request-address";
 import { Absent, Failed, Loading } from "@/ui/states";
 import { Time } from "@/ui/time";
 import { VirtualList } from "@/ui/virtual-list";
 import { foundOf } from "./ahead";
 import type { Range } from "./highlight";
 import { Nothing } from "./nothing";
-import { requestAddress, type Search } from "./query";
+import type { Search } from "./query";
 import { type Reading, Row } from "./row";
 
 const NO_RANGES: readonly Range[] = [];
@@ -67,7 +68,7 @@ function Found({ search, selected, onSelect }: Props) {
           onSelect={(to) => onSelect(readings[to]?.id ?? null)}
           onOpen={(at) => {
             const reading = readings[at];
-            if (reading !== undefined) navigate(requestAddress(reading));
+            if (reading !== undefined) navigate(requestAddress(reading, reading.position));
           }}
           estimate={132}
           total={found.hasNextPage ? -1 : readings.length}
