@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { LENSES, nextLens, see } from "./lens";
+import { classesOf, LENSES, nextLens, see } from "./lens";
 import type { Reading } from "./rows";
 
 const reading: Reading = {
@@ -33,4 +33,10 @@ it("never takes what was not read or scored for nothing", () => {
 
 it("goes round all lenses", () => {
   expect(LENSES.map(nextLens)).toEqual(["anomaly", "concept", "surprise", "fidelity"]);
+});
+
+it("marks a cell by every lens at once, with the levels that are told in words", () => {
+  expect(classesOf(reading)).toBe("f3 a3 c4");
+  expect(classesOf({ ...reading, verified: false, anomaly_score: null, concepts: [] })).toBe("f1 a-1 c0");
+  expect(classesOf(null)).toBe("f-1 a-1 c-1");
 });

@@ -17,8 +17,12 @@ export const ABSENT: Partial<Record<Lens, string>> = {
   surprise: "no log-probability of the served model is captured",
 };
 
-/** `level` chooses colour and mark: -1 is not known, 0 nothing, 4 the most. */
-export type Seen = { level: -1 | 0 | 1 | 2 | 3 | 4; words: string };
+/** It chooses colour and mark: -1 is not known, 0 nothing, 4 the most. */
+export type Level = -1 | 0 | 1 | 2 | 3 | 4;
+export type Seen = { level: Level; words: string };
+
+/** Those by which readings differ. */
+const SHOWING = LENSES.filter((lens) => ABSENT[lens] === undefined);
 
 export function nextLens(lens: Lens): Lens {
   return LENSES[(LENSES.indexOf(lens) + 1) % LENSES.length] ?? "fidelity";
@@ -29,41 +33,68 @@ export function lensNamed(name: string | null): Lens | null {
 }
 
 export function see(lens: Lens, reading: Reading | null): Seen {
-  const absent = ABSENT[lens];
-  if (absent !== undefined) return { level: -1, words: `not available: ${absent}` };
-  if (reading === null) return { level: -1, words: "no reading" };
+  return { level: levelOf(lens, reading), words: wordsOf(lens, reading) };
+}
+
+/** Return a cell's classes, its level by each lens: another lens is another class of the strip, and no cell is drawn anew. */
+export function classesOf(reading: Reading | null): string {
+  const marks = SHOWING.map((lens) => `${lens.charAt(0)}${levelOf(lens, reading)}`);
+  return marks.join(" ");
+}
+
+function levelOf(lens: Lens, reading: Reading | null): Level {
+  if (ABSENT[lens] !== undefined || reading === null) return -1;
   if (lens === "fidelity") return fidelity(reading);
   return lens === "anomaly" ? anomaly(reading) : concept(reading);
 }
 
-function fidelity(reading: Reading): Seen {
+function fidelity(reading: Reading): Level {
+  const value = reading.fve_beyond_token ?? reading.fve;
+  if (!reading.verified) return 1;
+  return value >= 0.6 ? 4 : value >= 0.3 ? 3 : 2;
+}
+
+function anomaly({ anomaly_score: score }: Reading): Level {
+  if (score === null) return -1;
+  if (score < 0.5) return 0;
+  if (score < 1) return 1;
+  return score >= 2 ? 4 : 3;
+}
+
+function concept(reading: Reading): Level {
+  if (reading.concepts.length === 0) return 0;
+  return reading.verified ? 4 : 2;
+}
+
+export function wordsOf(lens: Lens, reading: Reading | null): string {
+  const absent = ABSENT[lens];
+  if (absent !== undefined) return `not available: ${absent}`;
+  if (reading === null) return "no reading";
+  if (lens === "fidelity") return fidelityWords(reading);
+  return lens === "anomaly" ? anomalyWords(reading) : conceptWords(reading);
+}
+
+function fidelityWords(reading: Reading): string {
   const beyond = reading.fve_beyond_token;
-  const value = beyond ?? reading.fve;
   const what = beyond === null ? "FVE" : "FVE beyond the token";
-  const words = `${what} ${decimal(value)}, threshold ${decimal(reading.verified_above)}`;
-  if (!reading.verified) return { level: 1, words: `${words}, unverified` };
-  return { level: value >= 0.6 ? 4 : value >= 0.3 ? 3 : 2, words: `${words}, verified` };
+  const is = reading.verified ? "verified" : "unverified";
+  return `${what} ${decimal(beyond ?? reading.fve)}, threshold ${decimal(reading.verified_above)}, ${is}`;
 }
 
-function anomaly(reading: Reading): Seen {
-  const { anomaly_score: score, anomaly_p_value: p } = reading;
-  if (score === null) return { level: -1, words: "anomaly not scored" };
+function anomalyWords({ anomaly_score: score, anomaly_p_value: p }: Reading): string {
+  if (score === null) return "anomaly not scored";
   const told = `anomaly score ${decimal(score)}${p === null ? "" : `, uncorrected p ${pValue(p)}`}`;
-  if (score < 0.5) return { level: 0, words: told };
-  if (score < 1) return { level: 1, words: told };
-  return { level: score >= 2 ? 4 : 3, words: `${told}, beyond the benign 99th percentile` };
+  return score < 1 ? told : `${told}, beyond the benign 99th percentile`;
 }
 
-function concept(reading: Reading): Seen {
-  if (reading.concepts.length === 0) return { level: 0, words: "no concept matched" };
+function conceptWords(reading: Reading): string {
+  if (reading.concepts.length === 0) return "no concept matched";
   const words = `matched ${reading.concepts.join(", ")}`;
-  return reading.verified
-    ? { level: 4, words: `${words}, verified` }
-    : { level: 2, words: `${words}, unverified: does not count for a flag` };
+  return reading.verified ? `${words}, verified` : `${words}, unverified: does not count for a flag`;
 }
 
 /** The legend of a lens: what each level means. */
-export const LEGEND: Record<Lens, readonly { level: Seen["level"]; words: string }[]> = {
+export const LEGEND: Record<Lens, readonly { level: Level; words: string }[]> = {
   fidelity: [
     { level: -1, words: "no reading" },
     { level: 1, words: "unverified" },

@@ -1,7 +1,17 @@
 /** The token strip: every sampled position in order, gaps hatched, of which only the lines in view are drawn. */
-import { memo, type RefObject, useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "react";
+import {
+  memo,
+  type RefObject,
+  useDeferredValue,
+  useEffect,
+  useId,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useState,
+} from "react";
 import { Untrusted } from "@/ui/untrusted";
-import { type Lens, see } from "./lens";
+import { classesOf, type Lens, wordsOf } from "./lens";
 import {
   type Cell,
   cellsOf,
@@ -37,6 +47,8 @@ type Props = {
 
 export function Strip(props: Props) {
   const { rows, lens, decoder, selected, frame } = props;
+  // Marks change with the strip's class, in one frame; what a screen reader is told of each cell follows it.
+  const told = useDeferredValue(lens);
   const id = useId();
   const ruler = useRef<HTMLSpanElement>(null);
   const columns = useColumns(frame, ruler);
@@ -123,7 +135,7 @@ export function Strip(props: Props) {
               number={number}
               cells={line}
               columns={columns - GUTTER}
-              lens={lens}
+              lens={told}
               decoder={decoder}
               id={id}
               total={rows.length}
@@ -183,7 +195,7 @@ const Line = memo(function Line({
             </span>
           );
         }
-        const seen = see(lens, readingOf(cell.row, decoder));
+        const reading = readingOf(cell.row, decoder);
         const isSelected = cell.index === selected;
         const text = tokenText(cell.row);
         const isPlain = PLAIN.test(text); // thousands of these scroll faster without elements of their own
@@ -197,9 +209,9 @@ const Line = memo(function Line({
             aria-selected={isSelected}
             aria-posinset={cell.index + 1}
             aria-setsize={total}
-            aria-label={labelOf(cell, seen.words)}
+            aria-label={labelOf(cell, wordsOf(lens, reading))}
             data-index={cell.index}
-            className={`cell w${columns} level-${seen.level}${size}${isSelected ? (isLocked ? " selected locked" : " selected") : ""}`}
+            className={`cell w${columns} ${classesOf(reading)}${size}${isSelected ? (isLocked ? " selected locked" : " selected") : ""}`}
             style={style}
           >
             {isPlain ? text : <Untrusted text={text} limit={40} />}
