@@ -24,6 +24,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "log": "write the evidence log and sign its checkpoints",
     "keeper": "run the jobs of the store: exports and what is due at its time",
     "witness": "cosign the evidence log's checkpoints while they are one history",
+    "timestamp": "have an authority say when the evidence log's checkpoints were there",
     "verify": "hold a bundle, or the store, against the evidence log's signatures",
     "reread": "read kept vectors again with the decoder of then, and compare",
     "vectors": "make, rotate and destroy the keys of kept vectors, and delete what has expired",

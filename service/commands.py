@@ -298,6 +298,13 @@ def keeper(argv: list[str]) -> int:
     return run(argv)
 
 
+def timestamp(argv: list[str]) -> int:
+    """Have an authority say when the evidence log's checkpoints were there."""
+    from service.timestamping import run
+
+    return run(argv)
+
+
 def verify(argv: list[str]) -> int:
     """Hold a bundle, or the store, against the evidence log's signatures."""
     from service.verifying import run

@@ -16,6 +16,8 @@ from service.evidence import folder
 from service.evidence.bundle import command
 from service.evidence.cosignature import WitnessVerifier, read_witness
 from service.evidence.note import NoteError, Verifier, read_verifier
+from service.evidence.timestamp import Authority, TimestampError, read_authority
+from service.evidence.timestamped import Kept, Reach
 from service.evidence.verify import Report, Witnessed, origin_of, verify
 from service.settings import SettingsError, store_settings
 from service.store.engine import UnusableDatabaseError, create_engine, session_factory
@@ -23,6 +25,7 @@ from service.store.evidence import tree
 from service.store.evidence.log import StoredLog
 from service.store.tenants import scope
 from service.store.tenants.tables import Tenant
+from service.timestamping import read_timestamped
 from service.witnessing import read_cosigned
 
 _BAD_USE: Final = 2
@@ -35,6 +38,8 @@ def run(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     if (options.witness is None) != (options.cosignatures is None):
         _parser().error("--witness and --cosignatures go together")
+    if (options.timestamps is None) != (options.roots is None):
+        _parser().error("--timestamps and --roots go together")
     try:
         verifier = read_verifier(options.public_key.read_text())
         earlier = None if options.earlier is None else options.earlier.read_text()
@@ -42,19 +47,24 @@ def run(argv: list[str]) -> int:
             return command.run(options.bundle, verifier, earlier)
         settings = store_settings()
         witness = None if options.witness is None else read_witness(options.witness.read_text())
-    except (SettingsError, NoteError, OSError) as error:
+        authority = None if options.roots is None else read_authority(options.roots.read_bytes())
+    except (SettingsError, NoteError, TimestampError, OSError) as error:
         sys.stderr.write(f"subtext verify: {error}\n")
         return _BAD_USE
-    if options.checkpoints is None or not options.checkpoints.is_dir():
-        sys.stderr.write(f"subtext verify: --checkpoints: {options.checkpoints} is no folder\n")
-        return _BAD_USE
+    for name in ("checkpoints", "timestamps"):
+        place = getattr(options, name)
+        if place is None and name == "timestamps":
+            continue
+        if place is None or not place.is_dir():
+            sys.stderr.write(f"subtext verify: --{name}: {place} is no folder\n")
+            return _BAD_USE
     engine = create_engine(
         settings.database, application_name="subtext-verify", statement_timeout_seconds=_STATEMENT_SECONDS
     )
     try:
         with session_factory(engine)() as session:
-            kept = None if witness is None else Kept(witness, options.cosignatures)
-            return _verify(session, options.checkpoints, verifier, kept)
+            others = Others(witness, options.cosignatures, authority, options.timestamps)
+            return _verify(session, options.checkpoints, verifier, others)
     except (SQLAlchemyError, UnusableDatabaseError, folder.FolderError) as error:
         sys.stderr.write(f"subtext verify: {type(error).__name__}: {error}\n")
         return _BAD_USE
@@ -83,24 +93,37 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoints", type=Path, help="the folder that `subtext log` writes")
     parser.add_argument("--witness", type=Path, help="public key of a witness, which must have cosigned")
     parser.add_argument("--cosignatures", type=Path, help="the folder that `subtext witness` writes")
+    parser.add_argument("--timestamps", type=Path, help="the folder that `subtext timestamp` writes")
+    parser.add_argument("--roots", type=Path, help="root certificates of the authority of timestamps, PEM")
     return parser
 
 
-class Kept(NamedTuple):
-    """A witness, and where it keeps what it has cosigned."""
+class Others(NamedTuple):
+    """Who else has signed, and where that is kept."""
 
-    verifier: WitnessVerifier
+    witness: WitnessVerifier | None
     cosignatures: Path
+    authority: Authority | None
+    timestamps: Path
 
-    def of(self, tenant: UUID) -> Witnessed:
-        """Return what it has kept of a tenant's log."""
-        return Witnessed(self.verifier, read_cosigned(self.cosignatures, tenant))
+    def witnessed(self, tenant: UUID) -> Witnessed | None:
+        """Return what the witness has kept of a tenant's log, if one is asked for."""
+        if self.witness is None:
+            return None
+        return Witnessed(self.witness, read_cosigned(self.cosignatures, tenant))
+
+    def timestamped(self, tenant: UUID) -> Kept | None:
+        """Return the timestamps of a tenant's log, if they are asked for."""
+        if self.authority is None:
+            return None
+        return Kept(self.authority, tuple(read_timestamped(self.timestamps, tenant)))
 
 
-def _verify(session: Session, checkpoints: Path, verifier: Verifier, kept: Kept | None) -> int:
+def _verify(session: Session, checkpoints: Path, verifier: Verifier, others: Others) -> int:
     # Before the snapshot: what is signed already must be in it.
     tenants = folder.tenants(checkpoints)
-    cosigned = {} if kept is None else {tenant: kept.of(tenant) for tenant in tenants}
+    cosigned = {tenant: others.witnessed(tenant) for tenant in tenants}
+    timestamped = {tenant: others.timestamped(tenant) for tenant in tenants}
     before = {tenant: folder.read(checkpoints, tenant).whole for tenant in tenants}
     _begin(session)
     if any(notes and not _is_copied(session, tenant, notes[-1]) for tenant, notes in before.items()):
@@ -121,6 +144,7 @@ def _verify(session: Session, checkpoints: Path, verifier: Verifier, kept: Kept 
             verifier,
             origin_of(verifier.name, tenant),
             witnessed=cosigned.get(tenant),
+            timestamped=timestamped.get(tenant),
         )
         fits &= not report.findings
         _tell(str(tenant), report)
@@ -152,5 +176,18 @@ def _tell(tenant: str, report: Report) -> None:
         "tombstones": report.tombstones,
         "entries_erased": report.erased,
         "entries_cosigned": report.cosigned,
+        **_timestamps(report.timestamped),
     }
     sys.stdout.write(json.dumps(counts) + "\n")
+
+
+def _timestamps(reach: Reach | None) -> dict[str, object]:
+    if reach is None:
+        return {"entries_timestamped": 0, "timestamps": 0}
+    return {
+        "entries_timestamped": reach.entries,
+        "timestamps": reach.timestamps,
+        "timestamped_from": reach.first_at.isoformat(),
+        "timestamped_to": reach.last_at.isoformat(),
+        "longest_to_timestamp_seconds": round(reach.lag.total_seconds(), 1),
+    }

@@ -19,6 +19,8 @@ from service.evidence.merkle import Frontier
 from service.evidence.note import Checkpoint, NoteError, Verifier, read_checkpoint
 from service.evidence.payloads import Kind
 from service.evidence.row import Row
+from service.evidence.timestamp import TimestampError
+from service.evidence.timestamped import Kept, Reach, Timestamps
 from service.evidence.tombstones import (
     BURIABLE,
     NEVER_BEFORE,
@@ -64,6 +66,9 @@ class What(StrEnum):
     INCIDENT_CHANGED = "incident_changed"
     COSIGNATURE_MISSING = "cosignature_missing"
     SPLIT_VIEW = "split_view"
+    TIMESTAMP_MISSING = "timestamp_missing"
+    TIMESTAMP_UNREADABLE = "timestamp_unreadable"
+    POSTDATED = "postdated"
 
 
 class Finding(NamedTuple):
@@ -131,6 +136,8 @@ class Report:
     """Entries whose rows were deleted under a tombstone."""
     cosigned: int = 0
     """Entries of the tree that the witness has cosigned."""
+    timestamped: Reach | None = None
+    """How far timestamps reach; None when none were asked for, or none holds."""
     not_in_log: dict[str, int] = field(default_factory=dict)
     """Rows from before the log, by kind: nothing is said about them."""
     unknown: dict[str, int] = field(default_factory=dict)
@@ -161,19 +168,22 @@ def verify(
     origin: str,
     *,
     witnessed: Witnessed | None = None,
+    timestamped: Kept | None = None,
 ) -> Report:
     """Return what does not fit, in the order in which it was found.
 
     ``notes`` are the folder's, which no login of the database can write. An entry without a row fits only
     where a tombstone that is in the log itself, and came later, covers it. With ``witnessed`` a witness has
-    to have cosigned this history.
+    to have cosigned this history; with ``timestamped`` an authority
+    has to have timestamped it.
     """
     report = Report()
     checkpoints = _read(notes, verifier, origin, report)
     report.checkpoints = len(checkpoints)
     _compare_copies(log.notes(), notes, report)
     cosigned = None if witnessed is None else _read_cosigned(witnessed, verifier, origin, report)
-    begun = _check_tree(log, checkpoints, cosigned, report)
+    timestamps = None if timestamped is None else _read_timestamped(timestamped, verifier, origin, report)
+    begun = _check_tree(log, checkpoints, _Others(cosigned, timestamps, report), report)
     _check_rows(log, begun, report)
     return report
 
@@ -220,6 +230,28 @@ def _read_cosigned(
         report.add(What.COSIGNATURE_MISSING, where, f"it is of another log, {checkpoint.origin}")
         return None
     return checkpoint
+
+
+def _read_timestamped(kept: Kept, verifier: Verifier, origin: str, report: Report) -> Timestamps:
+    """Return the checkpoints that the log has signed and the authority has timestamped."""
+    timestamps = Timestamps()
+    holds = False
+    for number, (note, response) in enumerate(kept.timestamps):
+        where = f"timestamp {number}"
+        try:
+            checkpoint = read_checkpoint(verifier.open(note))
+            at = kept.authority.open(response, note)
+        except (NoteError, TimestampError) as error:
+            report.add(What.TIMESTAMP_UNREADABLE, where, str(error))
+            continue
+        if checkpoint.origin == origin:
+            timestamps.add(checkpoint, at)
+            holds = True
+        else:
+            report.add(What.TIMESTAMP_UNREADABLE, where, f"it is of another log, {checkpoint.origin}")
+    if report.checkpoints and not holds:
+        report.add(What.TIMESTAMP_MISSING, "checkpoints", "none has a timestamp that holds")
+    return timestamps
 
 
 def _compare_copies(copies: Iterable[str], notes: Sequence[str], report: Report) -> None:
@@ -281,9 +313,44 @@ class _Leaves:
         self.frontier.add(leaf.hash())
 
 
-def _check_tree(
-    log: Log, checkpoints: Sequence[Checkpoint], cosigned: Checkpoint | None, report: Report
-) -> "Begun":
+class _Others:
+    """What a witness has cosigned and an authority timestamped, held against the leaves."""
+
+    def __init__(self, cosigned: Checkpoint | None, timestamps: Timestamps | None, report: Report) -> None:
+        self._cosigned = cosigned
+        self._timestamps = timestamps
+        self._report = report
+
+    def add(self, leaf: Leaf, frontier: Frontier) -> None:
+        """Take the next leaf, which is in the frontier already."""
+        if self._timestamps is not None:
+            self._timestamps.compare(leaf, frontier)
+        if self._cosigned is None or self._cosigned.size != frontier.size:
+            return
+        if self._cosigned.root == frontier.root():
+            self._report.cosigned = frontier.size
+            return
+        where = f"entries 0 to {frontier.size - 1}"
+        self._report.add(
+            What.SPLIT_VIEW, where, "the log has signed another history of them for its witness"
+        )
+
+    def end(self, size: int) -> None:
+        """Take that there are no more leaves than these."""
+        if self._cosigned is not None and self._cosigned.size > size:
+            where = f"entries {size} to {self._cosigned.size - 1}"
+            why = "the witness has cosigned them, and the log has them no more"
+            self._report.add(What.SPLIT_VIEW, where, why)
+        if self._timestamps is None:
+            return
+        self._report.timestamped = self._timestamps.end(size)
+        for misfit in self._timestamps.other_history:
+            self._report.add(What.SPLIT_VIEW, *misfit)
+        for misfit in self._timestamps.postdated:
+            self._report.add(What.POSTDATED, *misfit)
+
+
+def _check_tree(log: Log, checkpoints: Sequence[Checkpoint], others: "_Others", report: Report) -> "Begun":
     """Recompute the tree; return when it began."""
     roots = {one.size: one.root for one in checkpoints}
     stored = {(one.level, one.number): one.hash for one in log.nodes()}
@@ -299,17 +366,14 @@ def _check_tree(
             for level, number, node in leaves.frontier.completed(TILE_HEIGHT)
             if stored.pop((level, number), None) != node
         )
-        if cosigned is not None and size == cosigned.size:
-            _compare_cosigned(cosigned, leaves.frontier.root(), report)
+        others.add(leaf, leaves.frontier)
         if (root := roots.pop(size, None)) is not None:
             if root != leaves.frontier.root():
                 misfits.append(size)
             elif not misfits:
                 fits = size
     report.leaves = leaves.frontier.size
-    if cosigned is not None and cosigned.size > report.leaves:
-        where = f"entries {report.leaves} to {cosigned.size - 1}"
-        report.add(What.SPLIT_VIEW, where, "the witness has cosigned them, and the log has them no more")
+    others.end(report.leaves)
     if roots:
         report.add(
             What.LEAF_MISSING,
@@ -327,14 +391,6 @@ def _check_tree(
     _add_nodes(report, [] if misfits else wrong_nodes, "the entries below give another")
     _add_nodes(report, stored, "the log has no entries for it")
     return leaves.begun
-
-
-def _compare_cosigned(cosigned: Checkpoint, root: bytes, report: Report) -> None:
-    if root == cosigned.root:
-        report.cosigned = cosigned.size
-        return
-    where = f"entries 0 to {cosigned.size - 1}"
-    report.add(What.SPLIT_VIEW, where, "the log has signed another history of them for its witness")
 
 
 def _add_nodes(report: Report, nodes: Iterable[tuple[int, int]], why: str) -> None:
