@@ -79,9 +79,11 @@ def test_a_key_is_made_shown_once_and_revoked(console: Console) -> None:
     dialog.get_by_role("button", name="Make it").click()
 
     expect(page.get_by_role("heading", name="shown this once")).to_be_visible()
-    secret = page.locator("code.secret").inner_text()
-    assert re.fullmatch(r"subtext_[\w-]{43}", secret)
+    shown = page.locator("code.secret")
+    expect(shown).to_have_text(re.compile(r"^subtext_[\w-]{43}$"))
+    secret = shown.inner_text()
     page.get_by_role("button", name="I have it").click()
+    expect(shown).to_have_count(0)
     expect(page.get_by_role("rowheader", name="night shift")).to_be_visible()
     assert secret not in page.content()
 

@@ -66,7 +66,7 @@ def test_a_day_is_told_with_denominators_and_intervals(console: Console) -> None
     expect(readings.get_by_text("unverified", exact=True)).to_have_count(1)
     expect(readings.get_by_text("<img src=x onerror=alert(1)>")).to_be_visible()
     link = readings.get_by_role("link", name="chat-2")
-    assert "/console/requests/chat-2?capture=" in (link.get_attribute("href") or "")
+    expect(link).to_have_attribute("href", re.compile(r"^/console/requests/chat-2\?capture="))
 
 
 def test_what_happens_appears_by_itself(console: Console) -> None:
@@ -93,7 +93,8 @@ def test_what_is_not_there_is_absent_and_never_zero(console: Console) -> None:
     expect(region(page, "Prevalence by concept")).to_contain_text("there is none to estimate")
     expect(region(page, "Last 15 minutes")).to_contain_text("nobody who would have told of it")
     expect(region(page, "Last 24 hours")).to_contain_text("The flow of traffic: not available.")
-    assert "0%" not in page.inner_text("main")
+    expect(page.get_by_text(re.compile("^Loading "))).to_have_count(0)
+    expect(page.locator("main")).not_to_contain_text("0%")
 
 
 def test_what_the_caller_may_not_see_is_told_as_that(console: Console) -> None:
@@ -109,4 +110,5 @@ def test_what_the_caller_may_not_see_is_told_as_that(console: Console) -> None:
     ):
         absent = page.locator(".absent").filter(has_text=f"{what}: not available.")
         expect(absent).to_contain_text(scope)
+    expect(page.get_by_text(re.compile("^Loading "))).to_have_count(0)
     assert "chat-2" not in page.content()

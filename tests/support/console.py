@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import json
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 import httpx
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
 from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -30,7 +31,6 @@ from service.store import keys
 from service.store.engine import create_engine, session_factory, with_user
 from tests.integration.service import seed
 from tests.support.apt import installed_chromium
-from tests.support.services import free_port
 from tests.support.waiting import wait_until
 
 WIDE: Final = (1440, 900)
@@ -175,23 +175,22 @@ def running_console(database_url: str, driver: Driver, folder: Path) -> Iterator
 
 @contextmanager
 def _serving(resources: Resources) -> Iterator[str]:
-    port = free_port()
+    # Held from the first: a port that is only known to be free is taken by whoever connects meanwhile.
+    listening = socket.create_server(("127.0.0.1", 0))
     server = Server(
         uvicorn.Config(
             create_app(resources),
-            host="127.0.0.1",
-            port=port,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=1,
         ),
         resources.live,
     )
-    thread = threading.Thread(target=server.run, daemon=True)
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     wait_until("the service listens", lambda: server.started, 30)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(20)
@@ -214,6 +213,15 @@ def axe(page: Page, rules: Sequence[str] = ()) -> list[dict[str, Any]]:
         }
         for rule in found
     ]
+
+
+def wait_until_it_fits(page: Page) -> None:
+    """Wait until the page is as wide as its screen: a later frame may be the first that is."""
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    try:
+        page.wait_for_function(fits)
+    except Error:
+        raise AssertionError(f"{page.url[:200]} scrolls sideways") from None
 
 
 def now() -> dt.datetime:
