@@ -271,7 +271,7 @@ def test_open_streams_keep_nobody_waiting_and_the_process_ends_at_once(
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with running_service(database_url=reader_url, http_port=str(port)) as process, ExitStack() as stack:
-        wait_until("the service listens", lambda: answers(f"{url}/healthz"), 60)
+        wait_until("the service listens", lambda: answers(f"{url}/healthz"), 180)
         found = [stack.enter_context(listening(url, admin)) for _ in range(10)]
         for one in found:
             until(one, "coverage")
