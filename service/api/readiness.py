@@ -1,5 +1,6 @@
 """Whether requests can be answered: what is looked at, and how often at most."""
 
+import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -22,9 +23,11 @@ class Finding(NamedTuple):
     detail: str
 
 
-def readiness(database: Engine) -> Remembered[dict[str, Finding]]:
+def readiness(
+    database: Engine, clock: Callable[[], float] = time.monotonic
+) -> Remembered[dict[str, Finding]]:
     """Return the checks of this database by name, looked at once a second at most."""
-    return Remembered(lambda: _look(database), REMEMBERED_SECONDS)
+    return Remembered(lambda: _look(database), REMEMBERED_SECONDS, clock)
 
 
 def _look(database: Engine) -> dict[str, Finding]:

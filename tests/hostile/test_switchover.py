@@ -101,7 +101,7 @@ def test_a_worker_is_not_ready_while_redis_takes_no_writes(
 
     bench.client.replicaof("127.0.0.1", str(following))
 
-    wait_until("it is not ready", lambda: checks(bench)["redis"] == "failed", 5)  # remembered for a second
+    wait_until("it is not ready", lambda: checks(bench)["redis"] == "failed")  # remembered for a second
 
 
 def test_the_sidecar_leaves_a_redis_that_became_a_replica(

@@ -22,13 +22,23 @@ if TYPE_CHECKING:
 
 # A test's own database is 700 new files: in memory, making and dropping them takes a third of the time.
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108  # for folders with names of their own
+_PORTS: Final = range(10_100, 32_768)
+"""Below those that Linux gives out by itself."""
 _ROOM_BYTES: Final = 4 << 30  # for the write-ahead log, which grows to 1 GiB, and the largest test's rows
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that is free, and that nobody gets before it is bound.
+
+    Ports that the system gives out by itself are for every connection and every `bind` to 0 of any process:
+    one of them may be taken while whoever is to listen at it still starts.
+    """
+    while True:
+        # Drawn apart from `random`, which all processes of the tests seed alike.
+        port = secrets.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def redis_url_of(port: int) -> str:

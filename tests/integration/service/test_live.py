@@ -241,10 +241,10 @@ def test_a_store_that_is_away_is_told_and_the_stream_lives_on(
         until(found, "incidents")
         with psycopg.connect(database_url) as connection:
             connection.execute("LOCK TABLE incidents IN ACCESS EXCLUSIVE MODE")
-            told = until(found, "looked").data
-            assert told["away"] is True
+            # One may tell just before that nothing was new for a while.
+            told = until(found, "looked", lambda data: data["away"]).data
             assert dt.datetime.fromisoformat(told["as_of"]) < now()
-        assert until(found, "looked").data["away"] is False
+        until(found, "looked", lambda data: not data["away"])
 
 
 def test_one_key_has_so_many_streams_and_gets_a_place_again_when_one_ends(
@@ -271,7 +271,7 @@ def test_open_streams_keep_nobody_waiting_and_the_process_ends_at_once(
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with running_service(database_url=reader_url, http_port=str(port)) as process, ExitStack() as stack:
-        wait_until("the service listens", lambda: answers(f"{url}/healthz"), 60)
+        wait_until("the service listens", lambda: answers(f"{url}/healthz"), 180)
         found = [stack.enter_context(listening(url, admin)) for _ in range(10)]
         for one in found:
             until(one, "coverage")
@@ -284,14 +284,16 @@ def test_open_streams_keep_nobody_waiting_and_the_process_ends_at_once(
 
 @pytest.mark.usefixtures("audited")
 def test_listening_for_long_is_no_slow_answer(service: str, admin: Headers) -> None:
+    began = time.monotonic()
     with listening(service, admin) as found:
+        answered_seconds = time.monotonic() - began
         until(found, "coverage")
-        time.sleep(1.1)
+        wait_until("it listened for longer", lambda: time.monotonic() > began + answered_seconds + 1)
 
-    def measured() -> str:
-        shown = httpx.get(f"{service}/metrics").text
-        return shown if 'route="/v1/live"' in shown else ""
+    def measured() -> list[str]:
+        shown = httpx.get(f"{service}/metrics").text.splitlines()
+        whole = "subtext_api_request_duration_seconds_sum"
+        return [line for line in shown if line.startswith(whole) and 'route="/v1/live"' in line]
 
-    shown = wait_until("the stream is counted", measured)
-    counted = [line for line in shown.splitlines() if 'le="1.0"' in line and 'route="/v1/live"' in line]
-    assert [line.rsplit(" ", 1)[1] for line in counted] == ["1.0"]
+    [counted] = wait_until("the stream is counted", measured)
+    assert 0 < float(counted.rsplit(" ", 1)[1]) <= answered_seconds

@@ -1,6 +1,5 @@
 """What a failing database makes the service and a worker log: what failed, and nothing of whom."""
 
-import threading
 from collections.abc import Callable
 
 import httpx
@@ -14,7 +13,7 @@ from service.store import keys
 from tests.support.service import running_service
 from tests.support.services import free_port
 from tests.support.waiting import wait_until
-from tests.support.worker import Bench
+from tests.support.worker import Bench, running
 from tests.support.worker_fixtures import concepts_file, make_bench, worker_settings
 
 __all__ = ["concepts_file", "make_bench", "worker_settings"]
@@ -65,26 +64,24 @@ def test_the_service_logs_neither_request_ids_nor_key_digests(
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "letters"),
     [
-        "ALTER TABLE samples ADD CONSTRAINT broken CHECK (position < 0) NOT VALID",
-        "REVOKE INSERT ON samples FROM subtext_writer",
+        ("ALTER TABLE samples ADD CONSTRAINT broken CHECK (position < 0) NOT VALID", 2),
+        ("REVOKE INSERT ON samples FROM subtext_writer", 0),
     ],
     ids=["a refused row", "an outage"],
 )
 def test_a_worker_logs_no_request_id(
-    make_bench: Callable[..., Bench], database_url: str, statement: str
+    make_bench: Callable[..., Bench], database_url: str, statement: str, letters: int
 ) -> None:
     bench = make_bench(max_deliveries=1)
     breaking(database_url, statement)
     bench.add_samples(2, request_id=REQUEST)
 
-    with capture_logs() as logged:
-        stop = threading.Timer(2.0, bench.stop.set)
-        stop.start()
-        bench.loop.run()
-        stop.cancel()
+    def is_told() -> bool:
+        return "samples" in repr(logged) and len(bench.dead_letters()) == letters
 
-    assert "samples" in repr(logged)
+    with capture_logs() as logged, running(bench):
+        wait_until("the failure is told", is_told, 60)
     assert REQUEST not in repr(logged)
     assert all(REQUEST.encode() not in letter[b"error"] for letter in bench.dead_letters())

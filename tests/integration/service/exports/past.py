@@ -59,7 +59,9 @@ def plant(session: Session, model: str = "tiny") -> Past:
     """Store three explanations, a flag and an incident of two hours ago, and what commits to them."""
     audited = seed.add_model(session, model)
     made = [
-        seed.add_explanation(session, audited, position=position, concept="deception", claims=seed.CLAIMS)
+        seed.add_explanation(
+            session, audited, position=position, concept="deception", claims=seed.CLAIMS, captured_at=AT
+        )
         for position in range(3)
     ]
     incident = seed.add_incident(session, seed.add_flag(session, audited))

@@ -121,12 +121,12 @@ def test_a_run_that_was_killed_goes_on_and_its_counts_are_exact(
 ) -> None:
     store(sessions, *((f"r{number}", OLD) for number in range(8)))
     log.sign()
-    program = (
+    program = (  # which pauses until it is killed
         "import sys\n"
         "from service.retention.pace import Pace\n"
         "from service.retention.run import run\n"
         "from service.store.engine import create_engine, session_factory\n"
-        "run(session_factory(create_engine(sys.argv[1])), Pace(rows=2, pause_seconds=0.3))\n"
+        "run(session_factory(create_engine(sys.argv[1])), Pace(rows=2, pause_seconds=600))\n"
     )
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'sidecar'}"}
 
