@@ -2,8 +2,9 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, DateTime, Label, Select, column, func, select, true
 from sqlalchemy.orm import Session, aliased
@@ -12,6 +13,8 @@ from service.store.days import among, near_any
 from service.store.read import discoveries, explanations, flags, names
 from service.store.read.page import Page, Position
 from service.store.tables import Explanation, Flag, Model, RequestName, RequestTest, Sample
+
+T = TypeVar("T")
 
 
 class SampleView(NamedTuple):
@@ -216,31 +219,27 @@ def list_views(session: Session, page: Sequence[RequestName], limits: Limits) ->
         counted |= _count(session, wanted, limits.samples)
         if limits.with_rows:
             first += session.scalars(_first_samples(wanted, limits.samples))
-    of_samples = explanations.list_of_samples(session, first)
     captures = {name.capture_id for name in known if name.capture_id is not None}
+    samples = _grouped(first, lambda sample: sample)
+    readings = _grouped(explanations.list_of_samples(session, first), lambda one: one.sample)
     of_captures = flags.list_of_captures(session, captures) if captures else []
-    tests = discoveries.list_of_captures(session, captures) if captures else []
+    flagged = _grouped(of_captures, lambda one: one.flag)
+    tested = discoveries.list_of_captures(session, captures) if captures else []
+    tests = _grouped(tested, lambda one: one.test)  # of before are not tested
     views = []
     for name in page:
-        key = _key(name)
+        key, model = _key(name), models[name.model_id]
         found = counted.get(key, _Counted(None, 0, name.captured_at, Figures()))
         views.append(
             CaptureView(
                 Capture(
-                    name.capture_id,
-                    name.request_id,
-                    models[name.model_id],
-                    found.role,
-                    found.total,
-                    found.captured_at,
+                    name.capture_id, name.request_id, model, found.role, found.total, found.captured_at
                 ),
                 found.figures,
-                [SampleView(sample, models[name.model_id]) for sample in first if _key(sample) == key],
-                [one for one in of_samples if _key(one.sample) == key],
-                flags.list_of_capture(session, name)
-                if name.capture_id is None
-                else [one for one in of_captures if _key(one.flag) == key],
-                [one for one in tests if _key(one.test) == key],  # of before are not tested
+                [SampleView(sample, model) for sample in samples[key]],
+                readings[key],
+                flags.list_of_capture(session, name) if name.capture_id is None else flagged[key],
+                tests[key],
             )
         )
     return views
@@ -261,6 +260,16 @@ class _Counted(NamedTuple):
 def _key(row: RequestName | Sample | Flag | RequestTest) -> _Key:
     """Return by what a capture's rows are told from those of others."""
     return (row.capture_id, row.model_id, row.request_id if row.capture_id is None else "")
+
+
+def _grouped(
+    found: Iterable[T], row_of: Callable[[T], Sample | Flag | RequestTest]
+) -> defaultdict[_Key, list[T]]:
+    """Return what was found by the capture that its row is of, in the order in which it was found."""
+    groups: defaultdict[_Key, list[T]] = defaultdict(list)
+    for one in found:
+        groups[_key(row_of(one))].append(one)
+    return groups
 
 
 class _Wanted:
