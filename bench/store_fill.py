@@ -163,7 +163,7 @@ def fill_records(connection: psycopg.Connection[Any], shape: Shape) -> None:
             for statement in _RECORDS:
                 connection.execute(statement.encode(), {**values, "tenant": tenant_id("default")})
         connection.execute("INSERT INTO bench.records VALUES (now())")
-    connection.execute("VACUUM ANALYZE access_log, request_tests, anomaly_windows")
+    connection.execute("VACUUM ANALYZE access_log, access_subjects, request_tests, anomaly_windows")
 
 
 def _list_indexes(connection: psycopg.Connection[Any], table: str, partition: str) -> list[str]:

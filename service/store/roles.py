@@ -77,6 +77,7 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         ],
         "api_keys": [],
         "access_log": [],
+        "access_subjects": [],
         "retention_versions": [],
         "retention_runs": [],
         "deletion_certificates": [],
@@ -148,6 +149,8 @@ GRANTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "INSERT (os_user, status, result, suppressed, log_salt)",
             "INSERT (session_id, issuer, person)",
         ],
+        # Which triggers of the access log write.
+        "access_subjects": ["SELECT"],
         # People sign in and out here. What a session may do, and until when at most, is never changed.
         "sessions": [
             "SELECT",
@@ -273,6 +276,8 @@ READER_FUNCTIONS: Final = (
     "subtext_revoke_key(uuid)",
 )
 """What the service may do with the owner's rights: see migrations 0037 and 0040."""
+OWNER_FUNCTIONS: Final = ("access_log_add_subjects()", "access_log_remove_subjects()")
+"""What triggers alone do with the owner's rights: see migration 0054."""
 _CLOSE: Final = "subtext_close_partition(regclass)"
 
 _OPTIONAL: Final = {SEQUENCER: SEQUENCER_GRANTS, KEEPER: KEEPER_GRANTS}
@@ -378,6 +383,7 @@ def _apply(connection: Connection) -> None:
     owners = tables | _partitions(connection)
     _move_tables(connection, schema, {table: owner for table, owner in owners.items() if owner != OWNER})
     _keep_partitions_closed(connection, keeper=KEEPER if KEEPER in roles else None)
+    _let_triggers_call(connection)
     _let_reader_call(connection)
     columns = _columns(connection)
     granted = {**GRANTS, **_OPTIONAL}
@@ -497,14 +503,26 @@ def _keep_partitions_closed(connection: Connection, keeper: str | None) -> None:
     connection.execute(text(granted_or_open))
 
 
+def _let_triggers_call(connection: Connection) -> None:
+    """Let nobody make a trigger of his own that works with the owner's rights."""
+    for function in OWNER_FUNCTIONS:
+        _own_if_there(connection, function)
+
+
 def _let_reader_call(connection: Connection) -> None:
     """Let the service, and nobody else, call what works with the owner's rights for it."""
     for function in READER_FUNCTIONS:
-        there = connection.execute(text("SELECT to_regprocedure(:name) IS NOT NULL"), {"name": function})
-        if there.scalar_one():  # else the database is at an older version
-            connection.execute(text(f"ALTER FUNCTION {function} OWNER TO {OWNER}"))
-            connection.execute(text(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"))
+        if _own_if_there(connection, function):
             connection.execute(text(f"GRANT EXECUTE ON FUNCTION {function} TO {READER}"))
+
+
+def _own_if_there(connection: Connection, function: str) -> bool:
+    """Give the owner the function, which nobody else may call; False in a database of an older version."""
+    if not _is(connection, "to_regprocedure(:name) IS NOT NULL", name=function):
+        return False
+    connection.execute(text(f"ALTER FUNCTION {function} OWNER TO {OWNER}"))
+    connection.execute(text(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"))
+    return True
 
 
 def _create(connection: Connection, role: str) -> None:

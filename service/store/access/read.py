@@ -2,14 +2,14 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_, union_all
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, CompoundSelect, Select, func, select, tuple_, union_all
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from service.store.access.tables import AccessEntry, Action
+from service.store.access.tables import AccessEntry, AccessSubject, Action
 from service.store.identity import capture_key
 from service.store.people.tables import LoginSession
 from service.store.read.explanations import find_sample
@@ -53,11 +53,14 @@ class Right(NamedTuple):
 
 def list_entries(session: Session, wanted: Filter, after: Position | None, limit: int) -> Page[AccessEntry]:
     """Return one page, newest first."""
-    query = select(AccessEntry).order_by(AccessEntry.at.desc(), AccessEntry.id.desc())
-    query = _narrowed(session, query, wanted)
-    if after is not None:
-        query = query.where(older_than(AccessEntry.at, AccessEntry.id, after))
-    entries = list(session.scalars(query.limit(limit + 1)))
+    query = select(AccessEntry).order_by(AccessEntry.at.desc(), AccessEntry.id.desc()).limit(limit + 1)
+    if wanted.subject is None:
+        query = query.where(*_conditions(wanted), *_in_time(AccessEntry.at, AccessEntry.id, wanted, after))
+    else:
+        query = query.where(
+            AccessEntry.id.in_(_newest_about(session, wanted.subject, wanted, after, limit + 1))
+        )
+    entries = list(session.scalars(query))
     page = entries[:limit]
     last = page[-1] if len(entries) > limit else None
     return Page(page, Position(last.at, last.id) if last else None)
@@ -108,7 +111,8 @@ def _rights(
     return [Right(holders[one], used.get(one, Usage())) for one in ids]
 
 
-def _narrowed(session: Session, query: Select[AccessEntry], wanted: Filter) -> Select[AccessEntry]:
+def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
+    """Return what is asked of an entry itself."""
     equal = (
         (AccessEntry.key_id, wanted.key_id),
         (AccessEntry.session_id, wanted.session_id),
@@ -116,25 +120,54 @@ def _narrowed(session: Session, query: Select[AccessEntry], wanted: Filter) -> S
         (AccessEntry.action, wanted.action),
         (AccessEntry.purpose, wanted.purpose),
     )
-    query = query.where(*(column == value for column, value in equal if value is not None))
-    if wanted.subject is not None:
-        query = query.where(_is_about(session, wanted.subject))
+    return [column == value for column, value in equal if value is not None]
+
+
+def _in_time(
+    at: InstrumentedAttribute[dt.datetime],
+    entry: InstrumentedAttribute[uuid.UUID],
+    wanted: Filter,
+    after: Position | None,
+) -> Iterator[ColumnElement[bool]]:
     if wanted.entered_after is not None:
-        query = query.where(AccessEntry.at >= wanted.entered_after)
+        yield at >= wanted.entered_after
     if wanted.entered_before is not None:
-        query = query.where(AccessEntry.at < wanted.entered_before)
-    return query
+        yield at < wanted.entered_before
+    if after is not None:
+        yield older_than(at, entry, after)
 
 
-def _is_about(session: Session, subject: uuid.UUID) -> ColumnElement[bool]:
-    """Return the condition for entries that name it, or showed more of its capture than they name."""
-    named = or_(AccessEntry.subject_ids.contains([subject]), AccessEntry.capture_ids.contains([subject]))
+def _newest_about(
+    session: Session, subject: uuid.UUID, wanted: Filter, after: Position | None, limit: int
+) -> CompoundSelect[uuid.UUID]:
+    """Return the ids of entries that name it, or showed more of its capture than they name.
+
+    The newest of each, as many as a page has, in the order of the index: one may be in very many.
+    """
+
+    def newest(of: uuid.UUID, *conditions: ColumnElement[bool]) -> Select[uuid.UUID]:
+        one = aliased(AccessSubject)
+        return (
+            select(one.entry_id)
+            .join(AccessEntry, AccessEntry.id == one.entry_id)
+            .where(
+                one.subject_id == of,
+                one.was_asked.is_(False),
+                *_in_time(one.at, one.entry_id, wanted, after),
+            )
+            .where(*conditions, *_conditions(wanted))
+            .order_by(one.at.desc(), one.entry_id.desc())
+            .limit(limit)
+        )
+
+    named = newest(subject)
     sample = find_sample(session, subject)
     if sample is None:
-        return named
+        return union_all(named)
     capture = capture_key(sample.capture_id, sample.model_id, sample.request_id)
-    names_not_all = AccessEntry.subjects_total > func.cardinality(AccessEntry.subject_ids)
-    return or_(named, and_(AccessEntry.capture_ids.contains([capture]), names_not_all))
+    return union_all(
+        named, newest(capture, AccessEntry.subjects_total > func.cardinality(AccessEntry.subject_ids))
+    )
 
 
 def _count_usage(

@@ -8,7 +8,16 @@ import uuid
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, SmallInteger, Uuid, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Identity,
+    Index,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Uuid,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -108,8 +117,6 @@ class AccessEntry(OfTenant, Base):
             "id",
             postgresql_where=text("person IS NOT NULL"),
         ),
-        Index("ix_access_log_subject_ids", "subject_ids", postgresql_using="gin"),
-        Index("ix_access_log_capture_ids", "capture_ids", postgresql_using="gin"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)  # random: an entry happens once
@@ -146,3 +153,19 @@ class AccessEntry(OfTenant, Base):
     log_salt: Mapped[bytes | None] = mapped_column(BYTEA)  # of its hash in a log of hashes; None: in none
     # Commitments to what it said before ids were erased from it; None: it is as it was written.
     log_trail: Mapped[list[bytes] | None] = mapped_column(ARRAY(BYTEA))
+
+
+class AccessSubject(OfTenant, Base):
+    """An id that an entry names. Triggers of the access log write it and nobody else, its owner neither.
+
+    By it entries are found that name an id: under row-level security no index over their lists serves.
+    """
+
+    __tablename__ = "access_subjects"
+    __table_args__ = (PrimaryKeyConstraint("tenant_id", "subject_id", "was_asked", "at", "entry_id"),)
+
+    subject_id: Mapped[uuid.UUID]  # of either list
+    # A reading of the log asked for it, which is not about it; what is erased is taken out there too.
+    was_asked: Mapped[bool]
+    at: Mapped[dt.datetime]  # the entry's
+    entry_id: Mapped[uuid.UUID]

@@ -8,13 +8,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Uuid, and_, cast, func, or_, select, update
+from sqlalchemy import Uuid, any_, cast, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from service.evidence import entry
 from service.evidence.payloads import Kind, payload_of
-from service.store.access.tables import AccessEntry, Action
+from service.store.access.tables import AccessEntry, AccessSubject
 from service.store.base import values_of
 from service.store.evidence.append import append
 from service.store.evidence.rows import row_of
@@ -37,22 +37,18 @@ def list_naming(session: Session, tenant: uuid.UUID, ids: Collection[uuid.UUID])
     """Return the tenant's entries that name one of these ids, locked until the transaction ends."""
     if not ids:
         return []
-    wanted = cast(list(ids), ARRAY(Uuid))
-    asked = and_(
-        AccessEntry.action == Action.LOG_READ,
-        AccessEntry.details[_SUBJECT].astext.in_([str(one) for one in ids]),
-    )
+    wanted = AccessSubject.subject_id == any_(cast(list(ids), ARRAY(Uuid)))
+    naming = select(AccessSubject.entry_id).where(AccessSubject.tenant_id == tenant, wanted).distinct()
+    # By what was found, since as one statement all entries may be read.
     query = (
         select(AccessEntry)
-        .where(
-            AccessEntry.tenant_id == tenant,
-            or_(AccessEntry.subject_ids.overlap(wanted), AccessEntry.capture_ids.overlap(wanted), asked),
-        )
+        .where(AccessEntry.id == any_(cast(list(session.scalars(naming)), ARRAY(Uuid))))
         .order_by(AccessEntry.seq)
         .with_for_update()
         .execution_options(populate_existing=True)
     )
-    return [_naming(values_of(one), frozenset(ids)) for one in session.scalars(query)]
+    found = [_naming(values_of(one), frozenset(ids)) for one in session.scalars(query)]
+    return [one for one in found if one.names]  # one that was waited for may name none of them any more
 
 
 def _naming(values: dict[str, Any], ids: frozenset[uuid.UUID]) -> Naming:

@@ -5,12 +5,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Uuid, any_, cast, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from service.evidence.entry import commit
 from service.evidence.payloads import explanation_payload
-from service.store.access.tables import AccessEntry, Action
+from service.store.access.tables import AccessEntry, AccessSubject, Action
 from service.store.base import values_of
 from service.store.evidence.tables import LogLeaf
 from service.store.identity import capture_key
@@ -141,8 +142,10 @@ def _places(
 
 
 def _reads(session: Session, captures: set[uuid.UUID]) -> Sequence[AccessEntry]:
-    query = select(AccessEntry).where(
-        AccessEntry.action == Action.READ_TEXT, AccessEntry.capture_ids.overlap(list(captures))
+    naming = select(AccessSubject.entry_id).where(
+        AccessSubject.subject_id == any_(cast(list(captures), ARRAY(Uuid))),
+        AccessSubject.was_asked.is_(False),
     )
+    query = select(AccessEntry).where(AccessEntry.action == Action.READ_TEXT, AccessEntry.id.in_(naming))
     query = query.order_by(AccessEntry.at.desc(), AccessEntry.id.desc()).limit(LISTED_READS + 1)
     return session.scalars(query).all()

@@ -96,7 +96,9 @@ def plant(session: Session, tenant: uuid.UUID, model: str = "tiny") -> Planted:
     )
     report = Report(source=str(tenant), hop=Hop.WORKER, model=model, layer=20, configuration=RUNS)
     write.note(session, [report])
-    add_entry(session, Entry(action=Action.LOG_READ, operation="test", key_name=f"key of {tenant}"))
+    about = {"subject": str(explanation.id)}
+    entry = Entry(action=Action.LOG_READ, operation="test", key_name=f"key of {tenant}", details=about)
+    add_entry(session, entry)
     session_of(session, tenant, None)
     explanation.log_salt = bytes(16)
     session.flush()

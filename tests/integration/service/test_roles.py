@@ -59,6 +59,7 @@ UNKNOWN_TO_WORKERS = {
     "sessions",
     "webhook_deliveries",
     "access_log",
+    "access_subjects",
     "retention_versions",
     "retention_runs",
     "deletion_certificates",

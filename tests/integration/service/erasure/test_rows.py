@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.erasure.rows import Erased, erase_explanations
 from service.evidence.tombstones import Reason
 from service.evidence.verify import What
-from service.store.access.tables import AccessEntry, Action, SubjectKind
+from service.store.access.tables import AccessEntry, AccessSubject, Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.evidence.tables import LogTombstone
 from service.store.tables import Explanation, Flag, Incident, Sample
@@ -81,6 +81,8 @@ def test_a_request_goes_with_all_that_stands_on_it_and_the_log_verifies(
         assert set(shown.subject_ids) == set(explanations_of(session, kept))
         assert (shown.subjects_total, shown.capture_ids) == (6, [kept.capture_id])
         assert asked.details == {"limit": 5}
+        named = session.scalars(select(AccessSubject.subject_id))
+        assert set(named) == {*shown.subject_ids, kept.capture_id}
         stone = session.scalars(select(LogTombstone)).one()
         assert (stone.reason, stone.authority, stone.count) == ("erasure", authority, erased.log_entries)
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.retention import decisions, periods, record_run, run
 from service.retention.classes import RetentionClass
 from service.retention.pace import Pace
-from service.store.access.tables import AccessEntry, Action
+from service.store.access.tables import AccessEntry, AccessSubject, Action
 from service.store.access.write import Entry, add_entry
 from service.store.canary.tables import CanaryRun
 from service.store.erasure import requests
@@ -123,6 +123,8 @@ def test_entries_go_when_no_reading_is_left_that_they_may_tell_about(
     assert [waits_for_its_log.removed, waits_for_readings.removed, done.removed] == [0, 0, 3]
     left = entries(sessions)
     assert (left.isdisjoint(old), new in left) == (True, True)
+    with sessions() as session:
+        assert left.issuperset(session.scalars(select(AccessSubject.entry_id)))
     assert log.report().findings == []
     with sessions() as session:
         certificate = session.get_one(DeletionCertificate, done.certificate)
