@@ -76,6 +76,16 @@ class PrevalenceReport(Answer):
     )
 
 
+class PrevalenceList(Answer):
+    """How common each concept is in the requests to each model."""
+
+    start: dt.datetime = Field(serialization_alias="from", description="Inclusive, UTC.")
+    end: dt.datetime = Field(serialization_alias="to", description="Exclusive, UTC.")
+    items: list[PrevalenceReport] = Field(
+        description="By model and concept; empty when none was flagged and no canary ran."
+    )
+
+
 def estimate(found: ConceptPrevalence, decoder: Decoder) -> PrevalenceEstimate:
     """Return the answer for one reader."""
     return PrevalenceEstimate(

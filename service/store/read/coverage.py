@@ -127,7 +127,7 @@ class Heard(NamedTuple):
     """What plugins told of one model."""
 
     traffic: list[Span]
-    """Minutes with traffic, which canaries are not."""
+    """Minutes of the range with traffic, which canaries are not."""
     lived: list[Span]
     """Minutes in which some process would have told."""
 
@@ -135,13 +135,15 @@ class Heard(NamedTuple):
 def list_heard(session: Session, wanted: Range) -> dict[str, Heard]:
     """Return, by model, when plugins counted traffic, and when they would have; spans in any order.
 
-    Spans reach up to `KEPT` out of the range: a count from further away tells nothing about it.
+    Lives reach up to `KEPT` out of the range: a count from further away tells nothing about it.
     """
     days = _steps(wanted.start - KEPT, wanted.end + KEPT, LENGTHS["day"])
     number = cast(func.extract("epoch", CoverageMinute.minute - days.c.start) / 60, Integer)
     # A bit a minute: a year may have a gap every other minute, and spans would be hundreds of thousands.
     minutes = func.bit_or(func.set_bit(literal_column(f"0::bit({_MINUTES_OF_DAY})"), number, 1))
-    traffic = type_coerce(minutes.filter(CoverageMinute.stratum != Stratum.CANARY), String)
+    # Of minutes out of the range a life alone is told: a bit takes longer than what else is done for a row.
+    is_asked = and_(CoverageMinute.minute >= wanted.start, CoverageMinute.minute < wanted.end)
+    traffic = type_coerce(minutes.filter(CoverageMinute.stratum != Stratum.CANARY, is_asked), String)
     first, last = func.min(CoverageMinute.minute), func.max(CoverageMinute.minute)
     of_day = (
         select(

@@ -5,7 +5,7 @@ Everything is aggregated by PostgreSQL: what comes out is bounded by requests, a
 
 import datetime as dt
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -77,25 +77,32 @@ def is_known(session: Session, window: Window, concept: str) -> bool:
     return session.execute(match).first() is not None
 
 
-def count_uncalibrated(session: Session, window: Window, concept: str) -> int:
-    """Return how many flags of the concept in the window have no known false-positive rate."""
-    query = select(func.count()).where(
-        *_of_window(window), Flag.concept == concept, Flag.false_positive_rate.is_(None)
-    )
-    return session.execute(query).scalar_one()
+def list_flagged(session: Session, window: Window, concept: str | None = None) -> dict[str, int]:
+    """Return, by concept that was flagged in the window, how many of its flags have no known rate.
+
+    ``concept`` leaves out every other.
+    """
+    uncalibrated = func.count().filter(Flag.false_positive_rate.is_(None))
+    query = select(Flag.concept, uncalibrated).where(*_of_window(window)).group_by(Flag.concept)
+    if concept is not None:
+        query = query.where(Flag.concept == concept)
+    return dict(session.execute(query).all())
 
 
 def list_groups(
-    session: Session, window: Window, concept: str | None = None, status: FlagStatus | None = None
+    session: Session,
+    window: Window,
+    concepts: Collection[str] | None = None,
+    status: FlagStatus | None = None,
 ) -> list[RequestGroup]:
     """Return the requests with at least one row of the random baseline, alike ones as one group.
 
-    ``concept`` and ``status`` leave out flags of any other.
+    ``concepts`` and ``status`` leave out flags of any other.
     """
-    judged, flagged = _judged(window), _flagged(window, concept, status)
+    judged, flagged = _judged(window), _flagged(window, concepts, status)
     start = func.date_trunc("minute", judged.c.first, "UTC").label("start")
     keys = (judged.c.decoder_id, judged.c.layer, start, judged.c.stratum, judged.c.probability)
-    concepts = func.coalesce(flagged.c.concepts, cast([], ARRAY(Text))).label("found")
+    found = func.coalesce(flagged.c.concepts, cast([], ARRAY(Text))).label("found")
     is_same = and_(
         flagged.c.request_id == judged.c.request_id,
         flagged.c.decoder_id == judged.c.decoder_id,
@@ -108,10 +115,10 @@ def list_groups(
             func.count(),
             func.count().filter(judged.c.is_verified),
             cast(func.sum(judged.c.rows), BigInteger),
-            concepts,
+            found,
         )
         .select_from(judged.outerjoin(flagged, is_same))
-        .group_by(*keys, concepts)
+        .group_by(*keys, found)
     )
     with _hashing(session):
         return [RequestGroup(*row) for row in session.execute(query)]
@@ -203,13 +210,13 @@ def _judged(window: Window) -> Subquery:
     )
 
 
-def _flagged(window: Window, concept: str | None, status: FlagStatus | None) -> Subquery:
+def _flagged(window: Window, concepts: Collection[str] | None, status: FlagStatus | None) -> Subquery:
     """Return one row a flagged request, decoder and layer, with its concepts."""
     unit = (Flag.decoder_id, Flag.layer, Flag.capture_id, Flag.request_id)
     names = func.array_agg(aggregate_order_by(Flag.concept, Flag.concept)).label("concepts")
     query = select(*unit, names).where(*_of_window(window)).group_by(*unit)
-    if concept is not None:
-        query = query.where(Flag.concept == concept)
+    if concepts is not None:
+        query = query.where(Flag.concept.in_(list(concepts)))
     return (query if status is None else query.where(Flag.status == status)).subquery()
 
 

@@ -49,6 +49,7 @@ OPERATIONS = {
     "/v1/prevalence?model=tiny&concept=violence&from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": [
         "flags:read"
     ],
+    "/v1/concepts/prevalence?from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": ["flags:read"],
     "/v1/erasures": ["erasures:read"],
     "/v1/erasures/0dc7e3b4-e191-43cc-b073-52fddcb77c21": ["erasures:read"],
     "/v1/models": ["explanations:read"],

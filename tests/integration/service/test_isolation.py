@@ -303,6 +303,7 @@ QUERIES: Mapping[str, Mapping[str, str]] = {
     "get_triage": DAY,
     "list_concepts": DAY,
     "list_detectors": DAY,
+    "list_prevalences": DAY,
     "get_log_proof": {"explanation_id": "{explanation_id}"},
 }
 TENANTS_OWN = {

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.metrics import Metrics
 from service.prevalence.assumptions import CODES
+from service.store.canary.tables import CanaryRun
 from service.store.tables import FlagStatus
 from service.watch.prevalence_watch import PrevalenceWatch, WatchPlan
 from tests.integration.service import seed
@@ -131,6 +132,44 @@ def test_losses_are_made_up_for_by_stratum_and_minute(
     assert found["retained"] == pytest.approx((0.25 + 1 + 1) / 3)
     counted = {one["code"]: one["count"] for one in report["assumptions"] if one["count"] is not None}
     assert counted == {"opted_out": 7, "uncounted_minutes": 4, "uncalibrated_flags": 4}
+
+
+def test_all_concepts_at_once_are_told_as_one_by_one(
+    client: TestClient, sessions: Sessions, admin: Headers
+) -> None:
+    with sessions.begin() as session:
+        audited = seed.add_model(session)
+        read_requests(session, audited, 6, flagged=2, calibrated=True, baseline_probability=0.5)
+        seed.add_flag(session, audited, request_id="screened", concept="weapons")
+        run = CanaryRun(id=uuid.uuid4(), model="tiny", concept="fraud", kind="positive", outcome="flagged")
+        run.ended_at = seed.START
+        session.add(run)
+        other = seed.add_model(session, "other")
+        read_requests(session, other, 3, flagged=3)
+        seed.add_model(session, "unflagged")
+    ranges = {"from": HOUR["from"], "to": HOUR["to"]}
+
+    answer = client.get("/v1/concepts/prevalence", params=ranges, headers=admin)
+
+    items = answer.json()["items"]
+    assert [(one["model"], one["concept"], one["calibrated"]) for one in items] == [
+        ("other", "deception", False),
+        ("tiny", "deception", True),
+        ("tiny", "fraud", False),
+        ("tiny", "weapons", False),
+    ]
+    assert [one["estimates"][0]["estimate"] for one in items] == pytest.approx([1, 1 / 3, 0, 0])
+    for one in items:
+        alone = ask(client, admin, one["concept"], model=one["model"], **ranges)
+        assert one == {**alone, "estimates": one["estimates"]}
+        [found], [expected] = one["estimates"], alone["estimates"]
+        # Requests come in any order, so that sums of their weights may differ in their last digit.
+        assert found == {
+            name: pytest.approx(value) if isinstance(value, float) else value
+            for name, value in expected.items()
+        }
+    narrowed = client.get("/v1/concepts/prevalence", params={**ranges, "model": "other"}, headers=admin)
+    assert narrowed.json()["items"] == [items[0]]
 
 
 def test_each_decoder_answers_for_itself(client: TestClient, sessions: Sessions, admin: Headers) -> None:

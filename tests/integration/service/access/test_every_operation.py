@@ -76,6 +76,7 @@ CALLS = {
     "list_concepts": Call(),
     "dry_run_policy": Call(body={"model": "tiny", "policy": {}, **PERIOD}),
     "get_prevalence": Call(f"/v1/prevalence?model=tiny&concept=deception&{RANGE}"),
+    "list_prevalences": Call(f"/v1/concepts/prevalence?{RANGE}"),
     "list_models": Call(),
     "list_decoders": Call(),
     "list_access_log": Call(),

@@ -124,6 +124,7 @@ def test_operation_ids_are_what_generated_clients_rely_on() -> None:
         "/v1/configuration/comparison": "get_configuration_comparison",
         "/v1/configuration/versions/{digest}": "get_configuration_version",
         "/v1/concepts": "list_concepts",
+        "/v1/concepts/prevalence": "list_prevalences",
         "/v1/policy/dry-run": "dry_run_policy",
         "/v1/prevalence": "get_prevalence",
         "/v1/models": "list_models",

@@ -49,7 +49,7 @@ export default function OverviewPage() {
         <NeedsScope what="Traffic, live figures and canary recall" scope="coverage:read" />
       )}
       <div className="grid">
-        <Prevalence models={models.map((model) => model.model)} isKnown={statement.isSuccess} />
+        <Prevalence isKnown={statement.isSuccess} />
         <AnomalyRate live={live} />
         <CanaryRecall models={models} isKnown={statement.isSuccess} />
         <DecoderHealth live={live} />

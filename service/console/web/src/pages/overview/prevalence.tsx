@@ -7,20 +7,18 @@ import { NeedsScope } from "@/ui/scoped";
 import { Estimate } from "@/ui/share";
 import { Empty, Failed, Loading } from "@/ui/states";
 import { Untrusted } from "@/ui/untrusted";
-import { conceptsOf } from "./concepts";
 import { lastDay } from "./range";
 
 const SHOWN = 10;
 const STALE_MS = 300_000;
 
-type Report = Schemas["PrevalenceReport"];
-type Found = { reports: Report[]; concepts: number };
-
-export function Prevalence({ models, isKnown }: { models: string[]; isKnown: boolean }) {
+/** It takes the store the longest of all: not before what the page shows first is there. */
+export function Prevalence({ isKnown }: { isKnown: boolean }) {
   const hasFlags = useScope("flags:read");
   const found = useQuery({
-    queryKey: ["overview", "prevalence", models],
-    queryFn: ({ signal }) => estimate(models, signal),
+    queryKey: ["overview", "prevalence"],
+    queryFn: ({ signal }) =>
+      take(api.GET("/v1/concepts/prevalence", { params: { query: lastDay(Date.now()) }, signal })),
     enabled: hasFlags && isKnown,
     staleTime: STALE_MS,
     refetchInterval: STALE_MS,
@@ -33,24 +31,24 @@ export function Prevalence({ models, isKnown }: { models: string[]; isKnown: boo
       {!hasFlags && <NeedsScope what="Prevalence" scope="flags:read" />}
       {hasFlags && found.isPending && <Loading what="prevalence" />}
       {found.error && <Failed error={found.error} retry={() => void found.refetch()} />}
-      {found.data && <Reports found={found.data} />}
+      {found.data && <Reports reports={found.data.items} />}
     </section>
   );
 }
 
-function Reports({ found: { reports, concepts } }: { found: Found }) {
-  if (concepts === 0) {
+function Reports({ reports }: { reports: Schemas["PrevalenceReport"][] }) {
+  if (reports.length === 0) {
     return <Empty>No concept was flagged and no canary ran, so there is none to estimate.</Empty>;
   }
   return (
     <>
-      {concepts > reports.length && (
+      {reports.length > SHOWN && (
         <p className="quiet">
-          {reports.length} of {concepts} concepts; the others stand on the page Calibration.
+          {SHOWN} of {reports.length} concepts; the others stand on the page Calibration.
         </p>
       )}
       <ul>
-        {reports.map((report) => (
+        {reports.slice(0, SHOWN).map((report) => (
           <li key={`${report.model} ${report.concept}`}>
             <strong>
               <Untrusted text={report.concept} limit={80} />
@@ -85,17 +83,4 @@ function Reports({ found: { reports, concepts } }: { found: Found }) {
       </ul>
     </>
   );
-}
-
-/** One after the other: they must not keep what is asked meanwhile waiting for a connection. */
-async function estimate(models: string[], signal: AbortSignal): Promise<Found> {
-  const range = lastDay(Date.now());
-  const detectors = await take(api.GET("/v1/detectors", { params: { query: range }, signal }));
-  const pairs = conceptsOf(detectors).filter(([model]) => models.includes(model));
-  const reports: Report[] = [];
-  for (const [model, concept] of pairs.slice(0, SHOWN)) {
-    const query = { ...range, model, concept };
-    reports.push(await take(api.GET("/v1/prevalence", { params: { query }, signal })));
-  }
-  return { reports, concepts: pairs.length };
 }
