@@ -20,7 +20,7 @@ from service.store.erasure import access
 from service.store.erasure.bury import bury, find_places
 from service.store.erasure.standing import Span, Standing, list_subjects, of_subjects, read_standing
 from service.store.evidence.append import add_pending
-from service.store.identity import capture_key
+from service.store.identity import capture_key, capture_name
 from service.store.tables import (
     Base,
     ConceptMatch,
@@ -126,8 +126,9 @@ def erase_subjects(
     going = _without_waiting(standings, naming, places.waiting, tenant)
     erased = Erased(waiting=len(standings) - len(going)) + _delete(session, going, within)
     captures = _gone_captures(session, tenant, going)
-    names = _forget(session, tenant, captures)
-    named = {one for standing in going for one in standing.named()} | captures
+    names = _forget(session, tenant, captures.keys())
+    gone_names: set[uuid.UUID] = set().union(*captures.values())
+    named = {one for standing in going for one in standing.named()} | gone_names
     shrinking = [entry for entry in naming if entry.names & named]
     access.take_out(session, shrinking, named)
     gone = [one for standing in going for one in standing.commitments()]
@@ -142,7 +143,7 @@ def erase_subjects(
         request_names=names,
         access_entries=len(shrinking),
         log_entries=buried,
-        ids=tuple(captures.union(*(one.gone() for one in going))),
+        ids=tuple(gone_names.union(*(one.gone() for one in going))),
     )
 
 
@@ -152,25 +153,26 @@ def forget_captures(session: Session, captures: Sequence[uuid.UUID], *, authorit
     ``captures`` are by `identity.capture_key`.
     """
     tenant = scope.tenant_of(session)
-    naming = access.list_naming(session, tenant, captures)
+    names_of = _names_of(session, tenant, captures)
+    naming = access.list_naming(session, tenant, set().union(*names_of.values()))
     places = find_places(session, tenant, [one for entry in naming for one in entry.commitments])
     waiting = {one for entry in naming if places.waiting & set(entry.commitments) for one in entry.names}
-    gone = [one for one in captures if one not in waiting]
-    shrinking = [entry for entry in naming if entry.names & set(gone)]
-    access.take_out(session, shrinking, gone)
+    gone = {key: names for key, names in names_of.items() if names.isdisjoint(waiting)}
+    gone_names: set[uuid.UUID] = set().union(*gone.values())
+    shrinking = [entry for entry in naming if entry.names & gone_names]
+    access.take_out(session, shrinking, gone_names)
     buried = bury(
         session,
         (places.known[one] for entry in shrinking for one in entry.commitments if one in places.known),
         reason=Reason.ERASURE,
         authority=authority,
     )
-    names = _forget(session, tenant, gone)
     return Erased(
-        request_names=names,
+        request_names=_forget(session, tenant, gone.keys()),
         access_entries=len(shrinking),
         log_entries=buried,
-        waiting=len(waiting),
-        ids=tuple(gone),
+        waiting=len(names_of) - len(gone),
+        ids=tuple(gone_names),
     )
 
 
@@ -195,7 +197,8 @@ def _list_naming(
     if reason is not Reason.ERASURE:
         return []
     named = {one for standing in standings for one in standing.named()} | set(ids)
-    return access.list_naming(session, tenant, named | {_key(one.subject, tenant) for one in standings})
+    captures = (_names(one.subject, tenant) for one in standings)
+    return access.list_naming(session, tenant, named.union(*captures))
 
 
 def _without_waiting(
@@ -212,7 +215,7 @@ def _without_waiting(
         one
         for one in standings
         if set(one.commitments()).isdisjoint(waiting)
-        and named.isdisjoint({*one.named(), _key(one.subject, tenant)})
+        and named.isdisjoint(_names(one.subject, tenant).union(one.named()))
     ]
 
 
@@ -251,8 +254,10 @@ def _delete_samples(session: Session, samples: Sequence[uuid.UUID], within: Span
     return _run(session, Sample, Sample.id.in_(samples), ~is_read, *then)
 
 
-def _gone_captures(session: Session, tenant: uuid.UUID, going: Sequence[Standing]) -> set[uuid.UUID]:
-    """Return the keys of the captures of which no sample is left."""
+def _gone_captures(
+    session: Session, tenant: uuid.UUID, going: Sequence[Standing]
+) -> dict[uuid.UUID, frozenset[uuid.UUID]]:
+    """Return the keys of the captures of which no sample is left, each with what it may be named by."""
     keys = {_key(one.subject, tenant): one.subject for one in going}
     unit = (Sample.model_id, Sample.capture_id, Sample.request_id)
     query = select(*unit).where(of_subjects(Sample, tenant, keys.values())).distinct()
@@ -260,13 +265,32 @@ def _gone_captures(session: Session, tenant: uuid.UUID, going: Sequence[Standing
         capture_key(capture_id, model_id, request_id, tenant)
         for model_id, capture_id, request_id in session.execute(query)
     }
-    return keys.keys() - left
+    return {key: _names(subject, tenant) for key, subject in keys.items() if key not in left}
+
+
+def _names_of(
+    session: Session, tenant: uuid.UUID, captures: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, frozenset[uuid.UUID]]:
+    """Return what each capture, by its key, may be named by."""
+    mine = (RequestName.tenant_id == tenant, RequestName.capture.in_(captures))
+    query = select(RequestName.capture, RequestName.capture_id).where(*mine).distinct()
+    names = {one: {one} for one in captures}
+    for key, capture_id in session.execute(query):
+        if capture_id is not None:
+            names[key].add(capture_id)
+    return {key: frozenset(one) for key, one in names.items()}
 
 
 def _forget(session: Session, tenant: uuid.UUID, captures: Collection[uuid.UUID]) -> int:
     """Delete the names of captures, but for those under a hold."""
     mine = (RequestName.tenant_id == tenant, RequestName.capture.in_(captures))
     return _run(session, RequestName, *mine, ~holds.covers_names())
+
+
+def _names(subject: Subject, tenant: uuid.UUID) -> frozenset[uuid.UUID]:
+    """Return what the access log and exports may name a capture by: of before, entries had its key, too."""
+    name = capture_name(subject.capture_id, subject.model_id, subject.request_id)
+    return frozenset({name, _key(subject, tenant)})
 
 
 def _key(subject: Subject, tenant: uuid.UUID) -> uuid.UUID:

@@ -18,7 +18,7 @@ from service.evidence.tombstones import BURIABLE
 from service.store.evidence.log import StoredLog
 from service.store.evidence.range import list_leaves
 from service.store.evidence.rows import Window, list_window
-from service.store.identity import capture_key
+from service.store.identity import capture_name
 
 _CONTEXT: Final = frozenset({Kind.DECODER, Kind.CONCEPT_VERSION, Kind.TOMBSTONE})
 """Kinds whose rows are wanted whenever they are from."""
@@ -146,4 +146,4 @@ class Gathering:
 def _capture_of(row: Row) -> uuid.UUID:
     sample = row.payload["sample"]
     capture = None if sample["capture_id"] is None else uuid.UUID(sample["capture_id"])
-    return capture_key(capture, uuid.UUID(sample["model_id"]), sample["request_id"])
+    return capture_name(capture, uuid.UUID(sample["model_id"]), sample["request_id"])

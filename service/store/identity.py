@@ -56,18 +56,23 @@ def request_test_id(model: uuid.UUID, capture: uuid.UUID, layer: int, decoder: u
 
 
 def capture_key(
-    capture_id: uuid.UUID | None, model: uuid.UUID, request_id: str, tenant: uuid.UUID | None = None
+    capture_id: uuid.UUID | None, model: uuid.UUID, request_id: str, tenant: uuid.UUID
 ) -> uuid.UUID:
     """Return what tells a capture apart from all others; of before captures, from model and request id.
 
-    ``tenant`` None: the default one. A capture of another is told apart by its model too, which is his own:
-    an engine of his that repeats somebody's capture takes no name from it.
+    A capture of another tenant than the default one is told apart by its model too, which is his own: an
+    engine of his that repeats somebody's capture takes no name from it.
     """
-    if capture_id is not None and (tenant is None or tenant == _DEFAULT_ID):
+    if capture_id is not None and tenant == _DEFAULT_ID:
         return capture_id
     # No UUIDv5, because PostgreSQL has to come to the same for what it stored before (migration 0009).
     of_model = request_id if capture_id is None else capture_id.hex
     return uuid.UUID(bytes=hashlib.sha256(f"{model}/{of_model}".encode()).digest()[:16])
+
+
+def capture_name(capture_id: uuid.UUID | None, model: uuid.UUID, request_id: str) -> uuid.UUID:
+    """Return what a tenant's access log names a capture by: its id, as REST shows it, if it has one."""
+    return capture_key(capture_id, model, request_id, _DEFAULT_ID)
 
 
 def _derive(*parts: str) -> uuid.UUID:

@@ -45,6 +45,7 @@ def plant(
     trace_id: str | None = None,
     subject: str | None = None,
     decoder: decoders.NewDecoder = _DECODER,
+    tenant: uuid.UUID | None = None,
 ) -> Planted:
     """Store a request's readings with a flag and its incident, as a worker does."""
     model_id, decoder_id = decoders.register_decoder(session, decoder)
@@ -71,6 +72,7 @@ def plant(
         model_id=model_id,
         decoder_id=decoder_id,
         verdicts=Verdicts(decide=_decide, concepts_digest="c" * 64),
+        tenant=tenant,
     )
     return Planted(request_id, capture_id, trace_id, [one.sample.id for one in readings])
 

@@ -70,7 +70,7 @@ def opened(session: Session, view: View, wrapping: WrappingKey) -> Found | Outco
 def capture_of(view: View) -> uuid.UUID:
     """Return what the access log names an explanation's capture by."""
     sample = view.sample
-    return identity.capture_key(sample.capture_id, sample.model_id, sample.request_id, sample.tenant_id)
+    return identity.capture_name(sample.capture_id, sample.model_id, sample.request_id)
 
 
 def _recorded(session: Session, view: View) -> Recorded:

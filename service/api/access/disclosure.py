@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from service.api.access.purpose import CODES, HEADER
-from service.store.identity import capture_key
+from service.store.identity import capture_name
 from service.store.tables import Sample
 
 
@@ -51,4 +51,4 @@ def _is_logged(subject: uuid.UUID, logged: frozenset[uuid.UUID]) -> bool:
 
 def capture_of(sample: Sample) -> uuid.UUID:
     """Return what tells the sample's capture apart from all others."""
-    return capture_key(sample.capture_id, sample.model_id, sample.request_id)
+    return capture_name(sample.capture_id, sample.model_id, sample.request_id)

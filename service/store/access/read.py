@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, CompoundSelect, Select, func, select, tupl
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from service.store.access.tables import AccessEntry, AccessSubject, Action
-from service.store.identity import capture_key
+from service.store.identity import capture_name
 from service.store.people.tables import LoginSession
 from service.store.read.explanations import find_sample
 from service.store.read.page import Page, Position, older_than
@@ -164,7 +164,7 @@ def _newest_about(
     sample = find_sample(session, subject)
     if sample is None:
         return union_all(named)
-    capture = capture_key(sample.capture_id, sample.model_id, sample.request_id)
+    capture = capture_name(sample.capture_id, sample.model_id, sample.request_id)
     return union_all(
         named, newest(capture, AccessEntry.subjects_total > func.cardinality(AccessEntry.subject_ids))
     )

@@ -14,7 +14,7 @@ from service.evidence.payloads import explanation_payload
 from service.store.access.tables import AccessEntry, AccessSubject, Action
 from service.store.base import values_of
 from service.store.evidence.tables import LogLeaf
-from service.store.identity import capture_key
+from service.store.identity import capture_name
 from service.store.read import explanations, flags
 from service.store.read.page import Page, Position, older_than
 from service.store.read.requests import SampleView
@@ -84,7 +84,7 @@ def get_subject(
 
 
 def _capture(sample: Sample) -> uuid.UUID:
-    return capture_key(sample.capture_id, sample.model_id, sample.request_id)
+    return capture_name(sample.capture_id, sample.model_id, sample.request_id)
 
 
 def _captures(

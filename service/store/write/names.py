@@ -33,8 +33,9 @@ def add_names(
     the one that the transaction is about; None: the default one.
     """
     rows: dict[tuple[str, uuid.UUID], dict[str, Any]] = {}
+    whose = identity.tenant_id(identity.DEFAULT_TENANT) if tenant is None else tenant
     for sample, names in sorted(samples, key=lambda one: one.sample.captured_at):
-        capture = identity.capture_key(sample.capture_id, model_id, sample.request_id, tenant)
+        capture = identity.capture_key(sample.capture_id, model_id, sample.request_id, whose)
         for name in (sample.request_id, *names):
             row = {
                 "name": name,

@@ -264,7 +264,7 @@ def test_captures_of_the_seventh_revision_are_named_once_even_if_that_was_interr
             "SELECT capture, model_id, request_id FROM request_names"
             " WHERE capture_id IS NULL ORDER BY request_id"
         )
-        keys = [(identity.capture_key(None, *row[1:]), *row[1:]) for row in _of_uuids(engine, of_before)]
+        keys = [(identity.capture_name(None, *row[1:]), *row[1:]) for row in _of_uuids(engine, of_before)]
         assert len(keys) == 3
         assert keys == _rows(engine, of_before)
 

@@ -190,7 +190,7 @@ def shown_captures(answer: Any, model: uuid.UUID) -> set[uuid.UUID]:
         if one.get("token_text"):
             named = one if "capture_id" in one else answer  # a page of one capture names it once
             capture = named["capture_id"] and uuid.UUID(named["capture_id"])
-            captures.add(identity.capture_key(capture, model, named.get("request_id", "")))
+            captures.add(identity.capture_name(capture, model, named.get("request_id", "")))
     return captures
 
 
@@ -316,7 +316,7 @@ def test_captures_of_before_identities_are_named_by_what_tells_them_apart(
     [entry] = entries()
     model = stored.incident.model_id
     assert shown.json()["text"] == seed.SECRET_TEXT
-    assert (entry.subject_ids, entry.capture_ids) == ([old.id], [identity.capture_key(None, model, "old")])
+    assert (entry.subject_ids, entry.capture_ids) == ([old.id], [identity.capture_name(None, model, "old")])
 
 
 def test_a_purpose_that_is_none_is_a_422_that_names_the_codes(

@@ -7,15 +7,19 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.erasure.rows import Erased, erase_explanations
+from service.erasure.rows import Erased, erase_explanations, forget_captures
 from service.evidence.tombstones import Reason
 from service.evidence.verify import What
+from service.store import identity
 from service.store.access.tables import AccessEntry, AccessSubject, Action, SubjectKind
 from service.store.access.write import Entry, Subjects, add_entry
 from service.store.evidence.tables import LogTombstone
-from service.store.tables import Explanation, Flag, Incident, Sample
+from service.store.tables import Explanation, Flag, Incident, RequestName, Sample
+from service.store.tenants import scope
+from service.store.tenants.tables import Tenant
 from service.store.vectors.sealing import NONCE_BYTES
 from service.store.vectors.tables import Vector
+from service.store.write.decoders import NewDecoder
 from tests.integration.service import seed
 from tests.support.erasing import START, Log, Planted, plant
 
@@ -89,6 +93,46 @@ def test_a_request_goes_with_all_that_stands_on_it_and_the_log_verifies(
     with sessions.begin() as session:
         again = erase_explanations(session, ids, reason=Reason.ERASURE, authority=authority)
     assert again == Erased()
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["read", "named-alone"])
+def test_a_capture_of_any_tenant_leaves_the_access_log_by_whatever_it_was_named(
+    sessions: Sessions, log: Log, *, is_read: bool
+) -> None:
+    acme = identity.tenant_id("acme")
+    decoder = NewDecoder(
+        model="m", d_model=8, name="m-l1", digest="e" * 64, layer=1, fve_baseline=0.5, shuffled_fve_p95=0.1,
+        calibration_n=9, card={}, tenant="acme",
+    )  # fmt: skip
+    with sessions.begin() as session:
+        session.add(Tenant(id=acme, name="acme"))
+        session.flush()
+        scope.set_tenant(session, acme)
+        planted = plant(session, "gone", decoder=decoder, tenant=acme)
+        key = session.scalars(select(RequestName.capture).where(RequestName.name == "gone")).one()
+        assert key != planted.capture_id  # so an entry may have either
+        ids = explanations_of(session, planted)
+        for capture in (planted.capture_id, key):
+            captures = Subjects(kind=SubjectKind.EXPLANATION, ids=[], captures=[capture])
+            add_entry(session, Entry(action=Action.READ_TEXT, operation="get", subjects=captures))
+        by_id = {"subject": str(planted.capture_id)}
+        add_entry(session, Entry(action=Action.LOG_READ, operation="list_access_log", details=by_id))
+        authority = seed.add_authority(session)
+    log.sign()
+
+    with sessions.begin() as session:
+        scope.set_tenant(session, acme)
+        if is_read:
+            erased = erase_explanations(session, ids, reason=Reason.ERASURE, authority=authority)
+        else:
+            erased = forget_captures(session, [key], authority=authority)
+
+    assert (erased.access_entries, erased.request_names) == (3, 2)
+    assert {planted.capture_id, key} <= set(erased.ids)
+    with sessions() as session:
+        left = session.scalars(select(AccessEntry).where(AccessEntry.tenant_id == acme)).all()
+        assert [one.capture_ids for one in left if one.action == Action.READ_TEXT] == [[], []]
+        assert not any("subject" in one.details for one in left)
 
 
 def test_what_has_no_place_in_the_log_yet_stays_until_it_has_one(

@@ -2,7 +2,14 @@
 
 import uuid
 
-from service.store.identity import DEFAULT_TENANT, capture_key, decoder_id, model_id, tenant_id
+from service.store.identity import (
+    DEFAULT_TENANT,
+    capture_key,
+    capture_name,
+    decoder_id,
+    model_id,
+    tenant_id,
+)
 
 
 def test_two_tenants_models_of_one_name_are_two_models() -> None:
@@ -35,6 +42,11 @@ def test_a_capture_that_another_tenant_repeats_has_a_key_of_its_own() -> None:
 
     assert len(keys) == 3
     assert capture in keys  # as before tenants
-    assert capture_key(None, model_id("m"), "r") == capture_key(
-        None, model_id("m"), "r", tenant_id(DEFAULT_TENANT)
-    )
+
+
+def test_the_access_log_names_a_capture_as_it_is_shown_whosever_it_is() -> None:
+    capture, model = uuid.UUID(int=7), model_id("m", "acme")
+
+    assert capture_name(capture, model, "r") == capture
+    # Of before captures had an id, none is shown.
+    assert capture_name(None, model, "r") == capture_key(None, model, "r", tenant_id("acme"))
