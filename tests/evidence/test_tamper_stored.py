@@ -39,8 +39,11 @@ from workers.nla.fake import FakeDecoder
 
 TENANT = identity.tenant_id(identity.DEFAULT_TENANT)
 SIGNER = note.generate("subtext.example")
-OF_OTHERS = {What.COSIGNATURE_MISSING, What.SPLIT_VIEW}
-"""What is tried with the witness."""
+OF_OTHERS = {
+    What.COSIGNATURE_MISSING, What.SPLIT_VIEW, What.POSTDATED, What.TIMESTAMP_MISSING,
+    What.TIMESTAMP_UNREADABLE,
+}  # fmt: skip
+"""What is tried with the witness and the authority of timestamps."""
 TIMES = 2
 """How often each change is tried, on other rows."""
 PADDING = 260

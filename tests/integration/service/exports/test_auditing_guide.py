@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 import uuid
 from importlib.metadata import EntryPoint
@@ -13,6 +15,7 @@ import pytest
 from tests.integration.service.exports import past
 from tests.integration.service.exports.desk import Desk
 from tests.support import ROOT
+from tests.support.authority import OpenSslAuthority, make_authority, serve
 
 GUIDE = (ROOT / "docs/auditing.md").read_text()
 COMMANDS = [
@@ -59,6 +62,8 @@ class Auditor:
         program, *arguments = shlex.split(Template(on_planted_data(command)).substitute(self._words))
         if program == "curl":
             self._curl(arguments)
+        elif program == "openssl":
+            subprocess.run([program, *arguments], check=True, capture_output=True)
         else:
             assert program == "subtext"
             said = self.subtext(*arguments)
@@ -66,6 +71,16 @@ class Auditor:
                 self._words["T" if "text-reader" in arguments else "K"] = (
                     f"Authorization: Bearer {said.strip()}"
                 )
+
+    def timestamp(self, authority: OpenSslAuthority) -> None:
+        """Have the log's checkpoint timestamped, as whoever runs the store does."""
+        Path("timestamps").mkdir()
+        shutil.copy(authority.roots, "tsa-roots.pem")
+        kept = ["--public-key", "log.pub", "--checkpoints", "checkpoints", "--timestamps", "timestamps"]
+        with serve(authority) as url:
+            self.subtext("timestamp", "--authority", url, "--roots", "tsa-roots.pem", *kept, "--once")
+        [response] = Path("timestamps").glob("*/*.tsr")
+        self._words |= {"TENANT": response.parent.name, "SIZE": response.stem}
 
     def subtext(self, name: str, *arguments: str) -> str:
         """Run one of our commands, by its entry point, and return what it wrote."""
@@ -119,6 +134,7 @@ def test_every_command_of_the_guide_does_what_it_should(  # noqa: PLR0917  # fix
     monkeypatch.setenv("SUBTEXT_DATABASE_URL", reader_url)
     [witness] = [one for one in COMMANDS if one.startswith("subtext witness")]
     auditor.run(witness)
+    auditor.timestamp(make_authority(tmp_path / "authority"))
 
     for command in COMMANDS:
         is_owners = command.split()[1] in OF_THE_OWNER
