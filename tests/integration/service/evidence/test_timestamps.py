@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -13,19 +12,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from service import timestamping
 from service.evidence import note
 from service.sequencer.sequencer import Sequencer
-from service.store.engine import create_engine, session_factory
 from service.store.evidence.append import append
 from service.verifying import run as verify
 from tests.support.authority import OpenSslAuthority, make_authority, serve
 
 SIGNER = note.generate("subtext.example")
-
-
-@pytest.fixture
-def owners(database_url: str) -> Iterator[sessionmaker[Session]]:
-    engine = create_engine(database_url)
-    yield session_factory(engine)
-    engine.dispose()
 
 
 @pytest.fixture

@@ -21,13 +21,6 @@ COSIGNER = cosignature.generate("witness.example")
 
 
 @pytest.fixture
-def owners(database_url: str) -> Iterator[sessionmaker[Session]]:
-    engine = create_engine(database_url)
-    yield session_factory(engine)
-    engine.dispose()
-
-
-@pytest.fixture
 def readers(reader_url: str) -> Iterator[sessionmaker[Session]]:
     engine = create_engine(reader_url)
     yield session_factory(engine)
